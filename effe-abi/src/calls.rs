@@ -1,0 +1,166 @@
+//! The safe face of what the host offers: every call from a lambda into its host is made in this file.
+//!
+//! [`HostRef`] and [`ExchangeRef`] are made only where a host hands its tables in (`export.rs`); from there on the
+//! rest of the crate is safe code.
+
+use abi_stable::std_types::{RSlice, RStr};
+
+use crate::{
+    chunk::Chunk,
+    raw::{self, Status, status},
+};
+
+/// A host, which lives for ever.
+#[derive(Clone, Copy)]
+pub(crate) struct HostRef(&'static raw::Host);
+
+impl HostRef {
+    /// # Safety
+    /// `host` keeps the wire's promises.
+    #[expect(unsafe_code, reason = "its duty is the caller's")]
+    pub(crate) unsafe fn new(host: &'static raw::Host) -> HostRef {
+        HostRef(host)
+    }
+
+    /// The least severe level that is wanted now.
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn level(self) -> u32 {
+        // SAFETY: a promise of the host (`new`): any thread, at any time.
+        unsafe { (self.0.level)(self.0.data) }
+    }
+
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn log(self, level: u32, target: &str, text: &str) {
+        // SAFETY: as in `level`; the views live as long as the call.
+        unsafe { (self.0.log)(self.0.data, level, target.into(), text.into()) }
+    }
+
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn parameter(self, key: &str) -> Option<&'static str> {
+        let mut out = RStr::from_str("");
+        // SAFETY: as in `level`; what comes out lives for ever.
+        let status = unsafe { (self.0.parameter)(self.0.data, key.into(), &mut out) };
+        (status == status::OK).then(|| out.as_str())
+    }
+
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn attribute(self, key: u32) -> Option<&'static str> {
+        let mut out = RStr::from_str("");
+        // SAFETY: as in `level`; what comes out lives for ever.
+        let status = unsafe { (self.0.attribute)(self.0.data, key, &mut out) };
+        (status == status::OK).then(|| out.as_str())
+    }
+}
+
+/// One exchange, for as long as its call lasts.
+#[derive(Clone, Copy)]
+pub(crate) struct ExchangeRef<'a>(&'a raw::Exchange<'a>);
+
+impl<'a> ExchangeRef<'a> {
+    /// # Safety
+    /// `exchange` keeps the wire's promises, and whoever uses the result keeps the rules of `ExchangeOps` about
+    /// what may be called at the same time: `read` from one thread at a time, `respond` and `write` likewise.
+    #[expect(unsafe_code, reason = "its duty is the caller's")]
+    pub(crate) unsafe fn new(exchange: &'a raw::Exchange<'a>) -> ExchangeRef<'a> {
+        ExchangeRef(exchange)
+    }
+
+    pub(crate) fn method(self) -> &'a str {
+        self.0.method.as_str()
+    }
+
+    pub(crate) fn target(self) -> &'a str {
+        self.0.target.as_str()
+    }
+
+    pub(crate) fn path_len(self) -> usize {
+        self.0.path_len
+    }
+
+    pub(crate) fn version(self) -> u32 {
+        self.0.version
+    }
+
+    /// What of the body is here already.
+    pub(crate) fn body(self) -> &'a [u8] {
+        self.0.body.as_slice()
+    }
+
+    /// Whether `read` has more of the body.
+    pub(crate) fn more_body(self) -> bool {
+        self.0.flags & raw::MORE_BODY != 0
+    }
+
+    #[expect(unsafe_code, reason = "a call through the exchange's table")]
+    pub(crate) fn header(self, name: &str, nth: usize) -> Option<&'a [u8]> {
+        let mut out = RSlice::EMPTY;
+        // SAFETY: a promise of the host (`new`): any thread, while the exchange lasts; what comes out lives as long.
+        let status = unsafe { (self.0.ops.header)(self.0.host, name.into(), nth, &mut out) };
+        (status == status::OK).then(|| out.as_slice())
+    }
+
+    /// Fills `page` with the headers from number `skip` on; how many there are in all.
+    #[expect(unsafe_code, reason = "a call through the exchange's table")]
+    pub(crate) fn headers(self, skip: usize, page: &mut [raw::Header<'a>]) -> usize {
+        // SAFETY: as in `header`; `page` is writable for its length, and the host says 'static only because the
+        // wire can't name the exchange's lifetime, which is what `page` keeps.
+        unsafe { (self.0.ops.headers)(self.0.host, skip, page.as_mut_ptr().cast(), page.len()) }
+    }
+
+    #[expect(unsafe_code, reason = "a call through the exchange's table")]
+    pub(crate) fn attribute(self, key: u32) -> Option<&'a str> {
+        let mut out = RStr::from_str("");
+        // SAFETY: as in `header`.
+        let status = unsafe { (self.0.ops.attribute)(self.0.host, key, &mut out) };
+        (status == status::OK).then(|| out.as_str())
+    }
+
+    /// OK, GONE or TIMEOUT, and the nanoseconds that are left.
+    #[expect(unsafe_code, reason = "a call through the exchange's table")]
+    pub(crate) fn state(self) -> (Status, u64) {
+        let mut remaining = u64::MAX;
+        // SAFETY: as in `header`.
+        let status = unsafe { (self.0.ops.state)(self.0.host, &mut remaining) };
+        (status, remaining)
+    }
+
+    /// Hands the next piece of the body to `take`, which is the longest that a view of it lasts.
+    #[expect(unsafe_code, reason = "a call through the exchange's table")]
+    pub(crate) fn read(self) -> Result<Chunk, Status> {
+        let mut out = raw::Chunk::EMPTY;
+        // SAFETY: one thread at a time is `new`'s condition; `Request::reader` sees to it.
+        let status = unsafe { (self.0.ops.read)(self.0.host, &mut out) };
+        if status != status::OK {
+            return Err(status);
+        }
+        let view = (out.ptr, out.len);
+        // SAFETY: the host has just handed it over.
+        if let Some(chunk) = unsafe { Chunk::from_raw(out) } {
+            return Ok(chunk);
+        }
+        if view.1 == 0 {
+            return Ok(Chunk::from_static(b""));
+        }
+        // SAFETY: a view that lives until the next `read`, which can't happen before this copy is done.
+        Ok(unsafe { std::slice::from_raw_parts(view.0, view.1) }.to_vec().into())
+    }
+
+    #[expect(unsafe_code, reason = "a call through the exchange's table")]
+    pub(crate) fn respond(
+        self,
+        status: u16,
+        headers: &[raw::Header<'_>],
+        body: raw::Chunk,
+        flags: u32,
+    ) -> Status {
+        // SAFETY: one thread at a time is `new`'s condition; only `Response`, behind `&mut`, calls it. The views
+        // live as long as the call, an owned chunk is given away.
+        unsafe { (self.0.ops.respond)(self.0.host, status.into(), headers.into(), body, flags) }
+    }
+
+    #[expect(unsafe_code, reason = "a call through the exchange's table")]
+    pub(crate) fn write(self, chunk: raw::Chunk, flags: u32) -> Status {
+        // SAFETY: as in `respond`.
+        unsafe { (self.0.ops.write)(self.0.host, chunk, flags) }
+    }
+}

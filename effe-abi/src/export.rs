@@ -1,0 +1,286 @@
+//! From the author's trait to the wire: one `extern "C"` entry for each step of the life cycle, a fence around each
+//! that no panic passes, and the macro that puts them into a table.
+
+use std::{
+    panic::{self, AssertUnwindSafe},
+    ptr,
+};
+
+use abi_stable::{
+    library::{CheckTypeLayout, LibHeader, RootModuleResult},
+    prefix_type::{PrefixRefTrait, WithMetadata},
+    std_types::{RResult, RStr},
+};
+
+use crate::{
+    calls::{ExchangeRef, HostRef},
+    error::{Level, Result},
+    lambda::{Lambda, StartError},
+    params::Params,
+    raw::{self, Failure, Plugin, PluginRef, Status, host_attribute, status},
+    report::{self, Inside},
+    request::Request,
+    response::{Response, Scratch},
+};
+
+/// Makes a type that implements [`Lambda`] the lambda of this crate.
+///
+/// `export!(Hello);` takes Info from Cargo.toml (name, version, description, authors, license, repository: what is
+/// not empty). `export!(Hello, info = "{…}");` or `info = include_str!("info.json")` gives any JSON object.
+///
+/// It defines `pub static LAMBDA: effe_abi::Linked`, for tests and programs that link the lambda in, and the one
+/// symbol that a cdylib exports. One lambda per crate.
+#[macro_export]
+macro_rules! export {
+    ($lambda:ty $(,)?) => {
+        $crate::export!($lambda, info = {
+            const FIELDS: &[$crate::__private::Field] = &[
+                ("name", ::core::env!("CARGO_PKG_NAME")),
+                ("version", ::core::env!("CARGO_PKG_VERSION")),
+                ("description", ::core::env!("CARGO_PKG_DESCRIPTION")),
+                ("authors", ::core::env!("CARGO_PKG_AUTHORS")),
+                ("license", ::core::env!("CARGO_PKG_LICENSE")),
+                ("repository", ::core::env!("CARGO_PKG_REPOSITORY")),
+            ];
+            const GIVEN: ([$crate::__private::Field; 6], usize) = $crate::__private::given(FIELDS);
+            const BYTES: [u8; $crate::__private::object_len(GIVEN.0.split_at(GIVEN.1).0)] =
+                $crate::__private::write_object(GIVEN.0.split_at(GIVEN.1).0);
+            $crate::__private::text(&BYTES)
+        });
+    };
+    ($lambda:ty, info = $info:expr $(,)?) => {
+        /// The lambda of this crate, for tests and for programs that link it in.
+        pub static LAMBDA: $crate::Linked = {
+            #[cfg(not(panic = "unwind"))]
+            ::core::compile_error!(
+                "a lambda must be built with panic = \"unwind\": a panic that aborts ends the server for every client"
+            );
+            const INFO: &str = $info;
+            const _: () = ::core::assert!($crate::__private::is_json_object(INFO), "info is not a JSON object");
+            static PLUGIN: $crate::__private::Table =
+                $crate::__private::table::<$lambda>(INFO, $crate::__private::BUILD);
+            $crate::__private::linked(&PLUGIN)
+        };
+
+        #[doc(hidden)]
+        const _: () = {
+            extern "C" fn root_module() -> $crate::__private::RootModuleResult {
+                $crate::__private::root_module(&LAMBDA)
+            }
+            #[unsafe(no_mangle)]
+            static _1as_0lib_1header_0root_bmodule_bloader: $crate::__private::LibHeader =
+                $crate::__private::header(root_module);
+        };
+    };
+}
+
+/// A lambda as a Rust item: what `export!` defines as `LAMBDA`.
+pub struct Linked {
+    plugin: PluginRef,
+}
+
+impl Linked {
+    /// The table, as a host takes it.
+    pub fn plugin(&'static self) -> PluginRef {
+        self.plugin
+    }
+}
+
+/// What `export!` expands to. Not for people.
+#[doc(hidden)]
+pub mod __private {
+    pub use abi_stable::library::{LibHeader, RootModuleResult};
+
+    pub use super::{BUILD, Table, given, header, linked, root_module, table};
+    pub use crate::info::{Field, is_json_object, object_len, text, write_object};
+}
+
+/// The static part of a plugin.
+pub type Table = WithMetadata<Plugin>;
+
+/// The build record: what a refusal can name.
+pub const BUILD: &str = concat!(
+    "effe-abi=",
+    env!("CARGO_PKG_VERSION"),
+    "; rustc=",
+    env!("EFFE_RUSTC"),
+    "; target=",
+    env!("EFFE_TARGET"),
+    "; panic=unwind"
+);
+
+/// The fields that are not empty come first; how many they are.
+pub const fn given(fields: &[crate::info::Field]) -> ([crate::info::Field; 6], usize) {
+    let mut out = [("", ""); 6];
+    let mut n = 0;
+    let mut at = 0;
+    while at < fields.len() {
+        if !fields[at].1.is_empty() {
+            out[n] = fields[at];
+            n += 1;
+        }
+        at += 1;
+    }
+    (out, n)
+}
+
+/// The table of `L`.
+pub const fn table<L: Lambda>(info: &'static str, build: &'static str) -> Table {
+    WithMetadata::new(Plugin {
+        flags: L::OPTIONS.flags(),
+        info: RStr::from_str(info),
+        build: RStr::from_str(build),
+        init: init::<L>,
+        start: start::<L>,
+        run: run::<L>,
+        stop: stop::<L>,
+        retire: retire::<L>,
+        extension,
+    })
+}
+
+/// The Rust item over a table.
+pub const fn linked(table: &'static Table) -> Linked {
+    Linked { plugin: PluginRef(table.static_as_prefix()) }
+}
+
+/// What a loader calls to get the table of a library that it opened.
+#[expect(unsafe_code, reason = "the wire's root module is erased")]
+pub fn root_module(linked: &'static Linked) -> RootModuleResult {
+    report::is_plugin();
+    // SAFETY: `header` says of which type it is, and `LibHeader` casts it back to that.
+    RResult::ROk(unsafe { linked.plugin.to_prefix_ref().cast() })
+}
+
+/// The header that a loader looks for.
+#[expect(unsafe_code, reason = "abi_stable can't see what the constructor erases")]
+pub const fn header(constructor: extern "C" fn() -> RootModuleResult) -> LibHeader {
+    // SAFETY: the only constructor is `root_module` above, which erases a `PluginRef`.
+    unsafe { LibHeader::from_constructor::<PluginRef>(constructor, CheckTypeLayout::Yes) }
+}
+
+/// What a Context pointer points to: the Context or why there is none, and the buffers that live with it.
+struct Slot<L> {
+    host: HostRef,
+    started: std::result::Result<L, StartError<L>>,
+    scratch: Scratch,
+    /// Bytes of a response that may be held.
+    limit: usize,
+}
+
+#[expect(unsafe_code, reason = "an entry of the wire")]
+unsafe extern "C" fn init<L: Lambda>(host: &'static raw::Host, failure: &mut Failure) -> Status {
+    // SAFETY: the loader's promise, by the wire's contract of `init`.
+    let host = unsafe { HostRef::new(host) };
+    report::install(host);
+    fence(host, failure, || L::init(Params::new(host)))
+}
+
+#[expect(unsafe_code, reason = "an entry of the wire")]
+unsafe extern "C" fn start<L: Lambda>(
+    host: &'static raw::Host,
+    context: &mut *mut (),
+    failure: &mut Failure,
+) -> Status {
+    // SAFETY: the loader's promise, by the wire's contract of `start`.
+    let host = unsafe { HostRef::new(host) };
+    let mut error = None;
+    let status = fence(host, failure, || {
+        let started = L::start(Params::new(host));
+        let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
+        let slot = Slot { host, started, scratch: Scratch::default(), limit: limit.unwrap_or(usize::MAX) };
+        // Stored before the author's `Display` runs, which may panic: the loader stops what is not null.
+        let slot = Box::into_raw(Box::new(slot));
+        *context = slot.cast();
+        // SAFETY: just made, and nobody else has it before this entry returns.
+        if let Err(failed) = &unsafe { &*slot }.started {
+            error = Some((failed.level(), failed.to_string()));
+        }
+        Ok(())
+    });
+    match error {
+        Some((level, text)) if status == status::OK => {
+            report_failure(failure, level, text);
+            status::ERROR
+        }
+        _ => status,
+    }
+}
+
+#[expect(unsafe_code, reason = "an entry of the wire")]
+unsafe extern "C" fn run<L: Lambda>(
+    context: *mut (),
+    exchange: &raw::Exchange<'_>,
+    failure: &mut Failure,
+) -> Status {
+    // SAFETY: `start` made it, and the loader uses a Context in one call at a time.
+    let slot = unsafe { &mut *context.cast::<Slot<L>>() };
+    fence(slot.host, failure, || {
+        // SAFETY: the loader's promise, by the wire's contract of `run`; `Request` and `Response` keep the rules
+        // about what is called at the same time.
+        let exchange = unsafe { ExchangeRef::new(exchange) };
+        // SAFETY: `Request::new` says what must hold: it is dropped in this function and lent to Run alone.
+        let lent = unsafe { std::mem::transmute::<ExchangeRef<'_>, ExchangeRef<'static>>(exchange) };
+        // SAFETY: as above.
+        let request = unsafe { Request::new(lent) };
+        let mut response =
+            Response::new(exchange, &mut slot.scratch, L::OPTIONS.streams_response(), slot.limit);
+        let outcome = L::run(slot.started.as_mut(), &request, &mut response);
+        response.finish(outcome)
+    })
+}
+
+#[expect(unsafe_code, reason = "an entry of the wire")]
+unsafe extern "C" fn stop<L: Lambda>(context: *mut (), failure: &mut Failure) -> Status {
+    // SAFETY: `start` made it, and the loader stops a Context once.
+    let slot = unsafe { Box::from_raw(context.cast::<Slot<L>>()) };
+    fence(slot.host, failure, || {
+        let context = match slot.started {
+            Ok(context) => Some(context),
+            Err(failed) => failed.into_context(),
+        };
+        context.map_or(Ok(()), L::stop)
+    })
+}
+
+#[expect(unsafe_code, reason = "an entry of the wire")]
+unsafe extern "C" fn retire<L: Lambda>(host: &'static raw::Host, failure: &mut Failure) -> Status {
+    // SAFETY: the loader's promise, by the wire's contract of `retire`.
+    let host = unsafe { HostRef::new(host) };
+    fence(host, failure, L::retire)
+}
+
+#[expect(unsafe_code, reason = "an entry of the wire")]
+unsafe extern "C" fn extension(_: RStr<'_>) -> *const () {
+    ptr::null()
+}
+
+/// Runs the author's code so that nothing unwinds out of it, and turns what came of it into a status.
+fn fence(host: HostRef, failure: &mut Failure, body: impl FnOnce() -> Result) -> Status {
+    let _inside = Inside::enter(host);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| match body() {
+        Ok(()) => None,
+        // The author's `Display` is the author's code too.
+        Err(err) => Some((err.level(), err.to_string())),
+    }));
+    match outcome {
+        Ok(None) => status::OK,
+        Ok(Some((level, text))) => {
+            report_failure(failure, level, text);
+            status::ERROR
+        }
+        Err(payload) => {
+            report_failure(failure, Level::Critical, report::describe_panic(host, &*payload));
+            // A payload's destructor may panic as well (rust-lang/rust#86027); what that panics with is leaked.
+            if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                std::mem::forget(second);
+            }
+            status::PANIC
+        }
+    }
+}
+
+fn report_failure(failure: &mut Failure, level: Level, text: String) {
+    failure.level = level as u32;
+    failure.text = text.into();
+}

@@ -1,0 +1,70 @@
+//! What the author of an effe lambda writes against.
+//!
+//! A lambda is one type: its value is the **Context** that Start makes, Run uses and Stop destroys. The crate is
+//! built as a `cdylib`; one loader binary serves any of them.
+//!
+//! ```
+//! use std::io::Write;
+//!
+//! use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
+//!
+//! struct Hello {
+//!     greeting: String,
+//! }
+//!
+//! impl Lambda for Hello {
+//!     fn start(params: Params) -> Result<Self, StartError<Self>> {
+//!         Ok(Hello { greeting: params.get("greeting").unwrap_or("Hello").to_owned() })
+//!     }
+//!
+//!     fn run(hello: Started<Self>, request: &Request, response: &mut Response) -> Result {
+//!         let hello = hello?; // a failed Start ends here: 500, logged
+//!         response.header("content-type", "text/plain");
+//!         writeln!(response, "{} from effe: {}", hello.greeting, request.path())?;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! export!(Hello); // Info comes from Cargo.toml unless given
+//!
+//! # fn main() {
+//! // In a test, the same lambda through the same life cycle, without a server:
+//! use effe_abi::testing::Effe;
+//! let effe = Effe::with(&LAMBDA, &[("greeting", "Ciao")]);
+//! assert_eq!(effe.get("/world").text(), "Ciao from effe: /world\n");
+//! # }
+//! ```
+//!
+//! What a lambda says through the [`log`] macros, and every panic, goes to the operator's log.
+//!
+//! [`log`]: https://docs.rs/log
+
+#[cfg(not(panic = "unwind"))]
+compile_error!(
+    "a lambda must be built with panic = \"unwind\": a panic that aborts ends the server for every client"
+);
+
+mod calls;
+mod chunk;
+mod error;
+mod export;
+mod info;
+mod lambda;
+mod params;
+pub mod raw;
+mod report;
+mod request;
+mod response;
+pub mod testing;
+
+#[doc(hidden)]
+pub use export::__private;
+pub use {
+    chunk::Chunk,
+    error::{Error, Level, Result, ResultExt},
+    export::Linked,
+    lambda::{Lambda, Options, StartError, Started},
+    params::Params,
+    request::{Headers, Reader, Request},
+    response::Response,
+};

@@ -1,0 +1,78 @@
+//! The operator's parameters, and where the lambda is being served.
+
+use std::{error, net::SocketAddr, str::FromStr};
+
+use crate::{
+    calls::HostRef,
+    error::{Error, Result},
+    raw::host_attribute,
+};
+
+/// What the operator handed over with `--set key=value` and `--params file.json`. Lasts for ever and is cheap to
+/// copy; a lambda gets it in Init and in Start.
+#[derive(Clone, Copy)]
+pub struct Params(HostRef);
+
+impl Params {
+    pub(crate) fn new(host: HostRef) -> Params {
+        Params(host)
+    }
+
+    /// One parameter: a text as it is, anything else as JSON text (`3`, `true`, `["a","b"]`).
+    pub fn get(&self, key: &str) -> Option<&'static str> {
+        if key.is_empty() { None } else { self.0.parameter(key) }
+    }
+
+    /// One parameter, parsed; `None` if it was not given.
+    ///
+    /// # Errors
+    /// It was given and can't be parsed; the error names the key and the value.
+    #[track_caller]
+    pub fn parse<T>(&self, key: &str) -> Result<Option<T>>
+    where
+        T: FromStr<Err: error::Error>,
+    {
+        match self.get(key).map(|text| (text, text.parse())) {
+            None => Ok(None),
+            Some((_, Ok(value))) => Ok(Some(value)),
+            Some((text, Err(err))) => Err(Error::new(format!("the parameter `{key}` is {text:?}: {err}"))),
+        }
+    }
+
+    /// One parameter that the lambda can't do without.
+    ///
+    /// # Errors
+    /// It was not given; the error names it.
+    #[track_caller]
+    pub fn required(&self, key: &str) -> Result<&'static str> {
+        match self.get(key) {
+            Some(value) => Ok(value),
+            None => Err(Error::new(format!("the parameter `{key}` is missing; give it with --set {key}=…"))),
+        }
+    }
+
+    /// All of them, as the text of a JSON object.
+    pub fn as_str(&self) -> &'static str {
+        self.0.parameter("").unwrap_or("{}")
+    }
+
+    /// All of them, as a type of the author's.
+    ///
+    /// # Errors
+    /// They don't fit the type; the error says where.
+    #[cfg(feature = "json")]
+    #[track_caller]
+    pub fn json<T: serde::Deserialize<'static>>(&self) -> Result<T> {
+        serde_json::from_str(self.as_str()).map_err(|err| Error::new(format!("the parameters: {err}")))
+    }
+
+    /// The address that is served, once it is bound; `None` in a test, or for a Unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.0.attribute(host_attribute::ADDRESS)?.parse().ok()
+    }
+
+    /// The host's name and version, such as `effe-loader/0.1.0`.
+    pub fn software(&self) -> &'static str {
+        self.0.attribute(host_attribute::SOFTWARE).unwrap_or("")
+    }
+}

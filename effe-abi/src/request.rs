@@ -1,0 +1,277 @@
+//! The request as an author sees it: facts on demand, the body as bytes, text, JSON or a reader.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    calls::ExchangeRef,
+    chunk::Chunk,
+    error::{Error, Result},
+    raw::{self, attribute, status},
+};
+
+/// How many headers are fetched at a time.
+const PAGE: usize = 16;
+
+/// One HTTP request. Only ever lent to Run: it can't be kept, nor sent to a thread that outlives the call.
+///
+/// Header values, the body and the peer are fetched from the loader when asked for; what isn't asked for costs
+/// nothing.
+pub struct Request {
+    /// 'static stands for "as long as this request is lent": see `new`.
+    exchange: ExchangeRef<'static>,
+    /// Whether a reader has taken the stream that follows the beginning of the body.
+    reading: AtomicBool,
+    /// The whole body, once somebody wanted it whole and it came as a stream.
+    whole: OnceLock<std::result::Result<Vec<u8>, io::ErrorKind>>,
+}
+
+impl Request {
+    /// # Safety
+    /// The request must be dropped, and only be lent in between, before the exchange ends.
+    #[expect(unsafe_code, reason = "its duty is the caller's")]
+    pub(crate) unsafe fn new(exchange: ExchangeRef<'static>) -> Request {
+        Request { exchange, reading: AtomicBool::new(false), whole: OnceLock::new() }
+    }
+
+    /// `GET`, `POST`, … as it came.
+    pub fn method(&self) -> &str {
+        self.exchange.method()
+    }
+
+    /// The path as it came, escapes and all: `/caf%C3%A9`.
+    pub fn path(&self) -> &str {
+        let target = self.target();
+        target.get(..self.exchange.path_len()).unwrap_or(target)
+    }
+
+    /// What follows the path's `?`, as it came; `None` if there is no `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.target().get(self.exchange.path_len()..)?.strip_prefix('?')
+    }
+
+    /// Path and query as they came.
+    pub fn target(&self) -> &str {
+        self.exchange.target()
+    }
+
+    /// The version of HTTP: 10, 11, 20 or 30.
+    pub fn version(&self) -> u32 {
+        self.exchange.version()
+    }
+
+    /// The first value of a header; `None` also if it isn't UTF-8. Names match in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.header_bytes(name)?).ok()
+    }
+
+    /// The first value of a header, as it came.
+    pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
+        self.exchange.header(name, 0)
+    }
+
+    /// All values of a header, in the order they came in.
+    pub fn header_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+        (0..).map_while(move |nth| self.exchange.header(name, nth))
+    }
+
+    /// All headers: names in lower case, values as they came.
+    pub fn headers(&self) -> Headers<'_> {
+        Headers { exchange: self.exchange, page: [raw::Header::EMPTY; PAGE], at: 0, fetched: 0, total: None }
+    }
+
+    /// The id of this request, for logs: the client's (`X-Request-Id`), or one that the loader made.
+    pub fn id(&self) -> &str {
+        self.exchange.attribute(attribute::REQUEST_ID).unwrap_or("")
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &str {
+        self.exchange.attribute(attribute::SCHEME).unwrap_or("http")
+    }
+
+    /// The host the client asked for, from `:authority` or `Host`.
+    pub fn authority(&self) -> Option<&str> {
+        self.exchange.attribute(attribute::AUTHORITY)
+    }
+
+    /// Who is at the other end of the connection; behind a proxy, the proxy.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.exchange.attribute(attribute::PEER)?.parse().ok()
+    }
+
+    /// When the client will be told that this took too long; `None` if there is no limit.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.exchange.state() {
+            (_, u64::MAX) => None,
+            (_, remaining) => Instant::now().checked_add(Duration::from_nanos(remaining)),
+        }
+    }
+
+    /// Whether nobody waits for the answer any more: the client has gone, or the deadline has passed.
+    pub fn cancelled(&self) -> bool {
+        self.exchange.state().0 != status::OK
+    }
+
+    /// The whole body. Waits for it if the lambda reads its bodies as streams.
+    ///
+    /// # Errors
+    /// The client left in the middle, the body is too large, or a [`reader`](Request::reader) has taken it.
+    pub fn bytes(&self) -> Result<&[u8]> {
+        if !self.exchange.more_body() {
+            return Ok(self.exchange.body());
+        }
+        let whole = self.whole.get_or_init(|| {
+            let mut bytes = Vec::new();
+            io::Read::read_to_end(&mut self.reader(), &mut bytes).map_err(|err| err.kind())?;
+            Ok(bytes)
+        });
+        match whole {
+            Ok(bytes) => Ok(bytes),
+            Err(kind) => Err(Error::new(io::Error::from(*kind))),
+        }
+    }
+
+    /// The whole body as text.
+    ///
+    /// # Errors
+    /// As [`bytes`](Request::bytes), or it isn't UTF-8.
+    #[track_caller]
+    pub fn text(&self) -> Result<&str> {
+        Ok(std::str::from_utf8(self.bytes()?)?)
+    }
+
+    /// The whole body as JSON of a type of the author's, which may borrow from it.
+    ///
+    /// # Errors
+    /// As [`bytes`](Request::bytes), or it doesn't fit the type; the error says where.
+    #[cfg(feature = "json")]
+    #[track_caller]
+    pub fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T> {
+        Ok(serde_json::from_slice(self.bytes()?)?)
+    }
+
+    /// The body as it arrives, if [`Options::stream_request`](crate::Options::stream_request) was declared; else as
+    /// it was held. The stream can be taken once: a second reader of it fails.
+    pub fn reader(&self) -> Reader<'_> {
+        let stream = if !self.exchange.more_body() {
+            Stream::Ended
+        } else if self.reading.swap(true, Ordering::Relaxed) {
+            Stream::Taken
+        } else {
+            Stream::Open
+        };
+        let begin = if matches!(stream, Stream::Taken) { &[] } else { self.exchange.body() };
+        Reader { exchange: self.exchange, begin, piece: Chunk::from_static(b""), at: 0, stream }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method(), self.target())
+    }
+}
+
+/// All headers of a request: `(name, value)`, names in lower case.
+pub struct Headers<'a> {
+    exchange: ExchangeRef<'a>,
+    page: [raw::Header<'a>; PAGE],
+    /// The number of the next header.
+    at: usize,
+    /// The number of the first header that is not fetched yet.
+    fetched: usize,
+    total: Option<usize>,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at == self.fetched {
+            if self.total.is_some_and(|total| self.at >= total) {
+                return None;
+            }
+            let total = self.exchange.headers(self.fetched, &mut self.page);
+            self.total = Some(total);
+            if self.at >= total {
+                return None;
+            }
+            self.fetched = total.min(self.fetched + PAGE);
+        }
+        // Pages begin at multiples of their size.
+        let header = self.page[self.at % PAGE];
+        self.at += 1;
+        Some((header.name.as_str(), header.value.as_slice()))
+    }
+}
+
+/// The body of a request as it arrives.
+pub struct Reader<'a> {
+    exchange: ExchangeRef<'a>,
+    /// What was here before the stream.
+    begin: &'a [u8],
+    /// The piece of the stream that is being read, from `at` on.
+    piece: Chunk,
+    at: usize,
+    stream: Stream,
+}
+
+enum Stream {
+    Open,
+    Ended,
+    Taken,
+}
+
+impl io::BufRead for Reader<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.begin.is_empty() && self.at == self.piece.len() {
+            match self.stream {
+                Stream::Ended => return Ok(&[]),
+                Stream::Taken => return Err(io::Error::other("the body is being read by another reader")),
+                Stream::Open => {}
+            }
+            match self.exchange.read() {
+                Ok(piece) => (self.piece, self.at) = (piece, 0),
+                Err(status::END) => self.stream = Stream::Ended,
+                Err(status) => return Err(failure(status)),
+            }
+        }
+        Ok(if self.begin.is_empty() { &self.piece[self.at..] } else { self.begin })
+    }
+
+    fn consume(&mut self, n: usize) {
+        if self.begin.is_empty() {
+            self.at = self.piece.len().min(self.at + n);
+        } else {
+            self.begin = &self.begin[n.min(self.begin.len())..];
+        }
+    }
+}
+
+impl io::Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = io::BufRead::fill_buf(self)?;
+        let n = bytes.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&bytes[..n]);
+        io::BufRead::consume(self, n);
+        Ok(n)
+    }
+}
+
+/// What a status of the wire is to `std::io`.
+pub(crate) fn failure(status: u32) -> io::Error {
+    match status {
+        status::GONE => io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"),
+        status::TIMEOUT => io::Error::new(io::ErrorKind::TimedOut, "the deadline has passed"),
+        status::TOO_LARGE => io::Error::new(io::ErrorKind::FileTooLarge, "larger than the operator's limit"),
+        status::INVALID => io::Error::new(io::ErrorKind::InvalidInput, "refused by the loader as malformed"),
+        status => io::Error::other(format!("the loader reports status {status}")),
+    }
+}

@@ -1,0 +1,266 @@
+//! A lambda in a unit test: through the real life cycle and the real wire, without a server.
+//!
+//! ```
+//! # use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
+//! # struct Echo;
+//! # impl Lambda for Echo {
+//! #     fn start(_: Params) -> Result<Self, StartError<Self>> { Ok(Echo) }
+//! #     fn run(echo: Started<Self>, request: &Request, response: &mut Response) -> Result {
+//! #         echo?;
+//! #         response.status(201).text(request.text()?);
+//! #         Ok(())
+//! #     }
+//! # }
+//! # export!(Echo);
+//! # fn main() {
+//! use effe_abi::testing::{Call, Effe};
+//!
+//! let effe = Effe::of(&LAMBDA);
+//! let answer = effe.call(Call::post("/").header("x-trace", "7").body("ping"));
+//! assert_eq!((answer.status, answer.text().as_str()), (201, "ping"));
+//! # }
+//! ```
+
+mod exchange;
+mod host;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use self::{
+    exchange::run,
+    host::{Hosted, Outcome},
+};
+use crate::{Level, Linked};
+
+/// A lambda that is served in this process: Init has run, Contexts are kept between calls, and dropping it stops
+/// them all and retires it.
+///
+/// Calls may come from several threads at once.
+pub struct Effe {
+    hosted: Hosted,
+    idle: Mutex<Vec<host::Context>>,
+    started: AtomicUsize,
+    stopped: Arc<AtomicUsize>,
+}
+
+impl Effe {
+    /// Serves a lambda without parameters.
+    ///
+    /// # Panics
+    /// Init failed.
+    pub fn of(lambda: &'static Linked) -> Effe {
+        Effe::with(lambda, &[])
+    }
+
+    /// Serves a lambda with parameters, as the operator gives them with `--set`.
+    ///
+    /// # Panics
+    /// Init failed.
+    pub fn with(lambda: &'static Linked, parameters: &[(&str, &str)]) -> Effe {
+        match Effe::try_with(lambda, parameters) {
+            Ok(effe) => effe,
+            Err(text) => panic!("init failed: {text}"),
+        }
+    }
+
+    /// Serves a lambda with parameters, if its Init succeeds.
+    ///
+    /// # Errors
+    /// What Init said.
+    pub fn try_with(lambda: &'static Linked, parameters: &[(&str, &str)]) -> Result<Effe, String> {
+        let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let hosted = Hosted::new(lambda, parameters.collect::<BTreeMap<_, _>>());
+        let stopped = Arc::new(AtomicUsize::new(0));
+        match hosted.init() {
+            Outcome::Ok => {}
+            Outcome::Error(text) | Outcome::Panic(text) => return Err(text),
+        }
+        Ok(Effe { hosted, idle: Mutex::default(), started: AtomicUsize::new(0), stopped })
+    }
+
+    /// The lambda's Info, as JSON text.
+    pub fn info(&self) -> &'static str {
+        self.hosted.info()
+    }
+
+    /// `GET target`.
+    pub fn get(&self, target: &str) -> Answer {
+        self.call(Call::get(target))
+    }
+
+    /// One request through an idle Context, or a new one.
+    pub fn call(&self, call: Call) -> Answer {
+        let mut answer = Answer::default();
+        let (context, failed) = match self.lock().pop() {
+            Some(context) => (Some(context), None),
+            None => {
+                self.started.fetch_add(1, Ordering::Relaxed);
+                self.hosted.start(&self.stopped)
+            }
+        };
+        let Some(mut context) = context else {
+            answer.failure = failed;
+            answer.panicked = true;
+            answer.status = 500;
+            return answer;
+        };
+        run(&mut context, &call, &mut answer);
+        if failed.is_none() && !answer.panicked {
+            self.lock().push(context);
+        }
+        answer
+    }
+
+    /// What the lambda has logged so far, panics included.
+    pub fn log(&self) -> Vec<(Level, String)> {
+        self.hosted.log()
+    }
+
+    /// How often Start was called.
+    pub fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// How often Stop was called.
+    pub fn stopped(&self) -> usize {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<host::Context>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Effe {
+    fn drop(&mut self) {
+        self.lock().clear();
+        self.hosted.retire();
+    }
+}
+
+/// A request to be.
+#[derive(Clone, Debug)]
+pub struct Call {
+    method: String,
+    target: String,
+    headers: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+    /// What follows the body, piece by piece, for a lambda that reads streams.
+    pieces: Vec<Vec<u8>>,
+    deadline: Option<Duration>,
+    gone_after: Option<usize>,
+}
+
+impl Call {
+    /// A request of any method; `target` is the path, with the query if there is one.
+    pub fn new(method: &str, target: &str) -> Call {
+        Call {
+            method: method.to_owned(),
+            target: target.to_owned(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            pieces: Vec::new(),
+            deadline: None,
+            gone_after: None,
+        }
+    }
+
+    /// `GET target`.
+    pub fn get(target: &str) -> Call {
+        Call::new("GET", target)
+    }
+
+    /// `POST target`.
+    pub fn post(target: &str) -> Call {
+        Call::new("POST", target)
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Call {
+        self.headers.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Call {
+        self.body = body.as_ref().to_vec();
+        self
+    }
+
+    /// Adds a piece of the body that arrives later, as a lambda meets it that declares `stream_request`.
+    #[must_use]
+    pub fn chunk(mut self, piece: impl AsRef<[u8]>) -> Call {
+        self.pieces.push(piece.as_ref().to_vec());
+        self
+    }
+
+    /// The time that the run may take, as the lambda sees it. Nothing ends it here.
+    #[must_use]
+    pub fn deadline(mut self, after: Duration) -> Call {
+        self.deadline = Some(after);
+        self
+    }
+
+    /// The client leaves after this many pieces of the answer.
+    #[must_use]
+    pub fn gone_after(mut self, pieces: usize) -> Call {
+        self.gone_after = Some(pieces);
+        self
+    }
+}
+
+/// What came of a call.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// What the client gets; 500 if the lambda answered nothing.
+    pub status: u16,
+    /// Names in lower case.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The body, in the pieces in which it was sent; one, unless the answer was streamed.
+    pub pieces: Vec<Vec<u8>>,
+    /// What the operator reads: Run's error, or where it panicked.
+    pub failure: Option<String>,
+    /// Whether Start or Run panicked.
+    pub panicked: bool,
+    /// Whether the client saw the connection break in the midst of the answer.
+    pub broken: bool,
+}
+
+impl Answer {
+    /// The whole body.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.pieces.concat()
+    }
+
+    /// The whole body as text.
+    ///
+    /// # Panics
+    /// It isn't UTF-8.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.bytes()).expect("the body is text")
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// It isn't.
+    #[cfg(feature = "json")]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.bytes()).expect("the body is JSON")
+    }
+
+    /// The first value of a header, if it is text. Names match in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+        std::str::from_utf8(value).ok()
+    }
+}

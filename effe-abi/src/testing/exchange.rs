@@ -1,0 +1,232 @@
+//! One exchange in the test's own process: a request from a [`Call`], an answer into an [`Answer`].
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use abi_stable::std_types::{RSlice, RStr};
+
+use super::{
+    Answer, Call,
+    host::{Context, Outcome},
+};
+use crate::{
+    Chunk,
+    raw::{self, Exchange, ExchangeOps, Header, Status, attribute, status},
+};
+
+/// What the entries below find behind `host`.
+struct Host<'a> {
+    call: &'a Call,
+    deadline: Option<Instant>,
+    pieces: Mutex<VecDeque<Vec<u8>>>,
+    answer: Mutex<Partial>,
+}
+
+#[derive(Default)]
+struct Partial {
+    head: Option<(u16, Vec<(String, Vec<u8>)>)>,
+    pieces: Vec<Vec<u8>>,
+    ended: bool,
+}
+
+/// Runs a call in a Context and fills in the answer as a client would see it.
+pub(super) fn run(context: &mut Context, call: &Call, answer: &mut Answer) {
+    let host = Host {
+        call,
+        deadline: call.deadline.map(|after| Instant::now() + after),
+        pieces: Mutex::new(call.pieces.iter().cloned().collect()),
+        answer: Mutex::default(),
+    };
+    let outcome = context.run(&Exchange {
+        method: call.method.as_str().into(),
+        target: call.target.as_str().into(),
+        path_len: call.target.find('?').unwrap_or(call.target.len()),
+        body: call.body.as_slice().into(),
+        flags: if call.pieces.is_empty() { 0 } else { raw::MORE_BODY },
+        version: 11,
+        host: std::ptr::from_ref(&host).cast_mut().cast(),
+        ops: &OPS,
+    });
+    let partial = host.answer.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (answer.status, answer.headers) = partial.head.clone().unwrap_or((500, Vec::new()));
+    answer.pieces = partial.pieces;
+    answer.broken = partial.head.is_some() && !partial.ended && !matches!(outcome, Outcome::Ok);
+    answer.panicked = matches!(outcome, Outcome::Panic(_));
+    answer.failure = match outcome {
+        Outcome::Ok => None,
+        Outcome::Error(text) | Outcome::Panic(text) => Some(text),
+    };
+}
+
+static OPS: ExchangeOps = ExchangeOps { header, headers, attribute, state, read, respond, write };
+
+/// Contract of all below: `host` is the `Host` of a `run` that has not returned.
+#[expect(unsafe_code, reason = "the table's `host` comes back as a pointer")]
+unsafe fn host<'a>(host: *mut ()) -> &'a Host<'a> {
+    // SAFETY: the contract above.
+    unsafe { &*host.cast::<Host<'a>>() }
+}
+
+/// What the wire calls 'static lives as long as the exchange.
+#[expect(unsafe_code, reason = "the wire can't name the exchange's lifetime")]
+fn lasting(text: &str) -> RStr<'static> {
+    // SAFETY: the text is the call's, which outlives the exchange.
+    unsafe { std::mem::transmute::<RStr<'_>, RStr<'static>>(RStr::from(text)) }
+}
+
+#[expect(unsafe_code, reason = "the wire can't name the exchange's lifetime")]
+fn lasting_bytes(bytes: &[u8]) -> RSlice<'static, u8> {
+    // SAFETY: the bytes are the call's, which outlives the exchange.
+    unsafe { std::mem::transmute::<RSlice<'_, u8>, RSlice<'static, u8>>(RSlice::from(bytes)) }
+}
+
+#[expect(unsafe_code, reason = "an entry of the exchange's table")]
+unsafe extern "C" fn header(
+    pointer: *mut (),
+    name: RStr<'_>,
+    nth: usize,
+    out: &mut RSlice<'static, u8>,
+) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    let mut values = host.call.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name.as_str()));
+    values.nth(nth).map_or(status::END, |(_, value)| {
+        *out = lasting_bytes(value);
+        status::OK
+    })
+}
+
+#[expect(unsafe_code, reason = "an entry of the exchange's table")]
+unsafe extern "C" fn headers(
+    pointer: *mut (),
+    skip: usize,
+    out: *mut Header<'static>,
+    capacity: usize,
+) -> usize {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    for (n, (name, value)) in host.call.headers.iter().skip(skip).take(capacity).enumerate() {
+        let header = Header { name: lasting(name), value: lasting_bytes(value) };
+        // SAFETY: `n` is below `capacity`, for which the caller has room.
+        let place = unsafe { out.add(n) };
+        // SAFETY: as above; a `Header` needs no drop.
+        unsafe { place.write(header) };
+    }
+    host.call.headers.len()
+}
+
+#[expect(unsafe_code, reason = "an entry of the exchange's table")]
+unsafe extern "C" fn attribute(pointer: *mut (), key: u32, out: &mut RStr<'static>) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    let given = |name| {
+        let (_, value) = host.call.headers.iter().find(|(other, _)| other == name)?;
+        std::str::from_utf8(value).ok()
+    };
+    let found = match key {
+        attribute::REQUEST_ID => Some(given("x-request-id").unwrap_or("test")),
+        attribute::PEER => Some("127.0.0.1:9"),
+        attribute::SCHEME => Some("http"),
+        attribute::AUTHORITY => given("host"),
+        _ => return status::UNSUPPORTED,
+    };
+    found.map_or(status::END, |text| {
+        *out = lasting(text);
+        status::OK
+    })
+}
+
+#[expect(unsafe_code, reason = "an entry of the exchange's table")]
+unsafe extern "C" fn state(pointer: *mut (), remaining: &mut u64) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    let left = host.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    *remaining = left.map_or(u64::MAX, |left| left.as_nanos().try_into().unwrap_or(u64::MAX - 1));
+    match left {
+        _ if host.gone(&host.lock()) => status::GONE,
+        Some(Duration::ZERO) => status::TIMEOUT,
+        _ => status::OK,
+    }
+}
+
+#[expect(unsafe_code, reason = "an entry of the exchange's table")]
+unsafe extern "C" fn read(pointer: *mut (), out: &mut raw::Chunk) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    let piece = host.pieces.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    piece.map_or(status::END, |piece| {
+        *out = Chunk::from(piece).into_raw();
+        status::OK
+    })
+}
+
+#[expect(unsafe_code, reason = "an entry of the exchange's table")]
+unsafe extern "C" fn respond(
+    pointer: *mut (),
+    status: u32,
+    headers: RSlice<'_, Header<'_>>,
+    body: raw::Chunk,
+    flags: u32,
+) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    let body = bytes(body);
+    let mut answer = host.lock();
+    let (None, Ok(status @ 200..=599)) = (&answer.head, u16::try_from(status)) else {
+        return status::INVALID;
+    };
+    let headers = headers.iter().map(|header| (header.name.to_string(), header.value.to_vec())).collect();
+    answer.head = Some((status, headers));
+    host.put(&mut answer, body, flags)
+}
+
+#[expect(unsafe_code, reason = "an entry of the exchange's table")]
+unsafe extern "C" fn write(pointer: *mut (), chunk: raw::Chunk, flags: u32) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    let piece = bytes(chunk);
+    let mut answer = host.lock();
+    if answer.head.is_none() || answer.ended {
+        return status::INVALID;
+    }
+    host.put(&mut answer, piece, flags)
+}
+
+impl Host<'_> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Partial> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gone(&self, answer: &Partial) -> bool {
+        self.call.gone_after.is_some_and(|limit| answer.pieces.len() >= limit)
+    }
+
+    fn put(&self, answer: &mut Partial, piece: Vec<u8>, flags: u32) -> Status {
+        if self.gone(answer) {
+            return status::GONE;
+        }
+        if !piece.is_empty() {
+            answer.pieces.push(piece);
+        }
+        answer.ended |= flags & raw::MORE == 0;
+        status::OK
+    }
+}
+
+/// A copy of what the lambda handed over, released as it asks.
+#[expect(unsafe_code, reason = "plays the host's side of a chunk")]
+fn bytes(chunk: raw::Chunk) -> Vec<u8> {
+    let view = (chunk.ptr, chunk.len);
+    // SAFETY: the lambda has just handed it over.
+    if let Some(owned) = unsafe { Chunk::from_raw(chunk) } {
+        return owned.to_vec();
+    }
+    if view.1 == 0 {
+        return Vec::new();
+    }
+    // SAFETY: a view that lives as long as the call.
+    unsafe { std::slice::from_raw_parts(view.0, view.1) }.to_vec()
+}

@@ -1,0 +1,202 @@
+//! A host in the test's own process, and the calls into the lambda's table.
+
+use std::{
+    collections::BTreeMap,
+    ptr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use abi_stable::std_types::RStr;
+
+use crate::{
+    Level, Linked,
+    raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, status},
+};
+
+/// What came of an entry.
+pub(super) enum Outcome {
+    Ok,
+    Error(String),
+    Panic(String),
+}
+
+/// One lambda under one host. The host is leaked: the wire promises it for ever.
+pub(super) struct Hosted {
+    plugin: PluginRef,
+    host: &'static Host,
+    data: &'static Data,
+}
+
+struct Data {
+    parameters: BTreeMap<String, String>,
+    /// All of the parameters, as JSON.
+    object: String,
+    log: Mutex<Vec<(Level, String)>>,
+}
+
+impl Hosted {
+    pub(super) fn new(lambda: &'static Linked, parameters: BTreeMap<String, String>) -> Hosted {
+        let members = parameters.iter().map(|(key, value)| format!("{}:{}", quote(key), quote(value)));
+        let object = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+        let data: &'static Data = Box::leak(Box::new(Data { parameters, object, log: Mutex::default() }));
+        let host = Box::leak(Box::new(Host {
+            data: ptr::from_ref(data).cast(),
+            level,
+            log,
+            parameter,
+            attribute,
+            extension,
+        }));
+        Hosted { plugin: lambda.plugin(), host, data }
+    }
+
+    pub(super) fn info(&self) -> &'static str {
+        self.plugin.info().as_str()
+    }
+
+    #[expect(unsafe_code, reason = "a call through the lambda's table")]
+    pub(super) fn init(&self) -> Outcome {
+        let mut failure = Failure::new();
+        // SAFETY: the host above keeps the wire's promises; called once, before any start.
+        let status = unsafe { (self.plugin.init())(self.host, &mut failure) };
+        Outcome::of(status, failure)
+    }
+
+    /// A Context, unless Start panicked, and what Start said if it failed.
+    #[expect(unsafe_code, reason = "a call through the lambda's table")]
+    pub(super) fn start(&self, stopped: &Arc<AtomicUsize>) -> (Option<Context>, Option<String>) {
+        let (mut context, mut failure) = (ptr::null_mut(), Failure::new());
+        // SAFETY: as in `init`, which has been called.
+        let status = unsafe { (self.plugin.start())(self.host, &mut context, &mut failure) };
+        let failed = match Outcome::of(status, failure) {
+            Outcome::Ok => None,
+            Outcome::Error(text) | Outcome::Panic(text) => Some(text),
+        };
+        let stopped = Arc::clone(stopped);
+        let context = (!context.is_null()).then_some(Context { plugin: self.plugin, context, stopped });
+        if status == status::PANIC { (None, failed) } else { (context, failed) }
+    }
+
+    #[expect(unsafe_code, reason = "a call through the lambda's table")]
+    pub(super) fn retire(&self) {
+        let mut failure = Failure::new();
+        // SAFETY: as in `init`; the caller has stopped every Context and calls nothing after it.
+        unsafe { (self.plugin.retire())(self.host, &mut failure) };
+    }
+
+    pub(super) fn log(&self) -> Vec<(Level, String)> {
+        self.data.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Outcome {
+    fn of(status: Status, failure: Failure) -> Outcome {
+        match status {
+            status::OK => Outcome::Ok,
+            status::PANIC => Outcome::Panic(failure.text.into()),
+            _ => Outcome::Error(failure.text.into()),
+        }
+    }
+}
+
+/// A Context of the lambda's; dropping it is Stop.
+pub(super) struct Context {
+    plugin: PluginRef,
+    context: *mut (),
+    stopped: Arc<AtomicUsize>,
+}
+
+impl Context {
+    #[expect(unsafe_code, reason = "a call through the lambda's table")]
+    pub(super) fn run(&mut self, exchange: &Exchange<'_>) -> Outcome {
+        let mut failure = Failure::new();
+        // SAFETY: `start` made it, `&mut self` keeps it to one call at a time, and the caller's exchange lasts.
+        let status = unsafe { (self.plugin.run())(self.context, exchange, &mut failure) };
+        Outcome::of(status, failure)
+    }
+}
+
+impl Drop for Context {
+    #[expect(unsafe_code, reason = "a call through the lambda's table")]
+    fn drop(&mut self) {
+        let mut failure = Failure::new();
+        // SAFETY: `start` made it, and it is dropped once.
+        unsafe { (self.plugin.stop())(self.context, &mut failure) };
+        self.stopped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: the wire lets a Context be used on any thread, one call at a time, which `&mut` sees to.
+#[expect(unsafe_code, reason = "the wire's pointer says nothing of threads")]
+unsafe impl Send for Context {}
+
+fn quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c < ' ' => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Contract of all below: `data` is the `Data` that `Hosted::new` leaked.
+#[expect(unsafe_code, reason = "the table's `data` comes back as a pointer")]
+unsafe fn data(data: *const ()) -> &'static Data {
+    // SAFETY: the contract above.
+    unsafe { &*data.cast::<Data>() }
+}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn level(_: *const ()) -> u32 {
+    raw::TRACE
+}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn log(pointer: *const (), level: u32, _: RStr<'_>, text: RStr<'_>) {
+    let level = match level {
+        2 => Level::Critical,
+        3 => Level::Error,
+        4 => Level::Warning,
+        5 => Level::Notice,
+        6 => Level::Info,
+        _ => Level::Debug,
+    };
+    // SAFETY: the contract of this file's entries.
+    let data = unsafe { data(pointer) };
+    data.log.lock().unwrap_or_else(PoisonError::into_inner).push((level, text.as_str().to_owned()));
+}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn parameter(pointer: *const (), key: RStr<'_>, out: &mut RStr<'static>) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let data = unsafe { data(pointer) };
+    let found = if key.is_empty() { Some(&data.object) } else { data.parameters.get(key.as_str()) };
+    found.map_or(status::END, |text| {
+        *out = text.as_str().into();
+        status::OK
+    })
+}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn attribute(_: *const (), key: u32, out: &mut RStr<'static>) -> Status {
+    match key {
+        host_attribute::SOFTWARE => {
+            *out = concat!("effe-abi-testing/", env!("CARGO_PKG_VERSION")).into();
+            status::OK
+        }
+        host_attribute::ADDRESS | host_attribute::RESPONSE_LIMIT => status::END,
+        _ => status::UNSUPPORTED,
+    }
+}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn extension(_: *const (), _: RStr<'_>) -> *const () {
+    ptr::null()
+}
