@@ -25,9 +25,11 @@ struct Host<'a> {
     answer: Mutex<Partial>,
 }
 
+type Head = (u16, Vec<(String, Vec<u8>)>);
+
 #[derive(Default)]
 struct Partial {
-    head: Option<(u16, Vec<(String, Vec<u8>)>)>,
+    head: Option<Head>,
     pieces: Vec<Vec<u8>>,
     ended: bool,
 }
