@@ -63,7 +63,11 @@ impl Params {
     #[cfg(feature = "json")]
     #[track_caller]
     pub fn json<T: serde::Deserialize<'static>>(&self) -> Result<T> {
-        serde_json::from_str(self.as_str()).map_err(|err| Error::new(format!("the parameters: {err}")))
+        // No closure: the place is the caller's only in functions that say so.
+        match serde_json::from_str(self.as_str()) {
+            Ok(value) => Ok(value),
+            Err(err) => Err(Error::new(format!("the parameters: {err}"))),
+        }
     }
 
     /// The address that is served, once it is bound; `None` in a test, or for a Unix socket.

@@ -59,6 +59,8 @@ pub(crate) struct Inside(Option<HostRef>);
 
 impl Inside {
     pub(crate) fn enter(host: HostRef) -> Inside {
+        // A panic that the author caught in an earlier call is not to be blamed for one that no hook sees.
+        LAST_PANIC.take();
         Inside(CURRENT.replace(Some(host)))
     }
 }

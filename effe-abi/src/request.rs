@@ -30,7 +30,7 @@ pub struct Request {
     /// Whether a reader has taken the stream that follows the beginning of the body.
     reading: AtomicBool,
     /// The whole body, once somebody wanted it whole and it came as a stream.
-    whole: OnceLock<std::result::Result<Vec<u8>, io::ErrorKind>>,
+    whole: OnceLock<std::result::Result<Vec<u8>, (io::ErrorKind, String)>>,
 }
 
 impl Request {
@@ -124,18 +124,21 @@ impl Request {
     ///
     /// # Errors
     /// The client left in the middle, the body is too large, or a [`reader`](Request::reader) has taken it.
+    #[track_caller]
     pub fn bytes(&self) -> Result<&[u8]> {
         if !self.exchange.more_body() {
             return Ok(self.exchange.body());
         }
         let whole = self.whole.get_or_init(|| {
             let mut bytes = Vec::new();
-            io::Read::read_to_end(&mut self.reader(), &mut bytes).map_err(|err| err.kind())?;
-            Ok(bytes)
+            match io::Read::read_to_end(&mut self.reader(), &mut bytes) {
+                Ok(_) => Ok(bytes),
+                Err(err) => Err((err.kind(), err.to_string())),
+            }
         });
         match whole {
             Ok(bytes) => Ok(bytes),
-            Err(kind) => Err(Error::new(io::Error::from(*kind))),
+            Err((kind, text)) => Err(Error::new(io::Error::new(*kind, text.as_str()))),
         }
     }
 

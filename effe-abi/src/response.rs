@@ -1,12 +1,12 @@
 //! The answer as an author writes it: status, headers, and a body that is held or sent piece by piece.
 
-use std::{borrow::Cow, fmt, io, mem};
+use std::{borrow::Cow, error, fmt, io, mem};
 
 use crate::{
     calls::ExchangeRef,
     chunk::Chunk,
     error::{Error, Level, Result},
-    raw::{self, status},
+    raw::{self, Status, status},
     request::failure,
 };
 
@@ -32,8 +32,8 @@ pub struct Response<'a> {
     streams: bool,
     /// Bytes that may be held.
     limit: usize,
-    /// What makes the answer unfit to be sent.
-    fault: Option<Fault>,
+    /// What makes the answer unfit to be sent, and where the author did it.
+    fault: Option<Error>,
 }
 
 /// Buffers that live with the Context, so that a request allocates nothing.
@@ -52,12 +52,14 @@ struct Span {
     end: u32,
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Unsent,
     /// The head has gone, more of the body may follow.
     Sending,
     Ended,
+    /// The loader did not take it, for this status; it takes no more of it.
+    Lost(Status),
 }
 
 enum Fault {
@@ -65,6 +67,7 @@ enum Fault {
     Header(String),
     HeadSent,
     TooLarge(usize),
+    Unwritten(io::Error),
 }
 
 impl<'a> Response<'a> {
@@ -82,6 +85,7 @@ impl<'a> Response<'a> {
     }
 
     /// The status, 200 to 599; 200 if it is never set.
+    #[track_caller]
     pub fn status(&mut self, status: u16) -> &mut Self {
         match (&self.state, status) {
             (State::Unsent, 200..=599) => self.status = Some(status),
@@ -94,6 +98,7 @@ impl<'a> Response<'a> {
     /// Sets a header, in place of an earlier one of that name.
     ///
     /// `Content-Length`, `Transfer-Encoding`, `Connection` and `Date` are the loader's business.
+    #[track_caller]
     pub fn header(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
         let Scratch { head, spans, .. } = &mut *self.scratch;
         spans.retain(|span| !span.name(head).eq_ignore_ascii_case(name.as_bytes()));
@@ -101,17 +106,20 @@ impl<'a> Response<'a> {
     }
 
     /// Adds a header beside others of that name: `Set-Cookie`, `Link`, `Vary`.
+    #[track_caller]
     pub fn add_header(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
         self.push_header(name, value.as_ref());
         self
     }
 
     /// Text, as `text/plain; charset=utf-8` unless a content type is set.
+    #[track_caller]
     pub fn text<'t>(&mut self, text: impl Into<Cow<'t, str>>) -> &mut Self {
         self.content_type("text/plain; charset=utf-8").put_text(text.into())
     }
 
     /// HTML, as `text/html; charset=utf-8` unless a content type is set.
+    #[track_caller]
     pub fn html<'t>(&mut self, html: impl Into<Cow<'t, str>>) -> &mut Self {
         self.content_type("text/html; charset=utf-8").put_text(html.into())
     }
@@ -119,25 +127,35 @@ impl<'a> Response<'a> {
     /// A value as JSON, as `application/json` unless a content type is set.
     ///
     /// # Errors
-    /// The value can't be written as JSON.
+    /// The value can't be written as JSON; the answer is then as it was before, unless part of it has been sent.
     #[cfg(feature = "json")]
     #[track_caller]
     pub fn json<T: serde::Serialize + ?Sized>(&mut self, value: &T) -> Result<&mut Self> {
+        let Scratch { head, spans, .. } = &*self.scratch;
+        let (held, head_len, n_spans) = (self.held(), head.len(), spans.len());
         self.content_type("application/json");
-        serde_json::to_writer(&mut *self, value)?;
+        if let Err(err) = serde_json::to_writer(&mut *self, value) {
+            if self.state == State::Unsent {
+                self.scratch.body.truncate(held);
+                self.scratch.head.truncate(head_len);
+                self.scratch.spans.truncate(n_spans);
+            }
+            return Err(Error::new(err));
+        }
         Ok(self)
     }
 
     /// 303, and where to go: the client GETs it. Set another status afterwards to change that.
+    #[track_caller]
     pub fn redirect(&mut self, location: &str) -> &mut Self {
         self.status(303).header("location", location)
     }
 
     /// Adds bytes to the body. What owns them moves to the loader without a copy if it is the whole body.
+    #[track_caller]
     pub fn body(&mut self, bytes: impl Into<Chunk>) -> &mut Self {
-        // A failure is remembered, and ends the run.
-        let _ = self.put(bytes.into());
-        self
+        let written = self.put(bytes.into());
+        self.remember(written)
     }
 
     /// Sends bytes now, if the answer is a stream, after what is waiting; otherwise adds them to the body.
@@ -153,10 +171,8 @@ impl<'a> Response<'a> {
             self.push()?;
         }
         self.refuse_if_ended()?;
-        match self.exchange.write(chunk.into_raw(), raw::MORE) {
-            status::OK => Ok(()),
-            status => Err(failure(status)),
-        }
+        let sent = self.exchange.write(chunk.into_raw(), raw::MORE);
+        self.taken(sent)
     }
 
     /// Ends the answer, so that the client has it while Run goes on. Nothing can be written after it.
@@ -164,48 +180,53 @@ impl<'a> Response<'a> {
     /// # Errors
     /// As [`send`](Response::send).
     pub fn end(&mut self) -> io::Result<()> {
-        self.refuse_if_ended()?;
-        if let Some(fault) = &self.fault {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, fault.to_string()));
-        }
-        let sent = self.transmit(0);
+        self.refuse_if_unfit()?;
+        self.transmit(0)?;
         self.state = State::Ended;
-        sent
+        Ok(())
     }
 
     /// Ends what Run began, and says what the loader should log.
     pub(crate) fn finish(mut self, outcome: Result) -> Result {
-        if self.state == State::Ended {
-            return self.fault.take().map_or(outcome, |fault| Err(fault.into()));
-        }
-        if let Err(err) = outcome {
-            let wrote = self.status.is_some() || self.chunk.is_some() || !self.scratch.body.is_empty();
-            if self.state == State::Unsent && wrote && self.fault.is_none() {
-                let _ = self.transmit(0);
-            }
-            return Err(err);
-        }
-        if let Some(fault) = self.fault.take() {
-            return Err(fault.into());
-        }
-        match self.transmit(0) {
-            Ok(()) => Ok(()),
-            Err(err) if err.kind() == io::ErrorKind::BrokenPipe => {
-                Err(Error::new(err).at_level(Level::Debug))
-            }
-            Err(err) => Err(Error::new(err)),
+        let unfit = self.fault.is_some();
+        let outcome = outcome.and(self.fault.take().map_or(Ok(()), Err));
+        let wrote = self.status.is_some() || self.held() > 0 || self.chunk.is_some();
+        let sent = match self.state {
+            State::Lost(status) => Err(failure(status)),
+            State::Ended => Ok(()),
+            _ if outcome.is_ok() => self.transmit(0),
+            // What was written stands.
+            State::Unsent if wrote && !unfit => self.transmit(0),
+            _ => Ok(()),
+        };
+        match (outcome.and(sent.map_err(Error::new)), self.state) {
+            // That a client leaves is nobody's fault.
+            (Err(err), State::Lost(status::GONE)) if is_broken_pipe(&err) => Err(err.at_level(Level::Debug)),
+            (outcome, _) => outcome,
         }
     }
 
+    #[track_caller]
     fn put_text(&mut self, text: Cow<'_, str>) -> &mut Self {
-        // A failure is remembered, and ends the run.
-        let _ = match text {
+        let written = match text {
             Cow::Borrowed(text) => io::Write::write_all(self, text.as_bytes()),
             Cow::Owned(text) => self.put(text.into()),
         };
+        self.remember(written)
+    }
+
+    /// For methods that return no result: a failure ends the run.
+    #[track_caller]
+    fn remember(&mut self, written: io::Result<()>) -> &mut Self {
+        match (written, self.state) {
+            // A state that is remembered already.
+            (Ok(()), _) | (Err(_), State::Lost(_)) => {}
+            (Err(err), _) => self.fail(Fault::Unwritten(err)),
+        }
         self
     }
 
+    #[track_caller]
     fn put(&mut self, chunk: Chunk) -> io::Result<()> {
         let empty = self.chunk.is_none() && self.scratch.body.is_empty();
         if empty && self.state == State::Unsent && self.fits(chunk.len()) {
@@ -217,10 +238,7 @@ impl<'a> Response<'a> {
 
     /// Sends what is waiting and says that more follows.
     fn push(&mut self) -> io::Result<()> {
-        self.refuse_if_ended()?;
-        if let Some(fault) = &self.fault {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, fault.to_string()));
-        }
+        self.refuse_if_unfit()?;
         self.transmit(raw::MORE)?;
         self.state = State::Sending;
         Ok(())
@@ -253,12 +271,19 @@ impl<'a> Response<'a> {
             self.exchange.write(body, flags)
         };
         self.scratch.body.clear();
-        match sent {
-            status::OK => Ok(()),
-            status => Err(failure(status)),
-        }
+        self.taken(sent)
     }
 
+    /// What became of a piece that was handed to the host.
+    fn taken(&mut self, sent: Status) -> io::Result<()> {
+        if sent == status::OK {
+            return Ok(());
+        }
+        self.state = State::Lost(sent);
+        Err(failure(sent))
+    }
+
+    #[track_caller]
     fn content_type(&mut self, value: &str) -> &mut Self {
         let Scratch { head, spans, .. } = &*self.scratch;
         if !spans.iter().any(|span| span.name(head) == b"content-type") {
@@ -267,6 +292,7 @@ impl<'a> Response<'a> {
         self
     }
 
+    #[track_caller]
     fn push_header(&mut self, name: &str, value: &[u8]) {
         if self.state != State::Unsent {
             return self.fail(Fault::HeadSent);
@@ -287,10 +313,15 @@ impl<'a> Response<'a> {
         spans.push(Span { begin, name_end, end });
     }
 
+    /// Bytes that wait to be sent.
+    fn held(&self) -> usize {
+        self.scratch.body.len() + self.chunk.as_deref().map_or(0, <[u8]>::len)
+    }
+
     /// Whether `len` more bytes may be held; if not, the answer is unfit to be sent.
+    #[track_caller]
     fn fits(&mut self, len: usize) -> bool {
-        let held = self.scratch.body.len() + self.chunk.as_deref().map_or(0, <[u8]>::len);
-        let fits = self.streams || held.saturating_add(len) <= self.limit;
+        let fits = self.streams || self.held().saturating_add(len) <= self.limit;
         if !fits {
             self.fail(Fault::TooLarge(self.limit));
         }
@@ -298,15 +329,27 @@ impl<'a> Response<'a> {
     }
 
     fn refuse_if_ended(&self) -> io::Result<()> {
-        if self.state == State::Ended {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the response has ended"));
+        match self.state {
+            State::Unsent | State::Sending => Ok(()),
+            State::Ended => Err(io::Error::new(io::ErrorKind::InvalidInput, "the response has ended")),
+            State::Lost(status) => Err(failure(status)),
         }
-        Ok(())
+    }
+
+    fn refuse_if_unfit(&self) -> io::Result<()> {
+        self.refuse_if_ended()?;
+        match &self.fault {
+            None => Ok(()),
+            Some(fault) => Err(io::Error::new(io::ErrorKind::InvalidInput, fault.source().to_string())),
+        }
     }
 
     /// Keeps the first fault: the others follow from it.
+    #[track_caller]
     fn fail(&mut self, fault: Fault) {
-        self.fault.get_or_insert(fault);
+        if self.fault.is_none() {
+            self.fault = Some(Error::new(fault.to_string()));
+        }
     }
 }
 
@@ -353,14 +396,21 @@ impl fmt::Display for Fault {
             Fault::TooLarge(limit) => {
                 write!(f, "the response is larger than the {limit} bytes that may be held; stream it")
             }
+            Fault::Unwritten(err) => write!(f, "the response could not be written: {err}"),
         }
     }
 }
 
-impl From<Fault> for Error {
-    fn from(fault: Fault) -> Error {
-        Error::new(fault.to_string())
+/// Whether the client's leaving is at the bottom of it.
+fn is_broken_pipe(err: &Error) -> bool {
+    let mut cause: Option<&(dyn error::Error + 'static)> = Some(err.source());
+    while let Some(err) = cause {
+        if err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::BrokenPipe) {
+            return true;
+        }
+        cause = err.source();
     }
+    false
 }
 
 /// RFC 9110, section 5.6.2.

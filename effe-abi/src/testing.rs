@@ -118,9 +118,16 @@ impl Effe {
         answer
     }
 
-    /// What the lambda has logged so far, panics included.
+    /// What the operator has read so far: what the lambda logged, its panics, and the errors that it returned.
     pub fn log(&self) -> Vec<(Level, String)> {
         self.hosted.log()
+    }
+
+    /// Stops every Context and retires the lambda, as dropping does, and gives back the whole log.
+    pub fn retire(self) -> Vec<(Level, String)> {
+        let hosted = self.hosted.clone();
+        drop(self);
+        hosted.log()
     }
 
     /// How often Start was called.
@@ -128,7 +135,8 @@ impl Effe {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// How often Stop was called.
+    /// How many of what Start made were stopped; a failed Start counts, though without a Context the lambda's own
+    /// `stop` is not called.
     pub fn stopped(&self) -> usize {
         self.stopped.load(Ordering::Relaxed)
     }

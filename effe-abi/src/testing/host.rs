@@ -20,10 +20,12 @@ use crate::{
 pub(super) enum Outcome {
     Ok,
     Error(String),
+    /// The lambda's panic hook has logged it.
     Panic(String),
 }
 
 /// One lambda under one host. The host is leaked: the wire promises it for ever.
+#[derive(Clone)]
 pub(super) struct Hosted {
     plugin: PluginRef,
     host: &'static Host,
@@ -62,7 +64,7 @@ impl Hosted {
         let mut failure = Failure::new();
         // SAFETY: the host above keeps the wire's promises; called once, before any start.
         let status = unsafe { (self.plugin.init())(self.host, &mut failure) };
-        Outcome::of(status, failure)
+        self.data.outcome(status, failure)
     }
 
     /// A Context, unless Start panicked, and what Start said if it failed.
@@ -71,12 +73,14 @@ impl Hosted {
         let (mut context, mut failure) = (ptr::null_mut(), Failure::new());
         // SAFETY: as in `init`, which has been called.
         let status = unsafe { (self.plugin.start())(self.host, &mut context, &mut failure) };
-        let failed = match Outcome::of(status, failure) {
+        let failed = match self.data.outcome(status, failure) {
             Outcome::Ok => None,
             Outcome::Error(text) | Outcome::Panic(text) => Some(text),
         };
         let stopped = Arc::clone(stopped);
-        let context = (!context.is_null()).then_some(Context { plugin: self.plugin, context, stopped });
+        // Non-null wants one stop, whatever the status.
+        let context =
+            (!context.is_null()).then(|| Context { plugin: self.plugin, data: self.data, context, stopped });
         if status == status::PANIC { (None, failed) } else { (context, failed) }
     }
 
@@ -84,7 +88,8 @@ impl Hosted {
     pub(super) fn retire(&self) {
         let mut failure = Failure::new();
         // SAFETY: as in `init`; the caller has stopped every Context and calls nothing after it.
-        unsafe { (self.plugin.retire())(self.host, &mut failure) };
+        let status = unsafe { (self.plugin.retire())(self.host, &mut failure) };
+        self.data.outcome(status, failure);
     }
 
     pub(super) fn log(&self) -> Vec<(Level, String)> {
@@ -92,19 +97,37 @@ impl Hosted {
     }
 }
 
-impl Outcome {
-    fn of(status: Status, failure: Failure) -> Outcome {
+impl Data {
+    /// Reads what an entry reports, and logs an error as a loader does.
+    fn outcome(&self, status: Status, failure: Failure) -> Outcome {
+        let text = String::from(failure.text);
         match status {
             status::OK => Outcome::Ok,
-            status::PANIC => Outcome::Panic(failure.text.into()),
-            _ => Outcome::Error(failure.text.into()),
+            status::PANIC => Outcome::Panic(text),
+            _ => {
+                self.record(failure.level, &text);
+                Outcome::Error(text)
+            }
         }
+    }
+
+    fn record(&self, level: u32, text: &str) {
+        let level = match level {
+            2 => Level::Critical,
+            3 => Level::Error,
+            4 => Level::Warning,
+            5 => Level::Notice,
+            6 => Level::Info,
+            _ => Level::Debug,
+        };
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).push((level, text.to_owned()));
     }
 }
 
 /// A Context of the lambda's; dropping it is Stop.
 pub(super) struct Context {
     plugin: PluginRef,
+    data: &'static Data,
     context: *mut (),
     stopped: Arc<AtomicUsize>,
 }
@@ -115,7 +138,7 @@ impl Context {
         let mut failure = Failure::new();
         // SAFETY: `start` made it, `&mut self` keeps it to one call at a time, and the caller's exchange lasts.
         let status = unsafe { (self.plugin.run())(self.context, exchange, &mut failure) };
-        Outcome::of(status, failure)
+        self.data.outcome(status, failure)
     }
 }
 
@@ -124,7 +147,8 @@ impl Drop for Context {
     fn drop(&mut self) {
         let mut failure = Failure::new();
         // SAFETY: `start` made it, and it is dropped once.
-        unsafe { (self.plugin.stop())(self.context, &mut failure) };
+        let status = unsafe { (self.plugin.stop())(self.context, &mut failure) };
+        self.data.outcome(status, failure);
         self.stopped.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -160,17 +184,9 @@ unsafe extern "C" fn level(_: *const ()) -> u32 {
 
 #[expect(unsafe_code, reason = "an entry of the host's table")]
 unsafe extern "C" fn log(pointer: *const (), level: u32, _: RStr<'_>, text: RStr<'_>) {
-    let level = match level {
-        2 => Level::Critical,
-        3 => Level::Error,
-        4 => Level::Warning,
-        5 => Level::Notice,
-        6 => Level::Info,
-        _ => Level::Debug,
-    };
     // SAFETY: the contract of this file's entries.
     let data = unsafe { data(pointer) };
-    data.log.lock().unwrap_or_else(PoisonError::into_inner).push((level, text.as_str().to_owned()));
+    data.record(level, text.as_str());
 }
 
 #[expect(unsafe_code, reason = "an entry of the host's table")]
