@@ -1,0 +1,7 @@
+//! What is exported must be a lambda.
+
+struct Nothing;
+
+effe_abi::export!(Nothing);
+
+fn main() {}
