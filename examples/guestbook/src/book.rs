@@ -1,9 +1,13 @@
 //! The book itself: one connection to its database.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
 use effe_abi::{Error, Result};
-use rusqlite::{Connection, Row, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Row, TransactionBehavior, params};
 use serde::Serialize;
 
 use crate::entry::Entry;
@@ -29,8 +33,7 @@ impl Book {
     pub(crate) fn open(path: impl AsRef<Path>) -> Result<Book> {
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(PATIENCE)?;
-        // With a write-ahead log, readers and the writer don't wait for each other.
-        connection.pragma_update(None, "journal_mode", "wal")?;
+        write_ahead(&connection)?;
         connection.pragma_update(None, "synchronous", "normal")?;
         // Several effes may start at once: only one of them makes the table, in a transaction of its own.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -64,6 +67,25 @@ impl Book {
     /// Closes the connection, and says if that failed.
     pub(crate) fn close(self) -> Result {
         self.connection.close().map_err(|(_, err)| Error::new(err))
+    }
+}
+
+/// With a write-ahead log, readers and the writer don't wait for each other.
+///
+/// The file remembers it, but the first to open it must switch; and while others open it too, SQLite refuses that at
+/// once, whatever the busy timeout says.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            Err(err) if err.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                if Instant::now() >= deadline {
+                    return Err(err);
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            switched => return switched,
+        }
     }
 }
 
