@@ -78,6 +78,8 @@ impl<'a> Response<'a> {
         limit: usize,
     ) -> Self {
         scratch.body.clear();
+        // A large body that was never sent must not stay with the Context.
+        scratch.body.shrink_to(2 * COPY_LIMIT);
         scratch.head.clear();
         scratch.spans.clear();
         let state = State::Unsent;

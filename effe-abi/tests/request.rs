@@ -1,5 +1,7 @@
 //! What a lambda sees of a request and of the operator's parameters, and what it says back through `log`.
 
+#![cfg(feature = "json")]
+
 use std::{
     collections::BTreeMap,
     io::{BufRead, Read},

@@ -1,5 +1,7 @@
 //! What a client gets of an answer that is held until Run returns.
 
+#![cfg(feature = "json")]
+
 use std::{
     io::{self, Write},
     sync::atomic::{AtomicUsize, Ordering},
