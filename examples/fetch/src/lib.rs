@@ -22,7 +22,7 @@ impl Lambda for Fetch {
 
     fn start(params: Params) -> Result<Self, StartError<Self>> {
         let timeout = Duration::from_secs(params.parse("timeout")?.unwrap_or(10));
-        // The machine's certificates, or those of SSL_CERT_FILE: who trusts whom is the operator's choice.
+        // The machine's certificates and those of SSL_CERT_FILE: whom to trust is the operator's choice.
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
