@@ -39,6 +39,8 @@
 //!
 //! [`log`]: https://docs.rs/log
 
+#![warn(unreachable_pub)]
+
 #[cfg(not(panic = "unwind"))]
 compile_error!(
     "a lambda must be built with panic = \"unwind\": a panic that aborts ends the server for every client"

@@ -1,0 +1,181 @@
+//! What a lambda answers, on its way to the client: checked as it comes in, complete or not at all.
+
+use actix_http::{
+    StatusCode,
+    header::{HeaderName, HeaderValue},
+};
+use bytes::{Bytes, BytesMut};
+use effe_abi::raw::{Status, status};
+
+/// An answer that is being given.
+#[derive(Default)]
+pub struct Answer {
+    head: Option<StatusCode>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Body,
+    ended: bool,
+}
+
+#[derive(Default)]
+enum Body {
+    #[default]
+    Empty,
+    Whole(Bytes),
+    Growing(BytesMut),
+}
+
+impl Answer {
+    /// Makes room for the next one.
+    pub fn clear(&mut self) {
+        self.head = None;
+        self.headers.clear();
+        self.body = Body::Empty;
+        self.ended = false;
+    }
+
+    /// Takes the head and the body, or its beginning if `more` follows.
+    pub fn respond<'a>(
+        &mut self,
+        code: u32,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+        body: Bytes,
+        more: bool,
+        limit: usize,
+    ) -> Status {
+        let code = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
+        let (None, Some(code)) = (self.head, code) else { return status::INVALID };
+        if code.is_informational() {
+            // An interim head; the answer follows.
+            return if more { status::OK } else { status::INVALID };
+        }
+        if code.as_u16() > 599 {
+            return status::INVALID;
+        }
+        self.headers.clear();
+        for (name, value) in headers {
+            let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
+            else {
+                self.headers.clear();
+                return status::INVALID;
+            };
+            if !is_the_servers(&name) {
+                self.headers.push((name, value));
+            }
+        }
+        if body.len() > limit {
+            return status::TOO_LARGE;
+        }
+        self.head = Some(code);
+        self.body = Body::Whole(body);
+        self.ended = !more;
+        status::OK
+    }
+
+    /// Takes the next piece of the body.
+    pub fn write(&mut self, piece: &Bytes, more: bool, limit: usize) -> Status {
+        if self.head.is_none() || self.ended {
+            return status::INVALID;
+        }
+        let mut body = match std::mem::take(&mut self.body) {
+            Body::Empty => BytesMut::new(),
+            Body::Whole(bytes) => bytes.into(),
+            Body::Growing(bytes) => bytes,
+        };
+        let fits = body.len().saturating_add(piece.len()) <= limit;
+        if fits {
+            body.extend_from_slice(piece);
+        }
+        self.body = Body::Growing(body);
+        if !fits {
+            return status::TOO_LARGE;
+        }
+        self.ended = !more;
+        status::OK
+    }
+
+    /// Ends an answer that was begun: Run returned.
+    pub fn end(&mut self) {
+        self.ended |= self.head.is_some();
+    }
+
+    /// The complete answer; `None` if it was not begun or not ended.
+    pub fn take(&mut self) -> Option<(StatusCode, std::vec::Drain<'_, (HeaderName, HeaderValue)>, Bytes)> {
+        let code = self.head.take().filter(|_| self.ended)?;
+        let body = match std::mem::take(&mut self.body) {
+            Body::Empty => Bytes::new(),
+            Body::Whole(bytes) => bytes,
+            Body::Growing(bytes) => bytes.freeze(),
+        };
+        Some((code, self.headers.drain(..), body))
+    }
+}
+
+/// Framing and connections are the server's business: a lambda that sets these is not heard.
+fn is_the_servers(name: &HeaderName) -> bool {
+    use actix_http::header;
+    [
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::DATE,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ]
+    .contains(name)
+        || name == "keep-alive"
+        || name == "proxy-connection"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn responded(code: u32, headers: &[(&str, &str)], more: bool) -> (Answer, Status) {
+        let mut answer = Answer::default();
+        let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
+        let status = answer.respond(code, headers, Bytes::from_static(b"abc"), more, 5);
+        (answer, status)
+    }
+
+    #[test]
+    fn a_head_is_checked() {
+        for bad in [0, 99, 101, 600, 999, 1000, 70_000] {
+            assert_eq!(responded(bad, &[], false).1, status::INVALID, "{bad}");
+        }
+        assert_eq!(responded(200, &[("x", "a\r\nb")], false).1, status::INVALID);
+        assert_eq!(responded(200, &[("a b", "c")], false).1, status::INVALID);
+        assert_eq!(responded(599, &[("x", "b")], false).1, status::OK);
+    }
+
+    #[test]
+    fn framing_is_the_servers() {
+        let (mut answer, _) =
+            responded(200, &[("content-length", "9"), ("x", "y"), ("keep-alive", "1")], false);
+        let (code, headers, body) = answer.take().unwrap();
+        assert_eq!((code.as_u16(), &body[..]), (200, &b"abc"[..]));
+        assert_eq!(headers.map(|(name, _)| name.to_string()).collect::<Vec<_>>(), ["x"]);
+    }
+
+    #[test]
+    fn a_body_grows_to_its_limit_and_ends_once() {
+        let (mut answer, status) = responded(200, &[], true);
+        assert_eq!(status, status::OK);
+        assert_eq!(answer.write(&Bytes::from_static(b"de"), true, 5), status::OK);
+        assert_eq!(answer.write(&Bytes::from_static(b"f"), true, 5), status::TOO_LARGE);
+        assert_eq!(answer.write(&Bytes::new(), false, 5), status::OK);
+        assert_eq!(answer.write(&Bytes::new(), false, 5), status::INVALID);
+        assert_eq!(&answer.take().unwrap().2[..], b"abcde");
+    }
+
+    #[test]
+    fn an_answer_that_was_not_ended_is_none_until_run_returns() {
+        let (mut answer, _) = responded(200, &[], true);
+        assert!(answer.take().is_none());
+        let (mut answer, _) = responded(200, &[], true);
+        answer.end();
+        assert!(answer.take().is_some());
+        assert!(Answer::default().take().is_none());
+    }
+}

@@ -1,0 +1,408 @@
+//! Every flag: its help, its default and its environment variable; and from them a [`Config`], already valid.
+
+use std::{
+    env, fs,
+    net::{SocketAddr, ToSocketAddrs},
+    num::NonZeroUsize,
+    path::PathBuf,
+    str::FromStr,
+    thread,
+    time::Duration,
+};
+
+use clap::{ArgAction, CommandFactory, Parser};
+
+use crate::{
+    journal::{Format, SyslogTarget},
+    parameters::Parameters,
+};
+
+/// All interfaces: an effe is run in a container or behind a proxy, where loopback alone would serve nobody.
+const DEFAULT_HOST: &str = "0.0.0.0";
+/// The port of 2016.
+const DEFAULT_PORT: u16 = 8080;
+/// What axum and others allow too; a larger body wants a stream.
+const DEFAULT_BODY_LIMIT: &str = "2MiB";
+/// A held response past this is a mistake more often than a wish.
+const DEFAULT_RESPONSE_LIMIT: &str = "16MiB";
+/// Contexts may be connections: keep some, not any number.
+const DEFAULT_MAX_IDLE: usize = 64;
+/// How many runs at once; a thread each if they all wait.
+const DEFAULT_MAX_CONCURRENCY: usize = 256;
+
+/// Serve a lambda over HTTP.
+#[derive(Parser, Debug)]
+#[command(
+    name = "effe-loader",
+    about = "Serves any effe lambda over HTTP.",
+    override_usage = "effe-loader --plugin libfoo.so [--port 8080] [--info | --check] [OPTIONS]",
+    disable_help_flag = true,
+    disable_version_flag = true,
+    max_term_width = 100,
+    after_help = "Each flag is also an environment variable: --body-limit is EFFE_BODY_LIMIT. \
+                  --help-all has the rest."
+)]
+pub struct Cli {
+    /// The lambda to serve: a file built from a crate with effe_abi::export!
+    #[arg(long, short, value_name = "FILE", env = "EFFE_PLUGIN", value_hint = clap::ValueHint::FilePath)]
+    pub plugin: Option<PathBuf>,
+
+    /// The port to listen on, 0 for any free one [default: $PORT, or 8080]
+    #[arg(long, value_name = "N", env = "EFFE_PORT", hide_env = true)]
+    pub port: Option<u16>,
+
+    /// The address to listen on
+    #[arg(long, value_name = "ADDR", env = "EFFE_HOST", default_value = DEFAULT_HOST, hide_env = true)]
+    pub host: String,
+
+    /// Print the lambda's Info as JSON and exit; runs neither Init nor Start
+    #[arg(long, conflicts_with = "check", env = "EFFE_INFO", hide_env = true)]
+    pub info: bool,
+
+    /// Try the lambda: Init, one Start, one Stop; then exit
+    #[arg(long, env = "EFFE_CHECK", hide_env = true)]
+    pub check: bool,
+
+    /// A parameter for the lambda; key=@file reads it from a file, as secrets should be
+    #[arg(long = "set", value_name = "KEY=VALUE", action = ArgAction::Append)]
+    pub set: Vec<String>,
+
+    /// Parameters from a file that holds a JSON object; --set comes on top
+    #[arg(long, value_name = "FILE", env = "EFFE_PARAMS", hide_env = true)]
+    pub params: Option<PathBuf>,
+
+    /// Threads that serve connections [default: one per CPU]
+    #[arg(long, value_name = "N", env = "EFFE_WORKERS", hide_env = true)]
+    pub workers: Option<NonZeroUsize>,
+
+    /// Where what the lambda reports goes: auto, none or unix:PATH
+    #[arg(long, value_name = "WHERE", env = "EFFE_SYSLOG", default_value = "auto", hide_env = true)]
+    pub syslog: SyslogTarget,
+
+    /// How lines on stderr look: text, json, or auto (text on a terminal)
+    #[arg(long, value_name = "FORMAT", env = "EFFE_LOG_FORMAT", default_value = "auto", hide_env = true)]
+    pub log_format: Format,
+
+    /// The largest request body, 0 for any
+    #[arg(long, value_name = "SIZE", env = "EFFE_BODY_LIMIT", default_value = DEFAULT_BODY_LIMIT,
+          hide_env = true)]
+    pub body_limit: Size,
+
+    /// How long requests may take to finish once the loader is told to stop
+    #[arg(long, value_name = "TIME", env = "EFFE_DRAIN_TIMEOUT", default_value = "30s", hide_env = true)]
+    pub drain_timeout: Span,
+
+    /// The largest response that is held whole
+    #[arg(long, value_name = "SIZE", env = "EFFE_RESPONSE_LIMIT", default_value = DEFAULT_RESPONSE_LIMIT,
+          hide_env = true, hide_short_help = true)]
+    pub response_limit: Size,
+
+    /// How many requests may run at once
+    #[arg(long, value_name = "N", env = "EFFE_MAX_CONCURRENCY", default_value_t = nonzero(DEFAULT_MAX_CONCURRENCY),
+          hide_env = true, hide_short_help = true)]
+    pub max_concurrency: NonZeroUsize,
+
+    /// How many idle Contexts are kept
+    #[arg(long, value_name = "N", env = "EFFE_MAX_IDLE", default_value_t = DEFAULT_MAX_IDLE, hide_env = true,
+          hide_short_help = true)]
+    pub max_idle: usize,
+
+    /// How long a Context that nobody needs is kept, 0 for ever
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "EFFE_IDLE_TIMEOUT",
+        default_value = "60s",
+        hide_env = true,
+        hide_short_help = true
+    )]
+    pub idle_timeout: Span,
+
+    /// Print this help
+    #[arg(long, short, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+
+    /// Print all flags
+    #[arg(long, action = ArgAction::HelpLong)]
+    help_all: Option<bool>,
+
+    /// Print version, commit, ABI and features
+    #[arg(long, short = 'V')]
+    pub version: bool,
+}
+
+/// What the loader was told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Serve until a signal.
+    Serve,
+    /// Print Info.
+    Info,
+    /// Init, one Start, one Stop.
+    Check,
+}
+
+/// Everything the loader was told, valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The plugin as it was named.
+    pub plugin: PathBuf,
+    /// What to do with it.
+    pub mode: Mode,
+    /// What to bind; the first that works.
+    pub addresses: Vec<SocketAddr>,
+    /// The operator's parameters.
+    pub parameters: Parameters,
+    /// Threads that serve connections.
+    pub workers: usize,
+    /// Where the lambda's reports go.
+    pub syslog: SyslogTarget,
+    /// How stderr looks.
+    pub log_format: Format,
+    /// Bytes of a request body.
+    pub body_limit: usize,
+    /// Bytes of a held response.
+    pub response_limit: usize,
+    /// Runs at once.
+    pub max_concurrency: usize,
+    /// Idle Contexts.
+    pub max_idle: usize,
+    /// How long a Context may be idle; `None` for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long a drain may take.
+    pub drain_timeout: Duration,
+}
+
+impl Cli {
+    /// Parses arguments, the spelling of 2016 (`-port 80`, `-info`) included.
+    ///
+    /// # Errors
+    /// clap's, which knows how to print itself; `--help` is one of them.
+    pub fn parse_from_args<I: IntoIterator<Item = std::ffi::OsString>>(args: I) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(args.into_iter().map(modern))
+    }
+
+    /// Checks what can be checked before anything is opened.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once, as clap prints it.
+    pub fn into_config(self) -> Result<Config, clap::Error> {
+        let mut faults = Vec::new();
+        let plugin = self.plugin.clone().unwrap_or_else(|| {
+            faults.push("no lambda is named: give --plugin FILE".to_owned());
+            PathBuf::new()
+        });
+        let port = self.port.or_else(|| port_variable(&mut faults)).unwrap_or(DEFAULT_PORT);
+        let addresses = match (self.host.trim_matches(['[', ']']), port).to_socket_addrs() {
+            Ok(addresses) => addresses.collect(),
+            Err(err) => {
+                faults.push(format!("--host {}: {err}", self.host));
+                Vec::new()
+            }
+        };
+        let parameters = self.parameters().unwrap_or_else(|fault| {
+            faults.push(fault);
+            Parameters::default()
+        });
+        if !faults.is_empty() {
+            return Err(usage(&faults.join("\n       ")));
+        }
+        let limit = |size: Size| if size.0 == 0 { usize::MAX } else { size.0 };
+        Ok(Config {
+            plugin,
+            mode: match (self.info, self.check) {
+                (true, _) => Mode::Info,
+                (_, true) => Mode::Check,
+                _ => Mode::Serve,
+            },
+            addresses,
+            parameters,
+            workers: self
+                .workers
+                .or_else(|| thread::available_parallelism().ok())
+                .map_or(1, NonZeroUsize::get),
+            syslog: self.syslog,
+            log_format: self.log_format,
+            body_limit: limit(self.body_limit),
+            response_limit: limit(self.response_limit),
+            max_concurrency: self.max_concurrency.get(),
+            max_idle: self.max_idle,
+            idle_timeout: (!self.idle_timeout.0.is_zero()).then_some(self.idle_timeout.0),
+            drain_timeout: self.drain_timeout.0,
+        })
+    }
+
+    fn parameters(&self) -> Result<Parameters, String> {
+        let mut parameters = Parameters::default();
+        if let Some(path) = &self.params {
+            let text =
+                fs::read_to_string(path).map_err(|err| format!("--params {}: {err}", path.display()))?;
+            parameters.add_object(&text).map_err(|err| format!("--params {}: {err}", path.display()))?;
+        }
+        let variable = env::var("EFFE_SET").unwrap_or_default();
+        let pairs =
+            variable.lines().filter(|line| !line.is_empty()).chain(self.set.iter().map(String::as_str));
+        for pair in pairs {
+            let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+                return Err(format!("--set {pair}: write it as key=value or key=@file"));
+            };
+            let value = match value.strip_prefix('@') {
+                Some(path) => {
+                    let text =
+                        fs::read_to_string(path).map_err(|err| format!("--set {key}=@{path}: {err}"))?;
+                    text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
+                }
+                None => value.to_owned(),
+            };
+            parameters.set(key, &value);
+        }
+        Ok(parameters)
+    }
+}
+
+/// All flags as a Markdown table: what docs/flags.md holds.
+pub fn markdown() -> String {
+    let mut table = String::from("| flag | variable | default | what it does |\n|---|---|---|---|\n");
+    for arg in Cli::command().get_arguments() {
+        let Some(long) = arg.get_long() else { continue };
+        let value = arg.get_value_names().filter(|_| arg.get_action().takes_values());
+        let value = value.map_or(String::new(), |names| format!(" {}", names[0]));
+        let short = arg.get_short().map_or(String::new(), |short| format!("`-{short}`, "));
+        let variable = match arg.get_env() {
+            Some(name) => format!("`{}`", name.to_string_lossy()),
+            None if long == "set" => "`EFFE_SET`, one a line".to_owned(),
+            None => String::new(),
+        };
+        let default: Vec<_> = arg.get_default_values().iter().map(|text| text.to_string_lossy()).collect();
+        let default = if default.is_empty() { String::new() } else { format!("`{}`", default.join(" ")) };
+        let default = if arg.get_action().takes_values() { default } else { String::new() };
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
+        table.push_str(&format!("| {short}`--{long}{value}` | {variable} | {default} | {help} |\n"));
+    }
+    table
+}
+
+/// An error of usage, as clap shows its own.
+pub fn usage(text: &str) -> clap::Error {
+    Cli::command().error(clap::error::ErrorKind::ValueValidation, text)
+}
+
+/// The spelling of 2016.
+fn modern(arg: std::ffi::OsString) -> std::ffi::OsString {
+    match arg.to_str() {
+        Some("-port") => "--port".into(),
+        Some("-info") => "--info".into(),
+        Some(text) if text.starts_with("-port=") => format!("-{text}").into(),
+        _ => arg,
+    }
+}
+
+fn port_variable(faults: &mut Vec<String>) -> Option<u16> {
+    let text = env::var("PORT").ok().filter(|text| !text.is_empty())?;
+    text.parse().inspect_err(|err| faults.push(format!("the variable PORT is {text:?}: {err}"))).ok()
+}
+
+fn nonzero(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// A number of bytes: `512`, `64KiB`, `2MiB`, `1GiB`, `10MB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub usize);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let (number, unit) = split(text);
+        let factor: usize = match unit {
+            "" | "B" => 1,
+            "K" | "KiB" => 1 << 10,
+            "M" | "MiB" => 1 << 20,
+            "G" | "GiB" => 1 << 30,
+            "kB" | "KB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            _ => return Err("write it as 512, 64KiB, 2MiB or 1GiB".to_owned()),
+        };
+        let size = number.parse::<usize>().ok().and_then(|number| number.checked_mul(factor));
+        size.map(Size).ok_or_else(|| "write it as 512, 64KiB, 2MiB or 1GiB".to_owned())
+    }
+}
+
+/// A length of time: `500ms`, `30s`, `5m`, `1h`; a bare number is seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Span, String> {
+        let (number, unit) = split(text);
+        let number: u64 = number.parse().map_err(|_| "write it as 500ms, 30s, 5m or 1h".to_owned())?;
+        let millis = match unit {
+            "ms" => Some(number),
+            "" | "s" => number.checked_mul(1_000),
+            "m" => number.checked_mul(60_000),
+            "h" => number.checked_mul(3_600_000),
+            _ => None,
+        };
+        // A year is past any use, and keeps sums with the clock from overflowing.
+        let millis = millis.filter(|millis| *millis <= 366 * 24 * 3_600_000);
+        millis
+            .map(|millis| Span(Duration::from_millis(millis)))
+            .ok_or("write it as 500ms, 30s, 5m or 1h".to_owned())
+    }
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    (&text[..digits], text[digits..].trim_start())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, String> {
+        let args = ["effe-loader"].iter().chain(args).map(Into::into);
+        Cli::parse_from_args(args).and_then(Cli::into_config).map_err(|err| err.to_string())
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_spelling_of_2016_is_taken() {
+        let config = config(&["--plugin", "a.so", "-port", "81", "-info"]).unwrap();
+        assert_eq!((config.addresses[0].port(), config.mode), (81, Mode::Info));
+        assert_eq!(self::config(&["-p", "a.so", "-port=82"]).unwrap().addresses[0].port(), 82);
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let text = config(&["--set", "=x", "--host", "no such host"]).unwrap_err();
+        for part in ["--plugin", "--set =x", "--host no such host"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_times_have_units() {
+        let size = |text: &str| text.parse::<Size>().map(|size| size.0);
+        assert_eq!(size("512"), Ok(512));
+        assert_eq!(size("2MiB"), Ok(2 << 20));
+        assert_eq!(size("10 MB"), Ok(10_000_000));
+        for bad in ["", "MiB", "-1", "1.5MiB", "2Mib", "99999999999999999999", "99999999999GiB"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        let span = |text: &str| text.parse::<Span>().map(|span| span.0.as_millis());
+        assert_eq!(span("500ms"), Ok(500));
+        assert_eq!((span("30"), span("30s"), span("5m")), (Ok(30_000), Ok(30_000), Ok(300_000)));
+        for bad in ["", "s", "1d", "-1s", "99999999999999h"] {
+            assert!(span(bad).is_err(), "{bad}");
+        }
+    }
+}

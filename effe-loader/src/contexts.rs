@@ -1,0 +1,182 @@
+//! Idle Contexts. Knows neither HTTP nor what a Context is.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use crossbeam::{atomic::AtomicCell, queue::ArrayQueue};
+
+/// How many looks per idle timeout: a Context that nobody needs goes after one timeout, or a quarter more.
+pub const LOOKS: u32 = 4;
+
+/// A free list. The Context that came back last is in `hot` and goes out first, so that one client after the other
+/// meets one warm Context; the others wait in a lock-free queue.
+///
+/// What may go is found by counting, not by a clock on each Context: as many as were never needed since
+/// [`LOOKS`] looks ago. So taking and giving back cost no system call and no lock.
+pub struct Contexts<C> {
+    hot: AtomicCell<Option<Box<C>>>,
+    others: ArrayQueue<Box<C>>,
+    max_idle: usize,
+    n_idle: AtomicUsize,
+    /// The fewest that were idle since the last look.
+    lowest: AtomicUsize,
+    history: Mutex<[usize; LOOKS as usize]>,
+}
+
+impl<C> Contexts<C> {
+    /// A list that keeps at most `max_idle`.
+    pub fn new(max_idle: usize) -> Contexts<C> {
+        Contexts {
+            hot: AtomicCell::new(None),
+            others: ArrayQueue::new(max_idle.max(1)),
+            max_idle,
+            n_idle: AtomicUsize::new(0),
+            lowest: AtomicUsize::new(0),
+            history: Mutex::new([0; LOOKS as usize]),
+        }
+    }
+
+    /// An idle Context, if there is one.
+    pub fn take(&self) -> Option<Box<C>> {
+        // Two swaps, one of them empty, cost less than keeping the two places in order.
+        let context = self.hot.take().or_else(|| self.others.pop())?;
+        let left = self.n_idle.fetch_sub(1, Ordering::Relaxed) - 1;
+        if left < self.lowest.load(Ordering::Relaxed) {
+            self.lowest.fetch_min(left, Ordering::Relaxed);
+        }
+        Some(context)
+    }
+
+    /// Gives a Context back. What comes out is one too many: the caller drops it, where dropping it may wait.
+    #[must_use]
+    pub fn give(&self, context: Box<C>) -> Option<Box<C>> {
+        if self.n_idle.fetch_add(1, Ordering::Relaxed) >= self.max_idle {
+            self.n_idle.fetch_sub(1, Ordering::Relaxed);
+            return Some(context);
+        }
+        let cooler = self.hot.swap(Some(context))?;
+        let too_many = self.others.push(cooler).err();
+        if too_many.is_some() {
+            self.n_idle.fetch_sub(1, Ordering::Relaxed);
+        }
+        too_many
+    }
+
+    /// How many are idle.
+    pub fn n_idle(&self) -> usize {
+        self.n_idle.load(Ordering::Relaxed)
+    }
+
+    /// Looks what may go: to be called [`LOOKS`] times per idle timeout. The caller drops what comes out.
+    pub fn look(&self) -> Vec<Box<C>> {
+        let lowest = self.lowest.swap(self.n_idle(), Ordering::Relaxed);
+        let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
+        history.rotate_left(1);
+        history[LOOKS as usize - 1] = lowest;
+        let unneeded = history.iter().copied().min().unwrap_or(0);
+        history.iter_mut().for_each(|lowest| *lowest -= unneeded);
+        drop(history);
+        // The queue first: what is hot goes last.
+        let pop = || self.others.pop().or_else(|| self.hot.take());
+        let gone: Vec<_> = std::iter::repeat_with(pop).take(unneeded).flatten().collect();
+        self.n_idle.fetch_sub(gone.len(), Ordering::Relaxed);
+        self.lowest.fetch_min(self.n_idle(), Ordering::Relaxed);
+        gone
+    }
+
+    /// All that are idle now.
+    pub fn drain(&self) -> Vec<Box<C>> {
+        std::iter::from_fn(|| self.take()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, thread};
+
+    use super::*;
+
+    #[test]
+    fn the_last_one_back_is_the_first_one_out() {
+        let contexts = Contexts::new(10);
+        for n in 0..4 {
+            assert!(contexts.give(Box::new(n)).is_none());
+        }
+        assert_eq!(contexts.take().as_deref(), Some(&3));
+        assert!(contexts.give(Box::new(3)).is_none());
+        assert_eq!(contexts.take().as_deref(), Some(&3));
+        assert_eq!((contexts.n_idle(), contexts.drain().len(), contexts.n_idle()), (3, 3, 0));
+    }
+
+    #[test]
+    fn one_too_many_comes_out_again() {
+        let contexts = Contexts::new(2);
+        assert!(contexts.give(Box::new(1)).is_none());
+        assert!(contexts.give(Box::new(2)).is_none());
+        assert_eq!(contexts.give(Box::new(3)).as_deref(), Some(&3));
+        let none = Contexts::new(0);
+        assert_eq!(none.give(Box::new(1)).as_deref(), Some(&1));
+        assert!(none.take().is_none());
+    }
+
+    #[test]
+    fn only_what_was_never_needed_for_a_whole_timeout_goes() {
+        let contexts = Contexts::new(10);
+        let use_at_once = |n: usize| {
+            let taken: Vec<_> = (0..n).filter_map(|_| contexts.take()).collect();
+            assert_eq!(taken.len(), n);
+            taken.into_iter().for_each(|context| assert!(contexts.give(context).is_none()));
+        };
+        for n in 0..5 {
+            assert!(contexts.give(Box::new(n)).is_none());
+        }
+        for _ in 0..LOOKS {
+            assert!(contexts.look().is_empty(), "none has been idle for a whole timeout");
+            use_at_once(2);
+        }
+        assert_eq!(contexts.look().len(), 3, "two were always enough");
+        for _ in 0..3 * LOOKS {
+            use_at_once(2);
+            assert!(contexts.look().is_empty(), "both are needed");
+        }
+        let gone: usize = (0..=LOOKS).map(|_| contexts.look().len()).sum();
+        assert_eq!((gone, contexts.n_idle()), (2, 0), "nobody came any more");
+    }
+
+    #[test]
+    fn under_threads_no_context_is_lost_or_handed_out_twice() {
+        let contexts = Arc::new(Contexts::new(8));
+        let made = Arc::new(AtomicUsize::new(0));
+        let dropped = Arc::new(AtomicUsize::new(0));
+        struct Counted(Arc<AtomicUsize>, AtomicUsize);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for n in 0..5_000 {
+                        let context = contexts.take().unwrap_or_else(|| {
+                            made.fetch_add(1, Ordering::Relaxed);
+                            Box::new(Counted(dropped.clone(), AtomicUsize::new(0)))
+                        });
+                        assert_eq!(context.1.fetch_add(1, Ordering::AcqRel), 0, "handed out twice");
+                        context.1.fetch_sub(1, Ordering::AcqRel);
+                        drop(contexts.give(context));
+                        if n % 64 == 0 {
+                            drop(contexts.look());
+                        }
+                    }
+                });
+            }
+        });
+        assert!(contexts.n_idle() <= 8);
+        drop(contexts.drain());
+        assert_eq!(contexts.n_idle(), 0);
+        assert_eq!(made.load(Ordering::Relaxed), dropped.load(Ordering::Relaxed));
+    }
+}

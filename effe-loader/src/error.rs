@@ -1,0 +1,88 @@
+//! Why the loader does not serve, and the exit code that says so to a supervisor.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// Why the loader gives up. Its text is one line: what was tried, on what, what differs, what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The plugin can't be used; trying again won't help.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The plugin is fine, its Init failed: a supervisor may try again.
+    #[error("{path}: its init {what}", path = path.display())]
+    Init {
+        /// The plugin.
+        path: PathBuf,
+        /// `failed: …` or `panicked at …`
+        what: String,
+    },
+    /// `--check`: Start failed.
+    #[error("{path}: its {step} {what}", path = path.display())]
+    Check {
+        /// The plugin.
+        path: PathBuf,
+        /// `start`, `stop` or `retire`
+        step: &'static str,
+        /// `failed: …` or `panicked at …`
+        what: String,
+    },
+    /// The address is taken, forbidden or not of this machine.
+    #[error("cannot listen on {address}: {source}{hint}", hint = bind_hint(source))]
+    Bind {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The system refuses something that every server needs.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// A verb and its object: `start a thread`.
+        what: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// 78 (EX_CONFIG) if the plugin can't be used, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Refused(_) => 78,
+            _ => 1,
+        }
+    }
+}
+
+/// A plugin that this loader can't use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot load {path}: {reason}", path = path.display())]
+pub struct Refusal {
+    /// The plugin as it was named.
+    pub path: PathBuf,
+    /// What differs; then what to do.
+    pub reason: String,
+}
+
+impl Refusal {
+    /// Refuses `path` for a reason.
+    pub fn new(path: &Path, reason: impl Into<String>) -> Refusal {
+        // One line, whatever the dynamic linker or a lambda put into it.
+        let reason = reason.into().replace(['\n', '\r'], " ");
+        Refusal { path: path.to_owned(), reason }
+    }
+}
+
+fn bind_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => "; another process has it: choose another --port, or 0 for any",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need rights: choose another --port",
+        io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine: choose another --host",
+        _ => "",
+    }
+}

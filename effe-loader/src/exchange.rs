@@ -1,0 +1,291 @@
+//! One exchange as the lambda sees it: what it asks of the loader while Run lasts.
+//!
+//! The request is lent from the server's own memory when Run happens on the server's thread, and from a
+//! [`Snapshot`] when it happens on another.
+#![expect(unsafe_code, reason = "the entries of the exchange's table get their data as a pointer")]
+
+use std::{
+    net::SocketAddr,
+    ptr,
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use abi_stable::std_types::{RSlice, RStr};
+use actix_http::RequestHead;
+use bytes::Bytes;
+use effe_abi::raw::{self, ExchangeOps, Header, Status, attribute, status};
+
+use crate::{answer::Answer, snapshot, snapshot::Snapshot};
+
+/// Chunks up to this size are copied: cheaper than keeping their owner.
+const COPY_LIMIT: usize = 4 * 1024;
+/// A client's request id longer than this is not taken over.
+const MAX_ID: usize = 128;
+
+/// Where the request's head is.
+pub enum Head<'a> {
+    /// In the server's memory.
+    Live(&'a RequestHead),
+    /// In a copy.
+    Copied(&'a Snapshot),
+}
+
+/// One request and its answer, while Run lasts.
+pub struct Exchange<'a> {
+    head: Head<'a>,
+    body: &'a [u8],
+    answer: Mutex<&'a mut Answer>,
+    gone: &'a AtomicBool,
+    deadline: Option<Instant>,
+    response_limit: usize,
+    id: OnceLock<String>,
+    peer: OnceLock<String>,
+}
+
+impl<'a> Exchange<'a> {
+    /// An exchange; `gone` tells whether the client has left.
+    pub fn new(
+        head: Head<'a>,
+        body: &'a [u8],
+        answer: &'a mut Answer,
+        gone: &'a AtomicBool,
+        deadline: Option<Instant>,
+        response_limit: usize,
+    ) -> Exchange<'a> {
+        let (id, peer) = (OnceLock::new(), OnceLock::new());
+        Exchange { head, body, answer: Mutex::new(answer), gone, deadline, response_limit, id, peer }
+    }
+
+    /// Lends the exchange to a run in the form that crosses.
+    pub fn lend<T>(&self, run: impl FnOnce(&raw::Exchange<'_>) -> T) -> T {
+        let (target, path_len) = match self.head {
+            Head::Live(head) => snapshot::target(head),
+            Head::Copied(copy) => (copy.target(), copy.path_len()),
+        };
+        let (method, version) = match self.head {
+            Head::Live(head) => (head.method.as_str(), snapshot::version(head)),
+            Head::Copied(copy) => (copy.method(), copy.version()),
+        };
+        run(&raw::Exchange {
+            method: method.into(),
+            target: target.into(),
+            path_len,
+            body: self.body.into(),
+            flags: 0,
+            version,
+            host: ptr::from_ref(self).cast_mut().cast(),
+            ops: &OPS,
+        })
+    }
+
+    fn header(&self, name: &str, nth: usize) -> Option<&[u8]> {
+        match self.head {
+            Head::Live(head) => head.headers.get_all(name).nth(nth).map(|value| value.as_bytes()),
+            Head::Copied(copy) => copy
+                .headers()
+                .filter(|(other, _)| other.eq_ignore_ascii_case(name))
+                .nth(nth)
+                .map(|(_, value)| value),
+        }
+    }
+
+    fn text_header(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.header(name, 0)?).ok()
+    }
+
+    fn id(&self) -> &str {
+        self.id.get_or_init(|| match self.text_header("x-request-id") {
+            Some(id) if (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()) => {
+                id.to_owned()
+            }
+            _ => new_id(),
+        })
+    }
+
+    fn peer(&self) -> Option<&str> {
+        let peer: Option<SocketAddr> = match self.head {
+            Head::Live(head) => head.peer_addr,
+            Head::Copied(copy) => copy.peer(),
+        };
+        peer.map(|peer| self.peer.get_or_init(|| peer.to_string()).as_str())
+    }
+
+    fn authority(&self) -> Option<&str> {
+        let authority = match self.head {
+            Head::Live(head) => head.uri.authority().map(|authority| authority.as_str()),
+            Head::Copied(_) => None,
+        };
+        authority.or_else(|| self.text_header("host"))
+    }
+}
+
+/// Sixteen hexadecimal digits that differ between requests, and between effes.
+fn new_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    static SEED: OnceLock<u64> = OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let seed = *SEED.get_or_init(|| RandomState::new().hash_one(std::process::id()));
+    // An odd factor keeps all of them apart (it has an inverse modulo 2^64) and makes neighbours look different.
+    let n = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("{:016x}", n ^ seed)
+}
+
+static OPS: ExchangeOps = ExchangeOps { header, headers, attribute, state, read, respond, write };
+
+/// Contract of all below: `host` is the `Exchange` of a `lend` that has not returned.
+unsafe fn exchange<'a>(host: *mut ()) -> &'a Exchange<'a> {
+    // SAFETY: the contract above; all that is changed behind the reference has a lock of its own.
+    unsafe { &*host.cast::<Exchange<'a>>() }
+}
+
+/// What the wire calls 'static lives as long as the exchange.
+fn lasting(text: &str) -> RStr<'static> {
+    // SAFETY: the text is the request's or the exchange's, which last as long as Run.
+    unsafe { std::mem::transmute::<RStr<'_>, RStr<'static>>(RStr::from(text)) }
+}
+
+fn lasting_bytes(bytes: &[u8]) -> RSlice<'static, u8> {
+    // SAFETY: as in `lasting`.
+    unsafe { std::mem::transmute::<RSlice<'_, u8>, RSlice<'static, u8>>(RSlice::from(bytes)) }
+}
+
+unsafe extern "C" fn header(
+    host: *mut (),
+    name: RStr<'_>,
+    nth: usize,
+    out: &mut RSlice<'static, u8>,
+) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    exchange.header(name.as_str(), nth).map_or(status::END, |value| {
+        *out = lasting_bytes(value);
+        status::OK
+    })
+}
+
+unsafe extern "C" fn headers(
+    host: *mut (),
+    skip: usize,
+    out: *mut Header<'static>,
+    capacity: usize,
+) -> usize {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let put = |n: usize, name: &str, value: &[u8]| {
+        let header = Header { name: lasting(name), value: lasting_bytes(value) };
+        // SAFETY: `n` is below `capacity`, for which the caller has room.
+        let place = unsafe { out.add(n) };
+        // SAFETY: as above; a `Header` needs no drop.
+        unsafe { place.write(header) };
+    };
+    match exchange.head {
+        Head::Live(head) => {
+            for (n, (name, value)) in head.headers.iter().skip(skip).take(capacity).enumerate() {
+                put(n, name.as_str(), value.as_bytes());
+            }
+            head.headers.len()
+        }
+        Head::Copied(copy) => {
+            for (n, (name, value)) in copy.headers().skip(skip).take(capacity).enumerate() {
+                put(n, name, value);
+            }
+            copy.headers().len()
+        }
+    }
+}
+
+unsafe extern "C" fn attribute(host: *mut (), key: u32, out: &mut RStr<'static>) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let found = match key {
+        attribute::REQUEST_ID => Some(exchange.id()),
+        attribute::PEER => exchange.peer(),
+        attribute::SCHEME => Some("http"),
+        attribute::AUTHORITY => exchange.authority(),
+        _ => return status::UNSUPPORTED,
+    };
+    found.map_or(status::END, |text| {
+        *out = lasting(text);
+        status::OK
+    })
+}
+
+unsafe extern "C" fn state(host: *mut (), remaining: &mut u64) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let left = exchange.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    *remaining = left.map_or(u64::MAX, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX - 1));
+    if exchange.gone.load(Ordering::Relaxed) {
+        return status::GONE;
+    }
+    if left.is_some_and(|left| left.is_zero()) { status::TIMEOUT } else { status::OK }
+}
+
+unsafe extern "C" fn read(_: *mut (), _: &mut raw::Chunk) -> Status {
+    // The whole body is in the exchange.
+    status::END
+}
+
+unsafe extern "C" fn respond(
+    host: *mut (),
+    code: u32,
+    headers: RSlice<'_, Header<'_>>,
+    body: raw::Chunk,
+    flags: u32,
+) -> Status {
+    let body = bytes(body);
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let headers = headers.as_slice().iter().map(|header| (header.name.as_str(), header.value.as_slice()));
+    let mut answer = exchange.answer.lock().unwrap_or_else(PoisonError::into_inner);
+    answer.respond(code, headers, body, flags & raw::MORE != 0, exchange.response_limit)
+}
+
+unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Status {
+    let piece = bytes(chunk);
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let mut answer = exchange.answer.lock().unwrap_or_else(PoisonError::into_inner);
+    answer.write(&piece, flags & raw::MORE != 0, exchange.response_limit)
+}
+
+/// Takes over what the lambda hands in: a view is copied, owned bytes move and are released when they have been sent.
+fn bytes(chunk: raw::Chunk) -> Bytes {
+    let owned = Owned(chunk);
+    if owned.0.release.is_none() || owned.0.len <= COPY_LIMIT {
+        return Bytes::copy_from_slice(owned.as_ref());
+    }
+    Bytes::from_owner(owned)
+}
+
+/// A chunk that is released when it is dropped.
+struct Owned(raw::Chunk);
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        if self.0.len == 0 {
+            return &[];
+        }
+        // SAFETY: the wire's promise: the bytes are there until they are released, a view as long as the call,
+        // which `bytes` does not outlast with one.
+        unsafe { std::slice::from_raw_parts(self.0.ptr, self.0.len) }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        if let Some(release) = self.0.release {
+            // SAFETY: the wire's promise; once, as nothing else has the chunk.
+            unsafe { release(self.0.owner, self.0.ptr, self.0.len) }
+        }
+    }
+}
+
+// SAFETY: the wire's promise: `release` may be called on any thread, and so the bytes be read.
+unsafe impl Send for Owned {}
+// SAFETY: shared, it only lends bytes that nobody changes.
+unsafe impl Sync for Owned {}

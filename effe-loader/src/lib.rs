@@ -1,0 +1,194 @@
+//! The server that serves any effe lambda, as a library: a program that links its lambda in serves it the same way.
+//!
+//! A request goes `server` → `handler` → `effe` (→ `pool`) → `plugin`, through an `exchange`, and its answer the same
+//! way back.
+
+mod answer;
+mod call;
+pub mod cli;
+mod contexts;
+mod effe;
+mod error;
+mod exchange;
+mod handler;
+pub mod journal;
+mod keeper;
+mod parameters;
+mod plugin;
+mod pool;
+mod server;
+mod signals;
+mod snapshot;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use effe_abi::Linked;
+
+pub use self::error::{Error, Refusal};
+use self::{
+    cli::{Config, Mode},
+    effe::{Effe, Limits},
+    journal::{Journal, Severity},
+    plugin::{Plugin, Started, Tried, host::Host},
+    server::{Bound, Settings},
+};
+
+/// The exit code of wrong usage.
+const USAGE: u8 = 2;
+/// Runs that may wait for a thread, for each that may run.
+const QUEUE_PER_RUN: usize = 10;
+
+/// The loader's whole life: arguments in, exit code out. `linked` is the lambda of a program that has one.
+pub fn main(linked: Option<&'static Linked>) -> ExitCode {
+    let cli = match cli::Cli::parse_from_args(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(err) => return usage(&err),
+    };
+    if cli.version {
+        return print(&version());
+    }
+    let config = match cli.into_config() {
+        Ok(config) => config,
+        Err(err) => return usage(&err),
+    };
+    match run(&config, linked) {
+        Ok(code) => code,
+        Err(err) => {
+            let _ = writeln!(io::stderr(), "effe-loader: {err}");
+            ExitCode::from(err.exit_code())
+        }
+    }
+}
+
+/// Version, commit, ABI and features.
+pub fn version() -> String {
+    format!(
+        "effe-loader {} (commit {}, ABI 1, {}-{})",
+        env!("CARGO_PKG_VERSION"),
+        env!("EFFE_COMMIT"),
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+    )
+}
+
+fn run(config: &Config, linked: Option<&'static Linked>) -> Result<ExitCode, Error> {
+    let host = Host::new(config.parameters.clone(), config.response_limit);
+    let plugin = match linked {
+        Some(lambda) => {
+            let plugin = Plugin::linked(lambda, host);
+            if config.mode == Mode::Info {
+                return Ok(print(plugin.info()));
+            }
+            plugin
+        }
+        None => {
+            let tried = tried(config)?;
+            if config.mode == Mode::Info {
+                return Ok(print(&tried.facts().info));
+            }
+            open(tried, host)?
+        }
+    };
+    // From here on there are threads.
+    let journal = Journal::start(journal::Settings::new(config.syslog.clone(), config.log_format))
+        .map_err(|source| Error::System { what: "start the log's thread", source })?;
+    journal.install();
+    host.set_journal(journal.clone());
+    let outcome = match config.mode {
+        Mode::Check => check(plugin),
+        Mode::Serve | Mode::Info => serve(config, plugin, host, &journal),
+    };
+    // Longer than one line may wait for a syslog daemon that has stopped reading.
+    journal.close(Duration::from_secs(2));
+    outcome
+}
+
+#[expect(unsafe_code, reason = "the one place that trusts a plugin")]
+fn tried(config: &Config) -> Result<Tried, Refusal> {
+    // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
+    unsafe { Tried::read(&config.plugin) }
+}
+
+#[expect(unsafe_code, reason = "the one place that trusts a plugin")]
+fn open(tried: Tried, host: &'static Host) -> Result<&'static Plugin, Refusal> {
+    // SAFETY: as in `tried`.
+    unsafe { tried.open(host) }
+}
+
+/// Init, one Start, one Stop, Retire.
+fn check(plugin: &'static Plugin) -> Result<ExitCode, Error> {
+    let failed = |step, what: String| Error::Check { path: plugin.path().to_owned(), step, what };
+    plugin.init()?;
+    match plugin.start() {
+        Started::Ready(context) => drop(context),
+        Started::Failed(_, fault) | Started::Panicked(fault) => {
+            return Err(failed("start", fault.to_string()));
+        }
+    }
+    plugin.retire().map_err(|fault| failed("retire", fault.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(
+    config: &Config,
+    plugin: &'static Plugin,
+    host: &'static Host,
+    journal: &Journal,
+) -> Result<ExitCode, Error> {
+    let system = |what| move |source| Error::System { what, source };
+    // Before Init: a signal then is an order to stop, too.
+    let stop = signals::watch(plugin, journal.clone(), config.drain_timeout);
+    let stop = stop.map_err(system("watch for signals"))?;
+    let bound = Bound::bind(&config.addresses)?;
+    let address = bound.address;
+    host.set_address(address.to_string());
+    plugin.init()?;
+    let limits = Limits {
+        max_concurrency: config.max_concurrency,
+        queue: config.max_concurrency.saturating_mul(QUEUE_PER_RUN),
+        max_idle: config.max_idle,
+        response_limit: config.response_limit,
+    };
+    let effe = Effe::new(plugin, &limits, journal.clone());
+    let warm = effe.warm();
+    if let Err(fault) = &warm {
+        plugin.log(fault);
+    }
+    let keeper = keeper::start(Arc::clone(&effe), config.idle_timeout, warm.is_ok());
+    let keeper = keeper.map_err(system("start a thread"))?;
+    let listener = bound.listen()?;
+    let address = address.to_string();
+    journal.report(Severity::Info, format!("listening on http://{address}"), [("address", address)]);
+    let settings = Settings {
+        workers: config.workers,
+        body_limit: config.body_limit,
+        drain_timeout: config.drain_timeout,
+    };
+    let deadline = server::serve(&effe, listener, &settings, stop).map_err(system("serve"))?;
+    keeper.stop();
+    let abandoned = effe.close(deadline.max(Instant::now()));
+    if abandoned == 0 {
+        journal.notice(format!("stopped; {} Contexts were started and stopped", plugin.started()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    journal.critical(format!("the time to stop is over; {abandoned} Contexts were not stopped"));
+    Ok(ExitCode::FAILURE)
+}
+
+fn usage(err: &clap::Error) -> ExitCode {
+    let _ = err.print();
+    if err.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// A result, alone on stdout.
+fn print(text: &str) -> ExitCode {
+    match writeln!(io::stdout(), "{text}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,74 @@
+//! The operator's parameters: each as text, and all of them as one JSON object.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+/// Parameters by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parameters(BTreeMap<String, Parameter>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Parameter {
+    /// A text without quotes, anything else as JSON text.
+    text: String,
+    json: String,
+}
+
+impl Parameters {
+    /// Sets one as the command line gives it. What is JSON and no text (`3`, `true`, `["a"]`) stays that for a
+    /// reader of the object; a reader of the text gets it to the letter.
+    pub fn set(&mut self, key: &str, value: &str) {
+        let json = match serde_json::from_str::<Value>(value) {
+            Ok(Value::String(_)) | Err(_) => Value::from(value).to_string(),
+            Ok(_) => value.to_owned(),
+        };
+        self.0.insert(key.to_owned(), Parameter { text: value.to_owned(), json });
+    }
+
+    /// Adds the members of a JSON object.
+    ///
+    /// # Errors
+    /// The text is no JSON object.
+    pub fn add_object(&mut self, text: &str) -> Result<(), serde_json::Error> {
+        for (key, value) in serde_json::from_str::<Map<String, Value>>(text)? {
+            let json = value.to_string();
+            let text = if let Value::String(text) = value { text } else { json.clone() };
+            self.0.insert(key, Parameter { text, json });
+        }
+        Ok(())
+    }
+
+    /// One as text.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).map(|parameter| parameter.text.as_str())
+    }
+
+    /// All as the text of a JSON object.
+    pub fn object(&self) -> String {
+        let members =
+            self.0.iter().map(|(key, parameter)| format!("{}:{}", Value::from(key.as_str()), parameter.json));
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_stays_to_the_letter_and_json_stays_json() {
+        let mut parameters = Parameters::default();
+        parameters.add_object(r#"{"path":"/a b","n":3,"list":["x"],"gone":"1"}"#).unwrap();
+        for (key, value) in [("version", "1.0"), ("quoted", "\"x\""), ("flag", "true"), ("gone", "no")] {
+            parameters.set(key, value);
+        }
+        assert_eq!(parameters.get("path"), Some("/a b"));
+        assert_eq!((parameters.get("n"), parameters.get("list")), (Some("3"), Some("[\"x\"]")));
+        assert_eq!((parameters.get("version"), parameters.get("quoted")), (Some("1.0"), Some("\"x\"")));
+        let object =
+            r#"{"flag":true,"gone":"no","list":["x"],"n":3,"path":"/a b","quoted":"\"x\"","version":1.0}"#;
+        assert_eq!(parameters.object(), object);
+        assert!(parameters.add_object("[]").is_err());
+    }
+}

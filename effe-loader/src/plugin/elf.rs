@@ -1,0 +1,152 @@
+//! What the headers of a library say, read before the dynamic linker sees them: it dies of a file that ends early,
+//! and calls another machine's library "no such file".
+
+use object::{
+    Endian, Endianness, elf,
+    read::elf::{FileHeader, ProgramHeader},
+};
+
+/// The machine this loader is built for.
+const MACHINE: elf::Machine = match () {
+    () if cfg!(target_arch = "x86_64") => elf::EM_X86_64,
+    () if cfg!(target_arch = "aarch64") => elf::EM_AARCH64,
+    () if cfg!(target_arch = "riscv64") => elf::EM_RISCV,
+    () => elf::EM_NONE,
+};
+
+/// Whether `bytes` look like a library that this machine can map.
+///
+/// # Errors
+/// What differs, and what to do.
+pub fn check(bytes: &[u8]) -> Result<(), String> {
+    if bytes.get(..4) != Some(&elf::ELFMAG) {
+        let begin: String = bytes.iter().take(4).map(|b| b.escape_ascii().to_string()).collect();
+        let begin = if bytes.is_empty() { "is empty".to_owned() } else { format!("starts with \"{begin}\"") };
+        return Err(format!(
+            "it is not a shared library (it {begin}); build one with crate-type = [\"cdylib\"]"
+        ));
+    }
+    match bytes.get(4).copied().map(elf::FileClass) {
+        Some(elf::ELFCLASS64) if cfg!(target_pointer_width = "64") => {}
+        Some(elf::ELFCLASS32) => return Err(machine("it is a 32-bit library")),
+        _ => return Err("its ELF header is damaged; copy or build it again".to_owned()),
+    }
+    let damaged = |_| "its ELF header is damaged; copy or build it again".to_owned();
+    let header = elf::FileHeader64::<Endianness>::parse(bytes).map_err(|_| truncated(64, bytes.len()))?;
+    let endian = header.endian().map_err(damaged)?;
+    if endian.is_big_endian() != cfg!(target_endian = "big") {
+        return Err(machine("it is built for another byte order"));
+    }
+    let built_for = header.e_machine(endian);
+    if built_for != MACHINE {
+        return Err(machine(&format!("it is built for {}", machine_name(built_for))));
+    }
+    let size = u64::from(header.e_phnum(endian)) * u64::from(header.e_phentsize(endian));
+    let end = header.e_phoff(endian).saturating_add(size);
+    if end > bytes.len() as u64 {
+        return Err(truncated(end, bytes.len()));
+    }
+    let segments = header.program_headers(endian, bytes).map_err(damaged)?;
+    for segment in segments {
+        let end = segment.p_offset(endian).checked_add(segment.p_filesz(endian));
+        match end {
+            Some(end) if end <= bytes.len() as u64 => {}
+            Some(end) => return Err(truncated(end, bytes.len())),
+            None => return Err("its program headers are damaged; copy or build it again".to_owned()),
+        }
+    }
+    // A program has an interpreter; a library that can also be run (libc.so.6) has one too, but no lambda does.
+    let program = header.e_type(endian) == elf::ET_EXEC
+        || segments.iter().any(|segment| segment.p_type(endian) == elf::PT_INTERP);
+    if program {
+        return Err("it is a program, not a library; set crate-type = [\"cdylib\"] under [lib]".to_owned());
+    }
+    if header.e_type(endian) != elf::ET_DYN {
+        return Err("it is an object file or a core, not a library; name the built lib*.so".to_owned());
+    }
+    if !segments.iter().any(|segment| segment.p_type(endian) == elf::PT_LOAD) {
+        return Err("its program headers are damaged; copy or build it again".to_owned());
+    }
+    let size = u64::from(header.e_shnum(endian)) * u64::from(header.e_shentsize(endian));
+    let end = header.e_shoff(endian).saturating_add(size);
+    if end > bytes.len() as u64 {
+        return Err(truncated(end, bytes.len()));
+    }
+    Ok(())
+}
+
+fn truncated(needed: u64, has: usize) -> String {
+    format!("it is truncated: its headers need {needed} bytes, it has {has}; copy or build it again")
+}
+
+fn machine(what: &str) -> String {
+    format!(
+        "{what}, this loader is built for {arch}; build it with --target {arch}-unknown-linux-gnu",
+        arch = std::env::consts::ARCH
+    )
+}
+
+fn machine_name(machine: elf::Machine) -> String {
+    match machine {
+        elf::EM_X86_64 => "x86_64".to_owned(),
+        elf::EM_AARCH64 => "aarch64".to_owned(),
+        elf::EM_386 => "x86".to_owned(),
+        elf::EM_ARM => "arm".to_owned(),
+        elf::EM_RISCV => "riscv".to_owned(),
+        elf::EM_PPC64 => "powerpc64".to_owned(),
+        elf::EM_S390 => "s390x".to_owned(),
+        other => format!("machine {}", other.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This very test is a program of this machine.
+    fn program() -> Vec<u8> {
+        std::fs::read(std::env::current_exe().unwrap()).unwrap()
+    }
+
+    fn reason(bytes: &[u8]) -> String {
+        check(bytes).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_no_library_is_told_apart() {
+        assert!(reason(b"").contains("is empty"));
+        assert!(reason(b"hello").contains("starts with \"hell\""));
+        assert!(reason(b"\x7fELF").contains("damaged"));
+        assert!(reason(&program()).contains("is a program"));
+        assert!(reason(&program()[..40]).contains("truncated"));
+        assert!(reason(&program()[..5000]).contains("truncated"));
+    }
+
+    #[test]
+    fn another_machine_is_named() {
+        let mut bytes = program();
+        bytes[4] = elf::ELFCLASS32.0;
+        assert!(reason(&bytes).contains("32-bit"));
+        let mut bytes = program();
+        bytes[18..20].copy_from_slice(&elf::EM_S390.0.to_le_bytes());
+        assert!(reason(&bytes).contains("built for s390x"), "{}", reason(&bytes));
+        bytes[18..20].copy_from_slice(&0x1234_u16.to_le_bytes());
+        assert!(reason(&bytes).contains("machine 4660"));
+    }
+
+    #[test]
+    fn no_damage_to_the_headers_makes_it_panic() {
+        let mut bytes = program();
+        for at in 0..512 {
+            let good: [u8; 8] = bytes[at..at + 8].try_into().unwrap();
+            for bit in 0..8 {
+                bytes[at] ^= 1 << bit;
+                let _ = check(&bytes);
+                bytes[at] ^= 1 << bit;
+            }
+            bytes[at..at + 8].fill(0xff);
+            let _ = check(&bytes);
+            bytes[at..at + 8].copy_from_slice(&good);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The dynamic linker, the handshake, and the calls through a plugin's table: what of this crate meets foreign code.
+//!
+//! `plugin.rs` puts a safe face on it. Exchanges and hosts, which the lambda calls back, are in `exchange.rs` and
+//! `host.rs`.
+
+use std::{error::Error as _, io, mem, path::Path, ptr};
+
+use abi_stable::{
+    StableAbi,
+    abi_stability::abi_checking::{AbiInstability, check_layout_compatibility},
+    library::{AbiHeaderRef, LibHeader, ROOT_MODULE_LOADER_NAME_WITH_NUL},
+};
+use effe_abi::raw::{Exchange, Failure, Host, PluginRef, Status};
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+
+/// Keeps a library mapped for good, which it is anyway once a Rust thread has touched it (libloading has no name
+/// for it).
+const RTLD_NODELETE: i32 = 0x1000;
+
+/// A plugin's table, its entries copied out: a prefix type's accessors test a bit at each call.
+#[derive(Clone, Copy)]
+pub struct Entries {
+    pub flags: u64,
+    pub info: &'static str,
+    pub build: &'static str,
+    init: unsafe extern "C" fn(&'static Host, &mut Failure) -> Status,
+    start: unsafe extern "C" fn(&'static Host, &mut *mut (), &mut Failure) -> Status,
+    run: unsafe extern "C" fn(*mut (), &Exchange<'_>, &mut Failure) -> Status,
+    stop: unsafe extern "C" fn(*mut (), &mut Failure) -> Status,
+    retire: unsafe extern "C" fn(&'static Host, &mut Failure) -> Status,
+}
+
+impl Entries {
+    /// The entries of a lambda that is part of this program, or of one that [`open`] has checked.
+    pub fn of(plugin: PluginRef) -> Entries {
+        Entries {
+            flags: plugin.flags(),
+            info: plugin.info().as_str(),
+            build: plugin.build().as_str(),
+            init: plugin.init(),
+            start: plugin.start(),
+            run: plugin.run(),
+            stop: plugin.stop(),
+            retire: plugin.retire(),
+        }
+    }
+
+    /// Calls Init.
+    ///
+    /// # Safety
+    /// `host` keeps the wire's promises; once per generation, before any `start`.
+    pub unsafe fn init(&self, host: &'static Host, failure: &mut Failure) -> Status {
+        // SAFETY: the caller's duty is the callee's condition.
+        unsafe { (self.init)(host, failure) }
+    }
+
+    /// Calls Start; what `context` holds afterwards wants exactly one `stop` if it is not null.
+    ///
+    /// # Safety
+    /// `host` keeps the wire's promises; after `init`, before `retire`.
+    pub unsafe fn start(&self, host: &'static Host, context: &mut *mut (), failure: &mut Failure) -> Status {
+        *context = ptr::null_mut();
+        // SAFETY: the caller's duty is the callee's condition.
+        unsafe { (self.start)(host, context, failure) }
+    }
+
+    /// Calls Run.
+    ///
+    /// # Safety
+    /// `context` came from this table's `start`, was not stopped, and is in no other call.
+    pub unsafe fn run(&self, context: *mut (), exchange: &Exchange<'_>, failure: &mut Failure) -> Status {
+        // SAFETY: the caller's duty is the callee's condition.
+        unsafe { (self.run)(context, exchange, failure) }
+    }
+
+    /// Calls Stop.
+    ///
+    /// # Safety
+    /// `context` came from this table's `start`, is in no call, and is not used again.
+    pub unsafe fn stop(&self, context: *mut (), failure: &mut Failure) -> Status {
+        // SAFETY: the caller's duty is the callee's condition.
+        unsafe { (self.stop)(context, failure) }
+    }
+
+    /// Calls Retire.
+    ///
+    /// # Safety
+    /// Once, after the last `stop`; nothing of this table is called after it.
+    pub unsafe fn retire(&self, host: &'static Host, failure: &mut Failure) -> Status {
+        // SAFETY: the caller's duty is the callee's condition.
+        unsafe { (self.retire)(host, failure) }
+    }
+}
+
+/// Maps a library for good and shakes hands with the lambda in it. `path` must be absolute and new to this process.
+///
+/// # Errors
+/// What differs, and what to do, in one line.
+///
+/// # Safety
+/// It runs the library's constructors: whoever wrote the file is trusted with this process.
+pub unsafe fn open(path: &Path) -> Result<Entries, String> {
+    // SAFETY: the caller trusts the file.
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) };
+    let library = library.map_err(|err| linker_reason(&err, path))?;
+    // SAFETY: abi_stable defines the symbol's type; the library is a lambda's, or has no such symbol.
+    let header = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL) };
+    let header = *header.map_err(|_| {
+        "it exports no lambda; add effe_abi::export!(YourType) and build it again with crate-type = [\"cdylib\"]"
+    })?;
+    // Never closed: a thread-local destructor would pin the mapping anyway, and all that follows points into it.
+    mem::forget(library);
+    let header = header.upgrade().map_err(|_| {
+        "it was built with another version of abi_stable; build it again with a current effe-abi".to_owned()
+    })?;
+    same_layout(header)?;
+    // SAFETY: the layout is checked.
+    let module = unsafe { header.init_root_module_with_unchecked_layout::<PluginRef>() };
+    module
+        .map(Entries::of)
+        .map_err(|err| format!("its root module can't be had: {}", one_line(&err.to_string())))
+}
+
+/// abi_stable's own text for a mismatch has hundreds of lines: this says one.
+fn same_layout(header: &'static LibHeader) -> Result<(), String> {
+    let remedy = "build it again with a current effe-abi 1.x, or use the loader it was built for";
+    let Some(theirs) = header.layout() else {
+        return Err(format!("it was built without layout information; {remedy}"));
+    };
+    let Err(errors) = check_layout_compatibility(<PluginRef as StableAbi>::LAYOUT, theirs) else {
+        return Ok(());
+    };
+    let mut differences = errors.errors.iter().flat_map(|error| error.errs.iter());
+    let first = differences.next().map_or_else(|| "its tables differ".to_owned(), difference);
+    let more = match differences.count() {
+        0 => String::new(),
+        more => format!(", and {more} more differences"),
+    };
+    Err(format!("ABI mismatch: {first}{more}; {remedy}"))
+}
+
+/// One difference in one line: what the plugin has and what this loader has.
+fn difference(error: &AbiInstability) -> String {
+    match error {
+        AbiInstability::FieldCountMismatch(it) => {
+            format!("a table has {} fields where this loader has {}", it.found, it.expected)
+        }
+        AbiInstability::PackageVersion(it) => {
+            format!("a type is of version {} where this loader has {}", it.found.version, it.expected.version)
+        }
+        AbiInstability::Package(it) => {
+            format!("a type comes from {} where this loader has one from {}", it.found, it.expected)
+        }
+        AbiInstability::Name(it) => format!(
+            "a type is {} where this loader has {}",
+            one_line(&it.found.to_string()),
+            one_line(&it.expected.to_string())
+        ),
+        AbiInstability::Size(it) => {
+            format!("a type has {} bytes where this loader's has {}", it.found, it.expected)
+        }
+        AbiInstability::UnexpectedField(it) => {
+            format!("it has a field {} where this loader has {}", it.found.name(), it.expected.name())
+        }
+        other => {
+            let text = format!("{other:?}");
+            format!("{} differs", text.split(['(', ' ', '{']).next().unwrap_or("a type"))
+        }
+    }
+}
+
+/// The dynamic linker's own words, less the name of our copy, and what to do about the usual ones.
+fn linker_reason(error: &libloading::Error, path: &Path) -> String {
+    let text = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+    let text = one_line(text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text));
+    let text = text.replace(&format!(" (required by {})", path.display()), "");
+    let hint = if text.contains("GLIBC_") {
+        "; it is built against a newer glibc: build it on a system as old as this one"
+    } else if text.contains("static TLS") {
+        "; its allocator must not use initial-exec thread-local storage: \
+         enable disable_initial_exec_tls (jemalloc) or local_dynamic_tls (mimalloc)"
+    } else if text.contains("undefined symbol") {
+        "; link what it needs, or build it again"
+    } else if text.contains("cannot open shared object file") {
+        "; install that library, or link it statically"
+    } else if text.contains("failed to map segment") {
+        "; no place where this process may execute a copy of it: mount one of /tmp, /dev/shm without noexec"
+    } else {
+        ""
+    };
+    format!("the dynamic linker refuses it: {text}{hint}")
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Which side of a fork this is.
+pub enum Fork {
+    Child,
+    Parent(rustix::process::Pid),
+}
+
+/// Forks.
+///
+/// # Errors
+/// The system has no room for a process.
+///
+/// # Safety
+/// The process has one thread: the child of another could meet a lock whose owner does not exist.
+pub unsafe fn fork() -> io::Result<Fork> {
+    // SAFETY: the caller's duty is the callee's condition.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => {
+            rustix::process::Pid::from_raw(pid).map(Fork::Parent).ok_or_else(|| io::ErrorKind::Other.into())
+        }
+    }
+}
+
+/// Ends this process at once: no destructor of ours or of a library runs.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` has no conditions.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,109 @@
+//! The plugin's file: found, told from what is no file, and read once.
+
+use std::{
+    env,
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::OFlags;
+
+use crate::error::Refusal;
+
+/// No lambda is that large; a wrong path may be.
+const MAX_SIZE: u64 = 1 << 30;
+
+/// The bytes of a plugin, and where they came from.
+pub struct PluginFile {
+    /// As the operator named it: what messages say.
+    pub path: PathBuf,
+    /// The whole file.
+    pub bytes: Vec<u8>,
+}
+
+impl PluginFile {
+    /// Reads a plugin. A bare name means the working directory.
+    ///
+    /// # Errors
+    /// It is missing, no regular file, unreadable, or larger than 1 GiB.
+    pub fn read(path: &Path) -> Result<PluginFile, Refusal> {
+        let refuse = |reason: String| Refusal::new(path, reason);
+        // Non-blocking: opening a FIFO would wait for a writer for ever.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = File::options().read(true).custom_flags(flags).open(path);
+        let mut file = file.map_err(|err| match err.kind() {
+            io::ErrorKind::NotFound => refuse(missing(path)),
+            io::ErrorKind::PermissionDenied => {
+                refuse("permission denied; make it readable for this user".into())
+            }
+            _ => refuse(err.to_string()),
+        })?;
+        let metadata = file.metadata().map_err(|err| refuse(err.to_string()))?;
+        if metadata.is_dir() {
+            return Err(refuse(directory(path)));
+        }
+        if !metadata.is_file() {
+            return Err(refuse("it is not a regular file; name the built library".into()));
+        }
+        if metadata.len() > MAX_SIZE {
+            return Err(refuse(format!("it has {} bytes; no lambda is larger than 1 GiB", metadata.len())));
+        }
+        let mut bytes = Vec::with_capacity(metadata.len().try_into().unwrap_or(0));
+        file.by_ref().take(MAX_SIZE).read_to_end(&mut bytes).map_err(|err| refuse(err.to_string()))?;
+        Ok(PluginFile { path: path.to_owned(), bytes })
+    }
+
+    /// The file's name, for what shows up in a debugger or in /proc/PID/maps.
+    pub fn name(&self) -> String {
+        self.path.file_name().map_or_else(|| "lambda".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+}
+
+fn missing(path: &Path) -> String {
+    if let Some(nearly) = nearly(path) {
+        return format!("no such file; did you mean {}?", nearly.display());
+    }
+    if path.is_absolute() {
+        return "no such file".to_owned();
+    }
+    let place = env::current_dir().map_or(String::new(), |dir| format!(" in {}", dir.display()));
+    format!("no such file{place}; build the lambda with cargo build --release")
+}
+
+fn directory(path: &Path) -> String {
+    let inside =
+        ["target/release", "target/debug", "."].into_iter().find_map(|place| only_library(&path.join(place)));
+    match inside {
+        Some(library) => format!("it is a directory; did you mean {}?", library.display()),
+        None => "it is a directory; name the built library, such as target/release/libfoo.so".to_owned(),
+    }
+}
+
+/// The one `lib*.so` of a directory.
+fn only_library(directory: &Path) -> Option<PathBuf> {
+    let names = directory.read_dir().ok()?.flatten().map(|entry| entry.file_name());
+    let mut libraries = names.filter(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with("lib") && name.ends_with(".so")
+    });
+    match (libraries.next(), libraries.next()) {
+        (Some(name), None) => Some(directory.join(name)),
+        _ => None,
+    }
+}
+
+/// What the operator may have meant: another directory of cargo's, `_` for `-`, the prefix and suffix of a library.
+fn nearly(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_string_lossy();
+    let stem = name.strip_suffix(".so").unwrap_or(&name);
+    let stem = stem.strip_prefix("lib").unwrap_or(stem).replace('-', "_");
+    let library = format!("lib{stem}.so");
+    let here = path.parent().unwrap_or(Path::new(""));
+    let places = ["", "target/release", "target/debug"].map(|place| here.join(place)).into_iter();
+    let siblings = ["../release", "../debug"].map(|place| here.join(place)).into_iter();
+    let top = ["target/release", "target/debug"].map(PathBuf::from).into_iter();
+    let mut candidates = places.chain(siblings).chain(top).map(|place| place.join(&library));
+    candidates.find(|candidate| candidate != path && candidate.is_file())
+}

@@ -1,0 +1,105 @@
+//! The loader as a lambda sees it outside a request: its log, the operator's parameters, the bound address.
+
+use std::{ptr, sync::OnceLock};
+
+use abi_stable::std_types::RStr;
+use effe_abi::raw::{self, Status, host_attribute, status};
+
+use crate::{
+    journal::{Journal, Record, Severity, Source},
+    parameters::Parameters,
+};
+
+/// What stands behind a generation's table; leaked with it.
+pub struct Host {
+    journal: OnceLock<Journal>,
+    parameters: Parameters,
+    object: String,
+    address: OnceLock<String>,
+    response_limit: String,
+}
+
+impl Host {
+    /// A host without a journal yet, for a plugin that is opened before any thread is started.
+    pub fn new(parameters: Parameters, response_limit: usize) -> &'static Host {
+        let object = parameters.object();
+        let response_limit = response_limit.to_string();
+        let (journal, address) = (OnceLock::new(), OnceLock::new());
+        Box::leak(Box::new(Host { journal, parameters, object, address, response_limit }))
+    }
+
+    /// Where the lambda's lines go; before this is called, nowhere.
+    pub fn set_journal(&self, journal: Journal) {
+        let _ = self.journal.set(journal);
+    }
+
+    /// The address that is bound.
+    pub fn set_address(&self, address: String) {
+        let _ = self.address.set(address);
+    }
+
+    /// The journal, once there is one.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.journal.get()
+    }
+
+    /// The table that the lambda gets.
+    pub fn table(&'static self) -> &'static raw::Host {
+        let data = ptr::from_ref(self).cast();
+        Box::leak(Box::new(raw::Host { data, level, log, parameter, attribute, extension }))
+    }
+}
+
+/// Contract of all below: `data` is the `Host` of `table`, which lives for ever.
+unsafe fn host(data: *const ()) -> &'static Host {
+    // SAFETY: the contract above.
+    unsafe { &*data.cast::<Host>() }
+}
+
+unsafe extern "C" fn level(data: *const ()) -> u32 {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(data) };
+    host.journal.get().map_or(0, |journal| journal.level() as u32)
+}
+
+unsafe extern "C" fn log(data: *const (), level: u32, target: RStr<'_>, text: RStr<'_>) {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(data) };
+    if let Some(journal) = host.journal.get() {
+        journal.log(Record {
+            severity: Severity::from(level),
+            source: Source::Lambda,
+            target: target.to_string().into(),
+            text: text.to_string(),
+            fields: Vec::new(),
+        });
+    }
+}
+
+unsafe extern "C" fn parameter(data: *const (), key: RStr<'_>, out: &mut RStr<'static>) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(data) };
+    give(if key.is_empty() { Some(&host.object) } else { host.parameters.get(key.as_str()) }, out)
+}
+
+unsafe extern "C" fn attribute(data: *const (), key: u32, out: &mut RStr<'static>) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(data) };
+    match key {
+        host_attribute::ADDRESS => give(host.address.get().map(String::as_str), out),
+        host_attribute::RESPONSE_LIMIT => give(Some(&host.response_limit), out),
+        host_attribute::SOFTWARE => give(Some(concat!("effe-loader/", env!("CARGO_PKG_VERSION"))), out),
+        _ => status::UNSUPPORTED,
+    }
+}
+
+unsafe extern "C" fn extension(_: *const (), _: RStr<'_>) -> *const () {
+    ptr::null()
+}
+
+fn give(text: Option<&'static str>, out: &mut RStr<'static>) -> Status {
+    text.map_or(status::END, |text| {
+        *out = text.into();
+        status::OK
+    })
+}

@@ -1,0 +1,157 @@
+//! A plugin is opened in a child first: a damaged file that passes every check of its headers may still kill whoever
+//! opens it, and that must be a refusal and not a death.
+
+use std::{
+    io::{self, PipeReader, PipeWriter, Read, Write},
+    os::fd::AsFd,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid},
+};
+use serde_json::{Value, json};
+
+use super::ffi::{self, Entries, Fork};
+
+/// A library whose constructors take longer than this is refused.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a trial found: data, so that it can cross from the child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The lambda's Info, a JSON object.
+    pub info: String,
+    /// Its build record.
+    pub build: String,
+    /// Its flags.
+    pub flags: u64,
+}
+
+impl Facts {
+    /// Checks what a plugin says of itself.
+    ///
+    /// # Errors
+    /// It was built with panic=abort, or its Info is not a JSON object.
+    pub fn of(entries: &Entries) -> Result<Facts, String> {
+        let Entries { info, build, flags, .. } = *entries;
+        if build.split("; ").any(|part| part == "panic=abort") {
+            return Err("it is built with panic=abort, so that a panic would end the server; \
+                        remove panic = \"abort\" from its profile"
+                .to_owned());
+        }
+        match serde_json::from_str(info) {
+            Ok(Value::Object(_)) => {}
+            Ok(_) => return Err("its Info is not a JSON object; give export! one".to_owned()),
+            Err(err) => return Err(format!("its Info is not JSON ({err}); correct what export! is given")),
+        }
+        Ok(Facts { info: info.to_owned(), build: build.to_owned(), flags })
+    }
+}
+
+/// Opens the library in a forked child, up to Info and no further.
+///
+/// # Errors
+/// The child's reason to refuse it, or that it died or hung.
+///
+/// # Safety
+/// As [`ffi::open`], and the process has one thread.
+pub unsafe fn forked(path: &Path) -> Result<Facts, String> {
+    let failed = |err: io::Error| format!("it can't be tried in a child process: {err}");
+    let (reader, writer) = io::pipe().map_err(failed)?;
+    // SAFETY: one thread, as the caller says.
+    match unsafe { ffi::fork() }.map_err(failed)? {
+        Fork::Child => {
+            drop(reader);
+            // SAFETY: the caller trusts the file.
+            unsafe { report(path, writer) }
+        }
+        Fork::Parent(child) => {
+            drop(writer);
+            outcome(child, reader)
+        }
+    }
+}
+
+/// The child's part: says what it found, and ends.
+///
+/// # Safety
+/// As [`ffi::open`].
+unsafe fn report(path: &Path, mut writer: PipeWriter) -> ! {
+    // The dynamic linker and the library's constructors may print; a refusal is one line of ours.
+    if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
+        let _ = rustix::stdio::dup2_stdout(&null);
+        let _ = rustix::stdio::dup2_stderr(&null);
+    }
+    // SAFETY: the caller's duty is the callee's condition.
+    let facts = unsafe { ffi::open(path) }.and_then(|entries| Facts::of(&entries));
+    let message = match facts {
+        Ok(Facts { info, build, flags }) => json!({"info": info, "build": build, "flags": flags}),
+        Err(reason) => json!({"reason": reason}),
+    };
+    let _ = writer.write_all(message.to_string().as_bytes());
+    ffi::exit_now(0)
+}
+
+/// The parent's part.
+fn outcome(child: Pid, mut reader: PipeReader) -> Result<Facts, String> {
+    let mut message = Vec::new();
+    let complete = read_until_closed(&mut reader, &mut message, Instant::now() + PATIENCE);
+    if !complete {
+        let _ = kill_process(child, Signal::KILL);
+    }
+    let status = loop {
+        match waitpid(Some(child), WaitOptions::empty()) {
+            Ok(Some((_, status))) => break Some(status),
+            Err(rustix::io::Errno::INTR) | Ok(None) => {}
+            Err(_) => break None,
+        }
+    };
+    if !complete {
+        let patience = PATIENCE.as_secs();
+        return Err(format!("opening it took longer than {patience} s; see what its constructors wait for"));
+    }
+    let said = serde_json::from_slice::<Value>(&message).ok();
+    let text = |key: &str| Some(said.as_ref()?.get(key)?.as_str()?.to_owned());
+    if let Some(reason) = text("reason") {
+        return Err(reason);
+    }
+    match (text("info"), text("build"), said.as_ref().and_then(|said| said.get("flags")?.as_u64())) {
+        (Some(info), Some(build), Some(flags)) => Ok(Facts { info, build, flags }),
+        _ => Err(format!("opening it {}; it is damaged, copy or build it again", death(status))),
+    }
+}
+
+/// Whether the other end was closed in time.
+fn read_until_closed(reader: &mut PipeReader, message: &mut Vec<u8>, deadline: Instant) -> bool {
+    let mut buffer = [0; 4096];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let ready = {
+            let mut fds = [PollFd::from_borrowed_fd(reader.as_fd(), PollFlags::IN)];
+            poll(&mut fds, Some(&timeout))
+        };
+        match ready {
+            Ok(0) => return false,
+            Ok(_) => match reader.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(n) => message.extend_from_slice(&buffer[..n]),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return true,
+            },
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+fn death(status: Option<WaitStatus>) -> String {
+    match status.map(|status| (status.terminating_signal(), status.exit_status())) {
+        Some((Some(signal), _)) => format!("kills the process (signal {signal})"),
+        Some((_, Some(code))) => format!("ends the process (exit code {code})"),
+        _ => "ends the process".to_owned(),
+    }
+}

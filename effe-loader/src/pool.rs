@@ -1,0 +1,282 @@
+//! Threads that run what may wait. Knows nothing of HTTP, Contexts or lambdas.
+
+use std::{
+    io,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering, fence},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam::{
+    queue::ArrayQueue,
+    sync::{Parker, Unparker},
+};
+
+/// A thread that has had nothing to do for so long ends.
+const KEEP: Duration = Duration::from_secs(10);
+
+/// Something to be run on a thread of the pool. It owns all that it touches.
+pub trait Job: Send + 'static {
+    /// Runs it. Must not panic.
+    fn run(self);
+}
+
+/// Threads and the bounded queue before them. Threads are made as they are needed, up to a limit, and end when
+/// they are not; the one that was busy last is woken first.
+pub struct Pool<J: Job>(Arc<Shared<J>>);
+
+struct Shared<J: Job> {
+    queue: ArrayQueue<J>,
+    limit: usize,
+    /// Threads that are awake and will look into the queue before they sleep: none need be woken for one more job.
+    looking: AtomicUsize,
+    crew: Mutex<Crew>,
+    /// Told whenever a thread ends.
+    ended: Condvar,
+}
+
+struct Crew {
+    /// Who sleeps; the last one to fall asleep is on top.
+    asleep: Vec<(usize, Unparker)>,
+    n_threads: usize,
+    /// The number of the next thread.
+    next: usize,
+    closed: bool,
+}
+
+impl<J: Job> Pool<J> {
+    /// A pool of at most `threads` threads, with room for `queue` jobs that wait.
+    pub fn new(threads: usize, queue: usize) -> Pool<J> {
+        let crew = Crew { asleep: Vec::new(), n_threads: 0, next: 0, closed: false };
+        Pool(Arc::new(Shared {
+            queue: ArrayQueue::new(queue.max(1)),
+            limit: threads.max(1),
+            looking: AtomicUsize::new(0),
+            crew: Mutex::new(crew),
+            ended: Condvar::new(),
+        }))
+    }
+
+    /// Hands in a job.
+    ///
+    /// # Errors
+    /// There is no room for it, or not one thread can be made; the job comes back, or another that waited.
+    pub fn submit(&self, job: J) -> Result<(), J> {
+        self.0.queue.push(job)?;
+        // Pairs with the fence before a thread sleeps: either it sees the job, or this sees that it no longer looks.
+        fence(Ordering::SeqCst);
+        if self.0.looking.load(Ordering::Relaxed) == 0 && !self.0.wake_one() {
+            return self.0.queue.pop().map_or(Ok(()), Err);
+        }
+        Ok(())
+    }
+
+    /// Lets the threads finish what has been handed in, and end.
+    ///
+    /// # Errors
+    /// How many were still busy at the deadline.
+    pub fn close(&self, deadline: Instant) -> Result<(), usize> {
+        let mut crew = self.0.crew();
+        crew.closed = true;
+        for (_, sleeper) in crew.asleep.drain(..) {
+            self.0.looking.fetch_add(1, Ordering::SeqCst);
+            sleeper.unpark();
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match crew.n_threads {
+                0 => return Ok(()),
+                busy if left.is_zero() => return Err(busy),
+                _ => {
+                    (crew, _) = self.0.ended.wait_timeout(crew, left).unwrap_or_else(PoisonError::into_inner)
+                }
+            }
+        }
+    }
+}
+
+impl<J: Job> Shared<J> {
+    fn crew(&self) -> MutexGuard<'_, Crew> {
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gets one more thread to look into the queue; false if there is none at all.
+    fn wake_one(self: &Arc<Self>) -> bool {
+        let mut crew = self.crew();
+        if let Some((_, sleeper)) = crew.asleep.pop() {
+            self.looking.fetch_add(1, Ordering::SeqCst);
+            drop(crew);
+            sleeper.unpark();
+            return true;
+        }
+        if crew.n_threads < self.limit {
+            let name = crew.next;
+            self.looking.fetch_add(1, Ordering::SeqCst);
+            match spawn(self, name) {
+                Ok(()) => (crew.n_threads, crew.next) = (crew.n_threads + 1, name + 1),
+                Err(_) => _ = self.looking.fetch_sub(1, Ordering::SeqCst),
+            }
+        }
+        crew.n_threads > 0
+    }
+
+    fn work(self: &Arc<Self>, number: usize) {
+        let parker = Parker::new();
+        loop {
+            if let Some(job) = self.queue.pop() {
+                let nobody_looks = self.looking.fetch_sub(1, Ordering::SeqCst) == 1;
+                if nobody_looks && !self.queue.is_empty() {
+                    self.wake_one();
+                }
+                job.run();
+                self.looking.fetch_add(1, Ordering::SeqCst);
+                continue;
+            }
+            if !self.sleep(number, &parker) {
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do; false if this thread is no longer needed.
+    fn sleep(&self, number: usize, parker: &Parker) -> bool {
+        let mut crew = self.crew();
+        if !crew.closed {
+            crew.asleep.push((number, parker.unparker().clone()));
+            drop(crew);
+            self.looking.fetch_sub(1, Ordering::SeqCst);
+            // Pairs with the fence in `submit`.
+            fence(Ordering::SeqCst);
+            let until = Instant::now() + KEEP;
+            crew = loop {
+                if self.queue.is_empty() {
+                    parker.park_deadline(until);
+                }
+                let mut crew = self.crew();
+                let Some(place) = crew.asleep.iter().position(|(other, _)| *other == number) else {
+                    // Whoever took us off the list counts us as looking. Its unpark may still be on its way: then
+                    // the next sleep is cut short once, and goes on here.
+                    return true;
+                };
+                let work = !self.queue.is_empty();
+                if work || Instant::now() >= until {
+                    crew.asleep.remove(place);
+                    self.looking.fetch_add(1, Ordering::SeqCst);
+                    break crew;
+                }
+            };
+            if !self.queue.is_empty() {
+                return true;
+            }
+        }
+        // Under the lock: a job that comes in now finds fewer threads and makes another one.
+        self.looking.fetch_sub(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if !self.queue.is_empty() {
+            self.looking.fetch_add(1, Ordering::SeqCst);
+            return true;
+        }
+        crew.n_threads -= 1;
+        self.ended.notify_all();
+        false
+    }
+}
+
+fn spawn<J: Job>(shared: &Arc<Shared<J>>, number: usize) -> io::Result<()> {
+    let shared = Arc::clone(shared);
+    let thread = thread::Builder::new().name(format!("effe-run-{number}"));
+    thread.spawn(move || shared.work(number)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Barrier, mpsc};
+
+    use super::*;
+
+    struct Run(Box<dyn FnOnce() + Send>);
+
+    impl Job for Run {
+        fn run(self) {
+            (self.0)();
+        }
+    }
+
+    fn job(run: impl FnOnce() + Send + 'static) -> Run {
+        Run(Box::new(run))
+    }
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    #[test]
+    fn jobs_that_wait_for_one_another_get_a_thread_each() {
+        let pool = Pool::new(8, 8);
+        let all_here = Arc::new(Barrier::new(8));
+        for _ in 0..8 {
+            let all_here = all_here.clone();
+            assert!(pool.submit(job(move || _ = all_here.wait())).is_ok());
+        }
+        assert_eq!(pool.close(soon()), Ok(()));
+    }
+
+    #[test]
+    fn past_the_queue_a_job_comes_back() {
+        let pool = Pool::new(1, 2);
+        let (release, held) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::channel();
+        let blocker = job(move || {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+        });
+        assert!(pool.submit(blocker).is_ok());
+        begins.recv().unwrap();
+        assert!(pool.submit(job(|| ())).is_ok());
+        assert!(pool.submit(job(|| ())).is_ok());
+        assert!(pool.submit(job(|| ())).is_err());
+        drop(release);
+        assert_eq!(pool.close(soon()), Ok(()));
+    }
+
+    #[test]
+    fn what_is_busy_at_the_deadline_is_counted() {
+        let pool = Pool::new(4, 4);
+        let (release, held) = mpsc::channel::<()>();
+        let (begun, begins) = mpsc::channel();
+        let blocker = job(move || {
+            begun.send(()).unwrap();
+            let _ = held.recv();
+        });
+        assert!(pool.submit(blocker).is_ok());
+        begins.recv().unwrap();
+        assert_eq!(pool.close(Instant::now()), Err(1));
+        drop(release);
+        assert_eq!(pool.close(soon()), Ok(()));
+    }
+
+    #[test]
+    fn from_many_threads_every_job_runs_once() {
+        let pool = Arc::new(Pool::new(6, 64));
+        let ran = Arc::new(AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5_000 {
+                        let ran = ran.clone();
+                        let mut next = job(move || _ = ran.fetch_add(1, Ordering::Relaxed));
+                        while let Err(back) = pool.submit(next) {
+                            next = back;
+                            thread::yield_now();
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(pool.close(soon()), Ok(()));
+        assert_eq!(ran.load(Ordering::Relaxed), 20_000);
+    }
+}

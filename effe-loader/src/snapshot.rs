@@ -1,0 +1,93 @@
+//! A request's head, copied out of the server's memory: a run on a thread of the pool may outlive the connection.
+
+use std::{net::SocketAddr, ops::Range};
+
+use actix_http::RequestHead;
+
+/// The head of one request in one buffer, which is used again for the next.
+#[derive(Default)]
+pub struct Snapshot {
+    bytes: Vec<u8>,
+    method: Range<usize>,
+    target: Range<usize>,
+    path_len: usize,
+    headers: Vec<(Range<usize>, Range<usize>)>,
+    peer: Option<SocketAddr>,
+    version: u32,
+}
+
+impl Snapshot {
+    /// Takes the place of what was here before.
+    pub fn take(&mut self, head: &RequestHead) {
+        self.bytes.clear();
+        self.headers.clear();
+        self.method = self.push(head.method.as_str().as_bytes());
+        let (target, path_len) = target(head);
+        (self.target, self.path_len) = (self.push(target.as_bytes()), path_len);
+        for (name, value) in &head.headers {
+            let spans = (self.push(name.as_str().as_bytes()), self.push(value.as_bytes()));
+            self.headers.push(spans);
+        }
+        (self.peer, self.version) = (head.peer_addr, version(head));
+    }
+
+    /// `GET`, …
+    pub fn method(&self) -> &str {
+        self.text(&self.method)
+    }
+
+    /// Path and query.
+    pub fn target(&self) -> &str {
+        self.text(&self.target)
+    }
+
+    /// Bytes of the target that are the path.
+    pub fn path_len(&self) -> usize {
+        self.path_len
+    }
+
+    /// 10, 11, 20
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The other end of the connection.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// All headers, names in lower case.
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
+        self.headers.iter().map(|(name, value)| (self.text(name), &self.bytes[value.clone()]))
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Range<usize> {
+        let begin = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        begin..self.bytes.len()
+    }
+
+    fn text(&self, span: &Range<usize>) -> &str {
+        // Only what was text goes in under these spans.
+        std::str::from_utf8(&self.bytes[span.clone()]).unwrap_or_default()
+    }
+}
+
+/// Path and query of a request, and how much of it is the path.
+pub fn target(head: &RequestHead) -> (&str, usize) {
+    match head.uri.path_and_query() {
+        Some(target) => (target.as_str(), target.path().len()),
+        None => ("/", 1),
+    }
+}
+
+/// 10, 11, 20
+pub fn version(head: &RequestHead) -> u32 {
+    match head.version {
+        actix_http::Version::HTTP_09 => 9,
+        actix_http::Version::HTTP_10 => 10,
+        actix_http::Version::HTTP_2 => 20,
+        actix_http::Version::HTTP_3 => 30,
+        _ => 11,
+    }
+}
