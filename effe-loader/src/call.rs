@@ -2,27 +2,31 @@
 //! server's thread that waits for it.
 
 use std::{
-    cell::RefCell,
-    future::Future,
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use crossbeam::queue::SegQueue;
 use slab::Slab;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time};
 
 use crate::{answer::Answer, snapshot::Snapshot};
 
 /// Calls that a desk keeps for the next requests; a connection's buffers are larger than all of these.
 const MAX_SPARE: usize = 256;
+/// How late a timeout may be: a twentieth of itself, within these bounds.
+const TICKS: u32 = 20;
+const SHORTEST_TICK: Duration = Duration::from_millis(5);
+const LONGEST_TICK: Duration = Duration::from_millis(250);
 
 /// One request and the room for its answer. Used again for the next request, so that the steady state allocates
 /// nothing.
@@ -33,8 +37,8 @@ pub struct Call {
     pub body: Bytes,
     /// Where the answer goes.
     pub answer: Answer,
-    /// Whether the client has left.
-    pub gone: Arc<AtomicBool>,
+    /// How far it is, which both sides see.
+    pub progress: Arc<Progress>,
     /// When the client is told that it took too long.
     pub deadline: Option<Instant>,
     mailbox: Arc<Mailbox>,
@@ -42,56 +46,157 @@ pub struct Call {
 }
 
 impl Call {
-    /// Sends the call back to the desk it came from.
-    pub fn send_back(self: Box<Self>) {
+    /// Puts the call into the mailbox of the desk it came from, whose thread is not woken yet.
+    pub fn send_back(self: Box<Self>) -> Arc<Mailbox> {
         let mailbox = Arc::clone(&self.mailbox);
         mailbox.calls.push(self);
-        // One wake of the server's thread for all that is in the box when it comes to look.
-        mailbox.arrived.notify_one();
+        mailbox
+    }
+}
+
+/// How far a call is.
+#[derive(Default)]
+pub struct Progress {
+    /// Whether the client has left.
+    pub gone: AtomicBool,
+    step: AtomicU8,
+}
+
+const QUEUED: u8 = 0;
+const RUNNING: u8 = 1;
+/// The client has been told that there was no thread in time.
+const GIVEN_UP: u8 = 2;
+/// The client has been told that the run took too long.
+const OVERDUE: u8 = 3;
+const DONE: u8 = 4;
+
+impl Progress {
+    /// A thread takes the call up; false if nobody waits for it any more.
+    pub fn begin(&self) -> bool {
+        !self.gone.load(Ordering::Relaxed) && self.step(QUEUED, RUNNING)
+    }
+
+    /// The run has ended; false if that was after the client had been told that it took too long.
+    pub fn end(&self) -> bool {
+        self.step.swap(DONE, Ordering::AcqRel) != OVERDUE
+    }
+
+    /// There is no thread for the call, or none in time; false if one has taken it up.
+    pub fn give_up(&self) -> bool {
+        self.step(QUEUED, GIVEN_UP)
+    }
+
+    /// Whether no thread has taken the call up, and none will.
+    pub fn is_given_up(&self) -> bool {
+        self.step.load(Ordering::Acquire) == GIVEN_UP
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.step(RUNNING, OVERDUE)
+    }
+
+    fn step(&self, from: u8, to: u8) -> bool {
+        self.step.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 }
 
 /// Where calls come back to.
 #[derive(Default)]
-struct Mailbox {
+pub struct Mailbox {
     calls: SegQueue<Box<Call>>,
     arrived: Notify,
 }
 
+impl Mailbox {
+    /// Wakes the desk: once for all that is in the box when it comes to look.
+    pub fn ring(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// Whether nothing waits to be taken out.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+}
+
+/// How long a call may be away; `None` for ever.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// Until a thread takes it up.
+    pub queue: Option<Duration>,
+    /// Until it is answered.
+    pub run: Option<Duration>,
+}
+
 /// The calls of one thread of the server.
-#[derive(Default)]
 pub struct Desk {
     mailbox: Arc<Mailbox>,
     waiting: RefCell<Slab<Waiting>>,
     spare: RefCell<Vec<Box<Call>>>,
+    timeouts: Timeouts,
+    tick: Duration,
+    /// Whether the timer runs.
+    ticking: Cell<bool>,
 }
 
-enum Waiting {
-    Asked {
-        waker: Option<Waker>,
-        gone: Arc<AtomicBool>,
-    },
-    Answered(Box<Call>),
+struct Waiting {
+    sent: Instant,
+    progress: Arc<Progress>,
+    state: State,
+}
+
+enum State {
+    Away(Option<Waker>),
+    Back(Box<Call>),
+    GivenUp,
+    Overdue,
     /// The client left first.
     Left,
 }
 
+/// What became of a call.
+pub enum Outcome {
+    /// It is back.
+    Back(Box<Call>),
+    /// No thread took it up in time.
+    GivenUp,
+    /// Its run takes too long. It goes on, and nobody waits for it.
+    Overdue,
+}
+
 impl Desk {
+    /// A desk; `run` must be spawned for calls to come back.
+    pub fn new(timeouts: Timeouts) -> Desk {
+        let shortest = [timeouts.queue, timeouts.run].into_iter().flatten().min();
+        let tick = shortest.map_or(LONGEST_TICK, |shortest| shortest / TICKS);
+        Desk {
+            mailbox: Arc::default(),
+            waiting: RefCell::default(),
+            spare: RefCell::default(),
+            timeouts,
+            tick: tick.clamp(SHORTEST_TICK, LONGEST_TICK),
+            ticking: Cell::new(false),
+        }
+    }
+
+    /// Where its calls come back to.
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
     /// A call with empty buffers.
     pub fn call(&self) -> Box<Call> {
-        let mut call = self.spare.borrow_mut().pop().unwrap_or_else(|| {
+        self.spare.borrow_mut().pop().unwrap_or_else(|| {
             Box::new(Call {
                 head: Snapshot::default(),
                 body: Bytes::new(),
                 answer: Answer::default(),
-                gone: Arc::default(),
+                progress: Arc::default(),
                 deadline: None,
                 mailbox: Arc::clone(&self.mailbox),
                 key: usize::MAX,
             })
-        });
-        call.answer.clear();
-        call
+        })
     }
 
     /// Takes a call back that is done with.
@@ -99,39 +204,55 @@ impl Desk {
         let mut spare = self.spare.borrow_mut();
         if spare.len() < MAX_SPARE {
             call.body = Bytes::new();
-            if call.gone.load(Ordering::Relaxed) {
-                // A run may still look at it.
-                call.gone = Arc::default();
+            call.answer.clear();
+            // Nobody else looks at it: a new one only where that isn't sure.
+            match Arc::get_mut(&mut call.progress) {
+                Some(progress) => *progress = Progress::default(),
+                None => call.progress = Arc::default(),
             }
             spare.push(call);
         }
     }
 
-    /// Sends a call away and waits until it is back. Dropping the future tells the run that the client has left.
-    ///
-    /// # Errors
-    /// What `send` gave back.
-    pub fn ask<E>(
-        self: &Rc<Self>,
-        mut call: Box<Call>,
-        send: impl FnOnce(Box<Call>) -> Result<(), E>,
-    ) -> Result<Asked, E> {
-        let waiting = Waiting::Asked { waker: None, gone: Arc::clone(&call.gone) };
+    /// Sends a call away and waits until it is back or late. Dropping the future tells the run that the client has
+    /// left.
+    pub fn ask(self: &Rc<Self>, mut call: Box<Call>, send: impl FnOnce(Box<Call>)) -> Asked {
+        let sent = Instant::now();
+        call.deadline = self.timeouts.run.map(|timeout| sent + timeout);
+        let waiting = Waiting { sent, progress: Arc::clone(&call.progress), state: State::Away(None) };
         let key = self.waiting.borrow_mut().insert(waiting);
         call.key = key;
-        match send(call) {
-            Ok(()) => Ok(Asked { desk: Rc::clone(self), key: Some(key) }),
-            Err(err) => {
-                self.waiting.borrow_mut().remove(key);
-                Err(err)
-            }
+        let may_be_late = self.timeouts.queue.is_some() || self.timeouts.run.is_some();
+        if may_be_late && !self.ticking.replace(true) {
+            self.mailbox.ring();
         }
+        send(call);
+        Asked { desk: Rc::clone(self), key: Some(key) }
     }
 
-    /// Hands out what comes back, for as long as the thread serves.
+    /// Hands out what comes back, and what is late, for as long as the thread serves.
     pub async fn run(self: Rc<Self>) {
+        let mut timer = std::pin::pin!(time::sleep(self.tick));
         loop {
-            self.mailbox.arrived.notified().await;
+            let mut arrived = std::pin::pin!(self.mailbox.arrived.notified());
+            loop {
+                let arrival = poll_fn(|context| {
+                    if arrived.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(true);
+                    }
+                    if self.ticking.get() {
+                        timer.as_mut().poll(context).map(|()| false)
+                    } else {
+                        Poll::Pending
+                    }
+                });
+                if arrival.await {
+                    break;
+                }
+                self.strike(Instant::now());
+                self.ticking.set(!self.waiting.borrow().is_empty());
+                timer.as_mut().reset(time::Instant::now() + self.tick);
+            }
             while let Some(call) = self.mailbox.calls.pop() {
                 self.arrive(call);
             }
@@ -141,20 +262,38 @@ impl Desk {
     fn arrive(&self, call: Box<Call>) {
         let mut waiting = self.waiting.borrow_mut();
         let Some(place) = waiting.get_mut(call.key) else { return };
-        match place {
-            Waiting::Asked { waker, .. } => {
-                let waker = waker.take();
-                *place = Waiting::Answered(call);
-                drop(waiting);
-                if let Some(waker) = waker {
-                    waker.wake();
-                }
+        if let State::Away(waker) = &mut place.state {
+            let waker = waker.take();
+            place.state = State::Back(call);
+            drop(waiting);
+            if let Some(waker) = waker {
+                waker.wake();
             }
-            Waiting::Left | Waiting::Answered(_) => {
-                waiting.remove(call.key);
-                drop(waiting);
-                self.keep(call);
+        } else {
+            waiting.remove(call.key);
+            drop(waiting);
+            self.keep(call);
+        }
+    }
+
+    /// Tells whoever waits for a call that is late by now. One look at all that is away costs less than a timer for
+    /// each of them.
+    fn strike(&self, now: Instant) {
+        for (_, place) in &mut *self.waiting.borrow_mut() {
+            let State::Away(waker) = &mut place.state else { continue };
+            let late = |timeout: Option<Duration>| timeout.is_some_and(|timeout| now - place.sent >= timeout);
+            let verdict = if late(self.timeouts.run) && place.progress.is_overdue() {
+                State::Overdue
+            } else if (late(self.timeouts.queue) || late(self.timeouts.run)) && place.progress.give_up() {
+                State::GivenUp
+            } else {
+                continue;
+            };
+            if let Some(waker) = waker.take() {
+                // It only schedules the task that waits.
+                waker.wake();
             }
+            place.state = verdict;
         }
     }
 }
@@ -162,29 +301,33 @@ impl Desk {
 /// A call that is away.
 pub struct Asked {
     desk: Rc<Desk>,
-    /// `None` once the call is back.
+    /// `None` once the outcome is known.
     key: Option<usize>,
 }
 
 impl Future for Asked {
-    type Output = Box<Call>;
+    type Output = Outcome;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Box<Call>> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let key = self.key.expect("a future is not polled again once it is ready");
         let mut waiting = self.desk.waiting.borrow_mut();
-        if let Waiting::Asked { waker, .. } = &mut waiting[key] {
+        if let State::Away(waker) = &mut waiting[key].state {
             *waker = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let place = waiting.remove(key);
+        // Until the call itself arrives, its place stays taken.
+        let outcome = match std::mem::replace(&mut waiting[key].state, State::Left) {
+            State::Back(call) => {
+                waiting.remove(key);
+                Outcome::Back(call)
+            }
+            State::GivenUp => Outcome::GivenUp,
+            State::Overdue => Outcome::Overdue,
+            State::Away(_) | State::Left => unreachable!("seen above; only a drop says that it left"),
+        };
         drop(waiting);
         self.key = None;
-        match place {
-            Waiting::Answered(call) => Poll::Ready(call),
-            Waiting::Asked { .. } | Waiting::Left => {
-                unreachable!("seen above; only a drop says that it left")
-            }
-        }
+        Poll::Ready(outcome)
     }
 }
 
@@ -192,12 +335,101 @@ impl Drop for Asked {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
         let mut waiting = self.desk.waiting.borrow_mut();
-        if let Waiting::Asked { gone, .. } = &waiting[key] {
-            gone.store(true, Ordering::Relaxed);
-            waiting[key] = Waiting::Left;
-        } else if let Waiting::Answered(call) = waiting.remove(key) {
-            drop(waiting);
-            self.desk.keep(call);
+        let place = &mut waiting[key];
+        if let State::Back(_) = place.state {
+            if let State::Back(call) = waiting.remove(key).state {
+                drop(waiting);
+                self.desk.keep(call);
+            }
+        } else {
+            place.progress.gone.store(true, Ordering::Relaxed);
+            place.state = State::Left;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::rt;
+
+    use super::*;
+
+    const NONE: Timeouts = Timeouts { queue: None, run: None };
+
+    fn served<T>(timeouts: Timeouts, test: impl AsyncFnOnce(Rc<Desk>) -> T) -> T {
+        rt::System::new().block_on(async {
+            let desk = Rc::new(Desk::new(timeouts));
+            rt::spawn(Rc::clone(&desk).run());
+            test(desk).await
+        })
+    }
+
+    fn away(desk: &Rc<Desk>) -> (Asked, Box<Call>) {
+        let mut sent = None;
+        let asked = desk.ask(desk.call(), |call| sent = Some(call));
+        (asked, sent.unwrap())
+    }
+
+    #[test]
+    fn a_call_comes_back_to_whoever_waits_for_it() {
+        served(NONE, async |desk| {
+            let (first, mut call) = away(&desk);
+            let (second, other) = away(&desk);
+            call.body = Bytes::from_static(b"first");
+            std::thread::spawn(move || {
+                other.send_back().ring();
+                call.send_back().ring();
+            });
+            assert!(matches!(first.await, Outcome::Back(call) if &call.body[..] == b"first"));
+            assert!(matches!(second.await, Outcome::Back(call) if call.body.is_empty()));
+            assert!(desk.waiting.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn a_client_that_leaves_is_seen_by_the_run_and_its_call_is_kept() {
+        served(NONE, async |desk| {
+            let (asked, call) = away(&desk);
+            assert!(call.progress.begin());
+            drop(asked);
+            assert!(call.progress.gone.load(Ordering::Relaxed));
+            call.send_back().ring();
+            let (next, call) = away(&desk);
+            call.send_back().ring();
+            assert!(matches!(next.await, Outcome::Back(_)));
+            assert!(desk.waiting.borrow().is_empty());
+        });
+    }
+
+    #[test]
+    fn what_no_thread_takes_up_in_time_is_given_up() {
+        let timeouts = Timeouts { queue: Some(Duration::from_millis(20)), run: None };
+        served(timeouts, async |desk| {
+            let (asked, call) = away(&desk);
+            assert!(matches!(asked.await, Outcome::GivenUp));
+            assert!(!call.progress.begin(), "nobody waits for it");
+            call.send_back().ring();
+            let (_running, call) = away(&desk);
+            assert!(call.progress.begin());
+            rt::time::sleep(Duration::from_millis(60)).await;
+            assert!(call.progress.end(), "a run has its own timeout");
+        });
+    }
+
+    #[test]
+    fn what_runs_too_long_is_overdue_once() {
+        let timeouts = Timeouts { queue: None, run: Some(Duration::from_millis(20)) };
+        served(timeouts, async |desk| {
+            let (asked, call) = away(&desk);
+            assert!(call.progress.begin());
+            assert!(call.deadline.is_some());
+            assert!(matches!(asked.await, Outcome::Overdue));
+            assert_eq!(desk.waiting.borrow().len(), 1, "its place is taken until it is back");
+            assert!(!call.progress.end());
+            call.send_back().ring();
+            rt::task::yield_now().await;
+            rt::task::yield_now().await;
+            assert!(desk.waiting.borrow().is_empty());
+        });
     }
 }

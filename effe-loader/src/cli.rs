@@ -13,6 +13,7 @@ use std::{
 use clap::{ArgAction, CommandFactory, Parser};
 
 use crate::{
+    execution::Mode as Execution,
     journal::{Format, SyslogTarget},
     parameters::Parameters,
 };
@@ -29,6 +30,11 @@ const DEFAULT_RESPONSE_LIMIT: &str = "16MiB";
 const DEFAULT_MAX_IDLE: usize = 64;
 /// How many runs at once; a thread each if they all wait.
 const DEFAULT_MAX_CONCURRENCY: usize = 256;
+
+/// Runs that may wait for a thread, for each that may run.
+const QUEUE_PER_RUN: usize = 10;
+/// A fraction of the threads: past it, another effe should get the requests.
+const DEFAULT_MAX_LOST_THREADS: usize = 16;
 
 /// Serve a lambda over HTTP.
 #[derive(Parser, Debug)]
@@ -96,6 +102,42 @@ pub struct Cli {
     #[arg(long, value_name = "SIZE", env = "EFFE_RESPONSE_LIMIT", default_value = DEFAULT_RESPONSE_LIMIT,
           hide_env = true, hide_short_help = true)]
     pub response_limit: Size,
+
+    /// Where the lambda runs: inline (on the server's threads), pool, or auto (as measured)
+    #[arg(long, value_name = "WHERE", env = "EFFE_EXECUTION", default_value_t = Execution::Auto, hide_env = true,
+          hide_short_help = true)]
+    pub execution: Execution,
+
+    /// How many requests may wait for a thread [default: ten times --max-concurrency]
+    #[arg(long, value_name = "N", env = "EFFE_QUEUE", hide_env = true, hide_short_help = true)]
+    pub queue: Option<usize>,
+
+    /// How long a request may wait for a thread, 0 for ever; then 503
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "EFFE_QUEUE_TIMEOUT",
+        default_value = "10s",
+        hide_env = true,
+        hide_short_help = true
+    )]
+    pub queue_timeout: Span,
+
+    /// How long a request may take, 0 for ever; then 504, and the run is left to end
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "EFFE_RUN_TIMEOUT",
+        default_value = "60s",
+        hide_env = true,
+        hide_short_help = true
+    )]
+    pub run_timeout: Span,
+
+    /// How many threads may be lost to runs past --run-timeout before the effe is not ready
+    #[arg(long, value_name = "N", env = "EFFE_MAX_LOST_THREADS", default_value_t = DEFAULT_MAX_LOST_THREADS,
+          hide_env = true, hide_short_help = true)]
+    pub max_lost_threads: usize,
 
     /// How many requests may run at once
     #[arg(long, value_name = "N", env = "EFFE_MAX_CONCURRENCY", default_value_t = nonzero(DEFAULT_MAX_CONCURRENCY),
@@ -165,6 +207,16 @@ pub struct Config {
     pub response_limit: usize,
     /// Runs at once.
     pub max_concurrency: usize,
+    /// Where runs go.
+    pub execution: Execution,
+    /// Runs that may wait for a thread.
+    pub queue: usize,
+    /// How long a run may wait for a thread; `None` for ever.
+    pub queue_timeout: Option<Duration>,
+    /// How long a request may take; `None` for ever.
+    pub run_timeout: Option<Duration>,
+    /// Threads that may be lost.
+    pub max_lost_threads: usize,
     /// Idle Contexts.
     pub max_idle: usize,
     /// How long a Context may be idle; `None` for ever.
@@ -208,6 +260,7 @@ impl Cli {
             return Err(usage(&faults.join("\n       ")));
         }
         let limit = |size: Size| if size.0 == 0 { usize::MAX } else { size.0 };
+        let time = |span: Span| (!span.0.is_zero()).then_some(span.0);
         Ok(Config {
             plugin,
             mode: match (self.info, self.check) {
@@ -226,8 +279,13 @@ impl Cli {
             body_limit: limit(self.body_limit),
             response_limit: limit(self.response_limit),
             max_concurrency: self.max_concurrency.get(),
+            execution: self.execution,
+            queue: self.queue.unwrap_or(self.max_concurrency.get().saturating_mul(QUEUE_PER_RUN)),
+            queue_timeout: time(self.queue_timeout),
+            run_timeout: time(self.run_timeout),
+            max_lost_threads: self.max_lost_threads,
             max_idle: self.max_idle,
-            idle_timeout: (!self.idle_timeout.0.is_zero()).then_some(self.idle_timeout.0),
+            idle_timeout: time(self.idle_timeout),
             drain_timeout: self.drain_timeout.0,
         })
     }

@@ -3,41 +3,57 @@
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use actix_http::RequestHead;
+
 use crate::{
-    call::Call,
+    answer::Answer,
+    call::{Call, Mailbox},
     contexts::Contexts,
     exchange::{Exchange, Head},
+    execution::Execution,
     journal::{Journal, Record, Severity, Source},
     plugin::{Context, Fault, Plugin, Started},
     pool::{Job, Pool},
+    seat::Seat,
+    snapshot,
 };
+
+/// What a client is told at least and at most to wait before it tries again, in seconds.
+const RETRY_AFTER: (u64, u64) = (1, 60);
 
 /// A lambda, its idle Contexts, and the threads that run it.
 pub struct Effe {
     plugin: &'static Plugin,
     contexts: Contexts<Context>,
     pool: Pool<Work>,
+    /// Where runs go.
+    pub execution: Execution,
     journal: Journal,
-    response_limit: usize,
-    /// Requests that have been taken up and not answered yet.
-    n_running: AtomicUsize,
+    limits: Limits,
+    /// Runs that the client was told take too long, and that have not ended yet.
+    n_lost: AtomicUsize,
+    /// The server's threads.
+    seats: Mutex<Vec<Arc<Seat>>>,
 }
 
 /// What the pool does for an effe.
 pub enum Work {
     /// Runs the lambda.
     Run(Arc<Effe>, Box<Call>),
+    /// Stops a Context.
+    Stop(Box<Context>),
 }
 
 /// What an effe may use.
+#[derive(Clone, Debug)]
 pub struct Limits {
-    /// Runs at once.
+    /// Runs at once on the pool.
     pub max_concurrency: usize,
     /// Runs that wait for a thread.
     pub queue: usize,
@@ -45,18 +61,24 @@ pub struct Limits {
     pub max_idle: usize,
     /// Bytes of a response that is held whole.
     pub response_limit: usize,
+    /// How long a client waits for a run; `None` for ever.
+    pub run_timeout: Option<Duration>,
+    /// Lost threads past which the effe is not ready.
+    pub max_lost_threads: usize,
 }
 
 impl Effe {
     /// Serves a lambda whose Init has run.
-    pub fn new(plugin: &'static Plugin, limits: &Limits, journal: Journal) -> Arc<Effe> {
+    pub fn new(plugin: &'static Plugin, execution: Execution, limits: Limits, journal: Journal) -> Arc<Effe> {
         Arc::new(Effe {
             plugin,
             contexts: Contexts::new(limits.max_idle),
             pool: Pool::new(limits.max_concurrency, limits.queue),
+            execution,
             journal,
-            response_limit: limits.response_limit,
-            n_running: AtomicUsize::new(0),
+            limits,
+            n_lost: AtomicUsize::new(0),
+            seats: Mutex::default(),
         })
     }
 
@@ -73,17 +95,63 @@ impl Effe {
         Ok(())
     }
 
-    /// Runs a call on a thread of the pool, which sends it back to its desk.
-    ///
-    /// # Errors
-    /// There is no room for it, or no thread; the call comes back.
-    pub fn run_on_pool(self: &Arc<Self>, call: Box<Call>) -> Result<(), Box<Call>> {
-        self.pool.submit(Work::Run(Arc::clone(self), call)).map_err(|Work::Run(_, call)| call)
+    /// Runs a request on the server's own thread, if the execution says so and a Context is at hand: Start and Stop
+    /// never happen there. Whether it did; the answer is in `answer`.
+    pub fn run_inline(
+        self: &Arc<Self>,
+        head: &RequestHead,
+        body: &[u8],
+        answer: &mut Answer,
+        seat: &Seat,
+    ) -> bool {
+        if !self.execution.is_inline() {
+            return false;
+        }
+        let Some(mut context) = self.contexts.take() else { return false };
+        let begun = seat.begin(head);
+        let deadline = self.limits.run_timeout.map(|timeout| begun + timeout);
+        let exchange = Exchange::new(
+            Head::Live(head),
+            body,
+            answer,
+            seat.never_gone(),
+            deadline,
+            self.limits.response_limit,
+        );
+        let outcome = exchange.lend(|exchange| context.run(exchange));
+        drop(exchange);
+        self.execution.ran_inline(seat.end(begun));
+        let unwanted = match outcome {
+            Ok(()) => {
+                answer.end();
+                self.contexts.give(context)
+            }
+            Err(fault) => {
+                let (target, path_len) = snapshot::target(head);
+                self.log("run", head.method.as_str(), &target[..path_len], &fault);
+                if let Fault::Panic(_) = fault { Some(context) } else { self.contexts.give(context) }
+            }
+        };
+        if let Some(context) = unwanted {
+            // If the pool has no room the work comes back, and a Stop here is better than none.
+            drop(self.pool.submit(Work::Stop(context)));
+        }
+        true
+    }
+
+    /// Runs a call on a thread of the pool, which sends it back to its desk. Where there is no room or no thread, it
+    /// comes back given up.
+    pub fn run_on_pool(self: &Arc<Self>, call: Box<Call>) {
+        // What comes back is this job, or another that waited: either way its desk waits for it.
+        if let Err(Work::Run(_, call)) = self.pool.submit(Work::Run(Arc::clone(self), call)) {
+            call.progress.give_up();
+            call.send_back().ring();
+        }
     }
 
     /// Runs a call here and now; what is left over afterwards waits to be dropped, which may take its time.
     fn run(&self, call: &mut Call) -> Option<Box<Context>> {
-        if call.gone.load(Ordering::Relaxed) {
+        if !call.progress.begin() {
             return None;
         }
         let (mut context, failed) = match self.contexts.take() {
@@ -91,36 +159,75 @@ impl Effe {
             None => match self.plugin.start() {
                 Started::Ready(context) => (Box::new(context), None),
                 Started::Failed(context, fault) => {
-                    self.log("start", call, &fault);
+                    self.log_call("start", call, &fault);
                     (Box::new(context), Some(fault))
                 }
                 Started::Panicked(fault) => {
-                    self.log("start", call, &fault);
+                    self.log_call("start", call, &fault);
+                    self.end(call);
                     return None;
                 }
             },
         };
+        let begun = Instant::now();
         let exchange = Exchange::new(
             Head::Copied(&call.head),
             &call.body,
             &mut call.answer,
-            &call.gone,
+            &call.progress.gone,
             call.deadline,
-            self.response_limit,
+            self.limits.response_limit,
         );
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
-        match outcome {
-            Ok(()) => call.answer.end(),
-            Err(fault @ Fault::Panic(_)) => {
-                self.log("run", call, &fault);
-                return Some(context);
+        self.execution.ran_on_pool(begun.elapsed());
+        let in_time = self.end(call);
+        let reusable = match outcome {
+            Ok(()) => {
+                call.answer.end();
+                true
             }
-            // `context?` hands Start's own error on, which is in the log.
-            Err(fault) if failed.as_ref() == Some(&fault) => {}
-            Err(fault) => self.log("run", call, &fault),
+            Err(fault) => {
+                // `context?` hands Start's own error on, which is in the log.
+                if failed.as_ref() != Some(&fault) {
+                    self.log_call("run", call, &fault);
+                }
+                !matches!(fault, Fault::Panic(_))
+            }
+        };
+        if reusable && in_time && failed.is_none() { self.contexts.give(context) } else { Some(context) }
+    }
+
+    /// The run has ended; whether the client was still waiting for it.
+    fn end(&self, call: &Call) -> bool {
+        let in_time = call.progress.end();
+        if !in_time {
+            self.n_lost.fetch_sub(1, Ordering::Relaxed);
         }
-        if failed.is_some() { Some(context) } else { self.contexts.give(context) }
+        in_time
+    }
+
+    /// A client was told that its run takes too long; the run goes on, and has its thread for itself.
+    pub fn lose_thread(&self, method: &str, path: &str) {
+        let n_lost = self.n_lost.fetch_add(1, Ordering::Relaxed) + 1;
+        let fields = [("method", method.to_owned()), ("path", path.to_owned())];
+        self.journal.report(
+            Severity::Error,
+            format!("a run takes longer than --run-timeout; {n_lost} threads are lost to such runs"),
+            fields,
+        );
+        if n_lost == self.limits.max_lost_threads.saturating_add(1) {
+            self.journal.critical(format!("{n_lost} threads are lost: no longer ready"));
+        }
+    }
+
+    /// Seconds after which a client that was turned away may find room: what waits, at the pace of late.
+    pub fn retry_after(&self) -> u64 {
+        let average = self.execution.average().unwrap_or_default();
+        let waiting = u32::try_from(self.pool.n_waiting()).unwrap_or(u32::MAX);
+        let hands = u32::try_from(self.limits.max_concurrency).unwrap_or(u32::MAX);
+        let seconds = average.saturating_mul(waiting).div_f64(f64::from(hands.max(1))).as_secs_f64().ceil();
+        (seconds as u64).clamp(RETRY_AFTER.0, RETRY_AFTER.1)
     }
 
     /// One look for Contexts that nobody needs any more, and their Stop.
@@ -128,20 +235,41 @@ impl Effe {
         drop(self.contexts.look());
     }
 
-    /// Counts a request as being answered until the guard is dropped.
-    pub fn begin(self: &Arc<Self>) -> Running {
-        self.n_running.fetch_add(1, Ordering::Relaxed);
-        Running(Arc::clone(self))
+    /// A thread of the server takes its seat.
+    pub fn seat(&self, mailbox: &Arc<Mailbox>) -> Arc<Seat> {
+        let seat = Arc::new(Seat::new(Arc::clone(mailbox)));
+        self.seats().push(Arc::clone(&seat));
+        seat
+    }
+
+    /// The seats of the server's threads.
+    pub fn seats(&self) -> MutexGuard<'_, Vec<Arc<Seat>>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pool, for whoever watches over it.
+    pub fn pool(&self) -> &Pool<Work> {
+        &self.pool
+    }
+
+    /// How long a client waits for a run.
+    pub fn run_timeout(&self) -> Option<Duration> {
+        self.limits.run_timeout
     }
 
     /// Requests that have been taken up and not answered yet.
     pub fn n_running(&self) -> usize {
-        self.n_running.load(Ordering::Acquire)
+        self.seats().iter().map(|seat| seat.n_running()).sum()
     }
 
     /// The lambda.
     pub fn plugin(&self) -> &'static Plugin {
         self.plugin
+    }
+
+    /// The journal.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     /// Ends the effe: the pool's threads finish, every Context is stopped, the lambda retires. How many Contexts
@@ -158,39 +286,54 @@ impl Effe {
         abandoned
     }
 
-    fn log(&self, step: &'static str, call: &Call, fault: &Fault) {
+    fn log_call(&self, step: &'static str, call: &Call, fault: &Fault) {
+        self.log(step, call.head.method(), &call.head.target()[..call.head.path_len()], fault);
+    }
+
+    fn log(&self, step: &'static str, method: &str, path: &str, fault: &Fault) {
         // The lambda's hook has logged a panic, with its place; what the request was is said here.
         let (severity, text) = match fault {
             Fault::Error(severity, text) => (*severity, text.clone()),
             Fault::Panic(text) => (Severity::Debug, text.clone()),
         };
-        let path = &call.head.target()[..call.head.path_len()];
         self.journal.log(Record {
             severity,
             source: Source::Lambda,
             target: step.into(),
             text,
-            fields: vec![("method", call.head.method().to_owned()), ("path", path.to_owned())],
+            fields: vec![("method", method.to_owned()), ("path", path.to_owned())],
         });
     }
 }
 
 impl Job for Work {
-    fn run(self) {
-        let Work::Run(effe, mut call) = self;
+    /// Whose desk has mail.
+    type Batch = Vec<Arc<Mailbox>>;
+
+    fn is_short(&self) -> bool {
+        match self {
+            Work::Run(effe, _) => effe.execution.is_short(),
+            Work::Stop(_) => false,
+        }
+    }
+
+    fn run(self, batch: &mut Self::Batch) {
+        let (effe, mut call) = match self {
+            Work::Run(effe, call) => (effe, call),
+            Work::Stop(context) => return drop(context),
+        };
         // No panic of the lambda's gets here. One of ours must not cost the client its answer.
         let left_over = panic::catch_unwind(AssertUnwindSafe(|| effe.run(&mut call)));
-        call.send_back();
-        // After the answer: Stop takes as long as it takes.
-        drop(left_over);
+        let mailbox = call.send_back();
+        if !matches!(left_over, Ok(None)) {
+            // After the answer: Stop takes as long as it takes.
+            mailbox.ring();
+        } else if !batch.iter().any(|other| Arc::ptr_eq(other, &mailbox)) {
+            batch.push(mailbox);
+        }
     }
-}
 
-/// A request that is being answered.
-pub struct Running(Arc<Effe>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.n_running.fetch_sub(1, Ordering::Release);
+    fn finish(batch: &mut Self::Batch) {
+        batch.drain(..).for_each(|mailbox| mailbox.ring());
     }
 }

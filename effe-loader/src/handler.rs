@@ -1,18 +1,24 @@
 //! One request: its body is read, the lambda is run, the answer goes out. Every failure becomes a status here.
 
-use std::{pin::Pin, rc::Rc, sync::Arc};
+use std::{cell::RefCell, convert::Infallible, future::Future, pin::Pin, rc::Rc, sync::Arc};
 
 use actix_http::{
-    Payload, Request, Response, StatusCode,
+    ConnectionType, Payload, Request, Response, StatusCode,
     error::PayloadError,
     header::{self, HeaderValue},
 };
+use actix_service::Service;
+use actix_utils::future::{Either, Ready, ready};
+use actix_web::rt;
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    call::{Call, Desk},
+    answer::Answer,
+    call::{Desk, Outcome, Timeouts},
     effe::Effe,
+    seat::Seat,
     server::Drain,
+    watch::Watch,
 };
 
 /// What a client is told when there is no answer of the lambda's: a status and a fixed sentence. Never an error's
@@ -23,6 +29,8 @@ pub enum Failure {
     Lambda,
     /// As many requests as may be are running and waiting.
     Busy,
+    /// The run takes longer than the operator allows.
+    Overdue,
     /// The body is larger than the operator's limit.
     TooLarge,
     /// The body broke off or was not what its head says.
@@ -34,6 +42,7 @@ impl Failure {
         match self {
             Failure::Lambda => (StatusCode::INTERNAL_SERVER_ERROR, "the lambda failed\n"),
             Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again\n"),
+            Failure::Overdue => (StatusCode::GATEWAY_TIMEOUT, "the lambda took too long\n"),
             Failure::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large\n"),
             Failure::Malformed => (StatusCode::BAD_REQUEST, "the request body is malformed\n"),
         }
@@ -42,69 +51,140 @@ impl Failure {
 
 /// What one thread of the server has to answer requests with.
 pub struct Handler {
-    pub effe: Arc<Effe>,
-    pub desk: Rc<Desk>,
-    pub body_limit: usize,
-    pub drain: Arc<Drain>,
+    effe: Arc<Effe>,
+    seat: Arc<Seat>,
+    desk: Rc<Desk>,
+    watch: Arc<Watch>,
+    drain: Arc<Drain>,
+    body_limit: usize,
+    /// Where a run on this thread puts its answer.
+    answer: RefCell<Answer>,
 }
 
 impl Handler {
-    /// Answers one request.
+    /// A handler for the thread that this is called on.
+    pub fn new(
+        effe: Arc<Effe>,
+        watch: Arc<Watch>,
+        drain: Arc<Drain>,
+        timeouts: Timeouts,
+        body_limit: usize,
+    ) -> Handler {
+        let desk = Rc::new(Desk::new(timeouts));
+        rt::spawn(Rc::clone(&desk).run());
+        let seat = effe.seat(desk.mailbox());
+        Handler { effe, seat, desk, watch, drain, body_limit, answer: RefCell::default() }
+    }
+
+    /// Answers a request that has no body, if it can be done here and now.
+    pub fn handle_now(&self, request: &Request) -> Option<Response<Bytes>> {
+        let response = self.run_inline(request, &[])?;
+        Some(self.finish(response))
+    }
+
+    /// Answers a request.
     pub async fn handle(&self, mut request: Request) -> Response<Bytes> {
-        let _running = self.effe.begin();
-        let mut response = match self.answer(&mut request).await {
-            Ok(response) => response,
-            Err(failure) => failed(failure),
-        };
-        if self.drain.is_on() {
-            response.head_mut().set_connection_type(actix_http::ConnectionType::Close);
-        }
-        response
+        let _running = self.seat.take_up();
+        let response = self.answer(&mut request).await;
+        self.finish(response)
     }
 
     async fn answer(&self, request: &mut Request) -> Result<Response<Bytes>, Failure> {
         let body = read_body(request, self.body_limit).await?;
+        match self.run_inline(request, &body) {
+            Some(response) => response,
+            None => self.run_on_pool(request, body).await,
+        }
+    }
+
+    fn run_inline(&self, request: &Request, body: &[u8]) -> Option<Result<Response<Bytes>, Failure>> {
+        if !self.effe.execution.is_inline() {
+            return None;
+        }
+        self.watch.look();
+        let mut answer = self.answer.borrow_mut();
+        answer.clear();
+        let ran = self.effe.run_inline(request.head(), body, &mut answer, &self.seat);
+        ran.then(|| respond(&mut answer).ok_or(Failure::Lambda))
+    }
+
+    async fn run_on_pool(&self, request: &Request, body: Bytes) -> Result<Response<Bytes>, Failure> {
+        self.watch.look();
         let mut call = self.desk.call();
         call.head.take(request.head());
         call.body = body;
-        let asked = self.desk.ask(call, |call| self.effe.run_on_pool(call));
-        let mut call = match asked {
-            Ok(asked) => asked.await,
-            Err(call) => {
+        match self.desk.ask(call, |call| self.effe.run_on_pool(call)).await {
+            Outcome::Back(mut call) => {
+                let response = respond(&mut call.answer);
+                let failure = if call.progress.is_given_up() { Failure::Busy } else { Failure::Lambda };
                 self.desk.keep(call);
-                return Err(Failure::Busy);
+                response.ok_or(failure)
             }
-        };
-        let response = respond(&mut call);
-        self.desk.keep(call);
-        response.ok_or(Failure::Lambda)
+            Outcome::GivenUp => Err(Failure::Busy),
+            Outcome::Overdue => {
+                self.effe.lose_thread(request.method().as_str(), request.path());
+                Err(Failure::Overdue)
+            }
+        }
+    }
+
+    fn finish(&self, response: Result<Response<Bytes>, Failure>) -> Response<Bytes> {
+        let mut response = response.unwrap_or_else(|failure| self.failed(failure));
+        if self.drain.is_on() {
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        response
+    }
+
+    fn failed(&self, failure: Failure) -> Response<Bytes> {
+        let (status, text) = failure.answer();
+        let mut response = Response::with_body(status, Bytes::from_static(text.as_bytes()));
+        let head = response.head_mut();
+        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if failure == Failure::Busy {
+            head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.effe.retry_after()));
+        }
+        if matches!(failure, Failure::TooLarge | Failure::Malformed) {
+            // What is left of the body is not read, so the connection can't be used again.
+            head.set_connection_type(ConnectionType::Close);
+        }
+        response
     }
 }
 
+/// The handler as the server calls it: what can be answered at once needs no future of its own.
+pub struct HandlerService(pub Rc<Handler>);
+
+impl Service<Request> for HandlerService {
+    type Response = Response<Bytes>;
+    type Error = Infallible;
+    type Future = Either<Ready<Result<Response<Bytes>, Infallible>>, Handling>;
+
+    actix_service::always_ready!();
+
+    fn call(&self, mut request: Request) -> Self::Future {
+        if let Payload::None = request.payload() {
+            if let Some(response) = self.0.handle_now(&request) {
+                return Either::left(ready(Ok(response)));
+            }
+        }
+        let handler = Rc::clone(&self.0);
+        Either::right(Box::pin(async move { Ok(handler.handle(request).await) }))
+    }
+}
+
+/// A request that takes its time.
+type Handling = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Infallible>>>>;
+
 /// The lambda's answer, if it gave one.
-fn respond(call: &mut Call) -> Option<Response<Bytes>> {
-    let (status, headers, body) = call.answer.take()?;
+fn respond(answer: &mut Answer) -> Option<Response<Bytes>> {
+    let (status, headers, body) = answer.take()?;
     let mut response = Response::with_body(status, body);
     let head = response.head_mut();
     for (name, value) in headers {
         head.headers.append(name, value);
     }
     Some(response)
-}
-
-fn failed(failure: Failure) -> Response<Bytes> {
-    let (status, text) = failure.answer();
-    let mut response = Response::with_body(status, Bytes::from_static(text.as_bytes()));
-    let head = response.head_mut();
-    head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    if failure == Failure::Busy {
-        head.headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-    }
-    if failure == Failure::TooLarge {
-        // What is left of the body is not read, so the connection can't be used again.
-        head.set_connection_type(actix_http::ConnectionType::Close);
-    }
-    response
 }
 
 /// The whole body, without a copy if it comes in one piece.

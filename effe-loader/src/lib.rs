@@ -10,15 +10,19 @@ mod contexts;
 mod effe;
 mod error;
 mod exchange;
+mod execution;
 mod handler;
 pub mod journal;
 mod keeper;
 mod parameters;
 mod plugin;
 mod pool;
+mod seat;
 mod server;
 mod signals;
 mod snapshot;
+mod trust;
+mod watch;
 
 use std::{
     io::{self, Write},
@@ -31,17 +35,18 @@ use effe_abi::Linked;
 
 pub use self::error::{Error, Refusal};
 use self::{
+    call::Timeouts,
     cli::{Config, Mode},
     effe::{Effe, Limits},
+    execution::Execution,
     journal::{Journal, Severity},
     plugin::{Plugin, Started, Tried, host::Host},
     server::{Bound, Settings},
+    watch::Watch,
 };
 
 /// The exit code of wrong usage.
 const USAGE: u8 = 2;
-/// Runs that may wait for a thread, for each that may run.
-const QUEUE_PER_RUN: usize = 10;
 
 /// The loader's whole life: arguments in, exit code out. `linked` is the lambda of a program that has one.
 pub fn main(linked: Option<&'static Linked>) -> ExitCode {
@@ -142,42 +147,54 @@ fn serve(
 ) -> Result<ExitCode, Error> {
     let system = |what| move |source| Error::System { what, source };
     // Before Init: a signal then is an order to stop, too.
-    let stop = signals::watch(plugin, journal.clone(), config.drain_timeout);
-    let stop = stop.map_err(system("watch for signals"))?;
+    let orders = signals::watch(plugin, journal.clone(), config.drain_timeout);
+    let (order, orders) = orders.map_err(system("watch for signals"))?;
     let bound = Bound::bind(&config.addresses)?;
     let address = bound.address;
     host.set_address(address.to_string());
     plugin.init()?;
     let limits = Limits {
         max_concurrency: config.max_concurrency,
-        queue: config.max_concurrency.saturating_mul(QUEUE_PER_RUN),
+        queue: config.queue,
         max_idle: config.max_idle,
         response_limit: config.response_limit,
+        run_timeout: config.run_timeout,
+        max_lost_threads: config.max_lost_threads,
     };
-    let effe = Effe::new(plugin, &limits, journal.clone());
+    let execution = Execution::new(config.execution, plugin.flags(), journal.clone());
+    let effe = Effe::new(plugin, execution, limits, journal.clone());
     let warm = effe.warm();
     if let Err(fault) = &warm {
         plugin.log(fault);
     }
     let keeper = keeper::start(Arc::clone(&effe), config.idle_timeout, warm.is_ok());
     let keeper = keeper.map_err(system("start a thread"))?;
+    let (journal_too, drain_timeout) = (journal.clone(), config.drain_timeout);
+    let (watch, watcher) = Watch::start(Arc::clone(&effe), move |stop| {
+        let _ = order.send(stop);
+        let _ = signals::watchdog(plugin, journal_too.clone(), stop.deadline(drain_timeout));
+    })
+    .map_err(system("start a thread"))?;
     let listener = bound.listen()?;
     let address = address.to_string();
     journal.report(Severity::Info, format!("listening on http://{address}"), [("address", address)]);
     let settings = Settings {
         workers: config.workers,
         body_limit: config.body_limit,
+        timeouts: Timeouts { queue: config.queue_timeout, run: config.run_timeout },
         drain_timeout: config.drain_timeout,
     };
-    let deadline = server::serve(&effe, listener, &settings, stop).map_err(system("serve"))?;
+    let stop = server::serve(&effe, &watch, listener, &settings, orders).map_err(system("serve"))?;
     keeper.stop();
-    let abandoned = effe.close(deadline.max(Instant::now()));
-    if abandoned == 0 {
-        journal.notice(format!("stopped; {} Contexts were started and stopped", plugin.started()));
-        return Ok(ExitCode::SUCCESS);
+    watch.end();
+    let _ = watcher.join();
+    let abandoned = effe.close(stop.deadline(config.drain_timeout).max(Instant::now()));
+    if abandoned > 0 {
+        journal.critical(format!("the time to stop is over; {abandoned} Contexts were not stopped"));
+        return Ok(ExitCode::FAILURE);
     }
-    journal.critical(format!("the time to stop is over; {abandoned} Contexts were not stopped"));
-    Ok(ExitCode::FAILURE)
+    journal.notice(format!("stopped; {} Contexts were started and stopped", plugin.started()));
+    Ok(if stop.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn usage(err: &clap::Error) -> ExitCode {

@@ -169,6 +169,11 @@ impl Plugin {
         self.entries.info
     }
 
+    /// Bits of `raw::plugin_flags`.
+    pub fn flags(&self) -> u64 {
+        self.entries.flags
+    }
+
     /// Contexts that Start has made so far.
     pub fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)

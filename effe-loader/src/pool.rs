@@ -18,10 +18,22 @@ use crossbeam::{
 /// A thread that has had nothing to do for so long ends.
 const KEEP: Duration = Duration::from_secs(10);
 
+/// What a thread may hold back of the results of short jobs before it hands them on.
+const BATCH: usize = 16;
+
 /// Something to be run on a thread of the pool. It owns all that it touches.
 pub trait Job: Send + 'static {
+    /// What is to be done once for several jobs: whom to wake.
+    type Batch: Default;
+
+    /// Whether jobs like this one are so short that waking a second thread costs more than waiting for the first.
+    fn is_short(&self) -> bool;
+
     /// Runs it. Must not panic.
-    fn run(self);
+    fn run(self, batch: &mut Self::Batch);
+
+    /// Does what is to be done for the jobs so far.
+    fn finish(batch: &mut Self::Batch);
 }
 
 /// Threads and the bounded queue before them. Threads are made as they are needed, up to a limit, and end when
@@ -33,6 +45,8 @@ struct Shared<J: Job> {
     limit: usize,
     /// Threads that are awake and will look into the queue before they sleep: none need be woken for one more job.
     looking: AtomicUsize,
+    /// Threads that are awake.
+    awake: AtomicUsize,
     crew: Mutex<Crew>,
     /// Told whenever a thread ends.
     ended: Condvar,
@@ -55,23 +69,44 @@ impl<J: Job> Pool<J> {
             queue: ArrayQueue::new(queue.max(1)),
             limit: threads.max(1),
             looking: AtomicUsize::new(0),
+            awake: AtomicUsize::new(0),
             crew: Mutex::new(crew),
             ended: Condvar::new(),
         }))
     }
 
-    /// Hands in a job.
+    /// Hands in a job. A short one is left to the threads that are awake, if there are any: should they turn out to
+    /// be kept, [`rescue`](Pool::rescue) gets it another one.
     ///
     /// # Errors
     /// There is no room for it, or not one thread can be made; the job comes back, or another that waited.
     pub fn submit(&self, job: J) -> Result<(), J> {
+        let short = job.is_short();
         self.0.queue.push(job)?;
         // Pairs with the fence before a thread sleeps: either it sees the job, or this sees that it no longer looks.
         fence(Ordering::SeqCst);
-        if self.0.looking.load(Ordering::Relaxed) == 0 && !self.0.wake_one() {
+        let hands = if short { &self.0.awake } else { &self.0.looking };
+        if hands.load(Ordering::Relaxed) == 0 && !self.0.wake_one() {
             return self.0.queue.pop().map_or(Ok(()), Err);
         }
         Ok(())
+    }
+
+    /// Gets what waits one more thread, if all that are awake are kept.
+    pub fn rescue(&self) {
+        if !self.0.queue.is_empty() && self.0.looking.load(Ordering::Relaxed) == 0 {
+            self.0.wake_one();
+        }
+    }
+
+    /// Jobs that wait.
+    pub fn n_waiting(&self) -> usize {
+        self.0.queue.len()
+    }
+
+    /// Whether any thread is awake.
+    pub fn is_busy(&self) -> bool {
+        self.0.awake.load(Ordering::Relaxed) > 0
     }
 
     /// Lets the threads finish what has been handed in, and end.
@@ -82,7 +117,7 @@ impl<J: Job> Pool<J> {
         let mut crew = self.0.crew();
         crew.closed = true;
         for (_, sleeper) in crew.asleep.drain(..) {
-            self.0.looking.fetch_add(1, Ordering::SeqCst);
+            self.0.wakes();
             sleeper.unpark();
         }
         loop {
@@ -103,21 +138,33 @@ impl<J: Job> Shared<J> {
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a thread that wakes up.
+    fn wakes(&self) {
+        self.awake.fetch_add(1, Ordering::SeqCst);
+        self.looking.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Counts a thread that falls asleep, or ends.
+    fn sleeps(&self) {
+        self.looking.fetch_sub(1, Ordering::SeqCst);
+        self.awake.fetch_sub(1, Ordering::SeqCst);
+    }
+
     /// Gets one more thread to look into the queue; false if there is none at all.
     fn wake_one(self: &Arc<Self>) -> bool {
         let mut crew = self.crew();
         if let Some((_, sleeper)) = crew.asleep.pop() {
-            self.looking.fetch_add(1, Ordering::SeqCst);
+            self.wakes();
             drop(crew);
             sleeper.unpark();
             return true;
         }
         if crew.n_threads < self.limit {
             let name = crew.next;
-            self.looking.fetch_add(1, Ordering::SeqCst);
+            self.wakes();
             match spawn(self, name) {
                 Ok(()) => (crew.n_threads, crew.next) = (crew.n_threads + 1, name + 1),
-                Err(_) => _ = self.looking.fetch_sub(1, Ordering::SeqCst),
+                Err(_) => self.sleeps(),
             }
         }
         crew.n_threads > 0
@@ -125,14 +172,26 @@ impl<J: Job> Shared<J> {
 
     fn work(self: &Arc<Self>, number: usize) {
         let parker = Parker::new();
+        let (mut batch, mut n_batched) = (J::Batch::default(), 0);
         loop {
             if let Some(job) = self.queue.pop() {
+                let short = job.is_short();
                 let nobody_looks = self.looking.fetch_sub(1, Ordering::SeqCst) == 1;
-                if nobody_looks && !self.queue.is_empty() {
+                if nobody_looks && !short && !self.queue.is_empty() {
                     self.wake_one();
                 }
-                job.run();
+                job.run(&mut batch);
+                n_batched += 1;
+                if !short || n_batched == BATCH {
+                    J::finish(&mut batch);
+                    n_batched = 0;
+                }
                 self.looking.fetch_add(1, Ordering::SeqCst);
+                continue;
+            }
+            if n_batched > 0 {
+                J::finish(&mut batch);
+                n_batched = 0;
                 continue;
             }
             if !self.sleep(number, &parker) {
@@ -147,7 +206,7 @@ impl<J: Job> Shared<J> {
         if !crew.closed {
             crew.asleep.push((number, parker.unparker().clone()));
             drop(crew);
-            self.looking.fetch_sub(1, Ordering::SeqCst);
+            self.sleeps();
             // Pairs with the fence in `submit`.
             fence(Ordering::SeqCst);
             let until = Instant::now() + KEEP;
@@ -164,7 +223,7 @@ impl<J: Job> Shared<J> {
                 let work = !self.queue.is_empty();
                 if work || Instant::now() >= until {
                     crew.asleep.remove(place);
-                    self.looking.fetch_add(1, Ordering::SeqCst);
+                    self.wakes();
                     break crew;
                 }
             };
@@ -173,10 +232,10 @@ impl<J: Job> Shared<J> {
             }
         }
         // Under the lock: a job that comes in now finds fewer threads and makes another one.
-        self.looking.fetch_sub(1, Ordering::SeqCst);
+        self.sleeps();
         fence(Ordering::SeqCst);
         if !self.queue.is_empty() {
-            self.looking.fetch_add(1, Ordering::SeqCst);
+            self.wakes();
             return true;
         }
         crew.n_threads -= 1;
@@ -200,9 +259,17 @@ mod tests {
     struct Run(Box<dyn FnOnce() + Send>);
 
     impl Job for Run {
-        fn run(self) {
+        type Batch = ();
+
+        fn is_short(&self) -> bool {
+            false
+        }
+
+        fn run(self, (): &mut ()) {
             (self.0)();
         }
+
+        fn finish((): &mut ()) {}
     }
 
     fn job(run: impl FnOnce() + Send + 'static) -> Run {

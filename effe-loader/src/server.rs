@@ -12,13 +12,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::Request;
-use actix_service::{fn_factory_with_config, fn_service, map_config};
+use actix_service::{fn_factory, map_config};
+use actix_utils::future::ready;
 use actix_web::{HttpServer, dev::AppConfig, rt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::{call::Desk, effe::Effe, error::Error, handler::Handler, signals::Stop};
+use crate::{
+    call::Timeouts,
+    effe::Effe,
+    error::Error,
+    handler::{Handler, HandlerService},
+    signals::Stop,
+    watch::Watch,
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -83,42 +90,40 @@ pub struct Settings {
     pub workers: usize,
     /// Bytes of a request body.
     pub body_limit: usize,
+    /// How long requests may take.
+    pub timeouts: Timeouts,
     /// How long a drain may take.
     pub drain_timeout: Duration,
 }
 
-/// Serves until `stop` says to stop, then drains: no new connection is taken, what runs is finished, connections are
-/// told to close.
+/// Serves until `orders` says to stop, then drains: no new connection is taken, what runs is finished, connections
+/// are told to close. The order that it got.
 ///
 /// # Errors
 /// The server can't be started.
 pub fn serve(
     effe: &Arc<Effe>,
+    watch: &Arc<Watch>,
     listener: TcpListener,
     settings: &Settings,
-    mut stop: UnboundedReceiver<Stop>,
-) -> io::Result<Instant> {
+    mut orders: UnboundedReceiver<Stop>,
+) -> io::Result<Stop> {
     let drain = Arc::new(Drain::default());
     let factory = {
-        let (effe, drain, body_limit) = (Arc::clone(effe), Arc::clone(&drain), settings.body_limit);
+        let (effe, watch, drain) = (Arc::clone(effe), Arc::clone(watch), Arc::clone(&drain));
+        let (timeouts, body_limit) = (settings.timeouts, settings.body_limit);
         move || {
-            let (effe, drain) = (Arc::clone(&effe), Arc::clone(&drain));
+            let (effe, watch, drain) = (Arc::clone(&effe), Arc::clone(&watch), Arc::clone(&drain));
             // One handler per thread of the server.
-            let service = fn_factory_with_config(move |_: ()| {
-                let desk = Rc::new(Desk::default());
-                rt::spawn(Rc::clone(&desk).run());
-                let handler = Rc::new(Handler { effe: effe.clone(), desk, body_limit, drain: drain.clone() });
-                async move {
-                    Ok::<_, Infallible>(fn_service(move |request: Request| {
-                        let handler = Rc::clone(&handler);
-                        async move { Ok::<_, Infallible>(handler.handle(request).await) }
-                    }))
-                }
+            let service = fn_factory(move || {
+                let (effe, watch, drain) = (Arc::clone(&effe), Arc::clone(&watch), Arc::clone(&drain));
+                let handler = Handler::new(effe, watch, drain, timeouts, body_limit);
+                ready(Ok::<_, Infallible>(HandlerService(Rc::new(handler))))
             });
             map_config(service, |_: AppConfig| ())
         }
     };
-    rt::System::new().block_on(async move {
+    let order = rt::System::new().block_on(async move {
         let server = HttpServer::new(factory)
             .workers(settings.workers)
             .disable_signals()
@@ -127,7 +132,8 @@ pub fn serve(
             .run();
         let handle = server.handle();
         let server = rt::spawn(server);
-        let Some(Stop { deadline }) = stop.recv().await else { return Ok(Instant::now()) };
+        let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
+        let deadline = order.deadline(settings.drain_timeout);
         handle.pause().await;
         drain.0.store(true, Ordering::Relaxed);
         while effe.n_running() > 0 && Instant::now() < deadline {
@@ -137,6 +143,7 @@ pub fn serve(
         let graceful = effe.n_running() == 0;
         let _ = rt::time::timeout(left.max(Duration::from_millis(100)), handle.stop(graceful)).await;
         server.abort();
-        Ok(deadline)
-    })
+        Ok(order)
+    })?;
+    Ok(order)
 }

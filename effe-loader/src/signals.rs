@@ -20,11 +20,30 @@ const GRACE: Duration = Duration::from_secs(2);
 /// An order to stop.
 #[derive(Clone, Copy, Debug)]
 pub struct Stop {
-    /// When what still runs is abandoned.
-    pub deadline: Instant,
+    /// When it was given.
+    given: Instant,
+    /// Whether the process has failed, and its exit code says so.
+    pub failed: bool,
 }
 
-/// Takes SIGTERM and SIGINT over.
+impl Stop {
+    /// The operator wants it.
+    pub fn wanted() -> Stop {
+        Stop { given: Instant::now(), failed: false }
+    }
+
+    /// The effe can't go on.
+    pub fn failed() -> Stop {
+        Stop { given: Instant::now(), failed: true }
+    }
+
+    /// When what still runs is abandoned.
+    pub fn deadline(&self, drain_timeout: Duration) -> Instant {
+        self.given + drain_timeout
+    }
+}
+
+/// Takes SIGTERM and SIGINT over. Orders to stop may come from elsewhere, too, through the sender.
 ///
 /// # Errors
 /// The system refuses a handler or a thread.
@@ -32,12 +51,26 @@ pub fn watch(
     plugin: &'static Plugin,
     journal: Journal,
     drain_timeout: Duration,
-) -> io::Result<UnboundedReceiver<Stop>> {
+) -> io::Result<(UnboundedSender<Stop>, UnboundedReceiver<Stop>)> {
     let signals = Signals::new([SIGTERM, SIGINT])?;
     let (sender, receiver) = unbounded_channel();
     let thread = thread::Builder::new().name("effe-signals".to_owned());
-    thread.spawn(move || wait(signals, plugin, &journal, drain_timeout, &sender))?;
-    Ok(receiver)
+    let orders = sender.clone();
+    thread.spawn(move || wait(signals, plugin, &journal, drain_timeout, &orders))?;
+    Ok((sender, receiver))
+}
+
+/// Sees that the process ends, whatever hangs.
+///
+/// # Errors
+/// The system has no room for a thread.
+pub fn watchdog(plugin: &'static Plugin, journal: Journal, deadline: Instant) -> io::Result<()> {
+    let last = deadline + GRACE;
+    let watchdog = thread::Builder::new().name("effe-watchdog".to_owned()).spawn(move || {
+        thread::sleep(last.saturating_duration_since(Instant::now()));
+        leave(plugin, &journal, "the time to stop is over");
+    });
+    watchdog.map(drop)
 }
 
 fn wait(
@@ -55,14 +88,9 @@ fn wait(
         }
         stopping = true;
         journal.notice(format!("{name}: finishing what runs, for at most {drain_timeout:?}"));
-        let deadline = Instant::now() + drain_timeout;
-        let _ = sender.send(Stop { deadline });
-        let (watched, last) = (journal.clone(), deadline + GRACE);
-        let watchdog = thread::Builder::new().name("effe-watchdog".to_owned()).spawn(move || {
-            thread::sleep(last.saturating_duration_since(Instant::now()));
-            leave(plugin, &watched, "the time to stop is over");
-        });
-        if watchdog.is_err() {
+        let order = Stop::wanted();
+        let _ = sender.send(order);
+        if watchdog(plugin, journal.clone(), order.deadline(drain_timeout)).is_err() {
             journal
                 .warning("no thread for a watchdog: only a second signal ends what does not end by itself");
         }

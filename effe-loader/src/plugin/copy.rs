@@ -57,11 +57,6 @@ impl PrivateCopy {
         &self.path
     }
 
-    /// Whether it is a copy, so that another generation may be opened beside it.
-    pub fn is_private(&self) -> bool {
-        !matches!(self.kind, Kind::Original)
-    }
-
     /// Once it is mapped: removes the name of a copy in a directory.
     pub fn mapped(&self) {
         if let Kind::File = self.kind {

@@ -1,0 +1,165 @@
+//! Where a run goes: on the server's own thread, or to the pool.
+
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use effe_abi::raw::plugin_flags;
+
+use crate::{
+    journal::{Journal, Severity},
+    trust::{Change, SHORT, Trust},
+};
+
+/// What the operator wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// As measured.
+    Auto,
+    /// Always on the server's thread, as far as that is possible.
+    Inline,
+    /// Always on the pool.
+    Pool,
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mode, String> {
+        match text {
+            "auto" => Ok(Mode::Auto),
+            "inline" => Ok(Mode::Inline),
+            "pool" => Ok(Mode::Pool),
+            _ => Err("write auto, inline or pool".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Auto => "auto",
+            Mode::Inline => "inline",
+            Mode::Pool => "pool",
+        })
+    }
+}
+
+/// The decision for one lambda, and what it rests on.
+pub struct Execution {
+    inline: AtomicBool,
+    /// Whether runs change the decision.
+    measured: bool,
+    trust: Mutex<Trust>,
+    /// Times that the decision changed.
+    n_changes: AtomicU64,
+    /// A moving average of runs on the pool, in nanoseconds.
+    average: AtomicU64,
+    journal: Journal,
+}
+
+impl Execution {
+    /// The decision at the start: the operator's word, then the author's (`flags`), else the pool. A lambda that
+    /// streams is never run on the server's thread, which would have to fill the stream and empty it.
+    pub fn new(mode: Mode, flags: u64, journal: Journal) -> Execution {
+        let declared = |flag| flags & flag != 0;
+        let streams = declared(plugin_flags::STREAM_REQUEST) || declared(plugin_flags::STREAM_RESPONSE);
+        let (inline, measured) = match mode {
+            _ if streams => (false, false),
+            Mode::Inline => (true, false),
+            Mode::Pool => (false, false),
+            Mode::Auto if declared(plugin_flags::WAITS) => (false, false),
+            Mode::Auto => (declared(plugin_flags::NEVER_WAITS), true),
+        };
+        Execution {
+            inline: AtomicBool::new(inline),
+            measured,
+            trust: Mutex::new(Trust::new(inline)),
+            n_changes: AtomicU64::new(0),
+            average: AtomicU64::new(u64::MAX),
+            journal,
+        }
+    }
+
+    /// Whether a run that begins now goes on the server's thread.
+    pub fn is_inline(&self) -> bool {
+        self.inline.load(Ordering::Relaxed)
+    }
+
+    /// Whether runs on the pool are so short that waking a second thread costs more than waiting for the first.
+    pub fn is_short(&self) -> bool {
+        self.average.load(Ordering::Relaxed) <= (SHORT / 2).as_nanos() as u64
+    }
+
+    /// How long a run on the pool takes, on average; `None` before the first.
+    pub fn average(&self) -> Option<Duration> {
+        let nanos = self.average.load(Ordering::Relaxed);
+        (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// A run on the server's thread ended.
+    pub fn ran_inline(&self, took: Duration) {
+        // Nearly all runs of a trusted lambda are short, and a short one changes nothing that can't wait: they are
+        // not counted one by one, which would take a lock.
+        if took > SHORT && self.measured {
+            self.settle(|trust| trust.ran(took), took);
+        }
+    }
+
+    /// A run on the server's thread has overstayed and has not ended yet.
+    pub fn overstays(&self, so_far: Duration) {
+        if self.measured {
+            self.settle(Trust::overstayed, so_far);
+        }
+    }
+
+    /// A run on the pool ended.
+    pub fn ran_on_pool(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
+        // Two threads may both miss the other's run, which an average survives.
+        let average = match self.average.load(Ordering::Relaxed) {
+            u64::MAX => nanos,
+            average => average - average / 8 + nanos / 8,
+        };
+        self.average.store(average, Ordering::Relaxed);
+        if self.measured {
+            self.settle(|trust| trust.ran(took), took);
+        }
+    }
+
+    /// Short runs on the server's threads, counted together now and then.
+    pub fn ran_well(&self, n: u64) {
+        if self.measured && n > 0 {
+            self.trust().ran_well(n);
+        }
+    }
+
+    fn settle(&self, learn: impl FnOnce(&mut Trust) -> Option<Change>, took: Duration) {
+        let mut trust = self.trust();
+        let Some(change) = learn(&mut trust) else { return };
+        self.inline.store(change == Change::Gained, Ordering::Relaxed);
+        let proof = trust.proof();
+        drop(trust);
+        let n_changes = self.n_changes.fetch_add(1, Ordering::Relaxed) + 1;
+        let (to, text) = match change {
+            Change::Gained => {
+                ("inline", format!("{proof} short runs in a row: running on the server's threads"))
+            }
+            Change::Lost => {
+                ("pool", format!("a run took {took:.1?} on a server's thread: running on the pool"))
+            }
+        };
+        let fields = [("execution", to.to_owned()), ("changes", n_changes.to_string())];
+        self.journal.report(Severity::Info, text, fields);
+    }
+
+    fn trust(&self) -> std::sync::MutexGuard<'_, Trust> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

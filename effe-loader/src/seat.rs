@@ -1,0 +1,116 @@
+//! What a thread of the server lets others see of itself: whether it is in a run, since when, and for what request.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix_http::RequestHead;
+
+use crate::{call::Mailbox, snapshot};
+
+/// One thread of the server. Only that thread writes; whoever watches over it reads.
+pub struct Seat {
+    /// When the run that this thread is in began, as nanoseconds of this process; 0 if it is in none.
+    since: AtomicU64,
+    /// Runs so far.
+    n_runs: AtomicU64,
+    /// What the run is for.
+    request: Mutex<String>,
+    /// Requests that this thread has taken up and not answered.
+    n_running: AtomicUsize,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Seat {
+    /// The seat of a thread whose calls come back to `mailbox`.
+    pub fn new(mailbox: Arc<Mailbox>) -> Seat {
+        let (since, n_runs, n_running) = (AtomicU64::new(0), AtomicU64::new(0), AtomicUsize::new(0));
+        Seat { since, n_runs, request: Mutex::default(), n_running, mailbox }
+    }
+
+    /// A run on this thread begins.
+    pub fn begin(&self, head: &RequestHead) -> Instant {
+        let mut request = self.request();
+        request.clear();
+        request.push_str(head.method.as_str());
+        request.push(' ');
+        let (target, path_len) = snapshot::target(head);
+        request.push_str(&target[..path_len]);
+        drop(request);
+        let now = Instant::now();
+        self.since.store(nanos(now), Ordering::Relaxed);
+        now
+    }
+
+    /// The run has ended; how long it took.
+    pub fn end(&self, begun: Instant) -> Duration {
+        self.since.store(0, Ordering::Relaxed);
+        self.n_runs.store(self.n_runs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        begun.elapsed()
+    }
+
+    /// The run that this thread is in now: how long already, and for what request.
+    pub fn running(&self) -> Option<(Duration, String)> {
+        let since = self.since.load(Ordering::Relaxed);
+        if since == 0 {
+            return None;
+        }
+        let request = self.request().clone();
+        // If another has begun meanwhile, it is not the one that was asked for.
+        let same = self.since.load(Ordering::Relaxed) == since;
+        same.then(|| (Duration::from_nanos(nanos(Instant::now()).saturating_sub(since)), request))
+    }
+
+    /// Runs so far.
+    pub fn n_runs(&self) -> u64 {
+        self.n_runs.load(Ordering::Relaxed)
+    }
+
+    /// A request is taken up; it counts until the guard is dropped.
+    pub fn take_up(self: &Arc<Self>) -> Running {
+        self.n_running.store(self.n_running.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        Running(Arc::clone(self))
+    }
+
+    /// Requests that this thread has taken up and not answered.
+    pub fn n_running(&self) -> usize {
+        let inline = usize::from(self.since.load(Ordering::Relaxed) != 0);
+        inline + self.n_running.load(Ordering::Relaxed)
+    }
+
+    /// Where this thread's calls come back to.
+    pub fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    /// A client can't be seen to leave while the thread that would see it is in a run.
+    pub fn never_gone(&self) -> &AtomicBool {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        &NEVER
+    }
+
+    fn request(&self) -> MutexGuard<'_, String> {
+        self.request.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that is being answered.
+pub struct Running(Arc<Seat>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let n_running = &self.0.n_running;
+        n_running.store(n_running.load(Ordering::Relaxed) - 1, Ordering::Release);
+    }
+}
+
+/// Nanoseconds since about the start of this process, never 0.
+fn nanos(now: Instant) -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = START.get_or_init(|| now - Duration::from_nanos(1));
+    u64::try_from(now.duration_since(*start).as_nanos()).unwrap_or(u64::MAX).max(1)
+}
