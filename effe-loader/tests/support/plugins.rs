@@ -1,0 +1,107 @@
+//! Plugins: built once per test process, by cargo and beside the loader under test, and bad ones made from them.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// The plugin that does what it is told.
+pub fn probe() -> PathBuf {
+    built().join("libprobe.so")
+}
+
+/// A root module of the same name with another table.
+pub fn other_abi() -> PathBuf {
+    built().join("libother_abi.so")
+}
+
+/// The plugin of the template, as the workspace builds it.
+pub fn template() -> PathBuf {
+    built().join("libplugin_template.so")
+}
+
+/// Where the loader under test was built; plugins of the same profile are built beside it.
+pub fn profile_dir() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_effe-loader")).parent().unwrap()
+}
+
+/// The directory of this workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// Cargo, as it was called for this test.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What the cargo that runs the test says about the package under test is not meant for other packages.
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// The arguments that make cargo build in the profile of the loader under test.
+pub fn profile_args() -> Vec<String> {
+    match profile_dir().file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => Vec::new(),
+        Some(profile) => vec!["--profile".to_owned(), profile.to_owned()],
+    }
+}
+
+/// Runs a command that must succeed.
+#[track_caller]
+pub fn succeed(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|err| panic!("{command:?}: {err}"));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", output.status);
+}
+
+/// Compiles C, which stands for all libraries that are no lambda.
+#[track_caller]
+pub fn c(source: &str, flags: &[&str], to: &Path) -> PathBuf {
+    let file = to.with_extension("c");
+    fs::write(&file, source).unwrap();
+    succeed(Command::new("cc").args(flags).arg("-o").arg(to).arg(&file));
+    to.to_owned()
+}
+
+/// Replaces each occurrence of some bytes by others of the same length; there must be one.
+#[track_caller]
+pub fn patched(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut out = bytes.to_vec();
+    let mut at = 0;
+    let mut n_found = 0;
+    while let Some(next) = find(&out[at..], from) {
+        out[at + next..][..to.len()].copy_from_slice(to);
+        at += next + to.len();
+        n_found += 1;
+    }
+    assert!(n_found > 0, "{} is not in the plugin", from.escape_ascii());
+    out
+}
+
+fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+    bytes.windows(needle.len()).position(|window| window == needle)
+}
+
+fn built() -> &'static Path {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = profile_dir().parent().unwrap();
+        let packages = ["-p", "probe", "-p", "other_abi", "-p", "plugin-template"];
+        succeed(
+            cargo()
+                .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])
+                .arg(target)
+                .args(profile_args())
+                .args(packages)
+                .current_dir(workspace()),
+        );
+    });
+    profile_dir()
+}
