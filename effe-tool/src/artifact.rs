@@ -1,0 +1,214 @@
+//! What was compiled: a plugin or an executable, its Info, and the name that its Info gives it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    elf::Elf,
+    lambda::hex,
+    loader::{self, Verdict},
+};
+
+/// How long a name or a version may be.
+const LONGEST: usize = 64;
+/// Digits of the content hash in a name.
+const HASH_DIGITS: usize = 16;
+/// The first words of every build record.
+const RECORD: &[u8] = b"effe-abi=";
+
+/// A file that serves a lambda.
+#[derive(Clone, Debug)]
+pub(crate) struct Artifact {
+    pub(crate) path: PathBuf,
+    pub(crate) kind: Kind,
+    pub(crate) elf: Elf,
+    /// Its size.
+    pub(crate) size: u64,
+    /// Its build record, in parts.
+    pub(crate) record: Vec<(String, String)>,
+    hash: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A library that a loader opens.
+    Plugin,
+    /// A program with the loader in it.
+    Executable,
+}
+
+impl Artifact {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It can't be read, or is neither library nor executable.
+    pub(crate) fn read(path: &Path) -> Result<Artifact> {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let elf = Elf::parse(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
+        let record = record(&bytes);
+        let kind = if elf.executable { Kind::Executable } else { Kind::Plugin };
+        if kind == Kind::Executable && record.is_empty() {
+            bail!("{} is a program without a lambda; make one with effe-tool compile --exe", path.display());
+        }
+        let hash = hex(&Sha256::digest(&bytes))[..HASH_DIGITS].to_owned();
+        Ok(Artifact { path: path.to_owned(), kind, elf, size: bytes.len() as u64, record, hash })
+    }
+
+    /// Whether a file begins as an artifact does.
+    pub(crate) fn is_one(path: &Path) -> bool {
+        let mut begin = [0; 4];
+        fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut begin)).is_ok()
+            && begin == object::elf::ELFMAG
+    }
+
+    /// Its Info, as the loader prints it.
+    ///
+    /// # Errors
+    /// The loader can't use it, or isn't there.
+    pub(crate) fn info(&self) -> Result<Info> {
+        match loader::ask(self)? {
+            Verdict::Takes(text) => Info::parse(&text).with_context(|| self.path.display().to_string()),
+            Verdict::Refuses(line) => bail!("{line}"),
+        }
+    }
+
+    /// A name for the file, from Info and, where that says nothing, from the content.
+    ///
+    /// # Errors
+    /// Info says something that could not stand in a file's name.
+    pub(crate) fn name(&self, info: &Info) -> Result<String> {
+        Ok(match (info.checked("name")?, info.checked("version")?) {
+            (None, None) => self.hash.clone(),
+            (name, version) => {
+                let hash = self.hash.as_str();
+                format!("{}_v{}", name.unwrap_or(hash), version.unwrap_or(hash))
+            }
+        })
+    }
+
+    /// `hello:0.1.0`, for an image.
+    ///
+    /// # Errors
+    /// As [`Artifact::name`].
+    pub(crate) fn tag(&self, info: &Info) -> Result<String> {
+        let name = info.checked("name")?.unwrap_or(&self.hash).to_lowercase();
+        // Between letters and digits a registry allows one separator, and none at the ends.
+        let parts = name.split(['.', '_', '-']).filter(|part| !part.is_empty());
+        let name = parts.collect::<Vec<_>>().join("-");
+        let name = if name.is_empty() { self.hash.clone() } else { name };
+        let version = info.checked("version")?.unwrap_or(&self.hash);
+        Ok(format!("{name}:{}", version.trim_start_matches('-')))
+    }
+}
+
+/// What a lambda says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Info(pub(crate) Map<String, Value>);
+
+impl Info {
+    /// Reads what `--info` printed.
+    ///
+    /// # Errors
+    /// It is not a JSON object.
+    pub(crate) fn parse(text: &str) -> Result<Info> {
+        match serde_json::from_str(text) {
+            Ok(Value::Object(info)) => Ok(Info(info)),
+            _ => bail!("its Info is not a JSON object: {text}"),
+        }
+    }
+
+    /// What a package's manifest says, for an artifact that can't be asked here.
+    pub(crate) fn of_package(name: &str, version: &str) -> Info {
+        let pairs = [("name", name), ("version", version)];
+        Info(pairs.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect())
+    }
+
+    /// A text of it, if it is one.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    /// A text that may name a file or an image.
+    ///
+    /// # Errors
+    /// It could mean another place, or something else than a name.
+    pub(crate) fn checked(&self, key: &str) -> Result<Option<&str>> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        if !is_name(text) {
+            bail!(
+                "its Info has the {key} {text:?}, which can't name a file: give export! one of letters, digits, \
+                 `.`, `_` and `-`, at most {LONGEST}, the first one no dot; or name the file yourself with --out"
+            );
+        }
+        Ok(Some(text))
+    }
+}
+
+/// Whether a text may name a file.
+pub(crate) fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    !text.is_empty() && text.len() <= LONGEST && !text.starts_with('.') && text.bytes().all(allowed)
+}
+
+/// The build record among a file's constants: `effe-abi=1.0.0; rustc=1.95.0; target=…; panic=unwind`.
+fn record(bytes: &[u8]) -> Vec<(String, String)> {
+    let printable = |byte: &u8| (0x20..0x7f).contains(byte);
+    let mut rest = bytes;
+    while let Some(at) = rest.windows(RECORD.len()).position(|window| window == RECORD) {
+        rest = &rest[at..];
+        let end = rest.iter().position(|byte| !printable(byte)).unwrap_or(rest.len());
+        let text = String::from_utf8_lossy(&rest[..end]);
+        let parts = text.split("; ").map_while(|part| part.split_once('='));
+        let mut parts: Vec<_> = parts.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        // The constants that follow it in the file have no end mark between them.
+        if let Some(at) = parts.iter().position(|(key, _)| key == "panic") {
+            parts.truncate(at + 1);
+            let panic = &mut parts[at].1;
+            for known in ["unwind", "abort"] {
+                if panic.starts_with(known) {
+                    known.clone_into(panic);
+                }
+            }
+            return parts;
+        }
+        rest = &rest[RECORD.len()..];
+    }
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_be_paths_are_refused() {
+        for good in ["hello", "a.b-c_D9", "1.0.0-rc.1", "-"] {
+            assert!(is_name(good), "{good}");
+        }
+        let long = "a".repeat(LONGEST + 1);
+        for bad in ["", ".", "..", "../../x", "a/b", "a b", ".hidden", "ä", "a\n", "a:b", &long] {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_build_record_is_found_between_other_constants() {
+        let text = b"xxeffe-abi=\0effe-abi=1.0.0; rustc=1.95.0; target=x86_64-unknown-linux-gnu; panic=unwindinfo is";
+        let parts = record(text);
+        let parts: Vec<_> = parts.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let expected = [
+            ("effe-abi", "1.0.0"),
+            ("rustc", "1.95.0"),
+            ("target", "x86_64-unknown-linux-gnu"),
+            ("panic", "unwind"),
+        ];
+        assert_eq!(parts, expected);
+        assert!(record(b"effe-abi=").is_empty());
+    }
+}

@@ -1,0 +1,263 @@
+//! Spawns cargo, reads its JSON, finds what was built.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{ChildStdout, Command, Stdio},
+    thread,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use cargo_metadata::{Message, Metadata};
+
+use crate::{
+    cli::{BuildArgs, Verbosity},
+    lambda::Lambda,
+    shell::Shell,
+};
+
+/// What a release of a small library wants, where its author says nothing else.
+const RELEASE: [(&str, &str, &str); 3] = [
+    ("strip", "CARGO_PROFILE_RELEASE_STRIP", "symbols"),
+    ("lto", "CARGO_PROFILE_RELEASE_LTO", "fat"),
+    ("codegen-units", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
+];
+
+/// What cargo knows of a crate and its workspace; resolves nothing, so needs no network.
+///
+/// # Errors
+/// cargo's own.
+pub(crate) fn metadata(manifest: &Path, args: &BuildArgs) -> Result<Metadata> {
+    let mut command = cargo();
+    command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(manifest);
+    if args.offline {
+        command.arg("--offline");
+    }
+    if let Some(directory) = manifest.parent() {
+        command.current_dir(directory);
+    }
+    let output = command.output().context("cannot run cargo; is it installed and in PATH?")?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        bail!("{}", text.trim().trim_start_matches("error: "));
+    }
+    let text = String::from_utf8(output.stdout).context("cargo metadata printed no text")?;
+    cargo_metadata::MetadataCommand::parse(text).context("cargo metadata printed what can't be read")
+}
+
+/// Builds a lambda as a plugin.
+///
+/// # Errors
+/// The profile is one that no lambda can have, or cargo fails.
+pub(crate) fn plugin(lambda: &Lambda, target: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<PathBuf> {
+    let mut command = cargo();
+    // The library alone, as a cdylib alone: beside an rlib, cargo leaves link-time optimization out.
+    command.args(["rustc", "--lib", "--crate-type", "cdylib", "--manifest-path"]).arg(&lambda.manifest);
+    features(&mut command, args);
+    if args.locked && lambda.stands_for.is_none() {
+        command.arg("--locked");
+    }
+    profile(&mut command, &lambda.workspace, args)?;
+    flags(&mut command, target, args, shell);
+    if let Some((copy, file)) = &lambda.stands_for {
+        let mut remap = std::ffi::OsString::from("--remap-path-prefix=");
+        remap.push(copy);
+        remap.push("=");
+        remap.push(file.file_name().unwrap_or_default());
+        command.arg("--").arg(remap);
+    }
+    forget_others(lambda, target, args)?;
+    let built = build(command, &lambda.directory, &lambda.manifest, shell)?;
+    let plugin = built.into_iter().find(|path| {
+        path.extension()
+            .is_some_and(|extension| ["so", "dylib", "dll"].iter().any(|known| extension == *known))
+    });
+    plugin.ok_or_else(|| anyhow!("cargo built no library of {}", lambda.manifest.display()))
+}
+
+/// Builds the crate that [`crate::lambda::executable`] made.
+///
+/// # Errors
+/// As [`plugin`].
+pub(crate) fn executable(
+    manifest: &Path,
+    lambda: &Lambda,
+    target: &Path,
+    linking: Linking,
+    args: &BuildArgs,
+    shell: &mut Shell,
+) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--manifest-path"]).arg(manifest);
+    profile(&mut command, &lambda.workspace, args)?;
+    let mut args = args.clone();
+    if linking == Linking::Static {
+        let triple = match &args.target {
+            Some(target) => target.clone(),
+            None => static_target()?,
+        };
+        if triple.contains("-gnu") {
+            // With a target given, flags are not for build scripts and macros, which can't be static.
+            let flags = "-Ctarget-feature=+crt-static";
+            match env::var("RUSTFLAGS") {
+                Ok(given) => command.env("RUSTFLAGS", format!("{given} {flags}")),
+                Err(_) => command.arg("--config").arg(format!("target.{triple}.rustflags=[\"{flags}\"]")),
+            };
+        }
+        args.target = Some(triple);
+    }
+    flags(&mut command, target, &args, shell);
+    let built = build(command, &lambda.directory, manifest, shell)?;
+    built.into_iter().next().ok_or_else(|| anyhow!("cargo built no executable of {}", manifest.display()))
+}
+
+/// Whether an executable needs libraries of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Linking {
+    Dynamic,
+    Static,
+}
+
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn features(command: &mut Command, args: &BuildArgs) {
+    for features in &args.features {
+        command.arg("--features").arg(features);
+    }
+    if args.all_features {
+        command.arg("--all-features");
+    }
+    if args.no_default_features {
+        command.arg("--no-default-features");
+    }
+}
+
+fn flags(command: &mut Command, target: &Path, args: &BuildArgs, shell: &Shell) {
+    command.args(["--message-format", "json-render-diagnostics", "--color"]);
+    command.arg(if shell.colour() { "always" } else { "never" });
+    command.arg("--target-dir").arg(target);
+    if !args.debug {
+        command.arg("--release");
+    }
+    if let Some(triple) = &args.target {
+        command.arg("--target").arg(triple);
+    }
+    if args.offline {
+        command.arg("--offline");
+    }
+    if let Some(jobs) = &args.jobs {
+        command.arg("--jobs").arg(jobs);
+    }
+    match shell.verbosity() {
+        Verbosity::Quiet => {
+            command.arg("--quiet");
+        }
+        Verbosity::Normal => {}
+        Verbosity::Verbose => {
+            command.arg("--verbose");
+        }
+    }
+}
+
+/// Completes the release profile where the workspace leaves it open, and refuses one that aborts.
+fn profile(command: &mut Command, workspace: &Path, args: &BuildArgs) -> Result<()> {
+    let path = workspace.join("Cargo.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let manifest: toml::Table = text.parse().with_context(|| format!("{} is no manifest", path.display()))?;
+    let name = if args.debug { "dev" } else { "release" };
+    let given = |key: &str| manifest.get("profile")?.get(name)?.get(key);
+    let variable = format!("CARGO_PROFILE_{}_PANIC", name.to_uppercase());
+    let place = match env::var(&variable).as_deref() {
+        Ok("abort") => Some(format!("the variable {variable} says")),
+        Ok(_) => None,
+        Err(_) if given("panic").and_then(toml::Value::as_str) == Some("abort") => {
+            Some(format!("[profile.{name}] of {} says", path.display()))
+        }
+        Err(_) => None,
+    };
+    if let Some(place) = place {
+        bail!(
+            "{place} panic = \"abort\": a panic in a lambda must unwind to the fence around its entries, \
+             or it ends the server for every client; remove that line"
+        );
+    }
+    for (key, variable, value) in RELEASE {
+        if !args.debug && given(key).is_none() && env::var_os(variable).is_none() {
+            command.env(variable, value);
+        }
+    }
+    Ok(())
+}
+
+/// cargo gives cdylibs of the same name the same file, and takes the one that lies there for its own.
+fn forget_others(lambda: &Lambda, target: &Path, args: &BuildArgs) -> Result<()> {
+    let profile = if args.debug { "debug" } else { "release" };
+    let mut directory = target.to_owned();
+    directory.extend(args.target.as_deref());
+    directory.push(profile);
+    let owner = directory.join(format!(".{}.manifest", lambda.library));
+    let ours = lambda.manifest.as_os_str().as_encoded_bytes();
+    if fs::read(&owner).is_ok_and(|theirs| theirs == ours) {
+        return Ok(());
+    }
+    for place in [directory.join("deps"), directory.clone()] {
+        let _ = fs::remove_file(place.join(format!("lib{}.so", lambda.library)));
+    }
+    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::write(&owner, ours).with_context(|| format!("cannot write {}", owner.display()))
+}
+
+/// musl where it is installed, else this machine's target with its C library linked in.
+fn static_target() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let ask = |args: &[&str]| {
+        let output = Command::new(&rustc).args(args).output().context("cannot run rustc")?;
+        String::from_utf8(output.stdout).context("rustc printed no text")
+    };
+    let about = ask(&["-vV"])?;
+    let host =
+        about.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or("x86_64-unknown-linux-gnu");
+    let musl = host.replace("-gnu", "-musl");
+    let library = Path::new(ask(&["--print", "sysroot"])?.trim()).join("lib/rustlib").join(&musl).join("lib");
+    Ok(if library.is_dir() { musl } else { host.to_owned() })
+}
+
+/// Runs cargo, lets everything through that it says to people, and collects the files of `manifest`'s package.
+fn build(mut command: Command, directory: &Path, manifest: &Path, shell: &mut Shell) -> Result<Vec<PathBuf>> {
+    command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped());
+    if shell.shows_a_bar() {
+        command.stderr(Stdio::piped());
+    }
+    shell.command(&command);
+    let mut child = command.spawn().context("cannot run cargo; is it installed and in PATH?")?;
+    let stdout = child.stdout.take().ok_or_else(|| anyhow!("cargo has no stdout"))?;
+    let manifest = manifest.to_owned();
+    let reader = thread::spawn(move || files(stdout, &manifest));
+    if let Some(stderr) = child.stderr.take() {
+        for line in BufReader::new(stderr).lines() {
+            shell.passed_on(&line.context("cannot read what cargo says")?);
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    let files = reader.join().map_err(|_| anyhow!("cannot read what cargo says"))?;
+    match status.success() {
+        true => Ok(files),
+        false => Err(anyhow!("cargo could not compile it")),
+    }
+}
+
+fn files(stdout: ChildStdout, manifest: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for message in Message::parse_stream(BufReader::new(stdout)).map_while(Result::ok) {
+        if let Message::CompilerArtifact(artifact) = message
+            && artifact.manifest_path == manifest
+            && !artifact.target.is_custom_build()
+        {
+            files.extend(artifact.executable.into_iter().chain(artifact.filenames).map(PathBuf::from));
+        }
+    }
+    files
+}

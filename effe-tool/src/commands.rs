@@ -1,0 +1,57 @@
+//! One file for each command.
+
+pub(crate) mod compile;
+pub(crate) mod docker;
+pub(crate) mod inspect;
+pub(crate) mod invoke;
+pub(crate) mod new;
+pub(crate) mod run;
+
+use anyhow::Result;
+
+use crate::{artifact::Artifact, cargo, cli::BuildArgs, lambda, shell::Shell, source};
+
+/// The artifact that a path names: what was compiled already, or what comes of compiling it now.
+fn artifact(path: &std::path::Path, args: &BuildArgs, shell: &mut Shell) -> Result<Artifact> {
+    if path.is_file() && Artifact::is_one(path) {
+        return Artifact::read(path);
+    }
+    let source = source::one(path)?;
+    let target = lambda::target_directory(path, args)?;
+    let lambda = lambda::prepare(&source, &target, args)?;
+    Artifact::read(&cargo::plugin(&lambda, &target, args, shell)?)
+}
+
+/// `435.2 kB`
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.3} MB", bytes as f64 / 1e6),
+    }
+}
+
+/// Rows as columns; the last column is not padded.
+fn columns(rows: &[Vec<String>]) -> String {
+    let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<_> = (0..n_columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_in_the_units_of_2016() {
+        assert_eq!([size(7), size(435_200), size(5_735_000)], ["7 B", "435.2 kB", "5.735 MB"]);
+    }
+}

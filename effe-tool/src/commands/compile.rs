@@ -1,0 +1,175 @@
+//! `compile`: files, crates and directories of them; goes on past failures, and ends with a table.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use super::{columns, size};
+use crate::{
+    Usage,
+    artifact::{self, Artifact, Info, Kind},
+    cargo::{self, Linking},
+    cli::CompileArgs,
+    lambda,
+    shell::Shell,
+    source::{self, Source},
+};
+
+/// What came of one source.
+struct Outcome {
+    source: PathBuf,
+    built: Result<Built>,
+}
+
+struct Built {
+    path: PathBuf,
+    info: Info,
+    size: u64,
+}
+
+/// Compiles everything.
+///
+/// # Errors
+/// A path is missing or holds nothing to compile, or flags don't go together. What fails to compile is in the table.
+pub(crate) fn run(args: &CompileArgs, shell: &mut Shell) -> Result<ExitCode> {
+    if let Some(name) = &args.out
+        && !artifact::is_name(name)
+    {
+        return Err(Usage(format!(
+            "--out {name}: it names a file in --dirout; write letters, digits, `.`, `_` and `-`"
+        ))
+        .into());
+    }
+    let mut sources = Vec::<Source>::new();
+    for path in &args.paths {
+        let found = source::all(path, &args.dirout)?;
+        for (path, reason) in &found.skipped {
+            shell.note(format_args!("{} is left out: {reason}", path.display()));
+        }
+        if found.sources.is_empty() {
+            bail!("{} holds no lambda; make one with effe-tool new NAME", path.display());
+        }
+        sources
+            .extend(found.sources.into_iter().filter(|source| !sources.contains(source)).collect::<Vec<_>>());
+    }
+    if let (Some(name), true) = (&args.out, sources.len() > 1) {
+        return Err(Usage(format!("--out {name} names one lambda, and here are {}", sources.len())).into());
+    }
+    let target = lambda::target_directory(&args.paths[0], &args.build)?;
+
+    let mut taken = BTreeMap::new();
+    let mut outcomes = Vec::new();
+    shell.begin(sources.len());
+    for source in &sources {
+        shell.step(source.path.display());
+        let built = compile(source, &target, args, &mut taken, shell);
+        match &built {
+            Ok(built) => shell.status("Built", built.path.display()),
+            Err(err) => shell.error(format_args!("{}: {err:#}", source.path.display())),
+        }
+        shell.stepped();
+        outcomes.push(Outcome { source: source.path.clone(), built });
+    }
+    shell.end();
+    let text = if args.json { as_json(&outcomes) } else { as_table(&outcomes) };
+    shell.result(text.as_bytes())?;
+    let n_failed = outcomes.iter().filter(|outcome| outcome.built.is_err()).count();
+    if n_failed > 0 && outcomes.len() > 1 {
+        shell.error(format_args!("{n_failed} of {} lambdas failed", outcomes.len()));
+    }
+    Ok(if n_failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn compile(
+    source: &Source,
+    target: &Path,
+    args: &CompileArgs,
+    taken: &mut BTreeMap<PathBuf, PathBuf>,
+    shell: &mut Shell,
+) -> Result<Built> {
+    let lambda = lambda::prepare(source, target, &args.build)?;
+    let file = match args.exe {
+        false => cargo::plugin(&lambda, target, &args.build, shell)?,
+        true => {
+            let linking = if args.fixed { Linking::Static } else { Linking::Dynamic };
+            let manifest = lambda::executable(&lambda, target, &args.build, shell)?;
+            cargo::executable(&manifest, &lambda, target, linking, &args.build, shell)?
+        }
+    };
+    let artifact = Artifact::read(&file)?;
+    let info = match artifact.info() {
+        Ok(info) => info,
+        // Another machine's plugin can't be asked here.
+        Err(err) if args.build.target.is_some() => {
+            shell.warning(format_args!("it is named by its manifest, not by its Info: {err:#}"));
+            Info::of_package(&lambda.package, &lambda.version)
+        }
+        Err(err) => return Err(err),
+    };
+    let name = match &args.out {
+        Some(name) => name.clone(),
+        None => artifact.name(&info)?,
+    };
+    let suffix = match (artifact.kind, Path::new(&name).extension()) {
+        (Kind::Plugin, extension) if extension.is_none_or(|extension| extension != "so") => ".so",
+        _ => "",
+    };
+    let path = args.dirout.join(&source.folder).join(format!("{name}{suffix}"));
+    if let Some(other) = taken.insert(path.clone(), source.path.clone()) {
+        bail!("its name is that of {}: both would be {}", other.display(), path.display());
+    }
+    put(&file, &path)?;
+    Ok(Built { path, info, size: artifact.size })
+}
+
+/// Copies a file under another name first: a loader may be running with the one that is there.
+fn put(file: &Path, path: &Path) -> Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}.tmp", std::process::id()));
+    let written = fs::copy(file, &draft).and_then(|_| fs::rename(&draft, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    written.with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn as_table(outcomes: &[Outcome]) -> String {
+    let mut rows = vec![["LAMBDA", "SIZE", "BUILT"].map(str::to_owned).to_vec()];
+    for Outcome { source, built } in outcomes {
+        let source = source.display().to_string();
+        rows.push(match built {
+            Ok(built) => vec![source, size(built.size), built.path.display().to_string()],
+            Err(err) => {
+                let text = format!("{err:#}");
+                vec![source, "failed".to_owned(), text.lines().next().unwrap_or_default().to_owned()]
+            }
+        });
+    }
+    columns(&rows)
+}
+
+fn as_json(outcomes: &[Outcome]) -> String {
+    let built = outcomes.iter().filter_map(|outcome| {
+        let built = outcome.built.as_ref().ok()?;
+        Some(json!({
+            "source": outcome.source.to_string_lossy(),
+            "path": built.path.to_string_lossy(),
+            "size": built.size,
+            "info": built.info.0,
+        }))
+    });
+    let failed = outcomes.iter().filter_map(|outcome| {
+        let err = outcome.built.as_ref().err()?;
+        Some(json!({"source": outcome.source.to_string_lossy(), "error": format!("{err:#}")}))
+    });
+    let value = json!({"built": built.collect::<Vec<_>>(), "failed": failed.collect::<Vec<_>>()});
+    format!("{value}\n")
+}

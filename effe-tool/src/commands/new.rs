@@ -1,0 +1,130 @@
+//! `new`: a crate, or a single file, from an embedded template.
+
+use std::{fs, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    Usage, cargo,
+    cli::{BuildArgs, NewArgs},
+    shell::Shell,
+    template::EffeAbi,
+};
+
+/// Names that cargo refuses, and those of crates that a template depends on.
+const TAKEN: [&str; 9] =
+    ["alloc", "core", "effe-abi", "effe_abi", "proc_macro", "rusqlite", "serde", "std", "test"];
+const KEYWORDS: &str = " abstract as async await become box break const continue crate do dyn else enum extern false \
+                        final fn for gen if impl in let loop macro match mod move mut override priv pub ref return \
+                        self static struct super trait true try type typeof unsafe unsized use virtual where while \
+                        yield ";
+
+/// Makes it.
+///
+/// # Errors
+/// Something is there already, the name can't be a crate's, or it can't be written.
+pub(crate) fn run(args: &NewArgs, shell: &mut Shell) -> Result<ExitCode> {
+    let path = &args.path;
+    if path.symlink_metadata().is_ok() {
+        bail!("{} is there already; choose another name, or remove it", path.display());
+    }
+    match path.extension().is_some_and(|extension| extension == "rs") {
+        true => single_file(args, shell)?,
+        false => whole_crate(args, shell)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn single_file(args: &NewArgs, shell: &mut Shell) -> Result<()> {
+    let path = &args.path;
+    let effe_abi = args.effe_abi.as_deref().map(EffeAbi::parse).transpose()?;
+    // Only what was asked for stands in the file: it can be sent to somebody else.
+    let effe_abi = effe_abi.or_else(|| Some(EffeAbi::default()));
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    write(path, &args.template.single_file(effe_abi.as_ref()))?;
+    shell.status("Created", format_args!("lambda `{}`", path.display()));
+    next(path, shell);
+    Ok(())
+}
+
+fn whole_crate(args: &NewArgs, shell: &mut Shell) -> Result<()> {
+    let path = &args.path;
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    check(name)?;
+    let effe_abi = EffeAbi::chosen(args.effe_abi.as_deref())?;
+    for (file, text) in args.template.crate_files(name, &effe_abi) {
+        let file = path.join(file);
+        let directory = file.parent().unwrap_or(path);
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        write(&file, &text)?;
+    }
+    shell.status("Created", format_args!("lambda `{name}` in {}", path.display()));
+    stand_alone(path, shell)?;
+    next(path, shell);
+    Ok(())
+}
+
+/// Below a workspace that doesn't list it, a crate compiles only as a workspace of its own.
+fn stand_alone(path: &Path, shell: &mut Shell) -> Result<()> {
+    let manifest = path.join("Cargo.toml");
+    let manifest = manifest.canonicalize().with_context(|| format!("cannot find {}", manifest.display()))?;
+    let offline = BuildArgs { offline: true, ..BuildArgs::default() };
+    match cargo::metadata(&manifest, &offline) {
+        Err(err) if err.to_string().contains("believes it's in a workspace when it's not") => {
+            let mut text = fs::read_to_string(&manifest)?;
+            text.push_str(
+                "\n# a workspace of its own: remove this once the one above lists this crate\n[workspace]\n",
+            );
+            fs::write(&manifest, text).with_context(|| format!("cannot write {}", manifest.display()))?;
+            shell.note("the workspace around it doesn't list it, so it has got a [workspace] of its own");
+        }
+        // Without cargo, or with a broken workspace around it: compiling says so.
+        _ => {}
+    }
+    Ok(())
+}
+
+fn next(path: &Path, shell: &mut Shell) {
+    let path = path.display();
+    shell.note(format_args!(
+        "serve it with `effe-tool run {path}`, call it once with `effe-tool invoke {path}`"
+    ));
+}
+
+fn check(name: &str) -> Result<()> {
+    let reason = if name.is_empty() {
+        "it is empty"
+    } else if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        "it must start with a letter"
+    } else if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
+        "it may have letters, digits, `-` and `_`"
+    } else if name.len() > 64 {
+        "it is longer than 64 characters"
+    } else if TAKEN.contains(&name) || KEYWORDS.contains(&format!(" {name} ")) {
+        "it has a meaning of its own in Rust or in this crate"
+    } else {
+        return Ok(());
+    };
+    Err(Usage(format!("{name:?} can't be the name of a lambda: {reason}")).into())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_cargo_refuses_are_refused_first() {
+        for good in ["hello", "a", "A-1_b", "matches"] {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in ["", "1a", "-a", "a b", "ä", "a/b", "match", "test", "serde", &"a".repeat(65)] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
+    }
+}

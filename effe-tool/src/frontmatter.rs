@@ -1,0 +1,100 @@
+//! The manifest at the top of a single-file lambda, as cargo script has it (RFC 3503): a block between lines of
+//! dashes. Pure.
+
+use anyhow::{Result, bail};
+
+/// A source file, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Parts {
+    /// The TOML between the fences; empty if there are none.
+    pub(crate) manifest: String,
+    /// The file without them, its lines where they were; `None` if the file is Rust as it stands.
+    pub(crate) source: Option<String>,
+}
+
+/// Takes a file apart.
+///
+/// # Errors
+/// The block has no end, or is meant for something else than cargo.
+pub(crate) fn split(text: &str) -> Result<Parts> {
+    let plain = Ok(Parts { manifest: String::new(), source: None });
+    let mut offset = 0;
+    let mut lines = text.split_inclusive('\n');
+    let opening = loop {
+        let Some(line) = lines.next() else { return plain };
+        let is_shebang = offset == 0 && line.starts_with("#!") && !line.starts_with("#![");
+        if !is_shebang && !line.trim().is_empty() {
+            break line;
+        }
+        offset += line.len();
+    };
+    let n_dashes = opening.bytes().take_while(|byte| *byte == b'-').count();
+    if n_dashes < 3 {
+        return plain;
+    }
+    let fence = &opening[..n_dashes];
+    let info = opening[n_dashes..].trim();
+    if !["", "cargo"].contains(&info) {
+        bail!(
+            "line {}: `{}` starts a block for `{info}`; write `---cargo`",
+            line_number(text, offset),
+            opening.trim()
+        );
+    }
+    let begin = offset + opening.len();
+    let mut end = begin;
+    for line in lines {
+        if line.trim_end() == fence {
+            let close = end + line.len();
+            let blank = |range: std::ops::Range<usize>| "\n".repeat(text[range].matches('\n').count());
+            let mut source = text[..offset].to_owned();
+            source.push_str(&blank(offset..close));
+            source.push_str(&text[close..]);
+            // Empty lines in front, so that an error in the manifest names the line of the file.
+            let manifest = "\n".repeat(line_number(text, begin) - 1) + &text[begin..end];
+            return Ok(Parts { manifest, source: Some(source) });
+        }
+        end += line.len();
+    }
+    bail!(
+        "line {}: the block that `{}` starts has no end; close it with `{fence}`",
+        line_number(text, offset),
+        opening.trim()
+    )
+}
+
+fn line_number(text: &str, offset: usize) -> usize {
+    1 + text[..offset].matches('\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_the_source_stay_where_they_were() {
+        let parts =
+            split("#!/usr/bin/env x\n\n---cargo\n[dependencies]\na = \"1\"\n---\nfn f() {}\n").unwrap();
+        assert_eq!(parts.manifest, "\n\n\n[dependencies]\na = \"1\"\n");
+        assert_eq!(parts.source.as_deref(), Some("#!/usr/bin/env x\n\n\n\n\n\nfn f() {}\n"));
+        let parts = split("----\na = '''\n---\n'''\n----\nx").unwrap();
+        assert_eq!(
+            (parts.manifest.trim(), parts.source.as_deref()),
+            ("a = '''\n---\n'''", Some("\n\n\n\n\nx"))
+        );
+    }
+
+    #[test]
+    fn a_file_without_a_block_is_rust_as_it_stands() {
+        for text in ["", "\n", "//! x\n---\n", "--\n", "#![no_std]\n", "fn f() {}\n---cargo\n---\n"] {
+            assert_eq!(split(text).unwrap(), Parts { manifest: String::new(), source: None }, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let text = split("\n---cargo\na = 1\n").unwrap_err().to_string();
+        assert!(text.contains("line 2") && text.contains("close it with `---`"), "{text}");
+        assert!(split("---python\n---\n").unwrap_err().to_string().contains("`---cargo`"));
+    }
+}

@@ -1,0 +1,82 @@
+//! What an author and an operator of lambdas type: `new`, `compile`, `run`, `invoke`, `inspect` and `docker`.
+//!
+//! It writes crates, spawns cargo and the loader, and reads what they made; it opens no plugin itself.
+
+#![forbid(unsafe_code)]
+#![warn(unreachable_pub)]
+
+pub mod cli;
+mod commands;
+
+mod artifact;
+mod cargo;
+mod elf;
+mod frontmatter;
+mod image;
+mod lambda;
+mod loader;
+mod oci;
+mod serving;
+mod shell;
+mod source;
+mod template;
+
+use std::{ffi::OsString, fmt, io, process::ExitCode};
+
+use clap::Parser;
+
+use self::{
+    cli::{Cli, Command},
+    shell::Shell,
+};
+
+/// The exit code of wrong usage.
+const USAGE: u8 = 2;
+
+/// The tool's whole life: arguments in, exit code out.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(err) => {
+            let _ = err.print();
+            return if err.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let mut shell = Shell::new(cli.color, cli.verbosity());
+    match run(cli.command, &mut shell) {
+        Ok(code) => code,
+        // Whoever read our output has seen enough.
+        Err(err) if is_broken_pipe(&err) => ExitCode::FAILURE,
+        Err(err) => {
+            shell.error(format_args!("{err:#}"));
+            ExitCode::from(if err.is::<Usage>() { USAGE } else { 1 })
+        }
+    }
+}
+
+fn run(command: Command, shell: &mut Shell) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::New(args) => commands::new::run(&args, shell),
+        Command::Compile(args) => commands::compile::run(&args, shell),
+        Command::Run(args) => commands::run::run(&args, shell),
+        Command::Invoke(args) => commands::invoke::run(&args, shell),
+        Command::Inspect(args) => commands::inspect::run(&args, shell),
+        Command::Docker(args) => commands::docker::run(&args, shell),
+    }
+}
+
+fn is_broken_pipe(err: &anyhow::Error) -> bool {
+    err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Flags that don't go together: exit code 2, as for those that clap refuses.
+#[derive(Debug)]
+struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}

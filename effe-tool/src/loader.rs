@@ -1,0 +1,97 @@
+//! Where the loader is, and what it says of a plugin.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::artifact::{Artifact, Kind};
+
+/// The loader's exit code for a plugin that it can't use.
+const REFUSED: i32 = 78;
+
+/// Finds the loader: `EFFE_LOADER`, or beside this tool, or in `PATH`.
+///
+/// # Errors
+/// It is in none of these places.
+pub(crate) fn find() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("EFFE_LOADER").filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(path);
+        if !path.is_file() {
+            bail!("the variable EFFE_LOADER names {}, which is no file", path.display());
+        }
+        return Ok(path);
+    }
+    let beside = env::current_exe().ok().and_then(|path| path.canonicalize().ok());
+    let beside = beside.and_then(|path| path.parent().map(Path::to_owned));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let places = beside.into_iter().chain(env::split_paths(&path));
+    let mut candidates = places.map(|place| place.join("effe-loader"));
+    let Some(found) = candidates.find(|candidate| candidate.is_file()) else {
+        bail!(
+            "there is no effe-loader beside this tool or in PATH; \
+             install it (cargo install effe-loader), or set EFFE_LOADER to its path"
+        );
+    };
+    Ok(found)
+}
+
+/// The command that serves an artifact: the loader with a plugin, or an executable by itself.
+///
+/// # Errors
+/// There is no loader.
+pub(crate) fn command(artifact: &Artifact) -> Result<Command> {
+    let path = std::path::absolute(&artifact.path)?;
+    Ok(match artifact.kind {
+        Kind::Executable => {
+            let mut command = Command::new(path);
+            command.env_remove("EFFE_PLUGIN");
+            command
+        }
+        Kind::Plugin => {
+            let mut command = Command::new(find()?);
+            command.arg("--plugin").arg(path);
+            command
+        }
+    })
+}
+
+/// What the loader makes of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It would serve it; the text of its Info.
+    Takes(String),
+    /// It can't use it; its one line.
+    Refuses(String),
+}
+
+/// Asks for Info, which runs nothing of the lambda but its constructors.
+///
+/// # Errors
+/// There is no loader, or it can't be run.
+pub(crate) fn ask(artifact: &Artifact) -> Result<Verdict> {
+    let mut command = command(artifact)?;
+    // What the operator has set for serving has no part in this.
+    for (key, _) in env::vars_os() {
+        if key.to_string_lossy().starts_with("EFFE_") {
+            command.env_remove(key);
+        }
+    }
+    let program = command.get_program().to_owned();
+    let output = command.arg("--info").output();
+    let output = output.with_context(|| format!("cannot run {}", Path::new(&program).display()))?;
+    if output.status.success() {
+        let text = String::from_utf8(output.stdout).context("the loader printed no text")?;
+        return Ok(Verdict::Takes(text.trim().to_owned()));
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.trim().lines().next_back().unwrap_or("it says nothing");
+    let line = line.strip_prefix("effe-loader: ").unwrap_or(line).to_owned();
+    if output.status.code() == Some(REFUSED) {
+        return Ok(Verdict::Refuses(line));
+    }
+    bail!("{} --info failed ({}): {line}", artifact.path.display(), output.status);
+}

@@ -1,0 +1,145 @@
+//! A loader of our own, for as long as a command needs it.
+
+use std::{
+    env,
+    ffi::OsString,
+    io::{BufRead, BufReader},
+    process::{Child, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{artifact::Artifact, loader, shell::Shell};
+
+/// How long a lambda may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it may take to stop, past what the loader itself allows.
+const FAREWELL: Duration = Duration::from_secs(40);
+
+/// Loopback: whoever tries a lambda serves nobody else, unless told to.
+pub(crate) fn at_home(given: &[OsString]) -> Vec<OsString> {
+    let has_host = given.iter().any(|arg| {
+        let arg = arg.to_string_lossy();
+        arg == "--host" || arg.starts_with("--host=")
+    });
+    if has_host || env::var_os("EFFE_HOST").is_some() {
+        return Vec::new();
+    }
+    ["--host", "127.0.0.1"].map(OsString::from).to_vec()
+}
+
+/// A loader that listens. Dropping it kills it; [`Serving::stop`] is the polite way.
+pub(crate) struct Serving {
+    child: Child,
+    lines: Receiver<String>,
+    address: String,
+}
+
+impl Serving {
+    /// Starts a loader on a free port of loopback, and waits until it listens.
+    ///
+    /// # Errors
+    /// It ends before that; its reason has been shown.
+    pub(crate) fn start(artifact: &Artifact, args: &[OsString], shell: &mut Shell) -> Result<Serving> {
+        let mut command = loader::command(artifact)?;
+        command.args(["--host", "127.0.0.1", "--port", "0", "--syslog", "none", "--log-format", "json"]);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        shell.command(&command);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let mut child = command.spawn().with_context(|| format!("cannot run {program}"))?;
+        let stderr = child.stderr.take().ok_or_else(|| anyhow!("{program} has no stderr"))?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut serving = Serving { child, lines, address: String::new() };
+        let deadline = Instant::now() + PATIENCE;
+        while serving.address.is_empty() {
+            match serving.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => match address(&line) {
+                    Some(address) => serving.address = address,
+                    None => show(&line, shell),
+                },
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    bail!("{} does not listen after {PATIENCE:?}", artifact.path.display())
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    let status =
+                        serving.child.wait().with_context(|| format!("cannot wait for {program}"))?;
+                    bail!("{} is not served: the loader ended ({status})", artifact.path.display());
+                }
+            }
+        }
+        Ok(serving)
+    }
+
+    /// `127.0.0.1:40001`
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Stops the loader as an operator does, and shows what the lambda has reported meanwhile.
+    ///
+    /// # Errors
+    /// It does not stop, or did not stop every Context.
+    pub(crate) fn stop(mut self, shell: &mut Shell) -> Result<()> {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + FAREWELL;
+        // Its stderr is closed when it has ended.
+        while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            show(&line, shell);
+        }
+        if Instant::now() >= deadline {
+            bail!("the loader does not stop; it is killed");
+        }
+        let status = self.child.wait().context("cannot wait for the loader")?;
+        if !status.success() {
+            bail!("the loader failed ({status})");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn address(line: &str) -> Option<String> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    if line["source"] != "loader" || !line["message"].as_str()?.starts_with("listening on ") {
+        return None;
+    }
+    line["address"].as_str().map(str::to_owned)
+}
+
+/// What the lambda reports, and what the loader has to complain of.
+fn show(line: &str, shell: &mut Shell) {
+    let Ok(Value::Object(fields)) = serde_json::from_str(line) else {
+        // Not the journal's: printed by the lambda itself, or before there was a journal.
+        return shell.passed_on(line);
+    };
+    let text = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (level, source, message) = (text("level"), text("source"), text("message"));
+    if source == "loader" && ["debug", "info", "notice"].contains(&level) {
+        return;
+    }
+    match level {
+        "debug" | "info" | "notice" => shell.note(format_args!("the {source} says: {message}")),
+        "warning" => shell.warning(format_args!("the {source} says: {message}")),
+        _ => shell.error(format_args!("the {source} says: {message}")),
+    }
+}

@@ -1,0 +1,178 @@
+//! What can be compiled: found in directories, told from what merely lies beside it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use walkdir::{DirEntry, WalkDir};
+
+/// Something to compile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// The file, or the crate's directory, as it was named.
+    pub(crate) path: PathBuf,
+    /// Which of the two.
+    pub(crate) kind: Kind,
+    /// The folder below the output directory.
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Crate,
+}
+
+/// What a directory holds.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) sources: Vec<Source>,
+    /// What looks like a lambda and is none, and why.
+    pub(crate) skipped: Vec<(PathBuf, &'static str)>,
+}
+
+/// The one source that `path` names.
+///
+/// # Errors
+/// It is missing, or neither a Rust file nor a crate.
+pub(crate) fn one(path: &Path) -> Result<Source> {
+    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let source = |kind| Source { path: path.to_owned(), kind, folder: PathBuf::new() };
+    if metadata.is_dir() {
+        if path.join("Cargo.toml").is_file() {
+            return Ok(source(Kind::Crate));
+        }
+        bail!("{} holds no Cargo.toml; name a crate, a .rs file or a plugin", path.display());
+    }
+    if path.file_name().is_some_and(|name| name == "Cargo.toml") {
+        let path = path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        return Ok(Source { path: path.to_owned(), ..source(Kind::Crate) });
+    }
+    if is_rust(path) {
+        return Ok(source(Kind::File));
+    }
+    bail!("{} is no Rust file; name a .rs file or a crate", path.display());
+}
+
+/// Every source that `path` is or holds, in the order of their names.
+///
+/// # Errors
+/// It is missing or can't be read, or is neither a Rust file nor a directory.
+pub(crate) fn all(path: &Path, dirout: &Path) -> Result<Found> {
+    if !path.is_dir() {
+        return Ok(Found { sources: vec![one(path)?], ..Found::default() });
+    }
+    if let Ok(manifest) = Manifest::read(path)
+        && manifest.is_package
+        && !manifest.is_workspace
+    {
+        return Ok(Found { sources: vec![one(path)?], ..Found::default() });
+    }
+    let mut found = Found::default();
+    // The directories of crates, in which no file is a lambda of its own.
+    let mut crates = Vec::new();
+    let dirout = dirout.canonicalize().ok();
+    let mut walk = WalkDir::new(path).sort_by_file_name().into_iter();
+    while let Some(entry) = walk.next() {
+        let entry = entry.with_context(|| format!("cannot read all of {}", path.display()))?;
+        let at = entry.path();
+        if entry.file_type().is_dir() {
+            if entry.depth() > 0 && (is_aside(&entry) || at.canonicalize().ok() == dirout) {
+                walk.skip_current_dir();
+                continue;
+            }
+            if !at.join("Cargo.toml").is_file() {
+                continue;
+            }
+            let (reason, is_workspace) = match Manifest::read(at) {
+                // It fails to compile, and that is reported.
+                Err(_) => (None, false),
+                Ok(manifest) => (manifest.reason_against(), manifest.is_workspace),
+            };
+            match reason {
+                None => found.sources.push(Source {
+                    path: at.to_owned(),
+                    kind: Kind::Crate,
+                    folder: folder(path, at),
+                }),
+                Some("") => {}
+                Some(reason) => found.skipped.push((at.to_owned(), reason)),
+            }
+            match is_workspace {
+                true => crates.push(at.to_owned()),
+                false => walk.skip_current_dir(),
+            }
+        } else if is_rust(at) && !crates.iter().any(|directory| at.starts_with(directory)) {
+            let text = fs::read(at).with_context(|| format!("cannot read {}", at.display()))?;
+            if text.windows(8).any(|window| window == b"effe_abi") {
+                found.sources.push(Source {
+                    path: at.to_owned(),
+                    kind: Kind::File,
+                    folder: folder(path, at),
+                });
+            } else {
+                found.skipped.push((at.to_owned(), "it doesn't use effe_abi"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn is_rust(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "rs")
+}
+
+/// The folder of `at`, relative to `root`.
+fn folder(root: &Path, at: &Path) -> PathBuf {
+    at.parent().and_then(|parent| parent.strip_prefix(root).ok()).unwrap_or(Path::new("")).to_owned()
+}
+
+/// Hidden directories and what cargo built.
+fn is_aside(entry: &DirEntry) -> bool {
+    let name = entry.file_name().to_string_lossy();
+    name.starts_with('.') || name == "target" || entry.path().join("CACHEDIR.TAG").is_file()
+}
+
+/// What of a manifest decides whether its crate is a lambda.
+struct Manifest {
+    is_package: bool,
+    is_workspace: bool,
+    uses_effe_abi: bool,
+    is_cdylib: bool,
+}
+
+impl Manifest {
+    fn read(directory: &Path) -> Result<Manifest> {
+        let path = directory.join("Cargo.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let manifest: toml::Table =
+            text.parse().with_context(|| format!("{} is no manifest", path.display()))?;
+        let dependencies = manifest.get("dependencies").and_then(toml::Value::as_table);
+        let uses_effe_abi = dependencies.is_some_and(|dependencies| {
+            let renamed = |value: &toml::Value| value.get("package")?.as_str().map(|name| name == "effe-abi");
+            dependencies.iter().any(|(name, value)| name == "effe-abi" || renamed(value) == Some(true))
+        });
+        let crate_types =
+            manifest.get("lib").and_then(|lib| lib.get("crate-type").or_else(|| lib.get("crate_type")));
+        let crate_types = crate_types.and_then(toml::Value::as_array);
+        Ok(Manifest {
+            is_package: manifest.contains_key("package"),
+            is_workspace: manifest.contains_key("workspace"),
+            uses_effe_abi,
+            is_cdylib: crate_types
+                .is_some_and(|types| types.iter().any(|kind| kind.as_str() == Some("cdylib"))),
+        })
+    }
+
+    /// Why it is no lambda; empty if nobody would take it for one.
+    fn reason_against(&self) -> Option<&'static str> {
+        match (self.is_package, self.uses_effe_abi, self.is_cdylib) {
+            (false, ..) => Some(""),
+            (_, false, _) => Some("it doesn't depend on effe-abi"),
+            (_, _, false) => Some("its [lib] has no crate-type = [\"cdylib\"]"),
+            _ => None,
+        }
+    }
+}

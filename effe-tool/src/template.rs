@@ -1,0 +1,180 @@
+//! What `new` starts from: the templates, embedded, as text to write out. Pure.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+
+/// The name that every template carries, and the line by which it depends on effe-abi.
+const NAME: &str = "name = \"plugin-template\"";
+const EFFE_ABI: &str = "effe-abi = { version = \"1\", path = \"../effe-abi\" }";
+
+/// What to start from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Template {
+    /// says hello
+    Hello,
+    /// a JSON object in, another one out
+    Json,
+    /// notes in SQLite
+    Database,
+}
+
+struct Files {
+    manifest: &'static str,
+    ignore: &'static str,
+    source: &'static str,
+}
+
+/// The effe-abi that a lambda depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EffeAbi {
+    /// As crates.io has it.
+    Version(String),
+    /// A checkout's crate, absolute.
+    Path(PathBuf),
+}
+
+impl EffeAbi {
+    /// What `--effe-abi` says: a version starts with a digit, and is no path that exists.
+    pub(crate) fn parse(text: &str) -> anyhow::Result<EffeAbi> {
+        let path = Path::new(text);
+        if path.join("Cargo.toml").is_file() {
+            return Ok(EffeAbi::Path(path.canonicalize()?));
+        }
+        let looks_like_a_version =
+            text.trim_start_matches(['=', '^', '~']).starts_with(|c: char| c.is_ascii_digit());
+        if !looks_like_a_version || text.contains(['/', '"', '\\']) {
+            anyhow::bail!(
+                "--effe-abi {text}: it is no version, and there is no {}; \
+                 write a version such as 1.0, or the directory of the crate effe-abi",
+                path.join("Cargo.toml").display()
+            );
+        }
+        Ok(EffeAbi::Version(text.to_owned()))
+    }
+
+    /// The checkout that this tool was built from, while it exists; else the version that the tool knows.
+    pub(crate) fn default() -> EffeAbi {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../effe-abi");
+        match checkout.join("Cargo.toml").is_file().then(|| checkout.canonicalize()) {
+            Some(Ok(path)) => EffeAbi::Path(path),
+            _ => EffeAbi::Version("1".to_owned()),
+        }
+    }
+
+    /// `--effe-abi`, or the default.
+    pub(crate) fn chosen(flag: Option<&str>) -> anyhow::Result<EffeAbi> {
+        flag.map_or_else(|| Ok(EffeAbi::default()), EffeAbi::parse)
+    }
+
+    /// The crate `effe-loader` that goes with it.
+    pub(crate) fn loader(&self) -> EffeAbi {
+        let beside = |path: &Path| path.parent().map(|parent| parent.join("effe-loader"));
+        let theirs = match self {
+            EffeAbi::Path(path) => beside(path),
+            EffeAbi::Version(_) => None,
+        };
+        let path = theirs.into_iter().find(|path| path.join("Cargo.toml").is_file());
+        path.map_or_else(|| EffeAbi::Version(env!("CARGO_PKG_VERSION").to_owned()), EffeAbi::Path)
+    }
+
+    /// The value of a dependency in a manifest.
+    pub(crate) fn to_toml(&self) -> toml::Value {
+        match self {
+            EffeAbi::Version(version) => toml::Value::String(version.clone()),
+            EffeAbi::Path(path) => {
+                let path = toml::Value::String(path.to_string_lossy().into_owned());
+                toml::Value::Table([("path".to_owned(), path)].into_iter().collect())
+            }
+        }
+    }
+}
+
+impl Template {
+    /// A crate: paths below its directory, and their texts.
+    pub(crate) fn crate_files(self, name: &str, effe_abi: &EffeAbi) -> [(&'static str, String); 3] {
+        let Files { manifest, ignore, source } = self.files();
+        let manifest = manifest
+            .replace(NAME, &format!("name = \"{name}\""))
+            .replace(EFFE_ABI, &format!("effe-abi = {}", effe_abi.to_toml()));
+        [("Cargo.toml", manifest), (".gitignore", ignore.to_owned()), ("src/lib.rs", source.to_owned())]
+    }
+
+    /// One file: what its manifest must say, in front of the source; tests are for crates.
+    pub(crate) fn single_file(self, effe_abi: Option<&EffeAbi>) -> String {
+        let Files { manifest, source, .. } = self.files();
+        let mut front = String::from("---cargo\n");
+        let mut sections = manifest.split("\n[lib]").next().unwrap_or(manifest).lines().collect::<Vec<_>>();
+        sections.retain(|line| *line != NAME && !line.starts_with("publish"));
+        front.push_str(sections.join("\n").trim_end());
+        front.push_str("\n\n[dependencies]\n");
+        let dependencies = manifest.split("[dependencies]\n").nth(1).unwrap_or_default();
+        for line in dependencies.lines() {
+            match (line == EFFE_ABI, effe_abi) {
+                (true, Some(effe_abi)) => front.push_str(&format!("effe-abi = {}\n", effe_abi.to_toml())),
+                (true, None) => front.push_str("effe-abi = \"1\"\n"),
+                (false, _) => front.push_str(&format!("{line}\n")),
+            }
+        }
+        front.push_str("---\n");
+        let source = source.split("\n#[cfg(test)]\n").next().unwrap_or(source);
+        front + source
+    }
+
+    fn files(self) -> Files {
+        macro_rules! files {
+            ($directory:literal) => {
+                Files {
+                    manifest: include_str!(concat!("../templates/", $directory, "/Cargo.toml.in")),
+                    ignore: include_str!(concat!("../templates/", $directory, "/gitignore")),
+                    source: include_str!(concat!("../templates/", $directory, "/lib.rs")),
+                }
+            };
+        }
+        match self {
+            Template::Hello => files!("hello"),
+            Template::Json => files!("json"),
+            Template::Database => files!("database"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crate_gets_its_name_and_its_effe_abi() {
+        for template in Template::value_variants() {
+            let files = template.crate_files("shop", &EffeAbi::Version("1.2".to_owned()));
+            let manifest: toml::Table = files[0].1.parse().unwrap();
+            assert_eq!(manifest["package"]["name"].as_str(), Some("shop"), "{template:?}");
+            assert_eq!(manifest["dependencies"]["effe-abi"].as_str(), Some("1.2"), "{template:?}");
+            let files = template.crate_files("shop", &EffeAbi::Path("/a \"b\"".into()));
+            let manifest: toml::Table = files[0].1.parse().unwrap();
+            assert_eq!(manifest["dependencies"]["effe-abi"]["path"].as_str(), Some("/a \"b\""));
+        }
+    }
+
+    #[test]
+    fn a_single_file_carries_its_manifest_and_no_tests() {
+        for template in Template::value_variants() {
+            let text = template.single_file(None);
+            let parts = crate::frontmatter::split(&text).unwrap();
+            let manifest: toml::Table = parts.manifest.parse().unwrap();
+            assert_eq!(manifest["package"]["version"].as_str(), Some("0.1.0"));
+            assert!(manifest["package"].get("name").is_none());
+            assert_eq!(manifest["dependencies"]["effe-abi"].as_str(), Some("1"));
+            assert!(text.ends_with(");\n") && !text.contains("cfg(test)"), "{text}");
+        }
+    }
+
+    #[test]
+    fn versions_are_told_from_paths() {
+        assert_eq!(EffeAbi::parse("1.0").unwrap(), EffeAbi::Version("1.0".to_owned()));
+        assert_eq!(EffeAbi::parse("=1.0.3").unwrap(), EffeAbi::Version("=1.0.3".to_owned()));
+        for bad in ["", "effe-abi", "../nowhere", "1/2", "1\""] {
+            assert!(EffeAbi::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

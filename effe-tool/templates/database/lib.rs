@@ -1,0 +1,71 @@
+//! A lambda that keeps notes in SQLite: POST a note, GET them all, one a line.
+
+use std::{io::Write, time::Duration};
+
+use effe_abi::{Error, Lambda, Options, Params, Request, Response, Result, StartError, Started, export};
+use rusqlite::Connection;
+
+/// The Context: a connection of its own, kept from one request to the next.
+struct Notes {
+    connection: Connection,
+}
+
+impl Lambda for Notes {
+    /// Run waits for the database.
+    const OPTIONS: Options = Options::new().waits();
+
+    /// Makes a Context. The operator says where the notes are: `--set path=notes.sqlite`.
+    fn start(params: Params) -> Result<Self, StartError<Self>> {
+        let connection = Connection::open(params.get("path").unwrap_or("notes.sqlite"))?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.execute_batch("CREATE TABLE IF NOT EXISTS notes (text TEXT NOT NULL) STRICT")?;
+        Ok(Notes { connection })
+    }
+
+    /// Answers one request. An error goes to the operator's log, and the client gets 500.
+    fn run(notes: Started<Self>, request: &Request, response: &mut Response) -> Result {
+        let connection = &notes?.connection;
+        match request.method() {
+            "GET" => {
+                response.header("content-type", "text/plain; charset=utf-8");
+                let mut select = connection.prepare_cached("SELECT text FROM notes ORDER BY rowid")?;
+                let mut rows = select.query([])?;
+                while let Some(row) = rows.next()? {
+                    writeln!(response, "{}", row.get_ref(0)?.as_str()?)?;
+                }
+            }
+            "POST" => {
+                let mut insert = connection.prepare_cached("INSERT INTO notes VALUES (?1)")?;
+                insert.execute([request.text()?])?;
+                response.status(201).text("noted\n");
+            }
+            _ => {
+                response.status(405).header("allow", "GET, POST").text("GET the notes, or POST one\n");
+            }
+        }
+        Ok(())
+    }
+
+    /// Destroys a Context: exactly once for each that Start made.
+    fn stop(self) -> Result {
+        self.connection.close().map_err(|(_, err)| Error::new(err))
+    }
+}
+
+export!(Notes);
+
+#[cfg(test)]
+mod tests {
+    use effe_abi::testing::{Call, Effe};
+
+    use super::LAMBDA;
+
+    #[test]
+    fn notes_are_kept_in_their_order() {
+        let effe = Effe::with(&LAMBDA, &[("path", ":memory:")]);
+        assert_eq!(effe.call(Call::post("/").body("first")).status, 201);
+        assert_eq!(effe.call(Call::post("/").body("second")).status, 201);
+        assert_eq!(effe.get("/").text(), "first\nsecond\n");
+        assert!(effe.retire().is_empty(), "closing reports nothing");
+    }
+}
