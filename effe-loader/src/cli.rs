@@ -4,13 +4,13 @@ use std::{
     env, fs,
     net::{SocketAddr, ToSocketAddrs},
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     thread,
     time::Duration,
 };
 
-use clap::{ArgAction, CommandFactory, Parser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use crate::{
     execution::Mode as Execution,
@@ -187,7 +187,7 @@ pub enum Mode {
 /// Everything the loader was told, valid.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The plugin as it was named.
+    /// The plugin as it was named; empty in a program that holds its lambda.
     pub plugin: PathBuf,
     /// What to do with it.
     pub mode: Mode,
@@ -234,16 +234,53 @@ impl Cli {
         Cli::try_parse_from(args.into_iter().map(modern))
     }
 
+    /// Parses the arguments of a program that holds its lambda: its help names that program and no `--plugin`.
+    ///
+    /// # Errors
+    /// As [`Cli::parse_from_args`]; `--plugin` is one more.
+    pub fn parse_linked<I: IntoIterator<Item = std::ffi::OsString>>(args: I) -> Result<Cli, clap::Error> {
+        let mut args = args.into_iter().map(modern).peekable();
+        let program = args.peek().map(PathBuf::from);
+        let name = program.as_deref().and_then(Path::file_name);
+        let name = name.map_or_else(|| "effe".to_owned(), |name| name.to_string_lossy().into_owned());
+        let command = Cli::command()
+            .bin_name(name.clone())
+            .about("Serves the lambda that it holds over HTTP.")
+            .override_usage(format!("{name} [--port 8080] [--info | --check] [OPTIONS]"))
+            .mut_arg("plugin", |arg| arg.hide(true));
+        let cli = Cli::from_arg_matches(&command.try_get_matches_from(args)?)?;
+        if let Some(plugin) = &cli.plugin {
+            return Err(usage(&format!(
+                "--plugin {} (or EFFE_PLUGIN): this program holds its lambda and opens no other; \
+                 effe-loader does",
+                plugin.display()
+            )));
+        }
+        Ok(cli)
+    }
+
     /// Checks what can be checked before anything is opened.
     ///
     /// # Errors
     /// Everything that is wrong, at once, as clap prints it.
     pub fn into_config(self) -> Result<Config, clap::Error> {
         let mut faults = Vec::new();
-        let plugin = self.plugin.clone().unwrap_or_else(|| {
+        if self.plugin.is_none() {
             faults.push("no lambda is named: give --plugin FILE".to_owned());
-            PathBuf::new()
-        });
+        }
+        self.checked(faults)
+    }
+
+    /// [`Cli::into_config`] of a program that holds its lambda: no plugin is demanded.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once, as clap prints it.
+    pub fn into_linked_config(self) -> Result<Config, clap::Error> {
+        self.checked(Vec::new())
+    }
+
+    fn checked(self, mut faults: Vec<String>) -> Result<Config, clap::Error> {
+        let plugin = self.plugin.clone().unwrap_or_default();
         let port = self.port.or_else(|| port_variable(&mut faults)).unwrap_or(DEFAULT_PORT);
         let addresses = match (self.host.trim_matches(['[', ']']), port).to_socket_addrs() {
             Ok(addresses) => addresses.collect(),
@@ -437,6 +474,18 @@ mod tests {
         let config = config(&["--plugin", "a.so", "-port", "81", "-info"]).unwrap();
         assert_eq!((config.addresses[0].port(), config.mode), (81, Mode::Info));
         assert_eq!(self::config(&["-p", "a.so", "-port=82"]).unwrap().addresses[0].port(), 82);
+    }
+
+    #[test]
+    fn a_program_that_holds_its_lambda_takes_no_plugin() {
+        let linked = |args: &[&str]| {
+            let args = ["/bin/hello_v1"].iter().chain(args).map(Into::into);
+            Cli::parse_linked(args).and_then(Cli::into_linked_config).map_err(|err| err.to_string())
+        };
+        assert_eq!(linked(&["-port", "81"]).unwrap().addresses[0].port(), 81);
+        assert!(linked(&["--plugin", "a.so"]).unwrap_err().contains("this program holds its lambda"));
+        let help = linked(&["--help"]).unwrap_err();
+        assert!(help.contains("hello_v1 [--port 8080]") && !help.contains("--plugin"), "{help}");
     }
 
     #[test]

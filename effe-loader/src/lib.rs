@@ -36,7 +36,7 @@ use effe_abi::Linked;
 pub use self::error::{Error, Refusal};
 use self::{
     call::Timeouts,
-    cli::{Config, Mode},
+    cli::{Cli, Config, Mode},
     effe::{Effe, Limits},
     execution::Execution,
     journal::{Journal, Severity},
@@ -50,14 +50,17 @@ const USAGE: u8 = 2;
 
 /// The loader's whole life: arguments in, exit code out. `linked` is the lambda of a program that has one.
 pub fn main(linked: Option<&'static Linked>) -> ExitCode {
-    let cli = match cli::Cli::parse_from_args(std::env::args_os()) {
+    let args = std::env::args_os();
+    let cli = if linked.is_some() { Cli::parse_linked(args) } else { Cli::parse_from_args(args) };
+    let cli = match cli {
         Ok(cli) => cli,
         Err(err) => return usage(&err),
     };
     if cli.version {
         return print(&version());
     }
-    let config = match cli.into_config() {
+    let config = if linked.is_some() { cli.into_linked_config() } else { cli.into_config() };
+    let config = match config {
         Ok(config) => config,
         Err(err) => return usage(&err),
     };
