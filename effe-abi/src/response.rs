@@ -15,7 +15,7 @@ const STREAM_BUFFER: usize = 64 * 1024;
 /// A held body up to this size is copied out of the buffer, which stays; a larger one is given away with it.
 const COPY_LIMIT: usize = 16 * 1024;
 /// Headers of one answer that need no allocation.
-const FEW_HEADERS: usize = 16;
+const FEW_HEADERS: usize = 8;
 
 /// The way to answer. Writes are held until Run returns, or, if the lambda declares
 /// [`Options::stream_response`](crate::Options::stream_response), sent on past 64 KiB or at a flush.
@@ -299,8 +299,9 @@ impl<'a> Response<'a> {
         if self.state != State::Unsent {
             return self.fail(Fault::HeadSent);
         }
-        let well_formed =
-            !name.is_empty() && name.bytes().all(is_token) && value.iter().all(|&b| is_value(b));
+        let well_formed = !name.is_empty()
+            && name.bytes().all(|byte| TOKEN[usize::from(byte)])
+            && value.iter().all(|&b| is_value(b));
         let Scratch { head, spans, .. } = &mut *self.scratch;
         let offsets = (
             head.len().try_into(),
@@ -310,7 +311,9 @@ impl<'a> Response<'a> {
         let (true, (Ok(begin), Ok(name_end), Ok(end))) = (well_formed, offsets) else {
             return self.fail(Fault::Header(name.to_owned()));
         };
-        head.extend(name.bytes().map(|b| b.to_ascii_lowercase()));
+        let at = head.len();
+        head.extend_from_slice(name.as_bytes());
+        head[at..].make_ascii_lowercase();
         head.extend_from_slice(value);
         spans.push(Span { begin, name_end, end });
     }
@@ -415,10 +418,22 @@ fn is_broken_pipe(err: &Error) -> bool {
     false
 }
 
-/// RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
+/// RFC 9110, section 5.6.2, as a table: this is looked at for every header of every answer.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut n = 0;
+    while n < others.len() {
+        table[others[n] as usize] = true;
+        n += 1;
+    }
+    table
+};
 
 /// RFC 9110, section 5.5: visible characters, space, tab and whatever lies beyond ASCII.
 fn is_value(byte: u8) -> bool {

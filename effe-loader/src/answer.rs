@@ -11,6 +11,8 @@ use effe_abi::raw::{Status, status};
 #[derive(Default)]
 pub struct Answer {
     head: Option<StatusCode>,
+    /// Stay from one answer to the next: most answers of a lambda have the same ones, which are then neither parsed
+    /// nor allocated again.
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Body,
     ended: bool,
@@ -28,7 +30,6 @@ impl Answer {
     /// Makes room for the next one.
     pub fn clear(&mut self) {
         self.head = None;
-        self.headers.clear();
         self.body = Body::Empty;
         self.ended = false;
     }
@@ -51,17 +52,8 @@ impl Answer {
         if code.as_u16() > 599 {
             return status::INVALID;
         }
-        self.headers.clear();
-        for (name, value) in headers {
-            let (Ok(name), Ok(value)) =
-                (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
-            else {
-                self.headers.clear();
-                return status::INVALID;
-            };
-            if !is_the_servers(&name) {
-                self.headers.push((name, value));
-            }
+        if !self.take_headers(headers) {
+            return status::INVALID;
         }
         if body.len() > limit {
             return status::TOO_LARGE;
@@ -70,6 +62,30 @@ impl Answer {
         self.body = Body::Whole(body);
         self.ended = !more;
         status::OK
+    }
+
+    /// Whether all of the headers are well-formed.
+    fn take_headers<'a>(&mut self, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
+        let mut n = 0;
+        for (name, value) in headers {
+            if self
+                .headers
+                .get(n)
+                .is_some_and(|(old, of_old)| old.as_str() == name && of_old.as_bytes() == value)
+            {
+                n += 1;
+                continue;
+            }
+            self.headers.truncate(n);
+            let name = HeaderName::from_bytes(name.as_bytes());
+            let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) else { return false };
+            if !is_the_servers(&name) {
+                self.headers.push((name, value));
+                n += 1;
+            }
+        }
+        self.headers.truncate(n);
+        true
     }
 
     /// Takes the next piece of the body.
@@ -100,14 +116,14 @@ impl Answer {
     }
 
     /// The complete answer; `None` if it was not begun or not ended.
-    pub fn take(&mut self) -> Option<(StatusCode, std::vec::Drain<'_, (HeaderName, HeaderValue)>, Bytes)> {
+    pub fn take(&mut self) -> Option<(StatusCode, &[(HeaderName, HeaderValue)], Bytes)> {
         let code = self.head.take().filter(|_| self.ended)?;
         let body = match std::mem::take(&mut self.body) {
             Body::Empty => Bytes::new(),
             Body::Whole(bytes) => bytes,
             Body::Growing(bytes) => bytes.freeze(),
         };
-        Some((code, self.headers.drain(..), body))
+        Some((code, &self.headers, body))
     }
 }
 
@@ -155,7 +171,29 @@ mod tests {
             responded(200, &[("content-length", "9"), ("x", "y"), ("keep-alive", "1")], false);
         let (code, headers, body) = answer.take().unwrap();
         assert_eq!((code.as_u16(), &body[..]), (200, &b"abc"[..]));
-        assert_eq!(headers.map(|(name, _)| name.to_string()).collect::<Vec<_>>(), ["x"]);
+        assert_eq!(headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x"]);
+    }
+
+    #[test]
+    fn headers_of_one_answer_do_not_stay_in_the_next() {
+        let mut answer = Answer::default();
+        let lists: [&[(&str, &str)]; 5] = [
+            &[("a", "1"), ("b", "2")],
+            &[("a", "1"), ("b", "3"), ("c", "4")],
+            &[("b", "3")],
+            &[("connection", "close"), ("b", "3")],
+            &[],
+        ];
+        for list in lists {
+            answer.clear();
+            let headers = list.iter().map(|(name, value)| (*name, value.as_bytes()));
+            assert_eq!(answer.respond(200, headers, Bytes::new(), false, 5), status::OK);
+            let (_, headers, _) = answer.take().unwrap();
+            let given: Vec<_> =
+                headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+            let wanted: Vec<_> = list.iter().copied().filter(|(name, _)| *name != "connection").collect();
+            assert_eq!(given, wanted);
+        }
     }
 
     #[test]

@@ -137,6 +137,8 @@ pub struct Desk {
     tick: Duration,
     /// Whether the timer runs.
     ticking: Cell<bool>,
+    /// Whether calls were sent away that nobody has been woken for.
+    sent: Cell<bool>,
 }
 
 struct Waiting {
@@ -176,6 +178,7 @@ impl Desk {
             timeouts,
             tick: tick.clamp(SHORTEST_TICK, LONGEST_TICK),
             ticking: Cell::new(false),
+            sent: Cell::new(false),
         }
     }
 
@@ -223,15 +226,18 @@ impl Desk {
         let key = self.waiting.borrow_mut().insert(waiting);
         call.key = key;
         let may_be_late = self.timeouts.queue.is_some() || self.timeouts.run.is_some();
-        if may_be_late && !self.ticking.replace(true) {
+        self.ticking.set(self.ticking.get() || may_be_late);
+        if !self.sent.replace(true) {
+            // `run` comes to its turn after the connections that are ready now.
             self.mailbox.ring();
         }
         send(call);
         Asked { desk: Rc::clone(self), key: Some(key) }
     }
 
-    /// Hands out what comes back, and what is late, for as long as the thread serves.
-    pub async fn run(self: Rc<Self>) {
+    /// Hands out what comes back, and what is late, for as long as the thread serves; `wake` wakes whoever takes up
+    /// what was sent away.
+    pub async fn run(self: Rc<Self>, wake: impl Fn()) {
         let mut timer = std::pin::pin!(time::sleep(self.tick));
         loop {
             let mut arrived = std::pin::pin!(self.mailbox.arrived.notified());
@@ -252,6 +258,9 @@ impl Desk {
                 self.strike(Instant::now());
                 self.ticking.set(!self.waiting.borrow().is_empty());
                 timer.as_mut().reset(time::Instant::now() + self.tick);
+            }
+            if self.sent.take() {
+                wake();
             }
             while let Some(call) = self.mailbox.calls.pop() {
                 self.arrive(call);
@@ -359,7 +368,7 @@ mod tests {
     fn served<T>(timeouts: Timeouts, test: impl AsyncFnOnce(Rc<Desk>) -> T) -> T {
         rt::System::new().block_on(async {
             let desk = Rc::new(Desk::new(timeouts));
-            rt::spawn(Rc::clone(&desk).run());
+            rt::spawn(Rc::clone(&desk).run(|| ()));
             test(desk).await
         })
     }

@@ -133,20 +133,25 @@ impl Effe {
             }
         };
         if let Some(context) = unwanted {
-            // If the pool has no room the work comes back, and a Stop here is better than none.
-            drop(self.pool.submit(Work::Stop(context)));
+            // If the pool has no room it comes back, and a Stop here is better than none.
+            drop(self.pool.push(Work::Stop(context)));
+            drop(self.pool.wake(false));
         }
         true
     }
 
-    /// Runs a call on a thread of the pool, which sends it back to its desk. Where there is no room or no thread, it
-    /// comes back given up.
+    /// Hands a call to the pool, whose thread runs it and sends it back to its desk; to be followed by
+    /// [`wake_pool`](Effe::wake_pool). Where there is no room, it comes back given up.
     pub fn run_on_pool(self: &Arc<Self>, call: Box<Call>) {
-        // What comes back is this job, or another that waited: either way its desk waits for it.
-        if let Err(Work::Run(_, call)) = self.pool.submit(Work::Run(Arc::clone(self), call)) {
-            call.progress.give_up();
-            call.send_back().ring();
+        if let Err(work) = self.pool.push(Work::Run(Arc::clone(self), call)) {
+            work.give_up();
         }
+    }
+
+    /// Sees that somebody takes up what was handed to the pool. Once for all that a thread of the server hands in
+    /// before it sleeps: the thread that is woken would else run before the next call is there.
+    pub fn wake_pool(&self) {
+        self.pool.wake(self.execution.is_short()).into_iter().for_each(Work::give_up);
     }
 
     /// Runs a call here and now; what is left over afterwards waits to be dropped, which may take its time.
@@ -303,6 +308,16 @@ impl Effe {
             text,
             fields: vec![("method", method.to_owned()), ("path", path.to_owned())],
         });
+    }
+}
+
+impl Work {
+    /// There is no thread for it.
+    fn give_up(self) {
+        if let Work::Run(_, call) = self {
+            call.progress.give_up();
+            call.send_back().ring();
+        }
     }
 }
 

@@ -71,7 +71,10 @@ impl Handler {
         body_limit: usize,
     ) -> Handler {
         let desk = Rc::new(Desk::new(timeouts));
-        rt::spawn(Rc::clone(&desk).run());
+        rt::spawn(Rc::clone(&desk).run({
+            let effe = Arc::clone(&effe);
+            move || effe.wake_pool()
+        }));
         let seat = effe.seat(desk.mailbox());
         Handler { effe, seat, desk, watch, drain, body_limit, answer: RefCell::default() }
     }
@@ -182,7 +185,7 @@ fn respond(answer: &mut Answer) -> Option<Response<Bytes>> {
     let mut response = Response::with_body(status, body);
     let head = response.head_mut();
     for (name, value) in headers {
-        head.headers.append(name, value);
+        head.headers.append(name.clone(), value.clone());
     }
     Some(response)
 }

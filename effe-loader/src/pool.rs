@@ -19,7 +19,7 @@ use crossbeam::{
 const KEEP: Duration = Duration::from_secs(10);
 
 /// What a thread may hold back of the results of short jobs before it hands them on.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 
 /// Something to be run on a thread of the pool. It owns all that it touches.
 pub trait Job: Send + 'static {
@@ -75,21 +75,26 @@ impl<J: Job> Pool<J> {
         }))
     }
 
-    /// Hands in a job. A short one is left to the threads that are awake, if there are any: should they turn out to
-    /// be kept, [`rescue`](Pool::rescue) gets it another one.
+    /// Hands in a job, which nobody is woken for yet: after one job or several, call [`wake`](Pool::wake).
     ///
     /// # Errors
-    /// There is no room for it, or not one thread can be made; the job comes back, or another that waited.
-    pub fn submit(&self, job: J) -> Result<(), J> {
-        let short = job.is_short();
-        self.0.queue.push(job)?;
-        // Pairs with the fence before a thread sleeps: either it sees the job, or this sees that it no longer looks.
+    /// There is no room for it.
+    pub fn push(&self, job: J) -> Result<(), J> {
+        self.0.queue.push(job)
+    }
+
+    /// Sees that somebody looks into the queue. Short jobs are left to the threads that are awake, if there are any:
+    /// should they turn out to be kept, [`rescue`](Pool::rescue) gets them another one. What comes out can't be run,
+    /// because there is no thread and none can be made.
+    #[must_use]
+    pub fn wake(&self, short: bool) -> Vec<J> {
+        // Pairs with the fence before a thread sleeps: either it sees the jobs, or this sees that it no longer looks.
         fence(Ordering::SeqCst);
         let hands = if short { &self.0.awake } else { &self.0.looking };
-        if hands.load(Ordering::Relaxed) == 0 && !self.0.wake_one() {
-            return self.0.queue.pop().map_or(Ok(()), Err);
+        if hands.load(Ordering::Relaxed) == 0 && !self.0.queue.is_empty() && !self.0.wake_one() {
+            return std::iter::from_fn(|| self.0.queue.pop()).collect();
         }
-        Ok(())
+        Vec::new()
     }
 
     /// Gets what waits one more thread, if all that are awake are kept.
@@ -276,6 +281,12 @@ mod tests {
         Run(Box::new(run))
     }
 
+    fn submit(pool: &Pool<Run>, job: Run) -> Result<(), Run> {
+        pool.push(job)?;
+        assert!(pool.wake(false).is_empty());
+        Ok(())
+    }
+
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(20)
     }
@@ -286,7 +297,7 @@ mod tests {
         let all_here = Arc::new(Barrier::new(8));
         for _ in 0..8 {
             let all_here = all_here.clone();
-            assert!(pool.submit(job(move || _ = all_here.wait())).is_ok());
+            assert!(submit(&pool, job(move || _ = all_here.wait())).is_ok());
         }
         assert_eq!(pool.close(soon()), Ok(()));
     }
@@ -300,11 +311,11 @@ mod tests {
             begun.send(()).unwrap();
             let _ = held.recv();
         });
-        assert!(pool.submit(blocker).is_ok());
+        assert!(submit(&pool, blocker).is_ok());
         begins.recv().unwrap();
-        assert!(pool.submit(job(|| ())).is_ok());
-        assert!(pool.submit(job(|| ())).is_ok());
-        assert!(pool.submit(job(|| ())).is_err());
+        assert!(submit(&pool, job(|| ())).is_ok());
+        assert!(submit(&pool, job(|| ())).is_ok());
+        assert!(submit(&pool, job(|| ())).is_err());
         drop(release);
         assert_eq!(pool.close(soon()), Ok(()));
     }
@@ -318,7 +329,7 @@ mod tests {
             begun.send(()).unwrap();
             let _ = held.recv();
         });
-        assert!(pool.submit(blocker).is_ok());
+        assert!(submit(&pool, blocker).is_ok());
         begins.recv().unwrap();
         assert_eq!(pool.close(Instant::now()), Err(1));
         drop(release);
@@ -335,7 +346,7 @@ mod tests {
                     for _ in 0..5_000 {
                         let ran = ran.clone();
                         let mut next = job(move || _ = ran.fetch_add(1, Ordering::Relaxed));
-                        while let Err(back) = pool.submit(next) {
+                        while let Err(back) = submit(&pool, next) {
                             next = back;
                             thread::yield_now();
                         }

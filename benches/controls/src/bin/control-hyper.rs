@@ -1,0 +1,65 @@
+//! The same work in bare hyper on one thread: `control-hyper PORT`.
+
+use std::{convert::Infallible, time::Duration};
+
+use controls::{HELLO, millis, port, receipt};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let mut response = Response::new(Full::default());
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/") => {
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            *response.body_mut() = Full::new(Bytes::from_static(HELLO.as_bytes()));
+        }
+        (&Method::POST, "/echo") => {
+            if let Some(kind) = request.headers().get(CONTENT_TYPE) {
+                response.headers_mut().insert(CONTENT_TYPE, kind.clone());
+            }
+            let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            *response.body_mut() = Full::new(body);
+        }
+        (&Method::POST, "/json") => {
+            let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            match receipt(&body) {
+                Some(receipt) => *response.body_mut() = Full::new(receipt.into()),
+                None => *response.status_mut() = StatusCode::BAD_REQUEST,
+            }
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        (&Method::GET, "/sleep") => {
+            let millis = millis(request.uri().query().unwrap_or_default());
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            *response.body_mut() = Full::new(format!("slept {millis} ms\n").into());
+        }
+        _ => *response.status_mut() = StatusCode::NOT_FOUND,
+    }
+    Ok(response)
+}
+
+fn main() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = TcpListener::bind(("127.0.0.1", port())).await?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            // The time limit on heads is hyper's default, as it is actix's and so effe's.
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new());
+            let connection = server.serve_connection(TokioIo::new(stream), service_fn(answer));
+            tokio::spawn(async move {
+                let _ = connection.await;
+            });
+        }
+    })
+}

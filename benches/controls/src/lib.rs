@@ -1,0 +1,39 @@
+//! What both controls share: the work of the lambdas they are raced against.
+
+use serde::{Deserialize, Serialize};
+
+/// What `hello` answers.
+pub const HELLO: &str = "Hello from Effe:  1\n";
+
+/// What `json` takes.
+#[derive(Deserialize)]
+pub struct Order<'a> {
+    name: &'a str,
+    count: i64,
+    tags: Vec<&'a str>,
+}
+
+/// What `json` answers.
+#[derive(Serialize)]
+pub struct Receipt {
+    greeting: String,
+    count: i64,
+    tags: usize,
+}
+
+/// The work of `json`: `None` for what is no order.
+pub fn receipt(body: &[u8]) -> Option<Vec<u8>> {
+    let order: Order<'_> = serde_json::from_slice(body).ok()?;
+    let greeting = format!("Hello, {}", order.name);
+    serde_json::to_vec(&Receipt { greeting, count: order.count.checked_add(1)?, tags: order.tags.len() }).ok()
+}
+
+/// The milliseconds of `?ms=N`.
+pub fn millis(query: &str) -> u64 {
+    query.strip_prefix("ms=").and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// The port from the first argument.
+pub fn port() -> u16 {
+    std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
