@@ -14,15 +14,15 @@ pub enum Error {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The plugin is fine, its Init failed: a supervisor may try again.
-    #[error("{path}: its init {what}", path = path.display())]
+    #[error("{path}: its init {what}", path = on_one_line(&path.to_string_lossy()), what = on_one_line(what))]
     Init {
         /// The plugin.
         path: PathBuf,
         /// `failed: …` or `panicked at …`
         what: String,
     },
-    /// `--check`: Start failed.
-    #[error("{path}: its {step} {what}", path = path.display())]
+    /// `--check`: a step failed.
+    #[error("{path}: its {step} {what}", path = on_one_line(&path.to_string_lossy()), what = on_one_line(what))]
     Check {
         /// The plugin.
         path: PathBuf,
@@ -61,7 +61,7 @@ impl Error {
 
 /// A plugin that this loader can't use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot load {path}: {reason}", path = path.display())]
+#[error("cannot load {path}: {reason}", path = on_one_line(&path.to_string_lossy()))]
 pub struct Refusal {
     /// The plugin as it was named.
     pub path: PathBuf,
@@ -73,9 +73,20 @@ impl Refusal {
     /// Refuses `path` for a reason.
     pub fn new(path: &Path, reason: impl Into<String>) -> Refusal {
         // One line, whatever the dynamic linker or a lambda put into it.
-        let reason = reason.into().replace(['\n', '\r'], " ");
-        Refusal { path: path.to_owned(), reason }
+        Refusal { path: path.to_owned(), reason: on_one_line(&reason.into()) }
     }
+}
+
+/// A text whose control characters neither end the line nor steer the terminal.
+fn on_one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for ch in text.chars() {
+        match ch {
+            ch if ch.is_control() => out.extend(ch.escape_default()),
+            ch => out.push(ch),
+        }
+    }
+    out
 }
 
 fn bind_hint(source: &io::Error) -> &'static str {

@@ -32,6 +32,7 @@ use std::{
 };
 
 use effe_abi::Linked;
+use signal_hook::low_level;
 
 pub use self::error::{Error, Refusal};
 use self::{
@@ -45,6 +46,10 @@ use self::{
     watch::Watch,
 };
 
+/// The exit code of a loader that did what it was told.
+const DONE: u8 = 0;
+/// The exit code of one that failed while it ran.
+const FAILED: u8 = 1;
 /// The exit code of wrong usage.
 const USAGE: u8 = 2;
 
@@ -57,20 +62,26 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
         Err(err) => return usage(&err),
     };
     if cli.version {
-        return print(&version());
+        return ExitCode::from(print(&version()));
     }
     let config = if linked.is_some() { cli.into_linked_config() } else { cli.into_config() };
     let config = match config {
         Ok(config) => config,
         Err(err) => return usage(&err),
     };
-    match run(&config, linked) {
+    let code = match run(&config, linked) {
         Ok(code) => code,
         Err(err) => {
             let _ = writeln!(io::stderr(), "effe-loader: {err}");
-            ExitCode::from(err.exit_code())
+            err.exit_code()
         }
+    };
+    if linked.is_none() {
+        // A library's destructors must not have the last word: a damaged one dies of them, a whole one may, while
+        // its threads still run. What a lambda has to undo, it undoes in Retire.
+        low_level::exit(code.into());
     }
+    ExitCode::from(code)
 }
 
 /// Version, commit, ABI and features.
@@ -84,7 +95,7 @@ pub fn version() -> String {
     )
 }
 
-fn run(config: &Config, linked: Option<&'static Linked>) -> Result<ExitCode, Error> {
+fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let host = Host::new(config.parameters.clone(), config.response_limit);
     let plugin = match linked {
         Some(lambda) => {
@@ -129,17 +140,17 @@ fn open(tried: Tried, host: &'static Host) -> Result<&'static Plugin, Refusal> {
 }
 
 /// Init, one Start, one Stop, Retire.
-fn check(plugin: &'static Plugin) -> Result<ExitCode, Error> {
+fn check(plugin: &'static Plugin) -> Result<u8, Error> {
     let failed = |step, what: String| Error::Check { path: plugin.path().to_owned(), step, what };
     plugin.init()?;
     match plugin.start() {
-        Started::Ready(context) => drop(context),
+        Started::Ready(context) => context.stop().map_err(|fault| failed("stop", fault.to_string()))?,
         Started::Failed(_, fault) | Started::Panicked(fault) => {
             return Err(failed("start", fault.to_string()));
         }
     }
     plugin.retire().map_err(|fault| failed("retire", fault.to_string()))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(DONE)
 }
 
 fn serve(
@@ -147,7 +158,7 @@ fn serve(
     plugin: &'static Plugin,
     host: &'static Host,
     journal: &Journal,
-) -> Result<ExitCode, Error> {
+) -> Result<u8, Error> {
     let system = |what| move |source| Error::System { what, source };
     // Before Init: a signal then is an order to stop, too.
     let orders = signals::watch(plugin, journal.clone(), config.drain_timeout);
@@ -194,21 +205,21 @@ fn serve(
     let abandoned = effe.close(stop.deadline(config.drain_timeout).max(Instant::now()));
     if abandoned > 0 {
         journal.critical(format!("the time to stop is over; {abandoned} Contexts were not stopped"));
-        return Ok(ExitCode::FAILURE);
+        return Ok(FAILED);
     }
     journal.notice(format!("stopped; {} Contexts were started and stopped", plugin.started()));
-    Ok(if stop.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if stop.failed { FAILED } else { DONE })
 }
 
 fn usage(err: &clap::Error) -> ExitCode {
     let _ = err.print();
-    if err.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+    ExitCode::from(if err.use_stderr() { USAGE } else { DONE })
 }
 
 /// A result, alone on stdout.
-fn print(text: &str) -> ExitCode {
+fn print(text: &str) -> u8 {
     match writeln!(io::stdout(), "{text}") {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => DONE,
+        Err(_) => FAILED,
     }
 }

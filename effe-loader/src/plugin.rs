@@ -11,6 +11,7 @@ pub mod host;
 mod trial;
 
 use std::{
+    mem::ManuallyDrop,
     path::{Path, PathBuf},
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
@@ -219,17 +220,34 @@ impl Context {
         let status = unsafe { self.plugin.entries.run(self.pointer.as_ptr(), exchange, &mut failure) };
         Fault::of(status, failure).map_or(Ok(()), Err)
     }
+
+    /// Calls Stop, for whoever wants to know what came of it; dropping a Context logs it.
+    ///
+    /// # Errors
+    /// Stop failed or panicked; the Context is gone all the same.
+    pub fn stop(self) -> Result<(), Fault> {
+        let mut context = ManuallyDrop::new(self);
+        // SAFETY: it is not dropped any more.
+        unsafe { context.end() }
+    }
+
+    /// # Safety
+    /// It is the last use of the Context.
+    unsafe fn end(&mut self) -> Result<(), Fault> {
+        let mut failure = Failure::new();
+        // SAFETY: `start` made the pointer, and nothing uses it after this, as the caller says.
+        let status = unsafe { self.plugin.entries.stop(self.pointer.as_ptr(), &mut failure) };
+        self.plugin.stopped.fetch_add(1, Ordering::Release);
+        Fault::of(status, failure).map_or(Ok(()), Err)
+    }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
-        let mut failure = Failure::new();
-        // SAFETY: `start` made the pointer, and nothing uses it after its drop.
-        let status = unsafe { self.plugin.entries.stop(self.pointer.as_ptr(), &mut failure) };
-        if let Some(Fault::Error(severity, text)) = Fault::of(status, failure) {
+        // SAFETY: dropped once.
+        if let Err(Fault::Error(severity, text)) = unsafe { self.end() } {
             self.plugin.log(&Fault::Error(severity, format!("stop: {text}")));
         }
-        self.plugin.stopped.fetch_add(1, Ordering::Release);
     }
 }
 

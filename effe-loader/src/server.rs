@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Shutdown, SocketAddr, TcpListener},
     rc::Rc,
     sync::{
         Arc,
@@ -15,7 +15,7 @@ use std::{
 use actix_service::{fn_factory, map_config};
 use actix_utils::future::ready;
 use actix_web::{HttpServer, dev::AppConfig, rt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
@@ -123,6 +123,7 @@ pub fn serve(
             map_config(service, |_: AppConfig| ())
         }
     };
+    let door = listener.try_clone()?;
     let order = rt::System::new().block_on(async move {
         let server = HttpServer::new(factory)
             .workers(settings.workers)
@@ -135,6 +136,8 @@ pub fn serve(
         let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
         let deadline = order.deadline(settings.drain_timeout);
         handle.pause().await;
+        // Else the system would go on taking connections that nobody answers.
+        let _ = SockRef::from(&door).shutdown(Shutdown::Both);
         drain.0.store(true, Ordering::Relaxed);
         while effe.n_running() > 0 && Instant::now() < deadline {
             rt::time::sleep(Duration::from_millis(5)).await;
