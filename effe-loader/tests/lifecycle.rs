@@ -164,7 +164,7 @@ fn two_loaders_serve_one_plugin_at_the_same_time() {
     for server in &servers {
         assert_eq!(load(server.address, "/context", 50, 1), 50);
     }
-    servers.map(Server::stop);
+    servers.into_iter().for_each(|server| _ = server.stop());
     for counts in counts {
         assert_eq!((counts.of("start"), counts.of("run")), (1, 50));
         counts.assert_complete();

@@ -100,16 +100,8 @@ impl Loader {
 
     /// Serves where its arguments say; the address comes from what it says itself.
     #[track_caller]
-    pub fn serve_as_told(mut self) -> Server {
-        let mut child = self.0.spawn().expect("the loader can be started");
-        let stderr = child.stderr.take().unwrap();
-        let output = Arc::new(Output::default());
-        let reader = {
-            let output = Arc::clone(&output);
-            thread::spawn(move || output.collect(stderr))
-        };
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut server = Server { child, address, output, reader: Some(reader), ended: false };
+    pub fn serve_as_told(self) -> Server {
+        let mut server = self.start();
         let line = server.wait_for_line("listening on http://");
         let (_, address) = line.split_once("http://").unwrap();
         let end = address.find(|ch: char| !"0123456789.:[]".contains(ch)).unwrap_or(address.len());
@@ -118,6 +110,20 @@ impl Loader {
             server.address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
         server
+    }
+
+    /// Starts it, and does not wait until it serves.
+    #[track_caller]
+    pub fn start(mut self) -> Server {
+        let mut child = self.0.spawn().expect("the loader can be started");
+        let stderr = child.stderr.take().unwrap();
+        let output = Arc::new(Output::default());
+        let reader = {
+            let output = Arc::clone(&output);
+            thread::spawn(move || output.collect(stderr))
+        };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Server { child, address, output, reader: Some(reader), ended: false }
     }
 }
 
@@ -184,7 +190,9 @@ impl Server {
         let state = self.output.state.lock().unwrap();
         let waits = |state: &mut State| found(state).is_none() && !state.closed;
         let (state, _) = self.output.more.wait_timeout_while(state, LONG, waits).unwrap();
-        found(&state).unwrap_or_else(|| panic!("the loader never said {part:?}, but: {:#?}", state.lines))
+        let line = found(&state);
+        drop(state);
+        line.unwrap_or_else(|| panic!("the loader never said {part:?}"))
     }
 
     /// Sends a signal.
@@ -208,11 +216,6 @@ impl Server {
         let lines = self.lines();
         assert_eq!((status.code(), status.signal()), (Some(code), None), "it said: {lines:#?}");
         lines
-    }
-
-    /// Whether it is still there.
-    pub fn is_alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
     }
 }
 

@@ -17,7 +17,7 @@ pub use self::{
     counts::Counts,
     daemon::Daemon,
     http::{Connection, Reply, load},
-    loader::{Done, Loader, Server},
+    loader::{Loader, Server},
     scratch::Scratch,
 };
 

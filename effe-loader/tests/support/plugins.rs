@@ -17,11 +17,6 @@ pub fn other_abi() -> PathBuf {
     built().join("libother_abi.so")
 }
 
-/// The plugin of the template, as the workspace builds it.
-pub fn template() -> PathBuf {
-    built().join("libplugin_template.so")
-}
-
 /// Where the loader under test was built; plugins of the same profile are built beside it.
 pub fn profile_dir() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_effe-loader")).parent().unwrap()
@@ -93,7 +88,7 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let packages = ["-p", "probe", "-p", "other_abi", "-p", "plugin-template"];
+        let packages = ["-p", "probe", "-p", "other_abi"];
         succeed(
             cargo()
                 .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])
