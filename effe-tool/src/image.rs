@@ -1,1 +1,300 @@
-//! What lies in an image.
+//! What lies in an image: the loader, the plugin, the libraries that they need, CA certificates, and nothing else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    artifact::{Artifact, Info, Kind},
+    elf::{self, Libraries},
+    loader,
+};
+
+/// nobody: the user of distroless images, too.
+pub(crate) const USER: &str = "65532:65532";
+/// What the loader listens on unless told otherwise.
+pub(crate) const PORT: &str = "8080/tcp";
+/// What the loader takes for the order to finish and stop.
+pub(crate) const STOP_SIGNAL: &str = "SIGTERM";
+/// Where programs look for certificates.
+const CA_PATH: &str = "etc/ssl/certs/ca-certificates.crt";
+/// Where this machine may keep them.
+const CA_BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+const LOADER_PATH: &str = "bin/effe-loader";
+
+/// A file of an image.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    /// What it is, in a word or two.
+    pub(crate) what: String,
+    /// Its path in the image, without the slash in front.
+    pub(crate) path: String,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) mode: u32,
+}
+
+/// An image, before it is an archive.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    /// `hello:0.1.0`
+    pub(crate) tag: String,
+    /// As `uname -m` has it.
+    pub(crate) machine: String,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) entrypoint: Vec<String>,
+    /// Layers, each with its parts sorted by path. The last one is the lambda's own; what is below it is the same for
+    /// every lambda, and is stored and sent once.
+    pub(crate) layers: Vec<Vec<Part>>,
+}
+
+/// What the image stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Base {
+    /// Nothing: it brings all that it needs.
+    Scratch,
+    /// An image that has a C library and certificates.
+    Other,
+}
+
+impl Image {
+    /// Collects the parts.
+    ///
+    /// # Errors
+    /// A library or the loader is missing on this machine, or Info can't name an image.
+    pub(crate) fn of(artifact: &Artifact, tag: Option<&str>, base: Base, ca: Option<&Path>) -> Result<Image> {
+        let info = artifact.info()?;
+        let tag = match tag {
+            Some(tag) => checked_tag(tag)?,
+            None => artifact.tag(&info)?,
+        };
+        let mut shared = Vec::new();
+        let mut files = vec![artifact.path.clone()];
+        let (own, entrypoint) = match artifact.kind {
+            Kind::Plugin => {
+                let loader = loader::find()?.canonicalize().context("cannot find the loader")?;
+                shared.push(part("loader", LOADER_PATH, stripped(&loader)?, 0o755));
+                files.push(loader);
+                let path = format!("lambda/{}.so", artifact.name(&info)?);
+                let entrypoint =
+                    [&format!("/{LOADER_PATH}"), "--plugin", &format!("/{path}")].map(str::to_owned);
+                (part("plugin", &path, stripped(&artifact.path)?, 0o644), entrypoint.to_vec())
+            }
+            Kind::Executable => {
+                let path = format!("bin/{}", artifact.name(&info)?);
+                let own = part("lambda with loader", &path, stripped(&artifact.path)?, 0o755);
+                (own, vec![format!("/{path}")])
+            }
+        };
+        if base == Base::Scratch {
+            let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+            let Libraries { files, linker, directory } = elf::libraries(&files)?;
+            if let Some((path, file)) = linker {
+                let directory = directory.as_deref().or(path.parent()).unwrap_or(Path::new("/lib"));
+                for (name, file) in files {
+                    shared.push(part(&name, &inside(&directory.join(&name)), read(&file)?, 0o755));
+                }
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                shared.push(part(&name, &inside(&path), read(&file)?, 0o755));
+            }
+        }
+        if base == Base::Scratch || ca.is_some() {
+            shared.push(part("CA certificates", CA_PATH, certificates(ca)?, 0o644));
+        }
+        shared.sort_by(|one, other| one.path.cmp(&other.path));
+        let layers = [shared, vec![own]].into_iter().filter(|layer| !layer.is_empty()).collect();
+        let machine = artifact.elf.machine.clone();
+        Ok(Image { tag, machine, labels: labels(&info), entrypoint, layers })
+    }
+
+    /// All parts, in the order of the layers.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.layers.iter().flatten()
+    }
+
+    /// The sum of the sizes of all files.
+    pub(crate) fn size(&self) -> u64 {
+        self.parts().map(|part| part.bytes.len() as u64).sum()
+    }
+
+    /// The same image as a Dockerfile, for a context in which the parts lie under `rootfs`.
+    pub(crate) fn dockerfile(&self, base: Option<&str>) -> String {
+        let mut text = format!("FROM {}\n", base.unwrap_or("scratch"));
+        for layer in &self.layers {
+            for part in layer {
+                text.push_str(&format!(
+                    "COPY {} {}\n",
+                    quoted(&format!("rootfs/{}", part.path)),
+                    quoted(&format!("/{}", part.path))
+                ));
+            }
+        }
+        for (key, value) in &self.labels {
+            text.push_str(&format!("LABEL {key}={}\n", label(value)));
+        }
+        let port = PORT;
+        let entrypoint = serde_json::json!(self.entrypoint);
+        text.push_str(&format!(
+            "USER {USER}\nSTOPSIGNAL {STOP_SIGNAL}\nEXPOSE {port}\nENTRYPOINT {entrypoint}\n"
+        ));
+        text
+    }
+
+    /// Writes the parts below a directory, and the Dockerfile beside them.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(crate) fn write_context(&self, directory: &Path, base: Option<&str>) -> Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        for part in self.parts() {
+            let path = directory.join("rootfs").join(&part.path);
+            let parent = path.parent().unwrap_or(directory);
+            fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+            fs::write(&path, &part.bytes)
+                .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(part.mode)))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        let path = directory.join("Dockerfile");
+        fs::write(&path, self.dockerfile(base)).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+fn part(what: &str, path: &str, bytes: Vec<u8>, mode: u32) -> Part {
+    Part { what: what.to_owned(), path: path.to_owned(), bytes, mode }
+}
+
+/// The labels that Info has something for.
+fn labels(info: &Info) -> Vec<(String, String)> {
+    let keys = [
+        ("authors", "authors"),
+        ("description", "description"),
+        ("license", "licenses"),
+        ("name", "title"),
+        ("repository", "source"),
+        ("version", "version"),
+    ];
+    let given = keys.iter().filter_map(|(key, label)| Some((label, info.text(key)?)));
+    given.map(|(label, text)| (format!("org.opencontainers.image.{label}"), text.to_owned())).collect()
+}
+
+/// A name that every engine takes: `[host/]path[:tag]`, the path in lower case.
+fn checked_tag(text: &str) -> Result<String> {
+    let (name, tag) = match text.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, tag),
+        _ => (text, "latest"),
+    };
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && part.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-:".contains(&byte))
+    };
+    let good_tag = tag.len() <= 128
+        && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if !good_tag || !name.split('/').all(part) {
+        return Err(crate::Usage(format!("--tag {text}: write it as name:tag, in lower case")).into());
+    }
+    Ok(format!("{name}:{tag}"))
+}
+
+/// A file without what only debuggers read; as it is where this machine has no `strip`.
+fn stripped(path: &Path) -> Result<Vec<u8>> {
+    let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
+    let copy = directory.path().join("stripped");
+    let mut command = Command::new("strip");
+    command.arg("--strip-unneeded").arg("-o").arg(&copy).arg(path).stdin(Stdio::null());
+    match command.stdout(Stdio::null()).stderr(Stdio::null()).status() {
+        Ok(status) if status.success() => read(&copy),
+        _ => read(path),
+    }
+}
+
+fn certificates(given: Option<&Path>) -> Result<Vec<u8>> {
+    let path = match given {
+        Some(path) => path,
+        None => match CA_BUNDLES.iter().map(Path::new).find(|path| path.is_file()) {
+            Some(path) => path,
+            None => bail!("this machine has no CA certificates; install ca-certificates, or give --ca FILE"),
+        },
+    };
+    let bytes = read(path)?;
+    let begin = b"-----BEGIN CERTIFICATE-----";
+    if !bytes.windows(begin.len()).any(|window| window == begin) {
+        bail!("{} holds no certificate; give a file of PEM certificates", path.display());
+    }
+    Ok(bytes)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A path of this machine as a path of the image.
+fn inside(path: &Path) -> String {
+    path.to_string_lossy().trim_start_matches('/').to_owned()
+}
+
+/// A word of a Dockerfile's COPY: they have no spaces, or the line would be JSON.
+fn quoted(path: &str) -> String {
+    if path.contains([' ', '\\', '"']) { serde_json::json!(path).to_string() } else { path.to_owned() }
+}
+
+/// A label's value: a Dockerfile expands `$` and ends with the line.
+fn label(value: &str) -> String {
+    let mut text = String::from("\"");
+    for ch in value.chars() {
+        match ch {
+            '"' | '\\' | '$' => text.extend(['\\', ch]),
+            ch if ch.is_control() => text.push(' '),
+            ch => text.push(ch),
+        }
+    }
+    text + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dockerfile_says_all_that_the_image_says() {
+        let image = Image {
+            tag: "hello:1".to_owned(),
+            machine: "x86_64".to_owned(),
+            labels: vec![("org.opencontainers.image.title".to_owned(), "a \"$HOME\"\nUSER root".to_owned())],
+            entrypoint: vec![
+                "/bin/effe-loader".to_owned(),
+                "--plugin".to_owned(),
+                "/lambda/hello.so".to_owned(),
+            ],
+            layers: vec![vec![part("loader", "bin/effe-loader", vec![0; 3], 0o755)]],
+        };
+        let expected = "FROM scratch\n\
+                        COPY rootfs/bin/effe-loader /bin/effe-loader\n\
+                        LABEL org.opencontainers.image.title=\"a \\\"\\$HOME\\\" USER root\"\n\
+                        USER 65532:65532\nSTOPSIGNAL SIGTERM\nEXPOSE 8080/tcp\n\
+                        ENTRYPOINT [\"/bin/effe-loader\",\"--plugin\",\"/lambda/hello.so\"]\n";
+        assert_eq!(image.dockerfile(None), expected);
+        assert!(image.dockerfile(Some("debian:12-slim")).starts_with("FROM debian:12-slim\n"));
+        assert_eq!(image.size(), 3);
+    }
+
+    #[test]
+    fn tags_are_those_that_engines_take() {
+        assert_eq!(checked_tag("hello").unwrap(), "hello:latest");
+        assert_eq!(checked_tag("localhost:5000/a/b-c:1.0").unwrap(), "localhost:5000/a/b-c:1.0");
+        for bad in ["", "Hello", "a b", "a:", "a:b c", "../a", "a//b", "-a", "a:-b"] {
+            assert!(checked_tag(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod commands;
 mod artifact;
 mod cargo;
 mod elf;
+mod engine;
 mod frontmatter;
 mod image;
 mod lambda;

@@ -1,1 +1,226 @@
-//! Images as archives.
+//! An image as an archive: an OCI layout that also has the index of `docker save`, so that every engine loads it.
+//!
+//! The same parts give the same bytes: entries are sorted, and times and owners are zero.
+
+use std::{collections::BTreeSet, io::Write};
+
+use anyhow::{Context, Result, bail};
+use flate2::{Compression, GzBuilder};
+use oci_spec::image::{
+    Arch, ConfigBuilder, Descriptor, ImageConfigurationBuilder, ImageIndexBuilder, ImageManifestBuilder,
+    MediaType, OciLayoutBuilder, Os, PlatformBuilder, RootFsBuilder, SCHEMA_VERSION, Sha256Digest,
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tar::{EntryType, Header};
+
+use crate::{
+    image::{Image, PORT, Part, STOP_SIGNAL, USER},
+    lambda::hex,
+};
+
+/// When everything in an image was made, so that it is the same whenever it is made.
+const CREATED: &str = "1970-01-01T00:00:00Z";
+/// The names of an image in an index, for containerd and docker, and for podman and skopeo.
+const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+
+/// Writes the archive.
+///
+/// # Errors
+/// It can't be written, or the image is for a machine that OCI has no name for.
+pub(crate) fn write(image: &Image, out: impl Write) -> Result<()> {
+    let mut blobs = Vec::new();
+    let mut diff_ids = Vec::new();
+    let mut layers = Vec::new();
+    for parts in &image.layers {
+        let tar = layer(parts).context("cannot make a layer")?;
+        diff_ids.push(format!("sha256:{}", hex(&Sha256::digest(&tar))));
+        let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
+        let packed = gzip.write_all(&tar).and_then(|()| gzip.finish()).context("cannot make a layer")?;
+        layers.push(blob(&mut blobs, MediaType::ImageLayerGzip, packed)?);
+    }
+    let arch = match image.machine.as_str() {
+        "x86_64" => Arch::Amd64,
+        "aarch64" => Arch::ARM64,
+        "riscv64" => Arch::RISCV64,
+        machine => bail!("there are no images for {machine}"),
+    };
+    let config = ConfigBuilder::default()
+        .user(USER)
+        .exposed_ports([PORT.to_owned()])
+        .entrypoint(image.entrypoint.clone())
+        .working_dir("/")
+        .labels(image.labels.iter().cloned().collect::<std::collections::HashMap<_, _>>())
+        .stop_signal(STOP_SIGNAL)
+        .build()?;
+    let configuration = ImageConfigurationBuilder::default()
+        .created(CREATED)
+        .architecture(arch.clone())
+        .os(Os::Linux)
+        .config(config)
+        .rootfs(RootFsBuilder::default().typ("layers").diff_ids(diff_ids).build()?)
+        .build()?;
+    let config = blob(&mut blobs, MediaType::ImageConfig, sorted(serde_json::to_value(configuration)?))?;
+    let docker = json!([{
+        "Config": path(&config),
+        "RepoTags": [image.tag],
+        "Layers": layers.iter().map(path).collect::<Vec<_>>(),
+    }]);
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(SCHEMA_VERSION)
+        .media_type(MediaType::ImageManifest)
+        .config(config)
+        .layers(layers)
+        .build()?;
+    let mut manifest = blob(&mut blobs, MediaType::ImageManifest, sorted(serde_json::to_value(manifest)?))?;
+    let names = [full_name(&image.tag), image.tag.clone()];
+    manifest.set_annotations(Some(NAMES.map(str::to_owned).into_iter().zip(names).collect()));
+    manifest.set_platform(Some(PlatformBuilder::default().architecture(arch).os(Os::Linux).build()?));
+    let index = ImageIndexBuilder::default()
+        .schema_version(SCHEMA_VERSION)
+        .media_type(MediaType::ImageIndex)
+        .manifests([manifest])
+        .build()?;
+    let layout = OciLayoutBuilder::default().image_layout_version("1.0.0").build()?;
+
+    let mut files: Vec<(String, Vec<u8>)> = blobs;
+    files.push(("index.json".to_owned(), sorted(serde_json::to_value(index)?)));
+    files.push(("manifest.json".to_owned(), sorted(docker)));
+    files.push(("oci-layout".to_owned(), sorted(serde_json::to_value(layout)?)));
+    files.sort();
+    files.dedup();
+    let parts = files.into_iter().map(|(path, bytes)| Part { what: String::new(), path, bytes, mode: 0o644 });
+    archive(&parts.collect::<Vec<_>>(), out).context("cannot write the archive")?;
+    Ok(())
+}
+
+/// Keeps bytes under their digest.
+fn blob(blobs: &mut Vec<(String, Vec<u8>)>, kind: MediaType, bytes: Vec<u8>) -> Result<Descriptor> {
+    let digest: Sha256Digest = hex(&Sha256::digest(&bytes)).parse()?;
+    let descriptor = Descriptor::new(kind, bytes.len() as u64, digest);
+    blobs.push((path(&descriptor), bytes));
+    Ok(descriptor)
+}
+
+fn path(descriptor: &Descriptor) -> String {
+    format!("blobs/sha256/{}", descriptor.digest().digest())
+}
+
+/// As docker and containerd write a name out.
+fn full_name(tag: &str) -> String {
+    let first = tag.split('/').next().unwrap_or(tag);
+    match tag.split_once('/') {
+        Some(_) if first.contains(['.', ':']) || first == "localhost" => tag.to_owned(),
+        Some(_) => format!("docker.io/{tag}"),
+        None => format!("docker.io/library/{tag}"),
+    }
+}
+
+/// JSON whose members are in the order of their names, at every depth: labels come out of a hash map.
+fn sorted(value: Value) -> Vec<u8> {
+    fn order(value: Value) -> Value {
+        match value {
+            Value::Object(members) => {
+                let mut members: Vec<_> = members.into_iter().collect();
+                members.sort_by(|(one, _), (other, _)| one.cmp(other));
+                members.into_iter().map(|(key, value)| (key, order(value))).collect()
+            }
+            Value::Array(values) => values.into_iter().map(order).collect(),
+            value => value,
+        }
+    }
+    order(value).to_string().into_bytes()
+}
+
+fn layer(parts: &[Part]) -> std::io::Result<Vec<u8>> {
+    archive(parts, Vec::new())
+}
+
+/// A tar of parts and the directories above them.
+fn archive<W: Write>(parts: &[Part], out: W) -> std::io::Result<W> {
+    let mut tar = tar::Builder::new(out);
+    let mut directories = BTreeSet::new();
+    for part in parts {
+        let above = part.path.match_indices('/').map(|(at, _)| &part.path[..=at]);
+        for directory in
+            above.filter(|directory| directories.insert((*directory).to_owned())).collect::<Vec<_>>()
+        {
+            tar.append_data(&mut header(EntryType::Directory, 0o755, 0), directory, &[][..])?;
+        }
+        let mut header = header(EntryType::Regular, part.mode, part.bytes.len() as u64);
+        tar.append_data(&mut header, &part.path, &part.bytes[..])?;
+    }
+    tar.into_inner()
+}
+
+fn header(kind: EntryType, mode: u32, size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> Image {
+        let part = |path: &str| Part {
+            what: String::new(),
+            path: path.to_owned(),
+            bytes: path.as_bytes().to_vec(),
+            mode: 0o755,
+        };
+        Image {
+            tag: "hello:0.1.0".to_owned(),
+            machine: "x86_64".to_owned(),
+            labels: (0..9).map(|n| (format!("label{n}"), "x".to_owned())).collect(),
+            entrypoint: vec!["/bin/effe-loader".to_owned()],
+            layers: vec![vec![part("bin/effe-loader"), part("lib/a/b.so")], vec![part("lambda/hello.so")]],
+        }
+    }
+
+    #[test]
+    fn the_same_parts_give_the_same_bytes() {
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        write(&image(), &mut one).unwrap();
+        write(&image(), &mut other).unwrap();
+        assert!(one == other && !one.is_empty());
+    }
+
+    #[test]
+    fn every_digest_is_that_of_its_blob() {
+        let mut bytes = Vec::new();
+        write(&image(), &mut bytes).unwrap();
+        let mut n_blobs = 0;
+        for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().to_string_lossy().into_owned();
+            let Some(digest) = path.strip_prefix("blobs/sha256/").filter(|digest| !digest.is_empty()) else {
+                continue;
+            };
+            let mut blob = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut blob).unwrap();
+            assert_eq!(digest, hex(&Sha256::digest(&blob)));
+            n_blobs += 1;
+        }
+        assert_eq!(n_blobs, 4, "two layers, a configuration and a manifest");
+    }
+
+    #[test]
+    fn names_are_written_out_as_engines_do() {
+        let cases = [
+            ("hello:1", "docker.io/library/hello:1"),
+            ("me/hello:1", "docker.io/me/hello:1"),
+            ("localhost:5000/hello:1", "localhost:5000/hello:1"),
+            ("registry.example/a/b:1", "registry.example/a/b:1"),
+        ];
+        for (tag, expected) in cases {
+            assert_eq!(full_name(tag), expected);
+        }
+    }
+}

@@ -1,6 +1,127 @@
-//! `docker`
-use crate::{cli::DockerArgs, shell::Shell};
-use std::process::ExitCode;
-pub(crate) fn run(_args: &DockerArgs, _shell: &mut Shell) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("it comes next")
+//! `docker`: lambdas as images that hold nothing else.
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use walkdir::WalkDir;
+
+use super::{columns, size};
+use crate::{
+    Usage,
+    artifact::Artifact,
+    cli::DockerArgs,
+    engine,
+    image::{Base, Image},
+    oci,
+    shell::Shell,
+};
+
+/// Packs one lambda, or each of a directory.
+///
+/// # Errors
+/// There is nothing to pack, nobody to give an image to, or a part of it is missing.
+pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
+    let artifacts = artifacts(args, shell)?;
+    if let (Some(tag), true) = (&args.tag, artifacts.len() > 1) {
+        return Err(Usage(format!("--tag {tag} names one image, and here are {}", artifacts.len())).into());
+    }
+    let many = artifacts.len() > 1;
+    let keeper = match args.oci.is_some() || args.dockerfile {
+        true => None,
+        false => Some(engine::find(args.engine)?),
+    };
+    let base = if args.base.is_some() { Base::Other } else { Base::Scratch };
+    let mut results = Vec::new();
+    for artifact in artifacts {
+        let image = Image::of(&artifact, args.tag.as_deref(), base, args.ca.as_deref())?;
+        if args.dockerfile {
+            shell.result(image.dockerfile(args.base.as_deref()).as_bytes())?;
+            continue;
+        }
+        let place = match (&args.oci, keeper) {
+            (Some(path), _) => {
+                let path = if many || path.is_dir() { path.join(file_name(&image)) } else { path.clone() };
+                write(&image, &path)?;
+                path.display().to_string()
+            }
+            (None, Some(keeper)) => {
+                let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
+                if args.base.is_some() {
+                    image.write_context(directory.path(), args.base.as_deref())?;
+                    engine::build(keeper, directory.path(), &image.tag, shell)?;
+                } else {
+                    let archive = directory.path().join("image.tar");
+                    write(&image, &archive)?;
+                    engine::load(keeper, &archive, &image.tag, shell)?;
+                }
+                engine::program(keeper).to_owned()
+            }
+            (None, None) => bail!("there is no place for the image"),
+        };
+        shell.status("Packed", format_args!("{} into {place}", image.tag));
+        if args.json {
+            results.push(as_json(&image, &place));
+        } else {
+            shell.result(as_table(&image).as_bytes())?;
+        }
+    }
+    if args.json {
+        shell.result(format!("{}\n", Value::from(results)).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was compiled, below a directory; or what comes of compiling a source.
+fn artifacts(args: &DockerArgs, shell: &mut Shell) -> Result<Vec<Artifact>> {
+    let path = &args.path;
+    if !path.is_dir() || path.join("Cargo.toml").is_file() {
+        return Ok(vec![super::artifact(path, &args.build, shell)?]);
+    }
+    let mut artifacts = Vec::new();
+    for entry in WalkDir::new(path).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("cannot read all of {}", path.display()))?;
+        if entry.file_type().is_file() && Artifact::is_one(entry.path()) {
+            artifacts.push(Artifact::read(entry.path())?);
+        }
+    }
+    if artifacts.is_empty() {
+        bail!("{0} holds no plugin; compile first: effe-tool compile {0}", path.display());
+    }
+    Ok(artifacts)
+}
+
+fn file_name(image: &Image) -> PathBuf {
+    format!("{}.tar", image.tag.replace(['/', ':'], "_")).into()
+}
+
+fn write(image: &Image, path: &Path) -> Result<()> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    }
+    let context = || format!("cannot write {}", path.display());
+    let mut file = BufWriter::new(File::create(path).with_context(context)?);
+    oci::write(image, &mut file).with_context(context)?;
+    file.flush().with_context(context)
+}
+
+fn as_table(image: &Image) -> String {
+    let mut rows = vec![["PART", "SIZE", "PATH"].map(str::to_owned).to_vec()];
+    for part in image.parts() {
+        rows.push(vec![part.what.clone(), size(part.bytes.len() as u64), format!("/{}", part.path)]);
+    }
+    rows.push(vec!["all".to_owned(), size(image.size()), image.tag.clone()]);
+    columns(&rows)
+}
+
+fn as_json(image: &Image, place: &str) -> Value {
+    let parts = image
+        .parts()
+        .map(|part| json!({"part": part.what, "path": format!("/{}", part.path), "size": part.bytes.len()}));
+    json!({"tag": image.tag, "place": place, "size": image.size(), "parts": parts.collect::<Vec<_>>()})
 }
