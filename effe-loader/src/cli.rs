@@ -243,18 +243,19 @@ impl Cli {
         let program = args.peek().map(PathBuf::from);
         let name = program.as_deref().and_then(Path::file_name);
         let name = name.map_or_else(|| "effe".to_owned(), |name| name.to_string_lossy().into_owned());
-        let command = Cli::command()
+        let mut command = Cli::command()
             .bin_name(name.clone())
             .about("Serves the lambda that it holds over HTTP.")
             .override_usage(format!("{name} [--port 8080] [--info | --check] [OPTIONS]"))
             .mut_arg("plugin", |arg| arg.hide(true));
-        let cli = Cli::from_arg_matches(&command.try_get_matches_from(args)?)?;
+        let cli = Cli::from_arg_matches(&command.try_get_matches_from_mut(args)?)?;
         if let Some(plugin) = &cli.plugin {
-            return Err(usage(&format!(
+            let text = format!(
                 "--plugin {} (or EFFE_PLUGIN): this program holds its lambda and opens no other; \
                  effe-loader does",
                 plugin.display()
-            )));
+            );
+            return Err(command.error(clap::error::ErrorKind::ValueValidation, text));
         }
         Ok(cli)
     }
