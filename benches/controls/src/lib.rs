@@ -1,9 +1,31 @@
 //! What both controls share: the work of the lambdas they are raced against.
 
+use std::hash::{BuildHasher, RandomState};
+
 use serde::{Deserialize, Serialize};
 
-/// What `hello` answers.
-pub const HELLO: &str = "Hello from Effe:  1\n";
+/// What `hello` keeps in its Context.
+pub struct Greeter {
+    n: u64,
+}
+
+impl Greeter {
+    /// As the lambda makes it: 1 or 2.
+    pub fn new() -> Greeter {
+        Greeter { n: 1 + RandomState::new().hash_one(()) % 2 }
+    }
+
+    /// What `hello` answers.
+    pub fn greet(&self) -> String {
+        format!("Hello from Effe:  {}\n", self.n)
+    }
+}
+
+impl Default for Greeter {
+    fn default() -> Self {
+        Greeter::new()
+    }
+}
 
 /// What `json` takes.
 #[derive(Deserialize)]

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::header, rt, web};
-use controls::{HELLO, millis, port, receipt};
+use controls::{Greeter, millis, port, receipt};
 
-async fn hello() -> HttpResponse {
-    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain")).body(HELLO)
+async fn hello(greeter: web::Data<Greeter>) -> HttpResponse {
+    HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain")).body(greeter.greet())
 }
 
 async fn echo(request: HttpRequest, body: web::Bytes) -> HttpResponse {
@@ -36,6 +36,7 @@ fn main() -> std::io::Result<()> {
     rt::System::new().block_on(async {
         let app = || {
             App::new()
+                .app_data(web::Data::new(Greeter::new()))
                 .app_data(web::PayloadConfig::new(2 << 20))
                 .route("/", web::get().to(hello))
                 .route("/echo", web::post().to(echo))

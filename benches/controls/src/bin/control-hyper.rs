@@ -1,8 +1,8 @@
 //! The same work in bare hyper on one thread: `control-hyper PORT`.
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, rc::Rc, time::Duration};
 
-use controls::{HELLO, millis, port, receipt};
+use controls::{Greeter, millis, port, receipt};
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -12,14 +12,20 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    task::{LocalSet, spawn_local},
+};
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    greeter: Rc<Greeter>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let mut response = Response::new(Full::default());
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/") => {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-            *response.body_mut() = Full::new(Bytes::from_static(HELLO.as_bytes()));
+            *response.body_mut() = Full::new(Bytes::from(greeter.greet()));
         }
         (&Method::POST, "/echo") => {
             if let Some(kind) = request.headers().get(CONTENT_TYPE) {
@@ -48,7 +54,8 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
 
 fn main() -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let greeter = Rc::new(Greeter::new());
+    LocalSet::new().block_on(&runtime, async move {
         let listener = TcpListener::bind(("127.0.0.1", port())).await?;
         loop {
             let (stream, _) = listener.accept().await?;
@@ -56,8 +63,14 @@ fn main() -> std::io::Result<()> {
             // The time limit on heads is hyper's default, as it is actix's and so effe's.
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new());
-            let connection = server.serve_connection(TokioIo::new(stream), service_fn(answer));
-            tokio::spawn(async move {
+            let connection = server.serve_connection(
+                TokioIo::new(stream),
+                service_fn({
+                    let greeter = Rc::clone(&greeter);
+                    move |request| answer(Rc::clone(&greeter), request)
+                }),
+            );
+            spawn_local(async move {
                 let _ = connection.await;
             });
         }
