@@ -301,21 +301,19 @@ impl<'a> Response<'a> {
         }
         let well_formed = !name.is_empty()
             && name.bytes().all(|byte| TOKEN[usize::from(byte)])
-            && value.iter().all(|&b| is_value(b));
+            && value.iter().all(|&byte| is_value(byte));
         let Scratch { head, spans, .. } = &mut *self.scratch;
-        let offsets = (
-            head.len().try_into(),
-            (head.len() + name.len()).try_into(),
-            (head.len() + name.len() + value.len()).try_into(),
-        );
-        let (true, (Ok(begin), Ok(name_end), Ok(end))) = (well_formed, offsets) else {
+        let begin = head.len();
+        let (name_end, end) = (begin + name.len(), begin + name.len() + value.len());
+        // Where the end fits, so does what comes before it.
+        let (true, Ok(end)) = (well_formed, u32::try_from(end)) else {
             return self.fail(Fault::Header(name.to_owned()));
         };
-        let at = head.len();
+        head.reserve(name.len() + value.len());
         head.extend_from_slice(name.as_bytes());
-        head[at..].make_ascii_lowercase();
+        head[begin..].make_ascii_lowercase();
         head.extend_from_slice(value);
-        spans.push(Span { begin, name_end, end });
+        spans.push(Span { begin: begin as u32, name_end: name_end as u32, end });
     }
 
     /// Bytes that wait to be sent.

@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crossbeam::queue::SegQueue;
 use slab::Slab;
 use tokio::{sync::Notify, time};
 
-use crate::{answer::Answer, snapshot::Snapshot};
+use crate::{answer::Answer, clock::Moment, snapshot::Snapshot};
 
 /// Calls that a desk keeps for the next requests; a connection's buffers are larger than all of these.
 const MAX_SPARE: usize = 256;
@@ -40,7 +40,7 @@ pub struct Call {
     /// How far it is, which both sides see.
     pub progress: Arc<Progress>,
     /// When the client is told that it took too long.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Moment>,
     mailbox: Arc<Mailbox>,
     key: usize,
 }
@@ -142,7 +142,7 @@ pub struct Desk {
 }
 
 struct Waiting {
-    sent: Instant,
+    sent: Moment,
     progress: Arc<Progress>,
     state: State,
 }
@@ -220,7 +220,7 @@ impl Desk {
     /// Sends a call away and waits until it is back or late. Dropping the future tells the run that the client has
     /// left.
     pub fn ask(self: &Rc<Self>, mut call: Box<Call>, send: impl FnOnce(Box<Call>)) -> Asked {
-        let sent = Instant::now();
+        let sent = Moment::now();
         call.deadline = self.timeouts.run.map(|timeout| sent + timeout);
         let waiting = Waiting { sent, progress: Arc::clone(&call.progress), state: State::Away(None) };
         let key = self.waiting.borrow_mut().insert(waiting);
@@ -255,7 +255,7 @@ impl Desk {
                 if arrival.await {
                     break;
                 }
-                self.strike(Instant::now());
+                self.strike();
                 self.ticking.set(!self.waiting.borrow().is_empty());
                 timer.as_mut().reset(time::Instant::now() + self.tick);
             }
@@ -287,10 +287,11 @@ impl Desk {
 
     /// Tells whoever waits for a call that is late by now. One look at all that is away costs less than a timer for
     /// each of them.
-    fn strike(&self, now: Instant) {
+    fn strike(&self) {
         for (_, place) in &mut *self.waiting.borrow_mut() {
             let State::Away(waker) = &mut place.state else { continue };
-            let late = |timeout: Option<Duration>| timeout.is_some_and(|timeout| now - place.sent >= timeout);
+            let late =
+                |timeout: Option<Duration>| timeout.is_some_and(|timeout| place.sent.elapsed() >= timeout);
             let verdict = if late(self.timeouts.run) && place.progress.is_overdue() {
                 State::Overdue
             } else if (late(self.timeouts.queue) || late(self.timeouts.run)) && place.progress.give_up() {

@@ -14,6 +14,7 @@ use actix_http::RequestHead;
 use crate::{
     answer::Answer,
     call::{Call, Mailbox},
+    clock::Moment,
     contexts::Contexts,
     exchange::{Exchange, Head},
     execution::Execution,
@@ -174,7 +175,7 @@ impl Effe {
                 }
             },
         };
-        let begun = Instant::now();
+        let begun = Moment::now();
         let exchange = Exchange::new(
             Head::Copied(&call.head),
             &call.body,

@@ -11,7 +11,6 @@ use std::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
 };
 
 use abi_stable::std_types::{RSlice, RStr};
@@ -19,7 +18,7 @@ use actix_http::RequestHead;
 use bytes::Bytes;
 use effe_abi::raw::{self, ExchangeOps, Header, Status, attribute, status};
 
-use crate::{answer::Answer, snapshot, snapshot::Snapshot};
+use crate::{answer::Answer, clock::Moment, snapshot, snapshot::Snapshot};
 
 /// Chunks up to this size are copied: cheaper than keeping their owner.
 const COPY_LIMIT: usize = 4 * 1024;
@@ -40,7 +39,7 @@ pub struct Exchange<'a> {
     body: &'a [u8],
     answer: Mutex<&'a mut Answer>,
     gone: &'a AtomicBool,
-    deadline: Option<Instant>,
+    deadline: Option<Moment>,
     response_limit: usize,
     id: OnceLock<String>,
     peer: OnceLock<String>,
@@ -53,7 +52,7 @@ impl<'a> Exchange<'a> {
         body: &'a [u8],
         answer: &'a mut Answer,
         gone: &'a AtomicBool,
-        deadline: Option<Instant>,
+        deadline: Option<Moment>,
         response_limit: usize,
     ) -> Exchange<'a> {
         let (id, peer) = (OnceLock::new(), OnceLock::new());
@@ -217,7 +216,7 @@ unsafe extern "C" fn attribute(host: *mut (), key: u32, out: &mut RStr<'static>)
 unsafe extern "C" fn state(host: *mut (), remaining: &mut u64) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let left = exchange.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let left = exchange.deadline.map(Moment::remaining);
     *remaining = left.map_or(u64::MAX, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX - 1));
     if exchange.gone.load(Ordering::Relaxed) {
         return status::GONE;

@@ -6,6 +6,7 @@
 mod answer;
 mod call;
 pub mod cli;
+mod clock;
 mod contexts;
 mod effe;
 mod error;

@@ -2,19 +2,19 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use actix_http::RequestHead;
 
-use crate::{call::Mailbox, snapshot};
+use crate::{call::Mailbox, clock::Moment, snapshot};
 
 /// One thread of the server. Only that thread writes; whoever watches over it reads.
 pub struct Seat {
-    /// When the run that this thread is in began, as nanoseconds of this process; 0 if it is in none.
+    /// When the run that this thread is in began, in nanoseconds of the clock; 0 if it is in none.
     since: AtomicU64,
     /// Runs so far.
     n_runs: AtomicU64,
@@ -33,7 +33,7 @@ impl Seat {
     }
 
     /// A run on this thread begins.
-    pub fn begin(&self, head: &RequestHead) -> Instant {
+    pub fn begin(&self, head: &RequestHead) -> Moment {
         let mut request = self.request();
         request.clear();
         request.push_str(head.method.as_str());
@@ -41,13 +41,13 @@ impl Seat {
         let (target, path_len) = snapshot::target(head);
         request.push_str(&target[..path_len]);
         drop(request);
-        let now = Instant::now();
-        self.since.store(nanos(now), Ordering::Relaxed);
+        let now = Moment::now();
+        self.since.store(now.nanos(), Ordering::Relaxed);
         now
     }
 
     /// The run has ended; how long it took.
-    pub fn end(&self, begun: Instant) -> Duration {
+    pub fn end(&self, begun: Moment) -> Duration {
         self.since.store(0, Ordering::Relaxed);
         self.n_runs.store(self.n_runs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         begun.elapsed()
@@ -62,7 +62,7 @@ impl Seat {
         let request = self.request().clone();
         // If another has begun meanwhile, it is not the one that was asked for.
         let same = self.since.load(Ordering::Relaxed) == since;
-        same.then(|| (Duration::from_nanos(nanos(Instant::now()).saturating_sub(since)), request))
+        same.then(|| (Moment::from_nanos(since).elapsed(), request))
     }
 
     /// Runs so far.
@@ -106,11 +106,4 @@ impl Drop for Running {
         let n_running = &self.0.n_running;
         n_running.store(n_running.load(Ordering::Relaxed) - 1, Ordering::Release);
     }
-}
-
-/// Nanoseconds since about the start of this process, never 0.
-fn nanos(now: Instant) -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let start = START.get_or_init(|| now - Duration::from_nanos(1));
-    u64::try_from(now.duration_since(*start).as_nanos()).unwrap_or(u64::MAX).max(1)
 }
