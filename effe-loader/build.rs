@@ -3,11 +3,17 @@
 use std::process::Command;
 
 fn main() {
-    let commit = Command::new("git").args(["rev-parse", "--short=10", "HEAD"]).output().ok();
-    let commit = commit.filter(|output| output.status.success());
-    let commit = commit.and_then(|output| String::from_utf8(output.stdout).ok());
-    println!("cargo::rustc-env=EFFE_COMMIT={}", commit.as_deref().map_or("unknown", str::trim));
+    let commit = git(&["rev-parse", "--short=10", "HEAD"]);
+    println!("cargo::rustc-env=EFFE_COMMIT={}", commit.as_deref().unwrap_or("unknown"));
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed=../.git/HEAD");
-    println!("cargo::rerun-if-changed=../.git/refs/heads");
+    // It grows at every commit and every checkout. A path that isn't there would mean a build each time.
+    let log = git(&["rev-parse", "--git-path", "logs/HEAD"]);
+    if let Some(log) = log.filter(|log| std::path::Path::new(log).exists()) {
+        println!("cargo::rerun-if-changed={log}");
+    }
+}
+
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }
