@@ -26,6 +26,9 @@ enum Body {
     Growing(BytesMut),
 }
 
+/// A complete answer: status, headers, body.
+pub type Whole<'a> = (StatusCode, &'a [(HeaderName, HeaderValue)], Bytes);
+
 impl Answer {
     /// Makes room for the next one.
     pub fn clear(&mut self) {
@@ -116,7 +119,7 @@ impl Answer {
     }
 
     /// The complete answer; `None` if it was not begun or not ended.
-    pub fn take(&mut self) -> Option<(StatusCode, &[(HeaderName, HeaderValue)], Bytes)> {
+    pub fn take(&mut self) -> Option<Whole<'_>> {
         let code = self.head.take().filter(|_| self.ended)?;
         let body = match std::mem::take(&mut self.body) {
             Body::Empty => Bytes::new(),

@@ -132,6 +132,7 @@ pub struct Timeouts {
 pub struct Desk {
     mailbox: Arc<Mailbox>,
     waiting: RefCell<Slab<Waiting>>,
+    #[expect(clippy::vec_box, reason = "a call travels in its box")]
     spare: RefCell<Vec<Box<Call>>>,
     timeouts: Timeouts,
     tick: Duration,

@@ -1,7 +1,7 @@
 //! Every flag: its help, its default and its environment variable; and from them a [`Config`], already valid.
 
 use std::{
-    env, fs,
+    env,
     net::{SocketAddr, ToSocketAddrs},
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use crate::{
     execution::Mode as Execution,
     journal::{Format, SyslogTarget},
-    parameters::Parameters,
+    parameters::{Parameters, Sources},
 };
 
 /// All interfaces: an effe is run in a container or behind a proxy, where loopback alone would serve nobody.
@@ -97,6 +97,17 @@ pub struct Cli {
     /// How long requests may take to finish once the loader is told to stop
     #[arg(long, value_name = "TIME", env = "EFFE_DRAIN_TIMEOUT", default_value = "30s", hide_env = true)]
     pub drain_timeout: Span,
+
+    /// How long connections are still taken after SIGTERM, while whoever sends them learns of it
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "EFFE_DRAIN_DELAY",
+        default_value = "0s",
+        hide_env = true,
+        hide_short_help = true
+    )]
+    pub drain_delay: Span,
 
     /// The largest response that is held whole
     #[arg(long, value_name = "SIZE", env = "EFFE_RESPONSE_LIMIT", default_value = DEFAULT_RESPONSE_LIMIT,
@@ -193,8 +204,10 @@ pub struct Config {
     pub mode: Mode,
     /// What to bind; the first that works.
     pub addresses: Vec<SocketAddr>,
-    /// The operator's parameters.
+    /// The operator's parameters, as they were at the start.
     pub parameters: Parameters,
+    /// Where they come from.
+    pub sources: Sources,
     /// Threads that serve connections.
     pub workers: usize,
     /// Where the lambda's reports go.
@@ -221,7 +234,9 @@ pub struct Config {
     pub max_idle: usize,
     /// How long a Context may be idle; `None` for ever.
     pub idle_timeout: Option<Duration>,
-    /// How long a drain may take.
+    /// How long connections are still taken once the loader is told to stop.
+    pub drain_delay: Duration,
+    /// How long a drain may take after that.
     pub drain_timeout: Duration,
 }
 
@@ -290,7 +305,8 @@ impl Cli {
                 Vec::new()
             }
         };
-        let parameters = self.parameters().unwrap_or_else(|fault| {
+        let sources = self.sources();
+        let parameters = sources.read().unwrap_or_else(|fault| {
             faults.push(fault);
             Parameters::default()
         });
@@ -308,6 +324,7 @@ impl Cli {
             },
             addresses,
             parameters,
+            sources,
             workers: self
                 .workers
                 .or_else(|| thread::available_parallelism().ok())
@@ -324,35 +341,15 @@ impl Cli {
             max_lost_threads: self.max_lost_threads,
             max_idle: self.max_idle,
             idle_timeout: time(self.idle_timeout),
+            drain_delay: self.drain_delay.0,
             drain_timeout: self.drain_timeout.0,
         })
     }
 
-    fn parameters(&self) -> Result<Parameters, String> {
-        let mut parameters = Parameters::default();
-        if let Some(path) = &self.params {
-            let text =
-                fs::read_to_string(path).map_err(|err| format!("--params {}: {err}", path.display()))?;
-            parameters.add_object(&text).map_err(|err| format!("--params {}: {err}", path.display()))?;
-        }
+    fn sources(&self) -> Sources {
         let variable = env::var("EFFE_SET").unwrap_or_default();
-        let pairs =
-            variable.lines().filter(|line| !line.is_empty()).chain(self.set.iter().map(String::as_str));
-        for pair in pairs {
-            let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-                return Err(format!("--set {pair}: write it as key=value or key=@file"));
-            };
-            let value = match value.strip_prefix('@') {
-                Some(path) => {
-                    let text =
-                        fs::read_to_string(path).map_err(|err| format!("--set {key}=@{path}: {err}"))?;
-                    text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
-                }
-                None => value.to_owned(),
-            };
-            parameters.set(key, &value);
-        }
-        Ok(parameters)
+        let of_variable = variable.lines().filter(|line| !line.is_empty()).map(str::to_owned);
+        Sources { file: self.params.clone(), pairs: of_variable.chain(self.set.iter().cloned()).collect() }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,11 +15,10 @@ use crate::{
     answer::Answer,
     call::{Call, Mailbox},
     clock::Moment,
-    contexts::Contexts,
     exchange::{Exchange, Head},
-    execution::Execution,
+    generation::{Generation, Generations},
     journal::{Journal, Record, Severity, Source},
-    plugin::{Context, Fault, Plugin, Started},
+    plugin::{Census, Context, Fault, Started},
     pool::{Job, Pool},
     seat::Seat,
     snapshot,
@@ -28,25 +27,26 @@ use crate::{
 /// What a client is told at least and at most to wait before it tries again, in seconds.
 const RETRY_AFTER: (u64, u64) = (1, 60);
 
-/// A lambda, its idle Contexts, and the threads that run it.
+/// A lambda, in one generation after the other, and the threads that run it.
 pub struct Effe {
-    plugin: &'static Plugin,
-    contexts: Contexts<Context>,
+    /// The lambda that serves, and those before it.
+    pub generations: Generations,
+    census: Arc<Census>,
     pool: Pool<Work>,
-    /// Where runs go.
-    pub execution: Execution,
     journal: Journal,
     limits: Limits,
     /// Runs that the client was told take too long, and that have not ended yet.
     n_lost: AtomicUsize,
+    /// Whether it is on its way out.
+    draining: AtomicBool,
     /// The server's threads.
     seats: Mutex<Vec<Arc<Seat>>>,
 }
 
 /// What the pool does for an effe.
 pub enum Work {
-    /// Runs the lambda.
-    Run(Arc<Effe>, Box<Call>),
+    /// Runs the lambda of the generation that served when the request came.
+    Run(Arc<Effe>, Arc<Generation>, Box<Call>),
     /// Stops a Context.
     Stop(Box<Context>),
 }
@@ -58,8 +58,6 @@ pub struct Limits {
     pub max_concurrency: usize,
     /// Runs that wait for a thread.
     pub queue: usize,
-    /// Idle Contexts.
-    pub max_idle: usize,
     /// Bytes of a response that is held whole.
     pub response_limit: usize,
     /// How long a client waits for a run; `None` for ever.
@@ -69,47 +67,32 @@ pub struct Limits {
 }
 
 impl Effe {
-    /// Serves a lambda whose Init has run.
-    pub fn new(plugin: &'static Plugin, execution: Execution, limits: Limits, journal: Journal) -> Arc<Effe> {
+    /// Serves a first generation.
+    pub fn new(first: Generation, census: Arc<Census>, limits: Limits, journal: Journal) -> Arc<Effe> {
         Arc::new(Effe {
-            plugin,
-            contexts: Contexts::new(limits.max_idle),
+            generations: Generations::new(first),
+            census,
             pool: Pool::new(limits.max_concurrency, limits.queue),
-            execution,
             journal,
             limits,
             n_lost: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
             seats: Mutex::default(),
         })
     }
 
-    /// Starts a Context and keeps it for the first request.
-    ///
-    /// # Errors
-    /// Start failed; its Context, if it made one, has been stopped.
-    pub fn warm(&self) -> Result<(), Fault> {
-        let context = match self.plugin.start() {
-            Started::Ready(context) => context,
-            Started::Failed(_, fault) | Started::Panicked(fault) => return Err(fault),
-        };
-        drop(self.contexts.give(Box::new(context)));
-        Ok(())
-    }
-
-    /// Runs a request on the server's own thread, if the execution says so and a Context is at hand: Start and Stop
-    /// never happen there. Whether it did; the answer is in `answer`.
+    /// Runs a request on the server's own thread, if a Context is at hand: Start and Stop never happen there.
+    /// Whether it did; the answer is in `answer`.
     pub fn run_inline(
         self: &Arc<Self>,
+        generation: &Generation,
         head: &RequestHead,
         body: &[u8],
         answer: &mut Answer,
         seat: &Seat,
     ) -> bool {
-        if !self.execution.is_inline() {
-            return false;
-        }
-        let Some(mut context) = self.contexts.take() else { return false };
-        let begun = seat.begin(head);
+        let Some(mut context) = generation.contexts.take() else { return false };
+        let begun = seat.begin(head, generation.number);
         let deadline = self.limits.run_timeout.map(|timeout| begun + timeout);
         let exchange = Exchange::new(
             Head::Live(head),
@@ -121,16 +104,16 @@ impl Effe {
         );
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
-        self.execution.ran_inline(seat.end(begun));
+        generation.execution.ran_inline(seat.end(begun));
         let unwanted = match outcome {
             Ok(()) => {
                 answer.end();
-                self.contexts.give(context)
+                generation.contexts.give(context)
             }
             Err(fault) => {
                 let (target, path_len) = snapshot::target(head);
                 self.log("run", head.method.as_str(), &target[..path_len], &fault);
-                if let Fault::Panic(_) = fault { Some(context) } else { self.contexts.give(context) }
+                if let Fault::Panic(_) = fault { Some(context) } else { generation.contexts.give(context) }
             }
         };
         if let Some(context) = unwanted {
@@ -144,7 +127,8 @@ impl Effe {
     /// Hands a call to the pool, whose thread runs it and sends it back to its desk; to be followed by
     /// [`wake_pool`](Effe::wake_pool). Where there is no room, it comes back given up.
     pub fn run_on_pool(self: &Arc<Self>, call: Box<Call>) {
-        if let Err(work) = self.pool.push(Work::Run(Arc::clone(self), call)) {
+        let work = Work::Run(Arc::clone(self), self.generations.hold(), call);
+        if let Err(work) = self.pool.push(work) {
             work.give_up();
         }
     }
@@ -152,17 +136,18 @@ impl Effe {
     /// Sees that somebody takes up what was handed to the pool. Once for all that a thread of the server hands in
     /// before it sleeps: the thread that is woken would else run before the next call is there.
     pub fn wake_pool(&self) {
-        self.pool.wake(self.execution.is_short()).into_iter().for_each(Work::give_up);
+        let short = self.generations.current().execution.is_short();
+        self.pool.wake(short).into_iter().for_each(Work::give_up);
     }
 
     /// Runs a call here and now; what is left over afterwards waits to be dropped, which may take its time.
-    fn run(&self, call: &mut Call) -> Option<Box<Context>> {
+    fn run(&self, generation: &Generation, call: &mut Call) -> Option<Box<Context>> {
         if !call.progress.begin() {
             return None;
         }
-        let (mut context, failed) = match self.contexts.take() {
+        let (mut context, failed) = match generation.contexts.take() {
             Some(context) => (context, None),
-            None => match self.plugin.start() {
+            None => match generation.plugin.start() {
                 Started::Ready(context) => (Box::new(context), None),
                 Started::Failed(context, fault) => {
                     self.log_call("start", call, &fault);
@@ -186,7 +171,7 @@ impl Effe {
         );
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
-        self.execution.ran_on_pool(begun.elapsed());
+        generation.execution.ran_on_pool(begun.elapsed());
         let in_time = self.end(call);
         let reusable = match outcome {
             Ok(()) => {
@@ -201,7 +186,11 @@ impl Effe {
                 !matches!(fault, Fault::Panic(_))
             }
         };
-        if reusable && in_time && failed.is_none() { self.contexts.give(context) } else { Some(context) }
+        if reusable && in_time && failed.is_none() {
+            generation.contexts.give(context)
+        } else {
+            Some(context)
+        }
     }
 
     /// The run has ended; whether the client was still waiting for it.
@@ -229,7 +218,7 @@ impl Effe {
 
     /// Seconds after which a client that was turned away may find room: what waits, at the pace of late.
     pub fn retry_after(&self) -> u64 {
-        let average = self.execution.average().unwrap_or_default();
+        let average = self.generations.current().execution.average().unwrap_or_default();
         let waiting = u32::try_from(self.pool.n_waiting()).unwrap_or(u32::MAX);
         let hands = u32::try_from(self.limits.max_concurrency).unwrap_or(u32::MAX);
         let seconds = average.saturating_mul(waiting).div_f64(f64::from(hands.max(1))).as_secs_f64().ceil();
@@ -238,7 +227,7 @@ impl Effe {
 
     /// One look for Contexts that nobody needs any more, and their Stop.
     pub fn stop_unneeded(&self) {
-        drop(self.contexts.look());
+        drop(self.generations.hold().contexts.look());
     }
 
     /// A thread of the server takes its seat.
@@ -268,9 +257,27 @@ impl Effe {
         self.seats().iter().map(|seat| seat.n_running()).sum()
     }
 
-    /// The lambda.
-    pub fn plugin(&self) -> &'static Plugin {
-        self.plugin
+    /// All Contexts of the process.
+    pub fn census(&self) -> &Arc<Census> {
+        &self.census
+    }
+
+    /// From now on it is on its way out: not ready, and answers say `Connection: close`.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is on its way out.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether requests should be sent here: a Start has succeeded, it isn't on its way out, and not too many
+    /// threads are lost.
+    #[expect(dead_code, reason = "nobody asks yet")]
+    pub fn is_ready(&self) -> bool {
+        let n_lost = self.n_lost.load(Ordering::Relaxed);
+        !self.is_draining() && n_lost <= self.limits.max_lost_threads && self.generations.current().is_warm()
     }
 
     /// The journal.
@@ -279,17 +286,11 @@ impl Effe {
     }
 
     /// Ends the effe: the pool's threads finish, every Context is stopped, the lambda retires. How many Contexts
-    /// had to be abandoned because their Run had not ended by the deadline; with such ones there is no Retire.
+    /// had to be abandoned because their Run had not ended by the deadline; a generation with such ones does not retire.
     pub fn close(&self, deadline: Instant) -> u64 {
         let _ = self.pool.close(deadline);
-        drop(self.contexts.drain());
-        let abandoned = self.plugin.contexts();
-        if abandoned == 0 {
-            if let Err(fault @ Fault::Error(..)) = self.plugin.retire() {
-                self.plugin.log(&fault);
-            }
-        }
-        abandoned
+        self.generations.close();
+        self.census.living()
     }
 
     fn log_call(&self, step: &'static str, call: &Call, fault: &Fault) {
@@ -315,7 +316,7 @@ impl Effe {
 impl Work {
     /// There is no thread for it.
     fn give_up(self) {
-        if let Work::Run(_, call) = self {
+        if let Work::Run(_, _, call) = self {
             call.progress.give_up();
             call.send_back().ring();
         }
@@ -328,18 +329,18 @@ impl Job for Work {
 
     fn is_short(&self) -> bool {
         match self {
-            Work::Run(effe, _) => effe.execution.is_short(),
+            Work::Run(_, generation, _) => generation.execution.is_short(),
             Work::Stop(_) => false,
         }
     }
 
     fn run(self, batch: &mut Self::Batch) {
-        let (effe, mut call) = match self {
-            Work::Run(effe, call) => (effe, call),
+        let (effe, generation, mut call) = match self {
+            Work::Run(effe, generation, call) => (effe, generation, call),
             Work::Stop(context) => return drop(context),
         };
         // No panic of the lambda's gets here. One of ours must not cost the client its answer.
-        let left_over = panic::catch_unwind(AssertUnwindSafe(|| effe.run(&mut call)));
+        let left_over = panic::catch_unwind(AssertUnwindSafe(|| effe.run(&generation, &mut call)));
         let mailbox = call.send_back();
         if !matches!(left_over, Ok(None)) {
             // After the answer: Stop takes as long as it takes.

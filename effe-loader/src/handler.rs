@@ -17,7 +17,6 @@ use crate::{
     call::{Desk, Outcome, Timeouts},
     effe::Effe,
     seat::Seat,
-    server::Drain,
     watch::Watch,
 };
 
@@ -55,7 +54,6 @@ pub struct Handler {
     seat: Arc<Seat>,
     desk: Rc<Desk>,
     watch: Arc<Watch>,
-    drain: Arc<Drain>,
     body_limit: usize,
     /// Where a run on this thread puts its answer.
     answer: RefCell<Answer>,
@@ -63,20 +61,14 @@ pub struct Handler {
 
 impl Handler {
     /// A handler for the thread that this is called on.
-    pub fn new(
-        effe: Arc<Effe>,
-        watch: Arc<Watch>,
-        drain: Arc<Drain>,
-        timeouts: Timeouts,
-        body_limit: usize,
-    ) -> Handler {
+    pub fn new(effe: Arc<Effe>, watch: Arc<Watch>, timeouts: Timeouts, body_limit: usize) -> Handler {
         let desk = Rc::new(Desk::new(timeouts));
         rt::spawn(Rc::clone(&desk).run({
             let effe = Arc::clone(&effe);
             move || effe.wake_pool()
         }));
         let seat = effe.seat(desk.mailbox());
-        Handler { effe, seat, desk, watch, drain, body_limit, answer: RefCell::default() }
+        Handler { effe, seat, desk, watch, body_limit, answer: RefCell::default() }
     }
 
     /// Answers a request that has no body, if it can be done here and now.
@@ -101,13 +93,14 @@ impl Handler {
     }
 
     fn run_inline(&self, request: &Request, body: &[u8]) -> Option<Result<Response<Bytes>, Failure>> {
-        if !self.effe.execution.is_inline() {
+        let generation = self.effe.generations.current();
+        if !generation.execution.is_inline() {
             return None;
         }
         self.watch.look();
         let mut answer = self.answer.borrow_mut();
         answer.clear();
-        let ran = self.effe.run_inline(request.head(), body, &mut answer, &self.seat);
+        let ran = self.effe.run_inline(&generation, request.head(), body, &mut answer, &self.seat);
         ran.then(|| respond(&mut answer).ok_or(Failure::Lambda))
     }
 
@@ -133,7 +126,7 @@ impl Handler {
 
     fn finish(&self, response: Result<Response<Bytes>, Failure>) -> Response<Bytes> {
         let mut response = response.unwrap_or_else(|failure| self.failed(failure));
-        if self.drain.is_on() {
+        if self.effe.is_draining() {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         response
@@ -166,10 +159,10 @@ impl Service<Request> for HandlerService {
     actix_service::always_ready!();
 
     fn call(&self, mut request: Request) -> Self::Future {
-        if let Payload::None = request.payload() {
-            if let Some(response) = self.0.handle_now(&request) {
-                return Either::left(ready(Ok(response)));
-            }
+        if let Payload::None = request.payload()
+            && let Some(response) = self.0.handle_now(&request)
+        {
+            return Either::left(ready(Ok(response)));
         }
         let handler = Rc::clone(&self.0);
         Either::right(Box::pin(async move { Ok(handler.handle(request).await) }))

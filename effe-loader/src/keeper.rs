@@ -47,9 +47,10 @@ pub fn start(effe: Arc<Effe>, idle_timeout: Option<Duration>, warm: bool) -> io:
                 next_look = now + look_every.unwrap_or(far);
             }
             if !warm && now >= next_try {
-                match effe.warm() {
+                let generation = effe.generations.hold();
+                match generation.warm() {
                     Ok(()) => warm = true,
-                    Err(fault) => effe.plugin().log(&fault),
+                    Err(fault) => generation.plugin.log(&fault),
                 }
                 next_try = Instant::now() + RETRY;
             }

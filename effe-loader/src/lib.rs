@@ -8,10 +8,12 @@ mod call;
 pub mod cli;
 mod clock;
 mod contexts;
+mod control;
 mod effe;
 mod error;
 mod exchange;
 mod execution;
+mod generation;
 mod handler;
 pub mod journal;
 mod keeper;
@@ -22,11 +24,13 @@ mod seat;
 mod server;
 mod signals;
 mod snapshot;
+mod swap;
 mod trust;
 mod watch;
 
 use std::{
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -39,11 +43,15 @@ pub use self::error::{Error, Refusal};
 use self::{
     call::Timeouts,
     cli::{Cli, Config, Mode},
+    control::{Control, Drain},
     effe::{Effe, Limits},
     execution::Execution,
+    generation::Generation,
     journal::{Journal, Severity},
-    plugin::{Plugin, Started, Tried, host::Host},
+    plugin::{Census, Plugin, PluginFile, Started, Tried, host::Host},
     server::{Bound, Settings},
+    signals::Ender,
+    swap::Recipe,
     watch::Watch,
 };
 
@@ -56,6 +64,9 @@ const USAGE: u8 = 2;
 
 /// The loader's whole life: arguments in, exit code out. `linked` is the lambda of a program that has one.
 pub fn main(linked: Option<&'static Linked>) -> ExitCode {
+    if let Some(path) = plugin::asked_for_trial(std::env::args_os()) {
+        answer_trial(&path);
+    }
     let args = std::env::args_os();
     let cli = if linked.is_some() { Cli::parse_linked(args) } else { Cli::parse_from_args(args) };
     let cli = match cli {
@@ -98,9 +109,10 @@ pub fn version() -> String {
 
 fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let host = Host::new(config.parameters.clone(), config.response_limit);
+    let census = Arc::new(Census::default());
     let plugin = match linked {
         Some(lambda) => {
-            let plugin = Plugin::linked(lambda, host);
+            let plugin = Plugin::linked(lambda, host, &census);
             if config.mode == Mode::Info {
                 return Ok(print(plugin.info()));
             }
@@ -111,7 +123,7 @@ fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
             if config.mode == Mode::Info {
                 return Ok(print(&tried.facts().info));
             }
-            open(tried, host)?
+            open(tried, host, &census)?
         }
     };
     // From here on there are threads.
@@ -121,23 +133,30 @@ fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     host.set_journal(journal.clone());
     let outcome = match config.mode {
         Mode::Check => check(plugin),
-        Mode::Serve | Mode::Info => serve(config, plugin, host, &journal),
+        Mode::Serve | Mode::Info => serve(config, plugin, census, &journal),
     };
     // Longer than one line may wait for a syslog daemon that has stopped reading.
     journal.close(Duration::from_secs(2));
     outcome
 }
 
-#[expect(unsafe_code, reason = "the one place that trusts a plugin")]
-fn tried(config: &Config) -> Result<Tried, Refusal> {
-    // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
-    unsafe { Tried::read(&config.plugin) }
+#[expect(unsafe_code, reason = "the place that trusts a plugin")]
+fn answer_trial(path: &Path) -> ! {
+    // SAFETY: the loader that started this process for it trusts the file.
+    unsafe { plugin::answer_trial(path) }
 }
 
-#[expect(unsafe_code, reason = "the one place that trusts a plugin")]
-fn open(tried: Tried, host: &'static Host) -> Result<&'static Plugin, Refusal> {
+#[expect(unsafe_code, reason = "the place that trusts a plugin")]
+fn tried(config: &Config) -> Result<Tried, Refusal> {
+    let file = PluginFile::read(&config.plugin)?;
+    // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
+    unsafe { Tried::by_fork(file) }
+}
+
+#[expect(unsafe_code, reason = "the place that trusts a plugin")]
+fn open(tried: Tried, host: &'static Host, census: &Arc<Census>) -> Result<&'static Plugin, Refusal> {
     // SAFETY: as in `tried`.
-    unsafe { tried.open(host) }
+    unsafe { tried.open(host, census) }
 }
 
 /// Init, one Start, one Stop, Retire.
@@ -157,58 +176,69 @@ fn check(plugin: &'static Plugin) -> Result<u8, Error> {
 fn serve(
     config: &Config,
     plugin: &'static Plugin,
-    host: &'static Host,
+    census: Arc<Census>,
     journal: &Journal,
 ) -> Result<u8, Error> {
     let system = |what| move |source| Error::System { what, source };
+    let (control, orders) = Control::new();
+    let drain = Drain { delay: config.drain_delay, timeout: config.drain_timeout };
+    let ender = Ender { census: Arc::clone(&census), journal: journal.clone(), drain };
     // Before Init: a signal then is an order to stop, too.
-    let orders = signals::watch(plugin, journal.clone(), config.drain_timeout);
-    let (order, orders) = orders.map_err(system("watch for signals"))?;
+    signals::watch(ender.clone(), control.clone()).map_err(system("watch for signals"))?;
     let bound = Bound::bind(&config.addresses)?;
-    let address = bound.address;
-    host.set_address(address.to_string());
+    let address = bound.address.to_string();
+    plugin.host().set_address(address.clone());
     plugin.init()?;
+    let execution = Execution::new(config.execution, plugin.flags(), journal.clone());
+    let first = Generation::new(1, plugin, execution, config.max_idle);
+    let warm = first.warm();
+    if let Err(fault) = &warm {
+        plugin.log(fault);
+    }
     let limits = Limits {
         max_concurrency: config.max_concurrency,
         queue: config.queue,
-        max_idle: config.max_idle,
         response_limit: config.response_limit,
         run_timeout: config.run_timeout,
         max_lost_threads: config.max_lost_threads,
     };
-    let execution = Execution::new(config.execution, plugin.flags(), journal.clone());
-    let effe = Effe::new(plugin, execution, limits, journal.clone());
-    let warm = effe.warm();
-    if let Err(fault) = &warm {
-        plugin.log(fault);
-    }
+    let effe = Effe::new(first, census, limits, journal.clone());
     let keeper = keeper::start(Arc::clone(&effe), config.idle_timeout, warm.is_ok());
     let keeper = keeper.map_err(system("start a thread"))?;
-    let (journal_too, drain_timeout) = (journal.clone(), config.drain_timeout);
-    let (watch, watcher) = Watch::start(Arc::clone(&effe), move |stop| {
-        let _ = order.send(stop);
-        let _ = signals::watchdog(plugin, journal_too.clone(), stop.deadline(drain_timeout));
+    let (watch, watcher) = Watch::start(Arc::clone(&effe), {
+        let (control, ender) = (control.clone(), ender);
+        move |stop| {
+            control.stop(stop);
+            ender.watch(stop);
+        }
     })
     .map_err(system("start a thread"))?;
+    let recipe = Recipe {
+        sources: config.sources.clone(),
+        address: address.clone(),
+        response_limit: config.response_limit,
+        max_idle: config.max_idle,
+        execution: config.execution,
+    };
+    swap::start(Arc::clone(&effe), recipe, orders.changes).map_err(system("start a thread"))?;
     let listener = bound.listen()?;
-    let address = address.to_string();
     journal.report(Severity::Info, format!("listening on http://{address}"), [("address", address)]);
     let settings = Settings {
         workers: config.workers,
         body_limit: config.body_limit,
         timeouts: Timeouts { queue: config.queue_timeout, run: config.run_timeout },
-        drain_timeout: config.drain_timeout,
+        drain,
     };
-    let stop = server::serve(&effe, &watch, listener, &settings, orders).map_err(system("serve"))?;
+    let stop = server::serve(&effe, &watch, listener, &settings, orders.stops).map_err(system("serve"))?;
     keeper.stop();
     watch.end();
     let _ = watcher.join();
-    let abandoned = effe.close(stop.deadline(config.drain_timeout).max(Instant::now()));
+    let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
     if abandoned > 0 {
         journal.critical(format!("the time to stop is over; {abandoned} Contexts were not stopped"));
         return Ok(FAILED);
     }
-    journal.notice(format!("stopped; {} Contexts were started and stopped", plugin.started()));
+    journal.notice(format!("stopped; {} Contexts were started and stopped", effe.census().started()));
     Ok(if stop.failed { FAILED } else { DONE })
 }
 

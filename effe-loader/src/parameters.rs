@@ -1,8 +1,47 @@
 //! The operator's parameters: each as text, and all of them as one JSON object.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Map, Value};
+
+/// Where the parameters come from. What is in files may be another thing each time it is read.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A file that holds a JSON object.
+    pub file: Option<PathBuf>,
+    /// `key=value` and `key=@file`, which come on top.
+    pub pairs: Vec<String>,
+}
+
+impl Sources {
+    /// All of them, as they are now.
+    ///
+    /// # Errors
+    /// In one line, what can't be read or understood.
+    pub fn read(&self) -> Result<Parameters, String> {
+        let mut parameters = Parameters::default();
+        if let Some(path) = &self.file {
+            let failed = |err: &dyn std::fmt::Display| format!("--params {}: {err}", path.display());
+            let text = fs::read_to_string(path).map_err(|err| failed(&err))?;
+            parameters.add_object(&text).map_err(|err| failed(&err))?;
+        }
+        for pair in &self.pairs {
+            let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+                return Err(format!("--set {pair}: write it as key=value or key=@file"));
+            };
+            let value = match value.strip_prefix('@') {
+                Some(path) => {
+                    let text =
+                        fs::read_to_string(path).map_err(|err| format!("--set {key}=@{path}: {err}"))?;
+                    text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)
+                }
+                None => value.to_owned(),
+            };
+            parameters.set(key, &value);
+        }
+        Ok(parameters)
+    }
+}
 
 /// Parameters by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,7 +14,10 @@ use std::{
     mem::ManuallyDrop,
     path::{Path, PathBuf},
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use effe_abi::{
@@ -22,35 +25,58 @@ use effe_abi::{
     raw::{self, Exchange, Failure, Status, status},
 };
 
-pub use self::trial::Facts;
-use self::{copy::PrivateCopy, ffi::Entries, file::PluginFile, host::Host};
+use self::{copy::PrivateCopy, ffi::Entries, host::Host};
+pub use self::{
+    file::PluginFile,
+    trial::{Facts, answer as answer_trial, asked_for as asked_for_trial},
+};
 use crate::{
     error::{Error, Refusal},
     journal::{Record, Severity, Source},
 };
 
-/// A plugin that has been read, checked and tried in a child; nothing of it is mapped here yet.
+/// A plugin that has been checked and tried in a child; nothing of it is mapped here yet.
 pub struct Tried {
     path: PathBuf,
     copy: PrivateCopy,
+    /// Bytes that its image will take.
+    image: u64,
     facts: Facts,
 }
 
 impl Tried {
-    /// Reads a plugin, checks its headers, and opens it in a child.
+    /// Checks a plugin's headers, and opens it in a child that is forked from this process.
     ///
     /// # Errors
     /// The first thing that is wrong with it.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted. The process has one thread.
-    pub unsafe fn read(path: &Path) -> Result<Tried, Refusal> {
-        let file = PluginFile::read(path)?;
-        elf::check(&file.bytes).map_err(|reason| Refusal::new(path, reason))?;
-        let copy = PrivateCopy::make(&file);
+    pub unsafe fn by_fork(file: PluginFile) -> Result<Tried, Refusal> {
         // SAFETY: the caller's duty is the callee's condition.
-        let facts = unsafe { trial::forked(copy.path()) }.map_err(|reason| Refusal::new(path, reason))?;
-        Ok(Tried { path: file.path, copy, facts })
+        Tried::by(file, |copy| unsafe { trial::forked(copy.path()) })
+    }
+
+    /// Checks a plugin's headers, and opens it in a child that is this program once more.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    ///
+    /// # Safety
+    /// Opening a plugin runs its constructors, if only in the child: whoever wrote the file is trusted.
+    pub unsafe fn by_exec(file: PluginFile) -> Result<Tried, Refusal> {
+        Tried::by(file, trial::executed)
+    }
+
+    fn by(
+        file: PluginFile,
+        trial: impl FnOnce(&PrivateCopy) -> Result<Facts, String>,
+    ) -> Result<Tried, Refusal> {
+        let refused = |reason| Refusal::new(&file.path, reason);
+        let image = elf::check(&file.bytes).map_err(refused)?;
+        let copy = PrivateCopy::make(&file);
+        let facts = trial(&copy).map_err(refused)?;
+        Ok(Tried { path: file.path, copy, image, facts })
     }
 
     /// What the lambda says of itself.
@@ -61,18 +87,16 @@ impl Tried {
     /// Maps the plugin into this process, for good.
     ///
     /// # Errors
-    /// As in [`Tried::read`]; what the child could open rarely fails here.
+    /// As in [`Tried::by_fork`]; what the child could open rarely fails here.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted.
-    pub unsafe fn open(self, host: &'static Host) -> Result<&'static Plugin, Refusal> {
+    pub unsafe fn open(self, host: &'static Host, census: &Arc<Census>) -> Result<&'static Plugin, Refusal> {
         // SAFETY: the caller's duty is the callee's condition.
         let entries = unsafe { ffi::open(self.copy.path()) };
         let entries = entries.map_err(|reason| Refusal::new(&self.path, reason))?;
         self.copy.mapped();
-        let plugin = Plugin::new(self.path, entries, host);
-        std::mem::forget(self.copy);
-        Ok(plugin)
+        Ok(Plugin::new(self.path, entries, host, census, Some(self.copy), self.image))
     }
 }
 
@@ -84,6 +108,30 @@ pub struct Plugin {
     table: &'static raw::Host,
     started: AtomicU64,
     stopped: AtomicU64,
+    census: Arc<Census>,
+    /// What it is mapped from, until it is retired.
+    copy: Mutex<Option<PrivateCopy>>,
+    image: u64,
+}
+
+/// All Contexts of the process, of whatever generation.
+#[derive(Default)]
+pub struct Census {
+    started: AtomicU64,
+    stopped: AtomicU64,
+}
+
+impl Census {
+    /// Contexts that were made so far.
+    pub fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Contexts that were made and not stopped yet.
+    pub fn living(&self) -> u64 {
+        let stopped = self.stopped.load(Ordering::Acquire);
+        self.started().saturating_sub(stopped)
+    }
 }
 
 /// Why an entry did not do what it was asked.
@@ -107,13 +155,30 @@ pub enum Started {
 
 impl Plugin {
     /// A lambda that is part of this program.
-    pub fn linked(lambda: &'static Linked, host: &'static Host) -> &'static Plugin {
-        Plugin::new(PathBuf::from("the linked lambda"), Entries::of(lambda.plugin()), host)
+    pub fn linked(lambda: &'static Linked, host: &'static Host, census: &Arc<Census>) -> &'static Plugin {
+        let path = PathBuf::from("the linked lambda");
+        Plugin::new(path, Entries::of(lambda.plugin()), host, census, None, 0)
     }
 
-    fn new(path: PathBuf, entries: Entries, host: &'static Host) -> &'static Plugin {
-        let (started, stopped) = (AtomicU64::new(0), AtomicU64::new(0));
-        Box::leak(Box::new(Plugin { path, entries, host, table: host.table(), started, stopped }))
+    fn new(
+        path: PathBuf,
+        entries: Entries,
+        host: &'static Host,
+        census: &Arc<Census>,
+        copy: Option<PrivateCopy>,
+        image: u64,
+    ) -> &'static Plugin {
+        Box::leak(Box::new(Plugin {
+            path,
+            entries,
+            host,
+            table: host.table(),
+            started: AtomicU64::new(0),
+            stopped: AtomicU64::new(0),
+            census: Arc::clone(census),
+            copy: Mutex::new(copy),
+            image,
+        }))
     }
 
     /// Calls Init; to be called once, before any Start.
@@ -137,6 +202,7 @@ impl Plugin {
         let status = unsafe { self.entries.start(self.table, &mut pointer, &mut failure) };
         let context = NonNull::new(pointer).map(|pointer| {
             self.started.fetch_add(1, Ordering::Relaxed);
+            self.census.started.fetch_add(1, Ordering::Relaxed);
             Context { plugin: self, pointer }
         });
         match (Fault::of(status, failure), context) {
@@ -149,7 +215,8 @@ impl Plugin {
         }
     }
 
-    /// Calls Retire; to be called once, after the last Context is dropped.
+    /// Calls Retire; to be called once, after the last Context is dropped. The image stays mapped, its descriptor is
+    /// closed.
     ///
     /// # Errors
     /// Retire failed or panicked.
@@ -157,7 +224,34 @@ impl Plugin {
         let mut failure = Failure::new();
         // SAFETY: the table is `host.rs`'s; whoever ends a generation calls this once, last.
         let status = unsafe { self.entries.retire(self.table, &mut failure) };
+        *self.copy() = None;
         Fault::of(status, failure).map_or(Ok(()), Err)
+    }
+
+    /// Whether another generation can take its place: a lambda that is part of the program, or that is mapped from
+    /// the operator's own file, stays.
+    pub fn can_be_swapped(&self) -> bool {
+        self.copy().as_ref().is_some_and(PrivateCopy::is_private)
+    }
+
+    /// Whether it was made from these very bytes.
+    pub fn is_made_of(&self, file: &PluginFile) -> bool {
+        self.copy().as_ref().is_some_and(|copy| copy.holds(&file.bytes))
+    }
+
+    fn copy(&self) -> MutexGuard<'_, Option<PrivateCopy>> {
+        self.copy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host that it talks to.
+    pub fn host(&self) -> &'static Host {
+        self.host
+    }
+
+    /// Bytes of its image, which stays mapped for good; 0 if it is part of the program.
+    #[expect(dead_code, reason = "nobody asks yet")]
+    pub fn image(&self) -> u64 {
+        self.image
     }
 
     /// The plugin as the operator named it.
@@ -238,6 +332,7 @@ impl Context {
         // SAFETY: `start` made the pointer, and nothing uses it after this, as the caller says.
         let status = unsafe { self.plugin.entries.stop(self.pointer.as_ptr(), &mut failure) };
         self.plugin.stopped.fetch_add(1, Ordering::Release);
+        self.plugin.census.stopped.fetch_add(1, Ordering::Release);
         Fault::of(status, failure).map_or(Ok(()), Err)
     }
 }

@@ -16,6 +16,8 @@ use crate::{call::Mailbox, clock::Moment, snapshot};
 pub struct Seat {
     /// When the run that this thread is in began, in nanoseconds of the clock; 0 if it is in none.
     since: AtomicU64,
+    /// The generation that the run belongs to.
+    generation: AtomicU64,
     /// Runs so far.
     n_runs: AtomicU64,
     /// What the run is for.
@@ -28,12 +30,18 @@ pub struct Seat {
 impl Seat {
     /// The seat of a thread whose calls come back to `mailbox`.
     pub fn new(mailbox: Arc<Mailbox>) -> Seat {
-        let (since, n_runs, n_running) = (AtomicU64::new(0), AtomicU64::new(0), AtomicUsize::new(0));
-        Seat { since, n_runs, request: Mutex::default(), n_running, mailbox }
+        Seat {
+            since: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            n_runs: AtomicU64::new(0),
+            request: Mutex::default(),
+            n_running: AtomicUsize::new(0),
+            mailbox,
+        }
     }
 
-    /// A run on this thread begins.
-    pub fn begin(&self, head: &RequestHead) -> Moment {
+    /// A run of a generation begins on this thread.
+    pub fn begin(&self, head: &RequestHead, generation: u64) -> Moment {
         let mut request = self.request();
         request.clear();
         request.push_str(head.method.as_str());
@@ -41,6 +49,7 @@ impl Seat {
         let (target, path_len) = snapshot::target(head);
         request.push_str(&target[..path_len]);
         drop(request);
+        self.generation.store(generation, Ordering::Relaxed);
         let now = Moment::now();
         self.since.store(now.nanos(), Ordering::Relaxed);
         now
@@ -53,16 +62,16 @@ impl Seat {
         begun.elapsed()
     }
 
-    /// The run that this thread is in now: how long already, and for what request.
-    pub fn running(&self) -> Option<(Duration, String)> {
+    /// The run that this thread is in now.
+    pub fn running(&self) -> Option<Overview> {
         let since = self.since.load(Ordering::Relaxed);
         if since == 0 {
             return None;
         }
-        let request = self.request().clone();
+        let (request, generation) = (self.request().clone(), self.generation.load(Ordering::Relaxed));
         // If another has begun meanwhile, it is not the one that was asked for.
         let same = self.since.load(Ordering::Relaxed) == since;
-        same.then(|| (Moment::from_nanos(since).elapsed(), request))
+        same.then(|| Overview { so_far: Moment::from_nanos(since).elapsed(), request, generation })
     }
 
     /// Runs so far.
@@ -96,6 +105,16 @@ impl Seat {
     fn request(&self) -> MutexGuard<'_, String> {
         self.request.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A run as others see it.
+pub struct Overview {
+    /// How long it takes already.
+    pub so_far: Duration,
+    /// `GET /path`
+    pub request: String,
+    /// The generation's number.
+    pub generation: u64,
 }
 
 /// A request that is being answered.

@@ -5,10 +5,7 @@ use std::{
     io,
     net::{Shutdown, SocketAddr, TcpListener},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,26 +17,15 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::{
     call::Timeouts,
+    control::{Drain, Stop},
     effe::Effe,
     error::Error,
     handler::{Handler, HandlerService},
-    signals::Stop,
     watch::Watch,
 };
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
-
-/// Whether the effe is on its way out: answers then say `Connection: close`.
-#[derive(Default)]
-pub struct Drain(AtomicBool);
-
-impl Drain {
-    /// Whether it is.
-    pub fn is_on(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// A socket that is bound and does not listen yet: a client that comes too early is refused and tries again,
 /// instead of waiting for Init.
@@ -92,12 +78,12 @@ pub struct Settings {
     pub body_limit: usize,
     /// How long requests may take.
     pub timeouts: Timeouts,
-    /// How long a drain may take.
-    pub drain_timeout: Duration,
+    /// How it ends.
+    pub drain: Drain,
 }
 
-/// Serves until `orders` says to stop, then drains: no new connection is taken, what runs is finished, connections
-/// are told to close. The order that it got.
+/// Serves until `orders` says to stop, then drains: connections are told to close; after the delay no new one is
+/// taken, and what runs is finished. The order that it got.
 ///
 /// # Errors
 /// The server can't be started.
@@ -108,16 +94,14 @@ pub fn serve(
     settings: &Settings,
     mut orders: UnboundedReceiver<Stop>,
 ) -> io::Result<Stop> {
-    let drain = Arc::new(Drain::default());
     let factory = {
-        let (effe, watch, drain) = (Arc::clone(effe), Arc::clone(watch), Arc::clone(&drain));
+        let (effe, watch) = (Arc::clone(effe), Arc::clone(watch));
         let (timeouts, body_limit) = (settings.timeouts, settings.body_limit);
         move || {
-            let (effe, watch, drain) = (Arc::clone(&effe), Arc::clone(&watch), Arc::clone(&drain));
+            let (effe, watch) = (Arc::clone(&effe), Arc::clone(&watch));
             // One handler per thread of the server.
             let service = fn_factory(move || {
-                let (effe, watch, drain) = (Arc::clone(&effe), Arc::clone(&watch), Arc::clone(&drain));
-                let handler = Handler::new(effe, watch, drain, timeouts, body_limit);
+                let handler = Handler::new(Arc::clone(&effe), Arc::clone(&watch), timeouts, body_limit);
                 ready(Ok::<_, Infallible>(HandlerService(Rc::new(handler))))
             });
             map_config(service, |_: AppConfig| ())
@@ -128,17 +112,18 @@ pub fn serve(
         let server = HttpServer::new(factory)
             .workers(settings.workers)
             .disable_signals()
-            .shutdown_timeout(settings.drain_timeout.as_secs().max(1))
+            .shutdown_timeout(settings.drain.timeout.as_secs().max(1))
             .listen(listener)?
             .run();
         let handle = server.handle();
         let server = rt::spawn(server);
         let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
-        let deadline = order.deadline(settings.drain_timeout);
+        effe.drain();
+        rt::time::sleep(order.delay(settings.drain)).await;
+        let deadline = order.deadline(settings.drain);
         handle.pause().await;
         // Else the system would go on taking connections that nobody answers.
         let _ = SockRef::from(&door).shutdown(Shutdown::Both);
-        drain.0.store(true, Ordering::Relaxed);
         while effe.n_running() > 0 && Instant::now() < deadline {
             rt::time::sleep(Duration::from_millis(5)).await;
         }

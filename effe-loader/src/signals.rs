@@ -1,105 +1,126 @@
-//! Signals, on a thread of their own: the first one begins the end, the second one is the end.
+//! Signals, on a thread of their own. SIGTERM and SIGINT: the first one begins the end, the second one is the end.
+//! SIGHUP: take up what has changed, or, if it came because the terminal has gone, the end as well.
 
 use std::{
-    io, thread,
+    fs::{self, File},
+    io,
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
     low_level,
 };
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::{journal::Journal, plugin::Plugin};
+use crate::{
+    control::{Change, Control, Drain, Stop},
+    journal::Journal,
+    plugin::Census,
+};
 
 /// What Stop and Retire may take beyond the deadline before the watchdog ends the process.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// An order to stop.
-#[derive(Clone, Copy, Debug)]
-pub struct Stop {
-    /// When it was given.
-    given: Instant,
-    /// Whether the process has failed, and its exit code says so.
-    pub failed: bool,
+/// Sees that the process ends, and says what of the lambda's was left behind.
+#[derive(Clone)]
+pub struct Ender {
+    /// All Contexts of the process.
+    pub census: Arc<Census>,
+    /// Where it is said.
+    pub journal: Journal,
+    /// How long the end may take.
+    pub drain: Drain,
 }
 
-impl Stop {
-    /// The operator wants it.
-    pub fn wanted() -> Stop {
-        Stop { given: Instant::now(), failed: false }
-    }
-
-    /// The effe can't go on.
-    pub fn failed() -> Stop {
-        Stop { given: Instant::now(), failed: true }
-    }
-
-    /// When what still runs is abandoned.
-    pub fn deadline(&self, drain_timeout: Duration) -> Instant {
-        self.given + drain_timeout
-    }
-}
-
-/// Takes SIGTERM and SIGINT over. Orders to stop may come from elsewhere, too, through the sender.
-///
-/// # Errors
-/// The system refuses a handler or a thread.
-pub fn watch(
-    plugin: &'static Plugin,
-    journal: Journal,
-    drain_timeout: Duration,
-) -> io::Result<(UnboundedSender<Stop>, UnboundedReceiver<Stop>)> {
-    let signals = Signals::new([SIGTERM, SIGINT])?;
-    let (sender, receiver) = unbounded_channel();
-    let thread = thread::Builder::new().name("effe-signals".to_owned());
-    let orders = sender.clone();
-    thread.spawn(move || wait(signals, plugin, &journal, drain_timeout, &orders))?;
-    Ok((sender, receiver))
-}
-
-/// Sees that the process ends, whatever hangs.
-///
-/// # Errors
-/// The system has no room for a thread.
-pub fn watchdog(plugin: &'static Plugin, journal: Journal, deadline: Instant) -> io::Result<()> {
-    let last = deadline + GRACE;
-    let watchdog = thread::Builder::new().name("effe-watchdog".to_owned()).spawn(move || {
-        thread::sleep(last.saturating_duration_since(Instant::now()));
-        leave(plugin, &journal, "the time to stop is over");
-    });
-    watchdog.map(drop)
-}
-
-fn wait(
-    mut signals: Signals,
-    plugin: &'static Plugin,
-    journal: &Journal,
-    drain_timeout: Duration,
-    sender: &UnboundedSender<Stop>,
-) {
-    let mut stopping = false;
-    for signal in signals.forever() {
-        let name = low_level::signal_name(signal).unwrap_or("a signal");
-        if stopping {
-            leave(plugin, journal, &format!("{name} again: leaving at once"));
-        }
-        stopping = true;
-        journal.notice(format!("{name}: finishing what runs, for at most {drain_timeout:?}"));
-        let order = Stop::wanted();
-        let _ = sender.send(order);
-        if watchdog(plugin, journal.clone(), order.deadline(drain_timeout)).is_err() {
-            journal
+impl Ender {
+    /// Ends the process when the time to stop is over, whatever hangs.
+    pub fn watch(&self, stop: Stop) {
+        let last = stop.deadline(self.drain) + GRACE;
+        let ender = self.clone();
+        let watchdog = thread::Builder::new().name("effe-watchdog".to_owned()).spawn(move || {
+            thread::sleep(last.saturating_duration_since(Instant::now()));
+            ender.leave("the time to stop is over");
+        });
+        if watchdog.is_err() {
+            self.journal
                 .warning("no thread for a watchdog: only a second signal ends what does not end by itself");
         }
     }
+
+    /// Ends the process without running anything more of the lambda or of the server.
+    fn leave(&self, why: &str) -> ! {
+        self.journal.critical(format!("{why}; {} Contexts were not stopped", self.census.living()));
+        self.journal.close(Duration::from_millis(200));
+        low_level::exit(1)
+    }
 }
 
-/// Ends the process without running anything more of the lambda or of the server.
-fn leave(plugin: &'static Plugin, journal: &Journal, why: &str) -> ! {
-    journal.critical(format!("{why}; {} Contexts were not stopped", plugin.contexts()));
-    journal.close(Duration::from_millis(200));
-    low_level::exit(1)
+/// Takes the signals over.
+///
+/// # Errors
+/// The system refuses a handler or a thread.
+pub fn watch(ender: Ender, control: Control) -> io::Result<()> {
+    let terminal = Terminal::of_this_process();
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let thread = thread::Builder::new().name("effe-signals".to_owned());
+    thread.spawn(move || wait(signals, &ender, &control, terminal)).map(drop)
+}
+
+fn wait(mut signals: Signals, ender: &Ender, control: &Control, terminal: Terminal) {
+    let mut stopping = false;
+    for signal in signals.forever() {
+        let name = low_level::signal_name(signal).unwrap_or("a signal");
+        if signal == SIGHUP && !terminal.has_gone() {
+            // What came of it, the log says.
+            drop(control.change(Change::Reload));
+            continue;
+        }
+        if signal == SIGHUP && stopping {
+            continue;
+        }
+        if stopping {
+            ender.leave(&format!("{name} again: leaving at once"));
+        }
+        stopping = true;
+        let why = if signal == SIGHUP { " (the terminal has gone)" } else { "" };
+        ender
+            .journal
+            .notice(format!("{name}{why}: finishing what runs, for at most {:?}", ender.drain.timeout));
+        let stop = if signal == SIGTERM { Stop::wanted() } else { Stop::hurried() };
+        control.stop(stop);
+        ender.watch(stop);
+    }
+}
+
+/// Whether the process hangs on a terminal: when that goes away, the system says so by SIGHUP, and so may a shell.
+enum Terminal {
+    /// It does.
+    Controls,
+    /// It never did, or whoever started it (`nohup`) wants it to outlive its terminal.
+    None,
+}
+
+impl Terminal {
+    fn of_this_process() -> Terminal {
+        if File::open("/dev/tty").is_ok() && !is_ignored(SIGHUP) {
+            Terminal::Controls
+        } else {
+            Terminal::None
+        }
+    }
+
+    fn has_gone(&self) -> bool {
+        matches!(self, Terminal::Controls) && File::open("/dev/tty").is_err()
+    }
+}
+
+/// Whether a signal is ignored by whoever started this process; to be asked before a handler is installed.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }

@@ -15,7 +15,7 @@ use std::{
 
 use crossbeam::sync::{Parker, Unparker};
 
-use crate::{effe::Effe, signals::Stop, trust::OVERSTAY};
+use crate::{control::Stop, effe::Effe, seat::Overview, trust::OVERSTAY};
 
 /// How often it looks while the pool works.
 const QUICK: Duration = Duration::from_millis(1);
@@ -83,14 +83,15 @@ impl Watch {
             parker.park_timeout(tick);
             effe.pool().rescue();
             let seats = effe.seats().clone();
+            let generation = effe.generations.hold();
             for seat in &seats {
                 if !seat.mailbox().is_empty() {
                     // Results that a thread holds back while it is kept by its next run.
                     seat.mailbox().ring();
                 }
-                let Some((so_far, request)) = seat.running() else { continue };
-                if so_far > OVERSTAY {
-                    effe.execution.overstays(so_far);
+                let Some(Overview { so_far, request, generation: number }) = seat.running() else { continue };
+                if so_far > OVERSTAY && number == generation.number {
+                    generation.execution.overstays(so_far);
                 }
                 if !hanging && effe.run_timeout().is_some_and(|timeout| so_far > timeout) {
                     hanging = true;
@@ -102,7 +103,7 @@ impl Watch {
                 }
             }
             let n_now = seats.iter().map(|seat| seat.n_runs()).sum();
-            effe.execution.ran_well(n_now - n_runs);
+            generation.execution.ran_well(n_now - n_runs);
             let something = busy || n_now != n_runs || seats.iter().any(|seat| seat.n_running() > 0);
             n_runs = n_now;
             calm = if something { Duration::ZERO } else { calm + tick };

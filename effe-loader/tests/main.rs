@@ -1,4 +1,5 @@
 //! The real loader, started as an operator starts it, with real plugins, and talked to over real sockets.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it saw")]
 
 mod command_line;
 mod damaged;
@@ -9,5 +10,6 @@ mod lifecycle;
 mod refusals;
 mod requests;
 mod support;
+mod swap;
 mod syslog;
 mod template;

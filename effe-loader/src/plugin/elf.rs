@@ -14,11 +14,11 @@ const MACHINE: elf::Machine = match () {
     () => elf::EM_NONE,
 };
 
-/// Whether `bytes` look like a library that this machine can map.
+/// Whether `bytes` look like a library that this machine can map; how many bytes of memory its image takes.
 ///
 /// # Errors
 /// What differs, and what to do.
-pub fn check(bytes: &[u8]) -> Result<(), String> {
+pub fn check(bytes: &[u8]) -> Result<u64, String> {
     if bytes.get(..4) != Some(&elf::ELFMAG) {
         let begin: String = bytes.iter().take(4).map(|b| b.escape_ascii().to_string()).collect();
         let begin = if bytes.is_empty() { "is empty".to_owned() } else { format!("starts with \"{begin}\"") };
@@ -72,7 +72,9 @@ pub fn check(bytes: &[u8]) -> Result<(), String> {
     if end > bytes.len() as u64 {
         return Err(truncated(end, bytes.len()));
     }
-    Ok(())
+    let loaded = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD);
+    let ends = loaded.map(|segment| segment.p_vaddr(endian).saturating_add(segment.p_memsz(endian)));
+    Ok(ends.max().and_then(|end| end.checked_next_multiple_of(4096)).unwrap_or(u64::MAX))
 }
 
 fn truncated(needed: u64, has: usize) -> String {

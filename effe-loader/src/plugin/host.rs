@@ -38,6 +38,11 @@ impl Host {
         let _ = self.address.set(address);
     }
 
+    /// The operator's parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
     /// The journal, once there is one.
     pub fn journal(&self) -> Option<&Journal> {
         self.journal.get()

@@ -1,10 +1,15 @@
 //! A plugin is opened in a child first: a damaged file that passes every check of its headers may still kill whoever
 //! opens it, and that must be a refusal and not a death.
+//!
+//! While the process has one thread the child is a fork of it, which costs a tenth of starting a program. Later, for
+//! a swap, it is the loader's own program once more.
 
 use std::{
-    io::{self, PipeReader, PipeWriter, Read, Write},
+    ffi::{OsStr, OsString},
+    io::{self, PipeReader, Read, Write},
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -14,10 +19,15 @@ use rustix::{
 };
 use serde_json::{Value, json};
 
-use super::ffi::{self, Entries, Fork};
+use super::{
+    copy::PrivateCopy,
+    ffi::{self, Entries, Fork},
+};
 
 /// A library whose constructors take longer than this is refused.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The first argument of a loader that is the child of another, for a trial. Not for people.
+const ARGUMENT: &str = "--trial";
 
 /// What a trial found: data, so that it can cross from the child.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,11 +85,45 @@ pub unsafe fn forked(path: &Path) -> Result<Facts, String> {
     }
 }
 
+/// Opens the library in a new process of this same program, up to Info and no further.
+///
+/// # Errors
+/// The child's reason to refuse it, or that it died, hung or could not be started.
+pub fn executed(copy: &PrivateCopy) -> Result<Facts, String> {
+    let failed = |err: io::Error| format!("it can't be tried in a child process: {err}");
+    let (path, stdin) = copy.path_in_child().map_err(failed)?;
+    let (reader, writer) = io::pipe().map_err(failed)?;
+    // This very file, also if another has taken its place.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(ARGUMENT).arg(path).stdin(stdin).stdout(writer).stderr(Stdio::null());
+    let child = command.spawn().map_err(failed)?;
+    // The pipe's end that this process still has; the child's is closed when the child has ended.
+    drop(command);
+    outcome(Pid::from_child(&child), reader)
+}
+
+/// The library that this process was started to try, if it was.
+pub fn asked_for(mut args: impl Iterator<Item = OsString>) -> Option<PathBuf> {
+    (args.nth(1).as_deref() == Some(OsStr::new(ARGUMENT))).then(|| args.next())?.map(PathBuf::from)
+}
+
+/// What a process does that was started to try a library: says on stdout what it found, and ends.
+///
+/// # Safety
+/// As [`ffi::open`].
+pub unsafe fn answer(path: &Path) -> ! {
+    match io::stdout().as_fd().try_clone_to_owned() {
+        // SAFETY: the caller's duty is the callee's condition.
+        Ok(stdout) => unsafe { report(path, std::fs::File::from(stdout)) },
+        Err(_) => ffi::exit_now(1),
+    }
+}
+
 /// The child's part: says what it found, and ends.
 ///
 /// # Safety
 /// As [`ffi::open`].
-unsafe fn report(path: &Path, mut writer: PipeWriter) -> ! {
+unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
     // The dynamic linker and the library's constructors may print; a refusal is one line of ours.
     if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(&null);

@@ -27,17 +27,27 @@ pub struct Reply {
 impl Connection {
     /// Connects.
     pub fn open(address: SocketAddr) -> Connection {
-        let stream = TcpStream::connect(address).expect("the loader takes connections");
-        stream.set_read_timeout(Some(LONG)).unwrap();
-        stream.set_write_timeout(Some(LONG)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Connection(BufReader::new(stream))
+        Connection::try_open(address).expect("the loader takes connections")
+    }
+
+    /// Connects, or says why not.
+    pub fn try_open(address: SocketAddr) -> io::Result<Connection> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(LONG))?;
+        stream.set_write_timeout(Some(LONG))?;
+        stream.set_nodelay(true)?;
+        Ok(Connection(BufReader::new(stream)))
     }
 
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        self.0.get_mut().write_all(bytes.as_ref()).expect("the loader reads");
+        self.try_send(bytes).expect("the loader reads");
         self
+    }
+
+    /// Sends bytes as they are, or says why not.
+    pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.0.get_mut().write_all(bytes.as_ref())
     }
 
     /// GET, and the answer.

@@ -74,6 +74,20 @@ impl Loader {
         self
     }
 
+    /// In a session of its own, whose terminal this is.
+    pub fn on_terminal(self, terminal: impl Into<Stdio>) -> Loader {
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(self.0.get_program()).args(self.0.get_args());
+        for (name, value) in self.0.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.stdin(terminal).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Loader(command)
+    }
+
     /// Runs it to its end.
     #[track_caller]
     pub fn run(mut self) -> Done {
@@ -193,6 +207,11 @@ impl Server {
         let line = found(&state);
         drop(state);
         line.unwrap_or_else(|| panic!("the loader never said {part:?}"))
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal.

@@ -3,6 +3,7 @@
 
 pub mod counts;
 pub mod daemon;
+pub mod hammer;
 pub mod http;
 pub mod loader;
 pub mod plugins;
@@ -16,6 +17,7 @@ use std::{
 pub use self::{
     counts::Counts,
     daemon::Daemon,
+    hammer::Hammer,
     http::{Connection, Reply, load},
     loader::{Loader, Server},
     scratch::Scratch,

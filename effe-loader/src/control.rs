@@ -1,0 +1,116 @@
+//! What an effe can be told while it serves: to stop, to take up what has changed, to go back to what was before.
+
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// How an effe ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Drain {
+    /// How long connections are still taken, while whoever sends them learns of it.
+    pub delay: Duration,
+    /// How long what runs may take after that.
+    pub timeout: Duration,
+}
+
+/// An order to stop.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop {
+    /// When it was given.
+    given: Instant,
+    /// Whether the process has failed, and its exit code says so.
+    pub failed: bool,
+    /// Whether there is nobody who must first learn of it: no connection is taken from now on.
+    pub hurried: bool,
+}
+
+impl Stop {
+    /// The operator wants it.
+    pub fn wanted() -> Stop {
+        Stop { given: Instant::now(), failed: false, hurried: false }
+    }
+
+    /// The operator waits for it.
+    pub fn hurried() -> Stop {
+        Stop { hurried: true, ..Stop::wanted() }
+    }
+
+    /// The effe can't go on.
+    pub fn failed() -> Stop {
+        Stop { failed: true, ..Stop::wanted() }
+    }
+
+    /// When what still runs is abandoned.
+    pub fn deadline(&self, drain: Drain) -> Instant {
+        self.given + self.delay(drain) + drain.timeout
+    }
+
+    /// How long connections are still taken.
+    pub fn delay(&self, drain: Drain) -> Duration {
+        if self.hurried { Duration::ZERO } else { drain.delay }
+    }
+}
+
+/// An order to change the generation that serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Take up a plugin or parameters that have changed.
+    Reload,
+    /// Return to the generation before.
+    #[expect(dead_code, reason = "nobody can order it yet")]
+    RollBack,
+}
+
+/// What came of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// The generation that serves now.
+    pub generation: u64,
+    /// Whether it is another than before.
+    pub swapped: bool,
+}
+
+/// An order to change, and who waits to hear what came of it.
+pub struct ChangeOrder {
+    /// What is to be done.
+    pub change: Change,
+    /// Where the outcome goes: what serves now, or in one line why nothing has changed.
+    pub reply: Sender<Result<Changed, String>>,
+}
+
+/// Where orders are given. Any thread may give them.
+#[derive(Clone)]
+pub struct Control {
+    stops: UnboundedSender<Stop>,
+    changes: Sender<ChangeOrder>,
+}
+
+/// Where orders arrive.
+pub struct Orders {
+    /// For the server.
+    pub stops: UnboundedReceiver<Stop>,
+    /// For the one who changes generations.
+    pub changes: Receiver<ChangeOrder>,
+}
+
+impl Control {
+    /// Both ends.
+    pub fn new() -> (Control, Orders) {
+        let ((stops, stopped), (changes, changed)) = (unbounded_channel(), unbounded());
+        (Control { stops, changes }, Orders { stops: stopped, changes: changed })
+    }
+
+    /// Orders the end.
+    pub fn stop(&self, stop: Stop) {
+        let _ = self.stops.send(stop);
+    }
+
+    /// Orders a change; the outcome comes out of the receiver, which nobody need wait for. An effe that is no longer
+    /// there, or on its way out, hangs up.
+    pub fn change(&self, change: Change) -> Receiver<Result<Changed, String>> {
+        let (reply, outcome) = bounded(1);
+        let _ = self.changes.send(ChangeOrder { change, reply });
+        outcome
+    }
+}

@@ -1,0 +1,168 @@
+//! Generations: the lambda that serves, the one before it, and those on their way out.
+//!
+//! A request holds the generation it began with until its Context is back; so a generation that nobody holds any
+//! more, and that has no Context left, is through.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::{
+    clock::Moment,
+    contexts::Contexts,
+    execution::Execution,
+    plugin::{Context, Fault, Plugin, Started},
+};
+
+/// A lambda that is open, its idle Contexts, and where its runs go.
+pub struct Generation {
+    /// 1 for the one that the loader was started with.
+    pub number: u64,
+    /// The lambda.
+    pub plugin: &'static Plugin,
+    /// Its idle Contexts.
+    pub contexts: Contexts<Context>,
+    /// Where its runs go.
+    pub execution: Execution,
+    /// When it was opened.
+    #[expect(dead_code, reason = "nobody asks yet")]
+    pub opened: Moment,
+    warm: AtomicBool,
+}
+
+impl Generation {
+    /// A lambda whose Init has run.
+    pub fn new(number: u64, plugin: &'static Plugin, execution: Execution, max_idle: usize) -> Generation {
+        let (contexts, warm) = (Contexts::new(max_idle), AtomicBool::new(false));
+        Generation { number, plugin, contexts, execution, opened: Moment::now(), warm }
+    }
+
+    /// Starts a Context and keeps it for the first request.
+    ///
+    /// # Errors
+    /// Start failed; its Context, if it made one, has been stopped.
+    pub fn warm(&self) -> Result<(), Fault> {
+        let context = match self.plugin.start() {
+            Started::Ready(context) => context,
+            Started::Failed(_, fault) | Started::Panicked(fault) => return Err(fault),
+        };
+        drop(self.contexts.give(Box::new(context)));
+        self.warm.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether a first Start has succeeded.
+    pub fn is_warm(&self) -> bool {
+        self.warm.load(Ordering::Relaxed)
+    }
+
+    /// Stops what is idle; whether a Context is left that a request has.
+    fn stop_idle(&self) -> bool {
+        drop(self.contexts.drain());
+        self.plugin.contexts() > 0
+    }
+}
+
+/// The generations of an effe.
+pub struct Generations {
+    current: ArcSwap<Generation>,
+    others: Mutex<Others>,
+}
+
+#[derive(Default)]
+struct Others {
+    /// The one that a roll-back returns to: not retired, without a Context.
+    previous: Option<Arc<Generation>>,
+    /// Those that retire once they are through.
+    leaving: Vec<Arc<Generation>>,
+}
+
+impl Generations {
+    /// The first one serves.
+    pub fn new(first: Generation) -> Generations {
+        Generations { current: ArcSwap::from_pointee(first), others: Mutex::default() }
+    }
+
+    /// The one that serves, for a moment: no longer than one run on the calling thread.
+    pub fn current(&self) -> Guard<Arc<Generation>> {
+        self.current.load()
+    }
+
+    /// The one that serves, to be held as long as a request lasts.
+    pub fn hold(&self) -> Arc<Generation> {
+        self.current.load_full()
+    }
+
+    /// The one before it, to which a roll-back returns.
+    pub fn previous(&self) -> Option<Arc<Generation>> {
+        self.others().previous.clone()
+    }
+
+    /// All that are not retired: the one that serves, the one before it, those on their way out.
+    pub fn all(&self) -> Vec<Arc<Generation>> {
+        let others = self.others();
+        let rest = others.previous.iter().chain(&others.leaving).cloned();
+        std::iter::once(self.hold()).chain(rest).collect()
+    }
+
+    /// The next one serves from now on, the one that served is kept for a roll-back, the one before it leaves.
+    pub fn publish(&self, next: Generation) {
+        let mut others = self.others();
+        let served = self.current.swap(Arc::new(next));
+        let leaves = others.previous.replace(served);
+        others.leaving.extend(leaves);
+    }
+
+    /// The one before serves again, and the one that served is kept in its place; false if there is none.
+    pub fn roll_back(&self) -> bool {
+        let mut others = self.others();
+        let Some(previous) = others.previous.take() else { return false };
+        others.previous = Some(self.current.swap(previous));
+        true
+    }
+
+    /// Stops the Contexts that have come back to generations that no longer serve, and retires those that are
+    /// through. Whether there are requests left that may bring more; then this is to be called again.
+    pub fn ebb(&self) -> bool {
+        let (previous, leaving) = {
+            let mut others = self.others();
+            (others.previous.clone(), std::mem::take(&mut others.leaving))
+        };
+        // A Stop may take its time: not under the lock, which a scrape of the metrics waits for.
+        let left = previous.is_some_and(|previous| {
+            // Held by `others` and here; by whom else, then by a request.
+            let held = Arc::strong_count(&previous) > 2;
+            previous.stop_idle() || held
+        });
+        let (stay, through): (Vec<_>, Vec<_>) = leaving.into_iter().partition(|generation| {
+            let held = Arc::strong_count(generation) > 1;
+            generation.stop_idle() || held
+        });
+        through.iter().for_each(|generation| retire(generation));
+        let left = left || !stay.is_empty();
+        self.others().leaving.extend(stay);
+        left
+    }
+
+    /// Stops every Context that is idle, and retires each generation that has none left.
+    pub fn close(&self) {
+        for generation in self.all() {
+            if !generation.stop_idle() {
+                retire(&generation);
+            }
+        }
+    }
+
+    fn others(&self) -> MutexGuard<'_, Others> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn retire(generation: &Generation) {
+    if let Err(fault @ Fault::Error(..)) = generation.plugin.retire() {
+        generation.plugin.log(&fault);
+    }
+}

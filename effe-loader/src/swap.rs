@@ -1,0 +1,171 @@
+//! A new generation beside the old one, and the way back: a thread that does one at a time, while others serve.
+//!
+//! Nothing is published before it has been checked, tried in a child, opened, initialised and started once. Whatever
+//! fails on the way, the generation that serves goes on.
+
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+
+use crate::{
+    control::{Change, ChangeOrder, Changed},
+    effe::Effe,
+    execution::{self, Execution},
+    generation::Generation,
+    journal::Severity,
+    parameters::Sources,
+    plugin::{Plugin, PluginFile, Tried, host::Host},
+};
+
+/// How often Contexts are looked for that have come back to a generation that no longer serves.
+const EBB: Duration = Duration::from_millis(20);
+
+/// What every generation is opened with.
+pub struct Recipe {
+    /// Where the operator's parameters come from; read again for each generation.
+    pub sources: Sources,
+    /// The address that is bound.
+    pub address: String,
+    /// Bytes of a response that is held whole.
+    pub response_limit: usize,
+    /// Idle Contexts.
+    pub max_idle: usize,
+    /// Where runs go.
+    pub execution: execution::Mode,
+}
+
+/// Begins to take orders; it ends when nobody can give any more.
+///
+/// # Errors
+/// The system has no room for a thread.
+pub fn start(effe: Arc<Effe>, recipe: Recipe, orders: Receiver<ChangeOrder>) -> io::Result<JoinHandle<()>> {
+    let swapper = Swapper { effe, recipe, opened: 1 };
+    thread::Builder::new().name("effe-swap".to_owned()).spawn(move || swapper.run(&orders))
+}
+
+struct Swapper {
+    effe: Arc<Effe>,
+    recipe: Recipe,
+    /// Generations that were opened so far.
+    opened: u64,
+}
+
+impl Swapper {
+    fn run(mut self, orders: &Receiver<ChangeOrder>) {
+        let mut ebbs = false;
+        loop {
+            let order = match ebbs {
+                true => orders.recv_timeout(EBB),
+                false => orders.recv().map_err(RecvTimeoutError::from),
+            };
+            match order {
+                Ok(order) => {
+                    // Whoever asks for the same thing while it waits to be done gets the same answer.
+                    let (same, others): (Vec<_>, Vec<_>) =
+                        orders.try_iter().partition(|other| other.change == order.change);
+                    self.obey(&order, &same);
+                    others.iter().for_each(|order| self.obey(order, &[]));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            ebbs = self.effe.generations.ebb();
+        }
+    }
+
+    fn obey(&mut self, order: &ChangeOrder, same: &[ChangeOrder]) {
+        if self.effe.is_draining() {
+            return;
+        }
+        let outcome = match order.change {
+            Change::Reload => self.reload(),
+            Change::RollBack => self.roll_back(),
+        };
+        if let Err(why) = &outcome {
+            let serves = self.effe.generations.current().number;
+            self.effe.journal().report(
+                Severity::Error,
+                format!("{why}; generation {serves} goes on serving"),
+                [],
+            );
+        }
+        for order in std::iter::once(order).chain(same) {
+            // Whoever asked may have stopped waiting.
+            let _ = order.reply.try_send(outcome.clone());
+        }
+    }
+
+    fn reload(&mut self) -> Result<Changed, String> {
+        let begun = Instant::now();
+        let serving = self.effe.generations.hold();
+        if !serving.plugin.can_be_swapped() {
+            return Err(
+                "can't reload: this process has no copy of its lambda that another could replace".to_owned()
+            );
+        }
+        let parameters = self.recipe.sources.read()?;
+        let file = PluginFile::read(serving.plugin.path()).map_err(|refusal| refusal.to_string())?;
+        if serving.plugin.is_made_of(&file) && *serving.plugin.host().parameters() == parameters {
+            let number = serving.number;
+            self.report(format!("nothing has changed; generation {number} goes on serving"), number);
+            return Ok(Changed { generation: number, swapped: false });
+        }
+        drop(serving);
+        let host = Host::new(parameters, self.recipe.response_limit);
+        host.set_journal(self.effe.journal().clone());
+        host.set_address(self.recipe.address.clone());
+        let plugin = self.open(file, host)?;
+        plugin.init().map_err(|err| err.to_string())?;
+        let number = self.opened + 1;
+        let execution = Execution::new(self.recipe.execution, plugin.flags(), self.effe.journal().clone());
+        let next = Generation::new(number, plugin, execution, self.recipe.max_idle);
+        if let Err(fault) = next.warm() {
+            // Its Init has run, and nothing else of it ever will.
+            if let Err(fault) = plugin.retire() {
+                plugin.log(&fault);
+            }
+            return Err(format!("{}: its start {fault}", plugin.path().display()));
+        }
+        self.opened = number;
+        self.effe.generations.publish(next);
+        let (path, took) = (plugin.path().display(), begun.elapsed());
+        self.report(
+            format!("generation {number} serves ({path}, {took:.0?}); the one before it is kept"),
+            number,
+        );
+        Ok(Changed { generation: number, swapped: true })
+    }
+
+    #[expect(unsafe_code, reason = "the operator's file is trusted here as at the start")]
+    fn open(&self, file: PluginFile, host: &'static Host) -> Result<&'static Plugin, String> {
+        // SAFETY: the operator named this file for us to run, and answers for it.
+        let tried = unsafe { Tried::by_exec(file) };
+        // SAFETY: as above.
+        let plugin = tried.and_then(|tried| unsafe { tried.open(host, self.effe.census()) });
+        plugin.map_err(|refusal| refusal.to_string())
+    }
+
+    fn roll_back(&self) -> Result<Changed, String> {
+        let generations = &self.effe.generations;
+        let previous =
+            generations.previous().ok_or("can't roll back: there is no generation before this one")?;
+        previous.warm().map_err(|fault| {
+            format!("can't roll back: the start of generation {} {fault}", previous.number)
+        })?;
+        let number = previous.number;
+        drop(previous);
+        let left = generations.current().number;
+        generations.roll_back();
+        self.report(format!("generation {number} serves again; generation {left} is kept"), number);
+        Ok(Changed { generation: number, swapped: true })
+    }
+
+    fn report(&self, text: String, generation: u64) {
+        self.effe.journal().report(Severity::Notice, text, [("generation", generation.to_string())]);
+    }
+}
