@@ -1,11 +1,6 @@
 //! Idle Contexts. Knows neither HTTP nor what a Context is.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
-
-use crossbeam::{atomic::AtomicCell, queue::ArrayQueue};
+use crate::sync::{ArrayQueue, AtomicCell, AtomicUsize, Mutex, Ordering, PoisonError};
 
 /// How many looks per idle timeout: a Context that nobody needs goes after one timeout, or a quarter more.
 pub const LOOKS: u32 = 4;

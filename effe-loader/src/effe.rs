@@ -19,7 +19,7 @@ use crate::{
     generation::{Generation, Generations},
     journal::{Journal, Record, Severity, Source},
     plugin::{Census, Context, Fault, Started},
-    pool::{Job, Pool},
+    pool::{Job, KEEP, Pool},
     seat::Seat,
     snapshot,
 };
@@ -72,7 +72,7 @@ impl Effe {
         Arc::new(Effe {
             generations: Generations::new(first),
             census,
-            pool: Pool::new(limits.max_concurrency, limits.queue),
+            pool: Pool::new(limits.max_concurrency, limits.queue, KEEP),
             journal,
             limits,
             n_lost: AtomicUsize::new(0),

@@ -25,6 +25,7 @@ mod server;
 mod signals;
 mod snapshot;
 mod swap;
+mod sync;
 mod trust;
 mod watch;
 

@@ -2,21 +2,16 @@
 
 use std::{
     io,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering, fence},
-    },
-    thread,
     time::{Duration, Instant},
 };
 
-use crossbeam::{
-    queue::ArrayQueue,
-    sync::{Parker, Unparker},
+use crate::sync::{
+    Arc, ArrayQueue, AtomicUsize, Builder, Condvar, Mutex, MutexGuard, Ordering, Parker, PoisonError,
+    Unparker, fence,
 };
 
-/// A thread that has had nothing to do for so long ends.
-const KEEP: Duration = Duration::from_secs(10);
+/// How long threads are kept that have nothing to do.
+pub const KEEP: Duration = Duration::from_secs(10);
 
 /// What a thread may hold back of the results of short jobs before it hands them on.
 const BATCH: usize = 32;
@@ -43,6 +38,8 @@ pub struct Pool<J: Job>(Arc<Shared<J>>);
 struct Shared<J: Job> {
     queue: ArrayQueue<J>,
     limit: usize,
+    /// A thread that has had nothing to do for so long ends.
+    keep: Duration,
     /// Threads that are awake and will look into the queue before they sleep: none need be woken for one more job.
     looking: AtomicUsize,
     /// Threads that are awake.
@@ -62,12 +59,14 @@ struct Crew {
 }
 
 impl<J: Job> Pool<J> {
-    /// A pool of at most `threads` threads, with room for `queue` jobs that wait.
-    pub fn new(threads: usize, queue: usize) -> Pool<J> {
+    /// A pool of at most `threads` threads, with room for `queue` jobs that wait. A thread that has had nothing to do
+    /// for as long as `keep` ends.
+    pub fn new(threads: usize, queue: usize, keep: Duration) -> Pool<J> {
         let crew = Crew { asleep: Vec::new(), n_threads: 0, next: 0, closed: false };
         Pool(Arc::new(Shared {
             queue: ArrayQueue::new(queue.max(1)),
             limit: threads.max(1),
+            keep,
             looking: AtomicUsize::new(0),
             awake: AtomicUsize::new(0),
             crew: Mutex::new(crew),
@@ -214,7 +213,7 @@ impl<J: Job> Shared<J> {
             self.sleeps();
             // Pairs with the fence in `submit`.
             fence(Ordering::SeqCst);
-            let until = Instant::now() + KEEP;
+            let until = Instant::now() + self.keep;
             crew = loop {
                 if self.queue.is_empty() {
                     parker.park_deadline(until);
@@ -251,13 +250,16 @@ impl<J: Job> Shared<J> {
 
 fn spawn<J: Job>(shared: &Arc<Shared<J>>, number: usize) -> io::Result<()> {
     let shared = Arc::clone(shared);
-    let thread = thread::Builder::new().name(format!("effe-run-{number}"));
+    let thread = Builder::new().name(format!("effe-run-{number}"));
     thread.spawn(move || shared.work(number)).map(drop)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Barrier, mpsc};
+    use std::{
+        sync::{Barrier, mpsc},
+        thread,
+    };
 
     use super::*;
 
@@ -293,7 +295,7 @@ mod tests {
 
     #[test]
     fn jobs_that_wait_for_one_another_get_a_thread_each() {
-        let pool = Pool::new(8, 8);
+        let pool = Pool::new(8, 8, KEEP);
         let all_here = Arc::new(Barrier::new(8));
         for _ in 0..8 {
             let all_here = all_here.clone();
@@ -304,7 +306,7 @@ mod tests {
 
     #[test]
     fn past_the_queue_a_job_comes_back() {
-        let pool = Pool::new(1, 2);
+        let pool = Pool::new(1, 2, KEEP);
         let (release, held) = mpsc::channel::<()>();
         let (begun, begins) = mpsc::channel();
         let blocker = job(move || {
@@ -322,7 +324,7 @@ mod tests {
 
     #[test]
     fn what_is_busy_at_the_deadline_is_counted() {
-        let pool = Pool::new(4, 4);
+        let pool = Pool::new(4, 4, KEEP);
         let (release, held) = mpsc::channel::<()>();
         let (begun, begins) = mpsc::channel();
         let blocker = job(move || {
@@ -338,7 +340,7 @@ mod tests {
 
     #[test]
     fn from_many_threads_every_job_runs_once() {
-        let pool = Arc::new(Pool::new(6, 64));
+        let pool = Arc::new(Pool::new(6, 64, KEEP));
         let ran = Arc::new(AtomicUsize::new(0));
         thread::scope(|scope| {
             for _ in 0..4 {

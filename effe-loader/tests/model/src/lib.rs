@@ -1,0 +1,10 @@
+//! The loader's own concurrent code, word for word, over locks, atomics and threads that a test schedules.
+//!
+//! crossbeam's queue, cell and parker are trusted, and modelled by the simplest thing that does the same.
+
+pub mod sync;
+
+#[path = "../../../src/contexts.rs"]
+pub mod contexts;
+#[path = "../../../src/pool.rs"]
+pub mod pool;
