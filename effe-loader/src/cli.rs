@@ -50,7 +50,8 @@ const DEFAULT_MAX_LOST_THREADS: usize = 16;
 )]
 pub struct Cli {
     /// The lambda to serve: a file built from a crate with effe_abi::export!
-    #[arg(long, short, value_name = "FILE", env = "EFFE_PLUGIN", value_hint = clap::ValueHint::FilePath)]
+    #[arg(long, short, value_name = "FILE", env = "EFFE_PLUGIN", hide_env = true,
+          value_hint = clap::ValueHint::FilePath)]
     pub plugin: Option<PathBuf>,
 
     /// The port to listen on, 0 for any free one [default: $PORT, or 8080]

@@ -183,7 +183,7 @@ fn swaps_under_load(execution: &str) {
     let server =
         site.loader().args(["--execution", execution, "--workers", "2", "--max-concurrency", "8"]).serve();
     let hammer = Hammer::start(server.address, "/version", 64);
-    let mut after_one = (0, 0);
+    let mut after_two = (0, 0);
     for n in 0..n_swaps() {
         hammer.wait_for(100);
         site.next(2 + (n % 7) as u8, "");
@@ -191,20 +191,22 @@ fn swaps_under_load(execution: &str) {
         if n == 1 {
             site.counts[0].wait_for("retire", 1);
             hammer.wait_for(500);
-            after_one = size_of(&server);
+            after_two = size_of(&server);
         }
     }
     hammer.wait_for(500);
     site.counts[n_swaps() - 2].wait_for("retire", 1);
-    let (threads, descriptors) = size_of(&server);
+    // A Context that came back late may keep its generation for a moment; a thread of the pool that has nothing to do
+    // may still be there, or no longer.
+    wait_until("as few threads and descriptors as after two swaps", || {
+        let (threads, descriptors) = size_of(&server);
+        threads <= after_two.0 + 8 && descriptors <= after_two.1
+    });
     let report = hammer.stop();
     assert_eq!(report.failures, Vec::<String>::new());
     let versions: BTreeMap<_, _> = (1..9).map(|version| (says(version), 0)).collect();
     assert!(report.answers.keys().all(|answer| versions.contains_key(answer)), "{:#?}", report.answers);
     assert!(report.answers.len() >= 8.min(n_swaps()), "{:#?}", report.answers);
-    // A thread of the pool that has nothing to do may still be there, or no longer.
-    assert!(threads <= after_one.0 + 8, "{threads} threads, {} after two swaps", after_one.0);
-    assert_eq!(descriptors, after_one.1, "descriptors after all swaps and after two");
     println!(
         "{} swaps, {} requests, p99 {:?}, slowest {:?}",
         n_swaps(),
