@@ -2,6 +2,7 @@
 //! that no panic passes, and the macro that puts them into a table.
 
 use std::{
+    marker::PhantomData,
     panic::{self, AssertUnwindSafe},
     ptr,
 };
@@ -15,6 +16,7 @@ use abi_stable::{
 use crate::{
     calls::{ExchangeRef, HostRef},
     error::{Level, Result},
+    extensions::{self, Ready},
     lambda::{Lambda, StartError},
     params::Params,
     raw::{self, Failure, Plugin, PluginRef, Status, host_attribute, status},
@@ -135,7 +137,7 @@ pub const fn table<L: Lambda>(info: &'static str, build: &'static str) -> Table 
         run: run::<L>,
         stop: stop::<L>,
         retire: retire::<L>,
-        extension,
+        extension: extension::<L>,
     })
 }
 
@@ -251,8 +253,25 @@ unsafe extern "C" fn retire<L: Lambda>(host: &'static raw::Host, failure: &mut F
 }
 
 #[expect(unsafe_code, reason = "an entry of the wire")]
-unsafe extern "C" fn extension(_: RStr<'_>) -> *const () {
-    ptr::null()
+unsafe extern "C" fn ready<L: Lambda>(host: &'static raw::Host, failure: &mut Failure) -> Status {
+    // SAFETY: the loader's promise, by the contract of `Ready::ready`.
+    let host = unsafe { HostRef::new(host) };
+    fence(host, failure, L::ready)
+}
+
+#[expect(unsafe_code, reason = "an entry of the wire")]
+unsafe extern "C" fn extension<L: Lambda>(id: RStr<'_>) -> *const () {
+    match id.as_str() {
+        extensions::READY => ptr::from_ref(Extensions::<L>::READY).cast(),
+        _ => ptr::null(),
+    }
+}
+
+/// The tables that a lambda has beyond v1.
+struct Extensions<L>(PhantomData<L>);
+
+impl<L: Lambda> Extensions<L> {
+    const READY: &'static Ready = &Ready { size: size_of::<Ready>() as u32, version: 1, ready: ready::<L> };
 }
 
 /// Runs the author's code so that nothing unwinds out of it, and turns what came of it into a status.

@@ -42,6 +42,15 @@ pub trait Lambda: Sized + Send + 'static {
     /// written stands.
     fn run(context: Started<'_, Self>, request: &Request, response: &mut Response<'_>) -> Result;
 
+    /// Whether this lambda can serve now: its word goes into the effe's readiness. Asked when somebody asks the effe,
+    /// at most once a second, on a thread of its own; what takes longer than 900 ms counts as "no".
+    ///
+    /// # Errors
+    /// The effe says that it is not ready; the operator reads the error, a client doesn't.
+    fn ready() -> Result {
+        Ok(())
+    }
+
     /// Destroys a Context: called exactly once for each that Start made.
     ///
     /// # Errors

@@ -50,6 +50,7 @@ mod calls;
 mod chunk;
 mod error;
 mod export;
+pub mod extensions;
 mod info;
 mod lambda;
 mod params;

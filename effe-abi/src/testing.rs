@@ -118,6 +118,17 @@ impl Effe {
         answer
     }
 
+    /// What the lambda says when it is asked whether it can serve.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn ready(&self) -> Result<(), String> {
+        match self.hosted.ready() {
+            Outcome::Ok => Ok(()),
+            Outcome::Error(text) | Outcome::Panic(text) => Err(text),
+        }
+    }
+
     /// What the operator has read so far: what the lambda logged, its panics, and the errors that it returned.
     pub fn log(&self) -> Vec<(Level, String)> {
         self.hosted.log()

@@ -4,7 +4,10 @@
 
 use std::mem::offset_of;
 
-use effe_abi::raw::{Chunk, Exchange, ExchangeOps, Failure, Header, Host, Plugin};
+use effe_abi::{
+    extensions::Ready,
+    raw::{Chunk, Exchange, ExchangeOps, Failure, Header, Host, Plugin},
+};
 
 /// The hash of `src/raw.rs` without its comments and spaces, as it was frozen.
 const FROZEN: u64 = 0x8e7d_e2f9_2483_853f;
@@ -37,6 +40,7 @@ fn every_field_lies_where_v1_put_it() {
             ("flags", 0), ("info", 8), ("build", 24), ("init", 40), ("start", 48), ("run", 56), ("stop", 64),
             ("retire", 72), ("extension", 80),
         ]),
+        ("Ready", 16, vec![("size", 0), ("version", 4), ("ready", 8)]),
     ];
     let found = [
         table!(Chunk: ptr len owner release),
@@ -46,6 +50,7 @@ fn every_field_lies_where_v1_put_it() {
         table!(Exchange<'_>: method target path_len body flags version host ops),
         table!(ExchangeOps: header headers attribute state read respond write),
         table!(Plugin: flags info build init start run stop retire extension),
+        table!(Ready: size version ready),
     ];
     assert_eq!(
         found, expected,

@@ -70,6 +70,10 @@ impl Lambda for Probe {
         Ok(())
     }
 
+    fn ready() -> Result {
+        PARAMS.get().map_or(Ok(()), |params| go_wrong("ready", params.get("ready")))
+    }
+
     fn stop(self) -> Result {
         step("stop", self.0)
     }

@@ -13,6 +13,7 @@ use abi_stable::std_types::RStr;
 
 use crate::{
     Level, Linked,
+    extensions::{self, Ready},
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, status},
 };
 
@@ -82,6 +83,19 @@ impl Hosted {
         let context =
             (!context.is_null()).then(|| Context { plugin: self.plugin, data: self.data, context, stopped });
         if status == status::PANIC { (None, failed) } else { (context, failed) }
+    }
+
+    /// What the lambda says of its readiness.
+    #[expect(unsafe_code, reason = "a call through the lambda's table")]
+    pub(super) fn ready(&self) -> Outcome {
+        // SAFETY: any thread, at any time.
+        let table = unsafe { (self.plugin.extension())(extensions::READY.into()) };
+        // SAFETY: under this id is such a table, for ever, or null.
+        let Some(table) = (unsafe { table.cast::<Ready>().as_ref() }) else { return Outcome::Ok };
+        let mut failure = Failure::new();
+        // SAFETY: as in `init`, which has been called; `retire` has not.
+        let status = unsafe { (table.ready)(self.host, &mut failure) };
+        self.data.outcome(status, failure)
     }
 
     #[expect(unsafe_code, reason = "a call through the lambda's table")]
