@@ -13,6 +13,7 @@ use std::{
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use crate::{
+    admin::{Address as AdminAddress, Token},
     execution::Mode as Execution,
     journal::{Format, SyslogTarget},
     parameters::{Parameters, Sources},
@@ -109,6 +110,18 @@ pub struct Cli {
         hide_short_help = true
     )]
     pub drain_delay: Span,
+
+    /// Where health, state, metrics and orders are: ADDRESS:PORT or unix:PATH
+    #[arg(long, value_name = "WHERE", env = "EFFE_ADMIN", hide_env = true)]
+    pub admin: Option<AdminAddress>,
+
+    /// The token that orders need, and off loopback everything
+    #[arg(long, value_name = "FILE", env = "EFFE_ADMIN_TOKEN_FILE", hide_env = true, hide_short_help = true)]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// Answer probes on the main port: /health/liveness, /health/readiness, /_/health, /_/ready
+    #[arg(long, env = "EFFE_PROBES", hide_env = true)]
+    pub probes: bool,
 
     /// The largest response that is held whole
     #[arg(long, value_name = "SIZE", env = "EFFE_RESPONSE_LIMIT", default_value = DEFAULT_RESPONSE_LIMIT,
@@ -235,6 +248,10 @@ pub struct Config {
     pub max_idle: usize,
     /// How long a Context may be idle; `None` for ever.
     pub idle_timeout: Option<Duration>,
+    /// Where the admin listener is, and the token that it asks for.
+    pub admin: Option<(AdminAddress, Option<Token>)>,
+    /// Whether probes are answered on the main port.
+    pub probes: bool,
     /// How long connections are still taken once the loader is told to stop.
     pub drain_delay: Duration,
     /// How long a drain may take after that.
@@ -311,6 +328,7 @@ impl Cli {
             faults.push(fault);
             Parameters::default()
         });
+        let admin = self.admin(&mut faults);
         if !faults.is_empty() {
             return Err(usage(&faults.join("\n       ")));
         }
@@ -342,9 +360,30 @@ impl Cli {
             max_lost_threads: self.max_lost_threads,
             max_idle: self.max_idle,
             idle_timeout: time(self.idle_timeout),
+            admin,
+            probes: self.probes,
             drain_delay: self.drain_delay.0,
             drain_timeout: self.drain_timeout.0,
         })
+    }
+
+    fn admin(&self, faults: &mut Vec<String>) -> Option<(AdminAddress, Option<Token>)> {
+        let token = self.admin_token_file.as_deref().and_then(|path| {
+            let token = Token::in_file(path);
+            token.inspect_err(|err| faults.push(format!("--admin-token-file {}: {err}", path.display()))).ok()
+        });
+        let Some(address) = &self.admin else {
+            if self.admin_token_file.is_some() {
+                faults.push("--admin-token-file is for --admin, which is not given".to_owned());
+            }
+            return None;
+        };
+        if address.is_public() && self.admin_token_file.is_none() {
+            faults.push(format!(
+                "--admin {address}: others can reach this address, so it needs --admin-token-file FILE"
+            ));
+        }
+        Some((address.clone(), token))
     }
 
     fn sources(&self) -> Sources {

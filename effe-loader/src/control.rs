@@ -58,7 +58,6 @@ pub enum Change {
     /// Take up a plugin or parameters that have changed.
     Reload,
     /// Return to the generation before.
-    #[expect(dead_code, reason = "nobody can order it yet")]
     RollBack,
 }
 

@@ -272,12 +272,14 @@ impl Effe {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether requests should be sent here: a Start has succeeded, it isn't on its way out, and not too many
-    /// threads are lost.
-    #[expect(dead_code, reason = "nobody asks yet")]
-    pub fn is_ready(&self) -> bool {
-        let n_lost = self.n_lost.load(Ordering::Relaxed);
-        !self.is_draining() && n_lost <= self.limits.max_lost_threads && self.generations.current().is_warm()
+    /// Runs that the client was told take too long, and that have not ended: each has a thread for itself.
+    pub fn n_lost(&self) -> usize {
+        self.n_lost.load(Ordering::Relaxed)
+    }
+
+    /// How many lost threads it can do without.
+    pub fn max_lost_threads(&self) -> usize {
+        self.limits.max_lost_threads
     }
 
     /// The journal.

@@ -39,6 +39,14 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// The same, of the admin listener.
+    #[error("cannot listen on --admin {address}: {source}")]
+    BindAdmin {
+        /// What was to be bound.
+        address: String,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The system refuses something that every server needs.
     #[error("cannot {what}: {source}")]
     System {

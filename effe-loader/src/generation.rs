@@ -28,7 +28,6 @@ pub struct Generation {
     /// Where its runs go.
     pub execution: Execution,
     /// When it was opened.
-    #[expect(dead_code, reason = "nobody asks yet")]
     pub opened: Moment,
     warm: AtomicBool,
 }

@@ -16,6 +16,7 @@ use crate::{
     answer::Answer,
     call::{Desk, Outcome, Timeouts},
     effe::Effe,
+    health::{Health, Probe},
     seat::Seat,
     watch::Watch,
 };
@@ -32,6 +33,8 @@ pub enum Failure {
     Overdue,
     /// The body is larger than the operator's limit.
     TooLarge,
+    /// The effe wants no requests now.
+    NotReady,
     /// The body broke off or was not what its head says.
     Malformed,
 }
@@ -43,6 +46,7 @@ impl Failure {
             Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again\n"),
             Failure::Overdue => (StatusCode::GATEWAY_TIMEOUT, "the lambda took too long\n"),
             Failure::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large\n"),
+            Failure::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             Failure::Malformed => (StatusCode::BAD_REQUEST, "the request body is malformed\n"),
         }
     }
@@ -134,9 +138,8 @@ impl Handler {
 
     fn failed(&self, failure: Failure) -> Response<Bytes> {
         let (status, text) = failure.answer();
-        let mut response = Response::with_body(status, Bytes::from_static(text.as_bytes()));
+        let mut response = plain(status, text);
         let head = response.head_mut();
-        head.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         if failure == Failure::Busy {
             head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.effe.retry_after()));
         }
@@ -148,8 +151,19 @@ impl Handler {
     }
 }
 
+fn plain(status: StatusCode, text: &'static str) -> Response<Bytes> {
+    let mut response = Response::with_body(status, Bytes::from_static(text.as_bytes()));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.head_mut().headers.insert(header::CONTENT_TYPE, plain);
+    response
+}
+
 /// The handler as the server calls it: what can be answered at once needs no future of its own.
-pub struct HandlerService(pub Rc<Handler>);
+pub struct HandlerService {
+    pub handler: Rc<Handler>,
+    /// What probes are told, if they are not the lambda's to answer.
+    pub probes: Option<Arc<Health>>,
+}
 
 impl Service<Request> for HandlerService {
     type Response = Response<Bytes>;
@@ -159,18 +173,40 @@ impl Service<Request> for HandlerService {
     actix_service::always_ready!();
 
     fn call(&self, mut request: Request) -> Self::Future {
+        if let Some(health) = &self.probes
+            && let Some(probe) = Probe::at(request.path())
+        {
+            let (handler, health) = (Rc::clone(&self.handler), Arc::clone(health));
+            return Either::right(Box::pin(answer_probe(handler, health, probe)));
+        }
         if let Payload::None = request.payload()
-            && let Some(response) = self.0.handle_now(&request)
+            && let Some(response) = self.handler.handle_now(&request)
         {
             return Either::left(ready(Ok(response)));
         }
-        let handler = Rc::clone(&self.0);
+        let handler = Rc::clone(&self.handler);
         Either::right(Box::pin(async move { Ok(handler.handle(request).await) }))
     }
 }
 
 /// A request that takes its time.
 type Handling = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Infallible>>>>;
+
+/// Answers a probe: no request, so it is neither counted nor logged. Why the effe is not ready is not for clients.
+async fn answer_probe(
+    handler: Rc<Handler>,
+    health: Arc<Health>,
+    probe: Probe,
+) -> Result<Response<Bytes>, Infallible> {
+    let ready = match probe {
+        Probe::Liveness => Ok(()),
+        Probe::Readiness => health.readiness().await,
+    };
+    Ok(handler.finish(match ready {
+        Ok(()) => Ok(plain(StatusCode::OK, "ok\n")),
+        Err(_) => Err(Failure::NotReady),
+    }))
+}
 
 /// The lambda's answer, if it gave one.
 fn respond(answer: &mut Answer) -> Option<Response<Bytes>> {

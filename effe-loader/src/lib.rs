@@ -3,6 +3,7 @@
 //! A request goes `server` → `handler` → `effe` (→ `pool`) → `plugin`, through an `exchange`, and its answer the same
 //! way back.
 
+mod admin;
 mod answer;
 mod call;
 pub mod cli;
@@ -15,6 +16,7 @@ mod exchange;
 mod execution;
 mod generation;
 mod handler;
+mod health;
 pub mod journal;
 mod keeper;
 mod parameters;
@@ -42,12 +44,14 @@ use signal_hook::low_level;
 
 pub use self::error::{Error, Refusal};
 use self::{
+    admin::Admin,
     call::Timeouts,
     cli::{Cli, Config, Mode},
     control::{Control, Drain},
     effe::{Effe, Limits},
     execution::Execution,
     generation::Generation,
+    health::Health,
     journal::{Journal, Severity},
     plugin::{Census, Plugin, PluginFile, Started, Tried, host::Host},
     server::{Bound, Settings},
@@ -189,6 +193,22 @@ fn serve(
     let bound = Bound::bind(&config.addresses)?;
     let address = bound.address.to_string();
     plugin.host().set_address(address.clone());
+    let health = Health::new();
+    // Before Init, which may take its time: that the process lives can be seen meanwhile.
+    let _socket = match &config.admin {
+        Some((place, token)) => {
+            let admin = Admin {
+                health: Arc::clone(&health),
+                first: plugin,
+                journal: journal.clone(),
+                address: address.clone(),
+                control: control.clone(),
+                ender: ender.clone(),
+            };
+            admin::listen(place, token.clone(), admin)?
+        }
+        None => None,
+    };
     plugin.init()?;
     let execution = Execution::new(config.execution, plugin.flags(), journal.clone());
     let first = Generation::new(1, plugin, execution, config.max_idle);
@@ -204,6 +224,7 @@ fn serve(
         max_lost_threads: config.max_lost_threads,
     };
     let effe = Effe::new(first, census, limits, journal.clone());
+    health.serves(&effe);
     let keeper = keeper::start(Arc::clone(&effe), config.idle_timeout, warm.is_ok());
     let keeper = keeper.map_err(system("start a thread"))?;
     let (watch, watcher) = Watch::start(Arc::clone(&effe), {
@@ -229,6 +250,7 @@ fn serve(
         body_limit: config.body_limit,
         timeouts: Timeouts { queue: config.queue_timeout, run: config.run_timeout },
         drain,
+        probes: config.probes.then_some(health),
     };
     let stop = server::serve(&effe, &watch, listener, &settings, orders.stops).map_err(system("serve"))?;
     keeper.stop();

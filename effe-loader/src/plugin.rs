@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     ptr::NonNull,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -25,7 +25,11 @@ use effe_abi::{
     raw::{self, Exchange, Failure, Status, status},
 };
 
-use self::{copy::PrivateCopy, ffi::Entries, host::Host};
+use self::{
+    copy::PrivateCopy,
+    ffi::{Entries, ReadyEntry},
+    host::Host,
+};
 pub use self::{
     file::PluginFile,
     trial::{Facts, answer as answer_trial, asked_for as asked_for_trial},
@@ -112,6 +116,9 @@ pub struct Plugin {
     /// What it is mapped from, until it is retired.
     copy: Mutex<Option<PrivateCopy>>,
     image: u64,
+    ready: OnceLock<Option<ReadyEntry>>,
+    /// Whether Retire has been called, or is about to be; held while the lambda is asked whether it is ready.
+    retired: Mutex<bool>,
 }
 
 /// All Contexts of the process, of whatever generation.
@@ -178,6 +185,8 @@ impl Plugin {
             census: Arc::clone(census),
             copy: Mutex::new(copy),
             image,
+            ready: OnceLock::new(),
+            retired: Mutex::new(false),
         }))
     }
 
@@ -215,12 +224,42 @@ impl Plugin {
         }
     }
 
+    /// Whether the lambda has a word on its own readiness.
+    pub fn has_ready(&self) -> bool {
+        self.ready_entry().is_some()
+    }
+
+    /// Asks the lambda whether it can serve, which may take its time.
+    ///
+    /// # Errors
+    /// It can't, or it is retired.
+    pub fn ready(&'static self) -> Result<(), Fault> {
+        let Some(ready) = self.ready_entry() else { return Ok(()) };
+        let retired = self.retired();
+        if *retired {
+            return Err(Fault::Error(Severity::Error, "it is retired".to_owned()));
+        }
+        let mut failure = Failure::new();
+        // SAFETY: the table is `host.rs`'s; one call at a time and none after `retire`, by the lock.
+        let status = unsafe { ready(self.table, &mut failure) };
+        Fault::of(status, failure).map_or(Ok(()), Err)
+    }
+
+    fn ready_entry(&self) -> Option<ReadyEntry> {
+        *self.ready.get_or_init(|| self.entries.ready())
+    }
+
+    fn retired(&self) -> MutexGuard<'_, bool> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Calls Retire; to be called once, after the last Context is dropped. The image stays mapped, its descriptor is
     /// closed.
     ///
     /// # Errors
     /// Retire failed or panicked.
     pub fn retire(&'static self) -> Result<(), Fault> {
+        *self.retired() = true;
         let mut failure = Failure::new();
         // SAFETY: the table is `host.rs`'s; whoever ends a generation calls this once, last.
         let status = unsafe { self.entries.retire(self.table, &mut failure) };
@@ -249,7 +288,6 @@ impl Plugin {
     }
 
     /// Bytes of its image, which stays mapped for good; 0 if it is part of the program.
-    #[expect(dead_code, reason = "nobody asks yet")]
     pub fn image(&self) -> u64 {
         self.image
     }

@@ -21,6 +21,7 @@ use crate::{
     effe::Effe,
     error::Error,
     handler::{Handler, HandlerService},
+    health::Health,
     watch::Watch,
 };
 
@@ -80,6 +81,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// How it ends.
     pub drain: Drain,
+    /// What probes on this port are told, if they are the loader's to answer.
+    pub probes: Option<Arc<Health>>,
 }
 
 /// Serves until `orders` says to stop, then drains: connections are told to close; after the delay no new one is
@@ -97,12 +100,16 @@ pub fn serve(
     let factory = {
         let (effe, watch) = (Arc::clone(effe), Arc::clone(watch));
         let (timeouts, body_limit) = (settings.timeouts, settings.body_limit);
+        let probes = settings.probes.clone();
         move || {
-            let (effe, watch) = (Arc::clone(&effe), Arc::clone(&watch));
+            let (effe, watch, probes) = (Arc::clone(&effe), Arc::clone(&watch), probes.clone());
             // One handler per thread of the server.
             let service = fn_factory(move || {
                 let handler = Handler::new(Arc::clone(&effe), Arc::clone(&watch), timeouts, body_limit);
-                ready(Ok::<_, Infallible>(HandlerService(Rc::new(handler))))
+                ready(Ok::<_, Infallible>(HandlerService {
+                    handler: Rc::new(handler),
+                    probes: probes.clone(),
+                }))
             });
             map_config(service, |_: AppConfig| ())
         }

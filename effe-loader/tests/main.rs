@@ -1,11 +1,13 @@
 //! The real loader, started as an operator starts it, with real plugins, and talked to over real sockets.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it saw")]
 
+mod admin;
 mod command_line;
 mod damaged;
 mod drain;
 mod failures;
 mod files;
+mod health;
 mod lifecycle;
 mod refusals;
 mod requests;

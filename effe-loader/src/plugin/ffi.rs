@@ -5,12 +5,16 @@
 
 use std::{error::Error as _, io, mem, path::Path, ptr};
 
+use abi_stable::std_types::RStr;
 use abi_stable::{
     StableAbi,
     abi_stability::abi_checking::{AbiInstability, check_layout_compatibility},
     library::{AbiHeaderRef, LibHeader, ROOT_MODULE_LOADER_NAME_WITH_NUL},
 };
-use effe_abi::raw::{Exchange, Failure, Host, PluginRef, Status};
+use effe_abi::{
+    extensions::{READY, Ready},
+    raw::{Exchange, Failure, Host, PluginRef, Status},
+};
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 /// Keeps a library mapped for good, which it is anyway once a Rust thread has touched it (libloading has no name
@@ -28,7 +32,11 @@ pub struct Entries {
     run: unsafe extern "C" fn(*mut (), &Exchange<'_>, &mut Failure) -> Status,
     stop: unsafe extern "C" fn(*mut (), &mut Failure) -> Status,
     retire: unsafe extern "C" fn(&'static Host, &mut Failure) -> Status,
+    extension: unsafe extern "C" fn(RStr<'_>) -> *const (),
 }
+
+/// The entry of [`Ready`].
+pub type ReadyEntry = unsafe extern "C" fn(&'static Host, &mut Failure) -> Status;
 
 impl Entries {
     /// The entries of a lambda that is part of this program, or of one that [`open`] has checked.
@@ -42,6 +50,7 @@ impl Entries {
             run: plugin.run(),
             stop: plugin.stop(),
             retire: plugin.retire(),
+            extension: plugin.extension(),
         }
     }
 
@@ -80,6 +89,15 @@ impl Entries {
     pub unsafe fn stop(&self, context: *mut (), failure: &mut Failure) -> Status {
         // SAFETY: the caller's duty is the callee's condition.
         unsafe { (self.stop)(context, failure) }
+    }
+
+    /// The lambda's entry for its own readiness, if it has one. To be called between `init` and `retire`.
+    pub fn ready(&self) -> Option<ReadyEntry> {
+        // SAFETY: the wire's promise: any thread, at any time.
+        let table = unsafe { (self.extension)(READY.into()) };
+        // SAFETY: the extension's promise: under this id is such a table, for ever, or null.
+        let table = unsafe { table.cast::<Ready>().as_ref() }?;
+        (table.size as usize >= mem::size_of::<Ready>()).then_some(table.ready)
     }
 
     /// Calls Retire.

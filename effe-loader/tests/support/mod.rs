@@ -1,6 +1,7 @@
 //! What the tests have in common: the real loader as a child, an HTTP client that shows every byte, plugins built
 //! by cargo, and waits that are on a condition and end at a deadline.
 
+pub mod admin;
 pub mod counts;
 pub mod daemon;
 pub mod hammer;

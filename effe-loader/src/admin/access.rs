@@ -1,0 +1,333 @@
+//! Who may ask what of the admin listener.
+//!
+//! - `Host` must name the listener itself, or `localhost`: else a page whose name resolves to this machine could
+//!   read it (DNS rebinding). Behind a Unix socket there is no browser, and any name will do.
+//! - An `Origin` other than the listener's own is refused: no page of another site sends orders.
+//! - Whatever changes something needs the token, or the Unix socket, whose mode is its lock. On an address that
+//!   others than this machine can reach, everything needs the token.
+
+use std::{
+    fmt, fs, io,
+    net::IpAddr,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use actix_web::{
+    Error, HttpResponse,
+    body::{BoxBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method,
+        header::{self, HeaderMap, HeaderName},
+    },
+    middleware::Next,
+    web::Data,
+};
+use serde_json::json;
+use subtle::ConstantTimeEq;
+
+use super::listener::{Address, LocalAddress};
+
+/// Where the token is. It is read again for each request that needs it, so that it can be changed in place.
+#[derive(Clone, Debug)]
+pub struct Token(PathBuf);
+
+impl Token {
+    /// The token in a file.
+    ///
+    /// # Errors
+    /// It can't be read, or holds none.
+    pub fn in_file(path: &Path) -> io::Result<Token> {
+        let token = Token(path.to_owned());
+        token.read()?;
+        Ok(token)
+    }
+
+    /// Whether every user of this machine may read it.
+    pub fn is_world_readable(&self) -> bool {
+        fs::metadata(&self.0).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn read(&self) -> io::Result<String> {
+        let text = fs::read_to_string(&self.0)?;
+        match text.trim() {
+            "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no token")),
+            token => Ok(token.to_owned()),
+        }
+    }
+
+    /// Whether a client has it; an unreadable token is nobody's.
+    fn is(&self, shown: &[u8]) -> bool {
+        self.read().is_ok_and(|token| token.as_bytes().ct_eq(shown).into())
+    }
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Its `Host` is not the listener's.
+    Host,
+    /// It comes from a page of another site.
+    Origin,
+    /// Nobody may do this here.
+    NoToken,
+    /// It doesn't show the token.
+    Token,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refused::Host => "the Host header names neither this listener's address nor localhost",
+            Refused::Origin => "requests from pages of another origin are refused",
+            Refused::NoToken => {
+                "changing something needs a token: start the loader with --admin-token-file FILE, or with \
+                 --admin unix:PATH"
+            }
+            Refused::Token => "the token is missing or wrong: send Authorization: Bearer TOKEN",
+        })
+    }
+}
+
+/// The rules, for one listener.
+pub struct Gate {
+    place: Place,
+    token: Option<Token>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Loopback(IpAddr),
+    Network,
+    Unix,
+}
+
+impl Gate {
+    /// The rules of the listener at `address`.
+    pub fn new(address: &Address, token: Option<Token>) -> Gate {
+        let place = match address {
+            Address::Unix(_) => Place::Unix,
+            Address::Tcp(address) if address.ip().is_loopback() => Place::Loopback(address.ip()),
+            Address::Tcp(_) => Place::Network,
+        };
+        Gate { place, token }
+    }
+
+    /// Whether a request is let in; `local` is the address of ours that it came to.
+    fn admit(&self, method: &Method, headers: &HeaderMap, local: Option<IpAddr>) -> Result<(), Refused> {
+        let host = only(headers, header::HOST);
+        let own = match self.place {
+            Place::Unix => None,
+            Place::Loopback(address) => Some(address),
+            Place::Network => local,
+        };
+        if self.place != Place::Unix && !host.is_some_and(|host| is_ours(host, own)) {
+            return Err(Refused::Host);
+        }
+        if headers.contains_key(header::ORIGIN) {
+            let origin = only(headers, header::ORIGIN).and_then(|origin| origin.strip_prefix("http://"));
+            if !origin.zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host)) {
+                return Err(Refused::Origin);
+            }
+        }
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        let is_free = match self.place {
+            Place::Unix => true,
+            Place::Loopback(_) => reads,
+            Place::Network => false,
+        };
+        if is_free {
+            return Ok(());
+        }
+        let token = self.token.as_ref().ok_or(Refused::NoToken)?;
+        let shown = only(headers, header::AUTHORIZATION).and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        if shown.is_some_and(|shown| token.is(shown.as_bytes())) { Ok(()) } else { Err(Refused::Token) }
+    }
+}
+
+/// The value of a header that must not be there twice.
+fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name);
+    let value = values.next().filter(|_| values.next().is_none())?;
+    value.to_str().ok()
+}
+
+/// Whether a `Host` is `localhost` or the address itself, on any port: a forwarded port keeps the name.
+fn is_ours(host: &str, own: Option<IpAddr>) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<IpAddr>().is_ok_and(|address| Some(address.to_canonical()) == own)
+}
+
+/// Lets a request in, or answers it.
+///
+/// # Errors
+/// The handler's.
+pub async fn guard(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let local = request.request().conn_data::<LocalAddress>().map(|local| local.0);
+    let gate = request.app_data::<Data<Gate>>().map(Data::get_ref);
+    let admitted =
+        gate.map_or(Err(Refused::NoToken), |gate| gate.admit(request.method(), request.headers(), local));
+    match admitted {
+        Ok(()) => next.call(request).await.map(ServiceResponse::map_into_boxed_body),
+        Err(refused) => Ok(request.into_response(refusal(refused))),
+    }
+}
+
+fn refusal(refused: Refused) -> HttpResponse {
+    let mut response = match refused {
+        Refused::Token => HttpResponse::Unauthorized(),
+        Refused::Host | Refused::Origin | Refused::NoToken => HttpResponse::Forbidden(),
+    };
+    if refused == Refused::Token {
+        response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+    }
+    response.json(json!({ "error": refused.to_string() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn gate(address: &str, token: Option<&Token>) -> Gate {
+        Gate::new(&address.parse().unwrap(), token.cloned())
+    }
+
+    fn token() -> (tempfile::Owned, Token) {
+        let file = tempfile::Owned::new("s3cret\n");
+        let token = Token::in_file(&file.0).unwrap();
+        (file, token)
+    }
+
+    mod tempfile {
+        use std::{
+            env, fs,
+            path::PathBuf,
+            process,
+            sync::atomic::{AtomicU32, Ordering},
+        };
+
+        pub(super) struct Owned(pub(super) PathBuf);
+
+        impl Owned {
+            pub(super) fn new(content: &str) -> Owned {
+                static COUNTER: AtomicU32 = AtomicU32::new(0);
+                let n = COUNTER.fetch_add(1, Ordering::Relaxed);
+                let path = env::temp_dir().join(format!("effe-token-{}-{n}", process::id()));
+                fs::write(&path, content).unwrap();
+                Owned(path)
+            }
+        }
+
+        impl Drop for Owned {
+            fn drop(&mut self) {
+                let _ = fs::remove_file(&self.0);
+            }
+        }
+    }
+
+    #[test]
+    fn the_host_must_be_the_listeners_own() {
+        let gate = gate("127.0.0.1:9090", None);
+        let admit = |host: &'static str| gate.admit(&Method::GET, &headers(&[("host", host)]), None);
+        for good in ["127.0.0.1:9090", "127.0.0.1", "localhost:9090", "LOCALHOST", "localhost:18080"] {
+            assert_eq!(admit(good), Ok(()), "{good}");
+        }
+        for bad in
+            ["evil.example", "evil.example:9090", "127.0.0.2", "[::1]:9090", "localhost.evil", "", ":80"]
+        {
+            assert_eq!(admit(bad), Err(Refused::Host), "{bad}");
+        }
+        assert_eq!(gate.admit(&Method::GET, &headers(&[]), None), Err(Refused::Host));
+        let twice = headers(&[("host", "localhost"), ("host", "evil.example")]);
+        assert_eq!(gate.admit(&Method::GET, &twice, None), Err(Refused::Host));
+    }
+
+    #[test]
+    fn an_origin_must_be_the_listeners_own() {
+        let gate = gate("[::1]:9090", None);
+        let admit =
+            |origin| gate.admit(&Method::GET, &headers(&[("host", "[::1]:9090"), ("origin", origin)]), None);
+        assert_eq!(admit("http://[::1]:9090"), Ok(()));
+        for bad in ["http://evil.example", "https://[::1]:9090", "http://[::1]:3000", "null", ""] {
+            assert_eq!(admit(bad), Err(Refused::Origin), "{bad}");
+        }
+    }
+
+    #[test]
+    fn on_loopback_a_change_needs_the_token() {
+        let (_file, token) = token();
+        let with = gate("127.0.0.1:9090", Some(&token));
+        let without = gate("127.0.0.1:9090", None);
+        let shown = |value| headers(&[("host", "localhost"), ("authorization", value)]);
+        assert_eq!(with.admit(&Method::POST, &shown("Bearer s3cret"), None), Ok(()));
+        assert_eq!(with.admit(&Method::POST, &shown("bearer s3cret"), None), Ok(()));
+        for bad in ["Bearer s3cre", "Bearer s3cret2", "Bearer ", "Basic s3cret", "s3cret"] {
+            assert_eq!(with.admit(&Method::POST, &shown(bad), None), Err(Refused::Token), "{bad}");
+        }
+        assert_eq!(with.admit(&Method::POST, &headers(&[("host", "localhost")]), None), Err(Refused::Token));
+        assert_eq!(without.admit(&Method::POST, &shown("Bearer s3cret"), None), Err(Refused::NoToken));
+        assert_eq!(with.admit(&Method::GET, &headers(&[("host", "localhost")]), None), Ok(()));
+        // Every method that isn't known to change nothing counts as one that does.
+        assert_eq!(
+            without.admit(&Method::DELETE, &headers(&[("host", "localhost")]), None),
+            Err(Refused::NoToken)
+        );
+    }
+
+    #[test]
+    fn on_the_network_everything_needs_the_token() {
+        let (_file, token) = token();
+        let gate = gate("0.0.0.0:9090", Some(&token));
+        let local = Some(IpAddr::from([10, 0, 0, 5]));
+        let bare = headers(&[("host", "10.0.0.5:9090")]);
+        assert_eq!(gate.admit(&Method::GET, &bare, local), Err(Refused::Token));
+        let shown = headers(&[("host", "10.0.0.5:9090"), ("authorization", "Bearer s3cret")]);
+        assert_eq!(gate.admit(&Method::GET, &shown, local), Ok(()));
+        let elsewhere = headers(&[("host", "10.0.0.6:9090"), ("authorization", "Bearer s3cret")]);
+        assert_eq!(gate.admit(&Method::GET, &elsewhere, local), Err(Refused::Host));
+    }
+
+    #[test]
+    fn behind_a_unix_socket_its_mode_is_the_lock() {
+        let gate = gate("unix:/run/effe.sock", None);
+        assert_eq!(gate.admit(&Method::POST, &headers(&[("host", "effe")]), None), Ok(()));
+        let page = headers(&[("host", "effe"), ("origin", "http://evil.example")]);
+        assert_eq!(gate.admit(&Method::POST, &page, None), Err(Refused::Origin));
+    }
+
+    #[test]
+    fn the_token_can_be_changed_in_place_and_must_not_be_empty() {
+        let (file, token) = token();
+        fs::write(&file.0, "another").unwrap();
+        assert!(token.is(b"another") && !token.is(b"s3cret"));
+        fs::write(&file.0, " \n").unwrap();
+        assert!(!token.is(b"") && Token::in_file(&file.0).is_err());
+    }
+}

@@ -1,0 +1,49 @@
+//! The effe's state as JSON.
+
+use serde_json::{Value, json};
+
+use super::Admin;
+use crate::{generation::Generation, health::Unready};
+
+/// All that an operator may want to see at a glance.
+pub async fn state(admin: &Admin) -> Value {
+    let (state, reason) = match admin.health.readiness().await {
+        Ok(()) => ("ready", None),
+        Err(Unready::Starting) => ("starting", None),
+        Err(Unready::Draining) => ("draining", None),
+        Err(why) => ("unready", Some(why.to_string())),
+    };
+    let mut all = json!({
+        "state": state,
+        "reason": reason,
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": env!("EFFE_COMMIT"),
+        "pid": std::process::id(),
+        "address": admin.address,
+        "log": { "level": admin.journal.level().as_str(), "losses": admin.journal.losses() },
+    });
+    if let Some(effe) = admin.health.effe() {
+        all["generation"] = effe.generations.current().number.into();
+        all["generations"] = effe.generations.all().iter().map(|one| generation(one)).collect();
+        all["running"] = effe.n_running().into();
+        all["waiting"] = effe.pool().n_waiting().into();
+        all["lost_threads"] = effe.n_lost().into();
+    }
+    all
+}
+
+fn generation(generation: &Generation) -> Value {
+    let plugin = generation.plugin;
+    json!({
+        "number": generation.number,
+        "plugin": plugin.path(),
+        "age_seconds": generation.opened.elapsed().as_secs(),
+        "execution": if generation.execution.is_inline() { "inline" } else { "pool" },
+        "contexts": {
+            "started": plugin.started(),
+            "live": plugin.contexts(),
+            "idle": generation.contexts.n_idle(),
+        },
+        "image_bytes": plugin.image(),
+    })
+}

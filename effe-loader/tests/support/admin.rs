@@ -1,0 +1,54 @@
+//! The admin listener of a loader under test.
+
+use std::net::SocketAddr;
+
+use serde_json::Value;
+
+use super::{Connection, Reply, Server};
+
+/// What is sent to it: a method, a target, headers that end in line feeds, a body.
+pub struct Question<'a> {
+    pub method: &'a str,
+    pub target: &'a str,
+    pub headers: &'a str,
+    pub body: &'a str,
+}
+
+impl Server {
+    /// Where its admin listener is, which was asked for with `--admin 127.0.0.1:0` or the like.
+    #[track_caller]
+    pub fn admin(&self) -> SocketAddr {
+        let line = self.wait_for_line("admin listener on http://");
+        let (_, address) = line.split_once("http://").unwrap();
+        address.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// GET from the admin listener.
+    #[track_caller]
+    pub fn ask(&self, target: &str) -> Reply {
+        ask(self.admin(), &Question { method: "GET", target, headers: "Host: localhost\r\n", body: "" })
+    }
+
+    /// What the admin listener shows of the state.
+    #[track_caller]
+    pub fn state(&self) -> Value {
+        serde_json::from_slice(&self.ask("/state").body).expect("the state is JSON")
+    }
+
+    /// Whether the admin listener calls the loader ready, and its words.
+    #[track_caller]
+    pub fn readiness(&self) -> (u16, String) {
+        let reply = self.ask("/health/readiness");
+        (reply.status, reply.text().to_owned())
+    }
+}
+
+/// Asks an admin listener.
+#[track_caller]
+pub fn ask(address: SocketAddr, question: &Question<'_>) -> Reply {
+    let Question { method, target, headers, body } = question;
+    let mut connection = Connection::open(address);
+    let length = body.len();
+    connection.send(format!("{method} {target} HTTP/1.1\r\n{headers}Content-Length: {length}\r\n\r\n{body}"));
+    connection.try_reply(*method == "HEAD").expect("an answer comes")
+}
