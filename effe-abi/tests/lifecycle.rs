@@ -144,6 +144,17 @@ fn assert_says(text: &str, what: &str) {
 }
 
 #[test]
+fn a_lambda_says_whether_it_is_ready() {
+    assert_eq!(Effe::of(&LAMBDA).ready(), Ok(()));
+    let effe = Effe::with(&LAMBDA, &[("ready", "the database is gone")]);
+    let why = effe.ready().unwrap_err();
+    assert!(why.contains("the database is gone") && why.contains(PLACE), "{why}");
+    let effe = Effe::with(&LAMBDA, &[("ready", "panics")]);
+    assert!(effe.ready().unwrap_err().contains("ready fell over"));
+    assert_eq!(effe.started(), 0, "it needs no Context");
+}
+
+#[test]
 fn a_thousand_sequential_calls_share_one_context() {
     let effe = Effe::of(&LAMBDA);
     for _ in 0..1000 {
