@@ -158,6 +158,26 @@ fn a_signal_before_any_request_is_an_order_too() {
 }
 
 #[test]
+fn after_sigterm_connections_are_taken_for_the_drain_delay_and_after_sigint_they_are_not() {
+    let counts = Counts::new();
+    let server = Loader::of(probe()).counting(&counts).args(["--drain-delay", "2s"]).serve();
+    server.signal(Signal::TERM);
+    server.wait_for_line("SIGTERM: finishing what runs");
+    crate::support::wait_until("answers announce the end", || {
+        let reply = server.get("/");
+        assert_eq!(reply.status, 200, "served all the same");
+        reply.text_header("connection") == Some("close")
+    });
+    server.ends_with(0);
+    counts.assert_complete();
+    let server = Loader::of(probe()).args(["--drain-delay", "60s"]).serve();
+    let since = Instant::now();
+    server.signal(Signal::INT);
+    server.ends_with(0);
+    assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
+}
+
+#[test]
 fn a_new_connection_is_not_left_waiting_while_the_loader_stops() {
     let (counts, scratch) = (Counts::new(), Scratch::new());
     let server = Loader::of(probe()).counting(&counts).serve();
