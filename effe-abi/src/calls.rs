@@ -5,9 +5,17 @@
 
 use abi_stable::std_types::{RSlice, RStr};
 
+#[cfg(feature = "async")]
+use std::task::{Poll, Waker};
+
 use crate::{
     chunk::Chunk,
     raw::{self, Status, status},
+};
+#[cfg(feature = "async")]
+use crate::{
+    extensions::{ASYNC, AsyncHost},
+    waker,
 };
 
 /// A host, which lives for ever.
@@ -49,6 +57,55 @@ impl HostRef {
         // SAFETY: as in `level`; what comes out lives for ever.
         let status = unsafe { (self.0.attribute)(self.0.data, key, &mut out) };
         (status == status::OK).then(|| out.as_str())
+    }
+}
+
+#[cfg(feature = "async")]
+impl HostRef {
+    /// What tells hosts apart.
+    pub(crate) fn address(self) -> usize {
+        std::ptr::from_ref(self.0).addr()
+    }
+
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    fn extension(self, id: &str) -> *const () {
+        // SAFETY: as in `level`.
+        unsafe { (self.0.extension)(self.0.data, id.into()) }
+    }
+}
+
+/// What a host offers to those that wait without a thread.
+#[cfg(feature = "async")]
+#[derive(Clone, Copy)]
+pub(crate) struct AsyncHostRef(&'static AsyncHost);
+
+#[cfg(feature = "async")]
+impl AsyncHostRef {
+    /// What `host` offers; `None` if it knows nothing of async.
+    #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
+    pub(crate) fn find(host: HostRef) -> Option<AsyncHostRef> {
+        let table = host.extension(ASYNC).cast::<AsyncHost>();
+        // SAFETY: a promise of the host: null, or a table of this id, for ever.
+        let table = unsafe { table.as_ref() }?;
+        (table.size as usize >= size_of::<AsyncHost>()).then_some(AsyncHostRef(table))
+    }
+
+    /// As [`ExchangeRef::read`]; `exchange` must be in an async run.
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn poll_read(self, exchange: ExchangeRef<'_>, waker: &Waker) -> Poll<Result<Chunk, Status>> {
+        let mut out = raw::Chunk::EMPTY;
+        // SAFETY: as in `ExchangeRef::read`; the body sees to it that there is one call at a time.
+        let status =
+            waker::lend(waker, |waker| unsafe { (self.0.poll_read)(exchange.0.host, waker, &mut out) });
+        if status == status::PENDING { Poll::Pending } else { Poll::Ready(take_piece(status, out)) }
+    }
+
+    /// OK once the next `write` will not wait; `exchange` must be in an async run.
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn poll_ready(self, exchange: ExchangeRef<'_>, waker: &Waker) -> Poll<Status> {
+        // SAFETY: as in `ExchangeRef::respond`.
+        let status = waker::lend(waker, |waker| unsafe { (self.0.poll_ready)(exchange.0.host, waker) });
+        if status == status::PENDING { Poll::Pending } else { Poll::Ready(status) }
     }
 }
 
@@ -130,19 +187,7 @@ impl<'a> ExchangeRef<'a> {
         let mut out = raw::Chunk::EMPTY;
         // SAFETY: one thread at a time is `new`'s condition; `Request::reader` sees to it.
         let status = unsafe { (self.0.ops.read)(self.0.host, &mut out) };
-        if status != status::OK {
-            return Err(status);
-        }
-        let view = (out.ptr, out.len);
-        // SAFETY: the host has just handed it over.
-        if let Some(chunk) = unsafe { Chunk::from_raw(out) } {
-            return Ok(chunk);
-        }
-        if view.1 == 0 {
-            return Ok(Chunk::from_static(b""));
-        }
-        // SAFETY: a view that lives until the next `read`, which can't happen before this copy is done.
-        Ok(unsafe { std::slice::from_raw_parts(view.0, view.1) }.to_vec().into())
+        take_piece(status, out)
     }
 
     #[expect(unsafe_code, reason = "a call through the exchange's table")]
@@ -163,4 +208,22 @@ impl<'a> ExchangeRef<'a> {
         // SAFETY: as in `respond`.
         unsafe { (self.0.ops.write)(self.0.host, chunk, flags) }
     }
+}
+
+/// Takes over what a read has brought.
+#[expect(unsafe_code, reason = "takes bytes over from the host")]
+fn take_piece(status: Status, out: raw::Chunk) -> Result<Chunk, Status> {
+    if status != status::OK {
+        return Err(status);
+    }
+    let view = (out.ptr, out.len);
+    // SAFETY: the host has just handed it over.
+    if let Some(chunk) = unsafe { Chunk::from_raw(out) } {
+        return Ok(chunk);
+    }
+    if view.1 == 0 {
+        return Ok(Chunk::from_static(b""));
+    }
+    // SAFETY: a view that lives until the next read, which can't happen before this copy is done.
+    Ok(unsafe { std::slice::from_raw_parts(view.0, view.1) }.to_vec().into())
 }

@@ -105,6 +105,26 @@ impl<const N: usize> From<&'static [u8; N]> for Chunk {
     }
 }
 
+#[cfg(feature = "async")]
+impl From<bytes::Bytes> for Chunk {
+    fn from(bytes: bytes::Bytes) -> Chunk {
+        Chunk::from_owner(bytes)
+    }
+}
+
+#[cfg(feature = "async")]
+impl From<Chunk> for bytes::Bytes {
+    fn from(chunk: Chunk) -> bytes::Bytes {
+        bytes::Bytes::from_owner(chunk)
+    }
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 impl fmt::Debug for Chunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Chunk({} bytes)", self.0.len)

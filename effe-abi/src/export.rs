@@ -1,11 +1,7 @@
-//! From the author's trait to the wire: one `extern "C"` entry for each step of the life cycle, a fence around each
-//! that no panic passes, and the macro that puts them into a table.
+//! From the author's trait to the wire: one `extern "C"` entry for each step of the life cycle, and the macro that puts
+//! them into a table.
 
-use std::{
-    marker::PhantomData,
-    panic::{self, AssertUnwindSafe},
-    ptr,
-};
+use std::{marker::PhantomData, ptr, task::Poll};
 
 use abi_stable::{
     library::{CheckTypeLayout, LibHeader, RootModuleResult},
@@ -15,42 +11,32 @@ use abi_stable::{
 
 use crate::{
     calls::{ExchangeRef, HostRef},
-    error::{Level, Result},
-    extensions::{self, Ready},
+    extensions::{READY, Ready},
+    fence::{fence, verdict},
     lambda::{Lambda, StartError},
     params::Params,
-    raw::{self, Failure, Plugin, PluginRef, Status, host_attribute, status},
-    report::{self, Inside},
+    raw::{self, Failure, Plugin, PluginRef, Status, host_attribute},
+    report,
     request::Request,
-    response::{Response, Scratch},
+    response::{Delivery, Response, Scratch},
 };
 
 /// Makes a type that implements [`Lambda`] the lambda of this crate.
 ///
-/// `export!(Hello);` takes Info from Cargo.toml (name, version, description, authors, license, repository: what is
-/// not empty). `export!(Hello, info = "{…}");` or `info = include_str!("info.json")` gives any JSON object.
+/// | form | what it takes |
+/// |---|---|
+/// | `export!(Hello);` | a type that implements [`Lambda`] |
+/// | `export!(async Hello);` | one that implements `AsyncLambda`; needs the feature `async` |
+/// | `export!(tower app);` | an `async fn app(Params) -> Result<impl Service>`, an axum `Router` for one; needs the feature `tower` |
+///
+/// Info comes from Cargo.toml (name, version, description, authors, license, repository: what is not empty).
+/// `export!(Hello, info = "{…}");` or `info = include_str!("info.json")` gives any JSON object.
 ///
 /// It defines `pub static LAMBDA: effe_abi::Linked`, for tests and programs that link the lambda in, and the one
 /// symbol that a cdylib exports. One lambda per crate.
 #[macro_export]
 macro_rules! export {
-    ($lambda:ty $(,)?) => {
-        $crate::export!($lambda, info = {
-            const FIELDS: &[$crate::__private::Field] = &[
-                ("name", ::core::env!("CARGO_PKG_NAME")),
-                ("version", ::core::env!("CARGO_PKG_VERSION")),
-                ("description", ::core::env!("CARGO_PKG_DESCRIPTION")),
-                ("authors", ::core::env!("CARGO_PKG_AUTHORS")),
-                ("license", ::core::env!("CARGO_PKG_LICENSE")),
-                ("repository", ::core::env!("CARGO_PKG_REPOSITORY")),
-            ];
-            const GIVEN: ([$crate::__private::Field; 6], usize) = $crate::__private::given(FIELDS);
-            const BYTES: [u8; $crate::__private::object_len(GIVEN.0.split_at(GIVEN.1).0)] =
-                $crate::__private::write_object(GIVEN.0.split_at(GIVEN.1).0);
-            $crate::__private::text(&BYTES)
-        });
-    };
-    ($lambda:ty, info = $info:expr $(,)?) => {
+    (@define $info:expr, $table:expr) => {
         /// The lambda of this crate, for tests and for programs that link it in.
         pub static LAMBDA: $crate::Linked = {
             #[cfg(not(panic = "unwind"))]
@@ -59,8 +45,7 @@ macro_rules! export {
             );
             const INFO: &str = $info;
             const _: () = ::core::assert!($crate::__private::is_json_object(INFO), "info is not a JSON object");
-            static PLUGIN: $crate::__private::Table =
-                $crate::__private::table::<$lambda>(INFO, $crate::__private::BUILD);
+            static PLUGIN: $crate::__private::Table = $table;
             $crate::__private::linked(&PLUGIN)
         };
 
@@ -73,6 +58,38 @@ macro_rules! export {
             static _1as_0lib_1header_0root_bmodule_bloader: $crate::__private::LibHeader =
                 $crate::__private::header(root_module);
         };
+    };
+    (@cargo) => {{
+        const FIELDS: &[$crate::__private::Field] = &[
+            ("name", ::core::env!("CARGO_PKG_NAME")),
+            ("version", ::core::env!("CARGO_PKG_VERSION")),
+            ("description", ::core::env!("CARGO_PKG_DESCRIPTION")),
+            ("authors", ::core::env!("CARGO_PKG_AUTHORS")),
+            ("license", ::core::env!("CARGO_PKG_LICENSE")),
+            ("repository", ::core::env!("CARGO_PKG_REPOSITORY")),
+        ];
+        const GIVEN: ([$crate::__private::Field; 6], usize) = $crate::__private::given(FIELDS);
+        const BYTES: [u8; $crate::__private::object_len(GIVEN.0.split_at(GIVEN.1).0)] =
+            $crate::__private::write_object(GIVEN.0.split_at(GIVEN.1).0);
+        $crate::__private::text(&BYTES)
+    }};
+    (async $lambda:ty $(,)?) => {
+        $crate::export!(async $lambda, info = $crate::export!(@cargo));
+    };
+    (async $lambda:ty, info = $info:expr $(,)?) => {
+        $crate::export!(@define $info, $crate::__private::async_table::<$lambda>(INFO, $crate::__private::BUILD));
+    };
+    (tower $app:path $(,)?) => {
+        $crate::export!(tower $app, info = $crate::export!(@cargo));
+    };
+    (tower $app:path, info = $info:expr $(,)?) => {
+        $crate::export!(@define $info, $crate::__private::tower_table($app, INFO, $crate::__private::BUILD));
+    };
+    ($lambda:ty $(,)?) => {
+        $crate::export!($lambda, info = $crate::export!(@cargo));
+    };
+    ($lambda:ty, info = $info:expr $(,)?) => {
+        $crate::export!(@define $info, $crate::__private::table::<$lambda>(INFO, $crate::__private::BUILD));
     };
 }
 
@@ -94,7 +111,11 @@ pub mod __private {
     pub use abi_stable::library::{LibHeader, RootModuleResult};
 
     pub use super::{BUILD, Table, given, header, linked, root_module, table};
+    #[cfg(feature = "async")]
+    pub use crate::async_entries::async_table;
     pub use crate::info::{Field, is_json_object, object_len, text, write_object};
+    #[cfg(feature = "tower")]
+    pub use crate::tower::tower_table;
 }
 
 /// The static part of a plugin.
@@ -175,7 +196,7 @@ unsafe extern "C" fn init<L: Lambda>(host: &'static raw::Host, failure: &mut Fai
     // SAFETY: the loader's promise, by the wire's contract of `init`.
     let host = unsafe { HostRef::new(host) };
     report::install(host);
-    fence(host, failure, || L::init(Params::new(host)))
+    fence(host, failure, || Poll::Ready(verdict(L::init(Params::new(host)))))
 }
 
 #[expect(unsafe_code, reason = "an entry of the wire")]
@@ -186,27 +207,21 @@ unsafe extern "C" fn start<L: Lambda>(
 ) -> Status {
     // SAFETY: the loader's promise, by the wire's contract of `start`.
     let host = unsafe { HostRef::new(host) };
-    let mut error = None;
-    let status = fence(host, failure, || {
+    fence(host, failure, || {
         let started = L::start(Params::new(host));
+        let level = started.as_ref().err().map(StartError::level);
         let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
         let slot = Slot { host, started, scratch: Scratch::default(), limit: limit.unwrap_or(usize::MAX) };
         // Stored before the author's `Display` runs, which may panic: the loader stops what is not null.
         let slot = Box::into_raw(Box::new(slot));
         *context = slot.cast();
         // SAFETY: just made, and nobody else has it before this entry returns.
-        if let Err(failed) = &unsafe { &*slot }.started {
-            error = Some((failed.level(), failed.to_string()));
-        }
-        Ok(())
-    });
-    match error {
-        Some((level, text)) if status == status::OK => {
-            report_failure(failure, level, text);
-            status::ERROR
-        }
-        _ => status,
-    }
+        let started = unsafe { &(*slot).started };
+        Poll::Ready(match (started, level) {
+            (Err(failed), Some(level)) => Err((level, failed.to_string())),
+            _ => Ok(()),
+        })
+    })
 }
 
 #[expect(unsafe_code, reason = "an entry of the wire")]
@@ -225,10 +240,10 @@ unsafe extern "C" fn run<L: Lambda>(
         let lent = unsafe { std::mem::transmute::<ExchangeRef<'_>, ExchangeRef<'static>>(exchange) };
         // SAFETY: as above.
         let request = unsafe { Request::new(lent) };
-        let mut response =
-            Response::new(exchange, &mut slot.scratch, L::OPTIONS.streams_response(), slot.limit);
+        let delivery = if L::OPTIONS.streams_response() { Delivery::Waiting } else { Delivery::Whole };
+        let mut response = Response::new(exchange, &mut slot.scratch, delivery, slot.limit);
         let outcome = L::run(slot.started.as_mut(), &request, &mut response);
-        response.finish(outcome)
+        Poll::Ready(verdict(response.finish(outcome)))
     })
 }
 
@@ -241,7 +256,7 @@ unsafe extern "C" fn stop<L: Lambda>(context: *mut (), failure: &mut Failure) ->
             Ok(context) => Some(context),
             Err(failed) => failed.into_context(),
         };
-        context.map_or(Ok(()), L::stop)
+        Poll::Ready(verdict(context.map_or(Ok(()), L::stop)))
     })
 }
 
@@ -249,20 +264,20 @@ unsafe extern "C" fn stop<L: Lambda>(context: *mut (), failure: &mut Failure) ->
 unsafe extern "C" fn retire<L: Lambda>(host: &'static raw::Host, failure: &mut Failure) -> Status {
     // SAFETY: the loader's promise, by the wire's contract of `retire`.
     let host = unsafe { HostRef::new(host) };
-    fence(host, failure, L::retire)
+    fence(host, failure, || Poll::Ready(verdict(L::retire())))
 }
 
 #[expect(unsafe_code, reason = "an entry of the wire")]
 unsafe extern "C" fn ready<L: Lambda>(host: &'static raw::Host, failure: &mut Failure) -> Status {
     // SAFETY: the loader's promise, by the contract of `Ready::ready`.
     let host = unsafe { HostRef::new(host) };
-    fence(host, failure, L::ready)
+    fence(host, failure, || Poll::Ready(verdict(L::ready())))
 }
 
 #[expect(unsafe_code, reason = "an entry of the wire")]
 unsafe extern "C" fn extension<L: Lambda>(id: RStr<'_>) -> *const () {
     match id.as_str() {
-        extensions::READY => ptr::from_ref(Extensions::<L>::READY).cast(),
+        READY => ptr::from_ref(Extensions::<L>::READY).cast(),
         _ => ptr::null(),
     }
 }
@@ -272,34 +287,4 @@ struct Extensions<L>(PhantomData<L>);
 
 impl<L: Lambda> Extensions<L> {
     const READY: &'static Ready = &Ready { size: size_of::<Ready>() as u32, version: 1, ready: ready::<L> };
-}
-
-/// Runs the author's code so that nothing unwinds out of it, and turns what came of it into a status.
-fn fence(host: HostRef, failure: &mut Failure, body: impl FnOnce() -> Result) -> Status {
-    let _inside = Inside::enter(host);
-    let outcome = panic::catch_unwind(AssertUnwindSafe(|| match body() {
-        Ok(()) => None,
-        // The author's `Display` is the author's code too.
-        Err(err) => Some((err.level(), err.to_string())),
-    }));
-    match outcome {
-        Ok(None) => status::OK,
-        Ok(Some((level, text))) => {
-            report_failure(failure, level, text);
-            status::ERROR
-        }
-        Err(payload) => {
-            report_failure(failure, Level::Critical, report::describe_panic(host, &*payload));
-            // A payload's destructor may panic as well (rust-lang/rust#86027); what that panics with is leaked.
-            if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-                std::mem::forget(second);
-            }
-            status::PANIC
-        }
-    }
-}
-
-fn report_failure(failure: &mut Failure, level: Level, text: String) {
-    failure.level = level as u32;
-    failure.text = text.into();
 }

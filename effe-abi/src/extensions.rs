@@ -9,7 +9,9 @@
 //!
 //! An author never meets this module; a loader is written against it.
 
-use crate::raw::{Failure, Host, Status};
+use std::ptr;
+
+use crate::raw::{Chunk, Exchange, Failure, Host, Status, status};
 
 /// From the lambda, a [`Ready`]: whether it can serve.
 pub const READY: &str = "effe.ready/1";
@@ -25,9 +27,112 @@ pub struct Ready {
     pub ready: unsafe extern "C" fn(host: &'static Host, failure: &mut Failure) -> Status,
 }
 
+/// From the lambda, an [`AsyncPlugin`]: entries that wait without a thread. From the host, an [`AsyncHost`].
+pub const ASYNC: &str = "effe.async/1";
+
+/// Start, Run and Stop as futures. The entries of [`Plugin`](crate::raw::Plugin) still work: they wait on their
+/// thread. All that is handed in must stay until the future is dropped.
+#[repr(C)]
+pub struct AsyncPlugin {
+    /// `size_of::<AsyncPlugin>()` of whoever made the table.
+    pub size: u32,
+    /// 1
+    pub version: u32,
+    /// As [`Plugin::start`](crate::raw::Plugin): when the future is done, `*context` and its status say what it made.
+    /// A future that is dropped before that leaves null, and nothing to be stopped.
+    pub start: unsafe extern "C" fn(
+        host: &'static Host,
+        context: *mut *mut (),
+        failure: *mut Failure,
+        out: &mut Future,
+    ),
+    /// As [`Plugin::run`](crate::raw::Plugin). The exchange's host must offer [`AsyncHost`]. If the future is dropped
+    /// before it is done, the run is cancelled; the Context may be used again where the plugin's flags say
+    /// [`KEEP_CANCELLED`](crate::raw::plugin_flags::KEEP_CANCELLED), and is only for `stop` where they don't.
+    pub run: unsafe extern "C" fn(
+        context: *mut (),
+        exchange: *const Exchange<'static>,
+        failure: *mut Failure,
+        out: &mut Future,
+    ),
+    /// As [`Plugin::stop`](crate::raw::Plugin). The future must be polled to its end: dropped before that, the
+    /// Context is gone without the author's last words.
+    pub stop: unsafe extern "C" fn(context: *mut (), failure: *mut Failure, out: &mut Future),
+}
+
+/// `read` and `write` that say "not yet" instead of waiting. `host` is [`Exchange::host`] of an exchange that is
+/// being run by [`AsyncPlugin::run`]; who may call at the same time is as for
+/// [`ExchangeOps`](crate::raw::ExchangeOps).
+#[repr(C)]
+pub struct AsyncHost {
+    /// `size_of::<AsyncHost>()` of whoever made the table.
+    pub size: u32,
+    /// 1
+    pub version: u32,
+    /// As `read`, or PENDING: then the waker will be woken, unless another call brings another one.
+    pub poll_read: unsafe extern "C" fn(host: *mut (), waker: *const Waker, out: &mut Chunk) -> Status,
+    /// OK: the next `write` does not wait. GONE, TIMEOUT, or PENDING as above. Without asking, the first `respond`
+    /// with `MORE`, and one `write` after it, do not wait either.
+    pub poll_ready: unsafe extern "C" fn(host: *mut (), waker: *const Waker) -> Status,
+}
+
+/// Work that waits without a thread.
+#[repr(C)]
+pub struct Future {
+    /// First argument of both functions.
+    pub data: *mut (),
+    /// Any thread, one call at a time, until it reports something other than PENDING. The waker is lent.
+    pub poll: unsafe extern "C" fn(data: *mut (), waker: *const Waker) -> Status,
+    /// Exactly once, on any thread, after the last `poll`.
+    pub drop: unsafe extern "C" fn(data: *mut ()),
+}
+
+impl Future {
+    /// No work: what a caller hands in to be written over.
+    pub const NONE: Future = Future { data: ptr::null_mut(), poll: poll_none, drop: drop_none };
+}
+
+#[expect(unsafe_code, reason = "an entry of the wire")]
+unsafe extern "C" fn poll_none(_: *mut (), _: *const Waker) -> Status {
+    status::INVALID
+}
+
+#[expect(unsafe_code, reason = "an entry of the wire")]
+unsafe extern "C" fn drop_none(_: *mut ()) {}
+
+/// The first word of an object that only its maker knows the rest of. Lent for the length of a call; whoever wants to
+/// keep it clones it. Any thread may call any of its functions.
+#[repr(C)]
+pub struct Waker {
+    /// What can be done with it.
+    pub table: &'static WakerTable,
+}
+
+/// The functions of a [`Waker`].
+#[repr(C)]
+pub struct WakerTable {
+    /// One that may be kept; never null. It wants one `wake` or one `drop`.
+    pub clone: unsafe extern "C" fn(*const Waker) -> *const Waker,
+    /// Uses up a clone.
+    pub wake: unsafe extern "C" fn(*const Waker),
+    /// Wakes, and leaves the waker as it is.
+    pub wake_by_ref: unsafe extern "C" fn(*const Waker),
+    /// Uses up a clone.
+    pub drop: unsafe extern "C" fn(*const Waker),
+}
+
 /// The size of every type and the place of every field: a change does not compile.
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     use std::mem::offset_of;
     assert!(size_of::<Ready>() == 16 && offset_of!(Ready, version) == 4 && offset_of!(Ready, ready) == 8);
+    assert!(size_of::<AsyncPlugin>() == 32 && offset_of!(AsyncPlugin, version) == 4);
+    assert!(offset_of!(AsyncPlugin, start) == 8 && offset_of!(AsyncPlugin, run) == 16);
+    assert!(offset_of!(AsyncPlugin, stop) == 24);
+    assert!(size_of::<AsyncHost>() == 24 && offset_of!(AsyncHost, version) == 4);
+    assert!(offset_of!(AsyncHost, poll_read) == 8 && offset_of!(AsyncHost, poll_ready) == 16);
+    assert!(size_of::<Future>() == 24 && offset_of!(Future, poll) == 8 && offset_of!(Future, drop) == 16);
+    assert!(size_of::<Waker>() == 8 && size_of::<WakerTable>() == 32);
+    assert!(offset_of!(WakerTable, wake) == 8 && offset_of!(WakerTable, wake_by_ref) == 16);
+    assert!(offset_of!(WakerTable, drop) == 24);
 };

@@ -188,6 +188,13 @@ impl Options {
         self.with(plugin_flags::STREAM_RESPONSE)
     }
 
+    /// A Context whose run was cancelled may be used again: nothing of the run's stays behind in it. Otherwise it is
+    /// stopped. For an async lambda only; no other run can be cancelled.
+    #[must_use]
+    pub const fn keep_cancelled(self) -> Options {
+        self.with(plugin_flags::KEEP_CANCELLED)
+    }
+
     pub(crate) const fn streams_response(self) -> bool {
         self.flags & plugin_flags::STREAM_RESPONSE != 0
     }

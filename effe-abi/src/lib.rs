@@ -35,6 +35,9 @@
 //! # }
 //! ```
 //!
+//! With the feature `async`, the steps are `async fn`s (`AsyncLambda`); with `tower`, any `tower::Service` over the
+//! types of the `http` crate is a lambda, an axum `Router` for one (`export!(tower app)`).
+//!
 //! What a lambda says through the [`log`] macros, and every panic, goes to the operator's log.
 //!
 //! [`log`]: https://docs.rs/log
@@ -46,11 +49,22 @@ compile_error!(
     "a lambda must be built with panic = \"unwind\": a panic that aborts ends the server for every client"
 );
 
+#[cfg(feature = "async")]
+mod async_entries;
+#[cfg(feature = "async")]
+mod async_lambda;
+#[cfg(feature = "async")]
+mod async_response;
+#[cfg(feature = "async")]
+mod body;
 mod calls;
 mod chunk;
 mod error;
 mod export;
 pub mod extensions;
+mod fence;
+#[cfg(feature = "http")]
+mod http;
 mod info;
 mod lambda;
 mod params;
@@ -58,10 +72,17 @@ pub mod raw;
 mod report;
 mod request;
 mod response;
+#[cfg(feature = "async")]
+mod runtime;
 pub mod testing;
+#[cfg(feature = "tower")]
+pub mod tower;
+pub mod waker;
 
 #[doc(hidden)]
 pub use export::__private;
+#[cfg(feature = "async")]
+pub use {async_lambda::AsyncLambda, async_response::AsyncResponse, body::Body};
 pub use {
     chunk::Chunk,
     error::{Error, Level, Result, ResultExt},

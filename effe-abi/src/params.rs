@@ -18,6 +18,11 @@ impl Params {
         Params(host)
     }
 
+    #[cfg(feature = "tower")]
+    pub(crate) fn host(&self) -> HostRef {
+        self.0
+    }
+
     /// One parameter: a text as it is, anything else as JSON text (`3`, `true`, `["a","b"]`).
     pub fn get(&self, key: &str) -> Option<&'static str> {
         if key.is_empty() { None } else { self.0.parameter(key) }

@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "async")]
+use crate::body::Source;
 use crate::{
     calls::ExchangeRef,
     chunk::Chunk,
@@ -19,6 +21,8 @@ use crate::{
 
 /// How many headers are fetched at a time.
 const PAGE: usize = 16;
+/// Why a second reader of a stream fails.
+pub(crate) const TAKEN: &str = "the body is being read by another reader";
 
 /// One HTTP request. Only ever lent to Run: it can't be kept, nor sent to a thread that outlives the call.
 ///
@@ -31,6 +35,8 @@ pub struct Request {
     reading: AtomicBool,
     /// The whole body, once somebody wanted it whole and it came as a stream.
     whole: OnceLock<std::result::Result<Vec<u8>, (io::ErrorKind, String)>>,
+    #[cfg(feature = "async")]
+    source: Source,
 }
 
 impl Request {
@@ -38,7 +44,42 @@ impl Request {
     /// The request must be dropped, and only be lent in between, before the exchange ends.
     #[expect(unsafe_code, reason = "its duty is the caller's")]
     pub(crate) unsafe fn new(exchange: ExchangeRef<'static>) -> Request {
-        Request { exchange, reading: AtomicBool::new(false), whole: OnceLock::new() }
+        Request {
+            exchange,
+            reading: AtomicBool::new(false),
+            whole: OnceLock::new(),
+            #[cfg(feature = "async")]
+            source: Source::default(),
+        }
+    }
+
+    /// The request of an async run.
+    #[cfg(feature = "async")]
+    pub(crate) fn awaited(self, source: Source) -> Request {
+        Request { source, ..self }
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn exchange(&self) -> ExchangeRef<'static> {
+        self.exchange
+    }
+
+    /// Takes the stream that follows the beginning of the body; false if somebody has it.
+    pub(crate) fn take_stream(&self) -> bool {
+        !self.reading.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether a stream can only be awaited.
+    fn is_awaited(&self) -> bool {
+        #[cfg(feature = "async")]
+        return self.source.awaited;
+        #[cfg(not(feature = "async"))]
+        false
     }
 
     /// `GET`, `POST`, … as it came.
@@ -120,7 +161,7 @@ impl Request {
         self.exchange.state().0 != status::OK
     }
 
-    /// The whole body. Waits for it if the lambda reads its bodies as streams.
+    /// The whole body. Waits for it if the lambda reads its bodies as streams; an async one awaits `body` instead.
     ///
     /// # Errors
     /// The client left in the middle, the body is too large, or a [`reader`](Request::reader) has taken it.
@@ -166,12 +207,14 @@ impl Request {
     pub fn reader(&self) -> Reader<'_> {
         let stream = if !self.exchange.more_body() {
             Stream::Ended
-        } else if self.reading.swap(true, Ordering::Relaxed) {
-            Stream::Taken
-        } else {
+        } else if self.is_awaited() {
+            Stream::Refused("this lambda is async and reads streams: await the pieces of `body`")
+        } else if self.take_stream() {
             Stream::Open
+        } else {
+            Stream::Refused(TAKEN)
         };
-        let begin = if matches!(stream, Stream::Taken) { &[] } else { self.exchange.body() };
+        let begin = if matches!(stream, Stream::Refused(_)) { &[] } else { self.exchange.body() };
         Reader { exchange: self.exchange, begin, piece: Chunk::from_static(b""), at: 0, stream }
     }
 }
@@ -229,7 +272,8 @@ pub struct Reader<'a> {
 enum Stream {
     Open,
     Ended,
-    Taken,
+    /// For this reason.
+    Refused(&'static str),
 }
 
 impl io::BufRead for Reader<'_> {
@@ -237,7 +281,7 @@ impl io::BufRead for Reader<'_> {
         while self.begin.is_empty() && self.at == self.piece.len() {
             match self.stream {
                 Stream::Ended => return Ok(&[]),
-                Stream::Taken => return Err(io::Error::other("the body is being read by another reader")),
+                Stream::Refused(why) => return Err(io::Error::other(why)),
                 Stream::Open => {}
             }
             match self.exchange.read() {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// A streamed answer goes out when this much of it is waiting.
-const STREAM_BUFFER: usize = 64 * 1024;
+pub(crate) const STREAM_BUFFER: usize = 64 * 1024;
 /// A held body up to this size is copied out of the buffer, which stays; a larger one is given away with it.
 const COPY_LIMIT: usize = 16 * 1024;
 /// Headers of one answer that need no allocation.
@@ -29,11 +29,23 @@ pub struct Response<'a> {
     chunk: Option<Chunk>,
     status: Option<u16>,
     state: State,
-    streams: bool,
+    delivery: Delivery,
     /// Bytes that may be held.
     limit: usize,
     /// What makes the answer unfit to be sent, and where the author did it.
     fault: Option<Error>,
+}
+
+/// How an answer goes out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// Whole, once Run returns.
+    Whole,
+    /// Piece by piece; a write waits on its thread while the client is slow.
+    Waiting,
+    /// Piece by piece, by whoever awaits it: nothing goes out in between.
+    #[cfg(feature = "async")]
+    Awaited,
 }
 
 /// Buffers that live with the Context, so that a request allocates nothing.
@@ -74,7 +86,7 @@ impl<'a> Response<'a> {
     pub(crate) fn new(
         exchange: ExchangeRef<'a>,
         scratch: &'a mut Scratch,
-        streams: bool,
+        delivery: Delivery,
         limit: usize,
     ) -> Self {
         scratch.body.clear();
@@ -83,7 +95,7 @@ impl<'a> Response<'a> {
         scratch.head.clear();
         scratch.spans.clear();
         let state = State::Unsent;
-        Response { exchange, scratch, chunk: None, status: None, state, streams, limit, fault: None }
+        Response { exchange, scratch, chunk: None, status: None, state, delivery, limit, fault: None }
     }
 
     /// The status, 200 to 599; 200 if it is never set.
@@ -166,12 +178,17 @@ impl<'a> Response<'a> {
     /// The client has gone, the deadline has passed, or the answer is too large to be held.
     pub fn send(&mut self, bytes: impl Into<Chunk>) -> io::Result<()> {
         let chunk = bytes.into();
-        if !self.streams {
+        if self.delivery != Delivery::Waiting {
             return self.put(chunk);
         }
-        if self.state == State::Unsent || !self.scratch.body.is_empty() || self.chunk.is_some() {
+        if self.has_waiting() {
             self.push()?;
         }
+        self.write_chunk(chunk)
+    }
+
+    /// Hands a piece to the host, after the head.
+    pub(crate) fn write_chunk(&mut self, chunk: Chunk) -> io::Result<()> {
         self.refuse_if_ended()?;
         let sent = self.exchange.write(chunk.into_raw(), raw::MORE);
         self.taken(sent)
@@ -182,6 +199,17 @@ impl<'a> Response<'a> {
     /// # Errors
     /// As [`send`](Response::send).
     pub fn end(&mut self) -> io::Result<()> {
+        #[cfg(feature = "async")]
+        if self.delivery == Delivery::Awaited && self.is_sending() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the end of this answer must be awaited",
+            ));
+        }
+        self.finish_body()
+    }
+
+    pub(crate) fn finish_body(&mut self) -> io::Result<()> {
         self.refuse_if_unfit()?;
         self.transmit(0)?;
         self.state = State::Ended;
@@ -239,7 +267,7 @@ impl<'a> Response<'a> {
     }
 
     /// Sends what is waiting and says that more follows.
-    fn push(&mut self) -> io::Result<()> {
+    pub(crate) fn push(&mut self) -> io::Result<()> {
         self.refuse_if_unfit()?;
         self.transmit(raw::MORE)?;
         self.state = State::Sending;
@@ -277,7 +305,7 @@ impl<'a> Response<'a> {
     }
 
     /// What became of a piece that was handed to the host.
-    fn taken(&mut self, sent: Status) -> io::Result<()> {
+    pub(crate) fn taken(&mut self, sent: Status) -> io::Result<()> {
         if sent == status::OK {
             return Ok(());
         }
@@ -317,14 +345,36 @@ impl<'a> Response<'a> {
     }
 
     /// Bytes that wait to be sent.
-    fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.scratch.body.len() + self.chunk.as_deref().map_or(0, <[u8]>::len)
+    }
+
+    /// Whether anything waits to be sent, be it the head alone.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.state == State::Unsent || !self.scratch.body.is_empty() || self.chunk.is_some()
+    }
+
+    /// Whether the head has gone and more may follow.
+    #[cfg(feature = "async")]
+    pub(crate) fn is_sending(&self) -> bool {
+        self.state == State::Sending
+    }
+
+    /// Whether pieces may go out before the end.
+    #[cfg(feature = "async")]
+    pub(crate) fn is_stream(&self) -> bool {
+        self.delivery != Delivery::Whole
+    }
+
+    #[cfg(feature = "async")]
+    pub(crate) fn exchange(&self) -> ExchangeRef<'a> {
+        self.exchange
     }
 
     /// Whether `len` more bytes may be held; if not, the answer is unfit to be sent.
     #[track_caller]
     fn fits(&mut self, len: usize) -> bool {
-        let fits = self.streams || self.held().saturating_add(len) <= self.limit;
+        let fits = self.delivery == Delivery::Waiting || self.held().saturating_add(len) <= self.limit;
         if !fits {
             self.fail(Fault::TooLarge(self.limit));
         }
@@ -366,7 +416,7 @@ impl io::Write for Response<'_> {
             self.scratch.body.extend_from_slice(&chunk);
         }
         self.scratch.body.extend_from_slice(bytes);
-        if self.streams && self.scratch.body.len() >= STREAM_BUFFER {
+        if self.delivery == Delivery::Waiting && self.scratch.body.len() >= STREAM_BUFFER {
             self.push()?;
         }
         Ok(bytes.len())
@@ -374,7 +424,7 @@ impl io::Write for Response<'_> {
 
     /// Sends what is waiting, if the answer is a stream; waits while the client is slow.
     fn flush(&mut self) -> io::Result<()> {
-        if self.streams { self.push() } else { Ok(()) }
+        if self.delivery == Delivery::Waiting { self.push() } else { Ok(()) }
     }
 }
 

@@ -23,6 +23,7 @@
 
 mod exchange;
 mod host;
+mod polled;
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +35,7 @@ use std::{
 };
 
 use self::{
-    exchange::run,
+    exchange::{Road, run},
     host::{Hosted, Outcome},
 };
 use crate::{Level, Linked};
@@ -95,8 +96,25 @@ impl Effe {
         self.call(Call::get(target))
     }
 
-    /// One request through an idle Context, or a new one.
+    /// One request through an idle Context, or a new one. An async lambda is polled until it is done.
     pub fn call(&self, call: Call) -> Answer {
+        self.take(&call, Road::Polled(usize::MAX))
+    }
+
+    /// As [`call`](Effe::call), by the entry that waits on its thread, as a loader does that knows nothing of async.
+    pub fn call_waiting(&self, call: Call) -> Answer {
+        self.take(&call, Road::Waiting)
+    }
+
+    /// As [`call`](Effe::call), but the client leaves once an async lambda was polled so often, and its future is
+    /// dropped: `None`. It is polled again only when it was woken, and every piece that it reads or sends takes one
+    /// poll more. To try a lambda out at every `.await`, count up from 0 until there is an answer.
+    pub fn call_dropped(&self, call: Call, polls: usize) -> Option<Answer> {
+        let answer = self.take(&call, Road::Polled(polls));
+        (!answer.dropped).then_some(answer)
+    }
+
+    fn take(&self, call: &Call, road: Road) -> Answer {
         let mut answer = Answer::default();
         let (context, failed) = match self.lock().pop() {
             Some(context) => (Some(context), None),
@@ -111,8 +129,9 @@ impl Effe {
             answer.status = 500;
             return answer;
         };
-        run(&mut context, &call, &mut answer);
-        if failed.is_none() && !answer.panicked {
+        run(&mut context, call, road, &mut answer);
+        let fit = if answer.dropped { context.keeps_cancelled() } else { !answer.panicked };
+        if failed.is_none() && fit {
             self.lock().push(context);
         }
         answer
@@ -252,6 +271,8 @@ pub struct Answer {
     pub panicked: bool,
     /// Whether the client saw the connection break in the midst of the answer.
     pub broken: bool,
+    /// Whether the client left first.
+    dropped: bool,
 }
 
 impl Answer {

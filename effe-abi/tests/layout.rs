@@ -5,7 +5,7 @@
 use std::mem::offset_of;
 
 use effe_abi::{
-    extensions::Ready,
+    extensions::{AsyncHost, AsyncPlugin, Future, Ready, Waker, WakerTable},
     raw::{Chunk, Exchange, ExchangeOps, Failure, Header, Host, Plugin},
 };
 
@@ -41,6 +41,11 @@ fn every_field_lies_where_v1_put_it() {
             ("retire", 72), ("extension", 80),
         ]),
         ("Ready", 16, vec![("size", 0), ("version", 4), ("ready", 8)]),
+        ("AsyncPlugin", 32, vec![("size", 0), ("version", 4), ("start", 8), ("run", 16), ("stop", 24)]),
+        ("AsyncHost", 24, vec![("size", 0), ("version", 4), ("poll_read", 8), ("poll_ready", 16)]),
+        ("Future", 24, vec![("data", 0), ("poll", 8), ("drop", 16)]),
+        ("Waker", 8, vec![("table", 0)]),
+        ("WakerTable", 32, vec![("clone", 0), ("wake", 8), ("wake_by_ref", 16), ("drop", 24)]),
     ];
     let found = [
         table!(Chunk: ptr len owner release),
@@ -51,6 +56,11 @@ fn every_field_lies_where_v1_put_it() {
         table!(ExchangeOps: header headers attribute state read respond write),
         table!(Plugin: flags info build init start run stop retire extension),
         table!(Ready: size version ready),
+        table!(AsyncPlugin: size version start run stop),
+        table!(AsyncHost: size version poll_read poll_ready),
+        table!(Future: data poll drop),
+        table!(Waker: table),
+        table!(WakerTable: clone wake wake_by_ref drop),
     ];
     assert_eq!(
         found, expected,

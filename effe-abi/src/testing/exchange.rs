@@ -2,7 +2,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task,
     time::{Duration, Instant},
 };
 
@@ -14,7 +18,9 @@ use super::{
 };
 use crate::{
     Chunk,
+    extensions::{AsyncHost, Waker},
     raw::{self, Exchange, ExchangeOps, Header, Status, attribute, status},
+    waker,
 };
 
 /// What the entries below find behind `host`.
@@ -23,6 +29,8 @@ struct Host<'a> {
     deadline: Option<Instant>,
     pieces: Mutex<VecDeque<Vec<u8>>>,
     answer: Mutex<Partial>,
+    /// Whether the last poll of a read, or of readiness, was put off: each is put off once.
+    put_off: [AtomicBool; 2],
 }
 
 type Head = (u16, Vec<(String, Vec<u8>)>);
@@ -35,14 +43,15 @@ struct Partial {
 }
 
 /// Runs a call in a Context and fills in the answer as a client would see it.
-pub(super) fn run(context: &mut Context, call: &Call, answer: &mut Answer) {
+pub(super) fn run(context: &mut Context, call: &Call, road: Road, answer: &mut Answer) {
     let host = Host {
         call,
         deadline: call.deadline.map(|after| Instant::now() + after),
         pieces: Mutex::new(call.pieces.iter().cloned().collect()),
         answer: Mutex::default(),
+        put_off: Default::default(),
     };
-    let outcome = context.run(&Exchange {
+    let exchange = Exchange {
         method: call.method.as_str().into(),
         target: call.target.as_str().into(),
         path_len: call.target.find('?').unwrap_or(call.target.len()),
@@ -51,16 +60,29 @@ pub(super) fn run(context: &mut Context, call: &Call, answer: &mut Answer) {
         version: 11,
         host: std::ptr::from_ref(&host).cast_mut().cast(),
         ops: &OPS,
-    });
+    };
+    let outcome = match road {
+        Road::Waiting => Some(context.run(&exchange)),
+        Road::Polled(polls) => context.run_async(&exchange, polls),
+    };
     let partial = host.answer.into_inner().unwrap_or_else(PoisonError::into_inner);
     (answer.status, answer.headers) = partial.head.clone().unwrap_or((500, Vec::new()));
     answer.pieces = partial.pieces;
-    answer.broken = partial.head.is_some() && !partial.ended && !matches!(outcome, Outcome::Ok);
-    answer.panicked = matches!(outcome, Outcome::Panic(_));
+    answer.broken = partial.head.is_some() && !partial.ended && !matches!(outcome, Some(Outcome::Ok));
+    answer.panicked = matches!(outcome, Some(Outcome::Panic(_)));
+    answer.dropped = outcome.is_none();
     answer.failure = match outcome {
-        Outcome::Ok => None,
-        Outcome::Error(text) | Outcome::Panic(text) => Some(text),
+        None | Some(Outcome::Ok) => None,
+        Some(Outcome::Error(text) | Outcome::Panic(text)) => Some(text),
     };
+}
+
+/// How a run is made.
+pub(super) enum Road {
+    /// By the entry that waits.
+    Waiting,
+    /// By the one that is polled, so often at most; by the one that waits if there is none.
+    Polled(usize),
 }
 
 static OPS: ExchangeOps = ExchangeOps { header, headers, attribute, state, read, respond, write };
@@ -197,7 +219,44 @@ unsafe extern "C" fn write(pointer: *mut (), chunk: raw::Chunk, flags: u32) -> S
     host.put(&mut answer, piece, flags)
 }
 
+/// What an async lambda finds as the host's extension.
+pub(super) static ASYNC_OPS: AsyncHost =
+    AsyncHost { size: size_of::<AsyncHost>() as u32, version: 1, poll_read, poll_ready };
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn poll_read(pointer: *mut (), waker: *const Waker, out: &mut raw::Chunk) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    if host.puts_off(0) {
+        // SAFETY: the lambda's promise.
+        unsafe { waker::borrow(waker, task::Waker::wake_by_ref) };
+        return status::PENDING;
+    }
+    // SAFETY: as above.
+    unsafe { read(pointer, out) }
+}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn poll_ready(pointer: *mut (), waker: *const Waker) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    if host.gone(&host.lock()) {
+        return status::GONE;
+    }
+    if host.puts_off(1) {
+        // SAFETY: the lambda's promise.
+        unsafe { waker::borrow(waker, task::Waker::wake_by_ref) };
+        return status::PENDING;
+    }
+    status::OK
+}
+
 impl Host<'_> {
+    /// Whether this poll is to come again: every other one, so that a test meets every place that may wait.
+    fn puts_off(&self, which: usize) -> bool {
+        !self.put_off[which].fetch_xor(true, Ordering::Relaxed)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Partial> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,10 +11,11 @@ use std::{
 
 use abi_stable::std_types::RStr;
 
+use super::{exchange, polled};
 use crate::{
     Level, Linked,
-    extensions::{self, Ready},
-    raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, status},
+    extensions::{ASYNC, AsyncPlugin, READY, Ready},
+    raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };
 
 /// What came of an entry.
@@ -31,6 +32,8 @@ pub(super) struct Hosted {
     plugin: PluginRef,
     host: &'static Host,
     data: &'static Data,
+    /// What the lambda offers if it is async.
+    entries: Option<&'static AsyncPlugin>,
 }
 
 struct Data {
@@ -53,7 +56,8 @@ impl Hosted {
             attribute,
             extension,
         }));
-        Hosted { plugin: lambda.plugin(), host, data }
+        let plugin = lambda.plugin();
+        Hosted { plugin, host, data, entries: polled::find(plugin) }
     }
 
     pub(super) fn info(&self) -> &'static str {
@@ -72,16 +76,19 @@ impl Hosted {
     #[expect(unsafe_code, reason = "a call through the lambda's table")]
     pub(super) fn start(&self, stopped: &Arc<AtomicUsize>) -> (Option<Context>, Option<String>) {
         let (mut context, mut failure) = (ptr::null_mut(), Failure::new());
-        // SAFETY: as in `init`, which has been called.
-        let status = unsafe { (self.plugin.start())(self.host, &mut context, &mut failure) };
+        let status = match self.entries {
+            // SAFETY: as in `init`, which has been called.
+            Some(entries) => unsafe { polled::start(entries, self.host, &mut context, &mut failure) },
+            // SAFETY: as above.
+            None => unsafe { (self.plugin.start())(self.host, &mut context, &mut failure) },
+        };
         let failed = match self.data.outcome(status, failure) {
             Outcome::Ok => None,
             Outcome::Error(text) | Outcome::Panic(text) => Some(text),
         };
         let stopped = Arc::clone(stopped);
         // Non-null wants one stop, whatever the status.
-        let context =
-            (!context.is_null()).then(|| Context { plugin: self.plugin, data: self.data, context, stopped });
+        let context = (!context.is_null()).then(|| Context { hosted: self.clone(), context, stopped });
         if status == status::PANIC { (None, failed) } else { (context, failed) }
     }
 
@@ -89,7 +96,7 @@ impl Hosted {
     #[expect(unsafe_code, reason = "a call through the lambda's table")]
     pub(super) fn ready(&self) -> Outcome {
         // SAFETY: any thread, at any time.
-        let table = unsafe { (self.plugin.extension())(extensions::READY.into()) };
+        let table = unsafe { (self.plugin.extension())(READY.into()) };
         // SAFETY: under this id is such a table, for ever, or null.
         let Some(table) = (unsafe { table.cast::<Ready>().as_ref() }) else { return Outcome::Ok };
         let mut failure = Failure::new();
@@ -140,8 +147,7 @@ impl Data {
 
 /// A Context of the lambda's; dropping it is Stop.
 pub(super) struct Context {
-    plugin: PluginRef,
-    data: &'static Data,
+    hosted: Hosted,
     context: *mut (),
     stopped: Arc<AtomicUsize>,
 }
@@ -151,8 +157,23 @@ impl Context {
     pub(super) fn run(&mut self, exchange: &Exchange<'_>) -> Outcome {
         let mut failure = Failure::new();
         // SAFETY: `start` made it, `&mut self` keeps it to one call at a time, and the caller's exchange lasts.
-        let status = unsafe { (self.plugin.run())(self.context, exchange, &mut failure) };
-        self.data.outcome(status, failure)
+        let status = unsafe { (self.hosted.plugin.run())(self.context, exchange, &mut failure) };
+        self.hosted.data.outcome(status, failure)
+    }
+
+    /// The same, polled up to `polls` times and then dropped, which gives `None`; waiting, if the lambda isn't async.
+    #[expect(unsafe_code, reason = "a call through the lambda's table")]
+    pub(super) fn run_async(&mut self, exchange: &Exchange<'_>, polls: usize) -> Option<Outcome> {
+        let Some(entries) = self.hosted.entries else { return Some(self.run(exchange)) };
+        let mut failure = Failure::new();
+        // SAFETY: as in `run`.
+        let status = unsafe { polled::run(entries, self.context, exchange, &mut failure, polls) };
+        status.map(|status| self.hosted.data.outcome(status, failure))
+    }
+
+    /// Whether a cancelled run leaves it fit for the next.
+    pub(super) fn keeps_cancelled(&self) -> bool {
+        self.hosted.plugin.flags() & plugin_flags::KEEP_CANCELLED != 0
     }
 }
 
@@ -160,9 +181,13 @@ impl Drop for Context {
     #[expect(unsafe_code, reason = "a call through the lambda's table")]
     fn drop(&mut self) {
         let mut failure = Failure::new();
-        // SAFETY: `start` made it, and it is dropped once.
-        let status = unsafe { (self.plugin.stop())(self.context, &mut failure) };
-        self.data.outcome(status, failure);
+        let status = match self.hosted.entries {
+            // SAFETY: `start` made it, and it is dropped once.
+            Some(entries) => unsafe { polled::stop(entries, self.context, &mut failure) },
+            // SAFETY: as above.
+            None => unsafe { (self.hosted.plugin.stop())(self.context, &mut failure) },
+        };
+        self.hosted.data.outcome(status, failure);
         self.stopped.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -227,6 +252,9 @@ unsafe extern "C" fn attribute(_: *const (), key: u32, out: &mut RStr<'static>) 
 }
 
 #[expect(unsafe_code, reason = "an entry of the host's table")]
-unsafe extern "C" fn extension(_: *const (), _: RStr<'_>) -> *const () {
-    ptr::null()
+unsafe extern "C" fn extension(_: *const (), id: RStr<'_>) -> *const () {
+    match id.as_str() {
+        ASYNC => ptr::from_ref(&exchange::ASYNC_OPS).cast(),
+        _ => ptr::null(),
+    }
 }

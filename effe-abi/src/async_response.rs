@@ -1,0 +1,125 @@
+//! The answer of a lambda that waits without a thread.
+
+use std::{
+    future::poll_fn,
+    io,
+    ops::{Deref, DerefMut},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::AsyncWrite;
+
+use crate::{
+    calls::AsyncHostRef,
+    chunk::Chunk,
+    error::Result,
+    response::{Response, STREAM_BUFFER},
+};
+
+/// A [`Response`] whose pieces are sent by `.await`: setting status and headers and holding a body is the same;
+/// [`send`](AsyncResponse::send), [`flush`](AsyncResponse::flush) and [`end`](AsyncResponse::end) wait while the
+/// client is slow. `std::io::Write` only fills the buffer, up to the limit of a held answer; tokio's `AsyncWrite`
+/// sends it on when 64 KiB are waiting.
+///
+/// Pieces go out before the end only if the lambda declares
+/// [`Options::stream_response`](crate::Options::stream_response).
+pub struct AsyncResponse<'a> {
+    response: Response<'a>,
+    /// `None`: writing waits on its thread, which is then the caller's choice.
+    host: Option<AsyncHostRef>,
+}
+
+impl<'a> AsyncResponse<'a> {
+    pub(crate) fn new(response: Response<'a>, host: Option<AsyncHostRef>) -> AsyncResponse<'a> {
+        AsyncResponse { response, host }
+    }
+
+    /// Sends bytes now, if the answer is a stream, after what is waiting; otherwise adds them to the body.
+    ///
+    /// # Errors
+    /// The client has gone, the deadline has passed, or the answer is too large to be held.
+    pub async fn send(&mut self, bytes: impl Into<Chunk>) -> io::Result<()> {
+        let chunk = bytes.into();
+        if !self.response.is_stream() {
+            return self.response.send(chunk);
+        }
+        if self.response.has_waiting() {
+            self.flush().await?;
+        }
+        poll_fn(|cx| self.poll_ready(cx)).await?;
+        self.response.write_chunk(chunk)
+    }
+
+    /// Sends what is waiting, if the answer is a stream: the head, if it has not gone yet, and what was written.
+    ///
+    /// # Errors
+    /// As [`send`](AsyncResponse::send).
+    pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_push(cx)).await
+    }
+
+    /// Ends the answer, so that the client has it while Run goes on. Nothing can be written after it.
+    ///
+    /// # Errors
+    /// As [`send`](AsyncResponse::send).
+    pub async fn end(&mut self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_ready(cx)).await?;
+        self.response.finish_body()
+    }
+
+    /// Ends what Run began, and says what the loader should log.
+    pub(crate) async fn finish(mut self, outcome: Result) -> Result {
+        if outcome.is_ok() {
+            // What it says is remembered by the response.
+            let _ = poll_fn(|cx| self.poll_ready(cx)).await;
+        }
+        self.response.finish(outcome)
+    }
+
+    /// Ready when the next piece can be handed over without waiting.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(host) = self.host.filter(|_| self.response.is_sending()) else { return Poll::Ready(Ok(())) };
+        let status = ready!(host.poll_ready(self.response.exchange(), cx.waker()));
+        Poll::Ready(self.response.taken(status))
+    }
+
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.response.is_stream() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_ready(cx))?;
+        Poll::Ready(self.response.push())
+    }
+}
+
+impl<'a> Deref for AsyncResponse<'a> {
+    type Target = Response<'a>;
+
+    fn deref(&self) -> &Response<'a> {
+        &self.response
+    }
+}
+
+impl<'a> DerefMut for AsyncResponse<'a> {
+    fn deref_mut(&mut self) -> &mut Response<'a> {
+        &mut self.response
+    }
+}
+
+impl AsyncWrite for AsyncResponse<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.response.held() >= STREAM_BUFFER {
+            ready!(self.poll_push(cx))?;
+        }
+        Poll::Ready(io::Write::write(&mut self.response, bytes))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_push(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(cx)
+    }
+}

@@ -1,0 +1,192 @@
+//! The body of a request as an async lambda reads it: piece by piece, by anybody who takes it, for as long as the
+//! run lasts.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_core::Stream;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::{
+    calls::{AsyncHostRef, ExchangeRef},
+    raw::status,
+    request::{Request, TAKEN, failure},
+};
+
+/// The body of a request: a [`Stream`] of bytes, an `AsyncRead`, with the feature `http` an `http_body::Body`.
+///
+/// It may be sent to a task and outlive the run that it belongs to; it then ends in an error.
+pub struct Body {
+    /// What is here and not yet read.
+    here: Bytes,
+    rest: Rest,
+}
+
+enum Rest {
+    Nothing,
+    Stream(Arc<Link>),
+    /// Another one reads the stream.
+    Taken,
+}
+
+/// What a body reads from. The exchange is taken out when the run ends.
+struct Link {
+    exchange: Mutex<Option<ExchangeRef<'static>>>,
+    /// `None`: reading waits on its thread.
+    host: Option<AsyncHostRef>,
+}
+
+impl Link {
+    fn exchange(&self) -> MutexGuard<'_, Option<ExchangeRef<'static>>> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll_read(&self, waker: &Waker) -> Poll<Option<io::Result<Bytes>>> {
+        // Held while the host is asked: the run can't end meanwhile, and there is one call at a time.
+        let exchange = self.exchange();
+        let Some(exchange) = *exchange else {
+            return Poll::Ready(Some(Err(io::Error::other("the request is over"))));
+        };
+        let piece = match self.host {
+            Some(host) => ready!(host.poll_read(exchange, waker)),
+            None => exchange.read(),
+        };
+        Poll::Ready(match piece {
+            Ok(piece) => Some(Ok(piece.into())),
+            Err(status::END) => None,
+            Err(status) => Some(Err(failure(status))),
+        })
+    }
+}
+
+/// The request's side of its bodies.
+#[derive(Default)]
+pub(crate) struct Source {
+    /// Whether the lambda is async: then nothing may wait on its thread.
+    pub(crate) awaited: bool,
+    host: Option<AsyncHostRef>,
+    link: OnceLock<Arc<Link>>,
+}
+
+impl Source {
+    /// For a run of an async lambda; without a host's table, reading waits on its thread.
+    pub(crate) fn new(host: Option<AsyncHostRef>) -> Source {
+        Source { awaited: true, host, link: OnceLock::new() }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.get() {
+            *link.exchange() = None;
+        }
+    }
+}
+
+impl Request {
+    /// The body as it arrives, if [`Options::stream_request`](crate::Options::stream_request) was declared; else as it
+    /// was held. The stream can be taken once: a second one fails.
+    pub fn body(&self) -> Body {
+        let exchange = self.exchange();
+        let rest = if !exchange.more_body() {
+            Rest::Nothing
+        } else if self.take_stream() {
+            let source = self.source();
+            let link = Link { exchange: Mutex::new(Some(exchange)), host: source.host };
+            Rest::Stream(Arc::clone(source.link.get_or_init(|| Arc::new(link))))
+        } else {
+            Rest::Taken
+        };
+        let here = if matches!(rest, Rest::Taken) { &[] } else { exchange.body() };
+        Body { here: Bytes::copy_from_slice(here), rest }
+    }
+}
+
+impl Body {
+    /// The next piece; `None` at the end.
+    pub async fn chunk(&mut self) -> Option<io::Result<Bytes>> {
+        poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    /// All that is left of it.
+    ///
+    /// # Errors
+    /// The client left in the middle, or the body is larger than the operator's limit.
+    pub async fn bytes(mut self) -> io::Result<Bytes> {
+        let Some(first) = self.chunk().await.transpose()? else { return Ok(Bytes::new()) };
+        let Some(second) = self.chunk().await.transpose()? else { return Ok(first) };
+        let mut all = BytesMut::from(first);
+        all.extend_from_slice(&second);
+        while let Some(piece) = self.chunk().await {
+            all.extend_from_slice(&piece?);
+        }
+        Ok(all.freeze())
+    }
+
+    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        loop {
+            if !self.here.is_empty() {
+                return Poll::Ready(Some(Ok(std::mem::take(&mut self.here))));
+            }
+            let piece = match &self.rest {
+                Rest::Nothing => None,
+                Rest::Taken => Some(Err(io::Error::other(TAKEN))),
+                Rest::Stream(link) => ready!(link.poll_read(cx.waker())),
+            };
+            match piece {
+                Some(Ok(piece)) => self.here = piece,
+                end => {
+                    self.rest = Rest::Nothing;
+                    return Poll::Ready(end);
+                }
+            }
+        }
+    }
+
+    /// Whether all that is left is here, and how much that is.
+    #[cfg(feature = "http")]
+    pub(crate) fn left(&self) -> (usize, bool) {
+        (self.here.len(), matches!(self.rest, Rest::Nothing))
+    }
+}
+
+impl Stream for Body {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_chunk(cx)
+    }
+}
+
+impl AsyncRead for Body {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.here.is_empty() {
+            match ready!(self.poll_chunk(cx)) {
+                None => return Poll::Ready(Ok(())),
+                Some(piece) => self.here = piece?,
+            }
+        }
+        let n = self.here.len().min(buffer.remaining());
+        buffer.put_slice(&self.here[..n]);
+        self.here.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let more = if let Rest::Stream(_) = self.rest { " and more" } else { "" };
+        write!(f, "Body({} bytes{more})", self.here.len())
+    }
+}

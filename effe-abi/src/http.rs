@@ -1,0 +1,138 @@
+//! From and to the types of the `http` crate.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use http_body::{Frame, SizeHint};
+
+use crate::{
+    async_response::AsyncResponse,
+    body::Body,
+    error::{Boxed, Error, Result},
+    request::Request,
+};
+
+/// A body up to this size is copied: cheaper than keeping its owner.
+const COPY_LIMIT: usize = 4 * 1024;
+
+impl Request {
+    /// The request as the `http` crate has it. Its strings are slices of one copy, made here; the body is read as it
+    /// is asked for.
+    ///
+    /// # Errors
+    /// The method, the target or a header is one that the `http` crate does not take.
+    #[track_caller]
+    pub fn to_http(&self) -> Result<http::Request<Body>> {
+        let (mut len, mut n_headers) = (self.target().len(), 0);
+        for (_, value) in self.headers() {
+            (len, n_headers) = (len + value.len(), n_headers + 1);
+        }
+        let mut text = Vec::with_capacity(len);
+        text.extend_from_slice(self.target().as_bytes());
+        self.headers().for_each(|(_, value)| text.extend_from_slice(value));
+        let text = Bytes::from(text);
+
+        let mut headers = HeaderMap::with_capacity(n_headers);
+        let mut at = self.target().len();
+        for (name, value) in self.headers() {
+            let end = at + value.len();
+            let value = HeaderValue::from_maybe_shared(text.slice(at..end))?;
+            headers.append(HeaderName::from_bytes(name.as_bytes())?, value);
+            at = end;
+        }
+        let mut request = http::Request::new(self.body());
+        *request.method_mut() = Method::from_bytes(self.method().as_bytes())?;
+        *request.uri_mut() = Uri::from_maybe_shared(text.slice(..self.target().len()))?;
+        *request.version_mut() = match self.version() {
+            10 => Version::HTTP_10,
+            20 => Version::HTTP_2,
+            30 => Version::HTTP_3,
+            _ => Version::HTTP_11,
+        };
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+}
+
+impl AsyncResponse<'_> {
+    /// Answers with a response of the `http` crate. A body that is more than one piece is sent piece by piece if the
+    /// lambda declares [`Options::stream_response`](crate::Options::stream_response), and held whole if not. Trailers
+    /// are left out.
+    ///
+    /// # Errors
+    /// The body broke off, the client has gone, the deadline has passed, or the answer is too large to be held.
+    pub async fn send_http<B>(&mut self, response: http::Response<B>) -> Result
+    where
+        B: http_body::Body<Error: Into<Boxed>>,
+    {
+        let (head, body) = response.into_parts();
+        self.status(head.status.as_u16());
+        for (name, value) in &head.headers {
+            self.add_header(name.as_str(), value);
+        }
+        let mut body = pin!(body);
+        let mut first = true;
+        while let Some(data) = next(body.as_mut()).await {
+            let Some(mut data) = data? else { continue };
+            // What is whole by now goes out at the end, in one piece, with its length.
+            if first && body.is_end_stream() {
+                match data.remaining() {
+                    0..=COPY_LIMIT => {
+                        io::Write::write_all(&mut **self, &data.copy_to_bytes(data.remaining()))?
+                    }
+                    len => _ = self.body(data.copy_to_bytes(len)),
+                }
+                return Ok(());
+            }
+            first = false;
+            while data.has_remaining() {
+                let piece = data.chunk().len();
+                self.send(data.copy_to_bytes(piece)).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next piece of a body; `None` in place of it is a frame of another kind.
+async fn next<B>(mut body: Pin<&mut B>) -> Option<Result<Option<B::Data>>>
+where
+    B: http_body::Body<Error: Into<Boxed>>,
+{
+    poll_fn(|cx| {
+        let frame = ready!(body.as_mut().poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.into_data().ok()).map_err(Error::new)))
+    })
+    .await
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let piece = ready!(self.poll_chunk(cx));
+        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left() == (0, true)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (here, is_all) = self.left();
+        let mut hint = SizeHint::new();
+        if is_all {
+            hint.set_exact(here as u64);
+        } else {
+            hint.set_lower(here as u64);
+        }
+        hint
+    }
+}

@@ -1,0 +1,113 @@
+//! The entries of a lambda that wait without a thread, polled on the test's thread.
+
+use std::{
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{self, Wake},
+    thread::{self, Thread},
+};
+
+use crate::{
+    extensions::{ASYNC, AsyncPlugin, Future},
+    raw::{Exchange, Failure, Host, PluginRef, Status, status},
+    waker,
+};
+
+/// The entries; `None` if the lambda is not async.
+#[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
+pub(super) fn find(plugin: PluginRef) -> Option<&'static AsyncPlugin> {
+    // SAFETY: the wire: any thread, at any time.
+    let table = unsafe { (plugin.extension())(ASYNC.into()) }.cast::<AsyncPlugin>();
+    // SAFETY: the lambda's promise: null, or a table of this id, for ever.
+    unsafe { table.as_ref() }
+}
+
+/// Calls Start and polls it to its end.
+///
+/// # Safety
+/// As the wire's `start`.
+#[expect(unsafe_code, reason = "a call through the lambda's table")]
+pub(super) unsafe fn start(
+    entries: &AsyncPlugin,
+    host: &'static Host,
+    context: &mut *mut (),
+    failure: &mut Failure,
+) -> Status {
+    let mut future = Future::NONE;
+    // SAFETY: the caller's duty is the callee's condition; both pointers stay until `drive` returns.
+    unsafe { (entries.start)(host, context, failure, &mut future) };
+    // SAFETY: just made.
+    unsafe { drive(future, usize::MAX) }.unwrap_or(status::INVALID)
+}
+
+/// Calls Run and polls it, up to `polls` times; `None` if it was dropped then.
+///
+/// # Safety
+/// As the wire's `run`.
+#[expect(unsafe_code, reason = "a call through the lambda's table")]
+pub(super) unsafe fn run(
+    entries: &AsyncPlugin,
+    context: *mut (),
+    exchange: &Exchange<'_>,
+    failure: &mut Failure,
+    polls: usize,
+) -> Option<Status> {
+    let mut future = Future::NONE;
+    // SAFETY: the caller's duty is the callee's condition; all of it stays until `drive` returns.
+    unsafe { (entries.run)(context, ptr::from_ref(exchange).cast(), failure, &mut future) };
+    // SAFETY: just made.
+    unsafe { drive(future, polls) }
+}
+
+/// Calls Stop and polls it to its end.
+///
+/// # Safety
+/// As the wire's `stop`.
+#[expect(unsafe_code, reason = "a call through the lambda's table")]
+pub(super) unsafe fn stop(entries: &AsyncPlugin, context: *mut (), failure: &mut Failure) -> Status {
+    let mut future = Future::NONE;
+    // SAFETY: the caller's duty is the callee's condition; `failure` stays until `drive` returns.
+    unsafe { (entries.stop)(context, failure, &mut future) };
+    // SAFETY: just made.
+    unsafe { drive(future, usize::MAX) }.unwrap_or(status::INVALID)
+}
+
+/// Polls a future up to `polls` times, each time that it was woken, and drops it. `None`: it was not done by then.
+///
+/// # Safety
+/// It has just been made, and all that it was made from stays for the length of the call.
+#[expect(unsafe_code, reason = "its duty is the caller's")]
+unsafe fn drive(future: Future, polls: usize) -> Option<Status> {
+    let sleeper = Arc::new(Sleeper { thread: thread::current(), woken: AtomicBool::new(true) });
+    let waker = task::Waker::from(Arc::clone(&sleeper));
+    let mut done = None;
+    for _ in 0..polls {
+        while !sleeper.woken.swap(false, Ordering::Acquire) {
+            thread::park();
+        }
+        // SAFETY: the caller's promise.
+        let status = waker::lend(&waker, |waker| unsafe { (future.poll)(future.data, waker) });
+        if status != status::PENDING {
+            done = Some(status);
+            break;
+        }
+    }
+    // SAFETY: the caller's promise; once.
+    unsafe { (future.drop)(future.data) };
+    done
+}
+
+struct Sleeper {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
