@@ -17,6 +17,7 @@ use crate::{
     execution::Mode as Execution,
     journal::{Format, SyslogTarget},
     parameters::{Parameters, Sources},
+    plugin::{Digest, Policy},
 };
 
 /// All interfaces: an effe is run in a container or behind a proxy, where loopback alone would serve nobody.
@@ -185,6 +186,19 @@ pub struct Cli {
     )]
     pub idle_timeout: Span,
 
+    /// A plugin that may be loaded, by its SHA-256; may be repeated, and then nothing else is loaded
+    #[arg(long, value_name = "HEX", env = "EFFE_SHA256", value_delimiter = ',', action = ArgAction::Append,
+          hide_env = true, hide_short_help = true)]
+    pub sha256: Vec<Digest>,
+
+    /// Plugins that may be loaded, as sha256sum lists them; read again for each plugin
+    #[arg(long, value_name = "FILE", env = "EFFE_SHA256_FILE", hide_env = true, hide_short_help = true)]
+    pub sha256_file: Option<PathBuf>,
+
+    /// Load only what this user and root alone may write, file and all directories above it
+    #[arg(long, env = "EFFE_STRICT_OWNERSHIP", hide_env = true, hide_short_help = true)]
+    pub strict_ownership: bool,
+
     /// Print this help
     #[arg(long, short, action = ArgAction::HelpShort)]
     help: Option<bool>,
@@ -214,6 +228,8 @@ pub enum Mode {
 pub struct Config {
     /// The plugin as it was named; empty in a program that holds its lambda.
     pub plugin: PathBuf,
+    /// What may be loaded.
+    pub policy: Policy,
     /// What to do with it.
     pub mode: Mode,
     /// What to bind; the first that works.
@@ -280,7 +296,10 @@ impl Cli {
             .bin_name(name.clone())
             .about("Serves the lambda that it holds over HTTP.")
             .override_usage(format!("{name} [--port 8080] [--info | --check] [OPTIONS]"))
-            .mut_arg("plugin", |arg| arg.hide(true));
+            .mut_arg("plugin", |arg| arg.hide(true))
+            .mut_arg("sha256", |arg| arg.hide(true))
+            .mut_arg("sha256_file", |arg| arg.hide(true))
+            .mut_arg("strict_ownership", |arg| arg.hide(true));
         let cli = Cli::from_arg_matches(&command.try_get_matches_from_mut(args)?)?;
         if let Some(plugin) = &cli.plugin {
             let text = format!(
@@ -288,6 +307,11 @@ impl Cli {
                  effe-loader does",
                 plugin.display()
             );
+            return Err(command.error(clap::error::ErrorKind::ValueValidation, text));
+        }
+        if cli.strict_ownership || cli.sha256_file.is_some() || !cli.sha256.is_empty() {
+            let text = "--sha256, --sha256-file, --strict-ownership: this program holds its lambda, which can't be \
+                        told from the program; check the program itself";
             return Err(command.error(clap::error::ErrorKind::ValueValidation, text));
         }
         Ok(cli)
@@ -336,6 +360,11 @@ impl Cli {
         let time = |span: Span| (!span.0.is_zero()).then_some(span.0);
         Ok(Config {
             plugin,
+            policy: Policy {
+                strict_ownership: self.strict_ownership,
+                sha256: self.sha256,
+                sha256_file: self.sha256_file,
+            },
             mode: match (self.info, self.check) {
                 (true, _) => Mode::Info,
                 (_, true) => Mode::Check,
@@ -522,6 +551,7 @@ mod tests {
         };
         assert_eq!(linked(&["-port", "81"]).unwrap().addresses[0].port(), 81);
         assert!(linked(&["--plugin", "a.so"]).unwrap_err().contains("this program holds its lambda"));
+        assert!(linked(&["--sha256", &"0".repeat(64)]).unwrap_err().contains("check the program itself"));
         let help = linked(&["--help"]).unwrap_err();
         assert!(help.contains("hello_v1 [--port 8080]") && !help.contains("--plugin"), "{help}");
     }

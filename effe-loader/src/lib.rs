@@ -115,20 +115,25 @@ pub fn version() -> String {
 fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let host = Host::new(config.parameters.clone(), config.response_limit);
     let census = Arc::new(Census::default());
-    let plugin = match linked {
+    let (plugin, warning) = match linked {
         Some(lambda) => {
             let plugin = Plugin::linked(lambda, host, &census);
             if config.mode == Mode::Info {
                 return Ok(print(plugin.info()));
             }
-            plugin
+            (plugin, None)
         }
         None => {
-            let tried = tried(config)?;
+            let file = PluginFile::read(&config.plugin, &config.policy)?;
+            let warning = file.warning.clone();
+            let tried = tried(file)?;
             if config.mode == Mode::Info {
+                if let Some(warning) = warning {
+                    let _ = writeln!(io::stderr(), "effe-loader: warning: {warning}");
+                }
                 return Ok(print(&tried.facts().info));
             }
-            open(tried, host, &census)?
+            (open(tried, host, &census)?, warning)
         }
     };
     // From here on there are threads.
@@ -136,6 +141,9 @@ fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
         .map_err(|source| Error::System { what: "start the log's thread", source })?;
     journal.install();
     host.set_journal(journal.clone());
+    if let Some(warning) = warning {
+        journal.warning(warning);
+    }
     let outcome = match config.mode {
         Mode::Check => check(plugin),
         Mode::Serve | Mode::Info => serve(config, plugin, census, &journal),
@@ -152,8 +160,7 @@ fn answer_trial(path: &Path) -> ! {
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn tried(config: &Config) -> Result<Tried, Refusal> {
-    let file = PluginFile::read(&config.plugin)?;
+fn tried(file: PluginFile) -> Result<Tried, Refusal> {
     // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
     unsafe { Tried::by_fork(file) }
 }
@@ -236,6 +243,7 @@ fn serve(
     })
     .map_err(system("start a thread"))?;
     let recipe = Recipe {
+        policy: config.policy.clone(),
         sources: config.sources.clone(),
         address: address.clone(),
         response_limit: config.response_limit,

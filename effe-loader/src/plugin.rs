@@ -8,6 +8,8 @@ mod elf;
 mod ffi;
 mod file;
 pub mod host;
+mod ownership;
+mod policy;
 mod trial;
 
 use std::{
@@ -32,6 +34,7 @@ use self::{
 };
 pub use self::{
     file::PluginFile,
+    policy::{Digest, Policy},
     trial::{Facts, answer as answer_trial, asked_for as asked_for_trial},
 };
 use crate::{
@@ -79,6 +82,13 @@ impl Tried {
         let refused = |reason| Refusal::new(&file.path, reason);
         let image = elf::check(&file.bytes).map_err(refused)?;
         let copy = PrivateCopy::make(&file);
+        if file.pinned && copy.is_original() {
+            return Err(refused(
+                "no private copy can be made of it, so what is mapped can't be pinned; give the loader /proc, or a \
+                 TMPDIR that may hold executable files"
+                    .to_owned(),
+            ));
+        }
         let facts = trial(&copy).map_err(refused)?;
         Ok(Tried { path: file.path, copy, image, facts })
     }

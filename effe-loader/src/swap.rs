@@ -19,7 +19,7 @@ use crate::{
     generation::Generation,
     journal::Severity,
     parameters::Sources,
-    plugin::{Plugin, PluginFile, Tried, host::Host},
+    plugin::{Plugin, PluginFile, Policy, Tried, host::Host},
 };
 
 /// How often Contexts are looked for that have come back to a generation that no longer serves.
@@ -27,6 +27,8 @@ const EBB: Duration = Duration::from_millis(20);
 
 /// What every generation is opened with.
 pub struct Recipe {
+    /// What may be loaded.
+    pub policy: Policy,
     /// Where the operator's parameters come from; read again for each generation.
     pub sources: Sources,
     /// The address that is bound.
@@ -109,13 +111,17 @@ impl Swapper {
             );
         }
         let parameters = self.recipe.sources.read()?;
-        let file = PluginFile::read(serving.plugin.path()).map_err(|refusal| refusal.to_string())?;
+        let file = PluginFile::read(serving.plugin.path(), &self.recipe.policy);
+        let file = file.map_err(|refusal| refusal.to_string())?;
         if serving.plugin.is_made_of(&file) && *serving.plugin.host().parameters() == parameters {
             let number = serving.number;
             self.report(format!("nothing has changed; generation {number} goes on serving"), number);
             return Ok(Changed { generation: number, swapped: false });
         }
         drop(serving);
+        if let Some(warning) = &file.warning {
+            self.effe.journal().warning(warning.clone());
+        }
         let host = Host::new(parameters, self.recipe.response_limit);
         host.set_journal(self.effe.journal().clone());
         host.set_address(self.recipe.address.clone());

@@ -15,3 +15,4 @@ mod support;
 mod swap;
 mod syslog;
 mod template;
+mod trust;

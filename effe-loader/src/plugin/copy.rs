@@ -54,6 +54,11 @@ impl PrivateCopy {
         PrivateCopy { path, kind: Kind::Original }
     }
 
+    /// Whether it is no copy: what is mapped is then whatever the operator's file holds at that moment.
+    pub fn is_original(&self) -> bool {
+        matches!(self.kind, Kind::Original)
+    }
+
     /// The absolute path to map.
     pub fn path(&self) -> &Path {
         &self.path
@@ -149,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_copy_knows_its_bytes() {
-        let file = PluginFile { path: "x".into(), bytes: vec![7; 100_000] };
+        let file = PluginFile { path: "x".into(), bytes: vec![7; 100_000], pinned: false, warning: None };
         let copy = PrivateCopy::make(&file);
         assert!(copy.is_private() && copy.holds(&file.bytes));
         let mut other = file.bytes.clone();

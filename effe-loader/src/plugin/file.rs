@@ -10,6 +10,7 @@ use std::{
 
 use rustix::fs::OFlags;
 
+use super::policy::Policy;
 use crate::error::Refusal;
 
 /// No lambda is that large; a wrong path may be.
@@ -21,14 +22,18 @@ pub struct PluginFile {
     pub path: PathBuf,
     /// The whole file.
     pub bytes: Vec<u8>,
+    /// Whether it had to be one of certain plugins, and is.
+    pub pinned: bool,
+    /// What the operator is to know before it is opened: a sentence, or nothing.
+    pub warning: Option<String>,
 }
 
 impl PluginFile {
     /// Reads a plugin. A bare name means the working directory.
     ///
     /// # Errors
-    /// It is missing, no regular file, unreadable, or larger than 1 GiB.
-    pub fn read(path: &Path) -> Result<PluginFile, Refusal> {
+    /// It is missing, no regular file, unreadable, larger than 1 GiB, or not what the policy allows.
+    pub fn read(path: &Path, policy: &Policy) -> Result<PluginFile, Refusal> {
         let refuse = |reason: String| Refusal::new(path, reason);
         // Non-blocking: opening a FIFO would wait for a writer for ever.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -50,9 +55,12 @@ impl PluginFile {
         if metadata.len() > MAX_SIZE {
             return Err(refuse(format!("it has {} bytes; no lambda is larger than 1 GiB", metadata.len())));
         }
+        let warning = policy.owned(path, &file).map_err(refuse)?;
+        let warning = warning.map(|what| format!("{}: {what}", path.display()));
         let mut bytes = Vec::with_capacity(metadata.len().try_into().unwrap_or(0));
         file.by_ref().take(MAX_SIZE).read_to_end(&mut bytes).map_err(|err| refuse(err.to_string()))?;
-        Ok(PluginFile { path: path.to_owned(), bytes })
+        policy.allows(&bytes).map_err(refuse)?;
+        Ok(PluginFile { path: path.to_owned(), bytes, pinned: policy.pins(), warning })
     }
 
     /// The file's name, for what shows up in a debugger or in /proc/PID/maps.

@@ -2,10 +2,11 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     io::{BufRead, BufReader, Read},
     net::{Ipv4Addr, SocketAddr},
-    os::unix::process::ExitStatusExt,
-    path::Path,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
@@ -17,7 +18,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 
-use super::{Connection, Counts, LONG, Reply};
+use super::{Connection, Counts, LONG, Reply, Scratch};
 
 /// A command line of the loader's, with none of the test's own environment that it would hear.
 pub struct Loader(Command);
@@ -25,7 +26,24 @@ pub struct Loader(Command);
 impl Loader {
     /// The loader without an argument.
     pub fn bare() -> Loader {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_effe-loader"));
+        Loader::at(env!("CARGO_BIN_EXE_effe-loader").into())
+    }
+
+    /// The loader without an argument, for a user who is not root: somebody else if the test is run by root, with a
+    /// copy of the loader in a directory where he may go.
+    pub fn without_rights(directory: &Scratch) -> Loader {
+        if !rustix::process::geteuid().is_root() {
+            return Loader::bare();
+        }
+        let loader = directory.join("effe-loader");
+        fs::copy(env!("CARGO_BIN_EXE_effe-loader"), &loader).unwrap();
+        let mut command = Loader::at(loader);
+        command.0.uid(65_534);
+        command
+    }
+
+    fn at(loader: PathBuf) -> Loader {
+        let mut command = Command::new(loader);
         for (name, _) in std::env::vars_os() {
             if name == "PORT" || name == "RUST_BACKTRACE" || name.to_string_lossy().starts_with("EFFE_") {
                 command.env_remove(name);

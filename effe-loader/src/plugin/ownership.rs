@@ -1,0 +1,103 @@
+//! Who may change a file, and so decide what this process runs: its mode and owner, and those of the directories on
+//! the way to it.
+
+use std::{
+    fs::{File, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// Write permission for everybody, and for the group.
+const ANYONE: u32 = 0o002;
+const GROUP: u32 = 0o020;
+/// In a directory that has it, only a file's owner may rename or remove the file.
+const STICKY: u32 = 0o1000;
+
+/// What speaks against a file: one sentence that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It must not be used.
+    Refused(String),
+    /// It may be used, and the operator is to know.
+    Warning(String),
+}
+
+/// Looks at an open file and at the directories it is reached through. What anyone may write is refused where this
+/// process is root, else doubted; what the group may write is fine.
+///
+/// With `strict`, as OpenSSH does it with its keys: the file and every directory above its real place belong to this
+/// user or to root, and nobody else may write them, the group included.
+pub fn doubt(path: &Path, file: &File, strict: bool) -> Option<Doubt> {
+    let user = rustix::process::geteuid().as_raw();
+    let real = path.canonicalize();
+    if strict {
+        return match real.map_err(|err| err.to_string()).and_then(|real| is_safe(&real, file, user)) {
+            Ok(()) => None,
+            Err(reason) => Some(Doubt::Refused(format!("--strict-ownership: {reason}"))),
+        };
+    }
+    let what = loose_file(file).or_else(|| {
+        // A link counts at both ends: whoever may replace it chooses the file, too.
+        let places = [Some(path.to_owned()), real.ok()].into_iter().flatten();
+        places.filter_map(|place| place.parent().map(here)).find_map(|place| loose_directory(&place))
+    })?;
+    if user == 0 {
+        return Some(Doubt::Refused(format!("{what}, and the loader runs as root")));
+    }
+    Some(Doubt::Warning(format!("{what}, and so run code as this user")))
+}
+
+fn loose_file(file: &File) -> Option<String> {
+    let mode = file.metadata().ok()?.mode();
+    (mode & ANYONE != 0)
+        .then(|| format!("anyone may write it (mode {:04o}; chmod o-w mends that)", bits(mode)))
+}
+
+fn loose_directory(place: &Path) -> Option<String> {
+    let mode = place.metadata().ok()?.mode();
+    (mode & ANYONE != 0 && mode & STICKY == 0).then(|| {
+        let place = place.display();
+        format!(
+            "anyone may replace it: its directory {place} has mode {:04o} (chmod o-w mends that)",
+            bits(mode)
+        )
+    })
+}
+
+fn is_safe(real: &Path, file: &File, user: u32) -> Result<(), String> {
+    let unreadable = |place: &Path, err: io::Error| format!("{}: {err}", place.display());
+    let open = file.metadata().map_err(|err| unreadable(real, err))?;
+    let named = real.metadata().map_err(|err| unreadable(real, err))?;
+    if (open.dev(), open.ino()) != (named.dev(), named.ino()) {
+        return Err("it was replaced while it was opened; try again".to_owned());
+    }
+    is_ours(real, &open, user)?;
+    for place in real.ancestors().skip(1) {
+        is_ours(place, &place.metadata().map_err(|err| unreadable(place, err))?, user)?;
+    }
+    Ok(())
+}
+
+fn is_ours(place: &Path, metadata: &Metadata, user: u32) -> Result<(), String> {
+    let (owner, mode, place) = (metadata.uid(), metadata.mode(), place.display());
+    if owner != 0 && owner != user {
+        return Err(format!("{place} belongs to user {owner}; it must belong to root or to user {user}"));
+    }
+    if mode & (ANYONE | GROUP) != 0 {
+        let mode = bits(mode);
+        return Err(format!(
+            "others than its owner may write {place} (mode {mode:04o}); chmod go-w mends that"
+        ));
+    }
+    Ok(())
+}
+
+/// The directory of a bare name is the working directory.
+fn here(place: &Path) -> PathBuf {
+    if place.as_os_str().is_empty() { PathBuf::from(".") } else { place.to_owned() }
+}
+
+fn bits(mode: u32) -> u32 {
+    mode & 0o7777
+}

@@ -1,0 +1,140 @@
+//! What the operator allows to be loaded: by who may change it, and by what is in it.
+
+use std::{
+    fmt,
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::ownership::{self, Doubt};
+
+/// A list of digests that is longer is something else.
+const MAX_LIST: u64 = 1 << 20;
+
+/// What may be loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Whether owner and mode of every directory above a plugin count.
+    pub strict_ownership: bool,
+    /// Digests that may be loaded; with a file beside them or not.
+    pub sha256: Vec<Digest>,
+    /// A file of further digests, read again for each plugin.
+    pub sha256_file: Option<PathBuf>,
+}
+
+impl Policy {
+    /// Whether an open file is left alone by those who must not change it; what the operator is to know, if it is
+    /// used all the same.
+    ///
+    /// # Errors
+    /// Who may change it, and what to do.
+    pub fn owned(&self, path: &Path, file: &File) -> Result<Option<String>, String> {
+        match ownership::doubt(path, file, self.strict_ownership) {
+            None => Ok(None),
+            Some(Doubt::Warning(what)) => Ok(Some(what)),
+            Some(Doubt::Refused(what)) => Err(what),
+        }
+    }
+
+    /// Whether only certain bytes may be loaded.
+    pub fn pins(&self) -> bool {
+        !self.sha256.is_empty() || self.sha256_file.is_some()
+    }
+
+    /// Whether these bytes may be loaded.
+    ///
+    /// # Errors
+    /// Their digest is not among those that are allowed, or the list of those can't be read or trusted.
+    pub fn allows(&self, bytes: &[u8]) -> Result<(), String> {
+        if !self.pins() {
+            return Ok(());
+        }
+        let found = Digest(Sha256::digest(bytes).into());
+        let listed = match &self.sha256_file {
+            Some(path) => {
+                self.list(path).map_err(|reason| format!("--sha256-file {}: {reason}", path.display()))?
+            }
+            None => Vec::new(),
+        };
+        if self.sha256.contains(&found) || listed.contains(&found) {
+            return Ok(());
+        }
+        let asked = match (self.sha256.is_empty(), &self.sha256_file) {
+            (true, Some(path)) => format!("--sha256-file {} does not list", path.display()),
+            (false, Some(path)) => format!("neither --sha256 nor --sha256-file {} allows", path.display()),
+            (_, None) => "no --sha256 allows".to_owned(),
+        };
+        Err(format!("its SHA-256 is {found}, which {asked}; add it there if this is the file you mean"))
+    }
+
+    /// What `sha256sum` writes: a digest at the beginning of each line. Empty lines and comments are skipped.
+    fn list(&self, path: &Path) -> Result<Vec<Digest>, String> {
+        let mut file = File::open(path).map_err(|err| err.to_string())?;
+        // Whoever may write the list says what is loaded.
+        self.owned(path, &file)?;
+        let mut text = String::new();
+        file.by_ref().take(MAX_LIST).read_to_string(&mut text).map_err(|err| err.to_string())?;
+        let lines = text.lines().enumerate();
+        let lines = lines.map(|(n, line)| (n + 1, line.split('#').next().unwrap_or_default().trim()));
+        let words = lines.filter_map(|(n, line)| Some((n, line.split_whitespace().next()?)));
+        words.map(|(n, word)| word.parse().map_err(|err| format!("line {n}: {err}"))).collect()
+    }
+}
+
+/// A SHA-256.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest([u8; 32]);
+
+impl FromStr for Digest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Digest, String> {
+        let digits = text.as_bytes();
+        let mut bytes = [0; 32];
+        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+            return Err("write it as the 64 hexadecimal digits that sha256sum prints".to_owned());
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
+            *byte = digit(pair[0]) << 4 | digit(pair[1]);
+        }
+        Ok(Digest(bytes))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What sha256sum says of "abc".
+    const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    #[test]
+    fn digests_are_read_as_sha256sum_writes_them() {
+        let digest: Digest = ABC.to_uppercase().parse().unwrap();
+        assert_eq!(digest.to_string(), ABC);
+        for bad in ["", "abc", &ABC[1..], &format!("{ABC}0"), &ABC.replace('b', "x"), &"é".repeat(32)] {
+            assert!(bad.parse::<Digest>().unwrap_err().contains("sha256sum"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_pinned_is_allowed() {
+        assert_eq!(Policy::default().allows(b"anything"), Ok(()));
+        let policy = Policy { sha256: vec![ABC.parse().unwrap()], ..Policy::default() };
+        assert_eq!(policy.allows(b"abc"), Ok(()));
+        assert!(policy.allows(b"abd").unwrap_err().contains("no --sha256 allows"));
+        let policy = Policy { sha256_file: Some("/dev/null".into()), ..Policy::default() };
+        assert!(policy.allows(b"abc").is_err());
+    }
+}
