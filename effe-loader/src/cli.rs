@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    net::{SocketAddr, ToSocketAddrs},
+    net::ToSocketAddrs,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     str::FromStr,
@@ -16,6 +16,7 @@ use crate::{
     admin::{Address as AdminAddress, Token},
     execution::Mode as Execution,
     journal::{Format, SyslogTarget},
+    listeners::Listen,
     parameters::{Parameters, Sources},
     plugin::{Digest, Policy},
 };
@@ -60,9 +61,14 @@ pub struct Cli {
     #[arg(long, value_name = "N", env = "EFFE_PORT", hide_env = true)]
     pub port: Option<u16>,
 
-    /// The address to listen on
-    #[arg(long, value_name = "ADDR", env = "EFFE_HOST", default_value = DEFAULT_HOST, hide_env = true)]
-    pub host: String,
+    /// Where to listen, repeatable: HOST:PORT or unix:PATH
+    #[arg(long, value_name = "WHERE", env = "EFFE_LISTEN", value_delimiter = ',', hide_env = true,
+          conflicts_with_all = ["host", "port"])]
+    pub listen: Vec<Listen>,
+
+    /// The address to listen on [default: all, 0.0.0.0]
+    #[arg(long, value_name = "ADDR", env = "EFFE_HOST", hide_env = true)]
+    pub host: Option<String>,
 
     /// Print the lambda's Info as JSON and exit; runs neither Init nor Start
     #[arg(long, conflicts_with = "check", env = "EFFE_INFO", hide_env = true)]
@@ -96,6 +102,43 @@ pub struct Cli {
     #[arg(long, value_name = "SIZE", env = "EFFE_BODY_LIMIT", default_value = DEFAULT_BODY_LIMIT,
           hide_env = true)]
     pub body_limit: Size,
+
+    /// How long a client may take for a request's head, or let its body rest, 0 for ever; then 408
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "EFFE_READ_TIMEOUT",
+        default_value = "10s",
+        hide_env = true,
+        hide_short_help = true
+    )]
+    pub read_timeout: Span,
+
+    /// How long a client may not read what it is sent, 0 for ever; then the connection is broken off
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "EFFE_WRITE_TIMEOUT",
+        default_value = "30s",
+        hide_env = true,
+        hide_short_help = true
+    )]
+    pub write_timeout: Span,
+
+    /// How long a connection may idle between two requests, 0 for ever
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "EFFE_KEEP_ALIVE",
+        default_value = "75s",
+        hide_env = true,
+        hide_short_help = true
+    )]
+    pub keep_alive: Span,
+
+    /// How many connections there may be at once [default: half of the files that may be open]
+    #[arg(long, value_name = "N", env = "EFFE_MAX_CONNECTIONS", hide_env = true, hide_short_help = true)]
+    pub max_connections: Option<NonZeroUsize>,
 
     /// How long requests may take to finish once the loader is told to stop
     #[arg(long, value_name = "TIME", env = "EFFE_DRAIN_TIMEOUT", default_value = "30s", hide_env = true)]
@@ -232,8 +275,10 @@ pub struct Config {
     pub policy: Policy,
     /// What to do with it.
     pub mode: Mode,
-    /// What to bind; the first that works.
-    pub addresses: Vec<SocketAddr>,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// Whether somebody said so, or it is the default.
+    pub listen_is_explicit: bool,
     /// The operator's parameters, as they were at the start.
     pub parameters: Parameters,
     /// Where they come from.
@@ -268,6 +313,14 @@ pub struct Config {
     pub admin: Option<(AdminAddress, Option<Token>)>,
     /// Whether probes are answered on the main port.
     pub probes: bool,
+    /// How long a client may let its request rest; `None` for ever.
+    pub read_timeout: Option<Duration>,
+    /// How long a client may not read; `None` for ever.
+    pub write_timeout: Option<Duration>,
+    /// How long a connection may idle; `None` for ever.
+    pub keep_alive: Option<Duration>,
+    /// Connections at once; `None` for as many as the system's limit suggests.
+    pub max_connections: Option<usize>,
     /// How long connections are still taken once the loader is told to stop.
     pub drain_delay: Duration,
     /// How long a drain may take after that.
@@ -339,14 +392,9 @@ impl Cli {
 
     fn checked(self, mut faults: Vec<String>) -> Result<Config, clap::Error> {
         let plugin = self.plugin.clone().unwrap_or_default();
-        let port = self.port.or_else(|| port_variable(&mut faults)).unwrap_or(DEFAULT_PORT);
-        let addresses = match (self.host.trim_matches(['[', ']']), port).to_socket_addrs() {
-            Ok(addresses) => addresses.collect(),
-            Err(err) => {
-                faults.push(format!("--host {}: {err}", self.host));
-                Vec::new()
-            }
-        };
+        let listen_is_explicit = !self.listen.is_empty() || self.host.is_some() || self.port.is_some();
+        let listen =
+            if self.listen.is_empty() { self.host_and_port(&mut faults) } else { self.listen.clone() };
         let sources = self.sources();
         let parameters = sources.read().unwrap_or_else(|fault| {
             faults.push(fault);
@@ -370,7 +418,8 @@ impl Cli {
                 (_, true) => Mode::Check,
                 _ => Mode::Serve,
             },
-            addresses,
+            listen,
+            listen_is_explicit,
             parameters,
             sources,
             workers: self
@@ -391,6 +440,10 @@ impl Cli {
             idle_timeout: time(self.idle_timeout),
             admin,
             probes: self.probes,
+            read_timeout: time(self.read_timeout),
+            write_timeout: time(self.write_timeout),
+            keep_alive: time(self.keep_alive),
+            max_connections: self.max_connections.map(NonZeroUsize::get),
             drain_delay: self.drain_delay.0,
             drain_timeout: self.drain_timeout.0,
         })
@@ -413,6 +466,18 @@ impl Cli {
             ));
         }
         Some((address.clone(), token))
+    }
+
+    fn host_and_port(&self, faults: &mut Vec<String>) -> Vec<Listen> {
+        let port = self.port.or_else(|| port_variable(faults)).unwrap_or(DEFAULT_PORT);
+        let host = self.host.as_deref().unwrap_or(DEFAULT_HOST);
+        match (host.trim_matches(['[', ']']), port).to_socket_addrs() {
+            Ok(addresses) => vec![Listen::Tcp(addresses.collect())],
+            Err(err) => {
+                faults.push(format!("--host {host}: {err}"));
+                Vec::new()
+            }
+        }
     }
 
     fn sources(&self) -> Sources {
@@ -531,6 +596,24 @@ mod tests {
         Cli::parse_from_args(args).and_then(Cli::into_config).map_err(|err| err.to_string())
     }
 
+    fn port(config: &Config) -> u16 {
+        match &config.listen[0] {
+            Listen::Tcp(addresses) => addresses[0].port(),
+            Listen::Unix(path) => panic!("{}", path.display()),
+        }
+    }
+
+    #[test]
+    fn listen_takes_the_place_of_host_and_port() {
+        let listen =
+            config(&["-p", "a.so", "--listen", "127.0.0.1:1", "--listen", "unix:/a"]).unwrap().listen;
+        assert_eq!(listen.len(), 2);
+        for other in ["--host=::1", "--port=1"] {
+            let text = config(&["-p", "a.so", "--listen", "127.0.0.1:1", other]).unwrap_err();
+            assert!(text.contains("cannot be used with"), "{text}");
+        }
+    }
+
     #[test]
     fn the_flags_are_consistent() {
         Cli::command().debug_assert();
@@ -539,8 +622,8 @@ mod tests {
     #[test]
     fn the_spelling_of_2016_is_taken() {
         let config = config(&["--plugin", "a.so", "-port", "81", "-info"]).unwrap();
-        assert_eq!((config.addresses[0].port(), config.mode), (81, Mode::Info));
-        assert_eq!(self::config(&["-p", "a.so", "-port=82"]).unwrap().addresses[0].port(), 82);
+        assert_eq!((port(&config), config.mode), (81, Mode::Info));
+        assert_eq!(port(&self::config(&["-p", "a.so", "-port=82"]).unwrap()), 82);
     }
 
     #[test]
@@ -549,7 +632,7 @@ mod tests {
             let args = ["/bin/hello_v1"].iter().chain(args).map(Into::into);
             Cli::parse_linked(args).and_then(Cli::into_linked_config).map_err(|err| err.to_string())
         };
-        assert_eq!(linked(&["-port", "81"]).unwrap().addresses[0].port(), 81);
+        assert_eq!(port(&linked(&["-port", "81"]).unwrap()), 81);
         assert!(linked(&["--plugin", "a.so"]).unwrap_err().contains("this program holds its lambda"));
         assert!(linked(&["--sha256", &"0".repeat(64)]).unwrap_err().contains("check the program itself"));
         let help = linked(&["--help"]).unwrap_err();

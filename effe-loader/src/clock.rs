@@ -7,7 +7,7 @@ use std::{
 };
 
 /// A moment, in nanoseconds since shortly before the first one was taken; never 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
 impl Moment {
@@ -33,6 +33,11 @@ impl Moment {
     /// How long ago it was; zero if it is to come.
     pub fn elapsed(self) -> Duration {
         Duration::from_nanos(Moment::now().0.saturating_sub(self.0))
+    }
+
+    /// How long it is since an earlier moment; zero if that one is later.
+    pub fn since(self, earlier: Moment) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
     /// How long it is until then; zero if it has passed.

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -35,7 +34,7 @@ pub enum Error {
     #[error("cannot listen on {address}: {source}{hint}", hint = bind_hint(source))]
     Bind {
         /// What was to be bound.
-        address: SocketAddr,
+        address: String,
         /// The system's reason.
         source: io::Error,
     },
@@ -45,6 +44,14 @@ pub enum Error {
         /// What was to be bound.
         address: String,
         /// The system's reason.
+        source: io::Error,
+    },
+    /// A supervisor's socket is not what it should be.
+    #[error("cannot listen on socket {n} of LISTEN_FDS: {source}")]
+    Inherited {
+        /// Counted from 0.
+        n: usize,
+        /// What is wrong with it.
         source: io::Error,
     },
     /// The system refuses something that every server needs.

@@ -15,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use crate::{
     answer::Answer,
     call::{Desk, Outcome, Timeouts},
+    connection::Traffic,
     effe::Effe,
     health::{Health, Probe},
     seat::Seat,
@@ -173,11 +174,16 @@ impl Service<Request> for HandlerService {
     actix_service::always_ready!();
 
     fn call(&self, mut request: Request) -> Self::Future {
+        let answering = Answering::begin(&request);
         if let Some(health) = &self.probes
             && let Some(probe) = Probe::at(request.path())
         {
             let (handler, health) = (Rc::clone(&self.handler), Arc::clone(health));
-            return Either::right(Box::pin(answer_probe(handler, health, probe)));
+            return Either::right(Box::pin(async move {
+                let response = answer_probe(handler, health, probe).await;
+                drop(answering);
+                response
+            }));
         }
         if let Payload::None = request.payload()
             && let Some(response) = self.handler.handle_now(&request)
@@ -185,7 +191,32 @@ impl Service<Request> for HandlerService {
             return Either::left(ready(Ok(response)));
         }
         let handler = Rc::clone(&self.handler);
-        Either::right(Box::pin(async move { Ok(handler.handle(request).await) }))
+        Either::right(Box::pin(async move {
+            let response = handler.handle(request).await;
+            drop(answering);
+            Ok(response)
+        }))
+    }
+}
+
+/// A request that its connection knows to be under way.
+struct Answering(Option<Rc<Traffic>>);
+
+impl Answering {
+    fn begin(request: &Request) -> Answering {
+        let traffic = request.conn_data::<Rc<Traffic>>().cloned();
+        if let Some(traffic) = &traffic {
+            traffic.begin();
+        }
+        Answering(traffic)
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if let Some(traffic) = &self.0 {
+            traffic.end();
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod answer;
 mod call;
 pub mod cli;
 mod clock;
+mod connection;
 mod contexts;
 mod control;
 mod effe;
@@ -19,6 +20,8 @@ mod handler;
 mod health;
 pub mod journal;
 mod keeper;
+mod listeners;
+mod lobby;
 mod parameters;
 mod plugin;
 mod pool;
@@ -47,14 +50,16 @@ use self::{
     admin::Admin,
     call::Timeouts,
     cli::{Cli, Config, Mode},
+    connection::Patience,
     control::{Control, Drain},
     effe::{Effe, Limits},
     execution::Execution,
     generation::Generation,
     health::Health,
     journal::{Journal, Severity},
+    listeners::{Bound, Listener},
     plugin::{Census, Plugin, PluginFile, Started, Tried, host::Host},
-    server::{Bound, Settings},
+    server::Settings,
     signals::Ender,
     swap::Recipe,
     watch::Watch,
@@ -113,6 +118,8 @@ pub fn version() -> String {
 }
 
 fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
+    let inherited = Bound::inherited()?;
+    let n_descriptors = listeners::raise_descriptor_limit();
     let host = Host::new(config.parameters.clone(), config.response_limit);
     let census = Arc::new(Census::default());
     let (plugin, warning) = match linked {
@@ -146,7 +153,9 @@ fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     }
     let outcome = match config.mode {
         Mode::Check => check(plugin),
-        Mode::Serve | Mode::Info => serve(config, plugin, census, &journal),
+        Mode::Serve | Mode::Info => {
+            serve(config, plugin, census, &journal, Doors { inherited, n_descriptors })
+        }
     };
     // Longer than one line may wait for a syslog daemon that has stopped reading.
     journal.close(Duration::from_secs(2));
@@ -185,11 +194,20 @@ fn check(plugin: &'static Plugin) -> Result<u8, Error> {
     Ok(DONE)
 }
 
+/// What was found before there were threads.
+struct Doors {
+    /// Sockets of the supervisor's.
+    inherited: Vec<Bound>,
+    /// How many files may be open.
+    n_descriptors: u64,
+}
+
 fn serve(
     config: &Config,
     plugin: &'static Plugin,
     census: Arc<Census>,
     journal: &Journal,
+    Doors { inherited, n_descriptors }: Doors,
 ) -> Result<u8, Error> {
     let system = |what| move |source| Error::System { what, source };
     let (control, orders) = Control::new();
@@ -197,8 +215,9 @@ fn serve(
     let ender = Ender { census: Arc::clone(&census), journal: journal.clone(), drain };
     // Before Init: a signal then is an order to stop, too.
     signals::watch(ender.clone(), control.clone()).map_err(system("watch for signals"))?;
-    let bound = Bound::bind(&config.addresses)?;
-    let address = bound.address.to_string();
+    let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
+    let bound = Bound::all(wanted, inherited)?;
+    let address = bound[0].address.to_string();
     plugin.host().set_address(address.clone());
     let health = Health::new();
     // Before Init, which may take its time: that the process lives can be seen meanwhile.
@@ -251,16 +270,26 @@ fn serve(
         execution: config.execution,
     };
     swap::start(Arc::clone(&effe), recipe, orders.changes).map_err(system("start a thread"))?;
-    let listener = bound.listen()?;
-    journal.report(Severity::Info, format!("listening on http://{address}"), [("address", address)]);
+    let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
+    for listener in &listeners {
+        let address = listener.address.to_string();
+        journal.report(
+            Severity::Info,
+            format!("listening on {}", listener.address.url()),
+            [("address", address)],
+        );
+    }
     let settings = Settings {
         workers: config.workers,
         body_limit: config.body_limit,
         timeouts: Timeouts { queue: config.queue_timeout, run: config.run_timeout },
+        patience: Patience { read: config.read_timeout, write: config.write_timeout },
+        keep_alive: config.keep_alive,
+        max_connections: config.max_connections.unwrap_or_else(|| half_of(n_descriptors)),
         drain,
         probes: config.probes.then_some(health),
     };
-    let stop = server::serve(&effe, &watch, listener, &settings, orders.stops).map_err(system("serve"))?;
+    let stop = server::serve(&effe, &watch, listeners, &settings, orders.stops).map_err(system("serve"))?;
     keeper.stop();
     watch.end();
     let _ = watcher.join();
@@ -271,6 +300,11 @@ fn serve(
     }
     journal.notice(format!("stopped; {} Contexts were started and stopped", effe.census().started()));
     Ok(if stop.failed { FAILED } else { DONE })
+}
+
+/// A lambda needs descriptors, too. More than a million connections are none of a single process's business.
+fn half_of(n_descriptors: u64) -> usize {
+    usize::try_from(n_descriptors / 2).unwrap_or(usize::MAX).clamp(1, 1 << 20)
 }
 
 fn usage(err: &clap::Error) -> ExitCode {

@@ -1,77 +1,50 @@
-//! The listener and the HTTP server over one bare service; how it starts, and how it ends without losing a request.
+//! The HTTP server over one bare service; how it starts, and how it ends without losing a request.
 
 use std::{
+    cell::OnceCell,
     convert::Infallible,
     io,
-    net::{Shutdown, SocketAddr, TcpListener},
+    net::SocketAddr,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use actix_service::{fn_factory, map_config};
-use actix_utils::future::ready;
-use actix_web::{HttpServer, dev::AppConfig, rt};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::sync::mpsc::UnboundedReceiver;
+use actix_http::{HttpService, KeepAlive, Protocol, error::DispatchError};
+use actix_rt::Arbiter;
+use actix_service::{ServiceFactory, ServiceFactoryExt, fn_factory, fn_service};
+use actix_utils::future::{Ready, ready};
+use actix_web::{
+    dev::{Server, ServerHandle},
+    rt,
+};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    sync::mpsc::UnboundedReceiver,
+    time,
+};
 
 use crate::{
     call::Timeouts,
+    connection::{Connection, Connections, Io, Patience},
     control::{Drain, Stop},
     effe::Effe,
-    error::Error,
     handler::{Handler, HandlerService},
     health::Health,
+    listeners::{Listener, Stream},
+    lobby::Lobby,
     watch::Watch,
 };
 
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
-
-/// A socket that is bound and does not listen yet: a client that comes too early is refused and tries again,
-/// instead of waiting for Init.
-pub struct Bound {
-    socket: Socket,
-    /// The real address, also if any port was asked for.
-    pub address: SocketAddr,
-}
-
-impl Bound {
-    /// Binds the first of the addresses that can be bound.
-    ///
-    /// # Errors
-    /// Why the last of them can't.
-    pub fn bind(addresses: &[SocketAddr]) -> Result<Bound, Error> {
-        let mut last = None;
-        for &address in addresses {
-            match bind(address) {
-                Ok(bound) => return Ok(bound),
-                Err(source) => last = Some(Error::Bind { address, source }),
-            }
-        }
-        Err(last.unwrap_or(Error::System { what: "listen", source: io::ErrorKind::AddrNotAvailable.into() }))
-    }
-
-    /// Begins to take connections.
-    ///
-    /// # Errors
-    /// Another process has begun to listen there.
-    pub fn listen(self) -> Result<TcpListener, Error> {
-        let address = self.address;
-        self.socket.listen(BACKLOG).map_err(|source| Error::Bind { address, source })?;
-        Ok(self.socket.into())
-    }
-}
-
-fn bind(address: SocketAddr) -> io::Result<Bound> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    let address = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok(Bound { socket, address })
-}
+/// How long a client that was told that the connection closes may take to close it, too.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a client may take to complete a handshake that began before the doors were closed.
+const HANDSHAKE: Duration = Duration::from_millis(50);
+/// How often the drain looks.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How to serve.
+#[derive(Clone)]
 pub struct Settings {
     /// Threads that serve connections.
     pub workers: usize,
@@ -79,6 +52,12 @@ pub struct Settings {
     pub body_limit: usize,
     /// How long requests may take.
     pub timeouts: Timeouts,
+    /// How long clients may take.
+    pub patience: Patience,
+    /// How long a connection may idle between two requests.
+    pub keep_alive: Option<Duration>,
+    /// Connections at once.
+    pub max_connections: usize,
     /// How it ends.
     pub drain: Drain,
     /// What probes on this port are told, if they are the loader's to answer.
@@ -93,52 +72,143 @@ pub struct Settings {
 pub fn serve(
     effe: &Arc<Effe>,
     watch: &Arc<Watch>,
-    listener: TcpListener,
+    mut listeners: Vec<Listener>,
     settings: &Settings,
     mut orders: UnboundedReceiver<Stop>,
 ) -> io::Result<Stop> {
-    let factory = {
-        let (effe, watch) = (Arc::clone(effe), Arc::clone(watch));
-        let (timeouts, body_limit) = (settings.timeouts, settings.body_limit);
-        let probes = settings.probes.clone();
-        move || {
-            let (effe, watch, probes) = (Arc::clone(&effe), Arc::clone(&watch), probes.clone());
-            // One handler per thread of the server.
-            let service = fn_factory(move || {
-                let handler = Handler::new(Arc::clone(&effe), Arc::clone(&watch), timeouts, body_limit);
-                ready(Ok::<_, Infallible>(HandlerService {
-                    handler: Rc::new(handler),
-                    probes: probes.clone(),
-                }))
-            });
-            map_config(service, |_: AppConfig| ())
-        }
+    let lobby = Arc::new(Lobby::default());
+    let desk = Reception {
+        effe: Arc::clone(effe),
+        watch: Arc::clone(watch),
+        lobby: Arc::clone(&lobby),
+        settings: settings.clone(),
     };
-    let door = listener.try_clone()?;
-    let order = rt::System::new().block_on(async move {
-        let server = HttpServer::new(factory)
+    rt::System::new().block_on(async move {
+        let mut builder = Server::build()
             .workers(settings.workers)
-            .disable_signals()
-            .shutdown_timeout(settings.drain.timeout.as_secs().max(1))
-            .listen(listener)?
-            .run();
+            .max_concurrent_connections(settings.max_connections.div_ceil(settings.workers))
+            .disable_signals();
+        for listener in &listeners {
+            let (name, desk) = (listener.address.to_string(), desk.clone());
+            builder = match listener.stream()? {
+                Stream::Tcp(socket) => {
+                    builder.listen(name, socket, move || desk.clone().service(open_tcp))?
+                }
+                Stream::Unix(socket) => {
+                    builder.listen_uds(name, socket, move || desk.clone().service(open_unix))?
+                }
+            };
+        }
+        let server = builder.run();
         let handle = server.handle();
         let server = rt::spawn(server);
         let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
         effe.drain();
         rt::time::sleep(order.delay(settings.drain)).await;
         let deadline = order.deadline(settings.drain);
-        handle.pause().await;
-        // Else the system would go on taking connections that nobody answers.
-        let _ = SockRef::from(&door).shutdown(Shutdown::Both);
-        while effe.n_running() > 0 && Instant::now() < deadline {
-            rt::time::sleep(Duration::from_millis(5)).await;
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let graceful = effe.n_running() == 0;
-        let _ = rt::time::timeout(left.max(Duration::from_millis(100)), handle.stop(graceful)).await;
+        finish(effe, &lobby, &mut listeners, &handle, deadline).await;
+        // What the server itself would do for grace has been done, and it looks only once a second.
+        let _ = rt::time::timeout(Duration::from_millis(500), handle.stop(false)).await;
         server.abort();
         Ok(order)
-    })?;
-    Ok(order)
+    })
+}
+
+/// Lets nobody in any more, and waits until whoever is inside has been served and has left.
+async fn finish(
+    effe: &Effe,
+    lobby: &Lobby,
+    listeners: &mut [Listener],
+    server: &ServerHandle,
+    deadline: Instant,
+) {
+    lobby.close();
+    listeners.iter_mut().for_each(Listener::close_door);
+    let is_time = || Instant::now() < deadline;
+    let handshakes = Instant::now() + HANDSHAKE;
+    while is_time() && (Instant::now() < handshakes || listeners.iter().any(Listener::has_visitors)) {
+        rt::time::sleep(Duration::from_millis(1)).await;
+    }
+    server.pause().await;
+    listeners.iter().for_each(Listener::lock_door);
+    // A connection may have been accepted and be on its way to its thread: one look isn't enough.
+    let mut n_quiet = 0;
+    while is_time() && n_quiet < 3 {
+        let _ = time::timeout_at(deadline.into(), lobby.rounds()).await;
+        let is_quiet = lobby.n_open() == 0 && effe.n_running() == 0;
+        n_quiet = if is_quiet { n_quiet + 1 } else { 0 };
+        rt::time::sleep(LOOK).await;
+    }
+}
+
+/// What a thread of the server is made from.
+#[derive(Clone)]
+struct Reception {
+    effe: Arc<Effe>,
+    watch: Arc<Watch>,
+    lobby: Arc<Lobby>,
+    settings: Settings,
+}
+
+/// What a thread of the server has once, whatever listeners it serves.
+#[derive(Clone)]
+struct Worker {
+    handler: Rc<Handler>,
+    connections: Rc<Connections>,
+}
+
+impl Reception {
+    /// The worker of the thread that this is called on.
+    fn worker(&self) -> Worker {
+        thread_local! {
+            static WORKER: OnceCell<Worker> = const { OnceCell::new() };
+        }
+        WORKER.with(|worker| worker.get_or_init(|| self.hire()).clone())
+    }
+
+    fn hire(&self) -> Worker {
+        let Reception { effe, watch, lobby, settings } = self.clone();
+        lobby.enlist(Arbiter::current());
+        let connections = Rc::new(Connections::new(settings.patience, lobby));
+        rt::spawn(Rc::clone(&connections).look_after());
+        let handler = Handler::new(effe, watch, settings.timeouts, settings.body_limit);
+        Worker { handler: Rc::new(handler), connections }
+    }
+
+    /// The service of one listener: `open` makes a connection of what was accepted.
+    fn service<I: 'static>(
+        self,
+        open: fn(&Rc<Connections>, I) -> (Connection, Option<SocketAddr>),
+    ) -> impl ServiceFactory<I, Config = (), Response = (), Error = DispatchError, InitError = ()> {
+        let Settings { patience, keep_alive, .. } = self.settings;
+        let desk = self.clone();
+        let handlers = fn_factory(move || {
+            let (handler, probes) = (desk.worker().handler, desk.settings.probes.clone());
+            ready(Ok::<_, Infallible>(HandlerService { handler, probes }))
+        });
+        let http = HttpService::build()
+            .keep_alive(keep_alive.map_or(KeepAlive::Os, KeepAlive::Timeout))
+            .client_request_timeout(patience.read.unwrap_or_default())
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .on_connect_ext(|connection: &Connection, data| {
+                data.insert(Rc::clone(connection.traffic()));
+            })
+            .finish(handlers);
+        let accepted = fn_service(move |io: I| -> Ready<Result<_, DispatchError>> {
+            let (connection, peer) = open(&self.worker().connections, io);
+            ready(Ok((connection, Protocol::Http1, peer)))
+        });
+        accepted.and_then(http)
+    }
+}
+
+fn open_tcp(connections: &Rc<Connections>, io: TcpStream) -> (Connection, Option<SocketAddr>) {
+    // Answers go out in one piece; waiting for more would only delay the last piece of a stream.
+    let _ = io.set_nodelay(true);
+    let peer = io.peer_addr().ok();
+    (connections.open(Io::Tcp(io)), peer)
+}
+
+fn open_unix(connections: &Rc<Connections>, io: UnixStream) -> (Connection, Option<SocketAddr>) {
+    (connections.open(Io::Unix(io)), None)
 }

@@ -9,6 +9,7 @@ mod failures;
 mod files;
 mod health;
 mod lifecycle;
+mod listeners;
 mod refusals;
 mod requests;
 mod support;

@@ -5,7 +5,10 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read},
     net::{Ipv4Addr, SocketAddr},
-    os::unix::process::{CommandExt, ExitStatusExt},
+    os::{
+        fd::OwnedFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
@@ -84,6 +87,21 @@ impl Loader {
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Loader {
         self.0.env(name, value);
         self
+    }
+
+    /// A socket under the number and with the variables that a supervisor uses.
+    pub fn handed(self, socket: OwnedFd) -> Loader {
+        let mut shell = Command::new("/bin/sh");
+        let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"";
+        shell.args(["-c", script]).arg(self.0.get_program()).args(self.0.get_args());
+        for (name, value) in self.0.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        shell.stdin(socket).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Loader(shell)
     }
 
     /// The working directory.

@@ -1,0 +1,353 @@
+//! One connection, with what the server below lacks: it sees a client that doesn't read, or dawdles over a request's
+//! head, and lets go of those that idle when the effe stops.
+//!
+//! Nothing here costs a request a clock reading or a timer: a look per second and thread, while there are
+//! connections, finds those whose time is up.
+
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use actix_web::rt;
+use slab::Slab;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    sync::Notify,
+};
+
+use crate::{clock::Moment, lobby::Lobby};
+
+/// How often a thread looks after its connections.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often while the effe stops.
+const QUICK_LOOK: Duration = Duration::from_millis(10);
+/// How long a connection may idle while the effe stops: a client that sends its next request within this time gets
+/// an answer, and with it the news that the connection closes.
+const LAST_CALL: Duration = Duration::from_millis(500);
+/// Bytes per second that a client must read, or send, on average, once its time of grace is over.
+pub const MIN_RATE: u64 = 240;
+
+/// How long clients may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// For a request's head, and between the pieces of its body.
+    pub read: Option<Duration>,
+    /// To read something of what they are sent.
+    pub write: Option<Duration>,
+}
+
+/// The connections of one thread of the server.
+pub struct Connections {
+    open: RefCell<Slab<Rc<Traffic>>>,
+    opened: Notify,
+    /// As of the last look: so exact that no time limit is shortened, and free of charge.
+    now: Cell<Moment>,
+    patience: Patience,
+    lobby: Arc<Lobby>,
+}
+
+impl Connections {
+    /// No connections yet; [`Connections::look_after`] must be spawned.
+    pub fn new(patience: Patience, lobby: Arc<Lobby>) -> Connections {
+        let now = Cell::new(Moment::now());
+        Connections { open: RefCell::default(), opened: Notify::new(), now, patience, lobby }
+    }
+
+    /// A connection that was accepted.
+    pub fn open(self: &Rc<Self>, io: Io) -> Connection {
+        let mut open = self.open.borrow_mut();
+        if open.is_empty() {
+            self.now.set(Moment::now());
+            self.opened.notify_one();
+        }
+        let traffic = Rc::new(Traffic { idle_since: Cell::new(self.now.get()), ..Traffic::default() });
+        let key = open.insert(Rc::clone(&traffic));
+        self.lobby.opened();
+        Connection { io, traffic, connections: Rc::clone(self), key, stall: None }
+    }
+
+    /// Wakes those whose time may be up, for as long as the thread serves.
+    pub async fn look_after(self: Rc<Self>) {
+        loop {
+            while self.open.borrow().is_empty() {
+                self.opened.notified().await;
+            }
+            if self.lobby.is_closing() {
+                rt::time::sleep(QUICK_LOOK).await;
+            } else {
+                tokio::select! {
+                    () = rt::time::sleep(LOOK) => {}
+                    () = self.lobby.closing() => {}
+                }
+            }
+            let now = Moment::now();
+            self.now.set(now);
+            let closing = self.lobby.is_closing();
+            // Waking only schedules the connection's task, which looks for itself.
+            for (_, traffic) in &*self.open.borrow() {
+                if traffic.blocked.get()
+                    || traffic.head_since.get().is_some()
+                    || (closing && traffic.is_idle())
+                {
+                    traffic.wake();
+                }
+            }
+        }
+    }
+}
+
+/// One connection as those see it who answer its requests.
+#[derive(Default)]
+pub struct Traffic {
+    waker: RefCell<Option<Waker>>,
+    /// Requests that are being answered.
+    n_running: Cell<usize>,
+    n_requests: Cell<u64>,
+    /// Since when there have been bytes that are no request yet.
+    head_since: Cell<Option<Moment>>,
+    idle_since: Cell<Moment>,
+    /// Whether something waits for the client to read.
+    blocked: Cell<bool>,
+}
+
+impl Traffic {
+    /// A request has come; how many that makes.
+    pub fn begin(&self) -> u64 {
+        self.head_since.set(None);
+        self.n_running.set(self.n_running.get() + 1);
+        self.n_requests.set(self.n_requests.get() + 1);
+        self.n_requests.get()
+    }
+
+    /// A request has been answered.
+    pub fn end(&self) {
+        self.n_running.set(self.n_running.get() - 1);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.n_running.get() == 0 && self.head_since.get().is_none() && !self.blocked.get()
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    fn wait(&self, context: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match &mut *waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => *waker = Some(context.waker().clone()),
+        }
+    }
+}
+
+/// What carries the bytes.
+pub enum Io {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+impl AsFd for Io {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Io::Tcp(io) => io.as_fd(),
+            Io::Unix(io) => io.as_fd(),
+        }
+    }
+}
+
+/// A connection as the server sees it: bytes in, bytes out.
+pub struct Connection {
+    io: Io,
+    traffic: Rc<Traffic>,
+    connections: Rc<Connections>,
+    key: usize,
+    stall: Option<Stall>,
+}
+
+/// A client that doesn't read as fast as it is sent.
+struct Stall {
+    since: Moment,
+    /// Bytes that the system has taken since then.
+    n_taken: u64,
+    /// What waited in the system then.
+    n_waiting: u64,
+    /// When the client last read something, and how much it had read by then.
+    last: (Moment, u64),
+    looked: Moment,
+}
+
+impl Connection {
+    /// What those see of it who answer its requests.
+    pub fn traffic(&self) -> &Rc<Traffic> {
+        &self.traffic
+    }
+
+    /// What is to be done when nothing has come in.
+    fn verdict(&self) -> Option<io::Result<()>> {
+        let Traffic { n_running, head_since, idle_since, .. } = &*self.traffic;
+        let (now, patience) = (self.connections.now.get(), self.connections.patience);
+        if n_running.get() > 0 {
+            return None;
+        }
+        if let Some(since) = head_since.get() {
+            let late = patience.read.is_some_and(|read| since + read < now);
+            return late.then(|| Err(io::ErrorKind::TimedOut.into()));
+        }
+        if !self.connections.lobby.is_closing() {
+            return None;
+        }
+        // As if the client had closed: what is on its way to it still goes out.
+        let last_call = idle_since.get().max(self.connections.lobby.closing_since()) + LAST_CALL;
+        (last_call <= now).then_some(Ok(()))
+    }
+
+    /// The system takes no more; whether the client reads too slowly.
+    fn stalls(&mut self) -> bool {
+        let Some(write) = self.connections.patience.write else { return false };
+        let now = self.connections.now.get();
+        let Some(stall) = &mut self.stall else {
+            self.traffic.blocked.set(true);
+            let n_waiting = n_waiting(&self.io);
+            let now = Moment::now();
+            self.stall = Some(Stall { since: now, n_taken: 0, n_waiting, last: (now, 0), looked: now });
+            return false;
+        };
+        if stall.looked >= now {
+            return false;
+        }
+        stall.looked = now;
+        let n_read = (stall.n_waiting + stall.n_taken).saturating_sub(n_waiting(&self.io));
+        if n_read > stall.last.1 {
+            stall.last = (now, n_read);
+        }
+        let slow = n_read < now.since(stall.since + write).as_secs().saturating_mul(MIN_RATE);
+        slow || stall.last.0 + write < now
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.connections.open.borrow_mut().remove(self.key);
+        self.connections.lobby.closed();
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = match &mut this.io {
+            Io::Tcp(io) => Pin::new(io).poll_read(context, buffer),
+            Io::Unix(io) => Pin::new(io).poll_read(context, buffer),
+        };
+        if read.is_pending() {
+            this.traffic.wait(context);
+            return this.verdict().map_or(Poll::Pending, Poll::Ready);
+        }
+        if buffer.filled().len() > before && this.traffic.n_running.get() == 0 {
+            let now = this.connections.now.get();
+            this.traffic.idle_since.set(now);
+            if this.traffic.head_since.get().is_none() {
+                this.traffic.head_since.set(Some(now));
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.written(context, |io, context| match io {
+            Io::Tcp(io) => Pin::new(io).poll_write(context, bytes),
+            Io::Unix(io) => Pin::new(io).poll_write(context, bytes),
+        })
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.written(context, |io, context| match io {
+            Io::Tcp(io) => Pin::new(io).poll_write_vectored(context, slices),
+            Io::Unix(io) => Pin::new(io).poll_write_vectored(context, slices),
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Tcp(io) => io.is_write_vectored(),
+            Io::Unix(io) => io.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = match &mut this.io {
+            Io::Tcp(io) => Pin::new(io).poll_flush(context),
+            Io::Unix(io) => Pin::new(io).poll_flush(context),
+        };
+        if this.stall.is_some() && flushed.is_ready() {
+            this.stall = None;
+            this.traffic.blocked.set(false);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().io {
+            Io::Tcp(io) => Pin::new(io).poll_shutdown(context),
+            Io::Unix(io) => Pin::new(io).poll_shutdown(context),
+        }
+    }
+}
+
+impl Connection {
+    fn written(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        write: impl FnOnce(&mut Io, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = write(&mut this.io, context);
+        if written.is_pending() {
+            this.traffic.wait(context);
+            return if this.stalls() {
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            } else {
+                Poll::Pending
+            };
+        }
+        let n = ready!(written)?;
+        if let Some(stall) = &mut this.stall {
+            stall.n_taken += n as u64;
+        }
+        Poll::Ready(Ok(n))
+    }
+}
+
+/// Bytes that the system has taken and the client has not.
+#[expect(unsafe_code, reason = "no safe crate here asks for it")]
+fn n_waiting(io: &Io) -> u64 {
+    let mut n: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ writes one int through its argument, and `n` is one.
+    let asked = unsafe { libc::ioctl(io.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut n) };
+    if asked == 0 { u64::try_from(n).unwrap_or(0) } else { 0 }
+}
