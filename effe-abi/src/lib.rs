@@ -55,6 +55,7 @@ mod async_entries;
 mod async_lambda;
 #[cfg(feature = "async")]
 mod async_response;
+mod backtrace;
 #[cfg(feature = "async")]
 mod body;
 mod calls;

@@ -6,7 +6,6 @@
 
 use std::{
     any::Any,
-    backtrace::{Backtrace, BacktraceStatus},
     cell::{Cell, RefCell},
     panic::{self, PanicHookInfo},
     sync::{
@@ -16,7 +15,7 @@ use std::{
     thread,
 };
 
-use crate::{calls::HostRef, error::Level, raw};
+use crate::{backtrace, calls::HostRef, error::Level, raw};
 
 thread_local! {
     /// The host of the call that this thread is in.
@@ -96,9 +95,8 @@ fn hook(host: HostRef, info: &PanicHookInfo<'_>) {
     } else if let Some(name) = thread::current().name() {
         text = format!("thread {name} {text}");
     }
-    let backtrace = Backtrace::capture();
-    if backtrace.status() == BacktraceStatus::Captured {
-        text = format!("{text}\n{backtrace}");
+    if let Some(calls) = backtrace::of_panic() {
+        text = format!("{text}\n{calls}");
     }
     host.log(Level::Critical as u32, "panic", &text);
 }

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -59,6 +59,8 @@ impl Call {
 pub struct Progress {
     /// Whether the client has left.
     pub gone: AtomicBool,
+    /// What the request is called, once somebody needs that.
+    pub id: OnceLock<String>,
     step: AtomicU8,
 }
 
@@ -164,7 +166,7 @@ pub enum Outcome {
     /// No thread took it up in time.
     GivenUp,
     /// Its run takes too long. It goes on, and nobody waits for it.
-    Overdue,
+    Overdue(Arc<Progress>),
 }
 
 impl Desk {
@@ -333,7 +335,7 @@ impl Future for Asked {
                 Outcome::Back(call)
             }
             State::GivenUp => Outcome::GivenUp,
-            State::Overdue => Outcome::Overdue,
+            State::Overdue => Outcome::Overdue(Arc::clone(&waiting[key].progress)),
             State::Away(_) | State::Left => unreachable!("seen above; only a drop says that it left"),
         };
         drop(waiting);
@@ -434,7 +436,7 @@ mod tests {
             let (asked, call) = away(&desk);
             assert!(call.progress.begin());
             assert!(call.deadline.is_some());
-            assert!(matches!(asked.await, Outcome::Overdue));
+            assert!(matches!(asked.await, Outcome::Overdue(_)));
             assert_eq!(desk.waiting.borrow().len(), 1, "its place is taken until it is back");
             assert!(!call.progress.end());
             call.send_back().ring();

@@ -3,7 +3,7 @@
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -21,7 +21,6 @@ use crate::{
     plugin::{Census, Context, Fault, Started},
     pool::{Job, KEEP, Pool},
     seat::Seat,
-    snapshot,
 };
 
 /// What a client is told at least and at most to wait before it tries again, in seconds.
@@ -94,6 +93,7 @@ impl Effe {
         let Some(mut context) = generation.contexts.take() else { return false };
         let begun = seat.begin(head, generation.number);
         let deadline = self.limits.run_timeout.map(|timeout| begun + timeout);
+        let id = OnceLock::new();
         let exchange = Exchange::new(
             Head::Live(head),
             body,
@@ -101,6 +101,7 @@ impl Effe {
             seat.never_gone(),
             deadline,
             self.limits.response_limit,
+            &id,
         );
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
@@ -111,8 +112,7 @@ impl Effe {
                 generation.contexts.give(context)
             }
             Err(fault) => {
-                let (target, path_len) = snapshot::target(head);
-                self.log("run", head.method.as_str(), &target[..path_len], &fault);
+                self.log("run", &Head::Live(head), &id, &fault);
                 if let Fault::Panic(_) = fault { Some(context) } else { generation.contexts.give(context) }
             }
         };
@@ -168,6 +168,7 @@ impl Effe {
             &call.progress.gone,
             call.deadline,
             self.limits.response_limit,
+            &call.progress.id,
         );
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
@@ -203,13 +204,12 @@ impl Effe {
     }
 
     /// A client was told that its run takes too long; the run goes on, and has its thread for itself.
-    pub fn lose_thread(&self, method: &str, path: &str) {
+    pub fn lose_thread(&self, head: &Head<'_>, id: &OnceLock<String>) {
         let n_lost = self.n_lost.fetch_add(1, Ordering::Relaxed) + 1;
-        let fields = [("method", method.to_owned()), ("path", path.to_owned())];
         self.journal.report(
             Severity::Error,
             format!("a run takes longer than --run-timeout; {n_lost} threads are lost to such runs"),
-            fields,
+            about(head, id),
         );
         if n_lost == self.limits.max_lost_threads.saturating_add(1) {
             self.journal.critical(format!("{n_lost} threads are lost: no longer ready"));
@@ -296,23 +296,26 @@ impl Effe {
     }
 
     fn log_call(&self, step: &'static str, call: &Call, fault: &Fault) {
-        self.log(step, call.head.method(), &call.head.target()[..call.head.path_len()], fault);
+        self.log(step, &Head::Copied(&call.head), &call.progress.id, fault);
     }
 
-    fn log(&self, step: &'static str, method: &str, path: &str, fault: &Fault) {
+    fn log(&self, step: &'static str, head: &Head<'_>, id: &OnceLock<String>, fault: &Fault) {
         // The lambda's hook has logged a panic, with its place; what the request was is said here.
         let (severity, text) = match fault {
             Fault::Error(severity, text) => (*severity, text.clone()),
             Fault::Panic(text) => (Severity::Debug, text.clone()),
         };
-        self.journal.log(Record {
-            severity,
-            source: Source::Lambda,
-            target: step.into(),
-            text,
-            fields: vec![("method", method.to_owned()), ("path", path.to_owned())],
-        });
+        if self.journal.wants(severity) {
+            let (target, fields) = (step.into(), about(head, id).into());
+            self.journal.log(Record { severity, source: Source::Lambda, target, text, fields });
+        }
     }
+}
+
+/// What a line about a request says of it: never its query, which may hold secrets.
+fn about(head: &Head<'_>, id: &OnceLock<String>) -> [(&'static str, String); 3] {
+    let id = id.get_or_init(|| head.request_id()).clone();
+    [("request_id", id), ("method", head.method().to_owned()), ("path", head.path().to_owned())]
 }
 
 impl Work {

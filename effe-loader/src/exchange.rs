@@ -5,11 +5,12 @@
 #![expect(unsafe_code, reason = "the entries of the exchange's table get their data as a pointer")]
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     ptr,
     sync::{
         Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -18,12 +19,15 @@ use actix_http::RequestHead;
 use bytes::Bytes;
 use effe_abi::raw::{self, ExchangeOps, Header, Status, attribute, status};
 
-use crate::{answer::Answer, clock::Moment, snapshot, snapshot::Snapshot};
+use crate::{answer::Answer, clock::Moment, request_id, snapshot, snapshot::Snapshot};
 
 /// Chunks up to this size are copied: cheaper than keeping their owner.
 const COPY_LIMIT: usize = 4 * 1024;
-/// A client's request id longer than this is not taken over.
-const MAX_ID: usize = 128;
+
+thread_local! {
+    /// The exchange whose Run this thread is in, for what the lambda says without one in its hands.
+    static CURRENT: Cell<*const Exchange<'static>> = const { Cell::new(ptr::null()) };
+}
 
 /// Where the request's head is.
 pub enum Head<'a> {
@@ -31,6 +35,53 @@ pub enum Head<'a> {
     Live(&'a RequestHead),
     /// In a copy.
     Copied(&'a Snapshot),
+}
+
+impl Head<'_> {
+    /// `GET`, …
+    pub fn method(&self) -> &str {
+        match self {
+            Head::Live(head) => head.method.as_str(),
+            Head::Copied(copy) => copy.method(),
+        }
+    }
+
+    /// Path and query, and how much of it is the path.
+    pub fn target(&self) -> (&str, usize) {
+        match self {
+            Head::Live(head) => snapshot::target(head),
+            Head::Copied(copy) => (copy.target(), copy.path_len()),
+        }
+    }
+
+    /// Without the query.
+    pub fn path(&self) -> &str {
+        let (target, path_len) = self.target();
+        &target[..path_len]
+    }
+
+    /// What the request is called.
+    pub fn request_id(&self) -> String {
+        request_id::of(|name| self.header(name, 0))
+    }
+
+    fn version(&self) -> u32 {
+        match self {
+            Head::Live(head) => snapshot::version(head),
+            Head::Copied(copy) => copy.version(),
+        }
+    }
+
+    fn header(&self, name: &str, nth: usize) -> Option<&[u8]> {
+        match self {
+            Head::Live(head) => head.headers.get_all(name).nth(nth).map(|value| value.as_bytes()),
+            Head::Copied(copy) => copy
+                .headers()
+                .filter(|(other, _)| other.eq_ignore_ascii_case(name))
+                .nth(nth)
+                .map(|(_, value)| value),
+        }
+    }
 }
 
 /// One request and its answer, while Run lasts.
@@ -41,12 +92,13 @@ pub struct Exchange<'a> {
     gone: &'a AtomicBool,
     deadline: Option<Moment>,
     response_limit: usize,
-    id: OnceLock<String>,
+    id: &'a OnceLock<String>,
     peer: OnceLock<String>,
 }
 
 impl<'a> Exchange<'a> {
-    /// An exchange; `gone` tells whether the client has left.
+    /// An exchange; `gone` tells whether the client has left, `id` keeps what the request is called, once somebody
+    /// needs that.
     pub fn new(
         head: Head<'a>,
         body: &'a [u8],
@@ -54,55 +106,41 @@ impl<'a> Exchange<'a> {
         gone: &'a AtomicBool,
         deadline: Option<Moment>,
         response_limit: usize,
+        id: &'a OnceLock<String>,
     ) -> Exchange<'a> {
-        let (id, peer) = (OnceLock::new(), OnceLock::new());
+        let peer = OnceLock::new();
         Exchange { head, body, answer: Mutex::new(answer), gone, deadline, response_limit, id, peer }
     }
 
-    /// Lends the exchange to a run in the form that crosses.
+    /// Lends the exchange to a run in the form that crosses. Until the run returns, it is what this thread is for.
     pub fn lend<T>(&self, run: impl FnOnce(&raw::Exchange<'_>) -> T) -> T {
-        let (target, path_len) = match self.head {
-            Head::Live(head) => snapshot::target(head),
-            Head::Copied(copy) => (copy.target(), copy.path_len()),
-        };
-        let (method, version) = match self.head {
-            Head::Live(head) => (head.method.as_str(), snapshot::version(head)),
-            Head::Copied(copy) => (copy.method(), copy.version()),
-        };
+        /// Also when a panic of ours passes.
+        struct Restore(*const Exchange<'static>);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                CURRENT.set(self.0);
+            }
+        }
+        let _restore = Restore(CURRENT.replace(ptr::from_ref(self).cast()));
+        let (target, path_len) = self.head.target();
         run(&raw::Exchange {
-            method: method.into(),
+            method: self.head.method().into(),
             target: target.into(),
             path_len,
             body: self.body.into(),
             flags: 0,
-            version,
+            version: self.head.version(),
             host: ptr::from_ref(self).cast_mut().cast(),
             ops: &OPS,
         })
     }
 
-    fn header(&self, name: &str, nth: usize) -> Option<&[u8]> {
-        match self.head {
-            Head::Live(head) => head.headers.get_all(name).nth(nth).map(|value| value.as_bytes()),
-            Head::Copied(copy) => copy
-                .headers()
-                .filter(|(other, _)| other.eq_ignore_ascii_case(name))
-                .nth(nth)
-                .map(|(_, value)| value),
-        }
-    }
-
     fn text_header(&self, name: &str) -> Option<&str> {
-        std::str::from_utf8(self.header(name, 0)?).ok()
+        std::str::from_utf8(self.head.header(name, 0)?).ok()
     }
 
     fn id(&self) -> &str {
-        self.id.get_or_init(|| match self.text_header("x-request-id") {
-            Some(id) if (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic()) => {
-                id.to_owned()
-            }
-            _ => new_id(),
-        })
+        self.id.get_or_init(|| self.head.request_id())
     }
 
     fn peer(&self) -> Option<&str> {
@@ -122,15 +160,12 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Sixteen hexadecimal digits that differ between requests, and between effes.
-fn new_id() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    static SEED: OnceLock<u64> = OnceLock::new();
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let seed = *SEED.get_or_init(|| RandomState::new().hash_one(std::process::id()));
-    // An odd factor keeps all of them apart (it has an inverse modulo 2^64) and makes neighbours look different.
-    let n = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    format!("{:016x}", n ^ seed)
+/// What the request is called whose Run this thread is in.
+pub fn current_id() -> Option<String> {
+    let current = CURRENT.get();
+    // SAFETY: `lend` sets it to an exchange that it borrows until it has set it back, and this thread is inside of it.
+    let exchange = unsafe { current.as_ref() }?;
+    Some(exchange.id().to_owned())
 }
 
 static OPS: ExchangeOps = ExchangeOps { header, headers, attribute, state, read, respond, write };
@@ -160,7 +195,7 @@ unsafe extern "C" fn header(
 ) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    exchange.header(name.as_str(), nth).map_or(status::END, |value| {
+    exchange.head.header(name.as_str(), nth).map_or(status::END, |value| {
         *out = lasting_bytes(value);
         status::OK
     })

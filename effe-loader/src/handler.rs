@@ -17,6 +17,7 @@ use crate::{
     call::{Desk, Outcome, Timeouts},
     connection::Traffic,
     effe::Effe,
+    exchange::Head,
     health::{Health, Probe},
     seat::Seat,
     watch::Watch,
@@ -122,8 +123,8 @@ impl Handler {
                 response.ok_or(failure)
             }
             Outcome::GivenUp => Err(Failure::Busy),
-            Outcome::Overdue => {
-                self.effe.lose_thread(request.method().as_str(), request.path());
+            Outcome::Overdue(progress) => {
+                self.effe.lose_thread(&Head::Live(request.head()), &progress.id);
                 Err(Failure::Overdue)
             }
         }

@@ -7,6 +7,7 @@
 
 mod dependencies;
 mod line;
+mod panics;
 mod severity;
 mod stderr;
 mod syslog;
@@ -213,9 +214,10 @@ impl Journal {
         self.gauges().losses.load(Ordering::Relaxed)
     }
 
-    /// Makes this journal the logger of the loader's dependencies: their warnings and errors become the loader's.
-    /// A program that has a logger keeps it.
+    /// Makes this journal the logger of the loader's dependencies: their warnings and errors become the loader's, and
+    /// panics critical lines. A program that has a logger keeps it.
     pub fn install(&self) {
+        panics::install(self);
         if dependencies::install(self) {
             self.gauges().installed.store(true, Ordering::Relaxed);
             dependencies::follow(self.level());

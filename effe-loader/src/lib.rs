@@ -25,6 +25,7 @@ mod lobby;
 mod parameters;
 mod plugin;
 mod pool;
+mod request_id;
 mod seat;
 mod server;
 mod signals;

@@ -128,3 +128,50 @@ fn json_lines_say_who_how_bad_and_what() {
         );
     }
 }
+
+#[test]
+fn a_panic_is_one_line_with_its_place_its_request_and_the_calls_that_led_to_it() {
+    let daemon = Daemon::new();
+    let server = loader(&daemon).serve();
+    let ask = "GET /panic HTTP/1.1\r\nHost: test\r\nX-Request-Id: of-the-panic\r\n\r\n";
+    assert_eq!(server.connect().send(ask).reply().status, 500);
+    let datagram = daemon.wait_for("panicked at ");
+    assert!(datagram.starts_with("<26>") && datagram.contains("probe/src/lib.rs:"), "{datagram}");
+    assert!(datagram.ends_with(" request_id=of-the-panic"), "{datagram}");
+    let (_, calls) = datagram.split_once("#012in ").expect("a backtrace");
+    assert!(calls.starts_with("probe::answer at "), "nothing of what panics: {datagram}");
+    assert!(!calls.contains("effe_abi::fence") && !calls.contains("effe_loader"), "{datagram}");
+    server.stop();
+    let quiet = loader(&daemon).env("RUST_BACKTRACE", "0").serve();
+    quiet.get("/panic");
+    assert!(!daemon.wait_for("panicked at ").contains("#012"));
+    quiet.stop();
+}
+
+#[test]
+fn every_line_about_a_request_says_what_it_is_called() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let daemon = Daemon::new();
+    for execution in ["inline", "pool"] {
+        let server = loader(&daemon).args(["--execution", execution]).serve();
+        let mut connection = server.connect();
+        let mut ask = |path: &str, header: &str| {
+            connection.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n{header}\r\n")).reply()
+        };
+        ask("/log?text=spoken", "X-Request-Id: abc\r\n");
+        assert!(daemon.wait_for("spoken").ends_with(" request_id=abc"));
+        ask("/fail", &format!("traceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n"));
+        assert!(daemon.wait_for("secret").ends_with(&format!(" request_id={TRACE} method=GET path=/fail")));
+        ask("/log?text=spoken", "X-Request-Id: <13>forged line\r\n");
+        let datagram = daemon.wait_for("spoken");
+        let (_, made) = datagram.split_once(" request_id=").expect("a name is made where there is none");
+        assert_eq!(made.len(), 16, "{datagram}");
+        let id = ask("/request-id", "").text().to_owned();
+        assert!(id.len() == 16 && id != made, "{id}");
+        ask("/request-id?log=yes", "");
+        let datagram = daemon.wait_for("called ");
+        let words: Vec<_> = datagram.rsplitn(3, ' ').collect();
+        assert_eq!(words[0], format!("request_id={}", words[1]), "the lambda sees the same: {datagram}");
+        server.stop();
+    }
+}

@@ -6,6 +6,7 @@ use abi_stable::std_types::RStr;
 use effe_abi::raw::{self, Status, host_attribute, status};
 
 use crate::{
+    exchange,
     journal::{Journal, Record, Severity, Source},
     parameters::Parameters,
 };
@@ -70,13 +71,16 @@ unsafe extern "C" fn level(data: *const ()) -> u32 {
 unsafe extern "C" fn log(data: *const (), level: u32, target: RStr<'_>, text: RStr<'_>) {
     // SAFETY: the contract of this file's entries.
     let host = unsafe { host(data) };
-    if let Some(journal) = host.journal.get() {
+    let severity = Severity::from(level);
+    if let Some(journal) = host.journal.get().filter(|journal| journal.wants(severity)) {
+        // Nothing, on a thread of the lambda's own or outside of a Run.
+        let id = exchange::current_id().map(|id| ("request_id", id));
         journal.log(Record {
-            severity: Severity::from(level),
+            severity,
             source: Source::Lambda,
             target: target.to_string().into(),
             text: text.to_string(),
-            fields: Vec::new(),
+            fields: id.into_iter().collect(),
         });
     }
 }

@@ -1,0 +1,94 @@
+//! What a request is called, in the log and beyond: as its client or a proxy has named it, else by a name of our own.
+//! A name is looked for when somebody needs one, and not before.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// A client's name that is longer is not taken over.
+const MAX: usize = 128;
+
+/// The name of a request whose headers `header` knows: its `X-Request-Id`, else the trace of its `traceparent`, else a
+/// new one.
+pub fn of<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> String {
+    let text = |name| header(name).and_then(|value| std::str::from_utf8(value).ok());
+    let given = text("x-request-id").filter(|id| {
+        // It goes into log lines and headers as it is.
+        (1..=MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    match given.or_else(|| trace(text("traceparent")?)) {
+        Some(id) => id.to_owned(),
+        None => new(),
+    }
+}
+
+/// The trace id of a `traceparent`, as the W3C's Trace Context has it: `version-trace-parent-flags`, in lower case.
+fn trace(text: &str) -> Option<&str> {
+    let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let mut parts = text.trim().split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
+    let hex = [version, trace, parent, flags].into_iter().all(is_hex);
+    // Versions to come may append to this; the version ff is none.
+    let ended = version != "00" || parts.next().is_none();
+    let known =
+        version != "ff" && trace.bytes().any(|byte| byte != b'0') && parent.bytes().any(|byte| byte != b'0');
+    (lengths && hex && ended && known).then_some(trace)
+}
+
+/// Sixteen hexadecimal digits that differ between requests, and between effes.
+fn new() -> String {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let seed = *SEED.get_or_init(|| RandomState::new().hash_one(std::process::id()));
+    // An odd factor keeps all of them apart (it has an inverse modulo 2^64) and makes neighbours look different.
+    let n = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    format!("{:016x}", n ^ seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+    fn id(request_id: Option<&str>, traceparent: Option<&str>) -> String {
+        of(|name| if name == "traceparent" { traceparent } else { request_id }.map(str::as_bytes))
+    }
+
+    #[test]
+    fn what_a_request_is_called_already_it_is_called_here() {
+        let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
+        assert_eq!(id(Some("abc"), Some(&parent)), "abc");
+        assert_eq!(id(None, Some(&parent)), TRACE);
+        assert_eq!(id(Some("a b"), Some(&parent)), TRACE, "what is no name doesn't hide the trace");
+        assert_eq!(id(None, Some(&format!("01-{TRACE}-00f067aa0ba902b7-01-more"))), TRACE);
+    }
+
+    #[test]
+    fn what_is_no_name_gets_a_new_one() {
+        let too_long = "x".repeat(MAX + 1);
+        for bad in ["", " ", "a b", "a\nb", "ü", &too_long] {
+            let id = id(Some(bad), None);
+            assert!(id.len() == 16 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{bad:?}: {id}");
+        }
+        let zeros = "0".repeat(32);
+        for bad in [
+            "".to_owned(),
+            TRACE.to_owned(),
+            format!("00-{TRACE}-00f067aa0ba902b7"),
+            format!("00-{TRACE}-00f067aa0ba902b7-01-more"),
+            format!("ff-{TRACE}-00f067aa0ba902b7-01"),
+            format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()),
+            format!("00-{zeros}-00f067aa0ba902b7-01"),
+            format!("00-{TRACE}-0000000000000000-01"),
+        ] {
+            assert_eq!(id(None, Some(&bad)).len(), 16, "{bad}");
+        }
+        assert_ne!(id(None, None), id(None, None));
+    }
+}
