@@ -1,10 +1,13 @@
 //! Told to stop, the loader finishes what runs, stops every Context, and ends in time, whatever hangs.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 
-use crate::support::{Connection, Counts, Loader, Scratch, Server, plugins::probe};
+use crate::support::{Connection, Counts, Hammer, Loader, Scratch, Server, plugins::probe};
 
 /// Far less than the drain timeout that it is compared with, far more than the end of a loader takes.
 const SOON: Duration = Duration::from_secs(8);
@@ -95,32 +98,31 @@ fn half_a_request_does_not_hold_the_end_up_for_longer_than_the_drain_timeout() {
     assert!(since.elapsed() < SOON, "{:?}", since.elapsed());
 }
 
-#[test]
-fn under_load_no_answer_is_cut_off() {
+/// Stops a loader that 64 clients hammer at.
+fn stop_under_load(delay: &str, hammer: fn(SocketAddr, &str, usize) -> Hammer) {
     let counts = Counts::new();
-    let server = Loader::of(probe()).counting(&counts).args(["--workers", "2"]).serve();
-    let address = server.address;
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..8)
-            .map(|_| {
-                scope.spawn(move || {
-                    let mut connection = Connection::open(address);
-                    loop {
-                        let reply = connection.get("/large?bytes=20000");
-                        assert_eq!((reply.status, reply.body.len()), (200, 20_000));
-                        if reply.text_header("connection") == Some("close") {
-                            return;
-                        }
-                    }
-                })
-            })
-            .collect();
-        counts.wait_for("run", 500);
-        server.signal(Signal::TERM);
-        clients.into_iter().for_each(|client| client.join().unwrap());
-    });
+    let server =
+        Loader::of(probe()).counting(&counts).args(["--workers", "2", "--drain-delay", delay]).serve();
+    let hammer = hammer(server.address, "/large?bytes=20000", 64);
+    hammer.wait_for(500);
+    server.signal(Signal::TERM);
     server.ends_with(0);
+    let report = hammer.stop();
+    assert_eq!(report.failures, Vec::<String>::new());
+    assert_eq!(report.answers.into_keys().map(|text| text.len()).collect::<Vec<_>>(), [20_000]);
     counts.assert_complete();
+}
+
+#[test]
+fn under_load_no_request_of_a_kept_alive_connection_is_lost() {
+    stop_under_load("0s", Hammer::start);
+    stop_under_load("300ms", Hammer::start);
+}
+
+#[test]
+fn under_load_no_request_of_a_new_connection_is_lost() {
+    stop_under_load("0s", Hammer::over_new_connections);
+    stop_under_load("300ms", Hammer::over_new_connections);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::{
 
 use super::{Connection, wait_until};
 
-/// Clients that ask for one thing again and again.
+/// Clients that ask for one thing again and again, until nobody is there any more.
 pub struct Hammer {
     over: Arc<AtomicBool>,
     n_answers: Arc<AtomicUsize>,
@@ -26,7 +26,7 @@ pub struct Hammer {
 pub struct Report {
     /// Good answers, by their text.
     pub answers: BTreeMap<String, usize>,
-    /// What went wrong, in words.
+    /// What went wrong, in words. That a connection is refused is no failure: nothing was sent.
     pub failures: Vec<String>,
     /// How long each request took.
     pub latencies: Vec<Duration>,
@@ -36,12 +36,22 @@ impl Hammer {
     /// GETs `target` over `clients` kept-alive connections at once. A server that says `Connection: close` is
     /// obeyed: the client comes back over a new connection.
     pub fn start(address: SocketAddr, target: &str, clients: usize) -> Hammer {
+        Hammer::with(address, &format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"), clients)
+    }
+
+    /// The same over a new connection for each request.
+    pub fn over_new_connections(address: SocketAddr, target: &str, clients: usize) -> Hammer {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        Hammer::with(address, &request, clients)
+    }
+
+    fn with(address: SocketAddr, request: &str, clients: usize) -> Hammer {
         let (over, n_answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let clients = (0..clients)
             .map(|_| {
-                let (over, n_answers, target) =
-                    (Arc::clone(&over), Arc::clone(&n_answers), target.to_owned());
-                thread::spawn(move || hammer(address, &target, &over, &n_answers))
+                let (over, n_answers, request) =
+                    (Arc::clone(&over), Arc::clone(&n_answers), request.to_owned());
+                thread::spawn(move || hammer(address, &request, &over, &n_answers))
             })
             .collect();
         Hammer { over, n_answers, clients }
@@ -76,13 +86,14 @@ impl Report {
     }
 }
 
-fn hammer(address: SocketAddr, target: &str, over: &AtomicBool, n_answers: &AtomicUsize) -> Report {
+fn hammer(address: SocketAddr, request: &str, over: &AtomicBool, n_answers: &AtomicUsize) -> Report {
     let mut report = Report::default();
     let mut connection = None;
     while !over.load(Ordering::Relaxed) {
         let begun = Instant::now();
-        match ask(&mut connection, address, target) {
+        match ask(&mut connection, address, request) {
             Ok(text) => *report.answers.entry(text).or_default() += 1,
+            Err(err) if err.kind() == io::ErrorKind::ConnectionRefused => break,
             Err(err) => {
                 connection = None;
                 report.failures.push(err.to_string());
@@ -94,12 +105,12 @@ fn hammer(address: SocketAddr, target: &str, over: &AtomicBool, n_answers: &Atom
     report
 }
 
-fn ask(connection: &mut Option<Connection>, address: SocketAddr, target: &str) -> io::Result<String> {
+fn ask(connection: &mut Option<Connection>, address: SocketAddr, request: &str) -> io::Result<String> {
     let open = match connection.take() {
         Some(open) => connection.insert(open),
         None => connection.insert(Connection::try_open(address)?),
     };
-    open.try_send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"))?;
+    open.try_send(request)?;
     let reply = open.try_reply(false)?;
     if reply.text_header("connection") == Some("close") {
         *connection = None;
