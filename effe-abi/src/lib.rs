@@ -64,6 +64,7 @@ mod error;
 mod export;
 pub mod extensions;
 mod fence;
+mod headers;
 #[cfg(feature = "http")]
 mod http;
 mod info;

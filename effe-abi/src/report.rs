@@ -18,10 +18,18 @@ use std::{
 use crate::{backtrace, calls::HostRef, error::Level, raw};
 
 thread_local! {
-    /// The host of the call that this thread is in.
-    static CURRENT: Cell<Option<HostRef>> = const { Cell::new(None) };
+    /// The call that this thread is in.
+    static CURRENT: Cell<Call> = const { Cell::new(Call { host: None, panicked: false }) };
     /// What the hook said of the panic that this thread is unwinding from.
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// A call of the lambda's.
+#[derive(Clone, Copy)]
+struct Call {
+    host: Option<HostRef>,
+    /// Whether `LAST_PANIC` is to be looked at.
+    panicked: bool,
 }
 
 /// Whether this image was opened as a plugin, so that all of its threads are the lambda's.
@@ -54,19 +62,22 @@ pub(crate) fn install(host: HostRef) {
 }
 
 /// Marks this thread as being inside a call of the lambda, until dropped.
-pub(crate) struct Inside(Option<HostRef>);
+pub(crate) struct Inside {
+    outer: Call,
+}
 
 impl Inside {
     pub(crate) fn enter(host: HostRef) -> Inside {
-        // A panic that the author caught in an earlier call is not to be blamed for one that no hook sees.
-        LAST_PANIC.take();
-        Inside(CURRENT.replace(Some(host)))
+        Inside { outer: CURRENT.replace(Call { host: Some(host), panicked: false }) }
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        CURRENT.set(self.0);
+        if CURRENT.replace(self.outer).panicked {
+            // A panic that the author caught is not to be blamed for a later one that no hook sees.
+            LAST_PANIC.take();
+        }
     }
 }
 
@@ -81,7 +92,7 @@ pub(crate) fn describe_panic(host: HostRef, payload: &(dyn Any + Send)) -> Strin
 }
 
 fn current() -> Option<HostRef> {
-    CURRENT.try_with(Cell::get).ok().flatten().or_else(|| HOST.get().copied())
+    CURRENT.try_with(Cell::get).ok().and_then(|call| call.host).or_else(|| HOST.get().copied())
 }
 
 fn hook(host: HostRef, info: &PanicHookInfo<'_>) {
@@ -89,8 +100,9 @@ fn hook(host: HostRef, info: &PanicHookInfo<'_>) {
         Some(place) => format!("panicked at {place}: {}", message(info.payload())),
         None => format!("panicked: {}", message(info.payload())),
     };
-    let inside = CURRENT.try_with(|current| current.get().is_some()).unwrap_or(false);
-    if inside {
+    let call = CURRENT.try_with(Cell::get).ok().filter(|call| call.host.is_some());
+    if let Some(call) = call {
+        let _ = CURRENT.try_with(|current| current.set(Call { panicked: true, ..call }));
         let _ = LAST_PANIC.try_with(|last| last.replace(Some(text.clone())));
     } else if let Some(name) = thread::current().name() {
         text = format!("thread {name} {text}");

@@ -6,6 +6,7 @@ use crate::{
     calls::ExchangeRef,
     chunk::Chunk,
     error::{Error, Level, Result},
+    headers::Headers,
     raw::{self, Status, status},
     request::failure,
 };
@@ -52,16 +53,7 @@ pub(crate) enum Delivery {
 #[derive(Default)]
 pub(crate) struct Scratch {
     body: Vec<u8>,
-    /// Names and values, one after the other.
-    head: Vec<u8>,
-    spans: Vec<Span>,
-}
-
-#[derive(Clone, Copy)]
-struct Span {
-    begin: u32,
-    name_end: u32,
-    end: u32,
+    headers: Headers,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,8 +84,7 @@ impl<'a> Response<'a> {
         scratch.body.clear();
         // A large body that was never sent must not stay with the Context.
         scratch.body.shrink_to(2 * COPY_LIMIT);
-        scratch.head.clear();
-        scratch.spans.clear();
+        scratch.headers.clear();
         let state = State::Unsent;
         Response { exchange, scratch, chunk: None, status: None, state, delivery, limit, fault: None }
     }
@@ -114,8 +105,7 @@ impl<'a> Response<'a> {
     /// `Content-Length`, `Transfer-Encoding`, `Connection` and `Date` are the loader's business.
     #[track_caller]
     pub fn header(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
-        let Scratch { head, spans, .. } = &mut *self.scratch;
-        spans.retain(|span| !span.name(head).eq_ignore_ascii_case(name.as_bytes()));
+        self.scratch.headers.remove(name);
         self.add_header(name, value)
     }
 
@@ -145,14 +135,12 @@ impl<'a> Response<'a> {
     #[cfg(feature = "json")]
     #[track_caller]
     pub fn json<T: serde::Serialize + ?Sized>(&mut self, value: &T) -> Result<&mut Self> {
-        let Scratch { head, spans, .. } = &*self.scratch;
-        let (held, head_len, n_spans) = (self.held(), head.len(), spans.len());
+        let (held, n_headers) = (self.held(), self.scratch.headers.iter().len());
         self.content_type("application/json");
         if let Err(err) = serde_json::to_writer(&mut *self, value) {
             if self.state == State::Unsent {
                 self.scratch.body.truncate(held);
-                self.scratch.head.truncate(head_len);
-                self.scratch.spans.truncate(n_spans);
+                self.scratch.headers.truncate(n_headers);
             }
             return Err(Error::new(err));
         }
@@ -286,14 +274,13 @@ impl<'a> Response<'a> {
         let sent = if self.state == State::Unsent {
             let mut few = [raw::Header::EMPTY; FEW_HEADERS];
             let many: Vec<raw::Header<'_>>;
-            let Scratch { head, spans, .. } = &*self.scratch;
-            let headers = if spans.len() <= FEW_HEADERS {
-                for (header, span) in few.iter_mut().zip(spans) {
-                    *header = span.header(head);
-                }
-                &few[..spans.len()]
+            let all = self.scratch.headers.iter();
+            let headers = if all.len() <= FEW_HEADERS {
+                let n = all.len();
+                few.iter_mut().zip(all).for_each(|(place, header)| *place = header);
+                &few[..n]
             } else {
-                many = spans.iter().map(|span| span.header(head)).collect();
+                many = all.collect();
                 &many
             };
             self.exchange.respond(self.status.unwrap_or(200), headers, body, flags)
@@ -315,8 +302,7 @@ impl<'a> Response<'a> {
 
     #[track_caller]
     fn content_type(&mut self, value: &str) -> &mut Self {
-        let Scratch { head, spans, .. } = &*self.scratch;
-        if !spans.iter().any(|span| span.name(head) == b"content-type") {
+        if !self.scratch.headers.contains("content-type") {
             self.push_header("content-type", value.as_bytes());
         }
         self
@@ -327,21 +313,9 @@ impl<'a> Response<'a> {
         if self.state != State::Unsent {
             return self.fail(Fault::HeadSent);
         }
-        let well_formed = !name.is_empty()
-            && name.bytes().all(|byte| TOKEN[usize::from(byte)])
-            && value.iter().all(|&byte| is_value(byte));
-        let Scratch { head, spans, .. } = &mut *self.scratch;
-        let begin = head.len();
-        let (name_end, end) = (begin + name.len(), begin + name.len() + value.len());
-        // Where the end fits, so does what comes before it.
-        let (true, Ok(end)) = (well_formed, u32::try_from(end)) else {
-            return self.fail(Fault::Header(name.to_owned()));
-        };
-        head.reserve(name.len() + value.len());
-        head.extend_from_slice(name.as_bytes());
-        head[begin..].make_ascii_lowercase();
-        head.extend_from_slice(value);
-        spans.push(Span { begin: begin as u32, name_end: name_end as u32, end });
+        if !self.scratch.headers.push(name, value) {
+            self.fail(Fault::Header(name.to_owned()));
+        }
     }
 
     /// Bytes that wait to be sent.
@@ -422,21 +396,14 @@ impl io::Write for Response<'_> {
         Ok(bytes.len())
     }
 
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        // A piece is taken whole or not at all.
+        self.write(bytes).map(drop)
+    }
+
     /// Sends what is waiting, if the answer is a stream; waits while the client is slow.
     fn flush(&mut self) -> io::Result<()> {
         if self.delivery == Delivery::Waiting { self.push() } else { Ok(()) }
-    }
-}
-
-impl Span {
-    fn name(self, head: &[u8]) -> &[u8] {
-        &head[self.begin as usize..self.name_end as usize]
-    }
-
-    fn header(self, head: &[u8]) -> raw::Header<'_> {
-        // Only tokens get into `head` as names, so this never falls back.
-        let name = std::str::from_utf8(self.name(head)).unwrap_or_default();
-        raw::Header { name: name.into(), value: head[self.name_end as usize..self.end as usize].into() }
     }
 }
 
@@ -464,26 +431,4 @@ fn is_broken_pipe(err: &Error) -> bool {
         cause = err.source();
     }
     false
-}
-
-/// RFC 9110, section 5.6.2, as a table: this is looked at for every header of every answer.
-const TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let others = b"!#$%&'*+-.^_`|~";
-    let mut n = 0;
-    while n < others.len() {
-        table[others[n] as usize] = true;
-        n += 1;
-    }
-    table
-};
-
-/// RFC 9110, section 5.5: visible characters, space, tab and whatever lies beyond ASCII.
-fn is_value(byte: u8) -> bool {
-    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

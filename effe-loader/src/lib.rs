@@ -11,6 +11,8 @@ mod clock;
 mod connection;
 mod contexts;
 mod control;
+#[doc(hidden)]
+pub mod crossing;
 mod effe;
 mod error;
 mod exchange;

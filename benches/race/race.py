@@ -1,0 +1,64 @@
+"""Races: several servers in turns, round by round, and what is told of them: ratios within a round."""
+
+import contextlib
+import statistics
+
+import machine
+from load import Load
+from server import Server
+
+
+def spread(values):
+    """Median and quartiles."""
+    values = list(values)
+    if len(values) < 2:
+        return {"median": values[0], "low": values[0], "high": values[0]}
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high}
+
+
+def ratios(rounds, what, of, over):
+    """The spread of the ratio of two servers, taken round by round."""
+    return spread(one[of][what] / one[over][what] for one in rounds)
+
+
+def run(entries, request, connections, rounds, seconds, share=0.0, warm=2, say=print):
+    """Races `entries`, commands by name: every round runs each of them once, and counts only if nothing else ran."""
+    load = Load(request, connections, share)
+    kept, left_out = [], 0
+    with contextlib.ExitStack() as stack:
+        servers = {name: stack.enter_context(Server(command, request)) for name, command in entries.items()}
+        for server in servers.values():
+            load.race(server.url, warm)
+        while len(kept) < rounds and left_out <= rounds:
+            one, disturbed = {}, []
+            # Whoever begins this round ends the next one: what drifts meets all of them.
+            names = list(servers) if (len(kept) + left_out) % 2 == 0 else list(reversed(servers))
+            for name in names:
+                server = servers[name]
+                with machine.Attention([server.pid]) as attention:
+                    cpu = server.cpu()
+                    result = load.race(server.url, seconds)
+                    cpu = server.cpu() - cpu
+                one[name] = {
+                    "cpu": cpu / result["requests"] * 1e6,
+                    "rate": result["requests"] / result["seconds"],
+                    **{key: result[key] for key in ("p50", "p99", "p999")},
+                }
+                disturbed.append(attention.others)
+            if max(disturbed) > machine.TOLERATED:
+                left_out += 1
+                say(f"    left out: others used {max(disturbed):.0%} of a CPU")
+            else:
+                kept.append(one)
+        memory = {name: server.memory() for name, server in servers.items()}
+    if not kept:
+        raise SystemExit("something else ran in every round: no figure is worth keeping")
+    figures = {
+        name: {
+            "memory": memory[name],
+            **{what: spread(one[name][what] for one in kept) for what in kept[0][name]},
+        }
+        for name in entries
+    }
+    return {"rounds": kept, "left_out": left_out, "figures": figures}

@@ -1,0 +1,230 @@
+"""The rows: what is measured, against what, and what it must reach. Each runs by its name."""
+
+import statistics
+import subprocess
+import threading
+import time
+
+import counts
+import machine
+import race
+from load import Load, Request
+from server import ROOT, Server, control, loader
+
+HELLO = Request(answer=b"Hello from Effe:  ")
+JSON = Request(
+    "/json",
+    b'{"name":"Ada Lovelace","count":41,"tags":["a","b","c"]}',
+    "application/json",
+    b'{"greeting":"Hello, Ada Lovelace","count":42,"tags":3}',
+)
+ECHO_SMALL = Request("/echo", b"x" * 256, "application/octet-stream")
+ECHO_LARGE = Request("/echo", b"x" * (1 << 20), "application/octet-stream")
+# The loader answers every path alike: all are asked for the control's.
+THREE = {
+    "hello": (HELLO, "hello"),
+    "json": (JSON, "json"),
+    "echo-256": (ECHO_SMALL, "echo"),
+    "echo-1m": (ECHO_LARGE, "echo"),
+}
+ROWS = {}
+
+
+def row(function):
+    """A row that is asked for by its function's name."""
+    ROWS[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def sleeping(ms, **other):
+    """A request that waits."""
+    return Request(f"/sleep?ms={ms}", answer=f"slept {ms} ms\n".encode(), **other)
+
+
+def entries(lam):
+    """The loader and both controls."""
+    return {"effe": loader(lam), "actix": control("actix"), "hyper": control("hyper")}
+
+
+def result(what, value, target, unit="x", more=False):
+    """One line of the table of targets: at most `target`, or at least, if `more`."""
+    return {"what": what, "value": value, "target": target, "unit": unit, "more": more}
+
+
+def against_controls(name, options, targets, connections=32):
+    """A race of a lambda with the controls."""
+    request, lam = THREE[name]
+    raced = race.run(entries(lam), request, connections, options.rounds, options.seconds)
+    raced["results"] = [
+        result(f"CPU per `{name}` request over {title}", race.ratios(raced["rounds"], "cpu", "effe", over), target)
+        for over, title, target in targets
+    ]
+    return raced
+
+
+@row
+def hello(options):
+    """CPU per request of `hello`."""
+    targets = [("actix", "the plain actix-web App", 0.90), ("hyper", "bare hyper", 1.03)]
+    return against_controls("hello", options, targets)
+
+
+@row
+def json(options):
+    """CPU per request of `json`."""
+    return against_controls("json", options, [("actix", "the plain actix-web App", 0.95)])
+
+
+@row
+def echo_256(options):
+    """CPU per request of `echo`, 256 bytes."""
+    return against_controls("echo-256", options, [("actix", "the plain actix-web App", 0.95)])
+
+
+@row
+def echo_1m(options):
+    """CPU per request of `echo`, 1 MiB."""
+    return against_controls("echo-1m", options, [("actix", "the plain actix-web App", 1.0)], connections=8)
+
+
+@row
+def pool(options):
+    """`hello` on the pool over `hello` inline, many connections and one."""
+    both = {"effe, pool": loader("hello", "--execution", "pool"), "effe": loader("hello")}
+    many = race.run(both, HELLO, 32, options.rounds, options.seconds)
+    one = race.run(both, HELLO, 1, options.rounds, options.seconds)
+    many["results"] = [
+        result(
+            "`hello` on the pool over inline, CPU at 32 connections",
+            race.ratios(many["rounds"], "cpu", "effe, pool", "effe"),
+            1.4,
+        ),
+        result(
+            "`hello` on the pool over inline, p50 at one connection",
+            race.ratios(one["rounds"], "p50", "effe, pool", "effe"),
+            1.4,
+        ),
+    ]
+    many["left_out"] += one["left_out"]
+    many["figures"] |= {f"{name}, one connection": figures for name, figures in one["figures"].items()}
+    many["rounds"] += one["rounds"]
+    return many
+
+
+@row
+def sleep_10(options):
+    """`sleep` of 10 ms: a lambda that waits, against controls that wait without a thread."""
+    all_three = entries("sleep") | {"effe": loader("sleep", "--max-concurrency", "1000")}
+    return race.run(all_three, sleeping(10), 32, options.rounds, options.seconds) | {"results": []}
+
+
+@row
+def sleep_100(options):
+    """`sleep` of 100 ms at 1,000 connections: ideally 10,000 requests per second."""
+    all_three = entries("sleep") | {"effe": loader("sleep", "--max-concurrency", "1000")}
+    raced = race.run(all_three, sleeping(100), 1000, max(5, options.rounds // 3), 4 * options.seconds, warm=4)
+    share = race.spread(one["effe"]["rate"] / 10_000 for one in raced["rounds"])
+    memory = race.spread([raced["figures"]["effe"]["memory"]])
+    return raced | {
+        "results": [
+            result("`sleep` 100 ms, 1,000 connections: requests/s over the ideal", share, 0.95, more=True),
+            result("the same: peak memory", memory, 64, "MiB"),
+        ]
+    }
+
+
+@row
+def ten(options):
+    """Ten runs of one second at once."""
+    seconds = []
+    with Server(loader("sleep"), sleeping(0)) as server:
+        server.request = sleeping(1000)
+        for _ in range(5):
+            begin = time.monotonic()
+            threads = [threading.Thread(target=server.ask) for _ in range(10)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            seconds.append(time.monotonic() - begin)
+    return {"results": [result("ten 1-second runs at once: all done after", race.spread(seconds), 1.2, "s")]}
+
+
+@row
+def mixed(options):
+    """One run of a hundred waits 50 ms: what the others notice of it."""
+    both = {"effe": loader("sleep"), "effe, pool": loader("sleep", "--execution", "pool")}
+    request = sleeping(0, other="/sleep?ms=50")
+    raced = race.run(both, request, 32, max(5, options.rounds // 3), 4 * options.seconds, share=0.01)
+    ratio = race.ratios(raced["rounds"], "p999", "effe", "effe, pool")
+    what = "1 % of runs wait 50 ms: p99.9 of the other 99 %, auto over pool"
+    return raced | {"results": [result(what, ratio, 1.1)]}
+
+
+@row
+def start(options):
+    """From the start of a process to its first right answer."""
+    rounds, left_out = [], 0
+    while len(rounds) < options.rounds and left_out <= options.rounds:
+        one = {}
+        with machine.Attention([]) as attention:
+            for name, command in entries("hello").items():
+                with Server(command, HELLO) as server:
+                    one[name] = {"first_answer": server.first_answer * 1e3}
+        # What the servers used counts among the children of this process once they have ended.
+        if attention.disturbed:
+            left_out += 1
+        else:
+            rounds.append(one)
+    ratio = race.ratios(rounds, "first_answer", "effe", "actix")
+    names = rounds[0]
+    figures = {name: {"first_answer": race.spread(one[name]["first_answer"] for one in rounds)} for name in names}
+    what = "start of process to first right answer over the plain actix-web App's"
+    return {"rounds": rounds, "left_out": left_out, "figures": figures, "results": [result(what, ratio, 1.2)]}
+
+
+@row
+def memory(options):
+    """Memory after a million requests, and whether it still grows."""
+    load = Load(HELLO, 32)
+    with Server(loader("hello"), HELLO) as server:
+        sizes = []
+        for _ in range(10):
+            load.send(server.url, 100_000)
+            sizes.append(server.memory("VmRSS"))
+        peak = server.memory()
+    growth = statistics.mean(sizes[-3:]) - statistics.mean(sizes[:3])
+    return {
+        "results": [
+            result("memory after 1,000,000 requests", race.spread([peak]), 12, "MiB"),
+            result("the same: growth over the last 700,000", race.spread([growth]), 0.25, "MiB"),
+        ]
+    }
+
+
+@row
+def count(options):
+    """Instructions and system calls per request."""
+    counted = {}
+    for name, n in {"hello": 20_000, "json": 20_000, "echo-256": 20_000, "echo-1m": 200}.items():
+        request, lam = THREE[name]
+        # Under valgrind no run is short: the decision that `auto` comes to is made for it.
+        commands = entries(lam) | {"effe": loader(lam, "--execution", "inline")}
+        counted[name] = {
+            who: counts.instructions(command, request, n) | {"system_calls": counts.system_calls(command, request, n)}
+            for who, command in commands.items()
+        }
+    pooled = loader("hello", "--execution", "pool")
+    counted["hello"]["effe, pool"] = counts.instructions(pooled, HELLO, 20_000) | {
+        "system_calls": counts.system_calls(pooled, HELLO, 20_000)
+    }
+    return {"counted": counted, "results": []}
+
+
+@row
+def boundary(options):
+    """What it costs to cross into a lambda and back, without HTTP."""
+    del options
+    bench = ["cargo", "bench", "--quiet", "--package", "boundary"]
+    table = subprocess.run(bench, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return {"text": table.strip(), "results": []}

@@ -1,0 +1,97 @@
+"""Servers under load: the loader with a lambda, and the controls."""
+
+import contextlib
+import http.client
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+import machine
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+
+# What the caller's shell says to an effe is not meant for these.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PORT" and not name.startswith("EFFE_")}
+
+
+def loader(lam, *flags):
+    """The command of a loader that serves a lambda; the port follows."""
+    plugin = RELEASE / f"lib{lam}.so"
+    return [RELEASE / "effe-loader", "--plugin", plugin, "--workers", "1", "--host", "127.0.0.1", *flags, "--port"]
+
+
+def control(name):
+    """The command of a control; the port follows."""
+    return [RELEASE / f"control-{name}"]
+
+
+class Server:
+    """A running server; leaving the block ends it."""
+
+    def __init__(self, command, request, wrapper=()):
+        self.request = request
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.begun = time.monotonic()
+        self._process = subprocess.Popen(
+            [*wrapper, *command, str(self.port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            preexec_fn=lambda: os.sched_setaffinity(0, machine.SERVER_CPU),
+        )
+        self.pid = self._process.pid
+        self.first_answer = self._wait() - self.begun
+
+    def _wait(self):
+        while True:
+            if self._process.poll() is not None:
+                raise SystemExit(f"{self._process.args[0]} ended with {self._process.returncode}")
+            with contextlib.suppress(ConnectionRefusedError):
+                self.ask()
+                return time.monotonic()
+            time.sleep(0.0002)
+
+    def ask(self):
+        """One request, whose answer must be the right one."""
+        want = self.request
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.connect()
+        connection.request(want.method, want.target, want.body, want.headers)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        if answer.status != 200 or not want.is_right(body):
+            raise SystemExit(f"{self._process.args}: a wrong answer, {answer.status} {body[:80]!r}")
+
+    @property
+    def url(self):
+        """Where the request goes."""
+        return f"http://127.0.0.1:{self.port}{self.request.target}"
+
+    def cpu(self):
+        """Seconds of CPU so far."""
+        return machine.cpu_of(self.pid)
+
+    def memory(self, which="VmHWM"):
+        """MiB that are resident: at most so far, or `VmRSS`: now."""
+        for line in pathlib.Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(which + ":"):
+                return int(line.split()[1]) / 1024
+        raise SystemExit(f"no {which} of process {self.pid}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,133 @@
+//! The headers of an answer, in buffers that stay with the Context.
+
+use std::ops::Range;
+
+use crate::raw;
+
+/// Headers in the order they were set.
+#[derive(Default)]
+pub(crate) struct Headers {
+    /// In lower case, one after the other.
+    names: String,
+    values: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+/// Where a header is.
+struct Span {
+    name: Range<usize>,
+    value: Range<usize>,
+}
+
+impl Headers {
+    /// None; the buffers stay.
+    pub(crate) fn clear(&mut self) {
+        self.names.clear();
+        self.values.clear();
+        self.spans.clear();
+    }
+
+    /// Keeps the first `len`.
+    #[cfg(any(test, feature = "json"))]
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.spans.truncate(len);
+    }
+
+    /// Whether there is one of this name, which is in lower case.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.spans.iter().any(|span| &self.names[span.name.clone()] == name)
+    }
+
+    /// Removes all of this name.
+    pub(crate) fn remove(&mut self, name: &str) {
+        let names = &self.names;
+        self.spans.retain(|span| !names[span.name.clone()].eq_ignore_ascii_case(name));
+    }
+
+    /// Adds one; false if the name or the value can't be sent.
+    pub(crate) fn push(&mut self, name: &str, value: &[u8]) -> bool {
+        // Without a way out of the loops: nearly all are fine to their last byte.
+        let unfit = name.bytes().fold(name.is_empty(), |unfit, byte| unfit | !TOKEN[usize::from(byte)]);
+        let unfit = value.iter().fold(unfit, |unfit, &byte| unfit | !is_value(byte));
+        if unfit {
+            return false;
+        }
+        let (name_begin, value_begin) = (self.names.len(), self.values.len());
+        self.names.push_str(name);
+        self.names[name_begin..].make_ascii_lowercase();
+        self.values.extend_from_slice(value);
+        self.spans.push(Span { name: name_begin..self.names.len(), value: value_begin..self.values.len() });
+        true
+    }
+
+    /// As they cross.
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = raw::Header<'_>> {
+        self.spans.iter().map(|span| raw::Header {
+            name: self.names[span.name.clone()].into(),
+            value: self.values[span.value.clone()].into(),
+        })
+    }
+}
+
+/// RFC 9110, section 5.6.2, as a table: this is looked at for every header of every answer.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut n = 0;
+    while n < others.len() {
+        table[others[n] as usize] = true;
+        n += 1;
+    }
+    table
+};
+
+/// RFC 9110, section 5.5: visible characters, space, tab and whatever lies beyond ASCII.
+fn is_value(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(headers: &Headers) -> Vec<(String, Vec<u8>)> {
+        headers.iter().map(|header| (header.name.as_str().to_owned(), header.value.to_vec())).collect()
+    }
+
+    #[test]
+    fn headers_keep_their_order_and_names_are_in_lower_case() {
+        let mut headers = Headers::default();
+        assert!(
+            headers.push("Set-Cookie", b"a=1")
+                && headers.push("X-B", b"\xff\t")
+                && headers.push("set-cookie", b"")
+        );
+        let all = [("set-cookie", &b"a=1"[..]), ("x-b", b"\xff\t"), ("set-cookie", b"")];
+        assert_eq!(shown(&headers), all.map(|(name, value)| (name.to_owned(), value.to_vec())));
+        assert!(headers.contains("x-b") && !headers.contains("x"));
+        headers.remove("SET-COOKIE");
+        assert_eq!((headers.iter().len(), shown(&headers)[0].0.as_str()), (1, "x-b"));
+        assert!(headers.push("x-c", b"3"));
+        headers.truncate(1);
+        assert_eq!(headers.iter().len(), 1);
+        headers.clear();
+        assert_eq!(headers.iter().len(), 0);
+    }
+
+    #[test]
+    fn what_can_not_be_sent_is_not_taken() {
+        let mut headers = Headers::default();
+        for name in ["", "a b", "a:", "ä", "a\n"] {
+            assert!(!headers.push(name, b"fine"), "{name:?}");
+        }
+        for value in [&b"a\r\nb"[..], b"\0", b"\x7f"] {
+            assert!(!headers.push("fine", value), "{value:?}");
+        }
+        assert_eq!(headers.iter().len(), 0);
+    }
+}

@@ -1,0 +1,79 @@
+//! A lambda without a server: what `benches/boundary` times.
+#![expect(unsafe_code, reason = "the place that trusts a plugin")]
+
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock, atomic::AtomicBool},
+};
+
+use actix_http::{
+    RequestHead,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+
+use crate::{
+    answer::Answer,
+    clock::Moment,
+    exchange::{Exchange, Head},
+    parameters::Parameters,
+    plugin::{Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host},
+};
+
+/// Bytes of a response.
+const RESPONSE_LIMIT: usize = 16 << 20;
+
+/// A Context of a lambda, and all that a run on a server's thread borrows.
+pub struct Crossing {
+    plugin: &'static Plugin,
+    context: Context,
+    head: RequestHead,
+    answer: Answer,
+}
+
+impl Crossing {
+    /// Opens a plugin as the loader does; Init and Start have run then. For a process that has one thread.
+    ///
+    /// # Errors
+    /// Why it can't be used.
+    pub fn open(path: &Path) -> Result<Crossing, String> {
+        let file = PluginFile::read(path, &Policy::default()).map_err(|refusal| refusal.to_string())?;
+        let host = Host::new(Parameters::default(), RESPONSE_LIMIT);
+        // SAFETY: the caller named this file to be run, and has one thread.
+        let tried = unsafe { Tried::by_fork(file) }.map_err(|refusal| refusal.to_string())?;
+        // SAFETY: as above.
+        let plugin = unsafe { tried.open(host, &Arc::new(Census::default())) };
+        let plugin = plugin.map_err(|refusal| refusal.to_string())?;
+        plugin.init().map_err(|err| err.to_string())?;
+        let Started::Ready(context) = plugin.start() else { return Err("Start failed".to_owned()) };
+        let mut head = RequestHead::default();
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(Crossing { plugin, context, head, answer: Answer::default() })
+    }
+
+    /// One Run, from the head and the body to an answer that is complete; how long its body is.
+    ///
+    /// # Panics
+    /// The lambda failed.
+    pub fn run(&mut self, body: &[u8]) -> usize {
+        static STAYS: AtomicBool = AtomicBool::new(false);
+        let id = OnceLock::new();
+        self.answer.clear();
+        let head = Head::Live(&self.head);
+        let deadline = Some(Moment::from_nanos(u64::MAX));
+        let exchange = Exchange::new(head, body, &mut self.answer, &STAYS, deadline, RESPONSE_LIMIT, &id);
+        let outcome = exchange.lend(|exchange| self.context.run(exchange));
+        drop(exchange);
+        outcome.expect("the lambda runs");
+        self.answer.end();
+        self.answer.take().expect("the lambda answers").2.len()
+    }
+
+    /// A Start and its Stop.
+    ///
+    /// # Panics
+    /// Start failed.
+    pub fn start_and_stop(&self) {
+        let Started::Ready(context) = self.plugin.start() else { panic!("Start failed") };
+        drop(context);
+    }
+}
