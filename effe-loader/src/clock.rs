@@ -1,23 +1,20 @@
 //! The monotonic clock as one number, which fits into an atomic.
 
-use std::{
-    ops::Add,
-    sync::OnceLock,
-    time::{Duration, Instant},
-};
+use std::{ops::Add, time::Duration};
 
-/// A moment, in nanoseconds since shortly before the first one was taken; never 0.
+use rustix::time::{ClockId, clock_gettime};
+
+/// A moment, in nanoseconds since the machine was started; never 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
 impl Moment {
     /// Now.
     pub fn now() -> Moment {
-        static ORIGIN: OnceLock<Instant> = OnceLock::new();
-        let now = Instant::now();
-        let origin = *ORIGIN.get_or_init(|| now.checked_sub(Duration::from_secs(1)).unwrap_or(now));
-        // The cast would overflow after 584 years.
-        Moment((now.duration_since(origin).as_nanos() as u64).max(1))
+        // `Instant` would have to be compared with an earlier one to get a number.
+        let now = clock_gettime(ClockId::Monotonic);
+        // Neither is negative, and the sum would overflow after 584 years.
+        Moment((now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64).max(1))
     }
 
     /// A moment that was taken out with `nanos`.
