@@ -275,7 +275,6 @@ impl Server {
 }
 
 impl Drop for Server {
-    #[expect(clippy::print_stderr, reason = "shown only beside a failure")]
     fn drop(&mut self) {
         if !self.ended {
             let _ = self.child.kill();
