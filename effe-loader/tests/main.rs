@@ -19,3 +19,4 @@ mod swap;
 mod syslog;
 mod template;
 mod trust;
+mod upgrade;
