@@ -15,7 +15,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use crate::{
     admin::{Address as AdminAddress, Token},
     execution::Mode as Execution,
-    journal::{Format, SyslogTarget},
+    journal::{Format, SyslogFormat, SyslogTarget},
     listeners::Listen,
     parameters::{Parameters, Sources},
     plugin::{Digest, Policy},
@@ -90,7 +90,7 @@ pub struct Cli {
     #[arg(long, value_name = "N", env = "EFFE_WORKERS", hide_env = true)]
     pub workers: Option<NonZeroUsize>,
 
-    /// Where what the lambda reports goes: auto, none or unix:PATH
+    /// Where what the lambda reports goes: auto, none, unix:PATH, udp://HOST:PORT or tcp://HOST:PORT
     #[arg(long, value_name = "WHERE", env = "EFFE_SYSLOG", default_value = "auto", hide_env = true)]
     pub syslog: SyslogTarget,
 
@@ -229,6 +229,17 @@ pub struct Cli {
     )]
     pub idle_timeout: Span,
 
+    /// How lines in syslog look: rfc3164, or rfc5424 with structured data (and over TCP with lengths, not lines)
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "EFFE_SYSLOG_FORMAT",
+        default_value = "rfc3164",
+        hide_env = true,
+        hide_short_help = true
+    )]
+    pub syslog_format: SyslogFormat,
+
     /// A plugin that may be loaded, by its SHA-256; may be repeated, and then nothing else is loaded
     #[arg(long, value_name = "HEX", env = "EFFE_SHA256", value_delimiter = ',', action = ArgAction::Append,
           hide_env = true, hide_short_help = true)]
@@ -287,6 +298,8 @@ pub struct Config {
     pub workers: usize,
     /// Where the lambda's reports go.
     pub syslog: SyslogTarget,
+    /// How they look there.
+    pub syslog_format: SyslogFormat,
     /// How stderr looks.
     pub log_format: Format,
     /// Bytes of a request body.
@@ -427,6 +440,7 @@ impl Cli {
                 .or_else(|| thread::available_parallelism().ok())
                 .map_or(1, NonZeroUsize::get),
             syslog: self.syslog,
+            syslog_format: self.syslog_format,
             log_format: self.log_format,
             body_limit: limit(self.body_limit),
             response_limit: limit(self.response_limit),

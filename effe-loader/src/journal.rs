@@ -34,7 +34,7 @@ use time::OffsetDateTime;
 pub use self::{
     severity::Severity,
     stderr::{Format, Sink},
-    syslog::SyslogTarget,
+    syslog::{SyslogFormat, SyslogTarget},
 };
 
 /// How many records wait for the thread. With the limits below they hold 40 MiB at the very worst.
@@ -84,6 +84,8 @@ pub struct Record {
 pub struct Settings {
     /// Where syslog is.
     pub syslog: SyslogTarget,
+    /// How records look there.
+    pub syslog_format: SyslogFormat,
     /// How lines on stderr look.
     pub format: Format,
     /// The least severe level that is wanted.
@@ -95,9 +97,16 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The two that an operator chooses; the rest as the loader has it.
+    /// The two that an operator chooses first; the rest as the loader has it.
     pub fn new(syslog: SyslogTarget, format: Format) -> Settings {
-        Settings { syslog, format, level: Severity::Info, tag: "effe-loader".to_owned(), sink: Sink::Stderr }
+        Settings {
+            syslog,
+            syslog_format: SyslogFormat::Rfc3164,
+            format,
+            level: Severity::Info,
+            tag: "effe-loader".to_owned(),
+            sink: Sink::Stderr,
+        }
     }
 }
 
@@ -209,7 +218,8 @@ impl Journal {
         self.gauges().wants(severity)
     }
 
-    /// How many records were dropped because the queue was full or the journal closed.
+    /// How many records were dropped because the queue was full or the journal closed, or are known to have been lost
+    /// on their way to syslog.
     pub fn losses(&self) -> u64 {
         self.gauges().losses.load(Ordering::Relaxed)
     }

@@ -147,8 +147,11 @@ fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
         }
     };
     // From here on there are threads.
-    let journal = Journal::start(journal::Settings::new(config.syslog.clone(), config.log_format))
-        .map_err(|source| Error::System { what: "start the log's thread", source })?;
+    let journal = Journal::start(journal::Settings {
+        syslog_format: config.syslog_format,
+        ..journal::Settings::new(config.syslog.clone(), config.log_format)
+    })
+    .map_err(|source| Error::System { what: "start the log's thread", source })?;
     journal.install();
     host.set_journal(journal.clone());
     if let Some(warning) = warning {

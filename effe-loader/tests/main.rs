@@ -17,6 +17,7 @@ mod requests;
 mod support;
 mod swap;
 mod syslog;
+mod syslog_remote;
 mod template;
 mod trust;
 mod upgrade;

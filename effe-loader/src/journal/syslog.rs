@@ -1,39 +1,36 @@
-//! The way to the local syslog daemon: one datagram a record over a non-blocking socket, and what to do when the
-//! daemon is absent, restarted or stopped. Knows when to give a record up, not where it goes then.
-//!
-//! The head is the `syslog` crate's RFC 3164: `<priority>time tag[pid]: `. Its time is UTC, never local time, so
-//! there is nothing in it that could fail; rsyslog and journald put their own time of arrival in its place.
+//! The way to a syslog daemon, here or elsewhere: one message a record over a non-blocking socket, and what to do when
+//! the daemon is absent, restarted or stopped. Knows when to give a record up, not where it goes then.
+
+mod link;
+mod message;
 
 use std::{
-    io, mem,
-    os::unix::net::UnixDatagram,
-    path::{Path, PathBuf},
-    process,
+    io,
+    path::PathBuf,
     str::FromStr,
-    thread,
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
-};
-use syslog::{Facility, Formatter3164, LogFormat};
+use crossbeam::channel::RecvTimeoutError;
+use rustix::io::Errno;
 
-use super::{Record, Severity, Source, line};
+pub use self::message::SyslogFormat;
+use self::{
+    link::{Attempt, Places, Socket},
+    message::Formatter,
+};
+use super::Record;
 
 /// Where daemons listen: Linux and its containers, macOS, the BSDs.
 const PLACES: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
-/// How long one record waits for room at a daemon that doesn't read.
+/// How long one record waits for a connection, or for room at a daemon that doesn't read.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long to leave an unavailable daemon alone.
 const RETRY: Duration = Duration::from_millis(500);
-/// Bytes of a datagram after its head: together they fit into the 8 KiB that rsyslog takes.
-const BODY_LIMIT: usize = 8 * 1024 - 128;
+/// Bytes of a message after its head: together they fit into the 8 KiB that rsyslog takes.
+const BODY_LIMIT: usize = 8 * 1024 - 256;
 /// A socket that refuses this as too long takes nothing.
 const SMALLEST: usize = 128;
-/// Bytes of the tag.
-const TAG_LIMIT: usize = 48;
 
 /// Where syslog is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +41,10 @@ pub enum SyslogTarget {
     None,
     /// A datagram socket.
     Unix(PathBuf),
+    /// Another machine's, by datagrams: `HOST:PORT`.
+    Udp(String),
+    /// Another machine's, by a connection: `HOST:PORT`.
+    Tcp(String),
 }
 
 impl FromStr for SyslogTarget {
@@ -51,15 +52,31 @@ impl FromStr for SyslogTarget {
 
     fn from_str(text: &str) -> Result<SyslogTarget, String> {
         match text {
-            "auto" => Ok(SyslogTarget::Auto),
-            "none" => Ok(SyslogTarget::None),
-            _ => match text.strip_prefix("unix:") {
-                Some("") => Err("unix: wants the path of a socket, as in unix:/dev/log".to_owned()),
-                Some(path) => Ok(SyslogTarget::Unix(path.into())),
-                None => Err("write auto, none or unix:PATH, as in unix:/dev/log".to_owned()),
-            },
+            "auto" => return Ok(SyslogTarget::Auto),
+            "none" => return Ok(SyslogTarget::None),
+            "unix:" => return Err("unix: wants the path of a socket, as in unix:/dev/log".to_owned()),
+            _ => {}
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(SyslogTarget::Unix(path.into()));
+        }
+        let place = text.split_once("://").filter(|(_, place)| is_place(place));
+        match place {
+            Some(("udp", place)) => Ok(SyslogTarget::Udp(place.to_owned())),
+            Some(("tcp", place)) => Ok(SyslogTarget::Tcp(place.to_owned())),
+            _ => Err("write auto, none, unix:PATH as in unix:/dev/log, udp://HOST:PORT or tcp://HOST:PORT"
+                .to_owned()),
         }
     }
+}
+
+/// Whether it is `HOST:PORT`; whether there is such a host is seen later, and again and again.
+fn is_place(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        let plain = !host.is_empty() && !host.contains([':', '/', '[', ']', '@']);
+        (bracketed || plain) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    })
 }
 
 /// What became of a record.
@@ -83,195 +100,115 @@ impl Delivery {
 
 /// The sender. Used from one thread, which it may hold up for [`PATIENCE`] once per outage.
 pub(super) struct Syslog {
-    places: Vec<PathBuf>,
-    formatter: Formatter3164,
-    link: Link,
+    places: Places,
+    formatter: Formatter,
+    /// A connection, perhaps to a daemon that doesn't read.
+    socket: Option<Socket>,
+    attempt: Option<Attempt>,
+    /// While there is an outage: when to look again.
+    outage: Option<Instant>,
     /// Bytes of a body that the socket takes.
     limit: usize,
-}
-
-enum Link {
-    Untried,
-    Up(UnixDatagram),
-    Down { retry: Instant },
+    /// Messages that were sent, and were lost with their connection.
+    n_lost: u64,
 }
 
 impl Syslog {
     /// `None` if it is not wanted. Connects when there is something to send.
-    pub(super) fn new(target: &SyslogTarget, tag: &str) -> Option<Syslog> {
+    pub(super) fn new(target: &SyslogTarget, format: SyslogFormat, tag: &str) -> Option<Syslog> {
         let places = match target {
-            SyslogTarget::Auto => PLACES.map(PathBuf::from).into(),
+            SyslogTarget::Auto => Places::Local(PLACES.map(PathBuf::from).into()),
             SyslogTarget::None => return None,
-            SyslogTarget::Unix(path) => vec![path.clone()],
+            SyslogTarget::Unix(path) => Places::Local(vec![path.clone()]),
+            SyslogTarget::Udp(place) => Places::Udp(place.clone()),
+            SyslogTarget::Tcp(place) => Places::Tcp(place.clone()),
         };
-        // A server without a terminal: distributions file it with the other daemons, and user rules stay for people.
-        let facility = Facility::LOG_DAEMON;
-        // The local socket has no place for a host name.
-        let formatter = Formatter3164 { facility, hostname: None, process: tag_of(tag), pid: process::id() };
-        Some(Syslog { places, formatter, link: Link::Untried, limit: BODY_LIMIT })
+        let formatter = Formatter::new(format, matches!(places, Places::Local(_)), tag);
+        let (socket, attempt, outage) = (None, None, None);
+        Some(Syslog { places, formatter, socket, attempt, outage, limit: BODY_LIMIT, n_lost: 0 })
     }
 
-    /// Sends a record, waiting for room only if the daemon has been well so far.
+    /// Sends a record, waiting only if the daemon has been well so far.
     pub(super) fn send(&mut self, record: &Record) -> Delivery {
-        let down = match &self.link {
-            Link::Down { retry } if Instant::now() < *retry => return Delivery::Unavailable,
-            Link::Down { .. } => true,
-            _ => false,
+        let now = Instant::now();
+        let (down, patience) = match self.outage {
+            Some(retry) if now < retry => return Delivery::Unavailable,
+            Some(_) => (true, Duration::ZERO),
+            None => (false, PATIENCE),
         };
-        let patience = if down { Duration::ZERO } else { PATIENCE };
-        match self.try_send(record, patience) {
-            Ok(()) if down => Delivery::Back,
-            Ok(()) => Delivery::Sent,
-            Err(_) if down => Delivery::Unavailable,
-            Err(reason) => Delivery::Gone(reason),
+        match self.try_send(record, now + patience) {
+            Ok(()) => {
+                self.outage = None;
+                if down { Delivery::Back } else { Delivery::Sent }
+            }
+            Err(reason) => {
+                self.outage = Some(Instant::now() + RETRY);
+                if down { Delivery::Unavailable } else { Delivery::Gone(reason) }
+            }
         }
     }
 
     /// Sends a record if the daemon is well; whether it has it.
     pub(super) fn send_now(&mut self, record: &Record) -> bool {
-        match &self.link {
-            Link::Up(socket) => socket.send(&self.datagram(record.severity, &body(record))).is_ok(),
-            _ => false,
-        }
+        let Some(mut socket) = self.socket.take().filter(|_| self.outage.is_none()) else { return false };
+        let sent = self.transmit(&mut socket, record, Instant::now()).is_ok();
+        // The next record finds out if it has gone again.
+        self.socket = Some(socket);
+        sent
     }
 
-    fn try_send(&mut self, record: &Record, patience: Duration) -> Result<(), String> {
-        let body = body(record);
-        let down = Link::Down { retry: Instant::now() };
-        if let Link::Up(socket) = mem::replace(&mut self.link, down) {
-            match self.transmit(&socket, record.severity, &body, patience) {
-                Ok(()) => {
-                    self.link = Link::Up(socket);
-                    return Ok(());
-                }
-                // It is there and doesn't read: a new connection would meet the same.
-                Err(err) if err.kind() == io::ErrorKind::TimedOut => return self.give_up(err.to_string()),
+    /// Messages that were lost although they had been sent, as far as that is known, since this was last asked.
+    pub(super) fn take_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.n_lost)
+    }
+
+    fn try_send(&mut self, record: &Record, deadline: Instant) -> Result<(), String> {
+        if let Some(mut socket) = self.socket.take() {
+            let sent = self.transmit(&mut socket, record, deadline);
+            match sent {
                 // The daemon behind this socket has ended; perhaps there is a new one.
-                Err(_) => {}
+                Err(err) if err.kind() != io::ErrorKind::TimedOut => self.n_lost += socket.n_lost(),
+                // If it doesn't read, a new connection would meet the same.
+                sent => {
+                    self.socket = Some(socket);
+                    return sent.map_err(|err| err.to_string());
+                }
             }
         }
-        let socket = match self.connect() {
-            Ok(socket) => socket,
-            Err(reason) => return self.give_up(reason),
-        };
-        match self.transmit(&socket, record.severity, &body, patience) {
-            Ok(()) => self.link = Link::Up(socket),
-            Err(err) => return self.give_up(err.to_string()),
+        let mut socket = self.connect(deadline)?;
+        let sent = self.transmit(&mut socket, record, deadline);
+        if sent.as_ref().err().is_none_or(|err| err.kind() == io::ErrorKind::TimedOut) {
+            self.socket = Some(socket);
         }
-        Ok(())
+        sent.map_err(|err| format!("{}: {err}", self.places))
     }
 
-    fn give_up(&mut self, reason: String) -> Result<(), String> {
-        self.link = Link::Down { retry: Instant::now() + RETRY };
-        Err(reason)
-    }
-
-    fn connect(&mut self) -> Result<UnixDatagram, String> {
+    fn connect(&mut self, deadline: Instant) -> Result<Socket, String> {
         self.limit = BODY_LIMIT;
-        let mut reasons = Vec::new();
-        for place in &self.places {
-            match connect(place) {
-                Ok(socket) => return Ok(socket),
-                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-                Err(err) => reasons.push(format!("{}: {err}", place.display())),
+        let attempt = self.attempt.take().unwrap_or_else(|| self.places.connect());
+        match attempt.recv_deadline(deadline) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => {
+                self.attempt = Some(attempt);
+                Err(format!("{} doesn't answer", self.places))
             }
+            Err(RecvTimeoutError::Disconnected) => Err("there is no thread to connect on".to_owned()),
         }
-        if reasons.is_empty() {
-            let places: Vec<_> = self.places.iter().map(|place| place.display().to_string()).collect();
-            return Err(format!("nothing at {}", places.join(" or ")));
-        }
-        Err(reasons.join(", "))
     }
 
-    /// Sends one datagram, shortened to what the socket takes.
-    fn transmit(
-        &mut self,
-        socket: &UnixDatagram,
-        severity: Severity,
-        body: &str,
-        patience: Duration,
-    ) -> io::Result<()> {
-        let deadline = Instant::now() + patience;
-        let mut datagram = self.datagram(severity, body);
+    /// Sends one message, shortened to what the socket takes.
+    fn transmit(&mut self, socket: &mut Socket, record: &Record, deadline: Instant) -> io::Result<()> {
         loop {
-            let Err(err) = socket.send(&datagram) else { return Ok(()) };
-            match Errno::from_io_error(&err) {
-                Some(Errno::MSGSIZE) if self.limit > SMALLEST => {
+            let message = self.formatter.message(record, self.limit);
+            let message = if socket.is_stream() { self.formatter.framed(message) } else { message };
+            match socket.send(&message, deadline) {
+                Err(err) if Errno::from_io_error(&err) == Some(Errno::MSGSIZE) && self.limit > SMALLEST => {
                     self.limit /= 2;
-                    datagram = self.datagram(severity, body);
                 }
-                Some(Errno::AGAIN) => wait_for_room(socket, deadline)?,
-                Some(Errno::NOBUFS) => {
-                    // macOS and the BSDs: poll doesn't look at the other end of the socket and says yes at once.
-                    wait_for_room(socket, deadline)?;
-                    thread::sleep(Duration::from_millis(5));
-                }
-                Some(Errno::INTR) => {}
-                _ => return Err(err),
+                sent => return sent,
             }
         }
     }
-
-    fn datagram(&self, severity: Severity, body: &str) -> Vec<u8> {
-        let cut = line::boundary(body, self.limit);
-        let mark = if cut < body.len() { "…" } else { "" };
-        let severity = match severity {
-            Severity::Critical => syslog::Severity::LOG_CRIT,
-            Severity::Error => syslog::Severity::LOG_ERR,
-            Severity::Warning => syslog::Severity::LOG_WARNING,
-            Severity::Notice => syslog::Severity::LOG_NOTICE,
-            Severity::Info => syslog::Severity::LOG_INFO,
-            Severity::Debug | Severity::Trace => syslog::Severity::LOG_DEBUG,
-        };
-        let mut datagram = Vec::new();
-        // Fails only if the buffer does, and a Vec doesn't.
-        let _ = self.formatter.format(&mut datagram, severity, format_args!("{}{mark}", &body[..cut]));
-        datagram
-    }
-}
-
-/// Connects without ever waiting.
-fn connect(place: &Path) -> io::Result<UnixDatagram> {
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    socket.connect(place)?;
-    Ok(socket)
-}
-
-fn wait_for_room(socket: &UnixDatagram, deadline: Instant) -> io::Result<()> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, "the daemon has stopped reading"));
-    }
-    let timeout = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
-    // An error can only be an interruption: then the next attempt finds out.
-    let _ = poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&timeout));
-    Ok(())
-}
-
-/// The part of a datagram that is ours, on one line.
-fn body(record: &Record) -> String {
-    let mut text = String::new();
-    if record.source == Source::Lambda {
-        text.push_str("lambda: ");
-    }
-    if !record.target.is_empty() {
-        text.push_str(&record.target);
-        text.push_str(": ");
-    }
-    text.push_str(&record.text);
-    if !record.is_bare() {
-        line::push_fields(&mut text, record);
-    }
-    let mut body = String::with_capacity(text.len());
-    line::escape(&mut body, &text, line::octal);
-    body
-}
-
-/// A tag that no daemon takes for something else: RFC 3164 wants letters and digits, and common use allows more.
-fn tag_of(name: &str) -> String {
-    let plain = |ch: char| if ch.is_ascii_alphanumeric() || "-_./".contains(ch) { ch } else { '_' };
-    name.chars().take(TAG_LIMIT).map(plain).collect()
 }
 
 #[cfg(test)]
@@ -279,10 +216,13 @@ mod tests {
     use rustix::net::sockopt::set_socket_send_buffer_size;
 
     use super::*;
-    use crate::journal::testing::{Daemon, lambda};
+    use crate::journal::{
+        Severity,
+        testing::{Daemon, lambda},
+    };
 
     fn syslog(daemon: &Daemon) -> Syslog {
-        Syslog::new(&daemon.target(), "effe-loader").unwrap()
+        Syslog::new(&daemon.target(), SyslogFormat::Rfc3164, "effe-loader").unwrap()
     }
 
     #[test]
@@ -290,7 +230,21 @@ mod tests {
         assert_eq!("auto".parse(), Ok(SyslogTarget::Auto));
         assert_eq!("none".parse(), Ok(SyslogTarget::None));
         assert_eq!("unix:/a b".parse(), Ok(SyslogTarget::Unix("/a b".into())));
-        for bad in ["", "unix:", "/dev/log", "udp:localhost"] {
+        assert_eq!("udp://log.example:514".parse(), Ok(SyslogTarget::Udp("log.example:514".into())));
+        assert_eq!("tcp://[::1]:601".parse(), Ok(SyslogTarget::Tcp("[::1]:601".into())));
+        for bad in [
+            "",
+            "unix:",
+            "/dev/log",
+            "udp:localhost",
+            "udp://localhost",
+            "udp://:514",
+            "tcp://a:0",
+            "tcp://a:x",
+            "tcp://::1:514",
+            "tls://a:1",
+            "tcp://a/b:1",
+        ] {
             assert!(bad.parse::<SyslogTarget>().unwrap_err().contains("unix:/dev/log"), "{bad}");
         }
     }
@@ -299,10 +253,10 @@ mod tests {
     fn a_message_that_the_socket_refuses_as_too_long_is_cut() {
         let daemon = Daemon::new();
         let mut syslog = syslog(&daemon);
-        let socket = connect(&daemon.path()).unwrap();
+        let socket = link::local_socket(&daemon.path()).unwrap();
         // The smallest that the kernel grants is some 4 KiB.
         set_socket_send_buffer_size(&socket, 1).unwrap();
-        syslog.link = Link::Up(socket);
+        syslog.socket = Some(Socket::Local(socket));
         assert_eq!(syslog.send(&lambda(Severity::Error, &"ü".repeat(3_000))), Delivery::Sent);
         let datagram = daemon.receive();
         assert!(datagram.ends_with("ü…"), "{datagram}");
@@ -326,14 +280,14 @@ mod tests {
         assert_eq!(reason, "the daemon has stopped reading");
         assert!(since.elapsed() >= PATIENCE);
         let since = Instant::now();
-        syslog.link = Link::Down { retry: since };
+        syslog.outage = Some(since);
         assert_eq!(syslog.send(&record), Delivery::Unavailable);
         assert_eq!(syslog.send(&record), Delivery::Unavailable);
         assert!(since.elapsed() < PATIENCE / 2);
         for _ in 0..n_sent {
             daemon.receive();
         }
-        syslog.link = Link::Down { retry: Instant::now() };
+        syslog.outage = Some(Instant::now());
         assert_eq!(syslog.send(&record), Delivery::Back);
     }
 
@@ -345,15 +299,8 @@ mod tests {
         let record = lambda(Severity::Error, "said");
         let Delivery::Gone(reason) = syslog.send(&record) else { panic!("it is there") };
         assert!(reason.starts_with("nothing at /"), "{reason}");
-        assert!(matches!(syslog.link, Link::Down { retry } if retry > Instant::now()));
+        assert!(syslog.outage.is_some_and(|retry| retry > Instant::now()));
         daemon.revive();
         assert_eq!(syslog.send(&record), Delivery::Unavailable);
-    }
-
-    #[test]
-    fn tags_are_plain() {
-        assert_eq!(tag_of("effe-loader"), "effe-loader");
-        assert_eq!(tag_of("a b[1]: \n"), "a_b_1____");
-        assert_eq!(tag_of(&"x".repeat(100)).len(), TAG_LIMIT);
     }
 }

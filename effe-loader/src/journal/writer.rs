@@ -31,7 +31,7 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(settings: Settings, gauges: Arc<Gauges>) -> Writer {
         Writer {
-            syslog: Syslog::new(&settings.syslog, &settings.tag),
+            syslog: Syslog::new(&settings.syslog, settings.syslog_format, &settings.tag),
             stderr: Stderr::new(settings.sink, settings.format),
             gauges,
             said: 0,
@@ -67,7 +67,11 @@ impl Writer {
             self.stderr.write(entry);
         }
         let delivery = match &mut self.syslog {
-            Some(syslog) => syslog.send(&entry.record),
+            Some(syslog) => {
+                let delivery = syslog.send(&entry.record);
+                self.gauges.losses.fetch_add(syslog.take_lost(), Ordering::Relaxed);
+                delivery
+            }
             None => Delivery::Unavailable,
         };
         if let Delivery::Gone(reason) = &delivery {

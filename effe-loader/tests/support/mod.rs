@@ -8,6 +8,7 @@ pub mod hammer;
 pub mod http;
 pub mod loader;
 pub mod plugins;
+pub mod remote;
 pub mod scratch;
 
 use std::{
