@@ -4,6 +4,7 @@
 
 mod access;
 mod listener;
+mod metrics;
 mod routes;
 mod state;
 

@@ -18,6 +18,7 @@ use crate::{
     exchange::{Exchange, Head},
     generation::{Generation, Generations},
     journal::{Journal, Record, Severity, Source},
+    meter::{Meter, Totals},
     plugin::{Census, Context, Fault, Started},
     pool::{Job, KEEP, Pool},
     seat::Seat,
@@ -38,6 +39,8 @@ pub struct Effe {
     n_lost: AtomicUsize,
     /// Whether it is on its way out.
     draining: AtomicBool,
+    /// What the pool's threads count, if anybody can ask; not beside what the server's threads read.
+    meter: Option<Box<Meter>>,
     /// The server's threads.
     seats: Mutex<Vec<Arc<Seat>>>,
 }
@@ -63,6 +66,8 @@ pub struct Limits {
     pub run_timeout: Option<Duration>,
     /// Lost threads past which the effe is not ready.
     pub max_lost_threads: usize,
+    /// Whether it is counted what becomes of requests.
+    pub metered: bool,
 }
 
 impl Effe {
@@ -73,6 +78,7 @@ impl Effe {
             census,
             pool: Pool::new(limits.max_concurrency, limits.queue, KEEP),
             journal,
+            meter: limits.metered.then(Box::default),
             limits,
             n_lost: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
@@ -81,7 +87,7 @@ impl Effe {
     }
 
     /// Runs a request on the server's own thread, if a Context is at hand: Start and Stop never happen there.
-    /// Whether it did; the answer is in `answer`.
+    /// How long it took, if it did; the answer is in `answer`.
     pub fn run_inline(
         self: &Arc<Self>,
         generation: &Generation,
@@ -89,8 +95,8 @@ impl Effe {
         body: &[u8],
         answer: &mut Answer,
         seat: &Seat,
-    ) -> bool {
-        let Some(mut context) = generation.contexts.take() else { return false };
+    ) -> Option<Duration> {
+        let mut context = generation.contexts.take()?;
         let begun = seat.begin(head, generation.number);
         let deadline = self.limits.run_timeout.map(|timeout| begun + timeout);
         let id = OnceLock::new();
@@ -105,7 +111,11 @@ impl Effe {
         );
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
-        generation.execution.ran_inline(seat.end(begun));
+        let took = seat.end(begun);
+        generation.execution.ran_inline(took);
+        if let Some(meter) = &seat.meter {
+            count(meter, generation, took, outcome.is_err());
+        }
         let unwanted = match outcome {
             Ok(()) => {
                 answer.end();
@@ -121,7 +131,7 @@ impl Effe {
             drop(self.pool.push(Work::Stop(context)));
             drop(self.pool.wake(false));
         }
-        true
+        Some(took)
     }
 
     /// Hands a call to the pool, whose thread runs it and sends it back to its desk; to be followed by
@@ -147,7 +157,7 @@ impl Effe {
         }
         let (mut context, failed) = match generation.contexts.take() {
             Some(context) => (context, None),
-            None => match generation.plugin.start() {
+            None => match self.start(generation) {
                 Started::Ready(context) => (Box::new(context), None),
                 Started::Failed(context, fault) => {
                     self.log_call("start", call, &fault);
@@ -155,6 +165,9 @@ impl Effe {
                 }
                 Started::Panicked(fault) => {
                     self.log_call("start", call, &fault);
+                    if let Some(meter) = &self.meter {
+                        meter.failed();
+                    }
                     self.end(call);
                     return None;
                 }
@@ -172,7 +185,11 @@ impl Effe {
         );
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
-        generation.execution.ran_on_pool(begun.elapsed());
+        let took = begun.elapsed();
+        generation.execution.ran_on_pool(took);
+        if let Some(meter) = &self.meter {
+            count(meter, generation, took, failed.is_some() || outcome.is_err());
+        }
         let in_time = self.end(call);
         let reusable = match outcome {
             Ok(()) => {
@@ -194,6 +211,15 @@ impl Effe {
         }
     }
 
+    /// Calls Start, which a request waits for.
+    fn start(&self, generation: &Generation) -> Started {
+        let Some(meter) = &self.meter else { return generation.plugin.start() };
+        let begun = Moment::now();
+        let started = generation.plugin.start();
+        meter.started(begun.elapsed());
+        started
+    }
+
     /// The run has ended; whether the client was still waiting for it.
     fn end(&self, call: &Call) -> bool {
         let in_time = call.progress.end();
@@ -205,6 +231,9 @@ impl Effe {
 
     /// A client was told that its run takes too long; the run goes on, and has its thread for itself.
     pub fn lose_thread(&self, head: &Head<'_>, id: &OnceLock<String>) {
+        if let Some(meter) = &self.meter {
+            meter.timed_out();
+        }
         let n_lost = self.n_lost.fetch_add(1, Ordering::Relaxed) + 1;
         self.journal.report(
             Severity::Error,
@@ -232,7 +261,8 @@ impl Effe {
 
     /// A thread of the server takes its seat.
     pub fn seat(&self, mailbox: &Arc<Mailbox>) -> Arc<Seat> {
-        let seat = Arc::new(Seat::new(Arc::clone(mailbox)));
+        let meter = self.limits.metered.then(Meter::default);
+        let seat = Arc::new(Seat::new(Arc::clone(mailbox), meter));
         self.seats().push(Arc::clone(&seat));
         seat
     }
@@ -240,6 +270,14 @@ impl Effe {
     /// The seats of the server's threads.
     pub fn seats(&self) -> MutexGuard<'_, Vec<Arc<Seat>>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What all threads have counted so far; `None` if nothing is.
+    pub fn totals(&self) -> Option<Totals> {
+        let mut totals = Totals::default();
+        totals.add(self.meter.as_deref()?);
+        self.seats().iter().filter_map(|seat| seat.meter.as_ref()).for_each(|meter| totals.add(meter));
+        Some(totals)
     }
 
     /// The pool, for whoever watches over it.
@@ -316,6 +354,15 @@ impl Effe {
 fn about(head: &Head<'_>, id: &OnceLock<String>) -> [(&'static str, String); 3] {
     let id = id.get_or_init(|| head.request_id()).clone();
     [("request_id", id), ("method", head.method().to_owned()), ("path", head.path().to_owned())]
+}
+
+/// Counts a run of a generation.
+fn count(meter: &Meter, generation: &Generation, took: Duration, failed: bool) {
+    meter.ran(took);
+    generation.tally.ran(failed);
+    if failed {
+        meter.failed();
+    }
 }
 
 impl Work {

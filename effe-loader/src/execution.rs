@@ -92,6 +92,11 @@ impl Execution {
         self.inline.load(Ordering::Relaxed)
     }
 
+    /// Times that the decision changed.
+    pub fn n_changes(&self) -> u64 {
+        self.n_changes.load(Ordering::Relaxed)
+    }
+
     /// Whether runs on the pool are so short that waking a second thread costs more than waiting for the first.
     pub fn is_short(&self) -> bool {
         self.average.load(Ordering::Relaxed) <= (SHORT / 2).as_nanos() as u64

@@ -5,10 +5,11 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use arc_swap::{ArcSwap, Guard};
+use crossbeam::utils::CachePadded;
 
 use crate::{
     clock::Moment,
@@ -29,14 +30,59 @@ pub struct Generation {
     pub execution: Execution,
     /// When it was opened.
     pub opened: Moment,
+    /// What became of its runs.
+    pub tally: Tally,
     warm: AtomicBool,
+}
+
+/// How many runs a generation has had; nothing is counted where nobody can ask.
+#[derive(Default)]
+pub struct Tally {
+    /// Each thread has one of these for itself, as far as they go.
+    runs: [CachePadded<AtomicU64>; 16],
+    errors: AtomicU64,
+}
+
+impl Tally {
+    /// A run ended.
+    pub fn ran(&self, failed: bool) {
+        thread_local! {
+            static PLACE: usize = {
+                static NEXT: AtomicUsize = AtomicUsize::new(0);
+                NEXT.fetch_add(1, Ordering::Relaxed)
+            };
+        }
+        let place = PLACE.with(|place| place % self.runs.len());
+        self.runs[place].fetch_add(1, Ordering::Relaxed);
+        if failed {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs so far.
+    pub fn runs(&self) -> u64 {
+        self.runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Those of them that met an error or a panic.
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
 }
 
 impl Generation {
     /// A lambda whose Init has run.
     pub fn new(number: u64, plugin: &'static Plugin, execution: Execution, max_idle: usize) -> Generation {
         let (contexts, warm) = (Contexts::new(max_idle), AtomicBool::new(false));
-        Generation { number, plugin, contexts, execution, opened: Moment::now(), warm }
+        Generation {
+            number,
+            plugin,
+            contexts,
+            execution,
+            opened: Moment::now(),
+            tally: Tally::default(),
+            warm,
+        }
     }
 
     /// Starts a Context and keeps it for the first request.

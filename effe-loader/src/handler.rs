@@ -1,9 +1,9 @@
 //! One request: its body is read, the lambda is run, the answer goes out. Every failure becomes a status here.
 
-use std::{cell::RefCell, convert::Infallible, future::Future, pin::Pin, rc::Rc, sync::Arc};
+use std::{cell::RefCell, convert::Infallible, future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use actix_http::{
-    ConnectionType, Payload, Request, Response, StatusCode,
+    ConnectionType, Payload, Request, RequestHead, Response, StatusCode,
     error::PayloadError,
     header::{self, HeaderValue},
 };
@@ -16,6 +16,7 @@ use crate::{
     access_log::AccessLog,
     answer::Answer,
     call::{Desk, Outcome, Timeouts},
+    clock::Moment,
     connection::Traffic,
     effe::Effe,
     exchange::Head,
@@ -80,26 +81,33 @@ impl Handler {
 
     /// Answers a request that has no body, if it can be done here and now.
     pub fn handle_now(&self, request: &Request) -> Option<Response<Bytes>> {
-        let response = self.run_inline(request, &[])?;
-        Some(self.finish(response))
+        let (response, took) = self.run_inline(request, &[])?;
+        // There was nothing else to be done: the run's own two looks at the clock will do.
+        Some(self.finish(request.head(), response, Some(took)))
     }
 
     /// Answers a request.
     pub async fn handle(&self, mut request: Request) -> Response<Bytes> {
         let _running = self.seat.take_up();
+        let begun = self.is_observed().then(Moment::now);
         let response = self.answer(&mut request).await;
-        self.finish(response)
+        self.finish(request.head(), response, begun.map(Moment::elapsed))
     }
 
     async fn answer(&self, request: &mut Request) -> Result<Response<Bytes>, Failure> {
         let body = read_body(request, self.body_limit).await?;
         match self.run_inline(request, &body) {
-            Some(response) => response,
+            Some((response, _)) => response,
             None => self.run_on_pool(request, body).await,
         }
     }
 
-    fn run_inline(&self, request: &Request, body: &[u8]) -> Option<Result<Response<Bytes>, Failure>> {
+    /// The answer, and how long the run took; `None` if it can't be here.
+    fn run_inline(
+        &self,
+        request: &Request,
+        body: &[u8],
+    ) -> Option<(Result<Response<Bytes>, Failure>, Duration)> {
         let generation = self.effe.generations.current();
         if !generation.execution.is_inline() {
             return None;
@@ -107,8 +115,8 @@ impl Handler {
         self.watch.look();
         let mut answer = self.answer.borrow_mut();
         answer.clear();
-        let ran = self.effe.run_inline(&generation, request.head(), body, &mut answer, &self.seat);
-        ran.then(|| respond(&mut answer).ok_or(Failure::Lambda))
+        let took = self.effe.run_inline(&generation, request.head(), body, &mut answer, &self.seat)?;
+        Some((respond(&mut answer).ok_or(Failure::Lambda), took))
     }
 
     async fn run_on_pool(&self, request: &Request, body: Bytes) -> Result<Response<Bytes>, Failure> {
@@ -131,7 +139,26 @@ impl Handler {
         }
     }
 
-    fn finish(&self, response: Result<Response<Bytes>, Failure>) -> Response<Bytes> {
+    /// Whether anybody wants to know what becomes of requests.
+    fn is_observed(&self) -> bool {
+        self.seat.meter.is_some()
+    }
+
+    /// The answer is ready, and whoever wants to know learns of it; `took` is known if anybody does.
+    fn finish(
+        &self,
+        request: &RequestHead,
+        response: Result<Response<Bytes>, Failure>,
+        took: Option<Duration>,
+    ) -> Response<Bytes> {
+        let response = self.ready_to_send(response);
+        if let (Some(meter), Some(took)) = (&self.seat.meter, took) {
+            meter.answered(&request.method, response.status(), took);
+        }
+        response
+    }
+
+    fn ready_to_send(&self, response: Result<Response<Bytes>, Failure>) -> Response<Bytes> {
         let mut response = response.unwrap_or_else(|failure| self.failed(failure));
         if self.effe.is_draining() {
             response.head_mut().set_connection_type(ConnectionType::Close);
@@ -244,7 +271,7 @@ async fn answer_probe(
         Probe::Liveness => Ok(()),
         Probe::Readiness => health.readiness().await,
     };
-    Ok(handler.finish(match ready {
+    Ok(handler.ready_to_send(match ready {
         Ok(()) => Ok(plain(StatusCode::OK, "ok\n")),
         Err(_) => Err(Failure::NotReady),
     }))

@@ -25,6 +25,7 @@ pub mod journal;
 mod keeper;
 mod listeners;
 mod lobby;
+mod meter;
 mod parameters;
 mod plugin;
 mod pool;
@@ -255,6 +256,7 @@ fn serve(
         response_limit: config.response_limit,
         run_timeout: config.run_timeout,
         max_lost_threads: config.max_lost_threads,
+        metered: config.admin.is_some(),
     };
     let effe = Effe::new(first, census, limits, journal.clone());
     health.serves(&effe);

@@ -108,6 +108,11 @@ impl<J: Job> Pool<J> {
         self.0.queue.len()
     }
 
+    /// Threads that there are now, asleep or awake.
+    pub fn n_threads(&self) -> usize {
+        self.0.crew().n_threads
+    }
+
     /// Whether any thread is awake.
     pub fn is_busy(&self) -> bool {
         self.0.awake.load(Ordering::Relaxed) > 0

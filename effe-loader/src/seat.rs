@@ -10,7 +10,7 @@ use std::{
 
 use actix_http::RequestHead;
 
-use crate::{call::Mailbox, clock::Moment, snapshot};
+use crate::{call::Mailbox, clock::Moment, meter::Meter, snapshot};
 
 /// One thread of the server. Only that thread writes; whoever watches over it reads.
 pub struct Seat {
@@ -25,11 +25,13 @@ pub struct Seat {
     /// Requests that this thread has taken up and not answered.
     n_running: AtomicUsize,
     mailbox: Arc<Mailbox>,
+    /// What this thread counts, if anybody can ask.
+    pub meter: Option<Meter>,
 }
 
 impl Seat {
     /// The seat of a thread whose calls come back to `mailbox`.
-    pub fn new(mailbox: Arc<Mailbox>) -> Seat {
+    pub fn new(mailbox: Arc<Mailbox>, meter: Option<Meter>) -> Seat {
         Seat {
             since: AtomicU64::new(0),
             generation: AtomicU64::new(0),
@@ -37,6 +39,7 @@ impl Seat {
             request: Mutex::default(),
             n_running: AtomicUsize::new(0),
             mailbox,
+            meter,
         }
     }
 

@@ -12,6 +12,7 @@ mod health;
 mod lifecycle;
 mod limits;
 mod listeners;
+mod metrics;
 mod modes;
 mod refusals;
 mod requests;

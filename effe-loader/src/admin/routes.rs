@@ -9,7 +9,11 @@ use actix_web::{
 };
 use serde_json::json;
 
-use super::{Admin, state};
+use super::{
+    Admin,
+    metrics::{self, Format},
+    state,
+};
 use crate::{
     control::{Change, Stop},
     health::Probe,
@@ -21,6 +25,7 @@ pub fn routes(config: &mut ServiceConfig) {
     config
         .service(reading("/state", show_state))
         .service(reading("/info", show_info))
+        .service(reading("/metrics", show_metrics))
         .service(reading("/health/liveness", probe))
         .service(reading("/health/readiness", probe))
         .service(reading("/_/health", probe))
@@ -47,6 +52,18 @@ async fn show_state(admin: Data<Admin>) -> HttpResponse {
 
 async fn show_info(admin: Data<Admin>) -> HttpResponse {
     HttpResponse::Ok().content_type("application/json").body(admin.plugin().info())
+}
+
+async fn show_metrics(request: HttpRequest, admin: Data<Admin>) -> HttpResponse {
+    let accepts = request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
+    let format = Format::wanted(accepts);
+    let is_ready = admin.health.readiness().await.is_ok();
+    match metrics::text(&admin, is_ready, format) {
+        Ok(text) => HttpResponse::Ok().content_type(format.content_type()).body(text),
+        Err(_) => {
+            HttpResponse::InternalServerError().json(json!({ "error": "the metrics can't be written" }))
+        }
+    }
 }
 
 async fn probe(request: HttpRequest, admin: Data<Admin>) -> HttpResponse {
@@ -109,7 +126,7 @@ async fn drain(admin: Data<Admin>) -> HttpResponse {
 }
 
 async fn nothing() -> HttpResponse {
-    let error = "there are GET /state, /info, /health/liveness, /health/readiness, /log-level; \
+    let error = "there are GET /state, /info, /metrics, /health/liveness, /health/readiness, /log-level; \
                  POST /swap, /rollback, /drain, /log-level";
     HttpResponse::NotFound()
         .insert_header((header::CACHE_CONTROL, "no-store"))

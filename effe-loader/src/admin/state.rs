@@ -38,6 +38,8 @@ fn generation(generation: &Generation) -> Value {
         "number": generation.number,
         "plugin": plugin.path(),
         "age_seconds": generation.opened.elapsed().as_secs(),
+        "requests": generation.tally.runs(),
+        "errors": generation.tally.errors(),
         "execution": if generation.execution.is_inline() { "inline" } else { "pool" },
         "contexts": {
             "started": plugin.started(),

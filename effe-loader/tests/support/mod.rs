@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod hammer;
 pub mod http;
 pub mod loader;
+pub mod metrics;
 pub mod plugins;
 pub mod remote;
 pub mod scratch;
