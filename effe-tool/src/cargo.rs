@@ -1,7 +1,8 @@
 //! Spawns cargo, reads its JSON, finds what was built.
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{ChildStdout, Command, Stdio},
@@ -10,10 +11,11 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use cargo_metadata::{Message, Metadata};
+use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     cli::{BuildArgs, Verbosity},
-    lambda::Lambda,
+    lambda::{self, Lambda},
     shell::Shell,
 };
 
@@ -29,11 +31,25 @@ const RELEASE: [(&str, &str, &str); 3] = [
 /// # Errors
 /// cargo's own.
 pub(crate) fn metadata(manifest: &Path, args: &BuildArgs) -> Result<Metadata> {
+    let offline: &[&str] = if args.offline { &["--offline"] } else { &[] };
+    ask(manifest, &[&["--no-deps"], offline].concat())
+}
+
+/// The directories of the packages on this machine that a crate, built once, depends on, and its own.
+///
+/// # Errors
+/// cargo's own.
+pub(crate) fn local_packages(manifest: &Path) -> Result<Vec<PathBuf>> {
+    let packages = ask(manifest, &["--offline"])?.packages;
+    let local = packages.into_iter().filter(|package| package.source.is_none());
+    Ok(local
+        .filter_map(|package| package.manifest_path.parent().map(|path| path.to_owned().into()))
+        .collect())
+}
+
+fn ask(manifest: &Path, flags: &[&str]) -> Result<Metadata> {
     let mut command = cargo();
-    command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"]).arg(manifest);
-    if args.offline {
-        command.arg("--offline");
-    }
+    command.args(["metadata", "--format-version", "1", "--manifest-path"]).arg(manifest).args(flags);
     if let Some(directory) = manifest.parent() {
         command.current_dir(directory);
     }
@@ -67,13 +83,19 @@ pub(crate) fn plugin(lambda: &Lambda, target: &Path, args: &BuildArgs, shell: &m
         remap.push(file.file_name().unwrap_or_default());
         command.arg("--").arg(remap);
     }
-    forget_others(lambda, target, args)?;
+    let directory = profile_directory(target, args);
+    let _turn = turn(target, shell)?;
+    forget_others(lambda, &directory)?;
     let built = build(command, &lambda.directory, &lambda.manifest, shell)?;
     let plugin = built.into_iter().find(|path| {
         path.extension()
             .is_some_and(|extension| ["so", "dylib", "dll"].iter().any(|known| extension == *known))
     });
-    plugin.ok_or_else(|| anyhow!("cargo built no library of {}", lambda.manifest.display()))
+    let plugin = plugin.ok_or_else(|| anyhow!("cargo built no library of {}", lambda.manifest.display()))?;
+    // Where no lambda of the same name comes and takes its place.
+    let own = directory.join("lambdas").join(lambda::distinct(lambda)).with_extension("so");
+    put(&plugin, &own)?;
+    Ok(own)
 }
 
 /// Builds the crate that [`crate::lambda::executable`] made.
@@ -108,8 +130,12 @@ pub(crate) fn executable(
         args.target = Some(triple);
     }
     flags(&mut command, target, &args, shell);
-    let built = build(command, &lambda.directory, manifest, shell)?;
-    built.into_iter().next().ok_or_else(|| anyhow!("cargo built no executable of {}", manifest.display()))
+    let _turn = turn(target, shell)?;
+    let built = build(command, &lambda.directory, manifest, shell)?.into_iter().next();
+    let built = built.ok_or_else(|| anyhow!("cargo built no executable of {}", manifest.display()))?;
+    let own = profile_directory(target, &args).join("lambdas").join(lambda::distinct(lambda));
+    put(&built, &own)?;
+    Ok(own)
 }
 
 /// Whether an executable needs libraries of the machine.
@@ -192,22 +218,55 @@ fn profile(command: &mut Command, workspace: &Path, args: &BuildArgs) -> Result<
     Ok(())
 }
 
-/// cargo gives cdylibs of the same name the same file, and takes the one that lies there for its own.
-fn forget_others(lambda: &Lambda, target: &Path, args: &BuildArgs) -> Result<()> {
-    let profile = if args.debug { "debug" } else { "release" };
+/// Where cargo puts what it builds.
+fn profile_directory(target: &Path, args: &BuildArgs) -> PathBuf {
     let mut directory = target.to_owned();
     directory.extend(args.target.as_deref());
-    directory.push(profile);
+    directory.push(if args.debug { "debug" } else { "release" });
+    directory
+}
+
+/// Waits until no other effe-tool builds in a directory: cargo's own lock ends before its file has been taken away.
+fn turn(target: &Path, shell: &mut Shell) -> Result<File> {
+    fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
+    let path = target.join(".turn");
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        shell.status("Blocking", format_args!("waiting for another effe-tool in {}", target.display()));
+        flock(&file, FlockOperation::LockExclusive)
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+    }
+    Ok(file)
+}
+
+/// cargo gives cdylibs of the same name the same file, and takes the one that lies there for its own.
+fn forget_others(lambda: &Lambda, directory: &Path) -> Result<()> {
     let owner = directory.join(format!(".{}.manifest", lambda.library));
     let ours = lambda.manifest.as_os_str().as_encoded_bytes();
     if fs::read(&owner).is_ok_and(|theirs| theirs == ours) {
         return Ok(());
     }
-    for place in [directory.join("deps"), directory.clone()] {
+    for place in [&directory.join("deps"), directory] {
         let _ = fs::remove_file(place.join(format!("lib{}.so", lambda.library)));
     }
-    fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     fs::write(&owner, ours).with_context(|| format!("cannot write {}", owner.display()))
+}
+
+/// Copies a file under another name first: a loader may be running with the one that is there.
+///
+/// # Errors
+/// It can't be written.
+pub(crate) fn put(file: &Path, path: &Path) -> Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{}.tmp", std::process::id()));
+    let written = fs::copy(file, &draft).and_then(|_| fs::rename(&draft, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&draft);
+    }
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// musl where it is installed, else this machine's target with its C library linked in.

@@ -8,6 +8,8 @@ use crate::template::Template;
 
 /// Where `compile` puts what it built.
 const DEFAULT_DIROUT: &str = "out";
+/// What every command takes comes after its own.
+const LAST: usize = 100;
 
 /// Make, compile, run, call, inspect and pack effe lambdas.
 #[derive(Parser, Debug)]
@@ -29,6 +31,7 @@ pub struct Cli {
         long,
         value_name = "WHEN",
         global = true,
+        display_order = LAST,
         default_value = "auto",
         env = "CARGO_TERM_COLOR",
         hide_env = true,
@@ -37,11 +40,11 @@ pub struct Cli {
     pub color: ColorChoice,
 
     /// Say only what went wrong
-    #[arg(long, short, global = true, conflicts_with = "verbose")]
+    #[arg(long, short, global = true, display_order = LAST, conflicts_with = "verbose")]
     pub quiet: bool,
 
     /// Show the commands that are run
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = LAST)]
     pub verbose: bool,
 }
 
@@ -89,6 +92,9 @@ pub enum Command {
     Compile(CompileArgs),
     /// Compile a lambda and serve it
     Run(RunArgs),
+    /// Serve lambdas, and swap each in anew whenever its source changes
+    #[command(visible_alias = "w")]
+    Watch(WatchArgs),
     /// Send one request to a lambda, or to a URL
     Invoke(InvokeArgs),
     /// Show what a plugin says of itself, what it needs, and whether the loader takes it
@@ -96,6 +102,10 @@ pub enum Command {
     /// Pack a lambda into a container image that holds nothing else
     #[command(visible_alias = "d")]
     Docker(DockerArgs),
+    /// Write the configuration of an engine that runs lambdas and leads requests to them
+    Route(RouteArgs),
+    /// Print a shell's completions
+    Completions(CompletionsArgs),
 }
 
 /// `new`
@@ -118,7 +128,7 @@ pub struct NewArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Build options")]
 pub struct BuildArgs {
-    /// Build with optimizations; this is the default
+    /// Build with optimizations; this is the default, but for `watch`
     #[arg(long, short, conflicts_with = "debug")]
     pub release: bool,
 
@@ -201,6 +211,27 @@ pub struct RunArgs {
     /// A file or crate to compile, or what was compiled
     #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
+
+    /// Flags for the loader, after `--`
+    #[arg(last = true, value_name = "LOADER FLAGS")]
+    pub loader_args: Vec<std::ffi::OsString>,
+
+    #[expect(missing_docs, reason = "documented at its type")]
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// `watch`
+#[derive(Args, Debug)]
+pub struct WatchArgs {
+    /// A file, a crate, or a directory of both, however deep
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+
+    /// The port; the lambdas of a directory take this one and those that follow. 0 picks free ones
+    /// [default: 8080, or the next that is free]
+    #[arg(long, value_name = "N", env = "EFFE_PORT", hide_env = true)]
+    pub port: Option<u16>,
 
     /// Flags for the loader, after `--`
     #[arg(last = true, value_name = "LOADER FLAGS")]
@@ -310,6 +341,72 @@ pub struct DockerArgs {
     #[expect(missing_docs, reason = "documented at its type")]
     #[command(flatten)]
     pub build: BuildArgs,
+}
+
+/// `route`
+#[derive(Args, Debug)]
+pub struct RouteArgs {
+    /// For whom
+    #[arg(value_name = "ENGINE")]
+    pub router: Router,
+
+    /// Plugins or executables, or directories of them
+    #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+
+    /// Write the files below this directory, in place of printing them
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dirout: Option<PathBuf>,
+
+    /// What to know of the lambdas; flags come on top [default: effe.toml, if it is there]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+
+    /// The path that leads to a lambda [default: /NAME, or / on a host of its own]
+    #[arg(long = "path", value_name = "NAME=/PATH")]
+    pub paths_of: Vec<String>,
+
+    /// The host of all lambdas, or of one
+    #[arg(long = "host", value_name = "[NAME=]HOST")]
+    pub hosts: Vec<String>,
+
+    /// The port of the first loader of all, or of one lambda; others count up [default: 7050]
+    #[arg(long = "port", value_name = "[NAME=]N")]
+    pub ports: Vec<String>,
+
+    /// How many loaders serve each lambda, or one of them [default: 2]
+    #[arg(long, value_name = "[NAME=]N")]
+    pub replicas: Vec<String>,
+
+    /// A parameter of all lambdas, or of one
+    #[arg(long, value_name = "[NAME.]KEY=VALUE")]
+    pub set: Vec<String>,
+
+    /// haproxy: where it listens [default: *:8080]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+
+    /// kubernetes: what stands before the images' names
+    #[arg(long, value_name = "REGISTRY")]
+    pub registry: Option<String>,
+}
+
+/// Who leads requests to lambdas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Router {
+    /// HAProxy, before loaders on this machine
+    Haproxy,
+    /// Kubernetes: Deployments and what goes with them
+    Kubernetes,
+    /// systemd: one template unit, started by socket
+    Systemd,
+}
+
+/// `completions`
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
 }
 
 /// A program that keeps images.

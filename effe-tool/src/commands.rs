@@ -1,18 +1,24 @@
 //! One file for each command.
 
 pub(crate) mod compile;
+pub(crate) mod completions;
 pub(crate) mod docker;
 pub(crate) mod inspect;
 pub(crate) mod invoke;
 pub(crate) mod new;
+pub(crate) mod route;
 pub(crate) mod run;
+pub(crate) mod watch;
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use walkdir::WalkDir;
 
 use crate::{artifact::Artifact, cargo, cli::BuildArgs, lambda, shell::Shell, source};
 
 /// The artifact that a path names: what was compiled already, or what comes of compiling it now.
-fn artifact(path: &std::path::Path, args: &BuildArgs, shell: &mut Shell) -> Result<Artifact> {
+fn artifact(path: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<Artifact> {
     if path.is_file() && Artifact::is_one(path) {
         return Artifact::read(path);
     }
@@ -20,6 +26,21 @@ fn artifact(path: &std::path::Path, args: &BuildArgs, shell: &mut Shell) -> Resu
     let target = lambda::target_directory(path, args)?;
     let lambda = lambda::prepare(&source, &target, args)?;
     Artifact::read(&cargo::plugin(&lambda, &target, args, shell)?)
+}
+
+/// What was compiled and lies below a directory, in the order of the names.
+fn artifacts_below(directory: &Path) -> Result<Vec<Artifact>> {
+    let mut artifacts = Vec::new();
+    for entry in WalkDir::new(directory).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("cannot read all of {}", directory.display()))?;
+        if entry.file_type().is_file() && Artifact::is_one(entry.path()) {
+            artifacts.push(Artifact::read(entry.path())?);
+        }
+    }
+    if artifacts.is_empty() {
+        bail!("{0} holds no plugin; compile first: effe-tool compile {0}", directory.display());
+    }
+    Ok(artifacts)
 }
 
 /// `435.2 kB`

@@ -240,6 +240,11 @@ fn package_name(stem: &str) -> String {
     }
 }
 
+/// A file's name for what is made of a lambda: that of no other one.
+pub(crate) fn distinct(lambda: &Lambda) -> String {
+    format!("{}-{}", lambda.library, digest(&lambda.manifest))
+}
+
 /// Tells files of the same name apart.
 fn digest(path: &Path) -> String {
     hex(&Sha256::digest(path.as_os_str().as_encoded_bytes()))[..8].to_owned()

@@ -1,4 +1,5 @@
-//! What an author and an operator of lambdas type: `new`, `compile`, `run`, `invoke`, `inspect` and `docker`.
+//! What an author and an operator of lambdas type: `new`, `compile`, `run`, `watch`, `invoke`, `inspect`,
+//! `docker`, `route` and `completions`.
 //!
 //! It writes crates, spawns cargo and the loader, and reads what they made; it opens no plugin itself.
 
@@ -10,6 +11,7 @@ mod commands;
 
 mod artifact;
 mod cargo;
+mod changes;
 mod elf;
 mod engine;
 mod frontmatter;
@@ -17,6 +19,7 @@ mod image;
 mod lambda;
 mod loader;
 mod oci;
+mod plan;
 mod serving;
 mod shell;
 mod source;
@@ -60,9 +63,12 @@ fn run(command: Command, shell: &mut Shell) -> anyhow::Result<ExitCode> {
         Command::New(args) => commands::new::run(&args, shell),
         Command::Compile(args) => commands::compile::run(&args, shell),
         Command::Run(args) => commands::run::run(&args, shell),
+        Command::Watch(args) => commands::watch::run(&args, shell),
         Command::Invoke(args) => commands::invoke::run(&args, shell),
         Command::Inspect(args) => commands::inspect::run(&args, shell),
         Command::Docker(args) => commands::docker::run(&args, shell),
+        Command::Route(args) => commands::route::run(&args, shell),
+        Command::Completions(args) => commands::completions::run(&args, shell),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsString,
     io::{BufRead, BufReader},
-    process::{Child, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
@@ -19,7 +19,7 @@ use crate::{artifact::Artifact, loader, shell::Shell};
 /// How long a lambda may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it may take to stop, past what the loader itself allows.
-const FAREWELL: Duration = Duration::from_secs(40);
+pub(crate) const FAREWELL: Duration = Duration::from_secs(40);
 
 /// Loopback: whoever tries a lambda serves nobody else, unless told to.
 pub(crate) fn at_home(given: &[OsString]) -> Vec<OsString> {
@@ -47,8 +47,17 @@ impl Serving {
     /// It ends before that; its reason has been shown.
     pub(crate) fn start(artifact: &Artifact, args: &[OsString], shell: &mut Shell) -> Result<Serving> {
         let mut command = loader::command(artifact)?;
-        command.args(["--host", "127.0.0.1", "--port", "0", "--syslog", "none", "--log-format", "json"]);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(["--host", "127.0.0.1", "--port", "0"]).args(args);
+        Serving::by(command, artifact, shell)
+    }
+
+    /// The same with a command that says where.
+    ///
+    /// # Errors
+    /// As [`Serving::start`].
+    pub(crate) fn by(mut command: Command, artifact: &Artifact, shell: &mut Shell) -> Result<Serving> {
+        command.args(["--syslog", "none", "--log-format", "json"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         shell.command(&command);
         let program = command.get_program().to_string_lossy().into_owned();
         let mut child = command.spawn().with_context(|| format!("cannot run {program}"))?;
@@ -87,14 +96,36 @@ impl Serving {
         &self.address
     }
 
+    /// Hands everything on that the loader says from now on, from a thread of its own, and `None` when it has ended.
+    pub(crate) fn forward(&mut self, mut to: impl FnMut(Option<String>) + Send + 'static) {
+        let lines = std::mem::replace(&mut self.lines, mpsc::channel().1);
+        thread::spawn(move || {
+            lines.iter().for_each(|line| to(Some(line)));
+            to(None);
+        });
+    }
+
+    /// Sends a signal; that it has ended already is for others to see.
+    pub(crate) fn tell(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// How it has ended.
+    ///
+    /// # Errors
+    /// The system doesn't know.
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
+        self.child.wait().context("cannot wait for the loader")
+    }
+
     /// Stops the loader as an operator does, and shows what the lambda has reported meanwhile.
     ///
     /// # Errors
     /// It does not stop, or did not stop every Context.
     pub(crate) fn stop(mut self, shell: &mut Shell) -> Result<()> {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::TERM);
-        }
+        self.tell(Signal::TERM);
         let deadline = Instant::now() + FAREWELL;
         // Its stderr is closed when it has ended.
         while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -103,7 +134,7 @@ impl Serving {
         if Instant::now() >= deadline {
             bail!("the loader does not stop; it is killed");
         }
-        let status = self.child.wait().context("cannot wait for the loader")?;
+        let status = self.wait()?;
         if !status.success() {
             bail!("the loader failed ({status})");
         }
@@ -126,8 +157,17 @@ fn address(line: &str) -> Option<String> {
     line["address"].as_str().map(str::to_owned)
 }
 
+/// The generation that a line of the loader's says to serve from now on.
+pub(crate) fn generation(line: &str) -> Option<u64> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    if line["source"] != "loader" || !line["message"].as_str()?.starts_with("generation ") {
+        return None;
+    }
+    line["generation"].as_str()?.parse().ok()
+}
+
 /// What the lambda reports, and what the loader has to complain of.
-fn show(line: &str, shell: &mut Shell) {
+pub(crate) fn show(line: &str, shell: &mut Shell) {
     let Ok(Value::Object(fields)) = serde_json::from_str(line) else {
         // Not the journal's: printed by the lambda itself, or before there was a journal.
         return shell.passed_on(line);

@@ -2,12 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::json;
 
 use super::{columns, size};
@@ -124,21 +123,8 @@ fn compile(
     if let Some(other) = taken.insert(path.clone(), source.path.clone()) {
         bail!("its name is that of {}: both would be {}", other.display(), path.display());
     }
-    put(&file, &path)?;
+    cargo::put(&file, &path)?;
     Ok(Built { path, info, size: artifact.size })
-}
-
-/// Copies a file under another name first: a loader may be running with the one that is there.
-fn put(file: &Path, path: &Path) -> Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}.tmp", std::process::id()));
-    let written = fs::copy(file, &draft).and_then(|_| fs::rename(&draft, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn as_table(outcomes: &[Outcome]) -> String {

@@ -9,7 +9,6 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
-use walkdir::WalkDir;
 
 use super::{columns, size};
 use crate::{
@@ -83,17 +82,7 @@ fn artifacts(args: &DockerArgs, shell: &mut Shell) -> Result<Vec<Artifact>> {
     if !path.is_dir() || path.join("Cargo.toml").is_file() {
         return Ok(vec![super::artifact(path, &args.build, shell)?]);
     }
-    let mut artifacts = Vec::new();
-    for entry in WalkDir::new(path).sort_by_file_name() {
-        let entry = entry.with_context(|| format!("cannot read all of {}", path.display()))?;
-        if entry.file_type().is_file() && Artifact::is_one(entry.path()) {
-            artifacts.push(Artifact::read(entry.path())?);
-        }
-    }
-    if artifacts.is_empty() {
-        bail!("{0} holds no plugin; compile first: effe-tool compile {0}", path.display());
-    }
-    Ok(artifacts)
+    super::artifacts_below(path)
 }
 
 fn file_name(image: &Image) -> PathBuf {

@@ -1,0 +1,53 @@
+//! `route`: the configuration of somebody else's engine, for a set of lambdas.
+
+use std::{fs, path::Path, process::ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    artifact::Artifact,
+    cli::{RouteArgs, Router},
+    plan::{self, Plan},
+    shell::Shell,
+};
+
+/// Prints it, or writes it below a directory.
+///
+/// # Errors
+/// There is nothing to route, the plan contradicts itself, or a file can't be written.
+pub(crate) fn run(args: &RouteArgs, shell: &mut Shell) -> Result<ExitCode> {
+    let mut artifacts = Vec::new();
+    for path in &args.paths {
+        match path.is_dir() {
+            true => artifacts.extend(super::artifacts_below(path)?),
+            false => artifacts.push(Artifact::read(path)?),
+        }
+    }
+    let plan = Plan::of(&artifacts, args)?;
+    let files = match args.router {
+        Router::Haproxy => plan::haproxy::files(&plan),
+        Router::Kubernetes => plan::kubernetes::files(&plan),
+        Router::Systemd => plan::systemd::files(&plan),
+    };
+    let Some(directory) = &args.dirout else {
+        let between = if args.router == Router::Kubernetes { "---\n" } else { "" };
+        for (n, file) in files.iter().enumerate() {
+            // One file is that file; several are told apart by their names.
+            let name = match files.len() {
+                1 => String::new(),
+                _ => format!("# {}\n", file.path.display()),
+            };
+            let between = if n == 0 { "" } else { between };
+            shell.result(format!("{between}{name}{}", file.text).as_bytes())?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    for file in files {
+        let path = directory.join(&file.path);
+        let parent = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        fs::write(&path, file.text).with_context(|| format!("cannot write {}", path.display()))?;
+        shell.status("Wrote", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}

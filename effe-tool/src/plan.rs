@@ -1,0 +1,313 @@
+//! Which lambda is reached how, and how many loaders serve it: from Info, `effe.toml` and flags, checked once. What is
+//! made of it for an engine is text, and pure.
+
+pub(crate) mod haproxy;
+pub(crate) mod kubernetes;
+mod settings;
+pub(crate) mod systemd;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use self::settings::{One, Settings};
+use crate::{
+    Usage,
+    artifact::{Artifact, Info, Kind},
+    cli::RouteArgs,
+};
+
+/// Where the router listens.
+const LISTEN: &str = "*:8080";
+/// The first port of the loaders.
+const FIRST_PORT: u16 = 7050;
+/// One that is stopped or killed leaves another one.
+const REPLICAS: u16 = 2;
+const LOADER: &str = "/usr/local/bin/effe-loader";
+/// Read if it is there.
+const SETTINGS: &str = "effe.toml";
+/// How long a loader takes connections after SIGTERM: longer than a router needs to see that it isn't ready.
+pub(crate) const DRAIN_DELAY: u16 = 5;
+/// How long requests may take to finish after that.
+pub(crate) const DRAIN_TIMEOUT: u16 = 30;
+/// How many requests a loader runs at once.
+pub(crate) const CONCURRENCY: u16 = 256;
+
+/// A set of lambdas, and the way to each.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) listen: String,
+    pub(crate) loader: String,
+    pub(crate) routes: Vec<Route>,
+}
+
+/// The way to a lambda.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    /// Lower case, letters, digits and `-`: what every engine takes for a name.
+    pub(crate) name: String,
+    pub(crate) version: Option<String>,
+    pub(crate) artifact: PathBuf,
+    pub(crate) kind: Kind,
+    /// `/`, or `/a/b`.
+    pub(crate) path: String,
+    /// Lower case; none for any.
+    pub(crate) host: Option<String>,
+    /// That of the first loader; the others have those that follow.
+    pub(crate) port: u16,
+    pub(crate) replicas: u16,
+    pub(crate) cpu: String,
+    pub(crate) memory: String,
+    pub(crate) image: String,
+    pub(crate) set: BTreeMap<String, String>,
+}
+
+/// A file of an engine's configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct File {
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
+}
+
+impl Plan {
+    /// Makes a plan for artifacts.
+    ///
+    /// # Errors
+    /// A flag or the file says what can't be, or two lambdas are in each other's way.
+    pub(crate) fn of(artifacts: &[Artifact], args: &RouteArgs) -> Result<Plan> {
+        let settings = match &args.config {
+            Some(path) => Settings::read(path)?,
+            None if Path::new(SETTINGS).is_file() => Settings::read(Path::new(SETTINGS))?,
+            None => Settings::default(),
+        };
+        let infos = artifacts.iter().map(|artifact| Ok((artifact, artifact.info()?)));
+        let infos = infos.collect::<Result<Vec<_>>>()?;
+        let mut names = Vec::new();
+        for (artifact, info) in &infos {
+            names.push(name(artifact, info)?);
+        }
+        let said =
+            Said { flags: Flags::of(args, &names)?, settings: &settings, registry: args.registry.as_deref() };
+        let unknown = settings.lambdas.keys().find(|name| !names.contains(name));
+        if let Some(unknown) = unknown {
+            bail!("effe.toml speaks of the lambda {unknown:?}, and here are {}", names.join(", "));
+        }
+        let mut next_port = said.flags.all.port.or(settings.all.port).unwrap_or(FIRST_PORT);
+        let mut routes = Vec::<Route>::new();
+        for ((artifact, info), name) in infos.iter().zip(&names) {
+            let route = said.route(name, artifact, info, &mut next_port)?;
+            for other in &routes {
+                route.beside(other)?;
+            }
+            routes.push(route);
+        }
+        let listen = args.listen.clone().or(settings.listen).unwrap_or_else(|| LISTEN.to_owned());
+        let loader = settings.loader.unwrap_or_else(|| LOADER.to_owned());
+        for (what, text) in [("listen", &listen), ("loader", &loader)] {
+            if text.is_empty() || text.contains(|ch: char| ch.is_whitespace() || ch.is_control()) {
+                bail!("{what} {text:?}: write it without spaces");
+            }
+        }
+        Ok(Plan { listen, loader, routes })
+    }
+}
+
+/// What was said of the lambdas, and where.
+struct Said<'a> {
+    flags: Flags,
+    settings: &'a Settings,
+    registry: Option<&'a str>,
+}
+
+impl Said<'_> {
+    fn route(&self, name: &str, artifact: &Artifact, info: &Info, next_port: &mut u16) -> Result<Route> {
+        let of = |all: &BTreeMap<String, One>| all.get(name).cloned().unwrap_or_default();
+        let own = of(&self.flags.lambdas).or(&of(&self.settings.lambdas));
+        let all = self.flags.all.clone().or(&self.settings.all);
+        // A host of its own is a lambda's whole; on a shared one it has the path of its name.
+        let default_path = if own.host.is_some() { "/".to_owned() } else { format!("/{name}") };
+        let own_port = own.port;
+        let one = own.or(&One { port: None, path: None, ..all });
+        let replicas = one.replicas.unwrap_or(REPLICAS).max(1);
+        let port = own_port.unwrap_or(*next_port);
+        let after = port.checked_add(replicas).context("there are no ports left; give a lower --port")?;
+        if own_port.is_none() {
+            *next_port = after;
+        }
+        let tag = artifact.tag(info)?;
+        let registry = self.registry.or(self.settings.registry.as_deref());
+        let image = one.image.clone().unwrap_or_else(|| match registry {
+            Some(registry) => format!("{}/{tag}", registry.trim_end_matches('/')),
+            None => tag,
+        });
+        let route = Route {
+            name: name.to_owned(),
+            version: info.checked("version")?.map(str::to_owned),
+            artifact: artifact.path.clone(),
+            kind: artifact.kind,
+            path: one.path.unwrap_or(default_path),
+            host: one.host.map(|host| host.to_lowercase()),
+            port,
+            replicas,
+            cpu: one.cpu.unwrap_or_else(|| "100m".to_owned()),
+            memory: one.memory.unwrap_or_else(|| "64Mi".to_owned()),
+            image,
+            set: one.set,
+        };
+        route.check()?;
+        Ok(route)
+    }
+}
+
+impl Route {
+    /// The loaders' ports.
+    pub(crate) fn ports(&self) -> std::ops::Range<u16> {
+        self.port..self.port + self.replicas
+    }
+
+    /// What the loader is to be told, after what it serves.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = String> {
+        self.set.iter().map(|(key, value)| format!("{key}={value}"))
+    }
+
+    /// Nothing that could end a line or a word of anybody's configuration.
+    fn check(&self) -> Result<()> {
+        let is_path = self.path.starts_with('/')
+            && (self.path == "/" || !self.path.ends_with('/'))
+            && !self.path.contains("//")
+            && self.path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._~-".contains(&byte));
+        if !is_path {
+            bail!("{}: the path {:?} can't be routed; write it as /hello or /a/b", self.name, self.path);
+        }
+        let label = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.ends_with('-');
+        let is_host = |host: &String| {
+            host.len() <= 253
+                && host.split('.').all(label)
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
+        };
+        if let Some(host) = self.host.as_ref().filter(|host| !is_host(host)) {
+            bail!("{}: the host {host:?} can't be routed; write it as hello.example", self.name);
+        }
+        for (what, text) in [("cpu", &self.cpu), ("memory", &self.memory), ("image", &self.image)] {
+            if text.is_empty()
+                || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:/@".contains(&byte))
+            {
+                bail!("{}: {what} {text:?} can't be used", self.name);
+            }
+        }
+        if let Some(key) = self.set.keys().find(|key| key.is_empty() || key.contains(['=', '\n'])) {
+            bail!("{}: the parameter {key:?} can't be set", self.name);
+        }
+        Ok(())
+    }
+
+    /// Two lambdas have different names, ways and ports.
+    fn beside(&self, other: &Route) -> Result<()> {
+        let (ours, theirs) = (self.artifact.display(), other.artifact.display());
+        if self.name == other.name {
+            bail!("{theirs} and {ours} are both called {}; route one of them", self.name);
+        }
+        if (&self.host, &self.path) == (&other.host, &other.path) {
+            let host = self.host.as_deref().unwrap_or("any host");
+            bail!(
+                "{} and {} are both at {} on {host}; give one of them a --path",
+                other.name,
+                self.name,
+                self.path
+            );
+        }
+        if self.ports().start < other.ports().end && other.ports().start < self.ports().end {
+            bail!(
+                "the loaders of {} and {} share port {}; give one of them another --port",
+                other.name,
+                self.name,
+                self.ports().start.max(other.ports().start)
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The name of a lambda, as engines take it.
+fn name(artifact: &Artifact, info: &Info) -> Result<String> {
+    let text = match info.checked("name")? {
+        Some(name) => name.to_lowercase(),
+        None => artifact.path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase(),
+    };
+    let name: String = text.chars().map(|ch| if ch.is_ascii_alphanumeric() { ch } else { '-' }).collect();
+    let name = name.trim_matches('-');
+    // Kubernetes has the strictest rule: a DNS label, and a Service's must begin with a letter.
+    let name = if name.starts_with(|ch: char| ch.is_ascii_alphabetic()) {
+        name.to_owned()
+    } else {
+        format!("effe-{name}")
+    };
+    if name.len() > 52 {
+        bail!(
+            "{}: the name {name} is too long for a host; give export! one of at most 52 characters",
+            artifact.path.display()
+        );
+    }
+    Ok(name)
+}
+
+/// The flags, taken apart.
+#[derive(Default)]
+struct Flags {
+    all: One,
+    lambdas: BTreeMap<String, One>,
+}
+
+impl Flags {
+    fn of(args: &RouteArgs, names: &[String]) -> Result<Flags> {
+        let mut flags = Flags::default();
+        let wrong = |flag: &str, text: &str, why: &str| Usage(format!("--{flag} {text}: {why}"));
+        for text in &args.paths_of {
+            let (one, value) = flags.one(text, names)?;
+            one.path = Some(value.to_owned());
+        }
+        for text in &args.hosts {
+            let (one, value) = flags.one(text, names)?;
+            one.host = Some(value.to_owned());
+        }
+        for text in &args.ports {
+            let (one, value) = flags.one(text, names)?;
+            one.port = Some(value.parse().map_err(|_| wrong("port", text, "write N or NAME=N"))?);
+        }
+        for text in &args.replicas {
+            let (one, value) = flags.one(text, names)?;
+            one.replicas = Some(value.parse().map_err(|_| wrong("replicas", text, "write N or NAME=N"))?);
+        }
+        for text in &args.set {
+            let pair = text.split_once('=');
+            let (key, value) = pair.ok_or_else(|| wrong("set", text, "write [NAME.]KEY=VALUE"))?;
+            let (one, key) = match key.split_once('.').filter(|(name, _)| names.iter().any(|one| one == name))
+            {
+                Some((name, key)) => (flags.lambdas.entry(name.to_owned()).or_default(), key),
+                None => (&mut flags.all, key),
+            };
+            one.set.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(flags)
+    }
+
+    /// Of whom `[NAME=]VALUE` speaks, and what it says.
+    fn one<'a>(&mut self, text: &'a str, names: &[String]) -> Result<(&mut One, &'a str)> {
+        match text.split_once('=') {
+            None => Ok((&mut self.all, text)),
+            Some((name, value)) if names.iter().any(|one| one == name) => {
+                Ok((self.lambdas.entry(name.to_owned()).or_default(), value))
+            }
+            Some((name, _)) => {
+                Err(Usage(format!("{text}: there is no lambda {name:?}; here are {}", names.join(", ")))
+                    .into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

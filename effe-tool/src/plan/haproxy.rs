@@ -1,0 +1,128 @@
+//! A plan as a configuration of HAProxy: each lambda a backend, each of its loaders a server.
+
+use std::path::PathBuf;
+
+use super::{CONCURRENCY, DRAIN_DELAY, DRAIN_TIMEOUT, File, Plan, Route};
+use crate::artifact::Kind;
+
+const HEAD: &str = "\
+global
+    log stderr format short daemon
+    maxconn 10000
+    # A reload leaves the old process to its connections for so long.
+    hard-stop-after 60s
+
+defaults
+    mode http
+    log global
+    option httplog
+    option dontlognull
+    timeout connect 1s
+    # Slow senders of heads and idle ones are the router's to bear.
+    timeout http-request 10s
+    timeout http-keep-alive 60s
+    timeout client 60s
+    # A little more than the loader's --run-timeout, so that its 504 is seen.
+    timeout server 65s
+    # How long a request may wait for one of a backend's loaders to have room.
+    timeout queue 5s
+    balance leastconn
+    # A request that no loader took goes to another one at once; one that a loader may have begun is sent again only
+    # if doing it twice is doing it once, see disable-l7-retry below.
+    retries 3
+    option redispatch 1
+    retry-on conn-failure empty-response 503
+    option httpchk GET /health/readiness
+    http-check expect status 200
+";
+
+/// The configuration.
+pub(crate) fn files(plan: &Plan) -> Vec<File> {
+    let mut text = String::from(
+        "# Made by effe-tool route haproxy. These loaders are to run, each under a supervisor that starts it again:\n",
+    );
+    for route in &plan.routes {
+        for port in route.ports() {
+            text.push_str(&format!("#   {}\n", command(plan, route, port)));
+        }
+    }
+    text.push_str(
+        "# A new version: put it in the plugin's place and send the loader SIGHUP; no request is lost.\n\
+         # A loader that is stopped by SIGTERM says by its readiness that it leaves, and goes on for --drain-delay.\n",
+    );
+    text.push_str(HEAD);
+    text.push_str(&format!(
+        "    # As many as a loader runs at once: what waits, waits here, where every loader can take it.\n    \
+         default-server check inter 1s fastinter 250ms fall 2 rise 1 maxconn {CONCURRENCY}\n\n\
+         frontend effe\n    bind {}\n    option forwardfor\n    \
+         http-request set-header X-Request-Id %[uuid()] unless {{ req.hdr(X-Request-Id) -m found }}\n",
+        plan.listen
+    ));
+    let mut routes: Vec<_> = plan.routes.iter().collect();
+    // The first that fits is taken: a host before any host, a longer path before a shorter one.
+    routes.sort_by_key(|route| (route.host.is_none(), std::cmp::Reverse(route.path.len())));
+    let mut rules = String::new();
+    for route in routes {
+        let name = &route.name;
+        let mut conditions = Vec::new();
+        if let Some(host) = &route.host {
+            text.push_str(&format!("    acl host_{name} hdr(host),host_only,lower -m str {host}\n"));
+            conditions.push(format!("host_{name}"));
+        }
+        if route.path != "/" {
+            let path = &route.path;
+            text.push_str(&format!(
+                "    acl path_{name} path {path}\n    acl path_{name} path_beg {path}/\n"
+            ));
+            conditions.push(format!("path_{name}"));
+        }
+        match conditions.is_empty() {
+            true => rules.push_str(&format!("    use_backend {name}\n")),
+            false => rules.push_str(&format!("    use_backend {name} if {}\n", conditions.join(" "))),
+        }
+    }
+    text.push_str(&rules);
+    text.push_str("    default_backend nobody\n");
+    for route in &plan.routes {
+        text.push_str(&format!("\nbackend {}\n", route.name));
+        text.push_str("    http-request disable-l7-retry unless { method GET HEAD OPTIONS }\n");
+        if route.path != "/" {
+            let pattern = route.path.replace('.', "\\\\.");
+            text.push_str(&format!(
+                "    # A lambda knows no URL: what leads to it is cut off.\n    \
+                 http-request replace-path ^{pattern}/*(.*)$ /\\1\n"
+            ));
+        }
+        for (n, port) in route.ports().enumerate() {
+            text.push_str(&format!("    server {}-{} 127.0.0.1:{port}\n", route.name, n + 1));
+        }
+    }
+    text.push_str(
+        "\nbackend nobody\n    \
+         http-request return status 404 content-type text/plain string \"no lambda is routed here\"\n",
+    );
+    vec![File { path: PathBuf::from("haproxy.cfg"), text }]
+}
+
+/// The command line of a loader.
+fn command(plan: &Plan, route: &Route, port: u16) -> String {
+    let artifact = route.artifact.display();
+    let begin = match route.kind {
+        Kind::Plugin => format!("{} --plugin {artifact}", plan.loader),
+        Kind::Executable => artifact.to_string(),
+    };
+    let parameters = route.parameters().map(|pair| format!(" --set {}", shell_word(&pair)));
+    format!(
+        "{begin} --host 127.0.0.1 --port {port} --probes --max-concurrency {CONCURRENCY} \
+         --drain-delay {DRAIN_DELAY}s --drain-timeout {DRAIN_TIMEOUT}s{}",
+        parameters.collect::<String>()
+    )
+}
+
+/// A word that a shell leaves as it is, on one line.
+fn shell_word(text: &str) -> String {
+    match text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=._/:@,+-".contains(&byte)) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''").escape_debug()),
+    }
+}
