@@ -13,7 +13,6 @@ use actix_web::rt;
 use bytes::{Bytes, BytesMut};
 
 use crate::{
-    access_log::AccessLog,
     answer::Answer,
     call::{Desk, Outcome, Timeouts},
     clock::Moment,
@@ -193,8 +192,6 @@ pub struct HandlerService {
     pub handler: Rc<Handler>,
     /// What probes are told, if they are not the lambda's to answer.
     pub probes: Option<Arc<Health>>,
-    /// Who hears of every request, if anybody does.
-    pub access_log: Option<Rc<AccessLog>>,
 }
 
 impl Service<Request> for HandlerService {
@@ -216,21 +213,14 @@ impl Service<Request> for HandlerService {
                 response
             }));
         }
-        let visit = self.access_log.as_ref().map(|log| log.begin(&mut request));
         if let Payload::None = request.payload()
-            && let Some(mut response) = self.handler.handle_now(&request)
+            && let Some(response) = self.handler.handle_now(&request)
         {
-            if let Some(visit) = visit {
-                visit.end(&mut response);
-            }
             return Either::left(ready(Ok(response)));
         }
         let handler = Rc::clone(&self.handler);
         Either::right(Box::pin(async move {
-            let mut response = handler.handle(request).await;
-            if let Some(visit) = visit {
-                visit.end(&mut response);
-            }
+            let response = handler.handle(request).await;
             drop(answering);
             Ok(response)
         }))

@@ -25,7 +25,6 @@ use tokio::{
 };
 
 use crate::{
-    access_log::{AccessLog, Wanted},
     call::Timeouts,
     connection::{Connection, Connections, Io, Patience},
     control::{Drain, Stop},
@@ -63,8 +62,6 @@ pub struct Settings {
     pub drain: Drain,
     /// What probes on this port are told, if they are the loader's to answer.
     pub probes: Option<Arc<Health>>,
-    /// What the access log has.
-    pub access_log: Wanted,
 }
 
 /// Serves until `orders` says to stop, then drains: connections are told to close; after the delay no new one is
@@ -158,7 +155,6 @@ struct Reception {
 struct Worker {
     handler: Rc<Handler>,
     connections: Rc<Connections>,
-    access_log: Option<Rc<AccessLog>>,
 }
 
 impl Reception {
@@ -175,9 +171,8 @@ impl Reception {
         lobby.enlist(Arbiter::current());
         let connections = Rc::new(Connections::new(settings.patience, lobby));
         rt::spawn(Rc::clone(&connections).look_after());
-        let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
         let handler = Handler::new(effe, watch, settings.timeouts, settings.body_limit);
-        Worker { handler: Rc::new(handler), connections, access_log }
+        Worker { handler: Rc::new(handler), connections }
     }
 
     /// The service of one listener: `open` makes a connection of what was accepted.
@@ -188,9 +183,8 @@ impl Reception {
         let Settings { patience, keep_alive, .. } = self.settings;
         let desk = self.clone();
         let handlers = fn_factory(move || {
-            let (worker, probes) = (desk.worker(), desk.settings.probes.clone());
-            let Worker { handler, access_log, .. } = worker;
-            ready(Ok::<_, Infallible>(HandlerService { handler, probes, access_log }))
+            let (handler, probes) = (desk.worker().handler, desk.settings.probes.clone());
+            ready(Ok::<_, Infallible>(HandlerService { handler, probes }))
         });
         let http = HttpService::build()
             .keep_alive(keep_alive.map_or(KeepAlive::Os, KeepAlive::Timeout))

@@ -1,0 +1,299 @@
+//! Images: what is in them, how large they are, and that they serve with nothing else around them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+    thread,
+};
+
+use flate2::read::GzDecoder;
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
+use serde_json::Value;
+
+use crate::support::{
+    Loader, Scratch, tool,
+    tool::{Tool, release_loader, workspace},
+};
+
+/// The image of 2016, uncompressed.
+const IMAGE_OF_2016: u64 = 5_735_000;
+
+/// The files of an archive.
+fn unpacked(archive: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(fs::File::open(archive).unwrap()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        files.insert(entry.path().unwrap().to_string_lossy().into_owned(), bytes);
+    }
+    files
+}
+
+/// Unpacks an image's layers as an engine does; its configuration.
+fn unpack(archive: &Path, root: &Path) -> Value {
+    let files = unpacked(archive);
+    let json = |path: &str| serde_json::from_slice::<Value>(&files[path]).unwrap();
+    let blob =
+        |descriptor: &Value| format!("blobs/{}", descriptor["digest"].as_str().unwrap().replace(':', "/"));
+    assert_eq!(json("oci-layout")["imageLayoutVersion"], "1.0.0");
+    let manifest = json(&blob(&json("index.json")["manifests"][0]));
+    for layer in manifest["layers"].as_array().unwrap() {
+        let layer = GzDecoder::new(&files[&blob(layer)][..]);
+        tar::Archive::new(layer).unpack(root).unwrap();
+    }
+    // Docker's own index names the same blobs.
+    assert_eq!(json("manifest.json")[0]["Config"], blob(&manifest["config"]));
+    json(&blob(&manifest["config"]))
+}
+
+/// The image's entry point, run in its root alone as the user of the image; `None` where that is not allowed.
+fn contained(root: &Path, config: &Value, args: &[&str]) -> Option<Loader> {
+    let unshare = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh"]).arg(root);
+        command
+    };
+    fs::create_dir_all(root.join("proc")).unwrap();
+    let probe = unshare("mount -t proc proc \"$1/proc\"").stderr(Stdio::null()).status();
+    if !probe.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: chroot and mounts are for root alone, and this is not root");
+        return None;
+    }
+    assert_eq!(config["config"]["User"], "65532:65532");
+    let mut command = unshare(
+        "root=$1; shift; mount -t proc proc \"$root/proc\"; \
+         exec env -i \"$(command -v chroot)\" --userspec=65532:65532 \"$root\" \"$@\"",
+    );
+    for word in config["config"]["Entrypoint"].as_array().unwrap() {
+        command.arg(word.as_str().unwrap());
+    }
+    command.args(args);
+    Some(Loader::by(command))
+}
+
+/// The tool with the loader as it is installed.
+fn packer(scratch: &Scratch) -> Tool {
+    tool(scratch).env("EFFE_LOADER", release_loader())
+}
+
+/// Compiles hello.
+fn hello(scratch: &Scratch) {
+    tool(scratch).args(["new", "hello"]).run().assert_code(0);
+    tool(scratch).args(["compile", "hello"]).run().assert_code(0);
+}
+
+#[test]
+fn hello_serves_from_an_image_that_holds_nothing_else() {
+    let scratch = Scratch::new();
+    hello(&scratch);
+    let plugin = "out/hello_v0.1.0.so";
+    let done = packer(&scratch).args(["docker", plugin, "--oci", "images/hello.tar"]).run().assert_code(0);
+    eprintln!("{}", done.stdout);
+    let root = scratch.join("root");
+    let config = unpack(&scratch.join("images/hello.tar"), &root);
+
+    assert_eq!(config["config"]["Labels"]["org.opencontainers.image.title"], "hello");
+    assert_eq!(config["config"]["Labels"]["org.opencontainers.image.version"], "0.1.0");
+    assert_eq!(config["config"]["StopSignal"], "SIGTERM");
+    assert!(config["config"]["ExposedPorts"]["8080/tcp"].is_object());
+    let files = walkdir::WalkDir::new(&root).into_iter().map(Result::unwrap);
+    let files: Vec<_> = files.filter(|entry| entry.file_type().is_file()).collect();
+    assert!(
+        done.stdout.contains("hello:0.1.0") && done.stdout.contains("CA certificates"),
+        "{}",
+        done.stdout
+    );
+    assert_eq!(files.len(), 6, "loader, libc, libgcc_s, ld.so, certificates, plugin: {files:?}");
+
+    packer(&scratch).args(["docker", plugin, "--oci", "again.tar"]).run().assert_code(0);
+    assert!(
+        fs::read(scratch.join("again.tar")).unwrap() == fs::read(scratch.join("images/hello.tar")).unwrap()
+    );
+
+    let Some(loader) = contained(&root, &config, &["--set", "greeting=Ciao"]) else { return };
+    let server = loader.serve();
+    assert_eq!(server.get("/world").text(), "Ciao from effe: /world\n");
+    server.stop();
+}
+
+#[test]
+fn a_static_program_serves_from_an_image_of_two_files() {
+    let scratch = Scratch::new();
+    tool(&scratch).args(["new", "hello"]).run().assert_code(0);
+    tool(&scratch).args(["compile", "--exe", "--static", "hello"]).run().assert_code(0);
+    let json = tool(&scratch).args(["inspect", "--json", "out/hello_v0.1.0"]).run().assert_code(0).json();
+    assert_eq!((&json["kind"], json["needs"].as_array().unwrap().len()), (&"static executable".into(), 0));
+    let done =
+        tool(&scratch).args(["docker", "out/hello_v0.1.0", "--oci", "x.tar", "--json"]).run().assert_code(0);
+    let image = &done.json()[0];
+    assert_eq!(image["parts"].as_array().unwrap().len(), 2, "{image}");
+    assert!(image["size"].as_u64().unwrap() < IMAGE_OF_2016, "{image}");
+    let root = scratch.join("root");
+    let config = unpack(&scratch.join("x.tar"), &root);
+    let Some(loader) = contained(&root, &config, &[]) else { return };
+    let server = loader.serve();
+    assert_eq!(server.get("/world").text(), "Hello from effe: /world\n");
+    server.stop();
+}
+
+/// A server of TLS whose certificate is of an authority that nobody knows; the authority's certificate.
+fn serve_tls() -> (SocketAddr, String) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream =
+                StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream.unwrap());
+            let mut request = [0; 4096];
+            if stream.read(&mut request).is_ok() {
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nsecret");
+                let _ = stream.flush();
+            }
+        }
+    });
+    (address, authority.pem())
+}
+
+#[test]
+fn fetch_trusts_whom_the_image_was_told_to_trust() {
+    let scratch = Scratch::new();
+    let (address, authority) = serve_tls();
+    scratch.write("authority.pem", authority);
+    tool(&scratch).arg("compile").arg(workspace().join("examples/fetch")).run().assert_code(0);
+    let plugin = "out/fetch_v0.1.0.so";
+    let status = |flags: &[&str], name: &str| {
+        tool(&scratch).args(["docker", plugin, "--oci", name]).args(flags).run().assert_code(0);
+        let root = scratch.join(&format!("{name}-root"));
+        let config = unpack(&scratch.join(name), &root);
+        let url = format!("url=https://{address}/");
+        let server = contained(&root, &config, &["--set", &url])?.serve();
+        let reply = server.get("/");
+        let answer = (reply.status, reply.text().to_owned());
+        server.stop();
+        Some(answer)
+    };
+    let Some(trusting) = status(&["--ca", "authority.pem"], "trusting.tar") else { return };
+    assert_eq!(trusting, (200, "secret".to_owned()));
+    assert_eq!(status(&[], "wary.tar").unwrap().0, 502, "the system's authorities don't know it");
+
+    let done = tool(&scratch).args(["docker", plugin, "--oci", "x", "--ca", plugin]).run().assert_code(1);
+    done.assert_says(&[plugin, "holds no certificate"]);
+}
+
+#[test]
+fn a_directory_of_plugins_becomes_a_directory_of_images() {
+    let scratch = Scratch::new();
+    hello(&scratch);
+    fs::create_dir(scratch.join("out/more")).unwrap();
+    fs::copy(scratch.join("out/hello_v0.1.0.so"), scratch.join("out/more/copy.so")).unwrap();
+    scratch.write("out/notes", "");
+    tool(&scratch)
+        .args(["docker", "out", "--tag", "x"])
+        .run()
+        .assert_code(2)
+        .assert_says(&["--tag x names one"]);
+    tool(&scratch).args(["docker", "out", "--oci", "images"]).run().assert_code(0);
+    assert!(scratch.join("images/hello_0.1.0.tar").is_file());
+    fs::create_dir(scratch.join("empty")).unwrap();
+    let done = tool(&scratch).args(["docker", "empty", "--oci", "x"]).run().assert_code(1);
+    done.assert_says(&["empty holds no plugin", "effe-tool compile empty"]);
+}
+
+#[test]
+fn a_dockerfile_can_be_had_and_a_base_chosen() {
+    let scratch = Scratch::new();
+    hello(&scratch);
+    let print = |flags: &[&str]| {
+        let done = tool(&scratch).args(["docker", "hello", "--dockerfile"]).args(flags).run().assert_code(0);
+        done.stdout
+    };
+    let text = print(&[]);
+    for line in
+        ["FROM scratch\n", "USER 65532:65532\n", "STOPSIGNAL SIGTERM\n", "EXPOSE 8080/tcp\n", "libc.so.6"]
+    {
+        assert!(text.contains(line), "{line}:\n{text}");
+    }
+    let text = print(&["--base", "debian:12-slim"]);
+    assert!(text.starts_with("FROM debian:12-slim\n") && !text.contains("libc.so.6"), "{text}");
+}
+
+#[test]
+fn without_an_engine_the_remedy_is_said() {
+    let scratch = Scratch::new();
+    hello(&scratch);
+    let empty = scratch.join("empty");
+    fs::create_dir(&empty).unwrap();
+    let done =
+        tool(&scratch).args(["docker", "out/hello_v0.1.0.so"]).env("PATH", &empty).run().assert_code(1);
+    done.assert_says(&["neither docker nor podman nor buildah answers", "--oci FILE"]);
+    // A client without its daemon counts as absent.
+    let nobody = scratch.join("no.sock");
+    let done = tool(&scratch)
+        .args(["docker", "out/hello_v0.1.0.so", "--engine", "docker"])
+        .env("DOCKER_HOST", format!("unix://{}", nobody.display()))
+        .run()
+        .assert_code(1);
+    done.assert_says(&["docker does not answer"]);
+}
+
+#[test]
+fn an_engine_takes_the_image() {
+    let scratch = Scratch::new();
+    hello(&scratch);
+    let engine = ["podman", "buildah"].into_iter().find(|engine| {
+        let mut command = Tool::by(Command::new(engine), &scratch).into_command();
+        command.arg("info").stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    });
+    let Some(engine) = engine else {
+        eprintln!("SKIPPED: neither podman nor buildah answers here");
+        return;
+    };
+    let run = |args: &[&str]| Tool::by(Command::new(engine), &scratch).args(args).run();
+    let tag = "effe-tool-test:1";
+    let done = tool(&scratch).args(["docker", "hello", "--engine", engine, "--tag", tag]).run();
+    let done = done.assert_code(0).assert_says(&[tag, engine]);
+    assert!(done.stdout.contains("libc.so.6"), "{}", done.stdout);
+    let inspected = run(&["inspect", "--type", "image", tag]).assert_code(0).stdout;
+    assert!(inspected.contains("65532:65532") && inspected.contains("SIGTERM"), "{inspected}");
+    // The same image as a base: a build from a context.
+    let done = tool(&scratch).args([
+        "docker",
+        "hello",
+        "--engine",
+        engine,
+        "--base",
+        tag,
+        "--tag",
+        "effe-tool-test:2",
+    ]);
+    done.run().assert_code(0);
+    for tag in ["effe-tool-test:2", "effe-tool-test:1"] {
+        run(&["rmi", "--force", tag]);
+    }
+}

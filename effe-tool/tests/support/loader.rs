@@ -1,0 +1,144 @@
+//! A program that serves a lambda, as a child of the test.
+
+use std::{
+    ffi::OsStr,
+    io::{BufRead, BufReader},
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Instant,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Connection, Counts, LONG, Reply, wait_until};
+
+/// A command line.
+pub struct Loader(Command);
+
+impl Loader {
+    /// A lambda that has the loader linked in.
+    pub fn of(program: impl AsRef<Path>) -> Loader {
+        let mut command = Command::new(program.as_ref());
+        command.args(["--syslog", "none", "--log-format", "text"]);
+        Loader::by(command)
+    }
+
+    /// Whatever comes to serving in the end, and says so on stderr.
+    pub fn by(mut command: Command) -> Loader {
+        for (name, _) in std::env::vars_os() {
+            if name == "PORT" || name == "RUST_BACKTRACE" {
+                command.env_remove(name);
+            }
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Loader(command)
+    }
+
+    /// Arguments more.
+    pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Loader {
+        self.0.args(args);
+        self
+    }
+
+    /// The probe counts here.
+    pub fn counting(self, counts: &Counts) -> Loader {
+        self.args(["--set", &counts.parameter()])
+    }
+
+    /// Serves on a port that the system picks, on loopback.
+    #[track_caller]
+    pub fn serve(self) -> Server {
+        self.args(["--host", "127.0.0.1", "--port", "0"]).serve_as_told()
+    }
+
+    /// Serves where its arguments say; the address comes from what it says itself.
+    #[track_caller]
+    pub fn serve_as_told(mut self) -> Server {
+        let mut child = self.0.spawn().expect("it can be started");
+        let stderr = child.stderr.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let mut server = Server { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), lines };
+        server.listen();
+        server
+    }
+}
+
+/// A program that serves. Dropped before it was stopped, it is killed.
+pub struct Server {
+    child: Child,
+    /// Where it serves.
+    pub address: SocketAddr,
+    lines: Receiver<String>,
+}
+
+impl Server {
+    /// A new connection.
+    pub fn connect(&self) -> Connection {
+        Connection::open(self.address)
+    }
+
+    /// GET over a connection of its own.
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Reply {
+        self.connect().get(target)
+    }
+
+    /// Waits until it says where it serves, or where else; takes that address.
+    #[track_caller]
+    pub fn listen(&mut self) {
+        let (line, _) = self.wait_for_line(&["listening on http://", "generation 1"]);
+        let address = line.split_once("http://").unwrap_or_default().1;
+        let end = address.find(|ch: char| !"0123456789.:[]".contains(ch)).unwrap_or(address.len());
+        self.address = address[..end].parse().unwrap();
+    }
+
+    /// Waits until it says something; since when it has.
+    #[track_caller]
+    pub fn hear(&self, part: &str) -> Instant {
+        self.wait_for_line(&[part]).1
+    }
+
+    #[track_caller]
+    fn wait_for_line(&self, parts: &[&str]) -> (String, Instant) {
+        let mut said = Vec::new();
+        loop {
+            // cargo may be at work first.
+            let Ok(line) = self.lines.recv_timeout(LONG * 20) else {
+                panic!("it never said {parts:?}: {said:#?}")
+            };
+            if parts.iter().any(|part| line.contains(part)) {
+                return (line, Instant::now());
+            }
+            said.push(line);
+        }
+    }
+
+    /// Tells it to stop, and waits until it has ended well; what else it has said.
+    #[track_caller]
+    pub fn stop(self) -> Vec<String> {
+        self.stop_by(Signal::TERM)
+    }
+
+    /// The same by another signal.
+    #[track_caller]
+    pub fn stop_by(mut self, signal: Signal) -> Vec<String> {
+        kill_process(Pid::from_child(&self.child), signal).expect("it still runs");
+        wait_until("it ends", || self.child.try_wait().unwrap().is_some());
+        let lines = self.lines.iter().collect::<Vec<_>>();
+        assert!(self.child.wait().unwrap().success(), "it said: {lines:#?}");
+        lines
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

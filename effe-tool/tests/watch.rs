@@ -1,0 +1,137 @@
+//! Edits under `watch`: what is new is served, what is broken is not, and no request is lost.
+
+use std::{fs, net::SocketAddr, process::Command, time::Duration};
+
+use rustix::process::Signal;
+
+use crate::support::{Hammer, Loader, Scratch, Server, tool, tool::Tool, wait_until};
+
+/// How soon after a build its lambda must answer.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A lambda `hello` under `watch`, on a port that is free.
+fn watch(scratch: &Scratch) -> Server {
+    tool(scratch).args(["new", "hello"]).run().assert_code(0);
+    let command = tool(scratch).args(["watch", "hello", "--port", "0"]).into_command();
+    Loader::by(command).serve_as_told()
+}
+
+/// Has it greet with another word.
+fn greet_with(scratch: &Scratch, word: &str) {
+    let text = include_str!("../templates/hello/lib.rs");
+    scratch
+        .write("hello/src/lib.rs", text.replace("unwrap_or(\"Hello\")", &format!("unwrap_or(\"{word}\")")));
+}
+
+#[test]
+fn an_edit_is_served_and_a_broken_one_keeps_the_old_answer() {
+    let scratch = Scratch::new();
+    let server = watch(&scratch);
+    assert!(server.address.ip().is_loopback());
+    assert_eq!(server.get("/").text(), "Hello from effe: /\n");
+
+    greet_with(&scratch, "Salve");
+    server.hear("generation 2");
+    assert_eq!(server.get("/").text(), "Salve from effe: /\n");
+
+    greet_with(&scratch, "Salve\" nonsense \"");
+    server.hear("found `nonsense`");
+    server.hear("hello: cargo could not compile it; generation 2 goes on serving");
+    assert_eq!(server.get("/").text(), "Salve from effe: /\n");
+
+    // It builds, and can't be loaded.
+    let text = fs::read_to_string(scratch.join("hello/src/lib.rs")).unwrap();
+    scratch.write("hello/src/lib.rs", text.replace("\" nonsense \"", "").replace("export!(Hello);", ""));
+    server.hear("generation 2 goes on serving");
+    assert_eq!(server.get("/").text(), "Salve from effe: /\n");
+
+    // What is ignored, and what changes nothing, makes no generation.
+    scratch.write("hello/.gitignore", "/target\n*.log\n");
+    scratch.write("hello/a.log", "");
+    greet_with(&scratch, "Ave");
+    server.hear("generation 3");
+    assert_eq!(server.get("/").text(), "Ave from effe: /\n");
+    let said = server.stop();
+    assert!(!said.iter().any(|line| line.contains("generation 4")), "{said:#?}");
+}
+
+#[test]
+fn ten_edits_under_load_lose_no_request() {
+    let scratch = Scratch::new();
+    let server = watch(&scratch);
+    let hammer = Hammer::start(server.address, "/", 4);
+    let mut times = Vec::new();
+    for edit in 1..=10 {
+        greet_with(&scratch, &format!("Edit {edit}"));
+        let built = server.hear("Finished");
+        times.push(server.hear(&format!("generation {}", edit + 1)) - built);
+        hammer.wait_for(40);
+    }
+    let report = hammer.stop();
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    let expected = (1..=10).map(|edit| format!("Edit {edit} from effe: /\n"));
+    for text in expected.chain(["Hello from effe: /\n".to_owned()]) {
+        assert!(report.answers.contains_key(&text), "{text:?} is missing: {:?}", report.answers);
+    }
+    assert_eq!(report.answers.len(), 11, "{:?}", report.answers);
+    // The machine has other things to do, so that one of them may take longer.
+    times.sort_unstable();
+    assert!(times[times.len() / 2] < SOON, "{times:?}");
+    eprintln!("from the end of a build to its answer: {times:?}");
+    server.stop();
+}
+
+#[test]
+fn the_lambdas_of_a_directory_come_go_and_change_each_for_itself() {
+    let scratch = Scratch::new();
+    tool(&scratch).args(["new", "all/one.rs"]).run().assert_code(0);
+    tool(&scratch).args(["new", "all/deep/two.rs"]).run().assert_code(0);
+    let program = env!("CARGO_BIN_EXE_effe-tool");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" watch all --port 0 >table", program]);
+    let mut server = Loader::by(Tool::by(shell, &scratch).into_command()).serve_as_told();
+    let two = server.address;
+    server.listen();
+    let one = server.address;
+    let has = |path: &str, address: SocketAddr, generation: u32| {
+        let row = [path, &format!("http://{address}"), &generation.to_string()].map(str::to_owned);
+        let table = fs::read_to_string(scratch.join("table")).unwrap();
+        table.lines().any(|line| line.split_whitespace().eq(&row))
+    };
+    wait_until("the table", || has("all/deep/two.rs", two, 1) && has("all/one.rs", one, 1));
+
+    let source = fs::read_to_string(scratch.join("all/one.rs")).unwrap();
+    scratch.write("all/one.rs", source.replace("\"Hello\"", "\"One\""));
+    server.hear("all/one.rs at http://");
+    assert_eq!(server.get("/").text(), "One from effe: /\n");
+
+    scratch.write("all/three.rs", &source);
+    server.listen();
+    assert_eq!(server.get("/").text(), "Hello from effe: /\n");
+    let three = server.address;
+    fs::remove_file(scratch.join("all/deep/two.rs")).unwrap();
+    server.hear("Stopping all/deep/two.rs");
+    wait_until("nobody is there", || std::net::TcpStream::connect(two).is_err());
+    wait_until("the table", || has("all/three.rs", three, 1) && has("all/one.rs", one, 2));
+    server.stop();
+    assert!(std::net::TcpStream::connect(one).is_err());
+}
+
+#[test]
+fn ctrl_c_ends_it_well_and_its_loader_with_it() {
+    let scratch = Scratch::new();
+    let server = watch(&scratch);
+    let address = server.address;
+    server.stop_by(Signal::INT);
+    assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn there_must_be_something_to_watch() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.join("empty")).unwrap();
+    let watch = |args: &[&str]| tool(&scratch).arg("watch").args(args).run();
+    watch(&["empty"]).assert_code(1).assert_says(&["empty holds no lambda", "effe-tool new"]);
+    watch(&["nowhere"]).assert_code(1).assert_says(&["cannot read nowhere"]);
+    watch(&["empty", "--", "--port", "1"]).assert_code(2).assert_says(&["before `--`"]);
+}
