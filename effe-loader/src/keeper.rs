@@ -10,7 +10,7 @@ use std::{
 
 use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
 
-use crate::{contexts::LOOKS, effe::Effe};
+use crate::{contexts::LOOKS, effe::Effe, systemd};
 
 /// How long a failed first Start waits for the next try.
 const RETRY: Duration = Duration::from_secs(1);
@@ -49,7 +49,10 @@ pub fn start(effe: Arc<Effe>, idle_timeout: Option<Duration>, warm: bool) -> io:
             if !warm && now >= next_try {
                 let generation = effe.generations.hold();
                 match generation.warm() {
-                    Ok(()) => warm = true,
+                    Ok(()) => {
+                        warm = true;
+                        systemd::ready(&generation, None);
+                    }
                     Err(fault) => generation.plugin.log(&fault),
                 }
                 next_try = Instant::now() + RETRY;

@@ -35,6 +35,7 @@ mod signals;
 mod snapshot;
 mod swap;
 mod sync;
+mod systemd;
 mod trust;
 mod watch;
 
@@ -286,6 +287,10 @@ fn serve(
             format!("listening on {}", listener.address.url()),
             [("address", address)],
         );
+    }
+    match warm {
+        Ok(()) => systemd::ready(&effe.generations.current(), None),
+        Err(_) => systemd::starting(),
     }
     let settings = Settings {
         workers: config.workers,

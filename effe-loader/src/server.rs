@@ -33,6 +33,7 @@ use crate::{
     health::Health,
     listeners::{Listener, Stream},
     lobby::Lobby,
+    systemd,
     watch::Watch,
 };
 
@@ -104,6 +105,7 @@ pub fn serve(
         let server = rt::spawn(server);
         let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
         effe.drain();
+        systemd::stopping();
         rt::time::sleep(order.delay(settings.drain)).await;
         let deadline = order.deadline(settings.drain);
         finish(effe, &lobby, &mut listeners, &handle, deadline).await;

@@ -20,6 +20,7 @@ use crate::{
     journal::Severity,
     parameters::Sources,
     plugin::{Plugin, PluginFile, Policy, Tried, host::Host},
+    systemd,
 };
 
 /// How often Contexts are looked for that have come back to a generation that no longer serves.
@@ -84,10 +85,18 @@ impl Swapper {
         if self.effe.is_draining() {
             return;
         }
+        // A manager that still waits for the first Start is not told of anything else.
+        let was_ready = self.effe.generations.current().is_warm();
+        if was_ready {
+            systemd::reloading();
+        }
         let outcome = match order.change {
             Change::Reload => self.reload(),
             Change::RollBack => self.roll_back(),
         };
+        if was_ready && !self.effe.is_draining() {
+            systemd::ready(&self.effe.generations.current(), outcome.as_ref().err().map(String::as_str));
+        }
         if let Err(why) = &outcome {
             let serves = self.effe.generations.current().number;
             self.effe.journal().report(

@@ -19,6 +19,7 @@ mod support;
 mod swap;
 mod syslog;
 mod syslog_remote;
+mod systemd;
 mod template;
 mod trust;
 mod upgrade;

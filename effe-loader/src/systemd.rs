@@ -1,0 +1,43 @@
+//! What systemd, or another service manager that speaks `sd_notify`, is told: that the effe is ready, takes something
+//! up, is on its way out. Without `NOTIFY_SOCKET` it is told nothing, and a message that can't be sent is dropped: the
+//! manager has a timeout of its own.
+
+use sd_notify::NotifyState;
+
+use crate::generation::Generation;
+
+/// A first Start has succeeded, or the last change is done, whatever came of it; `failed` is why nothing came of it.
+pub fn ready(serves: &Generation, failed: Option<&str>) {
+    let mut status = format!("serving {}, generation {}", serves.plugin.path().display(), serves.number);
+    if let Some(why) = failed {
+        status.push_str("; the last change failed: ");
+        status.push_str(why);
+    }
+    tell(&[NotifyState::Ready, NotifyState::Status(&on_one_line(&status))]);
+}
+
+/// It serves, and no Start has succeeded yet.
+pub fn starting() {
+    tell(&[NotifyState::Status("no Start has succeeded yet; trying again each second")]);
+}
+
+/// Another generation is being opened, or gone back to; [`ready`] follows.
+pub fn reloading() {
+    if let Ok(now) = NotifyState::monotonic_usec_now() {
+        tell(&[NotifyState::Reloading, now, NotifyState::Status("taking up what has changed")]);
+    }
+}
+
+/// The effe is on its way out.
+pub fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("finishing what runs")]);
+}
+
+fn tell(state: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(state);
+}
+
+/// A line feed would begin another message.
+fn on_one_line(text: &str) -> String {
+    text.replace(|ch: char| ch.is_control(), " ")
+}
