@@ -61,6 +61,7 @@ mod body;
 mod calls;
 mod chunk;
 mod error;
+mod events;
 mod export;
 pub mod extensions;
 mod fence;
@@ -88,6 +89,7 @@ pub use {async_lambda::AsyncLambda, async_response::AsyncResponse, body::Body};
 pub use {
     chunk::Chunk,
     error::{Error, Level, Result, ResultExt},
+    events::{Event, Events},
     export::Linked,
     lambda::{Lambda, Options, StartError, Started},
     params::Params,

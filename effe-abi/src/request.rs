@@ -276,6 +276,24 @@ enum Stream {
     Refused(&'static str),
 }
 
+impl Reader<'_> {
+    /// The next piece, with its owner: to be handed on without a copy. `None` at the end.
+    ///
+    /// # Errors
+    /// As any read: the client left in the middle, or the body is larger than the operator's limit.
+    pub fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
+        if io::BufRead::fill_buf(self)?.is_empty() {
+            return Ok(None);
+        }
+        if self.begin.is_empty() && self.at == 0 {
+            return Ok(Some(std::mem::replace(&mut self.piece, Chunk::from_static(b""))));
+        }
+        let rest = io::BufRead::fill_buf(self)?.to_vec();
+        io::BufRead::consume(self, rest.len());
+        Ok(Some(rest.into()))
+    }
+}
+
 impl io::BufRead for Reader<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.begin.is_empty() && self.at == self.piece.len() {

@@ -6,6 +6,7 @@ use crate::{
     calls::ExchangeRef,
     chunk::Chunk,
     error::{Error, Level, Result},
+    events::Events,
     headers::Headers,
     raw::{self, Status, status},
     request::failure,
@@ -102,7 +103,8 @@ impl<'a> Response<'a> {
 
     /// Sets a header, in place of an earlier one of that name.
     ///
-    /// `Content-Length`, `Transfer-Encoding`, `Connection` and `Date` are the loader's business.
+    /// `Transfer-Encoding`, `Connection` and `Date` are the loader's business, and so is `Content-Length`, except of
+    /// a streamed answer, where it is a promise, and of the answer to a HEAD.
     #[track_caller]
     pub fn header(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
         self.scratch.headers.remove(name);
@@ -180,6 +182,15 @@ impl<'a> Response<'a> {
         self.refuse_if_ended()?;
         let sent = self.exchange.write(chunk.into_raw(), raw::MORE);
         self.taken(sent)
+    }
+
+    /// Makes the answer a stream of server-sent events, for a lambda that declares
+    /// [`Options::stream_response`](crate::Options::stream_response).
+    ///
+    /// # Errors
+    /// The client has gone.
+    pub fn events(&mut self) -> io::Result<Events<'_, 'a>> {
+        Events::begin(self)
     }
 
     /// Ends the answer, so that the client has it while Run goes on. Nothing can be written after it.

@@ -7,6 +7,8 @@ use actix_http::{
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::{Status, status};
 
+use crate::outlet::Head;
+
 /// An answer that is being given.
 #[derive(Default)]
 pub struct Answer {
@@ -15,6 +17,8 @@ pub struct Answer {
     /// nor allocated again.
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Body,
+    /// The length that the lambda gave itself.
+    length: Option<u64>,
     ended: bool,
 }
 
@@ -34,6 +38,7 @@ impl Answer {
     pub fn clear(&mut self) {
         self.head = None;
         self.body = Body::Empty;
+        self.length = None;
         self.ended = false;
     }
 
@@ -70,7 +75,16 @@ impl Answer {
     /// Whether all of the headers are well-formed.
     fn take_headers<'a>(&mut self, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
         let mut n = 0;
+        self.length = None;
         for (name, value) in headers {
+            if name == "content-length" {
+                let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                if length.is_none() || self.length.is_some_and(|other| length != Some(other)) {
+                    return false;
+                }
+                self.length = length;
+                continue;
+            }
             if self
                 .headers
                 .get(n)
@@ -116,6 +130,17 @@ impl Answer {
     /// Ends an answer that was begun: Run returned.
     pub fn end(&mut self) {
         self.ended |= self.head.is_some();
+    }
+
+    /// The head of an answer that goes on.
+    pub fn head(&self) -> Option<Head> {
+        let (headers, length) = (&self.headers, self.length);
+        self.head.map(|status| Head { status, headers: headers.clone(), length })
+    }
+
+    /// The length that the lambda gave its answer.
+    pub fn length(&self) -> Option<u64> {
+        self.length
     }
 
     /// The complete answer; `None` if it was not begun or not ended.

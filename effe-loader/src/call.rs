@@ -19,7 +19,7 @@ use crossbeam::queue::SegQueue;
 use slab::Slab;
 use tokio::{sync::Notify, time};
 
-use crate::{answer::Answer, clock::Moment, snapshot::Snapshot};
+use crate::{answer::Answer, clock::Moment, outlet::Streams, snapshot::Snapshot};
 
 /// Calls that a desk keeps for the next requests; a connection's buffers are larger than all of these.
 const MAX_SPARE: usize = 256;
@@ -37,6 +37,8 @@ pub struct Call {
     pub body: Bytes,
     /// Where the answer goes.
     pub answer: Answer,
+    /// What of it goes piece by piece.
+    pub streams: Streams,
     /// How far it is, which both sides see.
     pub progress: Arc<Progress>,
     /// When the client is told that it took too long.
@@ -146,6 +148,8 @@ pub struct Desk {
 
 struct Waiting {
     sent: Moment,
+    /// Whether it may be late: an answer whose head has gone out takes as long as it takes.
+    is_timed: bool,
     progress: Arc<Progress>,
     state: State,
 }
@@ -197,6 +201,7 @@ impl Desk {
                 head: Snapshot::default(),
                 body: Bytes::new(),
                 answer: Answer::default(),
+                streams: Streams::NONE,
                 progress: Arc::default(),
                 deadline: None,
                 mailbox: Arc::clone(&self.mailbox),
@@ -207,6 +212,7 @@ impl Desk {
 
     /// Takes a call back that is done with.
     pub fn keep(&self, mut call: Box<Call>) {
+        call.streams = Streams::NONE;
         let mut spare = self.spare.borrow_mut();
         if spare.len() < MAX_SPARE {
             call.body = Bytes::new();
@@ -225,7 +231,8 @@ impl Desk {
     pub fn ask(self: &Rc<Self>, mut call: Box<Call>, send: impl FnOnce(Box<Call>)) -> Asked {
         let sent = Moment::now();
         call.deadline = self.timeouts.run.map(|timeout| sent + timeout);
-        let waiting = Waiting { sent, progress: Arc::clone(&call.progress), state: State::Away(None) };
+        let waiting =
+            Waiting { sent, is_timed: true, progress: Arc::clone(&call.progress), state: State::Away(None) };
         let key = self.waiting.borrow_mut().insert(waiting);
         call.key = key;
         let may_be_late = self.timeouts.queue.is_some() || self.timeouts.run.is_some();
@@ -293,6 +300,9 @@ impl Desk {
     fn strike(&self) {
         for (_, place) in &mut *self.waiting.borrow_mut() {
             let State::Away(waker) = &mut place.state else { continue };
+            if !place.is_timed {
+                continue;
+            }
             let late =
                 |timeout: Option<Duration>| timeout.is_some_and(|timeout| place.sent.elapsed() >= timeout);
             let verdict = if late(self.timeouts.run) && place.progress.is_overdue() {
@@ -316,6 +326,22 @@ pub struct Asked {
     desk: Rc<Desk>,
     /// `None` once the outcome is known.
     key: Option<usize>,
+}
+
+impl Asked {
+    /// How far the call is.
+    pub fn progress(&self) -> Option<Arc<Progress>> {
+        let waiting = self.desk.waiting.borrow();
+        self.key.and_then(|key| waiting.get(key)).map(|place| Arc::clone(&place.progress))
+    }
+
+    /// The call isn't late any more, whatever it takes.
+    pub fn take_your_time(&self) {
+        let mut waiting = self.desk.waiting.borrow_mut();
+        if let Some(place) = self.key.and_then(|key| waiting.get_mut(key)) {
+            place.is_timed = false;
+        }
+    }
 }
 
 impl Future for Asked {

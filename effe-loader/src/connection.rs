@@ -10,11 +10,12 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
+use actix_http::Request;
 use actix_web::rt;
 use slab::Slab;
 use tokio::{
@@ -23,7 +24,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{clock::Moment, lobby::Lobby};
+use crate::{call::Progress, clock::Moment, lobby::Lobby};
 
 /// How often a thread looks after its connections.
 const LOOK: Duration = Duration::from_secs(1);
@@ -116,11 +117,15 @@ pub struct Traffic {
     idle_since: Cell<Moment>,
     /// Whether something waits for the client to read.
     blocked: Cell<bool>,
+    /// Whether the client has closed its end.
+    has_left: Cell<bool>,
+    /// Who wants to know that.
+    watching: RefCell<Option<Arc<Progress>>>,
 }
 
 impl Traffic {
     /// A request has come; how many that makes.
-    pub fn begin(&self) -> u64 {
+    fn begin(&self) -> u64 {
         self.head_since.set(None);
         self.n_running.set(self.n_running.get() + 1);
         self.n_requests.set(self.n_requests.get() + 1);
@@ -128,7 +133,8 @@ impl Traffic {
     }
 
     /// A request has been answered.
-    pub fn end(&self) {
+    fn end(&self) {
+        self.watching.take();
         self.n_running.set(self.n_running.get() - 1);
     }
 
@@ -147,6 +153,38 @@ impl Traffic {
         match &mut *waker {
             Some(waker) => waker.clone_from(context.waker()),
             None => *waker = Some(context.waker().clone()),
+        }
+    }
+}
+
+/// A request that its connection knows to be under way.
+pub struct Answering(Option<Rc<Traffic>>);
+
+impl Answering {
+    /// It has come.
+    pub fn begin(request: &Request) -> Answering {
+        let traffic = request.conn_data::<Rc<Traffic>>().cloned();
+        if let Some(traffic) = &traffic {
+            traffic.begin();
+        }
+        Answering(traffic)
+    }
+
+    /// A call that wants to know when the client has closed its end of the connection, though it may still read.
+    pub fn watch(&self, progress: Option<Arc<Progress>>) {
+        if let (Some(traffic), Some(progress)) = (&self.0, progress) {
+            if traffic.has_left.get() {
+                progress.gone.store(true, Ordering::Relaxed);
+            }
+            traffic.watching.replace(Some(progress));
+        }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        if let Some(traffic) = &self.0 {
+            traffic.end();
         }
     }
 }
@@ -261,7 +299,12 @@ impl AsyncRead for Connection {
             this.traffic.wait(context);
             return this.verdict().map_or(Poll::Pending, Poll::Ready);
         }
-        if buffer.filled().len() > before && this.traffic.n_running.get() == 0 {
+        if buffer.filled().len() == before && buffer.capacity() > before {
+            this.traffic.has_left.set(true);
+            if let Some(progress) = &*this.traffic.watching.borrow() {
+                progress.gone.store(true, Ordering::Relaxed);
+            }
+        } else if this.traffic.n_running.get() == 0 {
             let now = this.connections.now.get();
             this.traffic.idle_since.set(now);
             if this.traffic.head_since.get().is_none() {

@@ -19,6 +19,7 @@ use crate::{
     generation::{Generation, Generations},
     journal::{Journal, Record, Severity, Source},
     meter::{Meter, Totals},
+    outlet::Streams,
     plugin::{Census, Context, Fault, Started},
     pool::{Job, KEEP, Pool},
     seat::Seat,
@@ -182,7 +183,8 @@ impl Effe {
             call.deadline,
             self.limits.response_limit,
             &call.progress.id,
-        );
+        )
+        .with_streams(&call.streams);
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
         let took = begun.elapsed();
@@ -194,6 +196,9 @@ impl Effe {
         let reusable = match outcome {
             Ok(()) => {
                 call.answer.end();
+                if let Some(outlet) = &call.streams.outlet {
+                    outlet.finish();
+                }
                 true
             }
             Err(fault) => {
@@ -204,6 +209,12 @@ impl Effe {
                 !matches!(fault, Fault::Panic(_))
             }
         };
+        if call.streams.outlet.as_ref().is_some_and(|outlet| !outlet.keeps_its_length()) {
+            let text = "the answer is not as long as its content-length says: the connection is broken off";
+            self.log_call("run", call, &Fault::Error(Severity::Error, text.to_owned()));
+        }
+        // What is streamed and not complete ends here.
+        call.streams = Streams::NONE;
         if reusable && in_time && failed.is_none() {
             generation.contexts.give(context)
         } else {

@@ -19,7 +19,14 @@ use actix_http::RequestHead;
 use bytes::Bytes;
 use effe_abi::raw::{self, ExchangeOps, Header, Status, attribute, status};
 
-use crate::{answer::Answer, clock::Moment, request_id, snapshot, snapshot::Snapshot};
+use crate::{
+    answer::Answer,
+    clock::Moment,
+    outlet::Streams,
+    pipe::{End, wait},
+    request_id, snapshot,
+    snapshot::Snapshot,
+};
 
 /// Chunks up to this size are copied: cheaper than keeping their owner.
 const COPY_LIMIT: usize = 4 * 1024;
@@ -84,6 +91,8 @@ impl Head<'_> {
     }
 }
 
+static NO_STREAMS: Streams = Streams::NONE;
+
 /// One request and its answer, while Run lasts.
 pub struct Exchange<'a> {
     head: Head<'a>,
@@ -94,6 +103,7 @@ pub struct Exchange<'a> {
     response_limit: usize,
     id: &'a OnceLock<String>,
     peer: OnceLock<String>,
+    streams: &'a Streams,
 }
 
 impl<'a> Exchange<'a> {
@@ -109,7 +119,22 @@ impl<'a> Exchange<'a> {
         id: &'a OnceLock<String>,
     ) -> Exchange<'a> {
         let peer = OnceLock::new();
-        Exchange { head, body, answer: Mutex::new(answer), gone, deadline, response_limit, id, peer }
+        Exchange {
+            head,
+            body,
+            answer: Mutex::new(answer),
+            gone,
+            deadline,
+            response_limit,
+            id,
+            peer,
+            streams: &NO_STREAMS,
+        }
+    }
+
+    /// The same exchange, with what of it goes piece by piece.
+    pub fn with_streams(self, streams: &'a Streams) -> Exchange<'a> {
+        Exchange { streams, ..self }
     }
 
     /// Lends the exchange to a run in the form that crosses. Until the run returns, it is what this thread is for.
@@ -128,11 +153,17 @@ impl<'a> Exchange<'a> {
             target: target.into(),
             path_len,
             body: self.body.into(),
-            flags: 0,
+            flags: if self.streams.inlet.is_some() { raw::MORE_BODY } else { 0 },
             version: self.head.version(),
             host: ptr::from_ref(self).cast_mut().cast(),
             ops: &OPS,
         })
+    }
+
+    /// When the client is told that the run takes too long; an answer whose head has gone takes its time.
+    fn deadline(&self) -> Option<Moment> {
+        let begun = self.streams.outlet.as_ref().is_some_and(|outlet| outlet.has_begun());
+        self.deadline.filter(|_| !begun)
     }
 
     fn text_header(&self, name: &str) -> Option<&str> {
@@ -251,7 +282,7 @@ unsafe extern "C" fn attribute(host: *mut (), key: u32, out: &mut RStr<'static>)
 unsafe extern "C" fn state(host: *mut (), remaining: &mut u64) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let left = exchange.deadline.map(Moment::remaining);
+    let left = exchange.deadline().map(Moment::remaining);
     *remaining = left.map_or(u64::MAX, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX - 1));
     if exchange.gone.load(Ordering::Relaxed) {
         return status::GONE;
@@ -259,9 +290,20 @@ unsafe extern "C" fn state(host: *mut (), remaining: &mut u64) -> Status {
     if left.is_some_and(|left| left.is_zero()) { status::TIMEOUT } else { status::OK }
 }
 
-unsafe extern "C" fn read(_: *mut (), _: &mut raw::Chunk) -> Status {
-    // The whole body is in the exchange.
-    status::END
+unsafe extern "C" fn read(host: *mut (), out: &mut raw::Chunk) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    // Else the whole body is in the exchange.
+    let Some(inlet) = &exchange.streams.inlet else { return status::END };
+    match wait(exchange.deadline(), |context| inlet.poll_next(context)) {
+        Some(Ok(piece)) => {
+            *out = chunk(piece);
+            status::OK
+        }
+        Some(Err(End::Whole)) => status::END,
+        Some(Err(End::Broken(status))) => status,
+        None => status::TIMEOUT,
+    }
 }
 
 unsafe extern "C" fn respond(
@@ -275,16 +317,28 @@ unsafe extern "C" fn respond(
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let headers = headers.as_slice().iter().map(|header| (header.name.as_str(), header.value.as_slice()));
+    let more = flags & raw::MORE != 0;
     let mut answer = exchange.answer.lock().unwrap_or_else(PoisonError::into_inner);
-    answer.respond(code, headers, body, flags & raw::MORE != 0, exchange.response_limit)
+    let Some(outlet) = exchange.streams.outlet.as_ref().filter(|_| more) else {
+        return answer.respond(code, headers, body, more, exchange.response_limit);
+    };
+    let begun = answer.respond(code, headers, Bytes::new(), more, exchange.response_limit);
+    let Some(head) = answer.head().filter(|_| begun == status::OK) else { return begun };
+    outlet.begin(head);
+    drop(answer);
+    outlet.write(body, more)
 }
 
 unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Status {
     let piece = bytes(chunk);
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
+    let more = flags & raw::MORE != 0;
+    if let Some(outlet) = exchange.streams.outlet.as_ref().filter(|outlet| outlet.has_begun()) {
+        return outlet.write(piece, more);
+    }
     let mut answer = exchange.answer.lock().unwrap_or_else(PoisonError::into_inner);
-    answer.write(&piece, flags & raw::MORE != 0, exchange.response_limit)
+    answer.write(&piece, more, exchange.response_limit)
 }
 
 /// Takes over what the lambda hands in: a view is copied, owned bytes move and are released when they have been sent.
@@ -294,6 +348,17 @@ fn bytes(chunk: raw::Chunk) -> Bytes {
         return Bytes::copy_from_slice(owned.as_ref());
     }
     Bytes::from_owner(owned)
+}
+
+/// Gives bytes to the lambda, together with their owner.
+fn chunk(bytes: Bytes) -> raw::Chunk {
+    unsafe extern "C" fn release(owner: *mut (), _: *const u8, _: usize) {
+        // SAFETY: made below, and released once: the wire's promise.
+        drop(unsafe { Box::from_raw(owner.cast::<Bytes>()) });
+    }
+    let (ptr, len) = (bytes.as_ptr(), bytes.len());
+    let owner = Box::into_raw(Box::new(bytes)).cast();
+    raw::Chunk { ptr, len, owner, release: Some(release) }
 }
 
 /// A chunk that is released when it is dropped.

@@ -1,26 +1,39 @@
 //! One request: its body is read, the lambda is run, the answer goes out. Every failure becomes a status here.
 
-use std::{cell::RefCell, convert::Infallible, future::Future, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use actix_http::{
-    ConnectionType, Payload, Request, RequestHead, Response, StatusCode,
-    error::PayloadError,
+    ConnectionType, Method, Payload, Request, RequestHead, Response, StatusCode,
     header::{self, HeaderValue},
 };
 use actix_service::Service;
 use actix_utils::future::{Either, Ready, ready};
 use actix_web::rt;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use effe_abi::raw::{plugin_flags, status};
 
 use crate::{
     answer::Answer,
-    call::{Desk, Outcome, Timeouts},
+    body::{Body, Stream},
+    call::{Asked, Desk, Outcome, Timeouts},
     clock::Moment,
-    connection::Traffic,
+    connection::{Answering, Patience},
     effe::Effe,
     exchange::Head,
     health::{Health, Probe},
+    outlet::{self, Outlet, Streams},
+    pipe::Pipe,
     seat::Seat,
+    upload::{Refused, Upload},
     watch::Watch,
 };
 
@@ -36,6 +49,8 @@ pub enum Failure {
     Overdue,
     /// The body is larger than the operator's limit.
     TooLarge,
+    /// The body takes too long to come.
+    Slow,
     /// The effe wants no requests now.
     NotReady,
     /// The body broke off or was not what its head says.
@@ -49,6 +64,7 @@ impl Failure {
             Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again\n"),
             Failure::Overdue => (StatusCode::GATEWAY_TIMEOUT, "the lambda took too long\n"),
             Failure::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large\n"),
+            Failure::Slow => (StatusCode::REQUEST_TIMEOUT, "the request body takes too long\n"),
             Failure::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             Failure::Malformed => (StatusCode::BAD_REQUEST, "the request body is malformed\n"),
         }
@@ -61,6 +77,7 @@ pub struct Handler {
     seat: Arc<Seat>,
     desk: Rc<Desk>,
     watch: Arc<Watch>,
+    patience: Patience,
     body_limit: usize,
     /// Where a run on this thread puts its answer.
     answer: RefCell<Answer>,
@@ -68,37 +85,68 @@ pub struct Handler {
 
 impl Handler {
     /// A handler for the thread that this is called on.
-    pub fn new(effe: Arc<Effe>, watch: Arc<Watch>, timeouts: Timeouts, body_limit: usize) -> Handler {
+    pub fn new(
+        effe: Arc<Effe>,
+        watch: Arc<Watch>,
+        timeouts: Timeouts,
+        patience: Patience,
+        body_limit: usize,
+    ) -> Handler {
         let desk = Rc::new(Desk::new(timeouts));
         rt::spawn(Rc::clone(&desk).run({
             let effe = Arc::clone(&effe);
             move || effe.wake_pool()
         }));
         let seat = effe.seat(desk.mailbox());
-        Handler { effe, seat, desk, watch, body_limit, answer: RefCell::default() }
+        Handler { effe, seat, desk, watch, patience, body_limit, answer: RefCell::default() }
     }
 
     /// Answers a request that has no body, if it can be done here and now.
-    pub fn handle_now(&self, request: &Request) -> Option<Response<Bytes>> {
+    pub fn handle_now(&self, request: &Request) -> Option<Response<Body>> {
         let (response, took) = self.run_inline(request, &[])?;
         // There was nothing else to be done: the run's own two looks at the clock will do.
         Some(self.finish(request.head(), response, Some(took)))
     }
 
     /// Answers a request.
-    pub async fn handle(&self, mut request: Request) -> Response<Bytes> {
-        let _running = self.seat.take_up();
+    pub async fn handle(&self, mut request: Request, answering: Answering) -> Response<Body> {
+        let running = self.seat.take_up();
         let begun = self.is_observed().then(Moment::now);
         let response = self.answer(&mut request).await;
-        self.finish(request.head(), response, begun.map(Moment::elapsed))
+        self.finish(request.head(), response, begun.map(Moment::elapsed)).map_body(|_, mut body| {
+            if let Body::Stream(stream) = &mut body {
+                stream.hold(running, answering);
+            }
+            body
+        })
     }
 
-    async fn answer(&self, request: &mut Request) -> Result<Response<Bytes>, Failure> {
-        let body = read_body(request, self.body_limit).await?;
-        match self.run_inline(request, &body) {
+    async fn answer(&self, request: &mut Request) -> Result<Response<Body>, Failure> {
+        let flags = self.effe.generations.current().plugin.flags();
+        let mut streams = Streams::declared(flags, self.patience.write);
+        let upload = Upload::of(request, self.body_limit, self.patience.read)?;
+        let body = match upload {
+            None => Bytes::new(),
+            Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
+                let inlet = Arc::new(Pipe::default());
+                rt::spawn(upload.pump(Arc::clone(&inlet)));
+                streams.inlet = Some(inlet);
+                Bytes::new()
+            }
+            Some(upload) => upload.whole().await?,
+        };
+        let inlet = streams.inlet.clone();
+        let response = match self.run_inline(request, &body) {
             Some((response, _)) => response,
-            None => self.run_on_pool(request, body).await,
-        }
+            None => self.run_on_pool(request, body, streams).await,
+        };
+        // A lambda that fails because its body fails is not to blame.
+        response.map_err(|failure| match inlet.and_then(|inlet| inlet.broken()) {
+            Some(status::TOO_LARGE) if failure == Failure::Lambda => Failure::TooLarge,
+            Some(status::TIMEOUT) if failure == Failure::Lambda => Failure::Slow,
+            Some(_) if failure == Failure::Lambda => Failure::Malformed,
+            _ => failure,
+        })
     }
 
     /// The answer, and how long the run took; `None` if it can't be here.
@@ -106,7 +154,7 @@ impl Handler {
         &self,
         request: &Request,
         body: &[u8],
-    ) -> Option<(Result<Response<Bytes>, Failure>, Duration)> {
+    ) -> Option<(Result<Response<Body>, Failure>, Duration)> {
         let generation = self.effe.generations.current();
         if !generation.execution.is_inline() {
             return None;
@@ -115,17 +163,38 @@ impl Handler {
         let mut answer = self.answer.borrow_mut();
         answer.clear();
         let took = self.effe.run_inline(&generation, request.head(), body, &mut answer, &self.seat)?;
-        Some((respond(&mut answer).ok_or(Failure::Lambda), took))
+        Some((respond(&mut answer, request).ok_or(Failure::Lambda), took))
     }
 
-    async fn run_on_pool(&self, request: &Request, body: Bytes) -> Result<Response<Bytes>, Failure> {
+    async fn run_on_pool(
+        &self,
+        request: &Request,
+        body: Bytes,
+        streams: Streams,
+    ) -> Result<Response<Body>, Failure> {
         self.watch.look();
         let mut call = self.desk.call();
         call.head.take(request.head());
         call.body = body;
-        match self.desk.ask(call, |call| self.effe.run_on_pool(call)).await {
+        let outlet = streams.outlet.clone();
+        call.streams = streams;
+        let mut asked = self.desk.ask(call, |call| self.effe.run_on_pool(call));
+        let outcome = match outlet {
+            None => asked.await,
+            Some(outlet) => {
+                let head = poll_fn(|context| match outlet.poll_head(context) {
+                    Poll::Ready(head) => Poll::Ready(Ok(head)),
+                    Poll::Pending => Pin::new(&mut asked).poll(context).map(Err),
+                });
+                match head.await {
+                    Ok(head) => return Ok(stream(request, head, outlet, asked)),
+                    Err(outcome) => outcome,
+                }
+            }
+        };
+        match outcome {
             Outcome::Back(mut call) => {
-                let response = respond(&mut call.answer);
+                let response = respond(&mut call.answer, request);
                 let failure = if call.progress.is_given_up() { Failure::Busy } else { Failure::Lambda };
                 self.desk.keep(call);
                 response.ok_or(failure)
@@ -147,9 +216,9 @@ impl Handler {
     fn finish(
         &self,
         request: &RequestHead,
-        response: Result<Response<Bytes>, Failure>,
+        response: Result<Response<Body>, Failure>,
         took: Option<Duration>,
-    ) -> Response<Bytes> {
+    ) -> Response<Body> {
         let response = self.ready_to_send(response);
         if let (Some(meter), Some(took)) = (&self.seat.meter, took) {
             meter.answered(&request.method, response.status(), took);
@@ -157,7 +226,7 @@ impl Handler {
         response
     }
 
-    fn ready_to_send(&self, response: Result<Response<Bytes>, Failure>) -> Response<Bytes> {
+    fn ready_to_send(&self, response: Result<Response<Body>, Failure>) -> Response<Body> {
         let mut response = response.unwrap_or_else(|failure| self.failed(failure));
         if self.effe.is_draining() {
             response.head_mut().set_connection_type(ConnectionType::Close);
@@ -165,14 +234,14 @@ impl Handler {
         response
     }
 
-    fn failed(&self, failure: Failure) -> Response<Bytes> {
+    fn failed(&self, failure: Failure) -> Response<Body> {
         let (status, text) = failure.answer();
         let mut response = plain(status, text);
         let head = response.head_mut();
         if failure == Failure::Busy {
             head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.effe.retry_after()));
         }
-        if matches!(failure, Failure::TooLarge | Failure::Malformed) {
+        if matches!(failure, Failure::TooLarge | Failure::Malformed | Failure::Slow) {
             // What is left of the body is not read, so the connection can't be used again.
             head.set_connection_type(ConnectionType::Close);
         }
@@ -180,8 +249,8 @@ impl Handler {
     }
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Bytes> {
-    let mut response = Response::with_body(status, Bytes::from_static(text.as_bytes()));
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::with_body(status, Body::Whole(Bytes::from_static(text.as_bytes())));
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.head_mut().headers.insert(header::CONTENT_TYPE, plain);
     response
@@ -195,9 +264,9 @@ pub struct HandlerService {
 }
 
 impl Service<Request> for HandlerService {
-    type Response = Response<Bytes>;
+    type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<Ready<Result<Response<Bytes>, Infallible>>, Handling>;
+    type Future = Either<Ready<Result<Response<Body>, Infallible>>, Handling>;
 
     actix_service::always_ready!();
 
@@ -220,43 +289,21 @@ impl Service<Request> for HandlerService {
         }
         let handler = Rc::clone(&self.handler);
         Either::right(Box::pin(async move {
-            let response = handler.handle(request).await;
-            drop(answering);
+            let response = handler.handle(request, answering).await;
             Ok(response)
         }))
     }
 }
 
-/// A request that its connection knows to be under way.
-struct Answering(Option<Rc<Traffic>>);
-
-impl Answering {
-    fn begin(request: &Request) -> Answering {
-        let traffic = request.conn_data::<Rc<Traffic>>().cloned();
-        if let Some(traffic) = &traffic {
-            traffic.begin();
-        }
-        Answering(traffic)
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        if let Some(traffic) = &self.0 {
-            traffic.end();
-        }
-    }
-}
-
 /// A request that takes its time.
-type Handling = Pin<Box<dyn Future<Output = Result<Response<Bytes>, Infallible>>>>;
+type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
 
 /// Answers a probe: no request, so it is neither counted nor logged. Why the effe is not ready is not for clients.
 async fn answer_probe(
     handler: Rc<Handler>,
     health: Arc<Health>,
     probe: Probe,
-) -> Result<Response<Bytes>, Infallible> {
+) -> Result<Response<Body>, Infallible> {
     let ready = match probe {
         Probe::Liveness => Ok(()),
         Probe::Readiness => health.readiness().await,
@@ -268,8 +315,14 @@ async fn answer_probe(
 }
 
 /// The lambda's answer, if it gave one.
-fn respond(answer: &mut Answer) -> Option<Response<Bytes>> {
+fn respond(answer: &mut Answer, request: &Request) -> Option<Response<Body>> {
+    let length = answer.length();
     let (status, headers, body) = answer.take()?;
+    let body = match length {
+        // The lambda may know how long the answer to a GET would be, and needn't make it for a HEAD.
+        Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(length),
+        _ => Body::Whole(body),
+    };
     let mut response = Response::with_body(status, body);
     let head = response.head_mut();
     for (name, value) in headers {
@@ -278,41 +331,32 @@ fn respond(answer: &mut Answer) -> Option<Response<Bytes>> {
     Some(response)
 }
 
-/// The whole body, without a copy if it comes in one piece.
-async fn read_body(request: &mut Request, limit: usize) -> Result<Bytes, Failure> {
-    if let Payload::None = request.payload() {
-        return Ok(Bytes::new());
+/// An answer whose body is still being written.
+fn stream(request: &Request, head: outlet::Head, outlet: Arc<Outlet>, asked: Asked) -> Response<Body> {
+    let outlet::Head { status, headers, length } = head;
+    let has_body = request.method() != Method::HEAD
+        && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+    let body = if has_body {
+        asked.take_your_time();
+        Body::Stream(Box::new(Stream::new(outlet, length, asked)))
+    } else {
+        // Nobody wants the rest.
+        outlet.pipe.leave();
+        length.map_or(Body::Whole(Bytes::new()), Body::Absent)
+    };
+    let mut response = Response::with_body(status, body);
+    for (name, value) in headers {
+        response.head_mut().headers.append(name, value);
     }
-    let announced = request.head().headers.get(header::CONTENT_LENGTH);
-    let announced =
-        announced.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > limit) {
-        return Err(Failure::TooLarge);
-    }
-    let mut payload = request.take_payload();
-    let Some(first) = next(&mut payload).await? else { return Ok(Bytes::new()) };
-    if first.len() > limit {
-        return Err(Failure::TooLarge);
-    }
-    let Some(second) = next(&mut payload).await? else { return Ok(first) };
-    let mut body = BytesMut::with_capacity(announced.unwrap_or(first.len() + second.len()));
-    body.extend_from_slice(&first);
-    let mut piece = Some(second);
-    while let Some(bytes) = piece {
-        if body.len() + bytes.len() > limit {
-            return Err(Failure::TooLarge);
-        }
-        body.extend_from_slice(&bytes);
-        piece = next(&mut payload).await?;
-    }
-    Ok(body.freeze())
+    response
 }
 
-async fn next(payload: &mut Payload) -> Result<Option<Bytes>, Failure> {
-    use futures_core::Stream;
-    let piece = std::future::poll_fn(|context| Pin::new(&mut *payload).poll_next(context)).await;
-    piece.transpose().map_err(|err| match err {
-        PayloadError::Overflow => Failure::TooLarge,
-        _ => Failure::Malformed,
-    })
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Failure {
+        match refused {
+            Refused::TooLarge => Failure::TooLarge,
+            Refused::Malformed => Failure::Malformed,
+            Refused::Slow => Failure::Slow,
+        }
+    }
 }

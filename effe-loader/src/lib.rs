@@ -5,6 +5,7 @@
 
 mod admin;
 mod answer;
+mod body;
 mod call;
 pub mod cli;
 mod clock;
@@ -25,7 +26,9 @@ mod keeper;
 mod listeners;
 mod lobby;
 mod meter;
+mod outlet;
 mod parameters;
+mod pipe;
 mod plugin;
 mod pool;
 mod request_id;
@@ -37,6 +40,7 @@ mod swap;
 mod sync;
 mod systemd;
 mod trust;
+mod upload;
 mod watch;
 
 use std::{

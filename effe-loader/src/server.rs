@@ -173,7 +173,8 @@ impl Reception {
         lobby.enlist(Arbiter::current());
         let connections = Rc::new(Connections::new(settings.patience, lobby));
         rt::spawn(Rc::clone(&connections).look_after());
-        let handler = Handler::new(effe, watch, settings.timeouts, settings.body_limit);
+        let Settings { timeouts, patience, body_limit, .. } = settings;
+        let handler = Handler::new(effe, watch, timeouts, patience, body_limit);
         Worker { handler: Rc::new(handler), connections }
     }
 

@@ -15,6 +15,7 @@ mod metrics;
 mod modes;
 mod refusals;
 mod requests;
+mod streams;
 mod support;
 mod swap;
 mod syslog;

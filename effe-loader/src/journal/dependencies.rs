@@ -24,11 +24,12 @@ struct Bridge(Journal);
 
 impl log::Log for Bridge {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        severity(metadata.level()).is_some_and(|severity| self.0.wants(severity))
+        let severity = severity(metadata.level()).filter(|_| !is_about_clients(metadata.target()));
+        severity.is_some_and(|severity| self.0.wants(severity))
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let Some(severity) = severity(record.level()).filter(|severity| self.0.wants(*severity)) else {
+        let Some(severity) = severity(record.level()).filter(|_| self.enabled(record.metadata())) else {
             return;
         };
         self.0.log(Record {
@@ -41,6 +42,12 @@ impl log::Log for Bridge {
     }
 
     fn flush(&self) {}
+}
+
+/// Whether a record is about one client's connection: what a client sends must not fill the operator's log, and what
+/// a lambda does wrong is said where it is seen.
+fn is_about_clients(target: &str) -> bool {
+    target.starts_with("actix_http::h1") || target.starts_with("actix_http::h2")
 }
 
 /// What of other people's code concerns an operator: its warnings and errors.

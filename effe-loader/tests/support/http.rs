@@ -75,6 +75,14 @@ impl Connection {
         self.try_reply(true).expect("an answer comes")
     }
 
+    /// The next byte, whatever it belongs to.
+    #[track_caller]
+    pub fn byte(&mut self) -> u8 {
+        let mut byte = [0];
+        self.0.read_exact(&mut byte).expect("another byte comes");
+        byte[0]
+    }
+
     /// Whether the server closes the connection without another byte.
     pub fn is_closed(&mut self) -> bool {
         match self.0.read(&mut [0]) {

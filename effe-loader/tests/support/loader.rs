@@ -228,6 +228,13 @@ impl Server {
         self.connect().get(target)
     }
 
+    /// The most memory that it has had so far, in bytes.
+    pub fn peak_memory(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
     /// Everything it has said on stderr so far.
     pub fn lines(&self) -> Vec<String> {
         self.output.state.lock().unwrap().lines.clone()

@@ -12,6 +12,16 @@ pub fn probe() -> PathBuf {
     built().join("libprobe.so")
 }
 
+/// The plugin that streams.
+pub fn spout() -> PathBuf {
+    built().join("libspout.so")
+}
+
+/// The example of a stream of events.
+pub fn ticker() -> PathBuf {
+    built().join("libticker.so")
+}
+
 /// A root module of the same name with another table.
 pub fn other_abi() -> PathBuf {
     built().join("libother_abi.so")
@@ -88,7 +98,7 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let packages = ["-p", "probe", "-p", "other_abi"];
+        let packages = ["-p", "probe", "-p", "spout", "-p", "ticker", "-p", "other_abi"];
         succeed(
             cargo()
                 .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])

@@ -1,0 +1,109 @@
+//! The body of an answer as the server sends it: held whole, or as it comes out of a run.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use actix_http::body::{BodySize, MessageBody};
+use bytes::Bytes;
+
+use crate::{call::Asked, connection::Answering, outlet::Outlet, pipe::End, seat::Running};
+
+/// Bytes that go into the server's buffer at a time: it copies what it is given, however much that is.
+const PIECE: usize = 64 * 1024;
+
+/// The body of an answer.
+pub enum Body {
+    /// Here already.
+    Whole(Bytes),
+    /// Not sent, but this is how long it would be.
+    Absent(u64),
+    /// Comes piece by piece.
+    Stream(Box<Stream>),
+}
+
+impl MessageBody for Body {
+    type Error = io::Error;
+
+    fn size(&self) -> BodySize {
+        match self {
+            Body::Whole(bytes) => BodySize::Sized(bytes.len() as u64),
+            Body::Absent(length) => BodySize::Sized(*length),
+            Body::Stream(stream) => stream.length.map_or(BodySize::Stream, BodySize::Sized),
+        }
+    }
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let bytes = match self.get_mut() {
+            Body::Whole(bytes) => bytes,
+            Body::Absent(_) => return Poll::Ready(None),
+            Body::Stream(stream) => {
+                if stream.piece.is_empty() {
+                    match ready!(stream.outlet.pipe.poll_next(context)) {
+                        Ok(piece) => stream.piece = piece,
+                        Err(End::Whole) => return Poll::Ready(None),
+                        // Once more, so that the server sends what it has taken so far.
+                        Err(End::Broken(_)) if !stream.breaks_off => {
+                            stream.breaks_off = true;
+                            context.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        // The connection is broken off: the end of a body that is not whole must not look like one.
+                        Err(End::Broken(_)) => {
+                            let broken = io::Error::other("the lambda's answer broke off");
+                            return Poll::Ready(Some(Err(broken)));
+                        }
+                    }
+                }
+                &mut stream.piece
+            }
+        };
+        if bytes.is_empty() {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(bytes.split_to(PIECE.min(bytes.len())))))
+    }
+
+    fn try_into_bytes(self) -> Result<Bytes, Self> {
+        match self {
+            Body::Whole(bytes) => Ok(bytes),
+            other => Err(other),
+        }
+    }
+}
+
+/// A body that a run writes while it is sent.
+pub struct Stream {
+    outlet: Arc<Outlet>,
+    length: Option<u64>,
+    /// What has been taken out of the pipe and not been sent.
+    piece: Bytes,
+    /// Whether it ends before it is whole.
+    breaks_off: bool,
+    /// The call that writes it. Dropping this tells the run that the client has left.
+    asked: Asked,
+    /// Until the body has gone, the request is being answered.
+    held: Option<(Running, Answering)>,
+}
+
+impl Stream {
+    /// The body that follows a head.
+    pub fn new(outlet: Arc<Outlet>, length: Option<u64>, asked: Asked) -> Stream {
+        Stream { outlet, length, piece: Bytes::new(), breaks_off: false, asked, held: None }
+    }
+
+    /// What is given back once the body has gone.
+    pub fn hold(&mut self, running: Running, answering: Answering) {
+        answering.watch(self.asked.progress());
+        self.held = Some((running, answering));
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.outlet.pipe.leave();
+    }
+}

@@ -1,0 +1,233 @@
+//! The streams of a call as its run sees them: the answer that goes out piece by piece, and the body that comes in so.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use actix_http::{
+    StatusCode,
+    header::{HeaderName, HeaderValue},
+};
+use bytes::Bytes;
+use effe_abi::raw::{Status, plugin_flags, status};
+
+use crate::{
+    clock::Moment,
+    pipe::{End, Left, Pipe, wait},
+};
+
+/// What of a call goes piece by piece. When it is dropped, whoever is at the other end is told.
+#[derive(Default)]
+pub struct Streams {
+    /// The answer's way out, if the lambda has declared that it streams answers.
+    pub outlet: Option<Arc<Outlet>>,
+    /// The request's body, if the lambda has declared that it reads bodies as streams and there is one.
+    pub inlet: Option<Arc<Pipe>>,
+}
+
+impl Streams {
+    /// No streams.
+    pub const NONE: Streams = Streams { outlet: None, inlet: None };
+
+    /// The outlet, if the flags of a plugin declare one. A piece waits for the client for `patience` at most.
+    pub fn declared(flags: u64, patience: Option<Duration>) -> Streams {
+        let streams = flags & plugin_flags::STREAM_RESPONSE != 0;
+        Streams { outlet: streams.then(|| Arc::new(Outlet::new(patience))), inlet: None }
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        if let Some(outlet) = &self.outlet {
+            outlet.abandon();
+        }
+        if let Some(inlet) = &self.inlet {
+            inlet.leave();
+        }
+    }
+}
+
+/// The head of an answer that is streamed.
+pub struct Head {
+    /// 200 to 599.
+    pub status: StatusCode,
+    /// Checked.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// How many bytes the lambda says will follow.
+    pub length: Option<u64>,
+}
+
+/// An answer on its way out.
+pub struct Outlet {
+    state: Mutex<State>,
+    /// The body.
+    pub pipe: Pipe,
+    patience: Option<Duration>,
+}
+
+#[derive(Default)]
+struct State {
+    head: Option<Head>,
+    begun: bool,
+    ended: bool,
+    /// Bytes that the lambda owes to its own Content-Length.
+    owed: Option<u64>,
+    waker: Option<Waker>,
+}
+
+impl Outlet {
+    fn new(patience: Option<Duration>) -> Outlet {
+        Outlet { state: Mutex::default(), pipe: Pipe::default(), patience }
+    }
+
+    /// The head goes out; the body follows.
+    pub fn begin(&self, head: Head) {
+        let mut state = self.state();
+        state.owed = head.length;
+        state.head = Some(head);
+        state.begun = true;
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Whether the head has gone.
+    pub fn has_begun(&self) -> bool {
+        self.state().begun
+    }
+
+    /// Waits for the head. The task that waits is woken once.
+    pub fn poll_head(&self, context: &mut Context<'_>) -> Poll<Head> {
+        let mut state = self.state();
+        match state.head.take() {
+            Some(head) => Poll::Ready(head),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Hands on the next piece of the body, the last if no more follows. Waits on this thread while the client is
+    /// slow.
+    pub fn write(&self, piece: Bytes, more: bool) -> Status {
+        let mut state = self.state();
+        if !state.begun || state.ended {
+            return status::INVALID;
+        }
+        if let Some(owed) = state.owed {
+            let Some(left) = owed.checked_sub(piece.len() as u64) else {
+                state.ended = true;
+                drop(state);
+                self.pipe.end(End::Broken(status::INVALID));
+                return status::INVALID;
+            };
+            state.owed = Some(left);
+        }
+        drop(state);
+        let deadline = self.patience.map(|patience| Moment::now() + patience);
+        match wait(deadline, |context| self.pipe.poll_room(context)) {
+            Some(Ok(())) => {}
+            Some(Err(Left)) => return status::GONE,
+            None => {
+                self.abandon();
+                return status::TIMEOUT;
+            }
+        }
+        if self.pipe.push(piece).is_err() {
+            return status::GONE;
+        }
+        if more || self.finish() { status::OK } else { status::INVALID }
+    }
+
+    /// The answer is complete; false if bytes are missing that its Content-Length promised, in which case the client
+    /// sees that it is not.
+    pub fn finish(&self) -> bool {
+        let mut state = self.state();
+        if !state.begun || state.ended {
+            return true;
+        }
+        state.ended = true;
+        let is_whole = state.owed.is_none_or(|owed| owed == 0);
+        drop(state);
+        self.pipe.end(if is_whole { End::Whole } else { End::Broken(status::INVALID) });
+        is_whole
+    }
+
+    /// Whether the lambda has kept the Content-Length that it gave its answer, as far as can be told.
+    pub fn keeps_its_length(&self) -> bool {
+        self.pipe.broken() != Some(status::INVALID)
+    }
+
+    /// Nothing more will come: an answer that is not complete is broken off.
+    pub fn abandon(&self) {
+        self.state().ended = true;
+        self.pipe.end(End::Broken(status::ERROR));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(length: Option<u64>) -> Outlet {
+        let outlet = Outlet::new(Some(Duration::from_millis(20)));
+        assert_eq!(outlet.write(Bytes::new(), true), status::INVALID, "the head comes first");
+        outlet.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
+        outlet
+    }
+
+    fn rest(outlet: &Outlet) -> (Vec<u8>, End) {
+        let mut all = Vec::new();
+        loop {
+            match wait(None, |context| outlet.pipe.poll_next(context)).unwrap() {
+                Ok(piece) => all.extend_from_slice(&piece),
+                Err(end) => return (all, end),
+            }
+        }
+    }
+
+    #[test]
+    fn a_content_length_is_kept_or_the_answer_is_broken_off() {
+        let exact = begun(Some(3));
+        assert_eq!(exact.write("abc".into(), false), status::OK);
+        assert_eq!(rest(&exact), (b"abc".to_vec(), End::Whole));
+        let short = begun(Some(3));
+        assert_eq!(short.write("ab".into(), true), status::OK);
+        assert!(!short.finish());
+        assert_eq!(rest(&short), (b"ab".to_vec(), End::Broken(status::INVALID)));
+        let long = begun(Some(3));
+        assert_eq!(long.write("ab".into(), true), status::OK);
+        assert_eq!(long.write("cd".into(), false), status::INVALID);
+        assert_eq!(rest(&long), (b"ab".to_vec(), End::Broken(status::INVALID)));
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_given_up_in_time() {
+        let outlet = begun(None);
+        assert_eq!(outlet.write(vec![0; 1 << 20].into(), true), status::OK);
+        assert_eq!(outlet.write("x".into(), true), status::TIMEOUT);
+        outlet.pipe.leave();
+        assert_eq!(outlet.write("x".into(), true), status::INVALID, "it was given up");
+    }
+
+    #[test]
+    fn a_call_that_goes_away_breaks_its_answer_off_and_leaves_its_body() {
+        let mut streams = Streams::declared(plugin_flags::STREAM_RESPONSE, None);
+        let (outlet, inlet) = (streams.outlet.clone().unwrap(), Arc::new(Pipe::default()));
+        streams.inlet = Some(Arc::clone(&inlet));
+        outlet.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
+        drop(streams);
+        assert_eq!(rest(&outlet).1, End::Broken(status::ERROR));
+        assert_eq!(inlet.push(Bytes::new()), Err(Left));
+        assert!(Streams::declared(plugin_flags::STREAM_REQUEST, None).outlet.is_none());
+    }
+}

@@ -1,0 +1,133 @@
+//! A request's body on its way in: read whole, or handed on as it arrives; never past its limit, nor at the pace of
+//! a client that means harm.
+
+use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
+
+use actix_http::{Payload, Request, error::PayloadError, header};
+use bytes::{Bytes, BytesMut};
+use effe_abi::raw::status;
+use futures_core::Stream;
+use tokio::time;
+
+use crate::{
+    clock::Moment,
+    connection::MIN_RATE,
+    pipe::{End, Pipe},
+};
+
+/// Why a body is not read to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It is larger than the operator's limit.
+    TooLarge,
+    /// It broke off or was not what its head says.
+    Malformed,
+    /// It takes too long to come.
+    Slow,
+}
+
+/// A body that is being read.
+pub struct Upload {
+    payload: Payload,
+    announced: Option<usize>,
+    limit: usize,
+    n_bytes: usize,
+    patience: Option<Duration>,
+    /// How long has been waited for the client.
+    waited: Duration,
+}
+
+impl Upload {
+    /// The body of a request; `None` if it has none.
+    ///
+    /// # Errors
+    /// It says itself that it is too large.
+    pub fn of(
+        request: &mut Request,
+        limit: usize,
+        patience: Option<Duration>,
+    ) -> Result<Option<Upload>, Refused> {
+        if let Payload::None = request.payload() {
+            return Ok(None);
+        }
+        let announced = request.head().headers.get(header::CONTENT_LENGTH);
+        let announced =
+            announced.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > limit) {
+            return Err(Refused::TooLarge);
+        }
+        let payload = request.take_payload();
+        Ok(Some(Upload { payload, announced, limit, n_bytes: 0, patience, waited: Duration::ZERO }))
+    }
+
+    /// All of it, without a copy if it comes in one piece.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub async fn whole(mut self) -> Result<Bytes, Refused> {
+        let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
+        let Some(second) = self.next().await? else { return Ok(first) };
+        let mut body = BytesMut::with_capacity(self.announced.unwrap_or(first.len() + second.len()));
+        body.extend_from_slice(&first);
+        let mut piece = Some(second);
+        while let Some(bytes) = piece {
+            body.extend_from_slice(&bytes);
+            piece = self.next().await?;
+        }
+        Ok(body.freeze())
+    }
+
+    /// Hands it on piece by piece, as fast as `inlet` takes it, until its reader leaves.
+    pub async fn pump(mut self, inlet: Arc<Pipe>) {
+        while poll_fn(|context| inlet.poll_room(context)).await.is_ok() {
+            let next = self.next();
+            let mut next = std::pin::pin!(next);
+            let next = poll_fn(|context| match inlet.poll_left(context) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => next.as_mut().poll(context).map(Some),
+            });
+            let end = match next.await {
+                None => return,
+                Some(Ok(Some(piece))) => {
+                    if inlet.push(piece).is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                Some(Ok(None)) => End::Whole,
+                Some(Err(Refused::TooLarge)) => End::Broken(status::TOO_LARGE),
+                Some(Err(Refused::Malformed)) => End::Broken(status::GONE),
+                Some(Err(Refused::Slow)) => End::Broken(status::TIMEOUT),
+            };
+            return inlet.end(end);
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, Refused> {
+        // What is here already costs no timer.
+        let here = poll_fn(|context| Poll::Ready(Pin::new(&mut self.payload).poll_next(context))).await;
+        let piece = match here {
+            Poll::Ready(piece) => piece,
+            Poll::Pending => self.wait().await?,
+        };
+        let Some(piece) = piece else { return Ok(None) };
+        let piece = piece.map_err(|err| match err {
+            PayloadError::Overflow => Refused::TooLarge,
+            _ => Refused::Malformed,
+        })?;
+        self.n_bytes = self.n_bytes.saturating_add(piece.len());
+        if self.n_bytes > self.limit { Err(Refused::TooLarge) } else { Ok(Some(piece)) }
+    }
+
+    async fn wait(&mut self) -> Result<Option<Result<Bytes, PayloadError>>, Refused> {
+        let next = poll_fn(|context| Pin::new(&mut self.payload).poll_next(context));
+        let Some(patience) = self.patience else { return Ok(next.await) };
+        // Every piece has its time, and all of them together have as much as a poor connection needs.
+        let earned = Duration::from_secs(self.n_bytes as u64 / MIN_RATE);
+        let left = (patience + earned).saturating_sub(self.waited).min(patience);
+        let since = Moment::now();
+        let piece = time::timeout(left, next).await.map_err(|_| Refused::Slow)?;
+        self.waited += since.elapsed();
+        Ok(piece)
+    }
+}
