@@ -1,17 +1,12 @@
 //! The admin listener: what it shows, what it can be told, and whom it doesn't listen to.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
-    path::Path,
-};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::Value;
 
 use crate::support::{
     Counts, Loader, Reply, Scratch, Server,
-    admin::{Question, ask},
+    admin::{Question, ask, over},
     plugins::probe,
     wait_until,
 };
@@ -32,15 +27,6 @@ fn guarded(scratch: &Scratch) -> Loader {
 fn post(server: &Server, target: &str, body: &str) -> Reply {
     let headers = "Host: localhost\r\nAuthorization: Bearer s3cret\r\n";
     ask(server.admin(), &Question { method: "POST", target, headers, body })
-}
-
-/// One request over a Unix socket; all that comes back.
-fn over(socket: &Path, request: &str) -> String {
-    let mut stream = UnixStream::connect(socket).unwrap();
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 #[test]

@@ -13,7 +13,9 @@ use rustix::{
 };
 
 use crate::support::{
-    Connection, Counts, Hammer, Loader, Scratch, Server, load,
+    Connection, Counts, Hammer, Loader, Scratch, Server,
+    admin::over,
+    load,
     plugins::{other_abi, patched, probe},
     wait_until,
 };
@@ -230,6 +232,31 @@ fn swaps_under_load_lose_no_request_on_the_pool() {
 #[test]
 fn swaps_under_load_lose_no_request_inline() {
     swaps_under_load("inline");
+}
+
+#[test]
+fn the_way_back_needs_no_file_and_loses_no_request() {
+    let mut site = Site::new();
+    let socket = site.scratch.join("admin.sock");
+    let server = site.loader().arg("--admin").arg(format!("unix:{}", socket.display())).serve();
+    let roll_back = || over(&socket, "POST /rollback HTTP/1.1\r\nHost: effe\r\nConnection: close\r\n\r\n");
+    assert!(roll_back().contains("there is no generation before this one"));
+    let hammer = Hammer::start(server.address, "/version", 16);
+    site.next(2, "");
+    reload(&server, "generation 2 serves");
+    fs::remove_file(&site.plugin).unwrap();
+    for version in [1, 2, 1] {
+        hammer.wait_for(100);
+        let answer = roll_back();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(server.get("/version").text(), says(version));
+    }
+    hammer.wait_for(100);
+    let report = hammer.stop();
+    assert_eq!(report.failures, Vec::<String>::new());
+    assert_eq!(report.answers.into_keys().collect::<Vec<_>>(), [says(1), says(2)]);
+    server.stop();
+    site.counts.iter().for_each(Counts::assert_complete);
 }
 
 #[test]

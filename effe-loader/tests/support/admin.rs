@@ -1,6 +1,11 @@
 //! The admin listener of a loader under test.
 
-use std::net::SocketAddr;
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    os::unix::net::UnixStream,
+    path::Path,
+};
 
 use serde_json::Value;
 
@@ -51,4 +56,13 @@ pub fn ask(address: SocketAddr, question: &Question<'_>) -> Reply {
     let length = body.len();
     connection.send(format!("{method} {target} HTTP/1.1\r\n{headers}Content-Length: {length}\r\n\r\n{body}"));
     connection.try_reply(*method == "HEAD").expect("an answer comes")
+}
+
+/// One request over a Unix socket; all that comes back.
+pub fn over(socket: &Path, request: &str) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
