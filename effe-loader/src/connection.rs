@@ -39,6 +39,8 @@ pub const MIN_RATE: u64 = 240;
 /// How long clients may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
+    /// Between two requests; a look or two longer.
+    pub keep_alive: Option<Duration>,
     /// For a request's head, and between the pieces of its body.
     pub read: Option<Duration>,
     /// To read something of what they are sent.
@@ -94,9 +96,12 @@ impl Connections {
             let closing = self.lobby.is_closing();
             // Waking only schedules the connection's task, which looks for itself.
             for (_, traffic) in &*self.open.borrow() {
+                if traffic.idle_since.get() == Moment::default() {
+                    traffic.idle_since.set(now);
+                }
                 if traffic.blocked.get()
                     || traffic.head_since.get().is_some()
-                    || (closing && traffic.is_idle())
+                    || (traffic.is_idle() && (closing || traffic.is_late(now, self.patience.keep_alive)))
                 {
                     traffic.wake();
                 }
@@ -114,6 +119,7 @@ pub struct Traffic {
     n_requests: Cell<u64>,
     /// Since when there have been bytes that are no request yet.
     head_since: Cell<Option<Moment>>,
+    /// The default, if it has begun to idle since the last look.
     idle_since: Cell<Moment>,
     /// Whether something waits for the client to read.
     blocked: Cell<bool>,
@@ -136,6 +142,15 @@ impl Traffic {
     fn end(&self) {
         self.watching.take();
         self.n_running.set(self.n_running.get() - 1);
+        self.idle_since.set(Moment::default());
+    }
+
+    /// Whether one that is idle has been so for too long. A timer for each request would tell that more precisely, at
+    /// a tenth of what a short request costs.
+    fn is_late(&self, now: Moment, keep_alive: Option<Duration>) -> bool {
+        let since = self.idle_since.get();
+        let after = |keep_alive| since != Moment::default() && since + keep_alive <= now;
+        self.n_requests.get() > 0 && keep_alive.is_some_and(after)
     }
 
     fn is_idle(&self) -> bool {
@@ -244,10 +259,13 @@ impl Connection {
             let late = patience.read.is_some_and(|read| since + read < now);
             return late.then(|| Err(io::ErrorKind::TimedOut.into()));
         }
+        // As if the client had closed: what is on its way to it still goes out.
+        if self.traffic.is_late(now, patience.keep_alive) {
+            return Some(Ok(()));
+        }
         if !self.connections.lobby.is_closing() {
             return None;
         }
-        // As if the client had closed: what is on its way to it still goes out.
         let last_call = idle_since.get().max(self.connections.lobby.closing_since()) + LAST_CALL;
         (last_call <= now).then_some(Ok(()))
     }

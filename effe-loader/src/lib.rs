@@ -300,8 +300,11 @@ fn serve(
         workers: config.workers,
         body_limit: config.body_limit,
         timeouts: Timeouts { queue: config.queue_timeout, run: config.run_timeout },
-        patience: Patience { read: config.read_timeout, write: config.write_timeout },
-        keep_alive: config.keep_alive,
+        patience: Patience {
+            keep_alive: config.keep_alive,
+            read: config.read_timeout,
+            write: config.write_timeout,
+        },
         max_connections: config.max_connections.unwrap_or_else(|| half_of(n_descriptors)),
         drain,
         probes: config.probes.then_some(health),

@@ -55,8 +55,6 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// How long clients may take.
     pub patience: Patience,
-    /// How long a connection may idle between two requests.
-    pub keep_alive: Option<Duration>,
     /// Connections at once.
     pub max_connections: usize,
     /// How it ends.
@@ -183,14 +181,15 @@ impl Reception {
         self,
         open: fn(&Rc<Connections>, I) -> (Connection, Option<SocketAddr>),
     ) -> impl ServiceFactory<I, Config = (), Response = (), Error = DispatchError, InitError = ()> {
-        let Settings { patience, keep_alive, .. } = self.settings;
+        let Settings { patience, .. } = self.settings;
         let desk = self.clone();
         let handlers = fn_factory(move || {
             let (handler, probes) = (desk.worker().handler, desk.settings.probes.clone());
             ready(Ok::<_, Infallible>(HandlerService { handler, probes }))
         });
         let http = HttpService::build()
-            .keep_alive(keep_alive.map_or(KeepAlive::Os, KeepAlive::Timeout))
+            // Connections look after that themselves.
+            .keep_alive(KeepAlive::Os)
             .client_request_timeout(patience.read.unwrap_or_default())
             .client_disconnect_timeout(DISCONNECT_TIMEOUT)
             .on_connect_ext(|connection: &Connection, data| {

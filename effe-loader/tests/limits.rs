@@ -115,19 +115,19 @@ fn retry_after_grows_with_the_queue_and_the_time_that_runs_take() {
     assert!(last <= 20, "30 that wait half a second each take 15 seconds, not {last}");
     let replies = crowd.open();
     assert!(replies.iter().all(|reply| [200, 503].contains(&reply.status)));
-    assert!(replies.iter().filter(|reply| reply.status == 200).count() >= 31);
+    assert!(replies.iter().filter(|reply| reply.status == 200).count() > 20, "those that were let in");
     server.stop();
 }
 
 #[test]
 fn a_run_that_takes_too_long_is_a_504_and_its_context_is_stopped_when_it_ends() {
     let counts = Counts::new();
-    let server = Loader::of(probe()).counting(&counts).args(["--run-timeout", "100ms"]).serve();
+    let server = Loader::of(probe()).counting(&counts).args(["--run-timeout", "500ms"]).serve();
     let mut crowd = Crowd::new();
     crowd.send(&server);
     let since = Instant::now();
     let reply = crowd.waiting[0].reply();
-    assert!(since.elapsed() >= Duration::from_millis(100));
+    assert!(since.elapsed() >= Duration::from_millis(500));
     assert_eq!((reply.status, reply.text()), (504, "the lambda took too long\n"));
     let line = server.wait_for_line("a run takes longer than --run-timeout");
     assert!(line.contains("1 threads are lost") && line.contains("/wait"), "{line}");
@@ -143,12 +143,12 @@ fn a_run_that_takes_too_long_is_a_504_and_its_context_is_stopped_when_it_ends() 
 #[test]
 fn a_run_sees_its_deadline_pass() {
     let counts = Counts::new();
-    let server = Loader::of(probe()).counting(&counts).args(["--run-timeout", "100ms"]).serve();
+    let server = Loader::of(probe()).counting(&counts).args(["--run-timeout", "500ms"]).serve();
     let since = Instant::now();
     // It ends as soon as it sees that: in time for an answer of its own, or just too late.
     let status = server.get("/cancelled").status;
     assert!([200, 504].contains(&status), "{status}");
-    assert!(since.elapsed() >= Duration::from_millis(100));
+    assert!(since.elapsed() >= Duration::from_millis(500));
     counts.wait_for("cancelled", 1);
     server.stop();
     counts.assert_complete();
@@ -157,7 +157,7 @@ fn a_run_sees_its_deadline_pass() {
 #[test]
 fn past_max_lost_threads_the_operator_is_told() {
     let counts = Counts::new();
-    let limits = ["--run-timeout", "50ms", "--max-lost-threads", "2"];
+    let limits = ["--run-timeout", "500ms", "--max-lost-threads", "2"];
     let server = Loader::of(probe()).counting(&counts).args(limits).serve();
     let mut crowd = Crowd::new();
     for n in 1..=3 {
@@ -201,11 +201,33 @@ fn a_run_that_hangs_on_a_servers_thread_ends_the_effe_once_the_others_are_answer
 #[test]
 fn lost_threads_do_not_keep_an_effe_from_its_end() {
     let counts = Counts::new();
-    let limits = ["--run-timeout", "50ms", "--drain-timeout", "200ms"];
+    let limits = ["--run-timeout", "500ms", "--drain-timeout", "200ms"];
     let server = Loader::of(probe()).counting(&counts).args(limits).serve();
     assert_eq!(server.get("/never").status, 504);
     server.signal(Signal::TERM);
     let lines = server.ends_with(1);
     assert!(lines.last().unwrap().contains("1 Contexts were not stopped"), "{lines:#?}");
     assert_eq!(counts.of("stop"), 0);
+}
+
+#[test]
+fn a_connection_that_idles_for_too_long_is_closed_and_no_other() {
+    let server = Loader::of(probe()).args(["--keep-alive", "1s", "--execution", "pool"]).serve();
+    let (mut idle, mut busy, mut late) = (server.connect(), server.connect(), server.connect());
+    assert_eq!(idle.get("/").status, 200);
+    let since = Instant::now();
+    thread::scope(|scope| {
+        let closed = scope.spawn(|| {
+            assert!(idle.is_closed());
+            since.elapsed()
+        });
+        while !closed.is_finished() {
+            assert_eq!(busy.get("/linger?ms=50").status, 200);
+        }
+        let closed = closed.join().unwrap();
+        assert!(closed >= Duration::from_secs(1), "{closed:?}");
+    });
+    assert_eq!(late.get("/linger?ms=1500").status, 200, "a run is no idling");
+    assert_eq!(late.get("/").status, 200, "nor is the moment after it");
+    server.stop();
 }
