@@ -22,7 +22,7 @@ use crate::{
     outlet::Streams,
     plugin::{Census, Context, Fault, Started},
     pool::{Job, KEEP, Pool},
-    seat::Seat,
+    seat::{Ended, Seat},
 };
 
 /// What a client is told at least and at most to wait before it tries again, in seconds.
@@ -112,8 +112,10 @@ impl Effe {
         );
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
-        let took = seat.end(begun);
-        generation.execution.ran_inline(took);
+        let Ended { took, excused } = seat.end(begun);
+        if !excused {
+            generation.execution.ran_inline(took);
+        }
         if let Some(meter) = &seat.meter {
             count(meter, generation, took, outcome.is_err());
         }

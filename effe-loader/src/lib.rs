@@ -5,6 +5,7 @@
 
 mod admin;
 mod answer;
+mod blame;
 mod body;
 mod call;
 pub mod cli;

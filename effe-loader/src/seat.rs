@@ -9,8 +9,9 @@ use std::{
 };
 
 use actix_http::RequestHead;
+use rustix::thread::{Pid, gettid};
 
-use crate::{call::Mailbox, clock::Moment, meter::Meter, snapshot};
+use crate::{blame::Usage, call::Mailbox, clock::Moment, meter::Meter, snapshot, trust::OVERSTAY};
 
 /// One thread of the server. Only that thread writes; whoever watches over it reads.
 pub struct Seat {
@@ -27,10 +28,28 @@ pub struct Seat {
     mailbox: Arc<Mailbox>,
     /// What this thread counts, if anybody can ask.
     pub meter: Option<Meter>,
+    thread: Pid,
+    /// What the thread had used when it last looked: before this run, or not many runs ago.
+    used: Mutex<Usage>,
+    /// Until so many runs, it looks before each.
+    careful_until: AtomicU64,
+}
+
+/// Runs from one look at what the thread has used to the next: a look costs two system calls.
+const LOOK_EVERY: u64 = 64;
+/// Runs for which an excuse makes it look before each one: the next excuse must be exact.
+const CAREFUL: u64 = 4096;
+
+/// How a run ended.
+pub struct Ended {
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it took long because the system did not let its thread run.
+    pub excused: bool,
 }
 
 impl Seat {
-    /// The seat of a thread whose calls come back to `mailbox`.
+    /// The seat of the calling thread, whose calls come back to `mailbox`.
     pub fn new(mailbox: Arc<Mailbox>, meter: Option<Meter>) -> Seat {
         Seat {
             since: AtomicU64::new(0),
@@ -40,6 +59,9 @@ impl Seat {
             n_running: AtomicUsize::new(0),
             mailbox,
             meter,
+            thread: gettid(),
+            used: Mutex::new(Usage::now()),
+            careful_until: AtomicU64::new(0),
         }
     }
 
@@ -53,16 +75,41 @@ impl Seat {
         request.push_str(&target[..path_len]);
         drop(request);
         self.generation.store(generation, Ordering::Relaxed);
+        if self.is_careful() {
+            *self.used() = Usage::now();
+        }
         let now = Moment::now();
         self.since.store(now.nanos(), Ordering::Relaxed);
         now
     }
 
-    /// The run has ended; how long it took.
-    pub fn end(&self, begun: Moment) -> Duration {
+    /// The run has ended.
+    pub fn end(&self, begun: Moment) -> Ended {
         self.since.store(0, Ordering::Relaxed);
-        self.n_runs.store(self.n_runs.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        begun.elapsed()
+        let took = begun.elapsed();
+        let excused = took > OVERSTAY && self.excuse();
+        let n_runs = self.n_runs() + 1;
+        self.n_runs.store(n_runs, Ordering::Relaxed);
+        if n_runs.is_multiple_of(LOOK_EVERY) {
+            *self.used() = Usage::now();
+        }
+        Ended { took, excused }
+    }
+
+    /// Whether the run that has just ended took long by no fault of its own. The first time, what the runs just
+    /// before it used is its alibi, too; then it is looked at more closely.
+    fn excuse(&self) -> bool {
+        let now = Usage::now();
+        let used = now.since(std::mem::replace(&mut *self.used(), now));
+        let excused = if self.is_careful() { used.excuses_run() } else { used.excuses_all() };
+        if excused {
+            self.careful_until.store(self.n_runs() + CAREFUL, Ordering::Relaxed);
+        }
+        excused
+    }
+
+    fn is_careful(&self) -> bool {
+        self.n_runs() < self.careful_until.load(Ordering::Relaxed)
     }
 
     /// The run that this thread is in now.
@@ -74,7 +121,18 @@ impl Seat {
         let (request, generation) = (self.request().clone(), self.generation.load(Ordering::Relaxed));
         // If another has begun meanwhile, it is not the one that was asked for.
         let same = self.since.load(Ordering::Relaxed) == since;
-        same.then(|| Overview { so_far: Moment::from_nanos(since).elapsed(), request, generation })
+        let since = Moment::from_nanos(since);
+        same.then(|| Overview { since, so_far: since.elapsed(), request, generation })
+    }
+
+    /// Whether this thread is in the run that began then.
+    pub fn is_in(&self, run: &Overview) -> bool {
+        self.since.load(Ordering::Relaxed) == run.since.nanos()
+    }
+
+    /// The thread.
+    pub fn thread(&self) -> Pid {
+        self.thread
     }
 
     /// Runs so far.
@@ -105,6 +163,10 @@ impl Seat {
         &NEVER
     }
 
+    fn used(&self) -> MutexGuard<'_, Usage> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn request(&self) -> MutexGuard<'_, String> {
         self.request.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,6 +174,8 @@ impl Seat {
 
 /// A run as others see it.
 pub struct Overview {
+    /// When it began.
+    pub since: Moment,
     /// How long it takes already.
     pub so_far: Duration,
     /// `GET /path`

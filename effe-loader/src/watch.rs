@@ -4,6 +4,7 @@
 //! It sleeps while nothing runs: an idle effe wakes nobody.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{
         Arc, OnceLock,
@@ -14,13 +15,21 @@ use std::{
 };
 
 use crossbeam::sync::{Parker, Unparker};
+use rustix::thread::Pid;
 
-use crate::{control::Stop, effe::Effe, seat::Overview, trust::OVERSTAY};
+use crate::{
+    blame::Sight,
+    clock::Moment,
+    control::Stop,
+    effe::Effe,
+    seat::{Overview, Seat},
+    trust::OVERSTAY,
+};
 
 /// How often it looks while the pool works.
 const QUICK: Duration = Duration::from_millis(1);
 /// How often it looks while only the server's threads do.
-const SLOW: Duration = Duration::from_millis(10);
+const SLOW: Duration = Duration::from_millis(20);
 /// How long nothing must have happened before it sleeps.
 const CALM: Duration = Duration::from_millis(500);
 
@@ -71,6 +80,7 @@ impl Watch {
 
     fn run(&self, effe: &Arc<Effe>, parker: &Parker, stop: impl Fn(Stop)) {
         let (mut calm, mut n_runs, mut hanging) = (Duration::ZERO, 0, false);
+        let mut seen = HashMap::new();
         while !self.over.load(Ordering::Relaxed) {
             if calm >= CALM {
                 self.awake.store(false, Ordering::Relaxed);
@@ -89,10 +99,12 @@ impl Watch {
                     // Results that a thread holds back while it is kept by its next run.
                     seat.mailbox().ring();
                 }
-                let Some(Overview { so_far, request, generation: number }) = seat.running() else { continue };
-                if so_far > OVERSTAY && number == generation.number {
-                    generation.execution.overstays(so_far);
+                let Some(run) = seat.running() else { continue };
+                let overstays = run.so_far > OVERSTAY && run.generation == generation.number;
+                if overstays && is_to_blame(seat, &run, &mut seen) {
+                    generation.execution.overstays(run.so_far);
                 }
+                let Overview { so_far, request, .. } = run;
                 if !hanging && effe.run_timeout().is_some_and(|timeout| so_far > timeout) {
                     hanging = true;
                     effe.journal().critical(format!(
@@ -108,5 +120,25 @@ impl Watch {
             n_runs = n_now;
             calm = if something { Duration::ZERO } else { calm + tick };
         }
+    }
+}
+
+/// Whether a run that lasts long waits or works, and is not just kept from running. `seen` has, by thread, the runs that
+/// were met so before, and the CPU that their threads had used then.
+fn is_to_blame(seat: &Seat, run: &Overview, seen: &mut HashMap<Pid, (Moment, Duration)>) -> bool {
+    let Some(sight) = Sight::of(seat.thread()) else { return true };
+    if !seat.is_in(run) {
+        // What was seen is what the thread does now.
+        return false;
+    }
+    if sight.waits {
+        return true;
+    }
+    match seen.insert(seat.thread(), (run.since, sight.cpu)) {
+        Some((since, cpu)) if since == run.since => {
+            seen.insert(seat.thread(), (since, cpu));
+            sight.cpu.saturating_sub(cpu) > OVERSTAY
+        }
+        _ => false,
     }
 }

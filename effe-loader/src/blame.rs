@@ -1,0 +1,157 @@
+//! Whose fault it is that a run took long: the lambda's, which waited or worked, or the system's, which gave its thread's
+//! CPU to somebody else meanwhile.
+#![expect(unsafe_code, reason = "no safe crate here asks the system what one thread has used")]
+
+use std::{fs, mem::MaybeUninit, time::Duration};
+
+use rustix::{
+    thread::Pid,
+    time::{ClockId, clock_gettime},
+};
+
+use crate::trust::OVERSTAY;
+
+/// What a thread has used so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU, of program and system.
+    pub cpu: Duration,
+    /// Times that it waited for something.
+    pub n_waits: u64,
+    /// Times that its CPU was taken from it.
+    pub n_losses: u64,
+}
+
+impl Usage {
+    /// Of the calling thread.
+    pub fn now() -> Usage {
+        let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: it writes one `rusage` through its argument, and `usage` is one.
+        let asked = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+        if asked != 0 {
+            return Usage::default();
+        }
+        // SAFETY: zeroes are a value of this plain data, too.
+        let usage = unsafe { usage.assume_init() };
+        // The `rusage` has the CPU only as of the last tick.
+        let cpu = clock_gettime(ClockId::ThreadCPUTime);
+        Usage {
+            cpu: Duration::new(cpu.tv_sec.cast_unsigned(), cpu.tv_nsec as u32),
+            n_waits: usage.ru_nvcsw.cast_unsigned(),
+            n_losses: usage.ru_nivcsw.cast_unsigned(),
+        }
+    }
+
+    /// What has been used since an earlier look.
+    pub fn since(self, earlier: Usage) -> Usage {
+        Usage {
+            cpu: self.cpu.saturating_sub(earlier.cpu),
+            n_waits: self.n_waits.saturating_sub(earlier.n_waits),
+            n_losses: self.n_losses.saturating_sub(earlier.n_losses),
+        }
+    }
+
+    /// Whether a run that took long did so because its thread was not let run: this is what was used meanwhile.
+    pub fn excuses_run(self) -> bool {
+        self.n_waits == 0 && self.excuses_all()
+    }
+
+    /// The same, of what was used by that run and a few short ones before it, which the server waited between.
+    pub fn excuses_all(self) -> bool {
+        self.n_losses > 0 && self.cpu < OVERSTAY
+    }
+}
+
+/// What others see of a thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight {
+    /// Whether it waits for something; else it runs, or would if it were let.
+    pub waits: bool,
+    /// CPU that it has used so far.
+    pub cpu: Duration,
+}
+
+impl Sight {
+    /// Of a thread of this process; `None` where the system doesn't tell.
+    pub fn of(thread: Pid) -> Option<Sight> {
+        let read =
+            |file| fs::read_to_string(format!("/proc/self/task/{}/{file}", thread.as_raw_nonzero())).ok();
+        // "4711 (a name) S …"
+        let state = read("stat")?.rsplit_once(')')?.1.trim_start().chars().next()?;
+        let cpu = read("schedstat")?.split(' ').next()?.parse().ok()?;
+        Some(Sight { waits: state != 'R', cpu: Duration::from_nanos(cpu) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use super::*;
+
+    #[test]
+    fn waiting_and_working_are_the_runs_own_fault() {
+        let before = Usage::now();
+        thread::sleep(Duration::from_millis(3));
+        let waited = Usage::now().since(before);
+        assert!(waited.n_waits > 0 && !waited.excuses_run());
+        let before = Usage::now();
+        while Usage::now().since(before).cpu < 2 * OVERSTAY {
+            std::hint::spin_loop();
+        }
+        let worked = Usage::now().since(before);
+        assert!(!worked.excuses_run() && !worked.excuses_all());
+    }
+
+    #[test]
+    fn others_see_a_thread_wait_and_work() {
+        let me = Sight::of(rustix::thread::gettid()).unwrap();
+        assert!(!me.waits);
+        let (tell, told) = std::sync::mpsc::channel();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        thread::spawn(move || {
+            tell.send(rustix::thread::gettid()).unwrap();
+            let _ = held.recv();
+        });
+        let other = told.recv().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !Sight::of(other).unwrap().waits {
+            assert!(Instant::now() < deadline);
+        }
+        drop(release);
+    }
+
+    #[test]
+    fn a_thread_that_was_not_let_run_is_excused() {
+        let kept = Usage { cpu: Duration::from_micros(10), n_waits: 0, n_losses: 1 };
+        assert!(kept.excuses_run() && kept.excuses_all());
+        let nobody_took_it = Usage { n_losses: 0, ..kept };
+        assert!(!nobody_took_it.excuses_run() && !nobody_took_it.excuses_all());
+        let between = Usage { n_waits: 3, ..kept };
+        assert!(!between.excuses_run() && between.excuses_all());
+    }
+
+    #[test]
+    fn others_that_want_the_same_cpu_take_it() {
+        let before = Usage::now();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let over = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..2 * thread::available_parallelism().map_or(2, usize::from) {
+                scope.spawn(|| {
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            while Usage::now().since(before).n_losses == 0 && Instant::now() < deadline {
+                std::hint::spin_loop();
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(Usage::now().since(before).n_losses > 0);
+    }
+}
