@@ -13,6 +13,7 @@ use std::{
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use crate::{
+    access_log::{Extra, Share, Wanted},
     admin::{Address as AdminAddress, Token},
     execution::Mode as Execution,
     journal::{Format, SyslogFormat, SyslogTarget},
@@ -240,6 +241,16 @@ pub struct Cli {
     )]
     pub syslog_format: SyslogFormat,
 
+    /// Log requests: all, or a share such as 10% (and whatever is answered with 500 or more); no query, cookie or body
+    #[arg(long, value_name = "SHARE", env = "EFFE_ACCESS_LOG", default_value = "none",
+          default_missing_value = "all", num_args = 0..=1, hide_env = true, hide_short_help = true)]
+    pub access_log: Share,
+
+    /// What --access-log has beyond the usual: query, or the name of a request header; may be repeated
+    #[arg(long, value_name = "NAME", env = "EFFE_ACCESS_LOG_WITH", value_delimiter = ',',
+          action = ArgAction::Append, hide_env = true, hide_short_help = true)]
+    pub access_log_with: Vec<Extra>,
+
     /// A plugin that may be loaded, by its SHA-256; may be repeated, and then nothing else is loaded
     #[arg(long, value_name = "HEX", env = "EFFE_SHA256", value_delimiter = ',', action = ArgAction::Append,
           hide_env = true, hide_short_help = true)]
@@ -300,6 +311,8 @@ pub struct Config {
     pub syslog: SyslogTarget,
     /// How they look there.
     pub syslog_format: SyslogFormat,
+    /// What is logged of requests.
+    pub access_log: Wanted,
     /// How stderr looks.
     pub log_format: Format,
     /// Bytes of a request body.
@@ -439,6 +452,7 @@ impl Cli {
                 .workers
                 .or_else(|| thread::available_parallelism().ok())
                 .map_or(1, NonZeroUsize::get),
+            access_log: Wanted { share: self.access_log, extra: self.access_log_with },
             syslog: self.syslog,
             syslog_format: self.syslog_format,
             log_format: self.log_format,

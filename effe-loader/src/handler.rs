@@ -22,6 +22,7 @@ use bytes::Bytes;
 use effe_abi::raw::{plugin_flags, status};
 
 use crate::{
+    access_log::AccessLog,
     answer::Answer,
     body::{Body, Stream},
     call::{Asked, Desk, Outcome, Timeouts},
@@ -261,6 +262,8 @@ pub struct HandlerService {
     pub handler: Rc<Handler>,
     /// What probes are told, if they are not the lambda's to answer.
     pub probes: Option<Arc<Health>>,
+    /// Who hears of every request, if anybody does.
+    pub access_log: Option<Rc<AccessLog>>,
 }
 
 impl Service<Request> for HandlerService {
@@ -282,14 +285,21 @@ impl Service<Request> for HandlerService {
                 response
             }));
         }
+        let visit = self.access_log.as_ref().map(|log| log.begin(&mut request));
         if let Payload::None = request.payload()
-            && let Some(response) = self.handler.handle_now(&request)
+            && let Some(mut response) = self.handler.handle_now(&request)
         {
+            if let Some(visit) = visit {
+                visit.end(&mut response);
+            }
             return Either::left(ready(Ok(response)));
         }
         let handler = Rc::clone(&self.handler);
         Either::right(Box::pin(async move {
-            let response = handler.handle(request, answering).await;
+            let mut response = handler.handle(request, answering).await;
+            if let Some(visit) = visit {
+                visit.end(&mut response);
+            }
             Ok(response)
         }))
     }

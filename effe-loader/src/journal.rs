@@ -5,7 +5,9 @@
 //! The `syslog` crate's formatter writes the datagrams' heads, but its loggers are not used: they block their caller
 //! when the daemon stops reading, never recover from its restart, and let line feeds through.
 
+mod access;
 mod dependencies;
+mod json;
 mod line;
 mod panics;
 mod severity;
@@ -32,6 +34,7 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use time::OffsetDateTime;
 
 pub use self::{
+    access::Access,
     severity::Severity,
     stderr::{Format, Sink},
     syslog::{SyslogFormat, SyslogTarget},
@@ -39,6 +42,8 @@ pub use self::{
 
 /// How many records wait for the thread. With the limits below they hold 40 MiB at the very worst.
 const QUEUE: usize = 4096;
+/// How many lines of the access log wait beside them. At the very worst they hold 10 MiB.
+const ACCESS_QUEUE: usize = 4096;
 /// Bytes of a text. With head, target and a few fields it fits into the 8 KiB that rsyslog takes.
 const TEXT_LIMIT: usize = 8 * 1024 - 512;
 /// Bytes of a field's value.
@@ -121,11 +126,13 @@ impl Journal {
     /// The system's, if it refuses the thread.
     pub fn start(settings: Settings) -> io::Result<Journal> {
         let (queue, records) = channel::bounded(QUEUE);
+        let (access_queue, accesses) = channel::bounded(ACCESS_QUEUE);
         let (stop, stopped) = channel::bounded(1);
         let (alive, done) = channel::bounded::<Infallible>(0);
         let gauges = Arc::new(Gauges {
             level: AtomicU32::new(settings.level as u32),
             losses: AtomicU64::new(0),
+            access_losses: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             installed: AtomicBool::new(false),
         });
@@ -133,9 +140,9 @@ impl Journal {
         thread::Builder::new().name("journal".to_owned()).spawn(move || {
             // Dropped at the end of the thread, however that comes, which is what `close` waits for.
             let _alive = alive;
-            writer.run(&records, &stopped);
+            writer.run(&records, &accesses, &stopped);
         })?;
-        Ok(Journal(Arc::new(Handle { queue, stop, done, gauges })))
+        Ok(Journal(Arc::new(Handle { queue, access_queue, stop, done, gauges })))
     }
 
     /// Queues a record, or drops and counts it if the queue is full or the journal closed. Never blocks.
@@ -153,6 +160,16 @@ impl Journal {
         let entry = Entry { at: OffsetDateTime::now_utc(), record };
         if self.gauges().closed.load(Ordering::Relaxed) || self.0.queue.try_send(entry).is_err() {
             self.gauges().losses.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Queues a line of the access log, or drops and counts it if their queue is full or the journal closed. Never
+    /// blocks.
+    pub fn access(&self, mut access: Access) {
+        access.cut();
+        let entry = AccessEntry { at: OffsetDateTime::now_utc(), access };
+        if self.gauges().closed.load(Ordering::Relaxed) || self.0.access_queue.try_send(entry).is_err() {
+            self.gauges().access_losses.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -224,6 +241,11 @@ impl Journal {
         self.gauges().losses.load(Ordering::Relaxed)
     }
 
+    /// How many lines of the access log were dropped.
+    pub fn access_losses(&self) -> u64 {
+        self.gauges().access_losses.load(Ordering::Relaxed)
+    }
+
     /// Makes this journal the logger of the loader's dependencies: their warnings and errors become the loader's, and
     /// panics critical lines. A program that has a logger keeps it.
     pub fn install(&self) {
@@ -257,6 +279,7 @@ impl fmt::Debug for Journal {
 /// What all handles share.
 struct Handle {
     queue: Sender<Entry>,
+    access_queue: Sender<AccessEntry>,
     stop: Sender<()>,
     /// Nothing comes out of it; it is disconnected when the thread ends.
     done: Receiver<Infallible>,
@@ -269,6 +292,7 @@ struct Handle {
 struct Gauges {
     level: AtomicU32,
     losses: AtomicU64,
+    access_losses: AtomicU64,
     closed: AtomicBool,
     /// Whether this journal is the `log` crate's logger.
     installed: AtomicBool,
@@ -289,6 +313,12 @@ struct Entry {
     /// When it was said, which may be long before it is written.
     at: OffsetDateTime,
     record: Record,
+}
+
+/// A line of the access log in its queue.
+struct AccessEntry {
+    at: OffsetDateTime,
+    access: Access,
 }
 
 #[cfg(test)]
@@ -513,6 +543,35 @@ mod tests {
         }
         assert!(!journal.close(Duration::from_millis(50)));
         assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+        drop(release);
+        assert!(journal.close(LONG));
+    }
+
+    #[test]
+    fn lines_of_the_access_log_displace_only_each_other() {
+        const N: usize = 10_000;
+        let (sink, release) = StuckSink::new();
+        let sink = Sink::Writer { writer: Box::new(sink), terminal: false };
+        let journal =
+            Journal::start(Settings { sink, ..Settings::new(SyslogTarget::None, Format::Text) }).unwrap();
+        for _ in 0..N {
+            journal.access(Access {
+                request_id: "abc".to_owned(),
+                peer: None,
+                method: "GET".to_owned(),
+                path: "/".to_owned(),
+                version: "HTTP/1.1",
+                status: 200,
+                bytes: 0,
+                took: Duration::ZERO,
+                extra: Vec::new(),
+            });
+        }
+        (0..1_000).for_each(|_| journal.error("said"));
+        assert_eq!(journal.losses(), 0);
+        let lost = journal.access_losses() as usize;
+        // What the thread had taken out before it got stuck made room.
+        assert!((N - ACCESS_QUEUE - 64..=N - ACCESS_QUEUE).contains(&lost), "{lost}");
         drop(release);
         assert!(journal.close(LONG));
     }

@@ -3,6 +3,7 @@
 //! A request goes `server` → `handler` → `effe` (→ `pool`) → `plugin`, through an `exchange`, and its answer the same
 //! way back.
 
+mod access_log;
 mod admin;
 mod answer;
 mod blame;
@@ -309,6 +310,7 @@ fn serve(
         max_connections: config.max_connections.unwrap_or_else(|| half_of(n_descriptors)),
         drain,
         probes: config.probes.then_some(health),
+        access_log: config.access_log.clone(),
     };
     let stop = server::serve(&effe, &watch, listeners, &settings, orders.stops).map_err(system("serve"))?;
     keeper.stop();

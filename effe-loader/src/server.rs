@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use crate::{
+    access_log::{AccessLog, Wanted},
     call::Timeouts,
     connection::{Connection, Connections, Io, Patience},
     control::{Drain, Stop},
@@ -61,6 +62,8 @@ pub struct Settings {
     pub drain: Drain,
     /// What probes on this port are told, if they are the loader's to answer.
     pub probes: Option<Arc<Health>>,
+    /// What the access log has.
+    pub access_log: Wanted,
 }
 
 /// Serves until `orders` says to stop, then drains: connections are told to close; after the delay no new one is
@@ -155,6 +158,7 @@ struct Reception {
 struct Worker {
     handler: Rc<Handler>,
     connections: Rc<Connections>,
+    access_log: Option<Rc<AccessLog>>,
 }
 
 impl Reception {
@@ -171,9 +175,10 @@ impl Reception {
         lobby.enlist(Arbiter::current());
         let connections = Rc::new(Connections::new(settings.patience, lobby));
         rt::spawn(Rc::clone(&connections).look_after());
+        let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
         let Settings { timeouts, patience, body_limit, .. } = settings;
         let handler = Handler::new(effe, watch, timeouts, patience, body_limit);
-        Worker { handler: Rc::new(handler), connections }
+        Worker { handler: Rc::new(handler), connections, access_log }
     }
 
     /// The service of one listener: `open` makes a connection of what was accepted.
@@ -184,8 +189,9 @@ impl Reception {
         let Settings { patience, .. } = self.settings;
         let desk = self.clone();
         let handlers = fn_factory(move || {
-            let (handler, probes) = (desk.worker().handler, desk.settings.probes.clone());
-            ready(Ok::<_, Infallible>(HandlerService { handler, probes }))
+            let (worker, probes) = (desk.worker(), desk.settings.probes.clone());
+            let Worker { handler, access_log, .. } = worker;
+            ready(Ok::<_, Infallible>(HandlerService { handler, probes, access_log }))
         });
         let http = HttpService::build()
             // Connections look after that themselves.

@@ -1,6 +1,7 @@
 //! The real loader, started as an operator starts it, with real plugins, and talked to over real sockets.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it saw")]
 
+mod access_log;
 mod admin;
 mod command_line;
 mod damaged;

@@ -60,12 +60,17 @@ pub(super) fn json(out: &mut String, ch: char) {
 /// Appends ` name=value` for each field, quoted where a reader could be misled.
 pub(super) fn push_fields(out: &mut String, record: &Record) {
     for (name, value) in &record.fields {
-        let bare = !value.is_empty() && !value.contains([' ', '"', '=', '\\']);
-        let _ = match bare {
-            true => write!(out, " {name}={value}"),
-            false => write!(out, " {name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")),
-        };
+        push_field(out, name, value);
     }
+}
+
+/// Appends ` name=value`.
+pub(super) fn push_field(out: &mut String, name: &str, value: &str) {
+    let bare = !value.is_empty() && !value.contains([' ', '"', '=', '\\']);
+    let _ = match bare {
+        true => write!(out, " {name}={value}"),
+        false => write!(out, " {name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")),
+    };
 }
 
 #[cfg(test)]

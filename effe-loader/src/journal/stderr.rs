@@ -14,7 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
 use time::{
     OffsetDateTime,
     format_description::well_known::{
@@ -23,11 +22,14 @@ use time::{
     },
 };
 
-use super::{Entry, Record, Severity, Source, line};
+use super::{AccessEntry, Entry, Record, Severity, Source, json::Object, line};
 
 /// RFC 3339 to the millisecond, and to the second.
 const MILLIS: EncodedConfig = precision(NonZero::new(3));
 const SECONDS: EncodedConfig = precision(None);
+
+/// Bytes that a pipe takes in one piece.
+const PIECE: usize = 4096;
 
 /// How long a line may wait on a stderr that somebody made non-blocking.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -109,8 +111,33 @@ impl Stderr {
         self.put(text.as_bytes());
     }
 
+    /// Writes lines of the access log, as many at a time as a pipe takes in one piece.
+    pub(super) fn write_accesses(&mut self, entries: impl Iterator<Item = AccessEntry>) {
+        let (mut piece, mut line) = (String::new(), String::new());
+        if self.torn {
+            piece.push('\n');
+        }
+        for AccessEntry { at, access } in entries {
+            line.clear();
+            match self.json {
+                true => access.push_json(&mut line, &time::<MILLIS>(at)),
+                false => access.push_text(&mut line, &time::<SECONDS>(at)),
+            }
+            line.push('\n');
+            if piece.len() + line.len() > PIECE {
+                self.put(piece.as_bytes());
+                piece.clear();
+            }
+            piece.push_str(&line);
+        }
+        self.put(piece.as_bytes());
+    }
+
     /// Writes a line with one call if it can, so that lines of processes that share a stderr don't mix.
     fn put(&mut self, line: &[u8]) {
+        if line.is_empty() {
+            return;
+        }
         let since = Instant::now();
         let mut rest = line;
         while !rest.is_empty() {
@@ -164,33 +191,16 @@ fn push_text(out: &mut String, entry: &Entry, terminal: bool, colour: bool) {
 fn push_json(out: &mut String, entry: &Entry) {
     let record = &entry.record;
     let time = time::<MILLIS>(entry.at);
-    let standard = [
-        ("time", time.as_str()),
-        ("level", record.severity.as_str()),
-        ("source", record.source.as_str()),
-        ("target", &record.target),
-        ("message", &record.text),
-    ];
-    let mut names: Vec<String> = Vec::new();
-    let fields = record.fields.iter().map(|(name, value)| (*name, value.as_str()));
-    for (name, value) in standard.into_iter().chain(fields) {
-        let mut name = name.to_owned();
-        // A name is taken once: parsers disagree about which of two they see.
-        while names.contains(&name) {
-            name.push('_');
-        }
-        out.push(if names.is_empty() { '{' } else { ',' });
-        push_json_string(out, &name);
-        out.push(':');
-        push_json_string(out, value);
-        names.push(name);
+    let mut object = Object::begin(out);
+    object.text("time", &time);
+    object.text("level", record.severity.as_str());
+    object.text("source", record.source.as_str());
+    object.text("target", &record.target);
+    object.text("message", &record.text);
+    for (name, value) in &record.fields {
+        object.text(name, value);
     }
-    out.push('}');
-}
-
-/// serde_json escapes what JSON demands; DEL, C1 and Unicode's line ends aren't among it.
-fn push_json_string(out: &mut String, text: &str) {
-    line::escape(out, &Value::from(text).to_string(), line::json);
+    object.end();
 }
 
 fn time<const CONFIG: EncodedConfig>(at: OffsetDateTime) -> String {
@@ -222,6 +232,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use crossbeam::channel::{self, Sender};
+    use serde_json::Value;
 
     use super::*;
     use crate::journal::testing::lambda;

@@ -10,11 +10,13 @@ use crossbeam::{channel::Receiver, select};
 use time::OffsetDateTime;
 
 use super::{
-    Entry, Gauges, QUEUE, Record, Settings, Severity, Source,
+    ACCESS_QUEUE, AccessEntry, Entry, Gauges, QUEUE, Record, Settings, Severity, Source,
     stderr::Stderr,
     syslog::{Delivery, Syslog},
 };
 
+/// Lines of the access log that are written before records have their turn again.
+const ACCESS_BATCH: usize = 32;
 /// How long a count of losses may wait while the queue stays full.
 const LOSSES_UNSAID: Duration = Duration::from_secs(1);
 
@@ -24,8 +26,15 @@ pub(super) struct Writer {
     stderr: Stderr,
     gauges: Arc<Gauges>,
     /// The losses that have been said.
-    said: u64,
+    said: Losses,
     said_at: Instant,
+}
+
+/// Lines that nobody will ever see.
+#[derive(Clone, Copy, Default, PartialEq)]
+struct Losses {
+    records: u64,
+    accesses: u64,
 }
 
 impl Writer {
@@ -34,29 +43,45 @@ impl Writer {
             syslog: Syslog::new(&settings.syslog, settings.syslog_format, &settings.tag),
             stderr: Stderr::new(settings.sink, settings.format),
             gauges,
-            said: 0,
+            said: Losses::default(),
             said_at: Instant::now(),
         }
     }
 
     /// Writes until the journal is closed or nobody has a handle any more, and then what is left.
-    pub(super) fn run(mut self, records: &Receiver<Entry>, stopped: &Receiver<()>) {
+    pub(super) fn run(
+        mut self,
+        records: &Receiver<Entry>,
+        accesses: &Receiver<AccessEntry>,
+        stopped: &Receiver<()>,
+    ) {
         loop {
             select! {
                 recv(records) -> entry => match entry {
                     Ok(entry) => self.write(&entry),
                     Err(_) => break,
                 },
+                recv(accesses) -> entry => match entry {
+                    // A pipe's fill, and then records have their turn.
+                    Ok(entry) => {
+                        let more = accesses.try_iter().take(ACCESS_BATCH);
+                        self.stderr.write_accesses(std::iter::once(entry).chain(more));
+                    }
+                    Err(_) => break,
+                },
                 recv(stopped) -> _ => break,
             }
             // Half a queue of room, or every flood would alternate between a line and a count.
-            if records.len() <= QUEUE / 2 || self.said_at.elapsed() >= LOSSES_UNSAID {
+            if records.len() <= QUEUE / 2 && accesses.len() <= ACCESS_QUEUE / 2
+                || self.said_at.elapsed() >= LOSSES_UNSAID
+            {
                 self.say_losses();
             }
         }
         for entry in records.try_iter() {
             self.write(&entry);
         }
+        self.stderr.write_accesses(accesses.try_iter());
         self.say_losses();
     }
 
@@ -90,12 +115,22 @@ impl Writer {
     }
 
     fn say_losses(&mut self) {
-        let losses = self.gauges.losses.load(Ordering::Relaxed);
-        if losses > self.said {
-            let n_lost = losses - self.said;
-            self.said = losses;
-            self.said_at = Instant::now();
-            self.write(&own(Severity::Warning, format!("{n_lost} log lines were lost")));
+        let losses = Losses {
+            records: self.gauges.losses.load(Ordering::Relaxed),
+            accesses: self.gauges.access_losses.load(Ordering::Relaxed),
+        };
+        if losses == self.said {
+            return;
+        }
+        let said = std::mem::replace(&mut self.said, losses);
+        self.said_at = Instant::now();
+        for (n_lost, what) in [
+            (losses.records - said.records, "log lines were lost"),
+            (losses.accesses - said.accesses, "lines of the access log were lost"),
+        ] {
+            if n_lost > 0 {
+                self.write(&own(Severity::Warning, format!("{n_lost} {what}")));
+            }
         }
     }
 

@@ -1,0 +1,127 @@
+//! A line of the access log: one request and its answer. These lines have a queue of their own, so that a flood of
+//! requests can't keep an error out of the log, and go to stderr alone.
+
+use std::{fmt::Write, net::SocketAddr, time::Duration};
+
+use super::{FIELD_LIMIT, json::Object, line};
+
+/// Bytes of a method; the longest that is registered has 17.
+const METHOD_LIMIT: usize = 32;
+
+/// A request that is over. Anything may be in its strings.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// What it is called.
+    pub request_id: String,
+    /// The other end of the connection, if it has an address.
+    pub peer: Option<SocketAddr>,
+    /// `GET`, …
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    /// `HTTP/1.1`, …
+    pub version: &'static str,
+    /// What it was answered with.
+    pub status: u16,
+    /// Bytes of the answer's body.
+    pub bytes: u64,
+    /// From the request's head to the answer.
+    pub took: Duration,
+    /// What else the operator has asked for: names and values.
+    pub extra: Vec<(String, String)>,
+}
+
+impl Access {
+    /// Shortens what is too long.
+    pub(super) fn cut(&mut self) {
+        line::cut(&mut self.method, METHOD_LIMIT);
+        line::cut(&mut self.path, FIELD_LIMIT);
+        for (_, value) in &mut self.extra {
+            line::cut(value, FIELD_LIMIT);
+        }
+    }
+
+    /// For people.
+    pub(super) fn push_text(&self, out: &mut String, time: &str) {
+        let mut text = format!("{time} access: ");
+        let _ = match self.peer {
+            Some(peer) => write!(text, "{}", peer.ip()),
+            None => write!(text, "-"),
+        };
+        let Access { method, path, status, bytes, took, .. } = self;
+        let _ = write!(text, " {method} {path} {status} {bytes} B {took:.1?}");
+        line::push_field(&mut text, "request_id", &self.request_id);
+        for (name, value) in &self.extra {
+            line::push_field(&mut text, name, value);
+        }
+        line::escape(out, &text, line::backslash);
+    }
+
+    /// For collectors. The duration is in seconds.
+    pub(super) fn push_json(&self, out: &mut String, time: &str) {
+        let Access { method, path, status, .. } = self;
+        let message = format!("{method} {path} {status}");
+        let peer = self.peer.map(|peer| peer.ip().to_string());
+        let mut object = Object::begin(out);
+        object.text("time", time);
+        object.text("level", "info");
+        object.text("source", "access");
+        object.text("message", &message);
+        object.text("request_id", &self.request_id);
+        if let Some(peer) = &peer {
+            object.text("peer", peer);
+        }
+        object.text("method", method);
+        object.text("path", path);
+        object.text("version", self.version);
+        object.number("status", status);
+        object.number("bytes", self.bytes);
+        object.number("duration", format_args!("{:.6}", self.took.as_secs_f64()));
+        for (name, value) in &self.extra {
+            object.text(name, value);
+        }
+        object.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access() -> Access {
+        Access {
+            request_id: "abc".into(),
+            peer: Some("127.0.0.1:80".parse().unwrap()),
+            method: "GET".into(),
+            path: "/a\u{85}\n b".into(),
+            version: "HTTP/1.1",
+            status: 200,
+            bytes: 5,
+            took: Duration::from_micros(1_250),
+            extra: vec![("user-agent".into(), "x \"y\"\u{1b}".into()), ("status".into(), "forged".into())],
+        }
+    }
+
+    #[test]
+    fn text_is_one_line() {
+        let mut out = String::new();
+        access().push_text(&mut out, "now");
+        let expected = "now access: 127.0.0.1 GET /a\\u{85}\\n b 200 5 B 1.2ms request_id=abc \
+                        user-agent=\"x \\\"y\\\"\\u{1b}\" status=forged";
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn json_has_numbers_and_no_name_twice() {
+        let mut out = String::new();
+        access().push_json(&mut out, "now");
+        assert!(!out.chars().any(line::is_unsafe), "{out}");
+        let value: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let expected = serde_json::json!({
+            "time": "now", "level": "info", "source": "access", "message": "GET /a\u{85}\n b 200",
+            "request_id": "abc", "peer": "127.0.0.1", "method": "GET", "path": "/a\u{85}\n b", "version": "HTTP/1.1",
+            "status": 200, "bytes": 5, "duration": 0.00125, "user-agent": "x \"y\"\u{1b}", "status_": "forged",
+        });
+        assert_eq!(value, expected);
+    }
+}

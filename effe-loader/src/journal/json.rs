@@ -1,0 +1,55 @@
+//! One JSON object on one line.
+
+use std::{borrow::Cow, fmt};
+
+use serde_json::Value;
+
+use super::line;
+
+/// An object that is being written.
+pub(super) struct Object<'a> {
+    out: &'a mut String,
+    names: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Object<'a> {
+    /// Begins it.
+    pub(super) fn begin(out: &'a mut String) -> Object<'a> {
+        Object { out, names: Vec::with_capacity(16) }
+    }
+
+    /// A member that is text.
+    pub(super) fn text(&mut self, name: &'a str, value: &str) {
+        self.name(name);
+        push(self.out, value);
+    }
+
+    /// A member that is a number, as it shows itself.
+    pub(super) fn number(&mut self, name: &'a str, value: impl fmt::Display) {
+        use fmt::Write;
+        self.name(name);
+        let _ = write!(self.out, "{value}");
+    }
+
+    /// Ends it.
+    pub(super) fn end(self) {
+        self.out.push('}');
+    }
+
+    fn name(&mut self, name: &'a str) {
+        let mut name = Cow::Borrowed(name);
+        // A name is taken once: parsers disagree about which of two they see.
+        while self.names.contains(&name) {
+            name.to_mut().push('_');
+        }
+        self.out.push(if self.names.is_empty() { '{' } else { ',' });
+        push(self.out, &name);
+        self.out.push(':');
+        self.names.push(name);
+    }
+}
+
+/// serde_json escapes what JSON demands; DEL, C1 and Unicode's line ends aren't among it.
+fn push(out: &mut String, text: &str) {
+    line::escape(out, &Value::from(text).to_string(), line::json);
+}
