@@ -51,5 +51,12 @@ impl<'a> Object<'a> {
 
 /// serde_json escapes what JSON demands; DEL, C1 and Unicode's line ends aren't among it.
 fn push(out: &mut String, text: &str) {
+    // Nearly every text, at a fifth of the cost.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+        return;
+    }
     line::escape(out, &Value::from(text).to_string(), line::json);
 }

@@ -113,7 +113,7 @@ impl Stderr {
 
     /// Writes lines of the access log, as many at a time as a pipe takes in one piece.
     pub(super) fn write_accesses(&mut self, entries: impl Iterator<Item = AccessEntry>) {
-        let (mut piece, mut line) = (String::new(), String::new());
+        let (mut piece, mut line) = (String::with_capacity(PIECE), String::new());
         if self.torn {
             piece.push('\n');
         }
