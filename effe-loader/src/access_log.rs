@@ -8,8 +8,7 @@ use std::{
 };
 
 use actix_http::{
-    Request, Response, Version,
-    body::{BodySize, MessageBody},
+    Request, ResponseHead, Version,
     header::{HeaderName, HeaderValue},
 };
 
@@ -146,7 +145,8 @@ impl AccessLog {
     }
 }
 
-/// A request that is being answered, as its line will have it. Dropped before it ended, it says that the client left.
+/// A request that is being answered, as its line will have it: written when this is dropped. Without an answer it says
+/// that the client has left.
 pub struct Visit {
     /// `None` once it has been written.
     access: Option<Access>,
@@ -156,19 +156,25 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// The request has been answered. The answer says what the request is called, unless the lambda has.
-    pub fn end(mut self, response: &mut Response<impl MessageBody>) {
+    /// There is an answer, of whose body so much is there. It says what the request is called, unless the lambda has.
+    pub fn answered(&mut self, head: &mut ResponseHead, bytes: usize) {
         let Some(access) = &mut self.access else { return };
-        access.status = response.status().as_u16();
-        access.bytes = match response.body().size() {
-            BodySize::Sized(bytes) if access.method != "HEAD" => bytes,
-            _ => 0,
-        };
-        let headers = response.headers_mut();
-        if !headers.contains_key(REQUEST_ID)
+        access.status = head.status.as_u16();
+        if access.method != "HEAD" {
+            self.sent(bytes);
+        }
+        let Some(access) = &self.access else { return };
+        if !head.headers.contains_key(REQUEST_ID)
             && let Ok(name) = HeaderValue::from_str(&access.request_id)
         {
-            headers.insert(REQUEST_ID, name);
+            head.headers.insert(REQUEST_ID, name);
+        }
+    }
+
+    /// More of the body has been sent. The line is written when the visit is dropped.
+    pub fn sent(&mut self, bytes: usize) {
+        if let Some(access) = &mut self.access {
+            access.bytes += bytes as u64;
         }
     }
 }

@@ -10,7 +10,9 @@ use std::{
 use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use crate::{call::Asked, connection::Answering, outlet::Outlet, pipe::End, seat::Running};
+use crate::{
+    access_log::Visit, call::Asked, connection::Answering, outlet::Outlet, pipe::End, seat::Running,
+};
 
 /// Bytes that go into the server's buffer at a time: it copies what it is given, however much that is.
 const PIECE: usize = 64 * 1024;
@@ -37,8 +39,8 @@ impl MessageBody for Body {
     }
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        let bytes = match self.get_mut() {
-            Body::Whole(bytes) => bytes,
+        let (bytes, visit) = match self.get_mut() {
+            Body::Whole(bytes) => (bytes, None),
             Body::Absent(_) => return Poll::Ready(None),
             Body::Stream(stream) => {
                 if stream.piece.is_empty() {
@@ -58,13 +60,18 @@ impl MessageBody for Body {
                         }
                     }
                 }
-                &mut stream.piece
+                let Stream { piece, visit, .. } = &mut **stream;
+                (piece, visit.as_mut())
             }
         };
         if bytes.is_empty() {
             return Poll::Ready(None);
         }
-        Poll::Ready(Some(Ok(bytes.split_to(PIECE.min(bytes.len())))))
+        let piece = bytes.split_to(PIECE.min(bytes.len()));
+        if let Some(visit) = visit {
+            visit.sent(piece.len());
+        }
+        Poll::Ready(Some(Ok(piece)))
     }
 
     fn try_into_bytes(self) -> Result<Bytes, Self> {
@@ -87,12 +94,19 @@ pub struct Stream {
     asked: Asked,
     /// Until the body has gone, the request is being answered.
     held: Option<(Running, Answering)>,
+    /// Its line in the access log.
+    visit: Option<Visit>,
 }
 
 impl Stream {
     /// The body that follows a head.
     pub fn new(outlet: Arc<Outlet>, length: Option<u64>, asked: Asked) -> Stream {
-        Stream { outlet, length, piece: Bytes::new(), breaks_off: false, asked, held: None }
+        Stream { outlet, length, piece: Bytes::new(), breaks_off: false, asked, held: None, visit: None }
+    }
+
+    /// What hears how much was sent, and writes its line once the body has gone.
+    pub fn log(&mut self, visit: Visit) {
+        self.visit = Some(visit);
     }
 
     /// What is given back once the body has gone.

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use effe_abi::raw::{plugin_flags, status};
 
 use crate::{
-    access_log::AccessLog,
+    access_log::{AccessLog, Visit},
     answer::Answer,
     body::{Body, Stream},
     call::{Asked, Desk, Outcome, Timeouts},
@@ -287,22 +287,29 @@ impl Service<Request> for HandlerService {
         }
         let visit = self.access_log.as_ref().map(|log| log.begin(&mut request));
         if let Payload::None = request.payload()
-            && let Some(mut response) = self.handler.handle_now(&request)
+            && let Some(response) = self.handler.handle_now(&request)
         {
-            if let Some(visit) = visit {
-                visit.end(&mut response);
-            }
-            return Either::left(ready(Ok(response)));
+            return Either::left(ready(Ok(logged(response, visit))));
         }
         let handler = Rc::clone(&self.handler);
         Either::right(Box::pin(async move {
-            let mut response = handler.handle(request, answering).await;
-            if let Some(visit) = visit {
-                visit.end(&mut response);
-            }
-            Ok(response)
+            let response = handler.handle(request, answering).await;
+            Ok(logged(response, visit))
         }))
     }
+}
+
+/// An answer whose line in the access log, if it gets one, is written once its body has gone.
+fn logged(mut response: Response<Body>, visit: Option<Visit>) -> Response<Body> {
+    let Some(mut visit) = visit else { return response };
+    let bytes = if let Body::Whole(bytes) = response.body() { bytes.len() } else { 0 };
+    visit.answered(response.head_mut(), bytes);
+    response.map_body(|_, mut body| {
+        if let Body::Stream(stream) = &mut body {
+            stream.log(visit);
+        }
+        body
+    })
 }
 
 /// A request that takes its time.

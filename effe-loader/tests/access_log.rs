@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Loader, Scratch, Server, load, plugins::probe, wait_until};
+use crate::support::{
+    Loader, Scratch, Server, load,
+    plugins::{probe, spout},
+    wait_until,
+};
 
 fn loader() -> Loader {
     Loader::bare().arg("--plugin").arg(probe()).args(["--syslog", "none", "--log-format", "json"])
@@ -163,6 +167,31 @@ fn a_share_is_about_that_many_and_every_failure() {
     let n_sampled = lines.len() - n_failed;
     // Five standard deviations, which chance leaves once in two million times.
     assert!((N / 5).abs_diff(n_sampled) < 90, "{n_sampled} of {N}");
+}
+
+#[test]
+fn a_streams_line_comes_with_its_end_and_counts_what_was_sent() {
+    let server = Loader::bare()
+        .arg("--plugin")
+        .arg(spout())
+        .args(["--syslog", "none", "--log-format", "json", "--access-log"])
+        .serve();
+    let mut connection = server.connect();
+    let reply = connection.get("/pieces");
+    assert_eq!(connection.get("/").text(), "ok");
+    let lines = wait_for(&server, 2);
+    assert_eq!((&lines[0]["path"], &lines[0]["bytes"]), (&"/pieces".into(), &reply.body.len().into()));
+    assert_eq!(reply.text_header("x-request-id"), lines[0]["request_id"].as_str());
+    assert_eq!((&lines[1]["path"], &lines[1]["bytes"]), (&"/".into(), &2.into()));
+    // It never ends by itself: its line comes when the client has gone.
+    let mut endless = server.connect();
+    endless.send("GET /endless HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(connection.get("/").status, 200);
+    assert_eq!(wait_for(&server, 3)[2]["path"], "/");
+    endless.reset();
+    let line = &wait_for(&server, 4)[3];
+    assert_eq!((&line["path"], &line["method"]), (&"/endless".into(), &"GET".into()), "{line}");
+    server.stop();
 }
 
 #[test]
