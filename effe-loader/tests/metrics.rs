@@ -1,11 +1,11 @@
 //! What is counted is what clients saw, and what scrapers can read.
 
-use std::thread;
+use std::{env, thread};
 
 use rustix::process::Signal;
 
 use crate::support::{
-    Connection, Counts, Loader, load,
+    Connection, Counts, Loader, Scratch, load,
     metrics::{Scrape, is_read_by_prometheus},
     plugins::probe,
     wait_until,
@@ -143,6 +143,41 @@ fn no_label_holds_what_a_client_or_a_lambda_may_choose_freely() {
     for (key, _) in scrape.of_name("http_requests_total") {
         assert!(methods.iter().any(|method| key.contains(&format!("method=\"{method}\""))), "{key}");
     }
+    server.stop();
+}
+
+#[test]
+fn under_load_and_swaps_everything_is_counted_once_and_nothing_is_forgotten() {
+    // `scripts/prove metrics` sends more.
+    let n = env::var("EFFE_METERED").map_or(2_000, |n| n.parse().expect("EFFE_METERED is a number"));
+    let (counts, scratch) = (Counts::new(), Scratch::new());
+    let params = scratch.write("params.json", "{}");
+    let loader = loader().counting(&counts).args(["--workers", "2"]).arg("--params").arg(params);
+    let server = loader.serve();
+    let good: usize = thread::scope(|scope| {
+        let address = server.address;
+        let clients = scope.spawn(move || load(address, "/", n, 16));
+        for swap in 2..6 {
+            counts.wait_for("run", n * (swap - 1) / 6);
+            scratch.write("params.json", format!("{{\"swap\": {swap}}}"));
+            let before = server.scrape();
+            server.signal(Signal::HUP);
+            wait_until("it swaps", || server.scrape().value("effe_generation") == swap as f64);
+            let after = server.scrape();
+            for (key, value) in before.of_name("http_requests_total") {
+                assert!(after.value(key) >= value, "{key} goes down");
+            }
+        }
+        clients.join().unwrap()
+    });
+    let scrape = server.scrape();
+    assert_eq!(good, n);
+    assert_eq!(scrape.value("http_requests_total{code=\"200\",method=\"GET\"}"), n as f64);
+    assert_eq!(scrape.sum("http_requests_total"), n as f64);
+    assert_eq!(scrape.value("faas_invoke_duration_seconds_count"), n as f64);
+    assert_eq!(scrape.value("faas_errors_total"), 0.0);
+    eprintln!("metered: {n} requests over {} generations", scrape.value("effe_generation"));
+    is_read_by_prometheus(&scrape.text, "prometheus_client.openmetrics.parser");
     server.stop();
 }
 
