@@ -76,19 +76,24 @@ impl Drop for Inside {
     fn drop(&mut self) {
         if CURRENT.replace(self.outer).panicked {
             // A panic that the author caught is not to be blamed for a later one that no hook sees.
-            LAST_PANIC.take();
+            let _ = last_panic();
         }
     }
 }
 
 /// What a caught panic said. If no hook of ours has logged it (the author's own hook, `resume_unwind`), this does.
 pub(crate) fn describe_panic(host: HostRef, payload: &(dyn Any + Send)) -> String {
-    if let Some(text) = LAST_PANIC.take() {
+    if let Some(text) = last_panic() {
         return text;
     }
     let text = format!("panicked: {}", message(payload));
     host.log(Level::Critical as u32, "panic", &text);
     text
+}
+
+/// What the hook said; nothing where the thread is so near to its end that its variables are gone.
+fn last_panic() -> Option<String> {
+    LAST_PANIC.try_with(RefCell::take).ok().flatten()
 }
 
 fn current() -> Option<HostRef> {

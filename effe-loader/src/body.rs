@@ -1,6 +1,7 @@
 //! The body of an answer as the server sends it: held whole, or as it comes out of a run.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     sync::Arc,
@@ -12,6 +13,7 @@ use bytes::Bytes;
 
 use crate::{
     access_log::Visit, call::Asked, connection::Answering, outlet::Outlet, pipe::End, seat::Running,
+    waiting::Waiting,
 };
 
 /// Bytes that go into the server's buffer at a time: it copies what it is given, however much that is.
@@ -44,6 +46,7 @@ impl MessageBody for Body {
             Body::Absent(_) => return Poll::Ready(None),
             Body::Stream(stream) => {
                 if stream.piece.is_empty() {
+                    stream.poll_source(context);
                     match ready!(stream.outlet.pipe.poll_next(context)) {
                         Ok(piece) => stream.piece = piece,
                         Err(End::Whole) => return Poll::Ready(None),
@@ -82,6 +85,16 @@ impl MessageBody for Body {
     }
 }
 
+/// The run that writes a body. Dropping it tells the run that the client has left, or ends it.
+pub enum Source {
+    /// On the pool.
+    Pool(Asked),
+    /// Polled with the body.
+    Polled(Waiting),
+    /// It is over.
+    Done,
+}
+
 /// A body that a run writes while it is sent.
 pub struct Stream {
     outlet: Arc<Outlet>,
@@ -90,8 +103,7 @@ pub struct Stream {
     piece: Bytes,
     /// Whether it ends before it is whole.
     breaks_off: bool,
-    /// The call that writes it. Dropping this tells the run that the client has left.
-    asked: Asked,
+    source: Source,
     /// Until the body has gone, the request is being answered.
     held: Option<(Running, Answering)>,
     /// Its line in the access log.
@@ -100,8 +112,18 @@ pub struct Stream {
 
 impl Stream {
     /// The body that follows a head.
-    pub fn new(outlet: Arc<Outlet>, length: Option<u64>, asked: Asked) -> Stream {
-        Stream { outlet, length, piece: Bytes::new(), breaks_off: false, asked, held: None, visit: None }
+    pub fn new(outlet: Arc<Outlet>, length: Option<u64>, source: Source) -> Stream {
+        Stream { outlet, length, piece: Bytes::new(), breaks_off: false, source, held: None, visit: None }
+    }
+
+    /// Lets an async run go on, for as long as what it has written is wanted.
+    fn poll_source(&mut self, context: &mut Context<'_>) {
+        if let Source::Polled(waiting) = &mut self.source
+            && let Poll::Ready(call) = Pin::new(&mut *waiting).poll(context)
+        {
+            waiting.keep(call);
+            self.source = Source::Done;
+        }
     }
 
     /// What hears how much was sent, and writes its line once the body has gone.
@@ -111,7 +133,9 @@ impl Stream {
 
     /// What is given back once the body has gone.
     pub fn hold(&mut self, running: Running, answering: Answering) {
-        answering.watch(self.asked.progress());
+        if let Source::Pool(asked) = &self.source {
+            answering.watch(asked.progress());
+        }
         self.held = Some((running, answering));
     }
 }

@@ -95,7 +95,8 @@ impl Progress {
         self.step.load(Ordering::Acquire) == GIVEN_UP
     }
 
-    fn is_overdue(&self) -> bool {
+    /// The run takes too long, as the client is told; false if it has ended.
+    pub fn is_overdue(&self) -> bool {
         self.step(RUNNING, OVERDUE)
     }
 

@@ -34,6 +34,8 @@ const DEFAULT_RESPONSE_LIMIT: &str = "16MiB";
 const DEFAULT_MAX_IDLE: usize = 64;
 /// How many runs at once; a thread each if they all wait.
 const DEFAULT_MAX_CONCURRENCY: usize = 256;
+/// A waiting async run costs a connection and a Context, not a thread.
+const DEFAULT_MAX_ASYNC: usize = 16 * 1024;
 
 /// Runs that may wait for a thread, for each that may run.
 const QUEUE_PER_RUN: usize = 10;
@@ -214,6 +216,11 @@ pub struct Cli {
           hide_env = true, hide_short_help = true)]
     pub max_concurrency: NonZeroUsize,
 
+    /// How many requests an async lambda may have at once
+    #[arg(long, value_name = "N", env = "EFFE_MAX_ASYNC", default_value_t = nonzero(DEFAULT_MAX_ASYNC),
+          hide_env = true, hide_short_help = true)]
+    pub max_async: NonZeroUsize,
+
     /// How many idle Contexts are kept
     #[arg(long, value_name = "N", env = "EFFE_MAX_IDLE", default_value_t = DEFAULT_MAX_IDLE, hide_env = true,
           hide_short_help = true)]
@@ -321,6 +328,8 @@ pub struct Config {
     pub response_limit: usize,
     /// Runs at once.
     pub max_concurrency: usize,
+    /// Requests to an async lambda at once.
+    pub max_async: usize,
     /// Where runs go.
     pub execution: Execution,
     /// Runs that may wait for a thread.
@@ -459,6 +468,7 @@ impl Cli {
             body_limit: limit(self.body_limit),
             response_limit: limit(self.response_limit),
             max_concurrency: self.max_concurrency.get(),
+            max_async: self.max_async.get(),
             execution: self.execution,
             queue: self.queue.unwrap_or(self.max_concurrency.get().saturating_mul(QUEUE_PER_RUN)),
             queue_timeout: time(self.queue_timeout),

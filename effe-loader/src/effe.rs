@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -23,10 +24,15 @@ use crate::{
     plugin::{Census, Context, Fault, Started},
     pool::{Job, KEEP, Pool},
     seat::{Ended, Seat},
+    snapshot,
+    waiting::Away,
 };
 
 /// What a client is told at least and at most to wait before it tries again, in seconds.
 const RETRY_AFTER: (u64, u64) = (1, 60);
+
+/// How long past the drain's time the Stops of dropped runs may take; the watchdog waits for twice as long.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A lambda, in one generation after the other, and the threads that run it.
 pub struct Effe {
@@ -50,6 +56,8 @@ pub struct Effe {
 pub enum Work {
     /// Runs the lambda of the generation that served when the request came.
     Run(Arc<Effe>, Arc<Generation>, Box<Call>),
+    /// Polls a run once, of a lambda that blocks where it should not.
+    Poll(Box<Away>),
     /// Stops a Context.
     Stop(Box<Context>),
 }
@@ -98,7 +106,9 @@ impl Effe {
         seat: &Seat,
     ) -> Option<Duration> {
         let mut context = generation.contexts.take()?;
-        let begun = seat.begin(head, generation.number);
+        let (target, path_len) = snapshot::target(head);
+        let path = &target[..path_len];
+        let begun = seat.begin(head.method.as_str(), path, generation.number);
         let deadline = self.limits.run_timeout.map(|timeout| begun + timeout);
         let id = OnceLock::new();
         let exchange = Exchange::new(
@@ -114,7 +124,7 @@ impl Effe {
         drop(exchange);
         let Ended { took, excused } = seat.end(begun);
         if !excused {
-            generation.execution.ran_inline(took);
+            generation.execution.ran_inline(took, head.method.as_str(), path);
         }
         if let Some(meter) = &seat.meter {
             count(meter, generation, took, outcome.is_err());
@@ -143,6 +153,21 @@ impl Effe {
         let work = Work::Run(Arc::clone(self), self.generations.hold(), call);
         if let Err(work) = self.pool.push(work) {
             work.give_up();
+        }
+    }
+
+    /// Hands one poll to the pool.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    pub fn poll_on_pool(&self, away: Box<Away>) -> Result<(), Box<Away>> {
+        match self.pool.push(Work::Poll(away)) {
+            Ok(()) => {
+                self.pool.wake(false).into_iter().for_each(Work::give_up);
+                Ok(())
+            }
+            Err(Work::Poll(away)) => Err(away),
+            Err(_) => unreachable!("what comes back is what went in"),
         }
     }
 
@@ -211,17 +236,21 @@ impl Effe {
                 !matches!(fault, Fault::Panic(_))
             }
         };
-        if call.streams.outlet.as_ref().is_some_and(|outlet| !outlet.keeps_its_length()) {
-            let text = "the answer is not as long as its content-length says: the connection is broken off";
-            self.log_call("run", call, &Fault::Error(Severity::Error, text.to_owned()));
-        }
-        // What is streamed and not complete ends here.
-        call.streams = Streams::NONE;
+        self.end_streams(call);
         if reusable && in_time && failed.is_none() {
             generation.contexts.give(context)
         } else {
             Some(context)
         }
+    }
+
+    /// The run is over: what is streamed and not complete ends here.
+    pub fn end_streams(&self, call: &mut Call) {
+        if call.streams.outlet.as_ref().is_some_and(|outlet| !outlet.keeps_its_length()) {
+            let text = "the answer is not as long as its content-length says: the connection is broken off";
+            self.log_call("run", call, &Fault::Error(Severity::Error, text.to_owned()));
+        }
+        call.streams = Streams::NONE;
     }
 
     /// Calls Start, which a request waits for.
@@ -234,7 +263,7 @@ impl Effe {
     }
 
     /// The run has ended; whether the client was still waiting for it.
-    fn end(&self, call: &Call) -> bool {
+    pub fn end(&self, call: &Call) -> bool {
         let in_time = call.progress.end();
         if !in_time {
             self.n_lost.fetch_sub(1, Ordering::Relaxed);
@@ -242,20 +271,22 @@ impl Effe {
         in_time
     }
 
-    /// A client was told that its run takes too long; the run goes on, and has its thread for itself.
-    pub fn lose_thread(&self, head: &Head<'_>, id: &OnceLock<String>) {
+    /// A client was told that its run takes too long.
+    pub fn report_overdue(&self, head: &Head<'_>, id: &OnceLock<String>, what: &str) {
         if let Some(meter) = &self.meter {
             meter.timed_out();
         }
+        let text = format!("a run takes longer than --run-timeout; {what}");
+        self.journal.report(Severity::Error, text, about(head, id));
+    }
+
+    /// A run of which the client was told that it takes too long goes on, and has its thread for itself.
+    pub fn lose_thread(&self) -> usize {
         let n_lost = self.n_lost.fetch_add(1, Ordering::Relaxed) + 1;
-        self.journal.report(
-            Severity::Error,
-            format!("a run takes longer than --run-timeout; {n_lost} threads are lost to such runs"),
-            about(head, id),
-        );
         if n_lost == self.limits.max_lost_threads.saturating_add(1) {
             self.journal.critical(format!("{n_lost} threads are lost: no longer ready"));
         }
+        n_lost
     }
 
     /// Seconds after which a client that was turned away may find room: what waits, at the pace of late.
@@ -269,7 +300,8 @@ impl Effe {
 
     /// One look for Contexts that nobody needs any more, and their Stop.
     pub fn stop_unneeded(&self) {
-        drop(self.generations.hold().contexts.look());
+        let generation = self.generations.hold();
+        generation.plugin.stop_all(generation.contexts.look());
     }
 
     /// A thread of the server takes its seat.
@@ -296,6 +328,11 @@ impl Effe {
     /// The pool, for whoever watches over it.
     pub fn pool(&self) -> &Pool<Work> {
         &self.pool
+    }
+
+    /// Bytes of a response that is held whole.
+    pub fn response_limit(&self) -> usize {
+        self.limits.response_limit
     }
 
     /// How long a client waits for a run.
@@ -342,11 +379,17 @@ impl Effe {
     /// had to be abandoned because their Run had not ended by the deadline; a generation with such ones does not retire.
     pub fn close(&self, deadline: Instant) -> u64 {
         let _ = self.pool.close(deadline);
+        // With the server's threads end the async runs that were still waiting, and their Contexts are stopped there.
+        let grace = deadline.max(Instant::now() + GRACE);
+        while self.n_running() > 0 && Instant::now() < grace {
+            thread::sleep(Duration::from_millis(1));
+        }
         self.generations.close();
         self.census.living()
     }
 
-    fn log_call(&self, step: &'static str, call: &Call, fault: &Fault) {
+    /// Logs what an entry reported, and for what request.
+    pub fn log_call(&self, step: &'static str, call: &Call, fault: &Fault) {
         self.log(step, &Head::Copied(&call.head), &call.progress.id, fault);
     }
 
@@ -370,7 +413,8 @@ fn about(head: &Head<'_>, id: &OnceLock<String>) -> [(&'static str, String); 3] 
 }
 
 /// Counts a run of a generation.
-fn count(meter: &Meter, generation: &Generation, took: Duration, failed: bool) {
+/// Counts a run that has ended.
+pub fn count(meter: &Meter, generation: &Generation, took: Duration, failed: bool) {
     meter.ran(took);
     generation.tally.ran(failed);
     if failed {
@@ -381,9 +425,14 @@ fn count(meter: &Meter, generation: &Generation, took: Duration, failed: bool) {
 impl Work {
     /// There is no thread for it.
     fn give_up(self) {
-        if let Work::Run(_, _, call) = self {
-            call.progress.give_up();
-            call.send_back().ring();
+        match self {
+            Work::Run(_, _, call) => {
+                call.progress.give_up();
+                call.send_back().ring();
+            }
+            // They go on where they are.
+            Work::Poll(away) => away.poll(),
+            Work::Stop(context) => drop(context),
         }
     }
 }
@@ -395,6 +444,7 @@ impl Job for Work {
     fn is_short(&self) -> bool {
         match self {
             Work::Run(_, generation, _) => generation.execution.is_short(),
+            Work::Poll(away) => away.is_short(),
             Work::Stop(_) => false,
         }
     }
@@ -402,6 +452,7 @@ impl Job for Work {
     fn run(self, batch: &mut Self::Batch) {
         let (effe, generation, mut call) = match self {
             Work::Run(effe, generation, call) => (effe, generation, call),
+            Work::Poll(away) => return away.poll(),
             Work::Stop(context) => return drop(context),
         };
         // No panic of the lambda's gets here. One of ours must not cost the client its answer.

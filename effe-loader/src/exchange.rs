@@ -4,6 +4,8 @@
 //! [`Snapshot`] when it happens on another.
 #![expect(unsafe_code, reason = "the entries of the exchange's table get their data as a pointer")]
 
+mod run;
+
 use std::{
     cell::Cell,
     net::SocketAddr,
@@ -12,18 +14,24 @@ use std::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use abi_stable::std_types::{RSlice, RStr};
 use actix_http::RequestHead;
 use bytes::Bytes;
-use effe_abi::raw::{self, ExchangeOps, Header, Status, attribute, status};
+use effe_abi::{
+    extensions::{AsyncHost, Waker},
+    raw::{self, ExchangeOps, Header, Status, attribute, status},
+    waker,
+};
 
+pub use self::run::AsyncRun;
 use crate::{
     answer::Answer,
     clock::Moment,
-    outlet::Streams,
-    pipe::{End, wait},
+    outlet::{Outlet, Streams},
+    pipe::{End, Left, wait},
     request_id, snapshot,
     snapshot::Snapshot,
 };
@@ -34,6 +42,15 @@ const COPY_LIMIT: usize = 4 * 1024;
 thread_local! {
     /// The exchange whose Run this thread is in, for what the lambda says without one in its hands.
     static CURRENT: Cell<*const Exchange<'static>> = const { Cell::new(ptr::null()) };
+}
+
+/// A thread that is for one exchange; what it was for before comes back on drop, also when a panic of ours passes.
+struct Inside(*const Exchange<'static>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        CURRENT.set(self.0);
+    }
 }
 
 /// Where the request's head is.
@@ -104,6 +121,8 @@ pub struct Exchange<'a> {
     id: &'a OnceLock<String>,
     peer: OnceLock<String>,
     streams: &'a Streams,
+    /// Whether its run is polled.
+    polled: bool,
 }
 
 impl<'a> Exchange<'a> {
@@ -129,6 +148,7 @@ impl<'a> Exchange<'a> {
             id,
             peer,
             streams: &NO_STREAMS,
+            polled: false,
         }
     }
 
@@ -137,18 +157,26 @@ impl<'a> Exchange<'a> {
         Exchange { streams, ..self }
     }
 
+    /// The same exchange, for a run that is polled.
+    fn polled(self) -> Exchange<'a> {
+        Exchange { polled: true, ..self }
+    }
+
     /// Lends the exchange to a run in the form that crosses. Until the run returns, it is what this thread is for.
     pub fn lend<T>(&self, run: impl FnOnce(&raw::Exchange<'_>) -> T) -> T {
-        /// Also when a panic of ours passes.
-        struct Restore(*const Exchange<'static>);
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                CURRENT.set(self.0);
-            }
-        }
-        let _restore = Restore(CURRENT.replace(ptr::from_ref(self).cast()));
+        let _inside = self.enter();
+        run(&self.form())
+    }
+
+    /// Until what comes back is dropped, this exchange is what this thread is for.
+    fn enter(&self) -> Inside {
+        Inside(CURRENT.replace(ptr::from_ref(self).cast()))
+    }
+
+    /// The form that crosses, for as long as `self` stays where it is.
+    fn form(&self) -> raw::Exchange<'_> {
         let (target, path_len) = self.head.target();
-        run(&raw::Exchange {
+        raw::Exchange {
             method: self.head.method().into(),
             target: target.into(),
             path_len,
@@ -157,7 +185,12 @@ impl<'a> Exchange<'a> {
             version: self.head.version(),
             host: ptr::from_ref(self).cast_mut().cast(),
             ops: &OPS,
-        })
+        }
+    }
+
+    /// Hands a piece of a streamed answer on; a run that is polled asks for room before, and must not wait here.
+    fn hand_on(&self, outlet: &Outlet, piece: Bytes, more: bool) -> Status {
+        if self.polled { outlet.write_now(piece, more) } else { outlet.write(piece, more) }
     }
 
     /// When the client is told that the run takes too long; an answer whose head has gone takes its time.
@@ -194,14 +227,14 @@ impl<'a> Exchange<'a> {
 /// What the request is called whose Run this thread is in.
 pub fn current_id() -> Option<String> {
     let current = CURRENT.get();
-    // SAFETY: `lend` sets it to an exchange that it borrows until it has set it back, and this thread is inside of it.
+    // SAFETY: `enter` sets it to an exchange that stays until it is set back, and this thread is inside of it.
     let exchange = unsafe { current.as_ref() }?;
     Some(exchange.id().to_owned())
 }
 
 static OPS: ExchangeOps = ExchangeOps { header, headers, attribute, state, read, respond, write };
 
-/// Contract of all below: `host` is the `Exchange` of a `lend` that has not returned.
+/// Contract of all below: `host` is the `Exchange` of a `lend` that has not returned, or of an `AsyncRun`.
 unsafe fn exchange<'a>(host: *mut ()) -> &'a Exchange<'a> {
     // SAFETY: the contract above; all that is changed behind the reference has a lock of its own.
     unsafe { &*host.cast::<Exchange<'a>>() }
@@ -306,6 +339,42 @@ unsafe extern "C" fn read(host: *mut (), out: &mut raw::Chunk) -> Status {
     }
 }
 
+/// What an async lambda finds under the id of the extension.
+pub static ASYNC_OPS: AsyncHost =
+    AsyncHost { size: size_of::<AsyncHost>() as u32, version: 1, poll_read, poll_ready };
+
+unsafe extern "C" fn poll_read(host: *mut (), waker: *const Waker, out: &mut raw::Chunk) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let Some(inlet) = &exchange.streams.inlet else { return status::END };
+    // SAFETY: the lambda's promise.
+    let next = unsafe { waker::borrow(waker, |waker| inlet.poll_next(&mut Context::from_waker(waker))) };
+    match next {
+        Poll::Ready(Ok(piece)) => {
+            *out = chunk(piece);
+            status::OK
+        }
+        Poll::Ready(Err(End::Whole)) => status::END,
+        Poll::Ready(Err(End::Broken(status))) => status,
+        Poll::Pending => status::PENDING,
+    }
+}
+
+unsafe extern "C" fn poll_ready(host: *mut (), waker: *const Waker) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    // What is not streamed is held: there is nothing to wait for.
+    let Some(outlet) = &exchange.streams.outlet else { return status::OK };
+    // SAFETY: the lambda's promise.
+    let room =
+        unsafe { waker::borrow(waker, |waker| outlet.pipe.poll_room(&mut Context::from_waker(waker))) };
+    match room {
+        Poll::Ready(Ok(())) => status::OK,
+        Poll::Ready(Err(Left)) => status::GONE,
+        Poll::Pending => status::PENDING,
+    }
+}
+
 unsafe extern "C" fn respond(
     host: *mut (),
     code: u32,
@@ -326,7 +395,7 @@ unsafe extern "C" fn respond(
     let Some(head) = answer.head().filter(|_| begun == status::OK) else { return begun };
     outlet.begin(head);
     drop(answer);
-    outlet.write(body, more)
+    exchange.hand_on(outlet, body, more)
 }
 
 unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Status {
@@ -335,7 +404,7 @@ unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Stat
     let exchange = unsafe { exchange(host) };
     let more = flags & raw::MORE != 0;
     if let Some(outlet) = exchange.streams.outlet.as_ref().filter(|outlet| outlet.has_begun()) {
-        return outlet.write(piece, more);
+        return exchange.hand_on(outlet, piece, more);
     }
     let mut answer = exchange.answer.lock().unwrap_or_else(PoisonError::into_inner);
     answer.write(&piece, more, exchange.response_limit)

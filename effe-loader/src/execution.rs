@@ -56,6 +56,8 @@ pub struct Execution {
     inline: AtomicBool,
     /// Whether runs change the decision.
     measured: bool,
+    /// What of the lambda's is measured.
+    unit: &'static str,
     trust: Mutex<Trust>,
     /// Times that the decision changed.
     n_changes: AtomicU64,
@@ -66,11 +68,14 @@ pub struct Execution {
 
 impl Execution {
     /// The decision at the start: the operator's word, then the author's (`flags`), else the pool. A lambda that
-    /// streams is never run on the server's thread, which would have to fill the stream and empty it.
-    pub fn new(mode: Mode, flags: u64, journal: Journal) -> Execution {
+    /// streams is never run on the server's thread, which would have to fill the stream and empty it; an async one
+    /// is polled there, and the decision is about its polls.
+    pub fn new(mode: Mode, flags: u64, is_async: bool, journal: Journal) -> Execution {
         let declared = |flag| flags & flag != 0;
         let streams = declared(plugin_flags::STREAM_REQUEST) || declared(plugin_flags::STREAM_RESPONSE);
         let (inline, measured) = match mode {
+            // It gives the thread back where it waits, unless it is seen not to.
+            _ if is_async => (mode != Mode::Pool, mode == Mode::Auto),
             _ if streams => (false, false),
             Mode::Inline => (true, false),
             Mode::Pool => (false, false),
@@ -80,6 +85,7 @@ impl Execution {
         Execution {
             inline: AtomicBool::new(inline),
             measured,
+            unit: if is_async { "poll" } else { "run" },
             trust: Mutex::new(Trust::new(inline)),
             n_changes: AtomicU64::new(0),
             average: AtomicU64::new(u64::MAX),
@@ -109,18 +115,18 @@ impl Execution {
     }
 
     /// A run on the server's thread ended.
-    pub fn ran_inline(&self, took: Duration) {
+    pub fn ran_inline(&self, took: Duration, method: &str, path: &str) {
         // Nearly all runs of a trusted lambda are short, and a short one changes nothing that can't wait: they are
         // not counted one by one, which would take a lock.
         if took > SHORT && self.measured {
-            self.settle(|trust| trust.ran(took), took);
+            self.settle(|trust| trust.ran(took), took, || format!("{method} {path}"));
         }
     }
 
     /// A run on the server's thread has overstayed and has not ended yet.
-    pub fn overstays(&self, so_far: Duration) {
+    pub fn overstays(&self, so_far: Duration, request: &str) {
         if self.measured {
-            self.settle(Trust::overstayed, so_far);
+            self.settle(Trust::overstayed, so_far, || request.to_owned());
         }
     }
 
@@ -134,7 +140,7 @@ impl Execution {
         };
         self.average.store(average, Ordering::Relaxed);
         if self.measured {
-            self.settle(|trust| trust.ran(took), took);
+            self.settle(|trust| trust.ran(took), took, String::new);
         }
     }
 
@@ -145,20 +151,26 @@ impl Execution {
         }
     }
 
-    fn settle(&self, learn: impl FnOnce(&mut Trust) -> Option<Change>, took: Duration) {
+    fn settle(
+        &self,
+        learn: impl FnOnce(&mut Trust) -> Option<Change>,
+        took: Duration,
+        request: impl FnOnce() -> String,
+    ) {
         let mut trust = self.trust();
         let Some(change) = learn(&mut trust) else { return };
         self.inline.store(change == Change::Gained, Ordering::Relaxed);
-        let proof = trust.proof();
+        let (proof, unit) = (trust.proof(), self.unit);
         drop(trust);
         let n_changes = self.n_changes.fetch_add(1, Ordering::Relaxed) + 1;
         let (to, text) = match change {
             Change::Gained => {
-                ("inline", format!("{proof} short runs in a row: running on the server's threads"))
+                ("inline", format!("{proof} short {unit}s in a row: running on the server's threads"))
             }
-            Change::Lost => {
-                ("pool", format!("a run took {took:.1?} on a server's thread: running on the pool"))
-            }
+            Change::Lost => (
+                "pool",
+                format!("a {unit} took {took:.1?} on a server's thread ({}): running on the pool", request()),
+            ),
         };
         let fields = [("execution", to.to_owned()), ("changes", n_changes.to_string())];
         self.journal.report(Severity::Info, text, fields);

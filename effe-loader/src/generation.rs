@@ -106,7 +106,7 @@ impl Generation {
 
     /// Stops what is idle; whether a Context is left that a request has.
     fn stop_idle(&self) -> bool {
-        drop(self.contexts.drain());
+        self.plugin.stop_all(self.contexts.drain());
         self.plugin.contexts() > 0
     }
 }

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -20,21 +20,24 @@ use actix_utils::future::{Either, Ready, ready};
 use actix_web::rt;
 use bytes::Bytes;
 use effe_abi::raw::{plugin_flags, status};
+use tokio::time;
 
 use crate::{
     access_log::{AccessLog, Visit},
     answer::Answer,
-    body::{Body, Stream},
-    call::{Asked, Desk, Outcome, Timeouts},
+    body::{Body, Source, Stream},
+    call::{Call, Desk, Outcome, Timeouts},
     clock::Moment,
     connection::{Answering, Patience},
     effe::Effe,
+    errands::Errands,
     exchange::Head,
+    generation::Generation,
     health::{Health, Probe},
     outlet::{self, Outlet, Streams},
     pipe::Pipe,
-    seat::Seat,
     upload::{Refused, Upload},
+    waiting::{Thread, Waiting},
     watch::Watch,
 };
 
@@ -74,47 +77,82 @@ impl Failure {
 
 /// What one thread of the server has to answer requests with.
 pub struct Handler {
-    effe: Arc<Effe>,
-    seat: Arc<Seat>,
-    desk: Rc<Desk>,
+    thread: Rc<Thread>,
     watch: Arc<Watch>,
     patience: Patience,
-    body_limit: usize,
+    limits: Limits,
     /// Where a run on this thread puts its answer.
     answer: RefCell<Answer>,
 }
 
+/// What one thread of the server takes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a request body.
+    pub body: usize,
+    /// How long calls may take.
+    pub timeouts: Timeouts,
+    /// Requests to an async lambda at once.
+    pub max_async: usize,
+}
+
 impl Handler {
     /// A handler for the thread that this is called on.
-    pub fn new(
-        effe: Arc<Effe>,
-        watch: Arc<Watch>,
-        timeouts: Timeouts,
-        patience: Patience,
-        body_limit: usize,
-    ) -> Handler {
-        let desk = Rc::new(Desk::new(timeouts));
+    pub fn new(effe: Arc<Effe>, watch: Arc<Watch>, limits: Limits, patience: Patience) -> Handler {
+        let desk = Rc::new(Desk::new(limits.timeouts));
         rt::spawn(Rc::clone(&desk).run({
             let effe = Arc::clone(&effe);
             move || effe.wake_pool()
         }));
         let seat = effe.seat(desk.mailbox());
-        Handler { effe, seat, desk, watch, patience, body_limit, answer: RefCell::default() }
+        let errands = Rc::<Errands>::default();
+        rt::spawn(Rc::clone(&errands).run());
+        let thread = Rc::new(Thread { effe, seat, desk, errands });
+        Handler { thread, watch, patience, limits, answer: RefCell::default() }
     }
 
     /// Answers a request that has no body, if it can be done here and now.
-    pub fn handle_now(&self, request: &Request) -> Option<Response<Body>> {
-        let (response, took) = self.run_inline(request, &[])?;
-        // There was nothing else to be done: the run's own two looks at the clock will do.
-        Some(self.finish(request.head(), response, Some(took)))
+    pub fn handle_now(&self, request: &Request) -> Now {
+        let generation = self.thread.effe.generations.current();
+        if !generation.plugin.is_async() {
+            let Some((response, took)) = self.run_inline(&generation, request, &[]) else {
+                return Now::Later;
+            };
+            // There was nothing else to be done: the run's own two looks at the clock will do.
+            return Now::Answered(self.finish(request.head(), response, Some(took)));
+        }
+        let since = self.is_observed().then(Moment::now);
+        let streams = Streams::declared(generation.plugin.flags(), self.patience.write);
+        let n_others = self.thread.seat.n_running();
+        let response = match self.begin(Arc::clone(&generation), request, Bytes::new(), streams, n_others) {
+            Err(failure) => Err(failure),
+            // Nobody has to be woken by this poll: if the run is not done yet, another one follows at once.
+            Ok(mut waiting) => match Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(call) => self.answered(request, waiting, call),
+                Poll::Pending => return Now::Waits(waiting, since),
+            },
+        };
+        let response = self.finish(request.head(), response, since.map(Moment::elapsed));
+        // What is sent piece by piece is counted as long as it is sent.
+        if let Body::Stream(_) = response.body() { Now::Streams(response) } else { Now::Answered(response) }
     }
 
-    /// Answers a request.
-    pub async fn handle(&self, mut request: Request, answering: Answering) -> Response<Body> {
-        let running = self.seat.take_up();
-        let begun = self.is_observed().then(Moment::now);
-        let response = self.answer(&mut request).await;
-        self.finish(request.head(), response, begun.map(Moment::elapsed)).map_body(|_, mut body| {
+    /// Answers a request, of which perhaps something is done already.
+    pub async fn handle(&self, mut request: Request, now: Now, answering: Answering) -> Response<Body> {
+        let running = self.thread.seat.take_up();
+        let response = match now {
+            Now::Answered(response) | Now::Streams(response) => response,
+            Now::Waits(waiting, since) => {
+                let response = self.wait(waiting, &request).await;
+                self.finish(request.head(), response, since.map(Moment::elapsed))
+            }
+            Now::Later => {
+                let begun = self.is_observed().then(Moment::now);
+                let response = self.answer(&mut request).await;
+                self.finish(request.head(), response, begun.map(Moment::elapsed))
+            }
+        };
+        response.map_body(|_, mut body| {
             if let Body::Stream(stream) = &mut body {
                 stream.hold(running, answering);
             }
@@ -123,9 +161,10 @@ impl Handler {
     }
 
     async fn answer(&self, request: &mut Request) -> Result<Response<Body>, Failure> {
-        let flags = self.effe.generations.current().plugin.flags();
+        let generation = self.thread.effe.generations.hold();
+        let flags = generation.plugin.flags();
         let mut streams = Streams::declared(flags, self.patience.write);
-        let upload = Upload::of(request, self.body_limit, self.patience.read)?;
+        let upload = Upload::of(request, self.limits.body, self.patience.read)?;
         let body = match upload {
             None => Bytes::new(),
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
@@ -137,9 +176,18 @@ impl Handler {
             Some(upload) => upload.whole().await?,
         };
         let inlet = streams.inlet.clone();
-        let response = match self.run_inline(request, &body) {
-            Some((response, _)) => response,
-            None => self.run_on_pool(request, body, streams).await,
+        let response = if generation.plugin.is_async() {
+            // This request is counted too.
+            let n_others = self.thread.seat.n_running().saturating_sub(1);
+            match self.begin(generation, request, body, streams, n_others) {
+                Ok(waiting) => self.wait(waiting, request).await,
+                Err(failure) => Err(failure),
+            }
+        } else {
+            match self.run_inline(&generation, request, &body) {
+                Some((response, _)) => response,
+                None => self.run_on_pool(request, body, streams).await,
+            }
         };
         // A lambda that fails because its body fails is not to blame.
         response.map_err(|failure| match inlet.and_then(|inlet| inlet.broken()) {
@@ -150,20 +198,90 @@ impl Handler {
         })
     }
 
+    /// Begins an async run.
+    fn begin(
+        &self,
+        generation: Arc<Generation>,
+        request: &Request,
+        body: Bytes,
+        streams: Streams,
+        n_others: usize,
+    ) -> Result<Waiting, Failure> {
+        if n_others >= self.limits.max_async {
+            return Err(Failure::Busy);
+        }
+        self.watch.look();
+        let mut call = self.thread.desk.call();
+        call.head.take(request.head());
+        call.body = body;
+        call.streams = streams;
+        call.deadline = self.limits.timeouts.run.map(|timeout| Moment::now() + timeout);
+        Ok(Waiting::new(&self.thread, generation, call))
+    }
+
+    /// Waits for an async run or for the head of its answer, or drops it when it takes too long.
+    async fn wait(&self, mut waiting: Waiting, request: &Request) -> Result<Response<Body>, Failure> {
+        let (outlet, deadline) = (waiting.outlet().cloned(), waiting.deadline());
+        let begun = poll_fn(|context| {
+            if let Some(outlet) = &outlet
+                && let Poll::Ready(head) = outlet.poll_head(context)
+            {
+                return Poll::Ready(Ok(head));
+            }
+            Pin::new(&mut waiting).poll(context).map(Err)
+        });
+        let outcome = match deadline {
+            Some(deadline) => time::timeout(deadline.remaining(), begun).await,
+            None => Ok(begun.await),
+        };
+        match (outcome, outlet) {
+            (Ok(Ok(head)), Some(outlet)) => Ok(stream(request, head, outlet, Source::Polled(waiting))),
+            (Ok(Ok(_)), None) => unreachable!("a head comes out of an outlet"),
+            (Ok(Err(call)), _) => self.answered(request, waiting, call),
+            (Err(_), _) => {
+                let what = match waiting.overdue() {
+                    Some(n_lost) => format!("{n_lost} threads are lost to such runs"),
+                    None => "it is dropped".to_owned(),
+                };
+                let head = Head::Live(request.head());
+                self.thread.effe.report_overdue(&head, waiting.id(), &what);
+                Err(Failure::Overdue)
+            }
+        }
+    }
+
+    /// An async run is over: its answer, which may still be on its way out.
+    fn answered(
+        &self,
+        request: &Request,
+        waiting: Waiting,
+        mut call: Box<Call>,
+    ) -> Result<Response<Body>, Failure> {
+        let outlet = waiting.outlet().cloned();
+        drop(waiting);
+        let response = match outlet.and_then(|outlet| Some((outlet.take_head()?, outlet))) {
+            Some((head, outlet)) => Some(stream(request, head, outlet, Source::Done)),
+            None => respond(&mut call.answer, request),
+        };
+        self.thread.desk.keep(call);
+        response.ok_or(Failure::Lambda)
+    }
+
     /// The answer, and how long the run took; `None` if it can't be here.
     fn run_inline(
         &self,
+        generation: &Generation,
         request: &Request,
         body: &[u8],
     ) -> Option<(Result<Response<Body>, Failure>, Duration)> {
-        let generation = self.effe.generations.current();
         if !generation.execution.is_inline() {
             return None;
         }
         self.watch.look();
         let mut answer = self.answer.borrow_mut();
         answer.clear();
-        let took = self.effe.run_inline(&generation, request.head(), body, &mut answer, &self.seat)?;
+        let (effe, seat) = (&self.thread.effe, &self.thread.seat);
+        let took = effe.run_inline(generation, request.head(), body, &mut answer, seat)?;
         Some((respond(&mut answer, request).ok_or(Failure::Lambda), took))
     }
 
@@ -174,12 +292,12 @@ impl Handler {
         streams: Streams,
     ) -> Result<Response<Body>, Failure> {
         self.watch.look();
-        let mut call = self.desk.call();
+        let mut call = self.thread.desk.call();
         call.head.take(request.head());
         call.body = body;
         let outlet = streams.outlet.clone();
         call.streams = streams;
-        let mut asked = self.desk.ask(call, |call| self.effe.run_on_pool(call));
+        let mut asked = self.thread.desk.ask(call, |call| self.thread.effe.run_on_pool(call));
         let outcome = match outlet {
             None => asked.await,
             Some(outlet) => {
@@ -188,7 +306,10 @@ impl Handler {
                     Poll::Pending => Pin::new(&mut asked).poll(context).map(Err),
                 });
                 match head.await {
-                    Ok(head) => return Ok(stream(request, head, outlet, asked)),
+                    Ok(head) => {
+                        asked.take_your_time();
+                        return Ok(stream(request, head, outlet, Source::Pool(asked)));
+                    }
                     Err(outcome) => outcome,
                 }
             }
@@ -197,12 +318,13 @@ impl Handler {
             Outcome::Back(mut call) => {
                 let response = respond(&mut call.answer, request);
                 let failure = if call.progress.is_given_up() { Failure::Busy } else { Failure::Lambda };
-                self.desk.keep(call);
+                self.thread.desk.keep(call);
                 response.ok_or(failure)
             }
             Outcome::GivenUp => Err(Failure::Busy),
             Outcome::Overdue(progress) => {
-                self.effe.lose_thread(&Head::Live(request.head()), &progress.id);
+                let what = format!("{} threads are lost to such runs", self.thread.effe.lose_thread());
+                self.thread.effe.report_overdue(&Head::Live(request.head()), &progress.id, &what);
                 Err(Failure::Overdue)
             }
         }
@@ -210,7 +332,7 @@ impl Handler {
 
     /// Whether anybody wants to know what becomes of requests.
     fn is_observed(&self) -> bool {
-        self.seat.meter.is_some()
+        self.thread.seat.meter.is_some()
     }
 
     /// The answer is ready, and whoever wants to know learns of it; `took` is known if anybody does.
@@ -221,7 +343,7 @@ impl Handler {
         took: Option<Duration>,
     ) -> Response<Body> {
         let response = self.ready_to_send(response);
-        if let (Some(meter), Some(took)) = (&self.seat.meter, took) {
+        if let (Some(meter), Some(took)) = (&self.thread.seat.meter, took) {
             meter.answered(&request.method, response.status(), took);
         }
         response
@@ -229,7 +351,7 @@ impl Handler {
 
     fn ready_to_send(&self, response: Result<Response<Body>, Failure>) -> Response<Body> {
         let mut response = response.unwrap_or_else(|failure| self.failed(failure));
-        if self.effe.is_draining() {
+        if self.thread.effe.is_draining() {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         response
@@ -240,7 +362,7 @@ impl Handler {
         let mut response = plain(status, text);
         let head = response.head_mut();
         if failure == Failure::Busy {
-            head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.effe.retry_after()));
+            head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.thread.effe.retry_after()));
         }
         if matches!(failure, Failure::TooLarge | Failure::Malformed | Failure::Slow) {
             // What is left of the body is not read, so the connection can't be used again.
@@ -286,14 +408,16 @@ impl Service<Request> for HandlerService {
             }));
         }
         let visit = self.access_log.as_ref().map(|log| log.begin(&mut request));
-        if let Payload::None = request.payload()
-            && let Some(response) = self.handler.handle_now(&request)
-        {
-            return Either::left(ready(Ok(logged(response, visit))));
+        let mut now = Now::Later;
+        if let Payload::None = request.payload() {
+            now = self.handler.handle_now(&request);
+            if let Now::Answered(response) = now {
+                return Either::left(ready(Ok(logged(response, visit))));
+            }
         }
         let handler = Rc::clone(&self.handler);
         Either::right(Box::pin(async move {
-            let response = handler.handle(request, answering).await;
+            let response = handler.handle(request, now, answering).await;
             Ok(logged(response, visit))
         }))
     }
@@ -310,6 +434,18 @@ fn logged(mut response: Response<Body>, visit: Option<Visit>) -> Response<Body> 
         }
         body
     })
+}
+
+/// What is done about a request at once.
+pub enum Now {
+    /// All of it.
+    Answered(Response<Body>),
+    /// Its answer is on its way out.
+    Streams(Response<Body>),
+    /// Its run has begun, when somebody wants to know, and waits for something.
+    Waits(Waiting, Option<Moment>),
+    /// Nothing.
+    Later,
 }
 
 /// A request that takes its time.
@@ -349,13 +485,12 @@ fn respond(answer: &mut Answer, request: &Request) -> Option<Response<Body>> {
 }
 
 /// An answer whose body is still being written.
-fn stream(request: &Request, head: outlet::Head, outlet: Arc<Outlet>, asked: Asked) -> Response<Body> {
+fn stream(request: &Request, head: outlet::Head, outlet: Arc<Outlet>, source: Source) -> Response<Body> {
     let outlet::Head { status, headers, length } = head;
     let has_body = request.method() != Method::HEAD
         && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     let body = if has_body {
-        asked.take_your_time();
-        Body::Stream(Box::new(Stream::new(outlet, length, asked)))
+        Body::Stream(Box::new(Stream::new(outlet, length, source)))
     } else {
         // Nobody wants the rest.
         outlet.pipe.leave();

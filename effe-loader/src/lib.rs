@@ -17,6 +17,7 @@ mod control;
 #[doc(hidden)]
 pub mod crossing;
 mod effe;
+mod errands;
 mod error;
 mod exchange;
 mod execution;
@@ -43,6 +44,7 @@ mod sync;
 mod systemd;
 mod trust;
 mod upload;
+mod waiting;
 mod watch;
 
 use std::{
@@ -250,7 +252,7 @@ fn serve(
         None => None,
     };
     plugin.init()?;
-    let execution = Execution::new(config.execution, plugin.flags(), journal.clone());
+    let execution = Execution::new(config.execution, plugin.flags(), plugin.is_async(), journal.clone());
     let first = Generation::new(1, plugin, execution, config.max_idle);
     let warm = first.warm();
     if let Err(fault) = &warm {
@@ -300,8 +302,11 @@ fn serve(
     }
     let settings = Settings {
         workers: config.workers,
-        body_limit: config.body_limit,
-        timeouts: Timeouts { queue: config.queue_timeout, run: config.run_timeout },
+        limits: handler::Limits {
+            body: config.body_limit,
+            timeouts: Timeouts { queue: config.queue_timeout, run: config.run_timeout },
+            max_async: config.max_async.div_ceil(config.workers),
+        },
         patience: Patience {
             keep_alive: config.keep_alive,
             read: config.read_timeout,

@@ -95,6 +95,11 @@ impl Outlet {
         }
     }
 
+    /// The head, if nobody has taken it yet.
+    pub fn take_head(&self) -> Option<Head> {
+        self.state().head.take()
+    }
+
     /// Whether the head has gone.
     pub fn has_begun(&self) -> bool {
         self.state().begun
@@ -115,6 +120,25 @@ impl Outlet {
     /// Hands on the next piece of the body, the last if no more follows. Waits on this thread while the client is
     /// slow.
     pub fn write(&self, piece: Bytes, more: bool) -> Status {
+        self.write_when(piece, more, || {
+            let deadline = self.patience.map(|patience| Moment::now() + patience);
+            match wait(deadline, |context| self.pipe.poll_room(context)) {
+                Some(Ok(())) => status::OK,
+                Some(Err(Left)) => status::GONE,
+                None => {
+                    self.abandon();
+                    status::TIMEOUT
+                }
+            }
+        })
+    }
+
+    /// Hands on the next piece of a run that asks for room before: this one waits for nobody.
+    pub fn write_now(&self, piece: Bytes, more: bool) -> Status {
+        self.write_when(piece, more, || status::OK)
+    }
+
+    fn write_when(&self, piece: Bytes, more: bool, has_room: impl FnOnce() -> Status) -> Status {
         let mut state = self.state();
         if !state.begun || state.ended {
             return status::INVALID;
@@ -129,14 +153,9 @@ impl Outlet {
             state.owed = Some(left);
         }
         drop(state);
-        let deadline = self.patience.map(|patience| Moment::now() + patience);
-        match wait(deadline, |context| self.pipe.poll_room(context)) {
-            Some(Ok(())) => {}
-            Some(Err(Left)) => return status::GONE,
-            None => {
-                self.abandon();
-                return status::TIMEOUT;
-            }
+        let room = has_room();
+        if room != status::OK {
+            return room;
         }
         if self.pipe.push(piece).is_err() {
             return status::GONE;

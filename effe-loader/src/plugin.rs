@@ -10,6 +10,7 @@ mod file;
 pub mod host;
 mod ownership;
 mod policy;
+mod polled;
 mod trial;
 
 use std::{
@@ -24,6 +25,7 @@ use std::{
 
 use effe_abi::{
     Linked,
+    extensions::AsyncPlugin,
     raw::{self, Exchange, Failure, Status, status},
 };
 
@@ -35,6 +37,7 @@ use self::{
 pub use self::{
     file::PluginFile,
     policy::{Digest, Policy},
+    polled::{Running, Starting},
     trial::{Facts, answer as answer_trial, asked_for as asked_for_trial},
 };
 use crate::{
@@ -127,6 +130,8 @@ pub struct Plugin {
     copy: Mutex<Option<PrivateCopy>>,
     image: u64,
     ready: OnceLock<Option<ReadyEntry>>,
+    /// Start, Run and Stop to be polled, if the lambda is async.
+    polled: OnceLock<Option<&'static AsyncPlugin>>,
     /// Whether Retire has been called, or is about to be; held while the lambda is asked whether it is ready.
     retired: Mutex<bool>,
 }
@@ -196,6 +201,7 @@ impl Plugin {
             copy: Mutex::new(copy),
             image,
             ready: OnceLock::new(),
+            polled: OnceLock::new(),
             retired: Mutex::new(false),
         }))
     }
@@ -219,6 +225,11 @@ impl Plugin {
         let (mut pointer, mut failure) = (std::ptr::null_mut(), Failure::new());
         // SAFETY: the table is `host.rs`'s; between `init` and `retire`.
         let status = unsafe { self.entries.start(self.table, &mut pointer, &mut failure) };
+        self.made(pointer, status, failure)
+    }
+
+    /// Takes over what Start has made.
+    fn made(&'static self, pointer: *mut (), status: Status, failure: Failure) -> Started {
         let context = NonNull::new(pointer).map(|pointer| {
             self.started.fetch_add(1, Ordering::Relaxed);
             self.census.started.fetch_add(1, Ordering::Relaxed);
@@ -253,6 +264,10 @@ impl Plugin {
         // SAFETY: the table is `host.rs`'s; one call at a time and none after `retire`, by the lock.
         let status = unsafe { ready(self.table, &mut failure) };
         Fault::of(status, failure).map_or(Ok(()), Err)
+    }
+
+    fn polled(&self) -> Option<&'static AsyncPlugin> {
+        *self.polled.get_or_init(|| self.entries.polled())
     }
 
     fn ready_entry(&self) -> Option<ReadyEntry> {
@@ -328,6 +343,18 @@ impl Plugin {
         self.started().saturating_sub(stopped)
     }
 
+    /// A Context is gone.
+    fn stopped(&self) {
+        self.stopped.fetch_add(1, Ordering::Release);
+        self.census.stopped.fetch_add(1, Ordering::Release);
+    }
+
+    fn log_stop(&self, fault: Option<Fault>) {
+        if let Some(Fault::Error(severity, text)) = fault {
+            self.log(&Fault::Error(severity, format!("stop: {text}")));
+        }
+    }
+
     /// Logs what an entry reported. Panics are counted on: the lambda's hook has logged them.
     pub fn log(&self, fault: &Fault) {
         if let (Fault::Error(severity, text), Some(journal)) = (fault, self.host.journal()) {
@@ -379,8 +406,7 @@ impl Context {
         let mut failure = Failure::new();
         // SAFETY: `start` made the pointer, and nothing uses it after this, as the caller says.
         let status = unsafe { self.plugin.entries.stop(self.pointer.as_ptr(), &mut failure) };
-        self.plugin.stopped.fetch_add(1, Ordering::Release);
-        self.plugin.census.stopped.fetch_add(1, Ordering::Release);
+        self.plugin.stopped();
         Fault::of(status, failure).map_or(Ok(()), Err)
     }
 }
@@ -388,14 +414,13 @@ impl Context {
 impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: dropped once.
-        if let Err(Fault::Error(severity, text)) = unsafe { self.end() } {
-            self.plugin.log(&Fault::Error(severity, format!("stop: {text}")));
-        }
+        self.plugin.log_stop(unsafe { self.end() }.err());
     }
 }
 
 impl Fault {
-    fn of(status: Status, failure: Failure) -> Option<Fault> {
+    /// What an entry reports, unless it is OK.
+    pub fn of(status: Status, failure: Failure) -> Option<Fault> {
         match status {
             status::OK => None,
             status::PANIC => Some(Fault::Panic(failure.text.into())),

@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use actix_http::RequestHead;
 use rustix::thread::{Pid, gettid};
 
-use crate::{blame::Usage, call::Mailbox, clock::Moment, meter::Meter, snapshot, trust::OVERSTAY};
+use crate::{blame::Usage, call::Mailbox, clock::Moment, meter::Meter, trust::OVERSTAY};
 
 /// One thread of the server. Only that thread writes; whoever watches over it reads.
 pub struct Seat {
@@ -65,14 +64,13 @@ impl Seat {
         }
     }
 
-    /// A run of a generation begins on this thread.
-    pub fn begin(&self, head: &RequestHead, generation: u64) -> Moment {
+    /// A run of a generation begins on this thread, or a poll of one.
+    pub fn begin(&self, method: &str, path: &str, generation: u64) -> Moment {
         let mut request = self.request();
         request.clear();
-        request.push_str(head.method.as_str());
+        request.push_str(method);
         request.push(' ');
-        let (target, path_len) = snapshot::target(head);
-        request.push_str(&target[..path_len]);
+        request.push_str(path);
         drop(request);
         self.generation.store(generation, Ordering::Relaxed);
         if self.is_careful() {

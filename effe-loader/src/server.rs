@@ -26,11 +26,10 @@ use tokio::{
 
 use crate::{
     access_log::{AccessLog, Wanted},
-    call::Timeouts,
     connection::{Connection, Connections, Io, Patience},
     control::{Drain, Stop},
     effe::Effe,
-    handler::{Handler, HandlerService},
+    handler::{Handler, HandlerService, Limits},
     health::Health,
     listeners::{Listener, Stream},
     lobby::Lobby,
@@ -50,10 +49,8 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Settings {
     /// Threads that serve connections.
     pub workers: usize,
-    /// Bytes of a request body.
-    pub body_limit: usize,
-    /// How long requests may take.
-    pub timeouts: Timeouts,
+    /// What each of them takes on.
+    pub limits: Limits,
     /// How long clients may take.
     pub patience: Patience,
     /// Connections at once.
@@ -176,8 +173,7 @@ impl Reception {
         let connections = Rc::new(Connections::new(settings.patience, lobby));
         rt::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
-        let Settings { timeouts, patience, body_limit, .. } = settings;
-        let handler = Handler::new(effe, watch, timeouts, patience, body_limit);
+        let handler = Handler::new(effe, watch, settings.limits, settings.patience);
         Worker { handler: Rc::new(handler), connections, access_log }
     }
 

@@ -41,6 +41,11 @@ impl Snapshot {
         self.text(&self.target)
     }
 
+    /// The path alone.
+    pub fn path(&self) -> &str {
+        &self.target()[..self.path_len]
+    }
+
     /// Bytes of the target that are the path.
     pub fn path_len(&self) -> usize {
         self.path_len

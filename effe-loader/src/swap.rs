@@ -137,7 +137,12 @@ impl Swapper {
         let plugin = self.open(file, host)?;
         plugin.init().map_err(|err| err.to_string())?;
         let number = self.opened + 1;
-        let execution = Execution::new(self.recipe.execution, plugin.flags(), self.effe.journal().clone());
+        let execution = Execution::new(
+            self.recipe.execution,
+            plugin.flags(),
+            plugin.is_async(),
+            self.effe.journal().clone(),
+        );
         let next = Generation::new(number, plugin, execution, self.recipe.max_idle);
         if let Err(fault) = next.warm() {
             // Its Init has run, and nothing else of it ever will.

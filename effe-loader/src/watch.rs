@@ -102,7 +102,7 @@ impl Watch {
                 let Some(run) = seat.running() else { continue };
                 let overstays = run.so_far > OVERSTAY && run.generation == generation.number;
                 if overstays && is_to_blame(seat, &run, &mut seen) {
-                    generation.execution.overstays(run.so_far);
+                    generation.execution.overstays(run.so_far, &run.request);
                 }
                 let Overview { so_far, request, .. } = run;
                 if !hanging && effe.run_timeout().is_some_and(|timeout| so_far > timeout) {

@@ -3,6 +3,7 @@
 
 mod access_log;
 mod admin;
+mod asynchronous;
 mod command_line;
 mod damaged;
 mod drain;

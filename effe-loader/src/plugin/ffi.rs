@@ -12,7 +12,7 @@ use abi_stable::{
     library::{AbiHeaderRef, LibHeader, ROOT_MODULE_LOADER_NAME_WITH_NUL},
 };
 use effe_abi::{
-    extensions::{READY, Ready},
+    extensions::{ASYNC, AsyncPlugin, READY, Ready},
     raw::{Exchange, Failure, Host, PluginRef, Status},
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -98,6 +98,15 @@ impl Entries {
         // SAFETY: the extension's promise: under this id is such a table, for ever, or null.
         let table = unsafe { table.cast::<Ready>().as_ref() }?;
         (table.size as usize >= mem::size_of::<Ready>()).then_some(table.ready)
+    }
+
+    /// Start, Run and Stop to be polled, if the lambda is async. To be called before `retire`.
+    pub fn polled(&self) -> Option<&'static AsyncPlugin> {
+        // SAFETY: the wire's promise: any thread, at any time.
+        let table = unsafe { (self.extension)(ASYNC.into()) };
+        // SAFETY: the extension's promise: under this id is such a table, for ever, or null.
+        let table = unsafe { table.cast::<AsyncPlugin>().as_ref() }?;
+        (table.size as usize >= mem::size_of::<AsyncPlugin>()).then_some(table)
     }
 
     /// Calls Retire.

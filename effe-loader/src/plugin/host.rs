@@ -3,7 +3,10 @@
 use std::{ptr, sync::OnceLock};
 
 use abi_stable::std_types::RStr;
-use effe_abi::raw::{self, Status, host_attribute, status};
+use effe_abi::{
+    extensions::ASYNC,
+    raw::{self, Status, host_attribute, status},
+};
 
 use crate::{
     exchange,
@@ -102,8 +105,11 @@ unsafe extern "C" fn attribute(data: *const (), key: u32, out: &mut RStr<'static
     }
 }
 
-unsafe extern "C" fn extension(_: *const (), _: RStr<'_>) -> *const () {
-    ptr::null()
+unsafe extern "C" fn extension(_: *const (), id: RStr<'_>) -> *const () {
+    match id.as_str() {
+        ASYNC => ptr::from_ref(&exchange::ASYNC_OPS).cast(),
+        _ => ptr::null(),
+    }
 }
 
 fn give(text: Option<&'static str>, out: &mut RStr<'static>) -> Status {

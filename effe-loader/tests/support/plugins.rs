@@ -22,6 +22,11 @@ pub fn ticker() -> PathBuf {
     built().join("libticker.so")
 }
 
+/// The one that waits without a thread.
+pub fn async_probe() -> PathBuf {
+    built().join("libasync_probe.so")
+}
+
 /// A root module of the same name with another table.
 pub fn other_abi() -> PathBuf {
     built().join("libother_abi.so")
@@ -98,7 +103,7 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let packages = ["-p", "probe", "-p", "spout", "-p", "ticker", "-p", "other_abi"];
+        let packages = ["-p", "probe", "-p", "async_probe", "-p", "spout", "-p", "ticker", "-p", "other_abi"];
         succeed(
             cargo()
                 .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])

@@ -1,0 +1,75 @@
+//! What a thread of the server has to bring to its end although nobody waits for it any more: Stops that take their
+//! time, and Starts whose client has left.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use futures_util::stream::{FuturesUnordered, Stream};
+use tokio::sync::Notify;
+
+use crate::seat::{Running, Seat};
+
+/// The errands of one thread of the server. Those that are left when it stops serving are dropped there, while the
+/// thread is still whole, and know what that means to them.
+#[derive(Default)]
+pub struct Errands {
+    under_way: RefCell<FuturesUnordered<Errand>>,
+    added: Notify,
+    over: Cell<bool>,
+}
+
+/// A drain waits for it as for a request.
+struct Errand {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    _running: Running,
+}
+
+impl Errands {
+    /// Does what can be done at once, and takes on the rest.
+    pub fn add(&self, seat: &Arc<Seat>, future: impl Future<Output = ()> + Unpin + 'static) {
+        let mut future = future;
+        // Who is woken by this poll is of no interest: the first poll of the rest comes in any case.
+        if Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            let errand = Errand { future: Box::pin(future), _running: seat.take_up() };
+            if self.over.get() {
+                return drop(errand);
+            }
+            self.under_way.borrow_mut().push(errand);
+            self.added.notify_one();
+        }
+    }
+
+    /// Polls them for as long as the thread serves.
+    pub async fn run(self: Rc<Self>) {
+        struct Over(Rc<Errands>);
+        impl Drop for Over {
+            fn drop(&mut self) {
+                self.0.over.set(true);
+                drop(self.0.under_way.take());
+            }
+        }
+        let _over = Over(Rc::clone(&self));
+        loop {
+            let mut added = std::pin::pin!(self.added.notified());
+            poll_fn(|cx| {
+                while let Poll::Ready(Some(())) = Pin::new(&mut *self.under_way.borrow_mut()).poll_next(cx) {}
+                added.as_mut().poll(cx)
+            })
+            .await;
+        }
+    }
+}
+
+impl Future for Errand {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.future.as_mut().poll(cx)
+    }
+}

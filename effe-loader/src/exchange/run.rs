@@ -1,0 +1,111 @@
+//! A run that lasts longer than one function: it owns the call, the exchange that lends it, and the Context.
+
+use std::{
+    mem::ManuallyDrop,
+    ptr::NonNull,
+    task::{Poll, Waker},
+};
+
+use effe_abi::raw::{self, Failure};
+
+use super::{Exchange, Head};
+use crate::{
+    call::Call,
+    plugin::{Context, Fault, Running},
+    snapshot::Snapshot,
+};
+
+/// An async run that is under way. It may be polled on any thread, and moves between them. Dropped before its end, it
+/// is cancelled.
+pub struct AsyncRun {
+    /// Before what is lent to it.
+    running: ManuallyDrop<Running>,
+    lent: NonNull<Lent>,
+    call: NonNull<Call>,
+}
+
+/// What the run has been lent, at a place where it stays.
+struct Lent {
+    form: Option<raw::Exchange<'static>>,
+    failure: Failure,
+    /// Borrows from the call.
+    exchange: Exchange<'static>,
+}
+
+// SAFETY: all that it owns may be sent, the exchange too: what is changed behind it has locks or is atomic.
+unsafe impl Send for AsyncRun {}
+
+impl AsyncRun {
+    /// Begins a run of an async lambda, which does nothing before it is polled.
+    pub fn new(context: Box<Context>, call: Box<Call>, response_limit: usize) -> AsyncRun {
+        let call = NonNull::from(Box::leak(call));
+        // SAFETY: leaked above, and taken back only after all that borrows from it is dropped.
+        let parts = unsafe { &mut *call.as_ptr() };
+        let Call { head, body, answer, streams, progress, deadline, .. } = parts;
+        let (deadline, progress) = (*deadline, &**progress);
+        let (gone, id, limit) = (&progress.gone, &progress.id, response_limit);
+        let exchange = Exchange::new(Head::Copied(head), body, answer, gone, deadline, limit, id);
+        let exchange = exchange.with_streams(streams).polled();
+        let lent = NonNull::from(Box::leak(Box::new(Lent { form: None, failure: Failure::new(), exchange })));
+        // SAFETY: as for the call; it stays at this place.
+        let Lent { form, failure, exchange } = unsafe { &mut *lent.as_ptr() };
+        let form = form.insert(exchange.form());
+        // SAFETY: they stay until `take_apart` or `drop` has dropped the run, and nobody else has them.
+        let running = unsafe { context.run_polled(form, failure) };
+        AsyncRun { running: ManuallyDrop::new(running), lent, call }
+    }
+
+    /// Polls the run, not once more after it was ready.
+    pub fn poll(&mut self, waker: &Waker) -> Poll<Result<(), Fault>> {
+        let _inside = self.exchange().enter();
+        self.running.poll(waker).map(|status| {
+            // SAFETY: a run that is done no longer writes to it.
+            let failure = unsafe { &mut (*self.lent.as_ptr()).failure };
+            Fault::of(status, std::mem::take(failure)).map_or(Ok(()), Err)
+        })
+    }
+
+    fn exchange(&self) -> &Exchange<'static> {
+        // SAFETY: it stays until the run is taken apart, and is only shared.
+        unsafe { &(*self.lent.as_ptr()).exchange }
+    }
+
+    /// The request's head.
+    pub fn head(&self) -> &Snapshot {
+        // SAFETY: `self` keeps the call, of which the exchange borrows the head only to read it.
+        unsafe { &(*self.call.as_ptr()).head }
+    }
+
+    /// The Context and the call with its answer; a run that has not ended is cancelled.
+    pub fn take_apart(self) -> (Box<Context>, Box<Call>) {
+        let mut this = ManuallyDrop::new(self);
+        let context = this.end();
+        // SAFETY: the run was what they were lent to.
+        (context, unsafe { reclaim(this.lent, this.call) })
+    }
+
+    /// Drops the run; to be called once, last.
+    fn end(&mut self) -> Box<Context> {
+        // SAFETY: once, by whoever drops the rest.
+        let running = unsafe { ManuallyDrop::take(&mut self.running) };
+        let _inside = self.exchange().enter();
+        running.into_context()
+    }
+}
+
+impl Drop for AsyncRun {
+    fn drop(&mut self) {
+        drop(self.end());
+        // SAFETY: the run was what they were lent to.
+        drop(unsafe { reclaim(self.lent, self.call) });
+    }
+}
+
+/// # Safety
+/// They are an `AsyncRun`'s, nothing borrows from them, and this is their last use.
+unsafe fn reclaim(lent: NonNull<Lent>, call: NonNull<Call>) -> Box<Call> {
+    // SAFETY: leaked by `AsyncRun::new`; before the call, from which it borrows.
+    drop(unsafe { Box::from_raw(lent.as_ptr()) });
+    // SAFETY: as above.
+    unsafe { Box::from_raw(call.as_ptr()) }
+}

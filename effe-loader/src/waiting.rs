@@ -1,0 +1,378 @@
+//! Async runs: each is polled on the server's thread that its request came to, or, if the lambda has been seen to
+//! block there, on the pool. Whoever waits for one drops it, and it is cancelled.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{self, Poll, Wake, Waker},
+};
+
+use futures_util::task::AtomicWaker;
+use tokio::sync::oneshot;
+
+use crate::{
+    call::{Call, Desk, Progress},
+    clock::Moment,
+    effe::{Effe, count},
+    errands::Errands,
+    exchange::AsyncRun,
+    generation::Generation,
+    outlet::Outlet,
+    plugin::{Context, Fault, Started, Starting},
+    seat::{Ended, Seat},
+};
+
+/// What async runs of one thread of the server share.
+pub struct Thread {
+    /// The effe.
+    pub effe: Arc<Effe>,
+    /// Where others see what this thread does.
+    pub seat: Arc<Seat>,
+    /// Where calls come from and go to.
+    pub desk: Rc<Desk>,
+    /// What must be brought to its end.
+    pub errands: Rc<Errands>,
+}
+
+/// What came of a poll, wherever it was.
+pub type Polled = Poll<Result<(), Fault>>;
+
+/// A request and its run, from Start to the end of the answer. Dropped before that, the run is cancelled.
+pub struct Waiting {
+    thread: Rc<Thread>,
+    generation: Arc<Generation>,
+    place: Place,
+    /// What Start said, if it failed: then this run is its Context's only one.
+    failed: Option<Fault>,
+    /// Who is woken by a run that is polled on the pool.
+    bell: Option<Arc<Bell>>,
+    deadline: Option<Moment>,
+    progress: Arc<Progress>,
+    /// The answer's way out, if it may go piece by piece.
+    outlet: Option<Arc<Outlet>>,
+    /// When Start or Run began, if somebody wants to know.
+    since: Option<Moment>,
+}
+
+enum Place {
+    /// There was no idle Context.
+    Starting(Starting, Box<Call>),
+    Here(AsyncRun),
+    /// On the pool, for one poll.
+    Away(oneshot::Receiver<(AsyncRun, Polled)>),
+    Over,
+}
+
+impl Waiting {
+    /// Begins a run; nothing happens before it is polled.
+    pub fn new(thread: &Rc<Thread>, generation: Arc<Generation>, call: Box<Call>) -> Waiting {
+        call.progress.begin();
+        let thread = Rc::clone(thread);
+        let (place, deadline, progress) = (Place::Over, call.deadline, Arc::clone(&call.progress));
+        let outlet = call.streams.outlet.clone();
+        let since = thread.seat.meter.is_some().then(Moment::now);
+        let mut waiting = Waiting {
+            thread,
+            generation,
+            place,
+            failed: None,
+            bell: None,
+            deadline,
+            progress,
+            outlet,
+            since,
+        };
+        waiting.place = match waiting.generation.contexts.take() {
+            Some(context) => Place::Here(waiting.begin(context, call)),
+            None => Place::Starting(waiting.generation.plugin.start_polled(), call),
+        };
+        waiting
+    }
+
+    /// The answer's way out, if it may go piece by piece.
+    pub fn outlet(&self) -> Option<&Arc<Outlet>> {
+        self.outlet.as_ref()
+    }
+
+    /// Takes back a call whose answer has gone, or whose client has.
+    pub fn keep(&self, call: Box<Call>) {
+        self.thread.desk.keep(call);
+    }
+
+    /// What the request is called, once somebody has asked.
+    pub fn id(&self) -> &OnceLock<String> {
+        &self.progress.id
+    }
+
+    /// When the client is told that it takes too long.
+    pub fn deadline(&self) -> Option<Moment> {
+        self.deadline
+    }
+
+    fn begin(&self, context: Box<Context>, call: Box<Call>) -> AsyncRun {
+        AsyncRun::new(context, call, self.thread.effe.response_limit())
+    }
+
+    /// Start has ended: the run, or the call back if there is none.
+    fn started(&mut self, started: Started, call: Box<Call>) -> Result<AsyncRun, Box<Call>> {
+        let meter = self.thread.seat.meter.as_ref().zip(self.since);
+        if let Some((meter, since)) = meter {
+            meter.started(since.elapsed());
+            self.since = Some(Moment::now());
+        }
+        match started {
+            Started::Ready(context) => Ok(self.begin(Box::new(context), call)),
+            Started::Failed(context, fault) => {
+                self.thread.effe.log_call("start", &call, &fault);
+                self.failed = Some(fault);
+                Ok(self.begin(Box::new(context), call))
+            }
+            Started::Panicked(fault) => {
+                self.thread.effe.log_call("start", &call, &fault);
+                if let Some((meter, _)) = meter {
+                    meter.failed();
+                }
+                call.progress.end();
+                Err(call)
+            }
+        }
+    }
+
+    fn poll_anywhere(&mut self, run: AsyncRun, waker: &Waker) -> Poll<Box<Call>> {
+        if self.generation.execution.is_inline() {
+            self.poll_here(run, waker)
+        } else {
+            self.poll_there(run, waker)
+        }
+    }
+
+    /// A poll on this thread.
+    fn poll_here(&mut self, mut run: AsyncRun, waker: &Waker) -> Poll<Box<Call>> {
+        let (seat, generation) = (&self.thread.seat, &self.generation);
+        let begun = seat.begin(run.head().method(), run.head().path(), generation.number);
+        let polled = run.poll(waker);
+        let Ended { took, excused } = seat.end(begun);
+        if !excused {
+            generation.execution.ran_inline(took, run.head().method(), run.head().path());
+        }
+        if let Some(bell) = &self.bell {
+            // It has another waker now: when this thread hears it, the bell has to have rung.
+            bell.rung.store(true, Ordering::Release);
+        }
+        self.polled(run, polled)
+    }
+
+    /// A poll on the pool, if the run was woken.
+    fn poll_there(&mut self, run: AsyncRun, waker: &Waker) -> Poll<Box<Call>> {
+        let bell = self.bell.get_or_insert_default();
+        bell.waker.register(waker);
+        if !bell.rung.swap(false, Ordering::AcqRel) {
+            self.place = Place::Here(run);
+            return Poll::Pending;
+        }
+        let (reply, back) = oneshot::channel();
+        let (effe, generation) = (Arc::clone(&self.thread.effe), Arc::clone(&self.generation));
+        let failed = self.failed.is_some();
+        let away = Away { effe, generation, run, failed, waker: Arc::clone(bell).into(), reply };
+        match self.thread.effe.poll_on_pool(Box::new(away)) {
+            Ok(()) => {
+                self.place = Place::Away(back);
+                self.poll_back(waker)
+            }
+            // There is no room, and the run has to go on somewhere.
+            Err(away) => self.poll_here(away.run, waker),
+        }
+    }
+
+    /// Looks whether the run is back from the pool.
+    fn poll_back(&mut self, waker: &Waker) -> Poll<Box<Call>> {
+        let Place::Away(back) = &mut self.place else { return Poll::Pending };
+        match task::ready!(Pin::new(back).poll(&mut task::Context::from_waker(waker))) {
+            Ok((run, Poll::Pending)) => self.poll_there(run, waker),
+            Ok((run, polled)) => self.polled(run, polled),
+            // Something of ours has panicked there: there is no answer.
+            Err(_) => {
+                self.place = Place::Over;
+                Poll::Ready(self.thread.desk.call())
+            }
+        }
+    }
+
+    fn polled(&mut self, run: AsyncRun, polled: Polled) -> Poll<Box<Call>> {
+        match polled {
+            Poll::Ready(outcome) => Poll::Ready(self.finish(run, outcome)),
+            Poll::Pending => {
+                self.place = Place::Here(run);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The run is over: what becomes of its Context; and the call with its answer.
+    fn finish(&mut self, run: AsyncRun, outcome: Result<(), Fault>) -> Box<Call> {
+        let (context, mut call) = run.take_apart();
+        call.progress.end();
+        if let (Some(meter), Some(since)) = (&self.thread.seat.meter, self.since) {
+            count(meter, &self.generation, since.elapsed(), self.failed.is_some() || outcome.is_err());
+        }
+        let reusable = match outcome {
+            Ok(()) => {
+                call.answer.end();
+                if let Some(outlet) = &call.streams.outlet {
+                    outlet.finish();
+                }
+                true
+            }
+            Err(fault) => {
+                // `context?` hands Start's own error on, which is in the log.
+                if self.failed.as_ref() != Some(&fault) {
+                    self.thread.effe.log_call("run", &call, &fault);
+                }
+                !matches!(fault, Fault::Panic(_))
+            }
+        };
+        self.thread.effe.end_streams(&mut call);
+        self.settle(context, reusable);
+        call
+    }
+
+    /// Keeps a Context, or stops it.
+    fn settle(&self, context: Box<Context>, reusable: bool) {
+        let unwanted = match reusable && self.failed.is_none() {
+            true => self.generation.contexts.give(context),
+            false => Some(context),
+        };
+        if let Some(context) = unwanted {
+            self.thread.errands.add(&self.thread.seat, context.stop_polled());
+        }
+    }
+
+    /// The client is told that it takes too long; to be followed by the drop. If it is on the pool at this moment, its
+    /// thread is lost until it gives it back: how many are.
+    pub fn overdue(&self) -> Option<usize> {
+        let Place::Away(_) = &self.place else { return None };
+        self.progress.is_overdue().then(|| self.thread.effe.lose_thread())
+    }
+}
+
+impl Future for Waiting {
+    type Output = Box<Call>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Box<Call>> {
+        let waker = cx.waker();
+        match std::mem::replace(&mut self.place, Place::Over) {
+            Place::Starting(mut starting, call) => match Pin::new(&mut starting).poll(cx) {
+                Poll::Pending => {
+                    self.place = Place::Starting(starting, call);
+                    Poll::Pending
+                }
+                Poll::Ready(started) => match self.started(started, call) {
+                    Ok(run) => self.poll_anywhere(run, waker),
+                    Err(call) => Poll::Ready(call),
+                },
+            },
+            Place::Here(run) => self.poll_anywhere(run, waker),
+            away @ Place::Away(..) => {
+                self.place = away;
+                self.poll_back(waker)
+            }
+            Place::Over => unreachable!("a future is not polled again once it is ready"),
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.place, Place::Over) {
+            Place::Over => {}
+            Place::Here(run) => {
+                let (context, call) = run.take_apart();
+                self.thread.desk.keep(call);
+                self.settle(context, self.generation.plugin.keeps_cancelled());
+            }
+            // Clients that are less patient than Start must not keep it from ever ending.
+            Place::Starting(starting, call) => {
+                self.thread.desk.keep(call);
+                let generation = Arc::clone(&self.generation);
+                let errand = async move {
+                    let unwanted = match starting.await {
+                        Started::Ready(context) => generation.contexts.give(Box::new(context)),
+                        Started::Failed(context, _) => Some(Box::new(context)),
+                        Started::Panicked(_) => None,
+                    };
+                    if let Some(context) = unwanted {
+                        context.stop_polled().await;
+                    }
+                };
+                self.thread.errands.add(&self.thread.seat, Box::pin(errand));
+            }
+            // It is taken apart there.
+            Place::Away(_) => self.progress.gone.store(true, Ordering::Relaxed),
+        }
+    }
+}
+
+/// One poll of a run, on the pool.
+pub struct Away {
+    effe: Arc<Effe>,
+    generation: Arc<Generation>,
+    run: AsyncRun,
+    /// Whether the Context's Start failed.
+    failed: bool,
+    waker: Waker,
+    reply: oneshot::Sender<(AsyncRun, Polled)>,
+}
+
+impl Away {
+    /// Polls, and sends the run back; if nobody waits for it any more, that is its end.
+    pub fn poll(self) {
+        let Away { effe, generation, mut run, failed, waker, reply } = self;
+        let begun = Moment::now();
+        let polled = run.poll(&waker);
+        generation.execution.ran_on_pool(begun.elapsed());
+        let Err((run, polled)) = reply.send((run, polled)) else { return };
+        let (context, call) = run.take_apart();
+        let in_time = effe.end(&call);
+        let fit = match polled {
+            Poll::Pending => generation.plugin.keeps_cancelled(),
+            Poll::Ready(outcome) => !matches!(outcome, Err(Fault::Panic(_))),
+        };
+        let reusable = fit && in_time && !failed;
+        // On this thread a Stop may wait.
+        drop(if reusable { generation.contexts.give(context) } else { Some(context) });
+    }
+
+    /// Whether polls of this lambda are short.
+    pub fn is_short(&self) -> bool {
+        self.generation.execution.is_short()
+    }
+}
+
+/// Wakes a server's thread for a run that was polled elsewhere, and says that it was this run.
+struct Bell {
+    rung: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Default for Bell {
+    /// It has rung: a run is polled once without being woken.
+    fn default() -> Bell {
+        Bell { rung: AtomicBool::new(true), waker: AtomicWaker::new() }
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}

@@ -1,0 +1,290 @@
+//! Async lambdas: what waits holds no thread, what nobody waits for is dropped, and whatever happens, every Context is
+//! stopped once.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    Connection, Counts, Hammer, Loader, Scratch, Server,
+    plugins::{async_probe, patched},
+    wait_until,
+};
+
+fn loader(counts: &Counts) -> Loader {
+    Loader::of(async_probe()).counting(counts)
+}
+
+/// Begins a request that is in Run when this returns.
+fn begin(server: &Server, counts: &Counts, target: &str) -> Connection {
+    let before = counts.of("run");
+    let mut connection = server.connect();
+    connection.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+    counts.wait_for("run", before + 1);
+    connection
+}
+
+/// Threads of a process, by the beginning of their names.
+fn threads(id: u32, name: &str) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|comm| comm.starts_with(name)).count()
+}
+
+#[test]
+fn a_run_that_is_ready_at_once_runs_on_the_servers_thread_and_in_one_context() {
+    let counts = Counts::new();
+    // Measured, a thread that the system took away for a while looks as if it had been blocked.
+    let server = loader(&counts).args(["--execution", "inline"]).serve();
+    let mut connection = server.connect();
+    for _ in 0..100 {
+        assert_eq!(connection.get("/context").text(), "1");
+    }
+    let thread = connection.get("/thread");
+    assert!(thread.text().starts_with("actix"), "{}", thread.text());
+    assert_eq!(connection.post("/echo", b"ping").text(), "ping");
+    assert_eq!(threads(server.id(), "effe-run"), 0);
+    server.stop();
+    assert_eq!(counts.of("start"), 1);
+    counts.assert_complete();
+}
+
+#[test]
+fn what_is_spawned_runs_in_the_lambdas_own_runtime() {
+    let server = Loader::of(async_probe()).args(["--set", "runtime-threads=3"]).serve();
+    assert_eq!(server.get("/spawn").text(), "effe-lambda");
+    assert_eq!(threads(server.id(), "effe-lambda"), 3);
+    server.stop();
+}
+
+#[test]
+fn runs_that_wait_hold_no_thread() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--workers", "1", "--execution", "inline"]).serve();
+    let begun = Instant::now();
+    let mut waiting: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    for connection in &mut waiting {
+        connection.send("GET /sleep?400 HTTP/1.1\r\nHost: test\r\n\r\n");
+    }
+    counts.wait_for("run", 200);
+    assert_eq!(threads(server.id(), "effe-run"), 0);
+    for connection in &mut waiting {
+        assert_eq!(connection.reply().text(), "slept");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "one after the other they would take 80 s");
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn past_their_limit_runs_that_wait_are_503() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--workers", "1", "--max-async", "2"]).serve();
+    let _waiting = [begin(&server, &counts, "/never"), begin(&server, &counts, "/never")];
+    let reply = server.get("/");
+    assert_eq!((reply.status, reply.text_header("retry-after")), (503, Some("1")));
+    server.signal(Signal::TERM);
+    server.ends_with(0);
+}
+
+#[test]
+fn a_run_whose_client_leaves_is_dropped_and_its_context_stopped() {
+    let n_clients: usize = std::env::var("EFFE_CANCELLED").map_or(20, |text| text.parse().expect("a number"));
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--set", "stop-takes=1"]).serve();
+    let mut n_begun = 0;
+    while n_begun < n_clients {
+        let batch = (n_clients - n_begun).min(100);
+        let connections: Vec<_> = (0..batch)
+            .map(|_| {
+                let mut connection = server.connect();
+                connection.send("GET /never HTTP/1.1\r\nHost: test\r\n\r\n");
+                connection
+            })
+            .collect();
+        n_begun += batch;
+        counts.wait_for("run", n_begun);
+        connections.into_iter().for_each(Connection::reset);
+        counts.wait_for("stop", n_begun);
+    }
+    assert_eq!((counts.of("dropped"), counts.of("context")), (n_clients, n_clients));
+    assert_eq!(server.get("/").status, 200);
+    server.stop();
+    counts.assert_complete();
+    println!("{n_clients} runs were cancelled: every future was dropped, every Context stopped once");
+}
+
+#[test]
+fn a_run_past_its_time_is_504_and_dropped() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--run-timeout", "200ms"]).serve();
+    let mut connection = server.connect();
+    let reply = connection.get("/never");
+    assert_eq!((reply.status, reply.text()), (504, "the lambda took too long\n"));
+    assert_eq!(connection.get("/").text(), "done", "the connection stays");
+    counts.wait_for("dropped", 1);
+    counts.wait_for("stop", 1);
+    let line = server.wait_for_line("takes longer than --run-timeout; it is dropped");
+    assert!(line.ends_with("method=GET path=/never"), "{line}");
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn a_start_that_takes_its_time_is_awaited_and_outlives_its_client() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--set", "start-takes=200", "--workers", "1"]).serve();
+    let first = begin(&server, &counts, "/never");
+    let mut second = server.connect();
+    second.send("GET /context HTTP/1.1\r\nHost: test\r\n\r\n");
+    counts.wait_for("start", 2);
+    second.reset();
+    counts.wait_for("context", 2);
+    assert_eq!(server.get("/context").text(), "2", "the Context was kept");
+    server.signal(Signal::TERM);
+    server.wait_for_line("finishing what runs");
+    first.reset();
+    server.ends_with(0);
+    counts.assert_complete();
+}
+
+#[test]
+fn a_failed_start_gets_one_run_and_one_stop() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--set", "fail=start"]).serve();
+    server.wait_for_line("told to fail");
+    assert!(server.get("/why").text().starts_with("failed with Some("));
+    assert_eq!(server.get("/").status, 500);
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn panics_are_500_and_cost_their_context() {
+    for parameter in ["nothing=0", "panic=stop"] {
+        let counts = Counts::new();
+        let server = loader(&counts).args(["--set", parameter]).serve();
+        let mut connection = server.connect();
+        for target in ["/panic", "/panic-later"] {
+            let before = connection.get("/context").text().to_owned();
+            let reply = connection.get(target);
+            assert_eq!((reply.status, reply.text()), (500, "the lambda failed\n"));
+            assert_ne!(connection.get("/context").text(), before);
+        }
+        assert_eq!(connection.get("/fail").status, 500);
+        let line = server.wait_for_line("told to panic");
+        assert!(line.contains("async_probe/src/lib.rs:"), "{line}");
+        server.stop();
+        assert_eq!(counts.of("context"), 3);
+        counts.assert_complete();
+    }
+}
+
+#[test]
+fn a_lambda_that_blocks_is_named_and_polled_elsewhere() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--workers", "1"]).serve();
+    // Others that wait meanwhile move along with it.
+    let mut waiting: Vec<_> = (0..5).map(|_| begin(&server, &counts, "/sleep?300")).collect();
+    assert_eq!(server.get("/block?100").text(), "blocked");
+    let line = server.wait_for_line("running on the pool");
+    assert!(line.contains("a poll took ") && line.contains("(GET /block)"), "{line}");
+    assert!(server.get("/thread").text().starts_with("effe-run-"));
+    let begun = Instant::now();
+    let mut blocked = begin(&server, &counts, "/block?2000");
+    assert_eq!(server.get("/").text(), "done");
+    assert!(begun.elapsed() < Duration::from_secs(2), "the server's thread is free");
+    assert_eq!(blocked.reply().text(), "blocked");
+    for connection in &mut waiting {
+        assert_eq!(connection.reply().text(), "slept");
+    }
+    let leaves = begin(&server, &counts, "/never");
+    leaves.reset();
+    counts.wait_for("dropped", 1);
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn a_drain_waits_for_runs_and_for_stops() {
+    let (counts, scratch) = (Counts::new(), Scratch::new());
+    let server = loader(&counts).args(["--set", "stop-takes=100"]).serve();
+    let gate = scratch.join("gate");
+    let target = format!("/wait?{}", gate.display());
+    let mut waiting: Vec<_> = (0..10).map(|_| begin(&server, &counts, &target)).collect();
+    let leaves = begin(&server, &counts, "/never");
+    server.signal(Signal::TERM);
+    server.wait_for_line("finishing what runs");
+    leaves.reset();
+    scratch.write("gate", "");
+    for connection in &mut waiting {
+        let reply = connection.reply();
+        assert_eq!((reply.text(), reply.text_header("connection")), ("waited", Some("close")));
+    }
+    server.ends_with(0);
+    assert_eq!(counts.of("context"), 11);
+    counts.assert_complete();
+}
+
+#[test]
+fn at_the_drains_end_what_still_waits_is_dropped_and_stopped() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--drain-timeout", "300ms", "--set", "stop-takes=20"]).serve();
+    let mut stuck: Vec<_> = (0..5).map(|_| begin(&server, &counts, "/never")).collect();
+    server.signal(Signal::TERM);
+    server.ends_with(0);
+    assert!(stuck.iter_mut().all(Connection::is_closed));
+    assert_eq!(counts.of("dropped"), 5);
+    counts.assert_complete();
+}
+
+#[test]
+fn swaps_lose_no_run_and_leave_one_runtime() {
+    let n_swaps: usize = std::env::var("EFFE_SWAPS").map_or(3, |text| text.parse().expect("a number"));
+    let (counts, scratch) = (Counts::new(), Scratch::new());
+    let bytes = fs::read(async_probe()).unwrap();
+    let path = scratch.join("swapped.so");
+    fs::write(&path, &bytes).unwrap();
+    let server = Loader::of(&path).counting(&counts).args(["--set", "runtime-threads=2"]).serve();
+    let hammer = Hammer::start(server.address, "/sleep?5", 4);
+    for n in 1..=n_swaps {
+        let version = format!("async, v {n:6}!");
+        let next = scratch.join("next.so");
+        fs::write(&next, patched(&bytes, b"async, version 1", version.as_bytes())).unwrap();
+        fs::rename(&next, &path).unwrap();
+        server.signal(Signal::HUP);
+        wait_until(&version, || server.get("/version").text() == version);
+        hammer.wait_for(20);
+    }
+    let report = hammer.stop();
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    assert_eq!(report.answers.len(), 1);
+    // The one that serves, and the one that a roll-back returns to, which is not retired.
+    wait_until("the runtimes of two generations", || threads(server.id(), "effe-lambda") == 4);
+    server.stop();
+    assert_eq!(counts.of("stop"), counts.of("context"));
+    assert_eq!((counts.of("init"), counts.of("retire")), (n_swaps + 1, n_swaps + 1));
+    println!("{n_swaps} swaps: no run was lost, and two generations' threads were left");
+}
+
+#[test]
+fn bodies_stream_both_ways_and_a_reader_that_leaves_ends_the_run() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--body-limit", "0"]).serve();
+    let mut connection = server.connect();
+    assert_eq!(connection.get("/pieces?5").text(), "0\n1\n2\n3\n4\n");
+    let large = vec![b'x'; 1 << 20];
+    let reply = connection.post("/echo", &large);
+    assert_eq!((reply.status, reply.text().len()), (200, large.len()));
+    let mut endless = server.connect();
+    endless.send("GET /pieces?1000000 HTTP/1.1\r\nHost: test\r\n\r\n");
+    counts.wait_for("run", 3);
+    endless.reset();
+    counts.wait_for("dropped", 1);
+    counts.wait_for("stop", 1);
+    server.stop();
+    counts.assert_complete();
+}
