@@ -82,7 +82,8 @@ fn runs_that_wait_hold_no_thread() {
 #[test]
 fn past_their_limit_runs_that_wait_are_503() {
     let counts = Counts::new();
-    let server = loader(&counts).args(["--workers", "1", "--max-async", "2"]).serve();
+    let server =
+        loader(&counts).args(["--workers", "1", "--max-async", "2", "--drain-timeout", "200ms"]).serve();
     let _waiting = [begin(&server, &counts, "/never"), begin(&server, &counts, "/never")];
     let reply = server.get("/");
     assert_eq!((reply.status, reply.text_header("retry-after")), (503, Some("1")));

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 /// The name that every template carries, and the line by which it depends on effe-abi.
 const NAME: &str = "name = \"plugin-template\"";
-const EFFE_ABI: &str = "effe-abi = { version = \"1\", path = \"../effe-abi\" }";
+const EFFE_ABI: &str = "effe-abi = ";
 
 /// What to start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,6 +17,8 @@ pub enum Template {
     Json,
     /// notes in SQLite
     Database,
+    /// an axum Router
+    Axum,
 }
 
 struct Files {
@@ -80,13 +82,21 @@ impl EffeAbi {
 
     /// The value of a dependency in a manifest.
     pub(crate) fn to_toml(&self) -> toml::Value {
-        match self {
-            EffeAbi::Version(version) => toml::Value::String(version.clone()),
-            EffeAbi::Path(path) => {
-                let path = toml::Value::String(path.to_string_lossy().into_owned());
-                toml::Value::Table([("path".to_owned(), path)].into_iter().collect())
-            }
+        self.with_features(&[])
+    }
+
+    /// The value of a dependency with features in a manifest.
+    fn with_features(&self, features: &[&str]) -> toml::Value {
+        let (key, value) = match self {
+            EffeAbi::Version(version) if features.is_empty() => return version.as_str().into(),
+            EffeAbi::Version(version) => ("version", version.clone()),
+            EffeAbi::Path(path) => ("path", path.to_string_lossy().into_owned()),
+        };
+        let mut table = toml::Table::from_iter([(key.to_owned(), value.into())]);
+        if !features.is_empty() {
+            table.insert("features".to_owned(), features.to_vec().into());
         }
+        toml::Value::Table(table)
     }
 }
 
@@ -94,9 +104,11 @@ impl Template {
     /// A crate: paths below its directory, and their texts.
     pub(crate) fn crate_files(self, name: &str, effe_abi: &EffeAbi) -> [(&'static str, String); 3] {
         let Files { manifest, ignore, source } = self.files();
-        let manifest = manifest
-            .replace(NAME, &format!("name = \"{name}\""))
-            .replace(EFFE_ABI, &format!("effe-abi = {}", effe_abi.to_toml()));
+        let dependency = format!("{EFFE_ABI}{}\n", effe_abi.with_features(self.features()));
+        let lines = manifest.split_inclusive('\n');
+        let manifest: String =
+            lines.map(|line| if line.starts_with(EFFE_ABI) { &dependency } else { line }).collect();
+        let manifest = manifest.replace(NAME, &format!("name = \"{name}\""));
         [("Cargo.toml", manifest), (".gitignore", ignore.to_owned()), ("src/lib.rs", source.to_owned())]
     }
 
@@ -110,15 +122,25 @@ impl Template {
         front.push_str("\n\n[dependencies]\n");
         let dependencies = manifest.split("[dependencies]\n").nth(1).unwrap_or_default();
         for line in dependencies.lines() {
-            match (line == EFFE_ABI, effe_abi) {
-                (true, Some(effe_abi)) => front.push_str(&format!("effe-abi = {}\n", effe_abi.to_toml())),
-                (true, None) => front.push_str("effe-abi = \"1\"\n"),
-                (false, _) => front.push_str(&format!("{line}\n")),
+            if line.starts_with(EFFE_ABI) {
+                let newest = EffeAbi::Version("1".to_owned());
+                let dependency = effe_abi.unwrap_or(&newest).with_features(self.features());
+                front.push_str(&format!("{EFFE_ABI}{dependency}\n"));
+            } else {
+                front.push_str(&format!("{line}\n"));
             }
         }
         front.push_str("---\n");
         let source = source.split("\n#[cfg(test)]\n").next().unwrap_or(source);
         front + source
+    }
+
+    /// What it needs of effe-abi.
+    fn features(self) -> &'static [&'static str] {
+        match self {
+            Template::Axum => &["tower"],
+            Template::Hello | Template::Json | Template::Database => &[],
+        }
     }
 
     fn files(self) -> Files {
@@ -135,6 +157,7 @@ impl Template {
             Template::Hello => files!("hello"),
             Template::Json => files!("json"),
             Template::Database => files!("database"),
+            Template::Axum => files!("axum"),
         }
     }
 }
@@ -149,7 +172,10 @@ mod tests {
             let files = template.crate_files("shop", &EffeAbi::Version("1.2".to_owned()));
             let manifest: toml::Table = files[0].1.parse().unwrap();
             assert_eq!(manifest["package"]["name"].as_str(), Some("shop"), "{template:?}");
-            assert_eq!(manifest["dependencies"]["effe-abi"].as_str(), Some("1.2"), "{template:?}");
+            let effe_abi = &manifest["dependencies"]["effe-abi"];
+            let version = effe_abi.get("version").unwrap_or(effe_abi);
+            assert_eq!(version.as_str(), Some("1.2"), "{template:?}");
+            assert_eq!(effe_abi.get("features").is_some(), !template.features().is_empty());
             let files = template.crate_files("shop", &EffeAbi::Path("/a \"b\"".into()));
             let manifest: toml::Table = files[0].1.parse().unwrap();
             assert_eq!(manifest["dependencies"]["effe-abi"]["path"].as_str(), Some("/a \"b\""));
@@ -164,7 +190,8 @@ mod tests {
             let manifest: toml::Table = parts.manifest.parse().unwrap();
             assert_eq!(manifest["package"]["version"].as_str(), Some("0.1.0"));
             assert!(manifest["package"].get("name").is_none());
-            assert_eq!(manifest["dependencies"]["effe-abi"].as_str(), Some("1"));
+            let effe_abi = &manifest["dependencies"]["effe-abi"];
+            assert_eq!(effe_abi.get("version").unwrap_or(effe_abi).as_str(), Some("1"));
             assert!(text.ends_with(");\n") && !text.contains("cfg(test)"), "{text}");
         }
     }

@@ -46,6 +46,11 @@ fn database_keeps_notes() {
 }
 
 #[test]
+fn axum_routes() {
+    check("axum", &["--path", "/world", "--", "--set", "greeting=Ciao"], "Ciao, world\n");
+}
+
+#[test]
 fn run_compiles_and_serves_on_loopback() {
     let scratch = Scratch::new();
     tool(&scratch).args(["new", "hello"]).run().assert_code(0);
