@@ -42,7 +42,10 @@ def main():
             print(f"    {line}", file=sys.stderr)
         # After each row: an interrupted run loses none that is done.
         path.write_text(json.dumps({name: known[name] for name in ROWS if name in known}, indent=1) + "\n")
-        report.write(json.loads(path.read_text()), options.results)
+        written = json.loads(path.read_text())
+        report.write(written, options.results)
+        if options.results == RESULTS:
+            report.show(written, ROOT / "README.md")
 
 
 def commit():

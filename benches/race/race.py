@@ -22,9 +22,9 @@ def ratios(rounds, what, of, over):
     return spread(one[of][what] / one[over][what] for one in rounds)
 
 
-def run(entries, request, connections, rounds, seconds, share=0.0, warm=2, say=print):
+def run(entries, request, connections, rounds, seconds, warm=2, say=print):
     """Races `entries`, commands by name: every round runs each of them once, and counts only if nothing else ran."""
-    load = Load(request, connections, share)
+    load = Load(request, connections)
     kept, left_out = [], 0
     with contextlib.ExitStack() as stack:
         servers = {name: stack.enter_context(Server(command, request)) for name, command in entries.items()}
@@ -43,7 +43,7 @@ def run(entries, request, connections, rounds, seconds, share=0.0, warm=2, say=p
                 one[name] = {
                     "cpu": cpu / result["requests"] * 1e6,
                     "rate": result["requests"] / result["seconds"],
-                    **{key: result[key] for key in ("p50", "p99", "p999")},
+                    **{key: result[key] for key in ("p50", "p99", "p999", "share") if key in result},
                 }
                 disturbed.append(attention.others)
             if max(disturbed) > machine.TOLERATED:
