@@ -76,7 +76,14 @@ impl Scrape {
     fn take(admin: &Admin, is_ready: bool) -> Scrape {
         let mut scrape = Scrape {
             totals: Totals::default(),
-            counters: vec![("effe_log_losses", "Log records that were dropped", admin.journal.losses())],
+            counters: vec![
+                ("effe_log_losses", "Log records that were dropped", admin.journal.losses()),
+                (
+                    "effe_access_log_losses",
+                    "Lines of the access log that were dropped",
+                    admin.journal.access_losses(),
+                ),
+            ],
             gauges: vec![("effe_ready", "1 if the effe wants requests", is_ready.into())],
             contexts: [("idle", 0), ("busy", 0)],
             image_bytes: 0,
