@@ -8,6 +8,7 @@ mod guide;
 mod inspect;
 mod invoke;
 mod new;
+mod route;
 mod support;
 mod usage;
 mod watch;

@@ -8,7 +8,7 @@ use crate::artifact::Kind;
 const HEAD: &str = "\
 global
     log stderr format short daemon
-    maxconn 10000
+    maxconn 8192
     # A reload leaves the old process to its connections for so long.
     hard-stop-after 60s
 

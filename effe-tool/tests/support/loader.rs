@@ -54,16 +54,22 @@ impl Loader {
         self.args(["--host", "127.0.0.1", "--port", "0"]).serve_as_told()
     }
 
-    /// Serves where its arguments say; the address comes from what it says itself.
+    /// Starts something that doesn't say where it serves.
     #[track_caller]
-    pub fn serve_as_told(mut self) -> Server {
+    pub fn start(mut self, address: SocketAddr) -> Server {
         let mut child = self.0.spawn().expect("it can be started");
         let stderr = child.stderr.take().unwrap();
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             BufReader::new(stderr).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        let mut server = Server { child, address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), lines };
+        Server { child, address, lines }
+    }
+
+    /// Serves where its arguments say; the address comes from what it says itself.
+    #[track_caller]
+    pub fn serve_as_told(self) -> Server {
+        let mut server = self.start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         server.listen();
         server
     }
@@ -127,8 +133,20 @@ impl Server {
 
     /// The same by another signal.
     #[track_caller]
-    pub fn stop_by(mut self, signal: Signal) -> Vec<String> {
+    pub fn stop_by(self, signal: Signal) -> Vec<String> {
+        self.tell(signal);
+        self.ends()
+    }
+
+    /// Sends a signal.
+    #[track_caller]
+    pub fn tell(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("it still runs");
+    }
+
+    /// Waits until it has ended, and well; what else it has said.
+    #[track_caller]
+    pub fn ends(mut self) -> Vec<String> {
         wait_until("it ends", || self.child.try_wait().unwrap().is_some());
         let lines = self.lines.iter().collect::<Vec<_>>();
         assert!(self.child.wait().unwrap().success(), "it said: {lines:#?}");

@@ -1,0 +1,273 @@
+//! What `route` writes, given to those who read it: HAProxy, Kubernetes' schemas, systemd, and the loader itself.
+
+use std::{
+    fs,
+    net::TcpListener,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::{
+    Connection, Hammer, Loader, Scratch, Server, tool,
+    tool::{Done, Tool, loader},
+    wait_until,
+};
+
+/// The first of so many free ports in a row, below those that the system gives away.
+fn free_ports(n: u16) -> u16 {
+    let start = 10_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 20;
+    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (start..32_000)
+        .step_by(usize::from(n))
+        .find(|first| (*first..first + n).all(free))
+        .expect("some are free")
+}
+
+/// Whether a program is there; a test that needs it says so if it isn't.
+fn has(program: &str, args: &[&str]) -> bool {
+    let status = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_there = status.is_ok_and(|status| status.success());
+    if !is_there {
+        eprintln!("SKIPPED: there is no {program} here");
+    }
+    is_there
+}
+
+/// Makes lambdas and compiles them into `out`, and has `effe.toml` name the loader under test.
+fn lambdas(scratch: &Scratch, names: &[&str]) {
+    for name in names {
+        tool(scratch).args(["new", &format!("in/{name}.rs")]).run().assert_code(0);
+    }
+    tool(scratch).args(["compile", "in"]).run().assert_code(0);
+    scratch.write("effe.toml", format!("loader = {:?}\n", loader()));
+}
+
+fn route(scratch: &Scratch, args: &[&str]) -> Done {
+    tool(scratch).arg("route").args(args).run().assert_code(0)
+}
+
+/// The loaders that a configuration says are to run, with their ports.
+fn loaders(configuration: &str) -> Vec<(u16, String)> {
+    let lines = configuration.lines().filter_map(|line| line.strip_prefix("#   "));
+    let with_port = |line: &str| {
+        let port = line.split_once("--port ").unwrap().1.split(' ').next().unwrap();
+        (port.parse().unwrap(), line.to_owned())
+    };
+    lines.map(with_port).collect()
+}
+
+fn start(scratch: &Scratch, command: &str) -> Server {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec {command}")]);
+    Loader::by(Tool::by(shell, scratch).into_command()).serve_as_told()
+}
+
+#[test]
+fn haproxy_loses_no_request_when_loaders_are_killed_drained_and_swapped() {
+    if !has("haproxy", &["-v"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    lambdas(&scratch, &["one", "two", "three"]);
+    let first = free_ports(6);
+    let (listen, first) = (format!("127.0.0.1:{first}"), (first + 1).to_string());
+    let done = route(
+        &scratch,
+        &[
+            "haproxy",
+            "out",
+            "--listen",
+            &listen,
+            "--port",
+            &first,
+            "--replicas",
+            "three=1",
+            "--host",
+            "three=three.example",
+            "--set",
+            "two.greeting=Two of us",
+        ],
+    );
+    scratch.write("haproxy.cfg", &done.stdout);
+    let haproxy = |flag: &str| {
+        let mut command = Command::new("haproxy");
+        command.args([flag, "-f"]).arg(scratch.join("haproxy.cfg"));
+        command
+    };
+    Tool::by(haproxy("-c"), &scratch).run().assert_code(0);
+
+    let commands = loaders(&done.stdout);
+    assert_eq!(commands.len(), 5, "{}", done.stdout);
+    let mut servers: Vec<_> = commands.iter().map(|(_, command)| start(&scratch, command)).collect();
+    let proxy = Loader::by(haproxy("-db")).start(listen.parse().unwrap());
+    let ask = |host: &str, target: &str| {
+        let mut connection = Connection::open(proxy.address);
+        connection.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")).reply()
+    };
+    wait_until("it leads on", || Connection::try_open(proxy.address).is_ok());
+    wait_until("all are up", || ask("any", "/one").status == 200 && ask("any", "/two").status == 200);
+    assert_eq!(ask("any", "/one/world?x").text(), "Hello from effe: /world\n");
+    assert_eq!(ask("any", "/one").text(), "Hello from effe: /\n");
+    assert_eq!(ask("any", "/two/a/b").text(), "Two of us from effe: /a/b\n");
+    assert_eq!(ask("Three.Example:80", "/one").text(), "Hello from effe: /one\n");
+    assert_eq!((ask("any", "/onesie").status, ask("any", "/").status), (404, 404));
+
+    let hammer = Hammer::start(proxy.address, "/one/", 8);
+    hammer.wait_for(200);
+    // The commands are in the order of the names: one, one, three, two, two.
+    let up = |n: usize, servers: &mut Vec<Server>| {
+        servers.insert(n, start(&scratch, &commands[n].1));
+        proxy.hear(&format!("Server one/one-{} is UP", n + 1));
+        hammer.wait_for(200);
+    };
+    drop(servers.remove(0));
+    hammer.wait_for(200);
+    proxy.hear("Server one/one-1 is DOWN");
+    up(0, &mut servers);
+
+    let leaving = servers.remove(1);
+    leaving.stop_by(Signal::TERM);
+    proxy.hear("Server one/one-2 is DOWN");
+    hammer.wait_for(200);
+    up(1, &mut servers);
+
+    let source = fs::read_to_string(scratch.join("in/one.rs")).unwrap();
+    scratch.write("in/one.rs", source.replace("\"Hello\"", "\"Swapped\""));
+    tool(&scratch).args(["compile", "in/one.rs"]).run().assert_code(0);
+    for server in &servers[..2] {
+        server.tell(Signal::HUP);
+        server.hear("generation 2 serves");
+    }
+    hammer.wait_for(200);
+    assert_eq!(ask("any", "/one").text(), "Swapped from effe: /\n");
+
+    let report = hammer.stop();
+    assert!(report.failures.is_empty(), "{:#?}", report.failures);
+    assert_eq!(report.answers.len(), 2, "the old and the new, and nothing else: {:?}", report.answers);
+    servers.into_iter().for_each(|server| drop(server.stop()));
+}
+
+#[test]
+fn kubernetes_takes_every_object() {
+    if !has("kubernetes-validate", &["--version"]) {
+        return;
+    }
+    let scratch = Scratch::new();
+    lambdas(&scratch, &["one", "two"]);
+    scratch
+        .write("effe.toml", "registry = \"registry.example/team\"\n[lambda.two]\nhost = \"two.example\"\n");
+    route(&scratch, &["kubernetes", "out", "--dirout", "objects", "--set", "greeting=It's \"you\": {}"]);
+    let files = ["objects/one.yaml", "objects/two.yaml"];
+    let validate = Command::new("kubernetes-validate");
+    let done = Tool::by(validate, &scratch).arg("--strict").args(files).run().assert_code(0);
+    let said = done.stdout + &done.stderr;
+    for kind in ["deployment", "service", "ingress", "poddisruptionbudget", "horizontalpodautoscaler"] {
+        for name in ["one", "two"] {
+            assert!(said.contains(&format!("passed for resource {kind}/{name} ")), "{kind}/{name}: {said}");
+        }
+    }
+    let one = fs::read_to_string(scratch.join(files[0])).unwrap();
+    for part in ["image: registry.example/team/one:0.1.0", "ingressClassName: haproxy", "path: /one\n"] {
+        assert!(one.contains(part), "{part}:\n{one}");
+    }
+    assert!(fs::read_to_string(scratch.join(files[1])).unwrap().contains("host: \"two.example\""));
+}
+
+#[test]
+fn a_manifest_says_what_the_loader_does() {
+    let scratch = Scratch::new();
+    lambdas(&scratch, &["one"]);
+    let text = route(&scratch, &["kubernetes", "out", "--set", "greeting=It's \"you\": {}"]).stdout;
+    let documents = serde_yaml_ng::Deserializer::from_str(&text);
+    let objects: Vec<Value> = documents.map(|one| serde::Deserialize::deserialize(one).unwrap()).collect();
+    let pod =
+        &objects.iter().find(|object| object["kind"] == "Deployment").unwrap()["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let args = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap());
+    let args: Vec<_> = args.map(|arg| if arg == "8080" { "0" } else { arg }).collect();
+
+    let mut command = Command::new(loader());
+    command
+        .args(["--plugin"])
+        .arg(scratch.join("out/one_v0.1.0.so"))
+        .args(["--host", "127.0.0.1"])
+        .args(args);
+    let server = Loader::by(Tool::by(command, &scratch).into_command()).serve_as_told();
+    assert_eq!(server.get("/").text(), "It's \"you\": {} from effe: /\n");
+    let path = |probe: &str| container[probe]["httpGet"]["path"].as_str().unwrap();
+    let seconds = |value: &Value| Duration::from_secs(value.as_u64().unwrap());
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        assert_eq!(server.get(path(probe)).status, 200, "{probe}");
+        assert_eq!(container[probe]["httpGet"]["port"], container["ports"][0]["name"]);
+    }
+
+    // While it drains: no new requests are asked for, and those that come all the same are answered.
+    let told = Instant::now();
+    server.tell(Signal::TERM);
+    wait_until("it says that it leaves", || server.get(path("readinessProbe")).status == 503);
+    assert_eq!(server.get(path("livenessProbe")).status, 200);
+    let readiness = &container["readinessProbe"];
+    let noticed =
+        seconds(&readiness["periodSeconds"]) * readiness["failureThreshold"].as_u64().unwrap() as u32;
+    let mut n_answers = 0;
+    while told.elapsed() < noticed + Duration::from_secs(1) {
+        assert_eq!(server.get("/").status, 200);
+        n_answers += 1;
+    }
+    assert!(n_answers > 10);
+    server.ends();
+    let grace = seconds(&pod["terminationGracePeriodSeconds"]);
+    assert!(told.elapsed() > noticed && told.elapsed() < grace, "{:?} of {grace:?}", told.elapsed());
+    // If requests take all the time they may, it still ends by itself.
+    let span = |flag: &str| {
+        let args = container["args"].as_array().unwrap();
+        let at = args.iter().position(|arg| arg == flag).unwrap() + 1;
+        Duration::from_secs(args[at].as_str().unwrap().trim_end_matches('s').parse().unwrap())
+    };
+    assert!(span("--drain-delay") + span("--drain-timeout") + Duration::from_secs(2) < grace);
+}
+
+#[test]
+fn two_lambdas_in_each_others_way_are_refused() {
+    let scratch = Scratch::new();
+    lambdas(&scratch, &["one", "two"]);
+    let refused = |args: &[&str], code: i32, says: &[&str]| {
+        let done = tool(&scratch).args(["route", "haproxy", "out"]).args(args).run().assert_code(code);
+        assert_eq!(done.assert_says(says).stdout, "");
+    };
+    refused(
+        &["--path", "one=/x", "--path", "two=/x"],
+        1,
+        &["one and two are both at /x on any host", "--path"],
+    );
+    refused(&["--port", "one=7051"], 1, &["one and two share port 7051"]);
+    refused(&["--path", "three=/x"], 2, &["no lambda \"three\"", "one, two"]);
+    refused(&["--path", "one=x"], 1, &["the path \"x\"", "write it as /hello"]);
+    refused(&["--host", "a b"], 1, &["the host \"a b\""]);
+    refused(&["--replicas", "one=many"], 2, &["--replicas one=many"]);
+    fs::copy(scratch.join("out/one_v0.1.0.so"), scratch.join("out/again.so")).unwrap();
+    refused(&[], 1, &["out/again.so", "out/one_v0.1.0.so", "both called one"]);
+    scratch.write("effe.toml", "[lambda.one]\nreplica = 3\n");
+    refused(&[], 1, &["effe.toml", "replica", "line 2"]);
+}
+
+#[test]
+fn completions_are_what_a_shell_reads() {
+    let scratch = Scratch::new();
+    let bash = tool(&scratch).args(["completions", "bash"]).run().assert_code(0).stdout;
+    scratch.write("completions", &bash);
+    let script =
+        "source ./completions; COMP_WORDS=(effe-tool comp); COMP_CWORD=1; _effe__tool effe-tool comp effe-tool
+                  printf '%s ' \"${COMPREPLY[@]}\"";
+    let mut shell = Command::new("bash");
+    shell.args(["-c", script]);
+    let done = Tool::by(shell, &scratch).run().assert_code(0);
+    assert!(done.stdout.contains("compile") && done.stdout.contains("completions"), "{}", done.stdout);
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let done = tool(&scratch).args(["completions", shell]).run().assert_code(0);
+        assert!(done.stdout.contains("effe-tool"), "{shell}");
+    }
+}
