@@ -49,6 +49,9 @@ impl Artifact {
     /// # Errors
     /// It can't be read, or is neither library nor executable.
     pub(crate) fn read(path: &Path) -> Result<Artifact> {
+        if path.is_dir() {
+            bail!("{0} is a directory; name what effe-tool compile {0} builds", path.display());
+        }
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let elf = Elf::parse(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
         let record = record(&bytes);

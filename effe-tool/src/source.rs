@@ -1,7 +1,7 @@
 //! What can be compiled: found in directories, told from what merely lies beside it.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -38,7 +38,12 @@ pub(crate) struct Found {
 /// # Errors
 /// It is missing, or neither a Rust file nor a crate.
 pub(crate) fn one(path: &Path) -> Result<Source> {
-    let metadata = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let metadata = match fs::metadata(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            bail!("there is no {0}; make it with effe-tool new {0}", path.display())
+        }
+        metadata => metadata.with_context(|| format!("cannot read {}", path.display()))?,
+    };
     let source = |kind| Source { path: path.to_owned(), kind, folder: PathBuf::new() };
     if metadata.is_dir() {
         if path.join("Cargo.toml").is_file() {

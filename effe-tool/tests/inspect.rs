@@ -52,6 +52,11 @@ fn what_is_no_plugin_is_refused_with_its_path() {
         .run()
         .assert_code(1)
         .assert_says(&["program without a lambda"]);
+    tool(&scratch)
+        .args(["inspect", "."])
+        .run()
+        .assert_code(1)
+        .assert_says(&["directory", "effe-tool compile ."]);
     tool(&scratch).args(["inspect", "c.so"]).run().assert_code(1).assert_says(&["cannot read c.so"]);
 }
 

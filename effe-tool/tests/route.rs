@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::{
     Connection, Hammer, Loader, Scratch, Server, tool,
-    tool::{Done, Tool, loader},
+    tool::{Done, Tool, loader, workspace},
     wait_until,
 };
 
@@ -147,7 +147,8 @@ fn haproxy_loses_no_request_when_loaders_are_killed_drained_and_swapped() {
     let report = hammer.stop();
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
     assert_eq!(report.answers.len(), 2, "the old and the new, and nothing else: {:?}", report.answers);
-    servers.into_iter().for_each(|server| drop(server.stop()));
+    // Nobody is led there any more: SIGINT skips the delay.
+    servers.into_iter().for_each(|server| drop(server.stop_by(Signal::INT)));
 }
 
 #[test]
@@ -270,4 +271,53 @@ fn completions_are_what_a_shell_reads() {
         let done = tool(&scratch).args(["completions", shell]).run().assert_code(0);
         assert!(done.stdout.contains("effe-tool"), "{shell}");
     }
+}
+
+#[test]
+fn systemd_takes_the_units_and_the_loader_what_goes_with_them() {
+    let scratch = Scratch::new();
+    lambdas(&scratch, &["one"]);
+    let text = r#"It's "you": {}"#;
+    route(
+        &scratch,
+        &["systemd", "out", "--dirout", "root", "--port", "7099", "--set", &format!("greeting={text}")],
+    );
+    for unit in ["effe@.service", "effe@.socket"] {
+        let [ours, documented] = ["effe-tool/templates", "docs"]
+            .map(|place| fs::read_to_string(workspace().join(place).join("systemd").join(unit)).unwrap());
+        assert!(ours == documented, "docs/systemd/{unit} and that of effe-tool/templates differ");
+    }
+    let units = scratch.join("root/etc/systemd/system");
+    let address = fs::read_to_string(units.join("effe@one.socket.d/address.conf")).unwrap();
+    assert!(address.ends_with("[Socket]\nListenStream=\nListenStream=127.0.0.1:7099\n"), "{address}");
+
+    // What the unit's EnvironmentFile says, a loader takes.
+    let environment = fs::read_to_string(scratch.join("root/etc/effe/one.env")).unwrap();
+    let mut command = Command::new(loader());
+    command.arg("--plugin").arg(scratch.join("out/one_v0.1.0.so"));
+    let mut tool = Tool::by(command, &scratch);
+    for line in environment.lines().filter(|line| !line.starts_with('#')) {
+        let (key, value) = line.split_once('=').unwrap();
+        let value = value.replace("/etc/", &format!("{}/etc/", scratch.join("root").display()));
+        tool = tool.env(key, value);
+    }
+    let server = Loader::by(tool.into_command()).serve();
+    assert_eq!(server.get("/").text(), format!("{text} from effe: /\n"));
+    assert_eq!(server.get("/health/readiness").status, 200);
+    server.stop();
+
+    if !has("systemd-analyze", &["--version"]) {
+        return;
+    }
+    // Of an instance, as `systemctl enable` would make it.
+    for unit in ["service", "socket"] {
+        fs::copy(units.join(format!("effe@.{unit}")), units.join(format!("effe@one.{unit}"))).unwrap();
+    }
+    let mut command = Command::new("systemd-analyze");
+    command
+        .args(["verify", "--man=no"])
+        .args([units.join("effe@one.service"), units.join("effe@one.socket")]);
+    let done = Tool::by(command, &scratch).run();
+    let ours: Vec<_> = done.stderr.lines().filter(|line| line.contains("effe@")).collect();
+    assert!(ours.is_empty(), "{ours:#?}");
 }

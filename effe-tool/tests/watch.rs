@@ -132,6 +132,6 @@ fn there_must_be_something_to_watch() {
     fs::create_dir(scratch.join("empty")).unwrap();
     let watch = |args: &[&str]| tool(&scratch).arg("watch").args(args).run();
     watch(&["empty"]).assert_code(1).assert_says(&["empty holds no lambda", "effe-tool new"]);
-    watch(&["nowhere"]).assert_code(1).assert_says(&["cannot read nowhere"]);
+    watch(&["nowhere"]).assert_code(1).assert_says(&["there is no nowhere"]);
     watch(&["empty", "--", "--port", "1"]).assert_code(2).assert_says(&["before `--`"]);
 }
