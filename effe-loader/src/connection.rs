@@ -6,6 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     pin::Pin,
@@ -15,8 +16,9 @@ use std::{
     time::Duration,
 };
 
-use actix_http::Request;
+use actix_http::{ConnectionType, Request, Version};
 use actix_web::rt;
+use rustix::net::sockopt::set_socket_linger;
 use slab::Slab;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -33,6 +35,8 @@ const QUICK_LOOK: Duration = Duration::from_millis(10);
 /// How long a connection may idle while the effe stops: a client that sends its next request within this time gets
 /// an answer, and with it the news that the connection closes.
 const LAST_CALL: Duration = Duration::from_millis(500);
+/// Requests on one connection. A client that wants more opens another, which finds the thread with the least to do.
+const MAX_REQUESTS: u64 = 10_000;
 /// Bytes per second that a client must read, or send, on average, once its time of grace is over.
 pub const MIN_RATE: u64 = 240;
 
@@ -121,6 +125,12 @@ pub struct Traffic {
     head_since: Cell<Option<Moment>>,
     /// The default, if it has begun to idle since the last look.
     idle_since: Cell<Moment>,
+    /// Bytes that came in since the last request began, and before that.
+    n_read: Cell<usize>,
+    n_before: Cell<usize>,
+    /// Whether no request is answered any more.
+    closing: Cell<bool>,
+    swallow: Cell<Swallow>,
     /// Whether something waits for the client to read.
     blocked: Cell<bool>,
     /// Whether the client has closed its end.
@@ -129,13 +139,24 @@ pub struct Traffic {
     watching: RefCell<Option<Arc<Progress>>>,
 }
 
+/// What becomes of bytes on their way out.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Swallow {
+    #[default]
+    No,
+    OnceFlushed,
+    Now,
+}
+
 impl Traffic {
-    /// A request has come; how many that makes.
-    fn begin(&self) -> u64 {
+    /// A request has come; how many bytes its head has at most.
+    fn begin(&self) -> usize {
         self.head_since.set(None);
         self.n_running.set(self.n_running.get() + 1);
         self.n_requests.set(self.n_requests.get() + 1);
-        self.n_requests.get()
+        // What was read with the head before may have been this one's, too.
+        let n_read = self.n_read.replace(0);
+        n_read + self.n_before.replace(n_read)
     }
 
     /// A request has been answered.
@@ -173,21 +194,62 @@ impl Traffic {
 }
 
 /// A request that its connection knows to be under way.
-pub struct Answering(Option<Rc<Traffic>>);
+pub struct Answering {
+    traffic: Option<Rc<Traffic>>,
+    /// Bytes that its head has at most.
+    pub max_head: usize,
+    /// Whether a request before it, or its answer, was to be the connection's last.
+    pub is_late: bool,
+}
 
 impl Answering {
     /// It has come.
     pub fn begin(request: &Request) -> Answering {
-        let traffic = request.conn_data::<Rc<Traffic>>().cloned();
-        if let Some(traffic) = &traffic {
-            traffic.begin();
+        let Some(traffic) = request.conn_data::<Rc<Traffic>>().cloned() else {
+            return Answering { traffic: None, max_head: usize::MAX, is_late: false };
+        };
+        let (max_head, is_late) = (traffic.begin(), traffic.closing.get());
+        let head = request.head();
+        if head.version <= Version::HTTP_11
+            && (head.connection_type() == ConnectionType::Close || traffic.n_requests.get() >= MAX_REQUESTS)
+        {
+            traffic.closing.set(true);
         }
-        Answering(traffic)
+        Answering { traffic: Some(traffic), max_head, is_late }
+    }
+
+    /// Whether its answer is the connection's last.
+    pub fn is_last(&self) -> bool {
+        self.traffic.as_ref().is_some_and(|traffic| traffic.closing.get())
+    }
+
+    /// Its answer is the connection's last.
+    pub fn close(&self) {
+        if let Some(traffic) = &self.traffic {
+            traffic.closing.set(true);
+        }
+    }
+
+    /// Waits until all that was answered has gone out; what comes after it doesn't. A request that is late is not to
+    /// be answered, but the server knows no other way to be rid of it.
+    pub async fn swallow(&self) {
+        let Some(traffic) = &self.traffic else { return };
+        if traffic.swallow.get() == Swallow::No {
+            traffic.swallow.set(Swallow::OnceFlushed);
+        }
+        poll_fn(|context| {
+            if traffic.swallow.get() == Swallow::Now {
+                return Poll::Ready(());
+            }
+            traffic.wait(context);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// A call that wants to know when the client has closed its end of the connection, though it may still read.
     pub fn watch(&self, progress: Option<Arc<Progress>>) {
-        if let (Some(traffic), Some(progress)) = (&self.0, progress) {
+        if let (Some(traffic), Some(progress)) = (&self.traffic, progress) {
             if traffic.has_left.get() {
                 progress.gone.store(true, Ordering::Relaxed);
             }
@@ -198,7 +260,7 @@ impl Answering {
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        if let Some(traffic) = &self.0 {
+        if let Some(traffic) = &self.traffic {
             traffic.end();
         }
     }
@@ -317,7 +379,9 @@ impl AsyncRead for Connection {
             this.traffic.wait(context);
             return this.verdict().map_or(Poll::Pending, Poll::Ready);
         }
-        if buffer.filled().len() == before && buffer.capacity() > before {
+        let n = buffer.filled().len() - before;
+        this.traffic.n_read.set(this.traffic.n_read.get() + n);
+        if n == 0 && buffer.capacity() > before {
             this.traffic.has_left.set(true);
             if let Some(progress) = &*this.traffic.watching.borrow() {
                 progress.gone.store(true, Ordering::Relaxed);
@@ -335,7 +399,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.written(context, |io, context| match io {
+        self.written(context, bytes.len(), |io, context| match io {
             Io::Tcp(io) => Pin::new(io).poll_write(context, bytes),
             Io::Unix(io) => Pin::new(io).poll_write(context, bytes),
         })
@@ -346,7 +410,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.written(context, |io, context| match io {
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        self.written(context, len, |io, context| match io {
             Io::Tcp(io) => Pin::new(io).poll_write_vectored(context, slices),
             Io::Unix(io) => Pin::new(io).poll_write_vectored(context, slices),
         })
@@ -365,6 +430,10 @@ impl AsyncWrite for Connection {
             Io::Tcp(io) => Pin::new(io).poll_flush(context),
             Io::Unix(io) => Pin::new(io).poll_flush(context),
         };
+        if flushed.is_ready() && this.traffic.swallow.get() == Swallow::OnceFlushed {
+            this.traffic.swallow.set(Swallow::Now);
+            this.traffic.wake();
+        }
         if this.stall.is_some() && flushed.is_ready() {
             this.stall = None;
             this.traffic.blocked.set(false);
@@ -384,17 +453,22 @@ impl Connection {
     fn written(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
+        len: usize,
         write: impl FnOnce(&mut Io, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.traffic.swallow.get() == Swallow::Now {
+            return Poll::Ready(Ok(len));
+        }
         let written = write(&mut this.io, context);
         if written.is_pending() {
             this.traffic.wait(context);
-            return if this.stalls() {
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            } else {
-                Poll::Pending
-            };
+            if !this.stalls() {
+                return Poll::Pending;
+            }
+            // With a reset: else the system would go on offering what the client doesn't take.
+            let _ = set_socket_linger(&this.io, Some(Duration::ZERO));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let n = ready!(written)?;
         if let Some(stall) = &mut this.stall {

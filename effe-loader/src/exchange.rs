@@ -218,7 +218,7 @@ impl<'a> Exchange<'a> {
     fn authority(&self) -> Option<&str> {
         let authority = match self.head {
             Head::Live(head) => head.uri.authority().map(|authority| authority.as_str()),
-            Head::Copied(_) => None,
+            Head::Copied(copy) => copy.authority(),
         };
         authority.or_else(|| self.text_header("host"))
     }

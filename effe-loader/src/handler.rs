@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     convert::Infallible,
     future::{Future, poll_fn},
+    panic::{self, AssertUnwindSafe},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -36,6 +37,7 @@ use crate::{
     health::{Health, Probe},
     outlet::{self, Outlet, Streams},
     pipe::Pipe,
+    rules::{self, Broken},
     upload::{Refused, Upload},
     waiting::{Thread, Waiting},
     watch::Watch,
@@ -53,6 +55,14 @@ pub enum Failure {
     Overdue,
     /// The body is larger than the operator's limit.
     TooLarge,
+    /// The request breaks a rule of HTTP.
+    Rules,
+    /// The method is none that can be answered.
+    Method,
+    /// Path and query are too long.
+    LongTarget,
+    /// The headers are too large.
+    LargeHead,
     /// The body takes too long to come.
     Slow,
     /// The effe wants no requests now.
@@ -68,10 +78,23 @@ impl Failure {
             Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again\n"),
             Failure::Overdue => (StatusCode::GATEWAY_TIMEOUT, "the lambda took too long\n"),
             Failure::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large\n"),
+            Failure::Rules => (StatusCode::BAD_REQUEST, "the request breaks a rule of HTTP\n"),
+            Failure::Method => (StatusCode::NOT_IMPLEMENTED, "the method is not implemented\n"),
+            Failure::LongTarget => (StatusCode::URI_TOO_LONG, "the request's target is too long\n"),
+            Failure::LargeHead => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's headers are too large\n")
+            }
             Failure::Slow => (StatusCode::REQUEST_TIMEOUT, "the request body takes too long\n"),
             Failure::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             Failure::Malformed => (StatusCode::BAD_REQUEST, "the request body is malformed\n"),
         }
+    }
+}
+
+impl Failure {
+    /// Whether the connection can be used again: not where the rest of the request is not read.
+    fn keeps_connection(self) -> bool {
+        matches!(self, Failure::Lambda | Failure::Busy | Failure::Overdue | Failure::NotReady)
     }
 }
 
@@ -144,11 +167,17 @@ impl Handler {
             Now::Answered(response) | Now::Streams(response) => response,
             Now::Waits(waiting, since) => {
                 let response = self.wait(waiting, &request).await;
+                if response.as_ref().is_err_and(|failure| !failure.keeps_connection()) {
+                    answering.close();
+                }
                 self.finish(request.head(), response, since.map(Moment::elapsed))
             }
             Now::Later => {
                 let begun = self.is_observed().then(Moment::now);
                 let response = self.answer(&mut request).await;
+                if response.as_ref().is_err_and(|failure| !failure.keeps_connection()) {
+                    answering.close();
+                }
                 self.finish(request.head(), response, begun.map(Moment::elapsed))
             }
         };
@@ -364,8 +393,7 @@ impl Handler {
         if failure == Failure::Busy {
             head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.thread.effe.retry_after()));
         }
-        if matches!(failure, Failure::TooLarge | Failure::Malformed | Failure::Slow) {
-            // What is left of the body is not read, so the connection can't be used again.
+        if !failure.keeps_connection() {
             head.set_connection_type(ConnectionType::Close);
         }
         response
@@ -391,36 +419,74 @@ pub struct HandlerService {
 impl Service<Request> for HandlerService {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<Ready<Result<Response<Body>, Infallible>>, Handling>;
+    type Future = Either<Ready<Result<Response<Body>, Infallible>>, Guarded>;
 
     actix_service::always_ready!();
 
     fn call(&self, mut request: Request) -> Self::Future {
         let answering = Answering::begin(&request);
+        if answering.is_late {
+            return Either::right(Guarded(Box::pin(async move {
+                answering.swallow().await;
+                Ok(closing(plain(StatusCode::BAD_REQUEST, "")))
+            })));
+        }
+        if let Err(broken) = rules::check(request.head(), answering.max_head) {
+            answering.close();
+            let response = self.handler.finish(request.head(), Err(broken.into()), None);
+            return Either::left(ready(Ok(response)));
+        }
+        let is_last = answering.is_last();
         if let Some(health) = &self.probes
             && let Some(probe) = Probe::at(request.path())
         {
             let (handler, health) = (Rc::clone(&self.handler), Arc::clone(health));
-            return Either::right(Box::pin(async move {
+            return Either::right(Guarded(Box::pin(async move {
                 let response = answer_probe(handler, health, probe).await;
                 drop(answering);
                 response
-            }));
+            })));
         }
         let visit = self.access_log.as_ref().map(|log| log.begin(&mut request));
+        let leave = move |response| {
+            let response = logged(response, visit);
+            if is_last { closing(response) } else { response }
+        };
         let mut now = Now::Later;
         if let Payload::None = request.payload() {
-            now = self.handler.handle_now(&request);
+            let done = panic::catch_unwind(AssertUnwindSafe(|| self.handler.handle_now(&request)));
+            now = done.unwrap_or_else(|_| Now::Answered(sorry()));
             if let Now::Answered(response) = now {
-                return Either::left(ready(Ok(logged(response, visit))));
+                return Either::left(ready(Ok(leave(response))));
             }
         }
         let handler = Rc::clone(&self.handler);
-        Either::right(Box::pin(async move {
-            let response = handler.handle(request, now, answering).await;
-            Ok(logged(response, visit))
-        }))
+        Either::right(Guarded(Box::pin(
+            async move { Ok(leave(handler.handle(request, now, answering).await)) },
+        )))
     }
+}
+
+/// The same answer, as the connection's last.
+fn closing(mut response: Response<Body>) -> Response<Body> {
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
+}
+
+/// A request whose answer comes even if our own code panics over it. What a lambda's code does never gets here.
+pub struct Guarded(Handling);
+
+impl Future for Guarded {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Ok(sorry())))
+    }
+}
+
+fn sorry() -> Response<Body> {
+    closing(plain(StatusCode::INTERNAL_SERVER_ERROR, "the server failed\n"))
 }
 
 /// An answer whose line in the access log, if it gets one, is written once its body has gone.
@@ -503,6 +569,17 @@ fn stream(request: &Request, head: outlet::Head, outlet: Arc<Outlet>, source: So
     response
 }
 
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Failure {
+        match broken {
+            Broken::Rules => Failure::Rules,
+            Broken::Method => Failure::Method,
+            Broken::LongTarget => Failure::LongTarget,
+            Broken::LargeHead => Failure::LargeHead,
+        }
+    }
+}
+
 impl From<Refused> for Failure {
     fn from(refused: Refused) -> Failure {
         match refused {
@@ -510,5 +587,19 @@ impl From<Refused> for Failure {
             Refused::Malformed => Failure::Malformed,
             Refused::Slow => Failure::Slow,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_ours_is_a_500() {
+        let mut guarded = Guarded(Box::pin(async { panic!("ours") }));
+        let polled = Pin::new(&mut guarded).poll(&mut Context::from_waker(std::task::Waker::noop()));
+        let Poll::Ready(Ok(response)) = polled else { panic!("there is an answer") };
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.head().connection_type(), ConnectionType::Close);
     }
 }

@@ -35,6 +35,7 @@ mod pipe;
 mod plugin;
 mod pool;
 mod request_id;
+mod rules;
 mod seat;
 mod server;
 mod signals;

@@ -12,6 +12,7 @@ pub struct Snapshot {
     target: Range<usize>,
     path_len: usize,
     headers: Vec<(Range<usize>, Range<usize>)>,
+    authority: Option<Range<usize>>,
     peer: Option<SocketAddr>,
     version: u32,
 }
@@ -28,6 +29,7 @@ impl Snapshot {
             let spans = (self.push(name.as_str().as_bytes()), self.push(value.as_bytes()));
             self.headers.push(spans);
         }
+        self.authority = head.uri.authority().map(|authority| self.push(authority.as_str().as_bytes()));
         (self.peer, self.version) = (head.peer_addr, version(head));
     }
 
@@ -54,6 +56,11 @@ impl Snapshot {
     /// 10, 11, 20
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// The authority that the target names, which counts for more than the Host header.
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_ref().map(|span| self.text(span))
     }
 
     /// The other end of the connection.

@@ -3,7 +3,7 @@
 
 use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
-use actix_http::{Payload, Request, error::PayloadError, header};
+use actix_http::{Payload, Request, RequestHead, Version, error::PayloadError, header};
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::status;
 use futures_core::Stream;
@@ -30,6 +30,8 @@ pub enum Refused {
 pub struct Upload {
     payload: Payload,
     announced: Option<usize>,
+    /// Bytes to come, where the server takes all that comes for the body.
+    rest: Option<usize>,
     limit: usize,
     n_bytes: usize,
     patience: Option<Duration>,
@@ -57,7 +59,11 @@ impl Upload {
             return Err(Refused::TooLarge);
         }
         let payload = request.take_payload();
-        Ok(Some(Upload { payload, announced, limit, n_bytes: 0, patience, waited: Duration::ZERO }))
+        let rest = has_no_end(request.head()).then_some(announced.unwrap_or(0));
+        if rest == Some(0) {
+            return Ok(None);
+        }
+        Ok(Some(Upload { payload, announced, rest, limit, n_bytes: 0, patience, waited: Duration::ZERO }))
     }
 
     /// All of it, without a copy if it comes in one piece.
@@ -104,6 +110,9 @@ impl Upload {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Refused> {
+        if self.rest == Some(0) {
+            return Ok(None);
+        }
         // What is here already costs no timer.
         let here = poll_fn(|context| Poll::Ready(Pin::new(&mut self.payload).poll_next(context))).await;
         let piece = match here {
@@ -111,10 +120,14 @@ impl Upload {
             Poll::Pending => self.wait().await?,
         };
         let Some(piece) = piece else { return Ok(None) };
-        let piece = piece.map_err(|err| match err {
+        let mut piece = piece.map_err(|err| match err {
             PayloadError::Overflow => Refused::TooLarge,
             _ => Refused::Malformed,
         })?;
+        if let Some(rest) = &mut self.rest {
+            piece.truncate(*rest);
+            *rest -= piece.len();
+        }
         self.n_bytes = self.n_bytes.saturating_add(piece.len());
         if self.n_bytes > self.limit { Err(Refused::TooLarge) } else { Ok(Some(piece)) }
     }
@@ -130,4 +143,13 @@ impl Upload {
         self.waited += since.elapsed();
         Ok(piece)
     }
+}
+
+/// Whether the server below takes all that comes for the body, since the client would like to speak another protocol.
+/// It isn't asked to: the body is what its head says, and there the connection ends.
+fn has_no_end(head: &RequestHead) -> bool {
+    let upgrade = head.headers.get(header::UPGRADE).and_then(|value| value.to_str().ok());
+    head.version <= Version::HTTP_11
+        && !head.headers.contains_key(header::TRANSFER_ENCODING)
+        && upgrade.is_some_and(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }

@@ -26,3 +26,4 @@ mod systemd;
 mod template;
 mod trust;
 mod upgrade;
+mod wire;

@@ -1,0 +1,148 @@
+//! What a request must be before it may come near a lambda, beyond what the parser below sees to: rules on the head
+//! alone, and their verdict.
+
+use actix_http::{Method, RequestHead, Version, header};
+
+/// Bytes of a method. The longest that is registered has 17.
+const MAX_METHOD: usize = 24;
+/// Bytes of path and query.
+const MAX_TARGET: usize = 16 * 1024;
+/// Bytes of all headers.
+pub const MAX_HEAD: usize = 64 * 1024;
+
+/// Why a request is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// A rule of HTTP. 400
+    Rules,
+    /// The method is one that no lambda can answer. 501
+    Method,
+    /// 414
+    LongTarget,
+    /// 431
+    LargeHead,
+}
+
+/// Looks at a request's head. `n_read` is as much as the head may have, for all that is known.
+pub fn check(head: &RequestHead, n_read: usize) -> Result<(), Broken> {
+    if head.method == Method::CONNECT {
+        // A tunnel: what follows would be neither a body nor a request.
+        return Err(Broken::Method);
+    }
+    if head.method.as_str().len() > MAX_METHOD {
+        return Err(Broken::Method);
+    }
+    if n_read > MAX_TARGET {
+        let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+        if target > MAX_TARGET {
+            return Err(Broken::LongTarget);
+        }
+        let sizes = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
+        if n_read > MAX_HEAD && sizes.sum::<usize>() > MAX_HEAD {
+            return Err(Broken::LargeHead);
+        }
+    }
+    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+        return Err(Broken::Rules);
+    }
+    match head.headers.get(header::HOST) {
+        Some(host) if is_host(host.as_bytes()) => Ok(()),
+        None if head.version != Version::HTTP_11 => Ok(()),
+        _ => Err(Broken::Rules),
+    }
+}
+
+/// RFC 9110, section 7.2: a host and perhaps a port, neither a user before it nor a path behind it. An empty one is
+/// for targets without an authority, which a lambda is never asked for.
+fn is_host(host: &[u8]) -> bool {
+    let (name, port) = match host.first() {
+        None => return false,
+        Some(b'[') => {
+            let Some(end) = host.iter().position(|byte| *byte == b']') else { return false };
+            let literal = &host[1..end];
+            let is_literal = |byte: &u8| byte.is_ascii_alphanumeric() || b":.-_~%".contains(byte);
+            if literal.is_empty() || !literal.iter().all(is_literal) {
+                return false;
+            }
+            (&b"literal"[..], &host[end + 1..])
+        }
+        Some(_) => host.split_at(host.iter().position(|byte| *byte == b':').unwrap_or(host.len())),
+    };
+    // Of what a registered name may have, the comma joins what two headers said.
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(byte);
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    !name.is_empty() && name.iter().all(is_name) && is_port
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_http::{
+        Uri,
+        header::{HeaderName, HeaderValue},
+    };
+
+    use super::*;
+
+    fn verdict(method: &[u8], target: &str, headers: &[(&'static str, &str)]) -> Result<(), Broken> {
+        let mut head = RequestHead::default();
+        head.method = Method::from_bytes(method).unwrap();
+        head.uri = target.parse::<Uri>().unwrap();
+        for (name, value) in headers {
+            head.headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+        }
+        check(&head, usize::MAX)
+    }
+
+    #[test]
+    fn hosts_are_names_literals_and_ports() {
+        for good in ["a", "a.b-c", "127.0.0.1", "127.0.0.1:8080", "a:", "[::1]", "[::1]:80", "xn--a", "a%20b"]
+        {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in
+            ["", ":80", "a b", "a,b", "u@a", "a/b", "a:b", "a:123456", "[::1", "[]", "[::1]a", "a\\b", "é"]
+        {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ordinary_requests_pass() {
+        for (method, target) in [("GET", "/"), ("OPTIONS", "*"), ("PROPFIND", "/a?b"), ("GET", "http://h/p")]
+        {
+            assert_eq!(verdict(method.as_bytes(), target, &[("host", "h")]), Ok(()), "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn each_breach_has_its_status() {
+        let host = ("host", "h");
+        let large = "x".repeat(MAX_HEAD);
+        assert_eq!(verdict(b"CONNECT", "/", &[host]), Err(Broken::Method));
+        assert_eq!(verdict(&[b'X'; 25], "/", &[host]), Err(Broken::Method));
+        assert_eq!(verdict(b"GET", &format!("/{}", &large[..MAX_TARGET]), &[host]), Err(Broken::LongTarget));
+        assert_eq!(verdict(b"GET", "/", &[host, ("x", &large)]), Err(Broken::LargeHead));
+        assert_eq!(verdict(b"GET", "*", &[host]), Err(Broken::Rules));
+        assert_eq!(verdict(b"GET", "/", &[]), Err(Broken::Rules));
+        assert_eq!(verdict(b"GET", "/", &[("host", "")]), Err(Broken::Rules));
+    }
+
+    #[test]
+    fn any_host_is_looked_at_without_a_panic() {
+        // Every string of up to three of the bytes that mean something here.
+        let bytes = b"[]:%a0@/, \xff";
+        for a in bytes {
+            assert!(!is_host(&[*a]) || a.is_ascii_alphanumeric() || *a == b'%');
+            for b in bytes {
+                for c in bytes {
+                    let host = [*a, *b, *c];
+                    assert!(!is_host(&host) || !host.iter().any(|byte| b"@/, \xff".contains(byte)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! What goes over the wire: the rules of HTTP that matter to a server, a row a rule, as raw requests and the answers
+//! that are required.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::support::{
+    Connection, LONG, Loader, Server,
+    plugins::{probe, spout},
+};
+
+/// What must become of the connection after the last answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// Another request on it is answered.
+    Kept,
+    /// It is closed.
+    Closed,
+}
+use After::{Closed, Kept};
+
+/// Section, what is sent, the statuses of the answers, the connection. `~` stands for CR LF, and `Host: h` is added
+/// where there is `{h}`.
+type Row = (&'static str, &'static str, &'static [u16], After);
+
+const RFC_9112: &[Row] = &[
+    ("2.2 an empty line before a request is skipped", "~GET / HTTP/1.1~{h}~~", &[200], Kept),
+    ("2.2 a bare CR in the head", "GET / HTTP/1.1~{h}~X: a\rb~~", &[400], Closed),
+    ("2.2 whitespace before the first header", "GET / HTTP/1.1~ {h}~~", &[400], Closed),
+    ("2.2 no HTTP at all", "\x16\x03\x01\x02\x00~~", &[400], Closed),
+    ("2.3 a version without a number", "GET / HTTP/x~{h}~~", &[400], Closed),
+    ("2.3 a version that is not spoken", "GET / HTTP/3.0~{h}~~", &[400], Closed),
+    ("3 no version", "GET /~~", &[400], Closed),
+    ("3 a tab in the request line", "GET\t/ HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.1 a method that is no token", "G(T / HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.1 a method that is too long", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1~{h}~~", &[501], Closed),
+    ("3.1 methods are told apart by case", "get / HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2 no Host", "GET / HTTP/1.1~~", &[400], Closed),
+    ("3.2 two Hosts", "GET / HTTP/1.1~{h}~Host: b~~", &[400], Closed),
+    ("3.2 an empty Host", "GET / HTTP/1.1~Host:~~", &[400], Closed),
+    ("3.2 a user in Host", "GET / HTTP/1.1~Host: u@h~~", &[400], Closed),
+    ("3.2 a path in Host", "GET / HTTP/1.1~Host: h/p~~", &[400], Closed),
+    ("3.2 two names in Host", "GET / HTTP/1.1~Host: a, b~~", &[400], Closed),
+    ("3.2 no Host in HTTP/1.0", "GET / HTTP/1.0~~", &[200], Closed),
+    ("3.2.1 a query", "GET /?a=b HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2.2 the absolute form", "GET http://h/ HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2.3 CONNECT", "CONNECT h:80 HTTP/1.1~{h}~~GET /next HTTP/1.1~{h}~~", &[501], Closed),
+    ("3.2.4 an asterisk for OPTIONS", "OPTIONS * HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2.4 an asterisk for GET", "GET * HTTP/1.1~{h}~~", &[400], Closed),
+    ("5 a header without a colon", "GET / HTTP/1.1~{h}~X~~", &[400], Closed),
+    ("5 a header without a name", "GET / HTTP/1.1~{h}~: x~~", &[400], Closed),
+    ("5.1 a space before the colon", "GET / HTTP/1.1~{h}~X : a~~", &[400], Closed),
+    ("5.2 a folded header", "GET / HTTP/1.1~{h}~X: a~ b~~", &[400], Closed),
+    ("5.5 a NUL in a value", "GET / HTTP/1.1~{h}~X: a\0b~~", &[400], Closed),
+    (
+        "6.1 both lengths",
+        "POST / HTTP/1.1~{h}~Content-Length: 3~Transfer-Encoding: chunked~~0~~",
+        &[400],
+        Closed,
+    ),
+    ("6.1 a coding that is not spoken", "POST / HTTP/1.1~{h}~Transfer-Encoding: gzip~~", &[400], Closed),
+    ("6.1 chunked not last", "POST / HTTP/1.1~{h}~Transfer-Encoding: chunked, gzip~~", &[400], Closed),
+    (
+        "6.1 two Transfer-Encodings",
+        "POST / HTTP/1.1~{h}~Transfer-Encoding: chunked~Transfer-Encoding: chunked~~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "6.1 Transfer-Encoding in HTTP/1.0",
+        "POST / HTTP/1.0~{h}~Transfer-Encoding: chunked~~0~~",
+        &[400],
+        Closed,
+    ),
+    ("6.2 a length that is no number", "POST / HTTP/1.1~{h}~Content-Length: x~~", &[400], Closed),
+    ("6.2 a negative length", "POST / HTTP/1.1~{h}~Content-Length: -1~~", &[400], Closed),
+    ("6.2 a length with a sign", "POST / HTTP/1.1~{h}~Content-Length: +3~~abc", &[400], Closed),
+    ("6.2 two lengths", "POST / HTTP/1.1~{h}~Content-Length: 3~Content-Length: 4~~abcd", &[400], Closed),
+    ("6.3 a length as a list", "POST / HTTP/1.1~{h}~Content-Length: 3, 3~~abc", &[400], Closed),
+    ("6.3 a body of its length", "POST /length HTTP/1.1~{h}~Content-Length: 3~~abc", &[200], Kept),
+    ("6.3 no length, no body", "POST /length HTTP/1.1~{h}~~", &[200], Kept),
+    ("7.1 a chunked body", "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~3~abc~0~~", &[200], Kept),
+    (
+        "7.1 a size that is no number",
+        "POST / HTTP/1.1~{h}~Transfer-Encoding: chunked~~x~abc~0~~",
+        &[400],
+        Closed,
+    ),
+    ("7.1 a size with a sign", "POST / HTTP/1.1~{h}~Transfer-Encoding: chunked~~+3~abc~0~~", &[400], Closed),
+    (
+        "7.1 a size that overflows",
+        "POST / HTTP/1.1~{h}~Transfer-Encoding: chunked~~fffffffffffffffff~abc~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1 more data than the size",
+        "POST / HTTP/1.1~{h}~Transfer-Encoding: chunked~~3~abcd~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.1 an extension",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~3;a=b~abc~0~~",
+        &[200],
+        Kept,
+    ),
+    ("7.1.2 a trailer", "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~3~abc~0~X: y~~", &[200], Kept),
+    ("9.3 HTTP/1.0 closes", "GET / HTTP/1.0~{h}~~GET / HTTP/1.0~{h}~~", &[200], Closed),
+    ("9.3 HTTP/1.0 may be kept", "GET / HTTP/1.0~{h}~Connection: keep-alive~~", &[200], Kept),
+    (
+        "9.3.2 pipelined requests are answered in order",
+        "GET / HTTP/1.1~{h}~~GET /status?code=201 HTTP/1.1~{h}~~GET /status?code=202 HTTP/1.1~{h}~~",
+        &[200, 201, 202],
+        Kept,
+    ),
+    (
+        "9.6 nothing behind close is answered",
+        "GET / HTTP/1.1~{h}~Connection: close~~GET / HTTP/1.1~{h}~~GET / HTTP/1.1~{h}~~",
+        &[200],
+        Closed,
+    ),
+    (
+        "9.6 close among other options",
+        "GET / HTTP/1.1~{h}~Connection: foo, Close~~GET / HTTP/1.1~{h}~~",
+        &[200],
+        Closed,
+    ),
+];
+
+const RFC_9110: &[Row] = &[
+    ("7.8 an upgrade is ignored", "GET / HTTP/1.1~{h}~Connection: upgrade~Upgrade: h2c~~", &[200], Kept),
+    (
+        "7.8 an upgrade to WebSocket is ignored",
+        "GET / HTTP/1.1~{h}~Connection: upgrade~Upgrade: websocket~~",
+        &[200],
+        Closed,
+    ),
+    (
+        "7.8 its body is what the length says",
+        "POST /length HTTP/1.1~{h}~Upgrade: websocket~Content-Length: 3~~abcGET / HTTP/1.1~{h}~~",
+        &[200],
+        Closed,
+    ),
+    ("7.8 in HTTP/1.0 too", "GET / HTTP/1.0~{h}~Upgrade: websocket~~", &[200], Closed),
+    ("9.3.2 HEAD has no body", "HEAD /large?bytes=100 HTTP/1.1~{h}~~", &[200], Kept),
+    (
+        "10.1.1 Expect: 100-continue",
+        "POST /length HTTP/1.1~{h}~Expect: 100-continue~Content-Length: 3~~abc",
+        &[100, 200],
+        Kept,
+    ),
+    ("15.3.5 204 has no body", "GET /status?code=204 HTTP/1.1~{h}~~", &[204], Kept),
+    ("15.4.5 304 has no body", "GET /status?code=304 HTTP/1.1~{h}~~", &[304], Kept),
+];
+
+fn wire(text: &str) -> Vec<u8> {
+    text.replace("{h}", "Host: h").replace('~', "\r\n").into_bytes()
+}
+
+/// All that comes until the server closes.
+fn all(server: &Server, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut answers = Vec::new();
+    let _ = stream.read_to_end(&mut answers);
+    answers
+}
+
+fn statuses(bytes: &[u8]) -> Vec<u16> {
+    let text = String::from_utf8_lossy(bytes);
+    let heads = text.match_indices("HTTP/1.").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok());
+    heads.collect()
+}
+
+#[test]
+fn each_rule_of_http_has_its_answer() {
+    let server = Loader::of(probe()).args(["--keep-alive", "20s"]).serve();
+    let mut wrong = Vec::new();
+    for (rule, request, expected, after) in RFC_9112.iter().chain(RFC_9110) {
+        let mut bytes = wire(request);
+        let mut expected = expected.to_vec();
+        if *after == Kept {
+            bytes.extend(wire("GET /status?code=299 HTTP/1.1~{h}~Connection: close~~"));
+            expected.push(299);
+        }
+        let answers = all(&server, &bytes);
+        let found = statuses(&answers);
+        if found != expected {
+            wrong.push(format!("{rule}: {found:?} instead of {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(server.get("/").text(), "ok");
+    server.stop();
+}
+
+#[test]
+fn what_is_too_long_is_refused_and_never_reaches_the_lambda() {
+    let server = Loader::of(probe()).serve();
+    let long = "x".repeat(20 * 1024);
+    let many = "X: y\r\n".repeat(100);
+    let large = format!("X: {}\r\n", "y".repeat(70 * 1024));
+    let huge = format!("X: {}\r\n", "y".repeat(200 * 1024));
+    for (target, headers, expected) in
+        [(long.as_str(), "", 414), ("", &many, 431), ("", &large, 431), ("", &huge, 431)]
+    {
+        let answers = all(&server, format!("GET /{target} HTTP/1.1\r\nHost: h\r\n{headers}\r\n").as_bytes());
+        // Who is still sending when the answer comes may miss it.
+        let found = statuses(&answers);
+        assert!(
+            found == [expected] || (headers.len() > 100_000 && found.is_empty()),
+            "{found:?}, not {expected}"
+        );
+    }
+    let fits = all(
+        &server,
+        format!("GET /{} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", &long[..8000]).as_bytes(),
+    );
+    assert_eq!(statuses(&fits), [200]);
+    server.stop();
+}
+
+#[test]
+fn a_target_with_an_authority_says_for_itself_which_host_is_meant() {
+    for execution in ["inline", "pool"] {
+        let server = Loader::of(probe()).args(["--execution", execution]).serve();
+        let answers = all(&server, &wire("GET http://meant/authority HTTP/1.1~{h}~Connection: close~~"));
+        assert!(answers.ends_with(b"\r\n\r\nmeant"), "{}", String::from_utf8_lossy(&answers));
+        server.stop();
+    }
+}
+
+#[test]
+fn a_body_that_does_not_come_is_not_waited_for() {
+    let server = Loader::of(probe()).args(["--read-timeout", "300ms"]).serve();
+    let since = Instant::now();
+    let answers = all(&server, &wire("POST / HTTP/1.1~{h}~Content-Length: 10~~a"));
+    assert_eq!(statuses(&answers), [408]);
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    server.stop();
+}
+
+#[test]
+fn a_body_that_drips_is_not_waited_for_either() {
+    let server = Loader::of(probe()).args(["--read-timeout", "300ms"]).serve();
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(&wire("POST / HTTP/1.1~{h}~Content-Length: 1000~~")).unwrap();
+    let mut answers = Vec::new();
+    let mut reader = stream.try_clone().unwrap();
+    let reader = thread::spawn(move || {
+        let _ = reader.read_to_end(&mut answers);
+        answers
+    });
+    let since = Instant::now();
+    while !reader.is_finished() {
+        assert!(since.elapsed() < LONG, "it is still waited for");
+        // Each byte within the time that a byte has.
+        let _ = stream.write_all(b"x");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(statuses(&reader.join().unwrap()), [408]);
+    server.stop();
+}
+
+#[test]
+fn a_head_that_does_not_come_is_not_waited_for_on_a_kept_connection_either() {
+    let server = Loader::of(probe()).args(["--read-timeout", "500ms"]).serve();
+    let mut first = server.connect();
+    first.send("GET / HT");
+    assert_eq!(first.reply().status, 408);
+    let mut second = server.connect();
+    assert_eq!(second.get("/").status, 200);
+    second.send("GET / HT");
+    let since = Instant::now();
+    assert!(second.is_closed());
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    server.stop();
+}
+
+#[test]
+fn an_idle_connection_is_closed_in_time() {
+    let server = Loader::of(probe()).args(["--keep-alive", "300ms"]).serve();
+    let mut connection = server.connect();
+    assert_eq!(connection.get("/").status, 200);
+    assert!(connection.is_closed());
+    server.stop();
+}
+
+#[test]
+fn a_client_that_has_said_all_it_has_to_say_is_answered() {
+    let server = Loader::of(probe()).serve();
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(&wire("GET / HTTP/1.1~{h}~~")).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(statuses(&answer), [200]);
+    server.stop();
+}
+
+#[test]
+fn there_are_no_more_connections_than_allowed() {
+    let server = Loader::of(probe()).args(["--workers", "1", "--max-connections", "4"]).serve();
+    let mut inside: Vec<Connection> = (0..4).map(|_| server.connect()).collect();
+    for connection in &mut inside {
+        assert_eq!(connection.get("/").status, 200);
+    }
+    let mut waiting = server.connect();
+    waiting.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_eq!(inside[0].get("/").status, 200);
+    drop(inside);
+    assert_eq!(waiting.reply().status, 200, "who waits gets in when there is room");
+    server.stop();
+}
+
+#[test]
+fn many_requests_go_over_one_connection_but_not_any_number() {
+    let server = Loader::of(probe()).serve();
+    let mut connection = server.connect();
+    for _ in 1..10_000 {
+        assert_eq!(connection.get("/").text_header("connection"), None);
+    }
+    assert_eq!(connection.get("/").text_header("connection"), Some("close"));
+    assert!(connection.is_closed());
+    server.stop();
+}
+
+#[test]
+fn any_bytes_at_all_leave_the_server_whole() {
+    use std::hash::{BuildHasher, RandomState};
+    let server = Loader::of(spout()).args(["--read-timeout", "200ms"]).serve();
+    let rounds: usize = std::env::var("EFFE_FUZZ").map_or(200, |n| n.parse().unwrap());
+    let seed = RandomState::new().hash_one(0);
+    eprintln!("seed {seed}");
+    let mut state = seed | 1;
+    let mut next = move || {
+        // xorshift: enough to choose bytes by.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize
+    };
+    let whole = wire("POST /echo HTTP/1.1~{h}~Expect: 100-continue~Transfer-Encoding: chunked~~3~abc~0~~");
+    for _ in 0..rounds {
+        let mut bytes = whole.clone();
+        for _ in 0..1 + next() % 4 {
+            let at = next() % bytes.len();
+            match next() % 3 {
+                0 => bytes[at] = next() as u8,
+                1 => _ = bytes.remove(at),
+                _ => bytes.insert(at, b"\r\n :;0\0,"[next() % 8]),
+            }
+        }
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(&bytes).unwrap();
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answers = Vec::new();
+        let _ = stream.read_to_end(&mut answers);
+        assert!(answers.is_empty() || answers.starts_with(b"HTTP/1.1 "), "{bytes:?}: {answers:?}");
+    }
+    assert_eq!(server.get("/").text(), "ok");
+    server.stop();
+}
