@@ -29,6 +29,7 @@ def main():
     options.results.mkdir(parents=True, exist_ok=True)
     path = options.results / "results.json"
     known = json.loads(path.read_text()) if path.exists() else {}
+    failed = []
     for name in options.rows or ROWS:
         print(f"{name}: {ROWS[name].__doc__.strip()}", file=sys.stderr)
         circumstances = {
@@ -37,7 +38,12 @@ def main():
             "machine": machine.describe(),
             "load": machine.load_average(),
         }
-        known[name] = circumstances | ROWS[name](options)
+        try:
+            known[name] = circumstances | ROWS[name](options)
+        except SystemExit as failure:
+            print(f"    no figure: {failure}", file=sys.stderr)
+            failed.append(name)
+            continue
         for line in report.lines(known[name]):
             print(f"    {line}", file=sys.stderr)
         # After each row: an interrupted run loses none that is done.
@@ -46,6 +52,7 @@ def main():
         report.write(written, options.results)
         if options.results == RESULTS:
             report.show(written, ROOT / "README.md")
+    return f"no new figures for {', '.join(failed)}" if failed else None
 
 
 def commit():
@@ -56,4 +63,4 @@ def commit():
     return git("rev-parse", "--short=10", "HEAD") + changed
 
 
-main()
+sys.exit(main())

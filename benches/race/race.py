@@ -30,7 +30,7 @@ def run(entries, request, connections, rounds, seconds, warm=2, say=print):
         servers = {name: stack.enter_context(Server(command, request)) for name, command in entries.items()}
         for server in servers.values():
             load.race(server.url, warm)
-        while len(kept) < rounds and left_out <= rounds:
+        while len(kept) < rounds and left_out <= 2 * rounds:
             one, disturbed = {}, []
             # Whoever begins this round ends the next one: what drifts meets all of them.
             names = list(servers) if (len(kept) + left_out) % 2 == 0 else list(reversed(servers))
