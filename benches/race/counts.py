@@ -20,7 +20,7 @@ def instructions(command, request, n):
     with tempfile.TemporaryDirectory() as files:
         callgrind = ["valgrind", "--tool=callgrind", "--dump-instr=yes", "--compress-pos=no", "--compress-strings=no"]
         with Server(command, request, [*callgrind, f"--callgrind-out-file={files}/out.%p"]) as server:
-            load.send(server.url, 2000)
+            load.send(server.url, min(n, 2000))
             _control("--zero", server.pid)
             load.send(server.url, n)
             _control("--dump", server.pid)

@@ -209,7 +209,7 @@ def memory(options):
 def count(options):
     """Instructions and system calls per request."""
     counted = {}
-    for name, n in {"hello": 20_000, "json": 20_000, "echo-256": 20_000, "echo-1m": 200}.items():
+    for name, n in {"hello": 10_000, "json": 10_000, "echo-256": 10_000}.items():
         request, lam = THREE[name]
         # Under valgrind no run is short: the decision that `auto` comes to is made for it.
         commands = entries(lam) | {"effe": loader(lam, "--execution", "inline")}
@@ -218,8 +218,8 @@ def count(options):
             for who, command in commands.items()
         }
     pooled = loader("hello", "--execution", "pool")
-    counted["hello"]["effe, pool"] = counts.instructions(pooled, HELLO, 20_000) | {
-        "system_calls": counts.system_calls(pooled, HELLO, 20_000)
+    counted["hello"]["effe, pool"] = counts.instructions(pooled, HELLO, 10_000) | {
+        "system_calls": counts.system_calls(pooled, HELLO, 10_000)
     }
     return {"counted": counted, "results": []}
 
