@@ -12,6 +12,9 @@ use effe_abi::{
 /// The hash of `src/raw.rs` without its comments and spaces, as it was frozen.
 const FROZEN: u64 = 0x8e7d_e2f9_2483_853f;
 
+/// The hash of `src/extensions.rs`, likewise, as it is with the extensions of today.
+const EXTENSIONS: u64 = 0x6bb3_af2c_f008_562a;
+
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn every_field_lies_where_v1_put_it() {
@@ -76,6 +79,29 @@ fn the_text_of_v1_has_not_changed() {
         "v1 changed: src/raw.rs is frozen, since plugins in the field were built against it. Undo the change and \
          grow through `extension` instead. Only if nothing but names inside Rust, lints or asserts changed, and \
          this file's other test passes, set FROZEN to {found:#x} and say in the commit why v1 is still v1"
+    );
+}
+
+#[test]
+fn the_source_that_is_kept_is_the_wire() {
+    // Not there in a published package.
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/frozen/effe-abi/src/raw.rs");
+    if let Ok(kept) = std::fs::read_to_string(kept) {
+        assert_eq!(
+            fnv_1a(&code(&kept)),
+            FROZEN,
+            "tests/frozen holds the wire as it was frozen, and never changes"
+        );
+    }
+}
+
+#[test]
+fn the_extensions_have_not_changed_either() {
+    let found = fnv_1a(&code(include_str!("../src/extensions.rs")));
+    assert_eq!(
+        found, EXTENSIONS,
+        "a table of src/extensions.rs changed under its id, or one was added. A new extension, and fields at the end of \
+         a table, are fine: set EXTENSIONS to {found:#x}. All else needs another id"
     );
 }
 

@@ -118,12 +118,13 @@ impl Stream {
 
     /// Lets an async run go on, for as long as what it has written is wanted.
     fn poll_source(&mut self, context: &mut Context<'_>) {
-        if let Source::Polled(waiting) = &mut self.source
-            && let Poll::Ready(call) = Pin::new(&mut *waiting).poll(context)
-        {
-            waiting.keep(call);
-            self.source = Source::Done;
+        let Source::Polled(waiting) = &mut self.source else { return };
+        match Pin::new(&mut *waiting).poll(context) {
+            Poll::Ready(call) => waiting.keep(call),
+            Poll::Pending if waiting.progress().poll_left(context).is_ready() => self.outlet.abandon(),
+            Poll::Pending => return,
         }
+        self.source = Source::Done;
     }
 
     /// What hears how much was sent, and writes its line once the body has gone.
@@ -133,8 +134,10 @@ impl Stream {
 
     /// What is given back once the body has gone.
     pub fn hold(&mut self, running: Running, answering: Answering) {
-        if let Source::Pool(asked) = &self.source {
-            answering.watch(asked.progress());
+        match &self.source {
+            Source::Pool(asked) => answering.watch(asked.progress()),
+            Source::Polled(waiting) => answering.watch(Some(Arc::clone(waiting.progress()))),
+            Source::Done => {}
         }
         self.held = Some((running, answering));
     }

@@ -16,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use crossbeam::queue::SegQueue;
+use futures_util::task::AtomicWaker;
 use slab::Slab;
 use tokio::{sync::Notify, time};
 
@@ -61,6 +62,8 @@ impl Call {
 pub struct Progress {
     /// Whether the client has left.
     pub gone: AtomicBool,
+    /// An async run that wants to know.
+    leaving: AtomicWaker,
     /// What the request is called, once somebody needs that.
     pub id: OnceLock<String>,
     step: AtomicU8,
@@ -75,6 +78,18 @@ const OVERDUE: u8 = 3;
 const DONE: u8 = 4;
 
 impl Progress {
+    /// The client has left, or has closed its end.
+    pub fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.leaving.wake();
+    }
+
+    /// Ready once the client has left.
+    pub fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.leaving.register(context.waker());
+        if self.gone.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// A thread takes the call up; false if nobody waits for it any more.
     pub fn begin(&self) -> bool {
         !self.gone.load(Ordering::Relaxed) && self.step(QUEUED, RUNNING)

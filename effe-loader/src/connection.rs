@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -251,7 +251,7 @@ impl Answering {
     pub fn watch(&self, progress: Option<Arc<Progress>>) {
         if let (Some(traffic), Some(progress)) = (&self.traffic, progress) {
             if traffic.has_left.get() {
-                progress.gone.store(true, Ordering::Relaxed);
+                progress.leave();
             }
             traffic.watching.replace(Some(progress));
         }
@@ -384,7 +384,7 @@ impl AsyncRead for Connection {
         if n == 0 && buffer.capacity() > before {
             this.traffic.has_left.set(true);
             if let Some(progress) = &*this.traffic.watching.borrow() {
-                progress.gone.store(true, Ordering::Relaxed);
+                progress.leave();
             }
         } else if this.traffic.n_running.get() == 0 {
             let now = this.connections.now.get();

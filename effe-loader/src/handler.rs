@@ -67,6 +67,8 @@ pub enum Failure {
     Slow,
     /// The effe wants no requests now.
     NotReady,
+    /// The client has closed its end; if it still listens, this is all it gets.
+    Left,
     /// The body broke off or was not what its head says.
     Malformed,
 }
@@ -85,6 +87,11 @@ impl Failure {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's headers are too large\n")
             }
             Failure::Slow => (StatusCode::REQUEST_TIMEOUT, "the request body takes too long\n"),
+            // As nginx says it.
+            Failure::Left => (
+                StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+                "the client has closed its end\n",
+            ),
             Failure::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
             Failure::Malformed => (StatusCode::BAD_REQUEST, "the request body is malformed\n"),
         }
@@ -166,6 +173,7 @@ impl Handler {
         let response = match now {
             Now::Answered(response) | Now::Streams(response) => response,
             Now::Waits(waiting, since) => {
+                answering.watch(Some(Arc::clone(waiting.progress())));
                 let response = self.wait(waiting, &request).await;
                 if response.as_ref().is_err_and(|failure| !failure.keeps_connection()) {
                     answering.close();
@@ -174,7 +182,7 @@ impl Handler {
             }
             Now::Later => {
                 let begun = self.is_observed().then(Moment::now);
-                let response = self.answer(&mut request).await;
+                let response = self.answer(&mut request, &answering).await;
                 if response.as_ref().is_err_and(|failure| !failure.keeps_connection()) {
                     answering.close();
                 }
@@ -189,7 +197,7 @@ impl Handler {
         })
     }
 
-    async fn answer(&self, request: &mut Request) -> Result<Response<Body>, Failure> {
+    async fn answer(&self, request: &mut Request, answering: &Answering) -> Result<Response<Body>, Failure> {
         let generation = self.thread.effe.generations.hold();
         let flags = generation.plugin.flags();
         let mut streams = Streams::declared(flags, self.patience.write);
@@ -209,7 +217,10 @@ impl Handler {
             // This request is counted too.
             let n_others = self.thread.seat.n_running().saturating_sub(1);
             match self.begin(generation, request, body, streams, n_others) {
-                Ok(waiting) => self.wait(waiting, request).await,
+                Ok(waiting) => {
+                    answering.watch(Some(Arc::clone(waiting.progress())));
+                    self.wait(waiting, request).await
+                }
                 Err(failure) => Err(failure),
             }
         } else {
@@ -251,22 +262,33 @@ impl Handler {
     /// Waits for an async run or for the head of its answer, or drops it when it takes too long.
     async fn wait(&self, mut waiting: Waiting, request: &Request) -> Result<Response<Body>, Failure> {
         let (outlet, deadline) = (waiting.outlet().cloned(), waiting.deadline());
+        let progress = Arc::clone(waiting.progress());
         let begun = poll_fn(|context| {
             if let Some(outlet) = &outlet
                 && let Poll::Ready(head) = outlet.poll_head(context)
             {
-                return Poll::Ready(Ok(head));
+                return Poll::Ready(Begun::Head(head));
             }
-            Pin::new(&mut waiting).poll(context).map(Err)
+            match Pin::new(&mut waiting).poll(context) {
+                Poll::Ready(call) => Poll::Ready(Begun::Over(call)),
+                // A client that has closed its end is taken for one that has left, as others do.
+                Poll::Pending => progress.poll_left(context).map(|()| Begun::Left),
+            }
         });
         let outcome = match deadline {
             Some(deadline) => time::timeout(deadline.remaining(), begun).await,
             None => Ok(begun.await),
         };
         match (outcome, outlet) {
-            (Ok(Ok(head)), Some(outlet)) => Ok(stream(request, head, outlet, Source::Polled(waiting))),
-            (Ok(Ok(_)), None) => unreachable!("a head comes out of an outlet"),
-            (Ok(Err(call)), _) => self.answered(request, waiting, call),
+            (Ok(Begun::Head(head)), Some(outlet)) => {
+                Ok(stream(request, head, outlet, Source::Polled(waiting)))
+            }
+            (Ok(Begun::Head(_)), None) => unreachable!("a head comes out of an outlet"),
+            (Ok(Begun::Over(call)), _) => {
+                drop(progress);
+                self.answered(request, waiting, call)
+            }
+            (Ok(Begun::Left), _) => Err(Failure::Left),
             (Err(_), _) => {
                 let what = match waiting.overdue() {
                     Some(n_lost) => format!("{n_lost} threads are lost to such runs"),
@@ -500,6 +522,15 @@ fn logged(mut response: Response<Body>, visit: Option<Visit>) -> Response<Body> 
         }
         body
     })
+}
+
+/// How far an async run has come.
+enum Begun {
+    /// Its answer goes out.
+    Head(outlet::Head),
+    Over(Box<Call>),
+    /// Nobody waits for it any more.
+    Left,
 }
 
 /// What is done about a request at once.

@@ -104,6 +104,11 @@ impl Waiting {
         self.thread.desk.keep(call);
     }
 
+    /// How far its call is.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
     /// What the request is called, once somebody has asked.
     pub fn id(&self) -> &OnceLock<String> {
         &self.progress.id

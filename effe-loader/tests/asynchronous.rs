@@ -108,7 +108,10 @@ fn a_run_whose_client_leaves_is_dropped_and_its_context_stopped() {
             .collect();
         n_begun += batch;
         counts.wait_for("run", n_begun);
-        connections.into_iter().for_each(Connection::reset);
+        // One way to leave, and the other.
+        for (n, connection) in connections.into_iter().enumerate() {
+            if n % 2 == 0 { connection.reset() } else { drop(connection) }
+        }
         counts.wait_for("stop", n_begun);
     }
     assert_eq!((counts.of("dropped"), counts.of("context")), (n_clients, n_clients));
@@ -286,6 +289,11 @@ fn bodies_stream_both_ways_and_a_reader_that_leaves_ends_the_run() {
     endless.reset();
     counts.wait_for("dropped", 1);
     counts.wait_for("stop", 1);
+    let mut closes = server.connect();
+    closes.send("GET /pieces?1000000 HTTP/1.1\r\nHost: test\r\n\r\n");
+    counts.wait_for("run", 4);
+    drop(closes);
+    counts.wait_for("dropped", 2);
     server.stop();
     counts.assert_complete();
 }

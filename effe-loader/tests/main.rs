@@ -9,6 +9,7 @@ mod damaged;
 mod drain;
 mod failures;
 mod files;
+mod frozen;
 mod health;
 mod lifecycle;
 mod limits;

@@ -1,7 +1,9 @@
+use std::io;
+
 use effe_abi::testing::{Call, Effe};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     runtime::Runtime,
 };
 
@@ -12,39 +14,40 @@ fn upstream(runtime: &Runtime) -> String {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     runtime.spawn(async move {
-        loop {
-            let (socket, _) = listener.accept().await.unwrap();
-            let mut socket = BufReader::new(socket);
-            let (mut head, mut length, mut chunked) = (String::new(), 0, false);
-            while !head.ends_with("\r\n\r\n") {
-                let begin = head.len();
-                socket.read_line(&mut head).await.unwrap();
-                let line = head[begin..].to_ascii_lowercase();
-                if let Some(text) = line.strip_prefix("content-length:") {
-                    length = text.trim().parse().unwrap();
-                }
-                chunked |= line.starts_with("transfer-encoding: chunked");
-            }
-            let mut body = vec![0; length];
-            if chunked && length == 0 {
-                while !body.ends_with(b"0\r\n\r\n") {
-                    body.push(socket.read_u8().await.unwrap());
-                }
-            } else {
-                socket.read_exact(&mut body).await.unwrap();
-            }
-            let first = format!("{}|", head.lines().next().unwrap());
-            let answer = format!(
-                "HTTP/1.1 201 Created\r\nx-upstream: yes\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{first}",
-                first.len() + body.len()
-            );
-            socket.write_all(answer.as_bytes()).await.unwrap();
-            socket.flush().await.unwrap();
-            socket.write_all(&body).await.unwrap();
-            socket.flush().await.unwrap();
+        while let Ok((socket, _)) = listener.accept().await {
+            // A client that leaves in the midst of it is the point of a test.
+            tokio::spawn(async move { drop(answer(socket).await) });
         }
     });
     format!("http://{address}/")
+}
+
+async fn answer(socket: TcpStream) -> io::Result<()> {
+    let mut socket = BufReader::new(socket);
+    let (mut head, mut length, mut chunked) = (String::new(), 0, false);
+    while !head.ends_with("\r\n\r\n") {
+        let begin = head.len();
+        if socket.read_line(&mut head).await? == 0 {
+            return Ok(());
+        }
+        let line = head[begin..].to_ascii_lowercase();
+        if let Some(text) = line.strip_prefix("content-length:") {
+            length = text.trim().parse().unwrap();
+        }
+        chunked |= line.starts_with("transfer-encoding: chunked");
+    }
+    let mut body = vec![0; length];
+    socket.read_exact(&mut body).await?;
+    while chunked && !body.ends_with(b"0\r\n\r\n") {
+        body.push(socket.read_u8().await?);
+    }
+    let first = format!("{}|", head.lines().next().unwrap());
+    let length = first.len() + body.len();
+    let head = "HTTP/1.1 201 Created\r\nx-upstream: yes\r\nconnection: close\r\n";
+    socket.write_all(format!("{head}content-length: {length}\r\n\r\n{first}").as_bytes()).await?;
+    socket.flush().await?;
+    socket.write_all(&body).await?;
+    socket.flush().await
 }
 
 #[test]
