@@ -34,6 +34,8 @@ fn compile(flags: &[&str]) -> PathBuf {
         .args(flags)
         .arg("--dirout")
         .arg(&dirout)
+        // As the image's test does it, so that what a static program is made of is built once.
+        .optimized()
         .run()
         .assert_code(0);
     dirout.join("probe_v0.1.0")
