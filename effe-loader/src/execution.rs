@@ -169,7 +169,7 @@ impl Execution {
             }
             Change::Lost => (
                 "pool",
-                format!("a {unit} took {took:.1?} on a server's thread ({}): running on the pool", request()),
+                format!("{}: a {unit} took {took:.1?} on a server's thread: running on the pool", request()),
             ),
         };
         let fields = [("execution", to.to_owned()), ("changes", n_changes.to_string())];

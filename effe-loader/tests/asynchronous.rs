@@ -195,7 +195,7 @@ fn a_lambda_that_blocks_is_named_and_polled_elsewhere() {
     let mut waiting: Vec<_> = (0..5).map(|_| begin(&server, &counts, "/sleep?300")).collect();
     assert_eq!(server.get("/block?100").text(), "blocked");
     let line = server.wait_for_line("running on the pool");
-    assert!(line.contains("a poll took ") && line.contains("(GET /block)"), "{line}");
+    assert!(line.contains("GET /block: a poll took "), "{line}");
     assert!(server.get("/thread").text().starts_with("effe-run-"));
     let begun = Instant::now();
     let mut blocked = begin(&server, &counts, "/block?2000");
