@@ -37,6 +37,8 @@ pub struct Pool<J: Job>(Arc<Shared<J>>);
 
 struct Shared<J: Job> {
     queue: ArrayQueue<J>,
+    /// Jobs that wait or run.
+    admitted: AtomicUsize,
     limit: usize,
     /// A thread that has had nothing to do for so long ends.
     keep: Duration,
@@ -59,12 +61,14 @@ struct Crew {
 }
 
 impl<J: Job> Pool<J> {
-    /// A pool of at most `threads` threads, with room for `queue` jobs that wait. A thread that has had nothing to do
+    /// A pool of at most `threads` threads, with room for `queue` jobs beyond those that they can run. A thread that has had nothing to do
     /// for as long as `keep` ends.
     pub fn new(threads: usize, queue: usize, keep: Duration) -> Pool<J> {
         let crew = Crew { asleep: Vec::new(), n_threads: 0, next: 0, closed: false };
+        let room = threads.max(1).saturating_add(queue);
         Pool(Arc::new(Shared {
-            queue: ArrayQueue::new(queue.max(1)),
+            queue: ArrayQueue::new(room),
+            admitted: AtomicUsize::new(0),
             limit: threads.max(1),
             keep,
             looking: AtomicUsize::new(0),
@@ -79,7 +83,13 @@ impl<J: Job> Pool<J> {
     /// # Errors
     /// There is no room for it.
     pub fn push(&self, job: J) -> Result<(), J> {
-        self.0.queue.push(job)
+        // What runs and what waits together: the queue alone would be full of jobs that idle threads have yet to
+        // take up.
+        if self.0.admitted.fetch_add(1, Ordering::Relaxed) >= self.0.queue.capacity() {
+            self.0.admitted.fetch_sub(1, Ordering::Relaxed);
+            return Err(job);
+        }
+        self.0.queue.push(job).inspect_err(|_| self.0.is_done())
     }
 
     /// Sees that somebody looks into the queue. Short jobs are left to the threads that are awake, if there are any:
@@ -91,7 +101,7 @@ impl<J: Job> Pool<J> {
         fence(Ordering::SeqCst);
         let hands = if short { &self.0.awake } else { &self.0.looking };
         if hands.load(Ordering::Relaxed) == 0 && !self.0.queue.is_empty() && !self.0.wake_one() {
-            return std::iter::from_fn(|| self.0.queue.pop()).collect();
+            return std::iter::from_fn(|| self.0.queue.pop()).inspect(|_| self.0.is_done()).collect();
         }
         Vec::new()
     }
@@ -147,6 +157,11 @@ impl<J: Job> Shared<J> {
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A job has run, or has been handed back: there is room for another.
+    fn is_done(&self) {
+        self.admitted.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Counts a thread that wakes up.
     fn wakes(&self) {
         self.awake.fetch_add(1, Ordering::SeqCst);
@@ -190,6 +205,7 @@ impl<J: Job> Shared<J> {
                     self.wake_one();
                 }
                 job.run(&mut batch);
+                self.is_done();
                 n_batched += 1;
                 if !short || n_batched == BATCH {
                     J::finish(&mut batch);

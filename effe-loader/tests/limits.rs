@@ -61,6 +61,7 @@ fn past_the_queue_a_request_is_turned_away_at_once_and_all_others_are_answered()
                 &answers.recv_timeout(LONG / 4).expect("it doesn't wait for its queue timeout"),
             );
         }
+        counts.wait_for("run", 2);
         assert_eq!(counts.of("run"), 2, "the lambda never heard of the others");
         scratch.write("gate", "");
         for _ in 0..5 {

@@ -67,6 +67,11 @@ impl<T> ArrayQueue<T> {
     }
 
     /// As in crossbeam.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// As in crossbeam.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
