@@ -188,7 +188,7 @@ fn swaps_under_load(execution: &str) {
     hammer.wait_for(100 * n_swaps());
     let calm = hammer.stop();
     let hammer = Hammer::start(server.address, "/version", 64);
-    let mut after_two = (0, 0);
+    let (mut after_two, mut memory) = ((0, 0), 0);
     for n in 0..n_swaps() {
         hammer.wait_for(100);
         site.next(2 + (n % 7) as u8, "");
@@ -196,7 +196,7 @@ fn swaps_under_load(execution: &str) {
         if n == 1 {
             site.counts[0].wait_for("retire", 1);
             hammer.wait_for(500);
-            after_two = size_of(&server);
+            (after_two, memory) = (size_of(&server), server.peak_memory());
         }
     }
     hammer.wait_for(500);
@@ -213,12 +213,14 @@ fn swaps_under_load(execution: &str) {
     assert!(report.answers.keys().all(|answer| versions.contains_key(answer)), "{:#?}", report.answers);
     assert!(report.answers.len() >= 8.min(n_swaps()), "{:#?}", report.answers);
     println!(
-        "{execution}: {} swaps during {} requests, none lost; p99 {:.1?}, without swaps {:.1?}; slowest {:.1?}",
+        "{execution}: {} swaps during {} requests, none lost; p99 {:.1?}, without swaps {:.1?}; slowest {:.1?}; \
+         {} KiB a swap",
         n_swaps(),
         report.latencies.len(),
         report.percentile(99),
         calm.percentile(99),
-        report.percentile(100)
+        report.percentile(100),
+        (server.peak_memory() - memory) / (n_swaps() - 2) / 1024
     );
     server.stop();
     site.counts.iter().for_each(Counts::assert_complete);
