@@ -1,6 +1,12 @@
 //! What an effe can be told while it serves: to stop, to take up what has changed, to go back to what was before.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -81,6 +87,7 @@ pub struct ChangeOrder {
 /// Where orders are given. Any thread may give them.
 #[derive(Clone)]
 pub struct Control {
+    stopping: Arc<AtomicBool>,
     stops: UnboundedSender<Stop>,
     changes: Sender<ChangeOrder>,
 }
@@ -97,12 +104,18 @@ impl Control {
     /// Both ends.
     pub fn new() -> (Control, Orders) {
         let ((stops, stopped), (changes, changed)) = (unbounded_channel(), unbounded());
-        (Control { stops, changes }, Orders { stops: stopped, changes: changed })
+        (Control { stopping: Arc::default(), stops, changes }, Orders { stops: stopped, changes: changed })
     }
 
-    /// Orders the end.
+    /// Orders the end. When this returns, every answer says that its connection closes, and the effe is not ready.
     pub fn stop(&self, stop: Stop) {
+        self.stopping.store(true, Ordering::Relaxed);
         let _ = self.stops.send(stop);
+    }
+
+    /// Whether the end was ordered, from now on.
+    pub fn stopping(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stopping)
     }
 
     /// Orders a change; the outcome comes out of the receiver, which nobody need wait for. An effe that is no longer

@@ -45,7 +45,7 @@ pub struct Effe {
     /// Runs that the client was told take too long, and that have not ended yet.
     n_lost: AtomicUsize,
     /// Whether it is on its way out.
-    draining: AtomicBool,
+    draining: Arc<AtomicBool>,
     /// What the pool's threads count, if anybody can ask; not beside what the server's threads read.
     meter: Option<Box<Meter>>,
     /// The server's threads.
@@ -80,8 +80,14 @@ pub struct Limits {
 }
 
 impl Effe {
-    /// Serves a first generation.
-    pub fn new(first: Generation, census: Arc<Census>, limits: Limits, journal: Journal) -> Arc<Effe> {
+    /// Serves a first generation, until `draining` says that it is on its way out.
+    pub fn new(
+        first: Generation,
+        census: Arc<Census>,
+        limits: Limits,
+        draining: Arc<AtomicBool>,
+        journal: Journal,
+    ) -> Arc<Effe> {
         Arc::new(Effe {
             generations: Generations::new(first),
             census,
@@ -90,7 +96,7 @@ impl Effe {
             meter: limits.metered.then(Box::default),
             limits,
             n_lost: AtomicUsize::new(0),
-            draining: AtomicBool::new(false),
+            draining,
             seats: Mutex::default(),
         })
     }
@@ -350,12 +356,7 @@ impl Effe {
         &self.census
     }
 
-    /// From now on it is on its way out: not ready, and answers say `Connection: close`.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it is on its way out.
+    /// Whether it is on its way out: not ready, and answers say `Connection: close`.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

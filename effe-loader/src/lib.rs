@@ -267,7 +267,7 @@ fn serve(
         max_lost_threads: config.max_lost_threads,
         metered: config.admin.is_some(),
     };
-    let effe = Effe::new(first, census, limits, journal.clone());
+    let effe = Effe::new(first, census, limits, control.stopping(), journal.clone());
     health.serves(&effe);
     let keeper = keeper::start(Arc::clone(&effe), config.idle_timeout, warm.is_ok());
     let keeper = keeper.map_err(system("start a thread"))?;

@@ -102,7 +102,6 @@ pub fn serve(
         let handle = server.handle();
         let server = rt::spawn(server);
         let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
-        effe.drain();
         systemd::stopping();
         rt::time::sleep(order.delay(settings.drain)).await;
         let deadline = order.deadline(settings.drain);

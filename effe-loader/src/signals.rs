@@ -85,12 +85,12 @@ fn wait(mut signals: Signals, ender: &Ender, control: &Control, terminal: Termin
             ender.leave(&format!("{name} again: leaving at once"));
         }
         stopping = true;
+        let stop = if signal == SIGTERM { Stop::wanted() } else { Stop::hurried() };
+        control.stop(stop);
         let why = if signal == SIGHUP { " (the terminal has gone)" } else { "" };
         ender
             .journal
             .notice(format!("{name}{why}: finishing what runs, for at most {:?}", ender.drain.timeout));
-        let stop = if signal == SIGTERM { Stop::wanted() } else { Stop::hurried() };
-        control.stop(stop);
         ender.watch(stop);
     }
 }
