@@ -46,9 +46,8 @@ impl Headers {
 
     /// Adds one; false if the name or the value can't be sent.
     pub(crate) fn push(&mut self, name: &str, value: &[u8]) -> bool {
-        // Without a way out of the loops: nearly all are fine to their last byte.
-        let unfit = name.bytes().fold(name.is_empty(), |unfit, byte| unfit | !TOKEN[usize::from(byte)]);
-        let unfit = value.iter().fold(unfit, |unfit, &byte| unfit | !is_value(byte));
+        // Without a way out of the loop: nearly all are fine to their last byte.
+        let unfit = value.iter().fold(!is_token(name), |unfit, &byte| unfit | !is_value(byte));
         if unfit {
             return false;
         }
@@ -69,7 +68,13 @@ impl Headers {
     }
 }
 
-/// RFC 9110, section 5.6.2, as a table: this is looked at for every header of every answer.
+/// RFC 9110, section 5.6.2: what may be a name.
+pub(crate) fn is_token(name: &str) -> bool {
+    // As with values.
+    !name.bytes().fold(name.is_empty(), |unfit, byte| unfit | !TOKEN[usize::from(byte)])
+}
+
+/// As a table: this is looked at for every header of every answer.
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

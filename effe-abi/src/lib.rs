@@ -35,6 +35,9 @@
 //! # }
 //! ```
 //!
+//! `Request::query`, `Request::form`, `Request::cookies` and `Response::set_cookie` come with the features `query`,
+//! `form` and `cookies`.
+//!
 //! With the feature `async`, the steps are `async fn`s (`AsyncLambda`); with `tower`, any `tower::Service` over the
 //! types of the `http` crate is a lambda, an axum `Router` for one (`export!(tower app)`).
 //!
@@ -60,6 +63,8 @@ mod backtrace;
 mod body;
 mod calls;
 mod chunk;
+#[cfg(feature = "cookies")]
+mod cookies;
 mod error;
 mod events;
 mod export;
@@ -80,8 +85,13 @@ mod runtime;
 pub mod testing;
 #[cfg(feature = "tower")]
 pub mod tower;
+#[cfg(feature = "query")]
+mod urlencoded;
 pub mod waker;
 
+/// The crate that [`Response::set_cookie`] takes its cookies from.
+#[cfg(feature = "cookies")]
+pub use cookie;
 #[doc(hidden)]
 pub use export::__private;
 #[cfg(feature = "async")]

@@ -94,7 +94,7 @@ impl Request {
     }
 
     /// What follows the path's `?`, as it came; `None` if there is no `?`.
-    pub fn query(&self) -> Option<&str> {
+    pub fn query_string(&self) -> Option<&str> {
         self.target().get(self.exchange.path_len()..)?.strip_prefix('?')
     }
 

@@ -70,6 +70,8 @@ enum State {
 enum Fault {
     Status(u16),
     Header(String),
+    #[cfg(feature = "cookies")]
+    Cookie(String),
     HeadSent,
     TooLarge(usize),
     Unwritten(io::Error),
@@ -329,6 +331,13 @@ impl<'a> Response<'a> {
         }
     }
 
+    #[cfg(feature = "cookies")]
+    #[track_caller]
+    pub(crate) fn refuse_cookie(&mut self, name: &str) -> &mut Self {
+        self.fail(Fault::Cookie(name.to_owned()));
+        self
+    }
+
     /// Bytes that wait to be sent.
     pub(crate) fn held(&self) -> usize {
         self.scratch.body.len() + self.chunk.as_deref().map_or(0, <[u8]>::len)
@@ -423,6 +432,10 @@ impl fmt::Display for Fault {
         match self {
             Fault::Status(status) => write!(f, "the response's status is {status}; it must be 200 to 599"),
             Fault::Header(name) => write!(f, "the response's header {name:?} has a bad name or value"),
+            #[cfg(feature = "cookies")]
+            Fault::Cookie(name) => {
+                write!(f, "the cookie {name:?} can't be set as it is; encode its name and value")
+            }
             Fault::HeadSent => f.write_str("a status or header was set after the head had been sent"),
             Fault::TooLarge(limit) => {
                 write!(f, "the response is larger than the {limit} bytes that may be held; stream it")

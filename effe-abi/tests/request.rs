@@ -25,7 +25,7 @@ impl Lambda for Mirror {
     fn run(mirror: Started<Self>, request: &Request, response: &mut Response) -> Result {
         let params = mirror?.0;
         let seen = match request.path() {
-            "/target" => format!("{request:?} {:?} {}", request.query(), request.version()),
+            "/target" => format!("{request:?} {:?} {}", request.query_string(), request.version()),
             "/header" => format!("{:?} {:?}", request.header("X-Tag"), request.header_bytes("x-tag")),
             "/values" => request.header_values("X-TAG").map(|v| format!("{v:?}")).collect(),
             "/headers" => {

@@ -4,6 +4,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::support::{Scratch, tool, tool::workspace};
 
+/// What a released lambda may weigh that needs nothing but effe-abi; features that it doesn't use cost nothing.
+const SMALL: u64 = 500 * 1024;
+
 /// A lambda in one file that answers with `text`.
 fn lambda(front: &str, export: &str) -> String {
     format!(
@@ -180,4 +183,13 @@ fn cargo_finds_the_tool() {
     let program = Command::new(env!("CARGO_BIN_EXE_cargo-effe"));
     Tool::by(program, &scratch).args(["effe", "new", "hello"]).run().assert_code(0);
     assert!(scratch.join("hello/Cargo.toml").is_file());
+}
+
+#[test]
+fn a_release_of_hello_is_smaller_than_500_kib() {
+    let scratch = Scratch::new();
+    let hello = workspace().join("examples/hello");
+    tool(&scratch).arg("compile").arg(hello).optimized().run().assert_code(0);
+    let size = fs::metadata(scratch.join("out/hello_v0.1.0.so")).unwrap().len();
+    assert!(size < SMALL, "{size} bytes");
 }

@@ -1,5 +1,6 @@
 //! What a guest writes: read from a form or from JSON, and refused if it is empty or too long.
 
+use effe_abi::{Request, Result};
 use serde::Deserialize;
 
 const LONGEST_NAME: usize = 80;
@@ -15,6 +16,7 @@ pub(crate) struct Entry {
 
 /// An entry as it came.
 #[derive(Default, Deserialize)]
+#[serde(default)]
 struct Draft {
     name: String,
     text: String,
@@ -22,22 +24,9 @@ struct Draft {
 
 impl Entry {
     /// Reads the body of a request; the error says what the guest can do better.
-    pub(crate) fn read(content_type: &str, body: &[u8]) -> Result<Entry, String> {
-        match content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase().as_str() {
-            "application/json" => serde_json::from_slice(body).map_err(|err| err.to_string()),
-            "application/x-www-form-urlencoded" => {
-                let mut draft = Draft::default();
-                for (key, value) in form_urlencoded::parse(body) {
-                    match &*key {
-                        "name" => draft.name = value.into_owned(),
-                        "text" => draft.text = value.into_owned(),
-                        _ => {}
-                    }
-                }
-                draft.try_into()
-            }
-            _ => Err("send a form (application/x-www-form-urlencoded) or application/json".to_owned()),
-        }
+    pub(crate) fn read(request: &Request) -> Result<Entry> {
+        let is_json = request.header("content-type").is_some_and(|it| it.starts_with("application/json"));
+        if is_json { request.json() } else { request.form() }
     }
 }
 

@@ -7,12 +7,23 @@ mod book;
 mod entry;
 mod page;
 
-use effe_abi::{Lambda, Options, Params, Request, Response, Result, StartError, Started, export};
+use effe_abi::{
+    Error, Lambda, Options, Params, Request, Response, Result, StartError, Started, cookie::Cookie, export,
+};
+use serde::Deserialize;
 
 use crate::{book::Book, entry::Entry};
 
-/// How many entries a page shows.
+/// How many entries a page shows, unless fewer are asked for.
 const NEWEST: u32 = 50;
+/// The cookie that spares a guest to write their name again.
+const GUEST: &str = "guest";
+
+/// `?newest=10`.
+#[derive(Deserialize)]
+struct Wanted {
+    newest: Option<u32>,
+}
 
 struct Guestbook {
     book: Book,
@@ -50,11 +61,15 @@ impl Lambda for Guestbook {
 export!(Guestbook);
 
 fn show(book: &Book, request: &Request, response: &mut Response) -> Result {
-    let entries = book.newest(NEWEST)?;
+    let Wanted { newest } = match request.query() {
+        Ok(wanted) => wanted,
+        Err(err) => return refuse(response, &err),
+    };
+    let entries = book.newest(newest.unwrap_or(NEWEST).min(NEWEST))?;
     response.header("vary", "accept").header("cache-control", "no-store");
     if wants_html(request) {
         response.header("content-security-policy", "default-src 'none'; form-action 'self'");
-        response.html(page::html(&entries));
+        response.html(page::html(&entries, request.cookie(GUEST).unwrap_or("")));
     } else {
         response.json(&entries)?;
     }
@@ -62,20 +77,27 @@ fn show(book: &Book, request: &Request, response: &mut Response) -> Result {
 }
 
 fn add(book: &Book, request: &Request, response: &mut Response) -> Result {
-    let entry = match Entry::read(request.header("content-type").unwrap_or(""), request.bytes()?) {
+    let entry = match Entry::read(request) {
         Ok(entry) => entry,
-        Err(reason) => {
-            response.status(400).text(format!("{reason}\n"));
-            return Ok(());
-        }
+        Err(err) => return refuse(response, &err),
     };
     let kept = book.add(&entry)?;
+    // Names of all scripts are welcome, but only some fit into a cookie as they are.
+    if kept.name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        response.set_cookie(Cookie::build((GUEST, &*kept.name)).path("/").http_only(true));
+    }
     if wants_html(request) {
         // A browser gets the page again, so that reloading it does not sign the book twice.
         response.redirect(request.path());
     } else {
         response.status(201).json(&kept)?;
     }
+    Ok(())
+}
+
+/// The reason is for the client, the place in the source isn't.
+fn refuse(response: &mut Response, err: &Error) -> Result {
+    response.status(400).text(format!("{}\n", err.source()));
     Ok(())
 }
 

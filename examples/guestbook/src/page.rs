@@ -4,12 +4,13 @@ use std::fmt;
 
 use crate::book::Kept;
 
-/// The entries and a form to add one; nothing that a guest wrote can become markup.
-pub(crate) fn html(entries: &[Kept]) -> String {
-    let mut page = String::from(
+/// The entries and a form to add one, for a guest whose name may be known; nothing that a guest wrote can become markup.
+pub(crate) fn html(entries: &[Kept], guest: &str) -> String {
+    let guest = Escaped(guest);
+    let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Guest book</title>\n\
          <h1>Guest book</h1>\n<form method=\"post\">\n\
-         <p><label>Name <input name=\"name\" maxlength=\"80\" required></label>\n\
+         <p><label>Name <input name=\"name\" value=\"{guest}\" maxlength=\"80\" required></label>\n\
          <p><label>Text <textarea name=\"text\" maxlength=\"2000\" required></textarea></label>\n\
          <p><button>Sign</button>\n</form>\n",
     );

@@ -50,6 +50,19 @@ fn a_browser_signs_with_a_form_and_is_sent_back_to_the_page() {
 }
 
 #[test]
+fn a_guest_who_comes_back_finds_their_name_and_as_many_entries_as_they_ask_for() {
+    let directory = TempDir::new().unwrap();
+    let effe = effe_in(&directory);
+    let answer = effe.call(form("name=Ada&text=first").header("accept", "text/html"));
+    assert_eq!(answer.header("set-cookie"), Some("guest=Ada; HttpOnly; Path=/"));
+    let page = effe.call(Call::get("/").header("accept", "text/html").header("cookie", "a=b; guest=A\"da"));
+    assert!(page.text().contains("value=\"A&quot;da\""), "{}", page.text());
+    assert_eq!(sign(&effe, "Zoë", "second").header("set-cookie"), None);
+    let entries = |target| effe.get(target).json().as_array().unwrap().len();
+    assert_eq!((entries("/"), entries("/?newest=1"), entries("/?newest=99")), (2, 1, 2));
+}
+
+#[test]
 fn what_guests_write_never_becomes_markup() {
     let directory = TempDir::new().unwrap();
     let effe = effe_in(&directory);
@@ -70,14 +83,15 @@ fn what_is_no_entry_is_a_400_with_the_reason() {
     let effe = effe_in(&directory);
     let json = |body: &str| Call::post("/").header("content-type", "application/json").body(body);
     let refused = [
-        (Call::post("/").body("name=a&text=b"), "send a form"),
+        (Call::post("/").body("name=a&text=b"), "the form has no content type; send application/x-www-form-"),
         (form(""), "the name is missing"),
         (form("name=Ada&text=%20%0A"), "the text is missing"),
         (form(&format!("name={}&text=b", "ä".repeat(81))), "the name has 81 characters; 80 is the most"),
         (form(&format!("name=Ada&text={}", "b".repeat(2001))), "2000 is the most"),
         (json("{"), "EOF"),
-        (json(r#"{"name":"Ada"}"#), "missing field `text`"),
+        (json(r#"{"name":"Ada"}"#), "the text is missing"),
         (json(r#"{"name":"","text":"b"}"#), "the name is missing"),
+        (Call::get("/?newest=all"), "the query: newest: invalid digit"),
     ];
     for (call, reason) in refused {
         let answer = effe.call(call.clone());

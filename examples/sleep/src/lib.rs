@@ -17,7 +17,7 @@ impl Lambda for Sleep {
 
     fn run(sleep: Started<Self>, request: &Request, response: &mut Response) -> Result {
         sleep?;
-        let Some(ms) = milliseconds(request.query().unwrap_or("")) else {
+        let Some(ms) = milliseconds(request.query_string().unwrap_or("")) else {
             response.status(400).text("say how many milliseconds: /?ms=250\n");
             return Ok(());
         };
