@@ -1,6 +1,6 @@
 //! The admin listener: health, state and the log's level to read, and orders to give.
 //!
-//! It runs on threads of its own, so that it answers whatever keeps the server's. Off unless it is asked for.
+//! It runs on a thread of its own, so that it answers whatever keeps the server's. Off unless it is asked for.
 
 mod access;
 mod listener;
@@ -8,32 +8,38 @@ mod metrics;
 mod routes;
 mod state;
 
-use std::{io, sync::Arc, thread};
+use std::{convert::Infallible, io, net::IpAddr, rc::Rc, sync::Arc, thread, time::Duration};
+
+use actix_http::{ConnectionType, HttpService, KeepAlive, Request, Response};
+use actix_service::{Service, ServiceFactory, fn_service};
+use actix_web::rt;
+use tokio::sync::Semaphore;
 
 use self::{
     access::Gate,
-    listener::{Listener, ListeningSocket, OwnFile},
+    listener::{Door, Listener, ListeningSocket, OwnFile},
 };
 pub use self::{access::Token, listener::Address};
 use crate::{
+    body::Body,
+    connection::{Answering, Connection, Connections, Patience},
     control::Control,
     error::Error,
     health::Health,
     journal::{Journal, Severity},
     plugin::Plugin,
+    rules,
     signals::Ender,
-};
-use actix_web::{
-    App, HttpServer,
-    middleware::from_fn,
-    rt,
-    web::{Data, PayloadConfig},
 };
 
 /// Connections at once: a scraper, an orchestrator, a person.
 const MAX_CONNECTIONS: usize = 64;
-/// Bytes of a request body.
-const MAX_BODY: usize = 1024;
+/// How long they may take.
+const PATIENCE: Patience = Patience {
+    keep_alive: Some(Duration::from_secs(5)),
+    read: Some(Duration::from_secs(5)),
+    write: Some(Duration::from_secs(10)),
+};
 
 /// What the listener speaks of, and whom it hands orders to.
 pub struct Admin {
@@ -82,24 +88,64 @@ pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Opt
 }
 
 fn serve(socket: ListeningSocket, gate: Gate, admin: Admin) -> io::Result<()> {
-    let (gate, admin) = (Data::new(gate), Data::new(admin));
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(Data::clone(&gate))
-            .app_data(Data::clone(&admin))
-            .app_data(PayloadConfig::new(MAX_BODY))
-            .wrap(from_fn(access::guard))
-            .configure(routes::routes)
-    })
-    .on_connect(listener::on_connect)
-    .workers(1)
-    .max_connections(MAX_CONNECTIONS)
-    .disable_signals();
     rt::System::new().block_on(async move {
-        let server = match socket {
-            ListeningSocket::Tcp(socket) => server.listen(socket),
-            ListeningSocket::Unix(socket) => server.listen_uds(socket),
-        };
-        server?.run().await
+        let door = Door::open(socket)?;
+        let connections = Rc::new(Connections::new(PATIENCE, Arc::default()));
+        rt::spawn(Rc::clone(&connections).look_after());
+        let site = Rc::new(Site { gate, admin });
+        let http = HttpService::build()
+            .keep_alive(KeepAlive::Os)
+            .client_request_timeout(PATIENCE.read.unwrap_or_default())
+            .on_connect_ext(|connection: &Connection, data| {
+                data.insert(Rc::clone(connection.traffic()));
+                data.insert(LocalAddress(connection.local_address()));
+            })
+            .h1(fn_service(move |request| {
+                let site = Rc::clone(&site);
+                async move { Ok::<_, Infallible>(site.answer(request).await) }
+            }));
+        let Ok(http) = http.new_service(()).await.map(Rc::new) else { unreachable!("it needs nothing") };
+        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
+            let (http, connection) = (Rc::clone(&http), connections.open(door.accept().await));
+            rt::spawn(async move {
+                // What goes wrong with a connection, its client knows.
+                let _ = http.call((connection, None)).await;
+                drop(place);
+            });
+        }
+        Ok(())
     })
+}
+
+/// The address of ours that a client has connected to, if it has come over the network.
+struct LocalAddress(Option<IpAddr>);
+
+/// What every request meets.
+struct Site {
+    gate: Gate,
+    admin: Admin,
+}
+
+impl Site {
+    async fn answer(&self, mut request: Request) -> Response<Body> {
+        let answering = Answering::begin(&request);
+        if answering.is_late {
+            answering.swallow().await;
+        }
+        let local = request.conn_data::<LocalAddress>().and_then(|local| local.0);
+        let mut response = if rules::check(request.head(), answering.max_head).is_err() {
+            answering.close();
+            routes::malformed()
+        } else {
+            match self.gate.admit(request.method(), &request.head().headers, local) {
+                Ok(()) => routes::answer(&self.admin, &mut request).await,
+                Err(refused) => routes::refuse(refused),
+            }
+        };
+        if answering.is_last() {
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        response
+    }
 }

@@ -8,6 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
     io,
+    net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     pin::Pin,
     rc::Rc,
@@ -308,6 +309,12 @@ impl Connection {
     /// What those see of it who answer its requests.
     pub fn traffic(&self) -> &Rc<Traffic> {
         &self.traffic
+    }
+
+    /// The address of ours that the client has connected to, if it has come over the network.
+    pub fn local_address(&self) -> Option<IpAddr> {
+        let Io::Tcp(io) = &self.io else { return None };
+        io.local_addr().ok().map(|address| address.ip().to_canonical())
     }
 
     /// What is to be done when nothing has come in.

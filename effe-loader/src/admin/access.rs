@@ -13,21 +13,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use actix_web::{
-    Error, HttpResponse,
-    body::{BoxBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
-    http::{
-        Method,
-        header::{self, HeaderMap, HeaderName},
-    },
-    middleware::Next,
-    web::Data,
+use actix_http::{
+    Method,
+    header::{self, HeaderMap, HeaderName},
 };
-use serde_json::json;
 use subtle::ConstantTimeEq;
 
-use super::listener::{Address, LocalAddress};
+use super::listener::Address;
 
 /// Where the token is. It is read again for each request that needs it, so that it can be changed in place.
 #[derive(Clone, Debug)]
@@ -119,8 +111,11 @@ impl Gate {
         Gate { place, token }
     }
 
-    /// Whether a request is let in; `local` is the address of ours that it came to.
-    fn admit(&self, method: &Method, headers: &HeaderMap, local: Option<IpAddr>) -> Result<(), Refused> {
+    /// Lets a request in; `local` is the address of ours that it came to.
+    ///
+    /// # Errors
+    /// It is not let in.
+    pub fn admit(&self, method: &Method, headers: &HeaderMap, local: Option<IpAddr>) -> Result<(), Refused> {
         let host = only(headers, header::HOST);
         let own = match self.place {
             Place::Unix => None,
@@ -172,38 +167,9 @@ fn is_ours(host: &str, own: Option<IpAddr>) -> bool {
         || address.parse::<IpAddr>().is_ok_and(|address| Some(address.to_canonical()) == own)
 }
 
-/// Lets a request in, or answers it.
-///
-/// # Errors
-/// The handler's.
-pub async fn guard(
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<BoxBody>, Error> {
-    let local = request.request().conn_data::<LocalAddress>().map(|local| local.0);
-    let gate = request.app_data::<Data<Gate>>().map(Data::get_ref);
-    let admitted =
-        gate.map_or(Err(Refused::NoToken), |gate| gate.admit(request.method(), request.headers(), local));
-    match admitted {
-        Ok(()) => next.call(request).await.map(ServiceResponse::map_into_boxed_body),
-        Err(refused) => Ok(request.into_response(refusal(refused))),
-    }
-}
-
-fn refusal(refused: Refused) -> HttpResponse {
-    let mut response = match refused {
-        Refused::Token => HttpResponse::Unauthorized(),
-        Refused::Host | Refused::Origin | Refused::NoToken => HttpResponse::Forbidden(),
-    };
-    if refused == Refused::Token {
-        response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
-    }
-    response.json(json!({ "error": refused.to_string() }))
-}
-
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::HeaderValue;
+    use actix_http::header::HeaderValue;
 
     use super::*;
 

@@ -1,27 +1,29 @@
 //! Where the admin listener listens: an address of the network, or a socket in the file system.
 
 use std::{
-    any::Any,
     fmt, fs, io,
-    net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs},
+    net::{SocketAddr, TcpListener, ToSocketAddrs},
     os::unix::{
         fs::{FileTypeExt, MetadataExt},
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
-use actix_web::{dev::Extensions, rt::net::TcpStream};
 use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::{net, time};
 
-use crate::error::Error;
+use crate::{connection::Io, error::Error};
 
 /// Only the user that the loader runs as.
 const SOCKET_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
+/// How long the system is left alone once it can't open a connection: it has no descriptor to spare.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +104,45 @@ impl Listener {
     }
 }
 
+/// Where connections come in.
+pub enum Door {
+    Tcp(net::TcpListener),
+    Unix(net::UnixListener),
+}
+
+impl Door {
+    /// Opens it, on the thread that will wait at it.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn open(socket: ListeningSocket) -> io::Result<Door> {
+        match socket {
+            ListeningSocket::Tcp(socket) => {
+                socket.set_nonblocking(true)?;
+                net::TcpListener::from_std(socket).map(Door::Tcp)
+            }
+            ListeningSocket::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                net::UnixListener::from_std(socket).map(Door::Unix)
+            }
+        }
+    }
+
+    /// The next connection.
+    pub async fn accept(&self) -> Io {
+        loop {
+            let accepted = match self {
+                Door::Tcp(socket) => socket.accept().await.map(|(stream, _)| Io::Tcp(stream)),
+                Door::Unix(socket) => socket.accept().await.map(|(stream, _)| Io::Unix(stream)),
+            };
+            match accepted {
+                Ok(io) => return io,
+                Err(_) => time::sleep(BREATH).await,
+            }
+        }
+    }
+}
+
 /// Binds a socket that nobody else can ever connect to: its mode is set before it has a name.
 fn bind_unix(path: &Path) -> io::Result<(UnixListener, OwnFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -147,18 +188,6 @@ impl Drop for OwnFile {
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
-}
-
-/// The address of ours that a client has connected to.
-#[derive(Clone, Copy)]
-pub struct LocalAddress(pub IpAddr);
-
-/// Notes which address of ours a client has connected to.
-pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
-    let address = connection.downcast_ref::<TcpStream>().and_then(|stream| stream.local_addr().ok());
-    if let Some(address) = address {
-        extensions.insert(LocalAddress(address.ip().to_canonical()));
-    }
 }
 
 #[cfg(test)]

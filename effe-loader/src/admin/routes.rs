@@ -2,133 +2,170 @@
 
 use std::str;
 
-use actix_web::{
-    FromRequest, Handler, HttpRequest, HttpResponse, Resource, Responder,
-    http::header,
-    web::{self, Bytes, Data, ServiceConfig},
+use actix_http::{
+    Method, Request, Response, StatusCode,
+    header::{self, HeaderValue},
 };
-use serde_json::json;
+use actix_web::rt::task::spawn_blocking;
+use bytes::Bytes;
+use serde_json::{Value, json};
 
 use super::{
-    Admin,
+    Admin, PATIENCE,
+    access::Refused,
     metrics::{self, Format},
     state,
 };
 use crate::{
+    body::Body,
     control::{Change, Stop},
     health::Probe,
     journal::Severity,
+    upload::{self, Upload},
 };
 
-/// What is where.
-pub fn routes(config: &mut ServiceConfig) {
-    config
-        .service(reading("/state", show_state))
-        .service(reading("/info", show_info))
-        .service(reading("/metrics", show_metrics))
-        .service(reading("/health/liveness", probe))
-        .service(reading("/health/readiness", probe))
-        .service(reading("/_/health", probe))
-        .service(reading("/_/ready", probe))
-        .service(reading("/log-level", show_level).route(web::post().to(set_level)))
-        .service(web::resource("/swap").route(web::post().to(swap)))
-        .service(web::resource("/rollback").route(web::post().to(roll_back)))
-        .service(web::resource("/drain").route(web::post().to(drain)))
-        .default_service(web::to(nothing));
+/// Bytes of a request body.
+const MAX_BODY: usize = 1024;
+
+/// Answers a request that was let in.
+pub async fn answer(admin: &Admin, request: &mut Request) -> Response<Body> {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let orders = *request.method() == Method::POST;
+    match request.path() {
+        "/state" if reads => json(StatusCode::OK, &state::state(admin).await),
+        "/info" if reads => with_type(StatusCode::OK, "application/json", admin.plugin().info()),
+        "/metrics" if reads => show_metrics(admin, request).await,
+        "/log-level" if reads => show_level(admin),
+        "/log-level" if orders => set_level(admin, request).await,
+        "/swap" if orders => change(admin, Change::Reload).await,
+        "/rollback" if orders => change(admin, Change::RollBack).await,
+        "/drain" if orders => drain(admin),
+        "/log-level" => not_allowed("GET, HEAD, POST"),
+        "/swap" | "/rollback" | "/drain" => not_allowed("POST"),
+        "/state" | "/info" | "/metrics" => not_allowed("GET, HEAD"),
+        path => match Probe::at(path) {
+            Some(probe) if reads => answer_probe(admin, probe).await,
+            Some(_) => not_allowed("GET, HEAD"),
+            None => nothing(),
+        },
+    }
 }
 
-fn reading<F, Args>(path: &str, handler: F) -> Resource
-where
-    F: Handler<Args> + Clone,
-    Args: FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    web::resource(path).route(web::get().to(handler.clone())).route(web::head().to(handler))
+/// Answers a request that was not let in.
+pub fn refuse(refused: Refused) -> Response<Body> {
+    let status = match refused {
+        Refused::Token => StatusCode::UNAUTHORIZED,
+        Refused::Host | Refused::Origin | Refused::NoToken => StatusCode::FORBIDDEN,
+    };
+    let mut response = failed(status, &refused.to_string());
+    if refused == Refused::Token {
+        response.head_mut().headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
-async fn show_state(admin: Data<Admin>) -> HttpResponse {
-    HttpResponse::Ok().json(state::state(&admin).await)
+/// Answers a request that breaks a rule of HTTP.
+pub fn malformed() -> Response<Body> {
+    failed(StatusCode::BAD_REQUEST, "the request breaks a rule of HTTP")
 }
 
-async fn show_info(admin: Data<Admin>) -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(admin.plugin().info())
-}
-
-async fn show_metrics(request: HttpRequest, admin: Data<Admin>) -> HttpResponse {
-    let accepts = request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
+async fn show_metrics(admin: &Admin, request: &Request) -> Response<Body> {
+    let accepts = request.head().headers.get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
     let format = Format::wanted(accepts);
     let is_ready = admin.health.readiness().await.is_ok();
-    match metrics::text(&admin, is_ready, format) {
-        Ok(text) => HttpResponse::Ok().content_type(format.content_type()).body(text),
-        Err(_) => {
-            HttpResponse::InternalServerError().json(json!({ "error": "the metrics can't be written" }))
-        }
+    match metrics::text(admin, is_ready, format) {
+        Ok(text) => with_type(StatusCode::OK, format.content_type(), text),
+        Err(_) => failed(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"),
     }
 }
 
-async fn probe(request: HttpRequest, admin: Data<Admin>) -> HttpResponse {
-    let ready = match Probe::at(request.path()) {
-        Some(Probe::Readiness) => admin.health.readiness().await,
-        Some(Probe::Liveness) | None => Ok(()),
+async fn answer_probe(admin: &Admin, probe: Probe) -> Response<Body> {
+    let plain = "text/plain; charset=utf-8";
+    let ready = match probe {
+        Probe::Readiness => admin.health.readiness().await,
+        Probe::Liveness => Ok(()),
     };
     match ready {
-        Ok(()) => HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok\n"),
-        Err(why) => HttpResponse::ServiceUnavailable()
-            .content_type("text/plain; charset=utf-8")
-            .body(format!("not ready: {why}\n")),
+        Ok(()) => with_type(StatusCode::OK, plain, "ok\n"),
+        Err(why) => with_type(StatusCode::SERVICE_UNAVAILABLE, plain, format!("not ready: {why}\n")),
     }
 }
 
-async fn show_level(admin: Data<Admin>) -> HttpResponse {
-    HttpResponse::Ok().json(json!({ "level": admin.journal.level().as_str() }))
+fn show_level(admin: &Admin) -> Response<Body> {
+    json(StatusCode::OK, &json!({ "level": admin.journal.level().as_str() }))
 }
 
-async fn set_level(body: Bytes, admin: Data<Admin>) -> HttpResponse {
+async fn set_level(admin: &Admin, request: &mut Request) -> Response<Body> {
+    let body = match Upload::of(request, MAX_BODY, PATIENCE.read) {
+        Ok(Some(upload)) => upload.whole().await,
+        Ok(None) => Ok(Bytes::new()),
+        Err(refused) => Err(refused),
+    };
+    let body = match body {
+        Ok(body) => body,
+        Err(upload::Refused::TooLarge) => {
+            return failed(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
+        }
+        Err(upload::Refused::Slow) => return failed(StatusCode::REQUEST_TIMEOUT, "the body takes too long"),
+        Err(upload::Refused::Malformed) => return failed(StatusCode::BAD_REQUEST, "the body is malformed"),
+    };
     let level = str::from_utf8(&body).map_err(|_| "the body is no text".to_owned());
     match level.and_then(|level| level.trim().parse::<Severity>()) {
         Ok(level) => {
             admin.journal.set_level(level);
-            show_level(admin).await
+            show_level(admin)
         }
-        Err(err) => HttpResponse::BadRequest().json(json!({ "error": err })),
+        Err(err) => failed(StatusCode::BAD_REQUEST, &err),
     }
-}
-
-async fn swap(admin: Data<Admin>) -> HttpResponse {
-    change(&admin, Change::Reload).await
-}
-
-async fn roll_back(admin: Data<Admin>) -> HttpResponse {
-    change(&admin, Change::RollBack).await
 }
 
 /// Orders a change and waits for what comes of it. Nothing of the request is in the order.
-async fn change(admin: &Admin, change: Change) -> HttpResponse {
+async fn change(admin: &Admin, change: Change) -> Response<Body> {
     let outcome = admin.control.change(change);
-    let outcome = web::block(move || outcome.recv()).await;
-    match outcome {
+    match spawn_blocking(move || outcome.recv()).await {
         Ok(Ok(Ok(changed))) => {
-            HttpResponse::Ok().json(json!({ "generation": changed.generation, "swapped": changed.swapped }))
+            json(StatusCode::OK, &json!({ "generation": changed.generation, "swapped": changed.swapped }))
         }
-        Ok(Ok(Err(why))) => HttpResponse::UnprocessableEntity().json(json!({ "error": why })),
-        Ok(Err(_)) | Err(_) => {
-            HttpResponse::Conflict().json(json!({ "error": "the effe is on its way out, or not up yet" }))
-        }
+        Ok(Ok(Err(why))) => failed(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        Ok(Err(_)) | Err(_) => failed(StatusCode::CONFLICT, "the effe is on its way out, or not up yet"),
     }
 }
 
-async fn drain(admin: Data<Admin>) -> HttpResponse {
+fn drain(admin: &Admin) -> Response<Body> {
     admin.journal.notice("drain: told so by the admin listener");
     let stop = Stop::wanted();
     admin.control.stop(stop);
     admin.ender.watch(stop);
-    HttpResponse::Accepted().json(json!({ "state": "draining" }))
+    json(StatusCode::ACCEPTED, &json!({ "state": "draining" }))
 }
 
-async fn nothing() -> HttpResponse {
-    let error = "there are GET /state, /info, /metrics, /health/liveness, /health/readiness, /log-level; \
-                 POST /swap, /rollback, /drain, /log-level";
-    HttpResponse::NotFound()
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        .json(json!({ "error": error }))
+fn not_allowed(methods: &'static str) -> Response<Body> {
+    let mut response = failed(StatusCode::METHOD_NOT_ALLOWED, &format!("what is here takes {methods}"));
+    response.head_mut().headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
+}
+
+fn nothing() -> Response<Body> {
+    failed(
+        StatusCode::NOT_FOUND,
+        "there are GET /state, /info, /metrics, /health/liveness, /health/readiness, /log-level; \
+         POST /swap, /rollback, /drain, /log-level",
+    )
+}
+
+fn failed(status: StatusCode, error: &str) -> Response<Body> {
+    json(status, &json!({ "error": error }))
+}
+
+fn json(status: StatusCode, value: &Value) -> Response<Body> {
+    with_type(status, "application/json", value.to_string())
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::with_body(status, Body::Whole(body.into()));
+    let headers = &mut response.head_mut().headers;
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // What is true now may not be in a moment.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }
