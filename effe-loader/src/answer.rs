@@ -194,6 +194,53 @@ mod tests {
     }
 
     #[test]
+    fn any_head_is_taken_so_that_it_can_be_sent_or_not_at_all() {
+        type Said = (u16, Vec<(u8, String, Vec<u8>)>, Vec<u8>, bool);
+        let names = ["x", "content-length", "connection", "transfer-encoding", "set-cookie", ""];
+        // Answers of one Context: what is kept of one must not come up in the next.
+        let answer = std::sync::Mutex::new(Answer::default());
+        bolero::check!().with_type::<Said>().for_each(|(code, headers, body, small)| {
+            let mut answer = answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            answer.clear();
+            let code = u32::from(code % 700);
+            let headers: Vec<_> = headers
+                .iter()
+                .map(|(kind, name, value)| {
+                    // Half of the values are digits, as a length is.
+                    let digits = value.iter().map(|byte| b'0' + byte % 10).collect();
+                    let value = if kind & 1 == 0 { value.clone() } else { digits };
+                    (names.get(usize::from(*kind) % 12).map_or(name.as_str(), |name| *name), value)
+                })
+                .collect();
+            let given = headers.iter().map(|(name, value)| (*name, value.as_slice()));
+            let limit = if *small { 3 } else { usize::MAX };
+            let said = answer.respond(code, given.clone(), body.clone().into(), false, limit);
+            let again = answer.respond(200, [].into_iter(), Bytes::new(), false, limit);
+            let Some((status, taken, sent)) = answer.take() else {
+                assert_ne!(said, status::OK);
+                return;
+            };
+            if said != status::OK {
+                return assert_eq!(
+                    (again, status.as_u16()),
+                    (status::OK, 200),
+                    "the first one left no trace"
+                );
+            }
+            assert_eq!((again, u32::from(status.as_u16()), &sent[..]), (status::INVALID, code, &body[..]));
+            assert!((200..600).contains(&code) && body.len() <= limit);
+            let wanted = given.filter(|(name, _)| {
+                HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| !is_the_servers(&name))
+            });
+            let wanted: Vec<_> = wanted.map(|(name, value)| (name.to_lowercase(), value)).collect();
+            let taken: Vec<_> =
+                taken.iter().map(|(name, value)| (name.to_string(), value.as_bytes())).collect();
+            assert_eq!(taken, wanted);
+            assert!(taken.iter().all(|(_, value)| !value.iter().any(|byte| b"\r\n\0".contains(byte))));
+        });
+    }
+
+    #[test]
     fn framing_is_the_servers() {
         let (mut answer, _) =
             responded(200, &[("content-length", "9"), ("x", "y"), ("keep-alive", "1")], false);

@@ -701,4 +701,27 @@ mod tests {
             assert!(span(bad).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn any_size_and_time_is_exact_or_refused() {
+        let units = [("", 1, 1_000), ("KiB", 1024, 0), ("MB", 1_000_000, 0), ("m", 0, 60_000), ("ms", 0, 1)];
+        bolero::check!().with_type::<(u64, u8, u8, String)>().for_each(|(number, shift, unit, noise)| {
+            // All magnitudes alike.
+            let number = u128::from(number >> (shift % 64));
+            let (unit, bytes, millis) = units[usize::from(*unit) % units.len()];
+            let text = format!("{number}{unit}");
+            let size = text.parse::<Size>().ok().map(|size| size.0 as u128);
+            assert_eq!(
+                size,
+                Some(number * bytes).filter(|n| bytes > 0 && usize::try_from(*n).is_ok()),
+                "{text}"
+            );
+            let span = text.parse::<Span>().ok().map(|span| span.0.as_millis());
+            let year = 366 * 24 * 3_600_000;
+            assert_eq!(span, Some(number * millis).filter(|n| millis > 0 && *n <= year), "{text}");
+            if !noise.starts_with(|ch: char| ch.is_ascii_digit()) {
+                assert!(noise.parse::<Size>().is_err() && noise.parse::<Span>().is_err(), "{noise:?}");
+            }
+        });
+    }
 }

@@ -348,6 +348,8 @@ pub fn raise_descriptor_limit() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn scratch(name: &str) -> PathBuf {
@@ -372,6 +374,27 @@ mod tests {
         for bad in ["", "80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "unix:", "/run/x"] {
             assert!(bad.parse::<Listen>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn any_address_is_read_as_it_is_written_again() {
+        bolero::check!().with_type::<(u128, u16, bool, Vec<u8>)>().for_each(|(bits, port, v4, noise)| {
+            let ip = if *v4 {
+                IpAddr::from((*bits as u32).to_be_bytes())
+            } else {
+                IpAddr::from(bits.to_be_bytes())
+            };
+            let address = Address::Tcp((ip, *port).into());
+            assert_eq!(address.to_string().parse(), Ok(Listen::Tcp(vec![(ip, *port).into()])));
+            let path = String::from_utf8_lossy(noise);
+            let listen = format!("unix:{path}").parse::<Listen>();
+            let Ok(Listen::Unix(read)) = listen else { return assert!(path.is_empty()) };
+            assert_eq!(Address::Unix(read).to_string(), format!("unix:{path}"));
+            // A colon would ask for a name to be looked up.
+            if !path.contains(':') {
+                assert!(path.parse::<Listen>().is_err(), "{path:?}");
+            }
+        });
     }
 
     #[test]

@@ -110,4 +110,41 @@ mod tests {
         assert_eq!(parameters.object(), object);
         assert!(parameters.add_object("[]").is_err());
     }
+
+    #[test]
+    fn any_parameters_are_to_the_letter_and_one_json_object() {
+        bolero::check!().with_type::<Vec<(String, String)>>().for_each(|pairs| {
+            let mut parameters = Parameters::default();
+            pairs.iter().for_each(|(key, value)| parameters.set(key, value));
+            let object: Map<String, Value> = serde_json::from_str(&parameters.object()).unwrap();
+            let last: BTreeMap<_, _> = pairs.iter().map(|(key, value)| (key, value)).collect();
+            assert!(object.keys().eq(last.keys().copied()));
+            for (key, value) in last {
+                assert_eq!(parameters.get(key), Some(value.as_str()));
+                if let Value::String(text) = &object[key] {
+                    assert_eq!(text, value);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn any_file_is_an_object_that_stays_the_same_or_is_refused_in_one_line() {
+        bolero::check!().with_type::<(Vec<u8>, bool)>().for_each(|(bytes, plain)| {
+            let json = b"{}[]\":,0e-.tn\\u ";
+            let text = match plain {
+                true => bytes.iter().map(|byte| char::from(json[usize::from(*byte) % json.len()])).collect(),
+                false => String::from_utf8_lossy(bytes).into_owned(),
+            };
+            let mut parameters = Parameters::default();
+            match parameters.add_object(&text) {
+                Ok(()) => {
+                    let mut again = Parameters::default();
+                    again.add_object(&parameters.object()).unwrap();
+                    assert_eq!(again, parameters);
+                }
+                Err(err) => assert!(!err.to_string().contains('\n'), "{err}"),
+            }
+        });
+    }
 }

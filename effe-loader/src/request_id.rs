@@ -91,4 +91,34 @@ mod tests {
         }
         assert_ne!(id(None, None), id(None, None));
     }
+
+    #[test]
+    fn whatever_a_client_says_the_name_is_one_word() {
+        type Said = (Option<Vec<u8>>, Option<Vec<u8>>, bool);
+        bolero::check!().with_type::<Said>().for_each(|(request_id, traceparent, plain)| {
+            let digits = b"00011abf-";
+            let like_a_trace = |bytes: &Vec<u8>| {
+                bytes.iter().map(|byte| digits[usize::from(*byte) % digits.len()]).collect::<Vec<u8>>()
+            };
+            let traceparent =
+                if *plain { traceparent.as_ref().map(like_a_trace) } else { traceparent.clone() };
+            let id = of(|name| match name {
+                "traceparent" => traceparent.as_deref(),
+                _ => request_id.as_deref(),
+            });
+            assert!(
+                (1..=MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()),
+                "{id:?}"
+            );
+        });
+    }
+
+    #[test]
+    fn any_trace_that_is_well_formed_is_the_name() {
+        bolero::check!().with_type::<(u128, u64, u8, u8)>().for_each(|(trace, parent, flags, version)| {
+            let text = format!("{version:02x}-{trace:032x}-{parent:016x}-{flags:02x}");
+            let known = *version != 0xff && *trace != 0 && *parent != 0;
+            assert_eq!(id(None, Some(&text)) == format!("{trace:032x}"), known, "{text}");
+        });
+    }
 }

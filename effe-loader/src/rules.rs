@@ -132,6 +132,27 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_taken_is_the_authority_of_a_uri() {
+        let text = bolero::generator::produce::<(Vec<u8>, bool)>();
+        bolero::check!().with_generator(text).for_each(|(bytes, plain)| {
+            let letters = b"ab1.-:[]%@/, ";
+            let host: Vec<u8> = match plain {
+                true => bytes.iter().map(|byte| letters[usize::from(*byte) % letters.len()]).collect(),
+                false => bytes.clone(),
+            };
+            if is_host(&host) {
+                let text = std::str::from_utf8(&host).expect("a host is ASCII");
+                assert!(!text.contains(|ch: char| "@/\\?#,".contains(ch) || ch <= ' '), "{text:?}");
+                let name = text.rsplit_once(':').map_or(text, |(name, _)| name);
+                if !name.contains(['[', '%']) {
+                    let uri: Uri = format!("http://{name}/").parse().expect("it stands in a URI");
+                    assert_eq!(uri.host(), Some(name));
+                }
+            }
+        });
+    }
+
+    #[test]
     fn any_host_is_looked_at_without_a_panic() {
         // Every string of up to three of the bytes that mean something here.
         let bytes = b"[]:%a0@/, \xff";

@@ -41,3 +41,16 @@ fn tell(state: &[NotifyState<'_>]) {
 fn on_one_line(text: &str) -> String {
     text.replace(|ch: char| ch.is_control(), " ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_status_holds_a_second_message() {
+        bolero::check!().with_type::<String>().for_each(|text| {
+            let line = on_one_line(text);
+            assert!(!line.contains(char::is_control) && line.chars().count() == text.chars().count());
+        });
+    }
+}

@@ -198,6 +198,8 @@ fn linker_cache() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
 
     #[test]
@@ -216,6 +218,27 @@ mod tests {
         for bad in [&b""[..], b"\x7fELF", b"#!/bin/sh\n", &bytes[..100]] {
             assert!(Elf::parse(bad).is_err());
         }
+    }
+
+    #[test]
+    fn any_damaged_file_is_read_or_refused_in_one_line() {
+        let bytes = Mutex::new(fs::read(std::env::current_exe().unwrap()).unwrap());
+        // Headers are at both ends: of segments in front, of sections behind.
+        let damage = bolero::generator::produce::<(Vec<(u16, u8)>, Option<u16>)>();
+        bolero::check!().with_generator(damage).for_each(|(changes, end)| {
+            let mut bytes = bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut undone = Vec::new();
+            for (at, byte) in changes {
+                let at = usize::from(at % 8192);
+                let at = if at < 4096 { at } else { bytes.len() - (at - 4095) };
+                undone.push((at, std::mem::replace(&mut bytes[at], *byte)));
+            }
+            let read = Elf::parse(&bytes[..end.map_or(bytes.len(), usize::from)]);
+            undone.into_iter().rev().for_each(|(at, byte)| bytes[at] = byte);
+            if let Err(err) = read {
+                assert!(!err.to_string().contains('\n'), "{err}");
+            }
+        });
     }
 
     #[test]

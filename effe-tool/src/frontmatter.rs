@@ -92,6 +92,24 @@ mod tests {
     }
 
     #[test]
+    fn any_file_keeps_its_lines_or_is_refused() {
+        let pieces = ["---", "----", "cargo", "\n", "\r\n", " ", "a = 1", "#!x", "#![y]", "é"];
+        bolero::check!().with_type::<(Vec<u8>, String)>().for_each(|(choices, rest)| {
+            let mut text: String =
+                choices.iter().map(|choice| pieces[usize::from(*choice) % pieces.len()]).collect();
+            text.push_str(rest);
+            let Ok(Parts { manifest, source }) = split(&text) else { return };
+            let Some(source) = source else { return assert!(manifest.is_empty()) };
+            // What the compiler says of a line of the source, or toml of one of the manifest, is of that line here.
+            assert_eq!(source.matches('\n').count(), text.matches('\n').count());
+            for part in [&source, &manifest] {
+                let lines = part.split('\n').zip(text.split('\n'));
+                lines.for_each(|(ours, theirs)| assert!(ours.is_empty() || ours == theirs, "{ours:?}"));
+            }
+        });
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_line() {
         let text = split("\n---cargo\na = 1\n").unwrap_err().to_string();
         assert!(text.contains("line 2") && text.contains("close it with `---`"), "{text}");

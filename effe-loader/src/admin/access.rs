@@ -236,6 +236,24 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_is_ours_is_nobody_elses_to_a_client() {
+        let own = IpAddr::from([127, 0, 0, 1]);
+        bolero::check!().with_type::<(Vec<u8>, u8, u8)>().for_each(|(noise, at, kind)| {
+            // Any text, and our own names with something in between.
+            let noise = String::from_utf8_lossy(noise);
+            let name = ["", "localhost", "127.0.0.1", "[::ffff:127.0.0.1]"][usize::from(*kind) % 4];
+            let at = usize::from(*at) % (name.len() + 1);
+            let host = format!("{}{noise}{}", &name[..at], &name[at..]);
+            if is_ours(&host, Some(own)) {
+                let uri: actix_http::Uri = format!("http://{host}/").parse().expect("it stands in a URI");
+                let name = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+                let address = name.parse::<IpAddr>().map(|address| address.to_canonical());
+                assert!(name.eq_ignore_ascii_case("localhost") || address == Ok(own), "{host:?}");
+            }
+        });
+    }
+
+    #[test]
     fn an_origin_must_be_the_listeners_own() {
         let gate = gate("[::1]:9090", None);
         let admit =

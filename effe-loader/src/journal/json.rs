@@ -60,3 +60,30 @@ fn push(out: &mut String, text: &str) {
     }
     line::escape(out, &Value::from(text).to_string(), line::json);
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+
+    #[test]
+    fn any_members_are_one_line_that_reads_back_as_they_were() {
+        bolero::check!().with_type::<Vec<(String, String)>>().for_each(|members| {
+            let mut out = String::new();
+            let mut object = Object::begin(&mut out);
+            // An object has a name once at least.
+            object.number("n", 7);
+            members.iter().for_each(|(name, value)| object.text(name, value));
+            object.end();
+            assert!(!out.contains(line::is_unsafe), "{out:?}");
+            let read: Map<String, Value> = serde_json::from_str(&out).unwrap();
+            assert_eq!(read.len(), 1 + members.len(), "a name that is taken gets another");
+            let mut values: Vec<_> = members.iter().map(|(_, value)| value.as_str()).collect();
+            let mut found: Vec<_> = read.values().filter_map(Value::as_str).collect();
+            values.sort_unstable();
+            found.sort_unstable();
+            assert_eq!(found, values);
+        });
+    }
+}

@@ -105,6 +105,22 @@ mod tests {
     }
 
     #[test]
+    fn any_text_stays_on_its_line_and_within_its_limit() {
+        bolero::check!().with_type::<(String, u8)>().for_each(|(text, limit)| {
+            for style in [octal, backslash, json] {
+                let out = escaped(text, style);
+                assert!(!out.contains(is_unsafe), "{out:?}");
+                assert_eq!(out == *text, !text.contains(is_unsafe), "{text:?}");
+            }
+            let limit = usize::from(*limit);
+            let mut short = text.clone();
+            cut(&mut short, limit);
+            let kept = short.split_once("… (").filter(|_| short != *text).map_or(&*short, |(kept, _)| kept);
+            assert!(text.starts_with(kept) && kept.len() <= limit.max(text.len().min(limit)), "{short:?}");
+        });
+    }
+
+    #[test]
     fn fields_cannot_pass_for_others() {
         let mut record = lambda(Severity::Error, "");
         let values = ["1", "", "a b", "1 status=200", "a\"b", "a\\"];

@@ -103,11 +103,26 @@ fn machine_name(machine: elf::Machine) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
 
     /// This very test is a program of this machine.
     fn program() -> Vec<u8> {
         std::fs::read(std::env::current_exe().unwrap()).unwrap()
+    }
+
+    /// The same without the interpreter that makes it a program.
+    fn library() -> Vec<u8> {
+        let mut bytes = program();
+        let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
+        let endian = header.endian().unwrap();
+        let segments = header.program_headers(endian, &*bytes).unwrap();
+        let interpreter =
+            segments.iter().position(|segment| segment.p_type(endian) == elf::PT_INTERP).unwrap();
+        let at = header.e_phoff(endian) as usize + interpreter * size_of_val(&segments[0]);
+        bytes[at..at + 4].fill(0);
+        bytes
     }
 
     fn reason(bytes: &[u8]) -> String {
@@ -134,6 +149,29 @@ mod tests {
         assert!(reason(&bytes).contains("built for s390x"), "{}", reason(&bytes));
         bytes[18..20].copy_from_slice(&0x1234_u16.to_le_bytes());
         assert!(reason(&bytes).contains("machine 4660"));
+    }
+
+    #[test]
+    fn a_file_of_any_headers_is_taken_with_its_size_or_refused_in_one_line() {
+        let library = library();
+        assert!(check(&library).is_ok());
+        let library = Mutex::new(library);
+        // Bytes that are changed, most of them in the headers, and where the file ends.
+        let damage = bolero::generator::produce::<(Vec<(u16, u8)>, Option<u16>)>();
+        bolero::check!().with_generator(damage).for_each(|(changes, end)| {
+            let mut bytes = library.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut undone = Vec::new();
+            for (at, byte) in changes {
+                let at = usize::from(if at & 1 == 0 { at >> 8 } else { *at });
+                undone.push((at, std::mem::replace(&mut bytes[at], *byte)));
+            }
+            let verdict = check(&bytes[..end.map_or(bytes.len(), usize::from)]);
+            undone.into_iter().rev().for_each(|(at, byte)| bytes[at] = byte);
+            match verdict {
+                Ok(size) => assert!(size % 4096 == 0 || size == u64::MAX, "{size}"),
+                Err(why) => assert!(!why.is_empty() && !why.contains(char::is_control), "{why}"),
+            }
+        });
     }
 
     #[test]

@@ -59,6 +59,37 @@ fn what_would_end_a_word_or_a_line_is_refused() {
 }
 
 #[test]
+fn whatever_may_be_routed_adds_no_line_to_a_configuration() {
+    let lines = |route: Route| {
+        let plan =
+            Plan { listen: "*:80".to_owned(), loader: "/bin/effe-loader".to_owned(), routes: vec![route] };
+        let files = [haproxy::files(&plan), kubernetes::files(&plan), systemd::files(&plan)].concat();
+        files.iter().map(|file| file.text.lines().count()).collect::<Vec<_>>()
+    };
+    let plain = |name: &str, host: bool| Route {
+        host: host.then(|| "a.example".to_owned()),
+        set: [("key".to_owned(), "value".to_owned())].into(),
+        ..route(name)
+    };
+    bolero::check!().with_type::<(Vec<u8>, Vec<u8>, String, bool)>().for_each(|(path, host, value, any)| {
+        let letters = b"/a.-~_b1 \n'\"{}";
+        let text = |bytes: &[u8]| -> String {
+            bytes.iter().map(|byte| char::from(letters[usize::from(*byte) % letters.len()])).collect()
+        };
+        let hostile = Route {
+            path: format!("/{}", text(path)),
+            host: any.then(|| text(host)),
+            set: [("key".to_owned(), value.clone())].into(),
+            ..route("a")
+        };
+        // A line feed in a parameter may be one in its JSON or YAML, and nowhere else.
+        if hostile.check().is_ok() && hostile.path != "/" {
+            assert_eq!(lines(hostile), lines(plain("a", *any)), "{path:?} {host:?} {value:?}");
+        }
+    });
+}
+
+#[test]
 fn two_lambdas_are_not_in_each_others_way() {
     let (one, two) = (route("one"), Route { port: 7052, ..route("two") });
     two.beside(&one).unwrap();

@@ -210,6 +210,32 @@ mod tests {
     }
 
     #[test]
+    fn any_record_is_one_frame_within_its_limit() {
+        type Said = (String, String, Vec<String>, u16, bool);
+        bolero::check!().with_type::<Said>().for_each(|(text, target, values, limit, new)| {
+            let limit = usize::from(*limit);
+            let format = if *new { SyslogFormat::Rfc5424 } else { SyslogFormat::Rfc3164 };
+            let formatter = Formatter::new(format, false, "effe-loader");
+            let head =
+                formatter.message(&Record { fields: Vec::new(), ..lambda(Severity::Error, "") }, 0).len();
+            let fields = values.iter().map(|value| ("id", value.clone())).collect();
+            let record = Record { target: target.clone().into(), fields, ..lambda(Severity::Error, text) };
+            let message = formatter.message(&record, limit);
+            let said = std::str::from_utf8(&message).expect("it is text");
+            assert!(said.len() <= head + limit + "…".len(), "{limit}: {said}");
+            assert!(!said.contains(line::is_unsafe), "{said:?}");
+            let frame = String::from_utf8(formatter.framed(message.clone())).unwrap();
+            let framed = match *new {
+                true => {
+                    frame.split_once(' ').filter(|(n, _)| *n == message.len().to_string()).map(|(_, it)| it)
+                }
+                false => frame.strip_suffix('\n').filter(|it| !it.contains('\n')),
+            };
+            assert_eq!(framed, Some(said));
+        });
+    }
+
+    #[test]
     fn a_stream_has_lines_or_lengths() {
         let framed = |format| Formatter::new(format, false, "x").framed(b"abc".to_vec());
         assert_eq!(framed(SyslogFormat::Rfc3164), b"abc\n");
