@@ -17,6 +17,11 @@ pub fn spout() -> PathBuf {
     built().join("libspout.so")
 }
 
+/// The example that sends bodies back as they come.
+pub fn pipe() -> PathBuf {
+    built().join("libpipe.so")
+}
+
 /// The example of a stream of events.
 pub fn ticker() -> PathBuf {
     built().join("libticker.so")
@@ -103,13 +108,13 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let packages = ["-p", "probe", "-p", "async_probe", "-p", "spout", "-p", "ticker", "-p", "other_abi"];
+        let packages = ["probe", "async_probe", "spout", "ticker", "pipe", "other_abi"];
         succeed(
             cargo()
                 .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])
                 .arg(target)
                 .args(profile_args())
-                .args(packages)
+                .args(packages.map(|package| format!("--package={package}")))
                 .current_dir(workspace()),
         );
     });
