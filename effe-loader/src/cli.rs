@@ -6,6 +6,7 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -20,6 +21,7 @@ use crate::{
     listeners::Listen,
     parameters::{Parameters, Sources},
     plugin::{Digest, Policy},
+    tls::Tls,
 };
 
 /// All interfaces: an effe is run in a container or behind a proxy, where loopback alone would serve nobody.
@@ -165,6 +167,14 @@ pub struct Cli {
     /// The token that orders need, and off loopback everything
     #[arg(long, value_name = "FILE", env = "EFFE_ADMIN_TOKEN_FILE", hide_env = true, hide_short_help = true)]
     pub admin_token_file: Option<PathBuf>,
+
+    /// Speak TLS, everywhere but at --admin: the certificate and its chain as PEM, read again at SIGHUP
+    #[arg(long, value_name = "FILE", env = "EFFE_TLS_CERT", hide_env = true, hide_short_help = true)]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The certificate's key as PEM
+    #[arg(long, value_name = "FILE", env = "EFFE_TLS_KEY", hide_env = true, hide_short_help = true)]
+    pub tls_key: Option<PathBuf>,
 
     /// Answer probes on the main port: /health/liveness, /health/readiness, /_/health, /_/ready
     #[arg(long, env = "EFFE_PROBES", hide_env = true)]
@@ -356,6 +366,8 @@ pub struct Config {
     pub keep_alive: Option<Duration>,
     /// Connections at once; `None` for as many as the system's limit suggests.
     pub max_connections: Option<usize>,
+    /// What encrypts connections, if they are.
+    pub tls: Option<Arc<Tls>>,
     /// How long connections are still taken once the loader is told to stop.
     pub drain_delay: Duration,
     /// How long a drain may take after that.
@@ -436,6 +448,7 @@ impl Cli {
             Parameters::default()
         });
         let admin = self.admin(&mut faults);
+        let tls = self.tls(&mut faults);
         if !faults.is_empty() {
             return Err(usage(&faults.join("\n       ")));
         }
@@ -482,6 +495,7 @@ impl Cli {
             write_timeout: time(self.write_timeout),
             keep_alive: time(self.keep_alive),
             max_connections: self.max_connections.map(NonZeroUsize::get),
+            tls,
             drain_delay: self.drain_delay.0,
             drain_timeout: self.drain_timeout.0,
         })
@@ -504,6 +518,12 @@ impl Cli {
             ));
         }
         Some((address.clone(), token))
+    }
+
+    fn tls(&self, faults: &mut Vec<String>) -> Option<Arc<Tls>> {
+        let (cert, key) = (self.tls_cert.as_deref(), self.tls_key.as_deref());
+        cert.or(key)?;
+        Tls::read(cert, key).map(Arc::new).inspect_err(|fault| faults.push(fault.clone())).ok()
     }
 
     fn host_and_port(&self, faults: &mut Vec<String>) -> Vec<Listen> {

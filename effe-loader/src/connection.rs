@@ -6,11 +6,11 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
+    future::{Future, poll_fn},
     io,
     net::IpAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
-    pin::Pin,
+    os::fd::{AsFd, AsRawFd},
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -23,11 +23,10 @@ use rustix::net::sockopt::set_socket_linger;
 use slab::Slab;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
     sync::Notify,
 };
 
-use crate::{call::Progress, clock::Moment, lobby::Lobby};
+use crate::{call::Progress, clock::Moment, io::Io, lobby::Lobby, tls::Tls};
 
 /// How often a thread looks after its connections.
 const LOOK: Duration = Duration::from_secs(1);
@@ -79,7 +78,8 @@ impl Connections {
         let traffic = Rc::new(Traffic { idle_since: Cell::new(self.now.get()), ..Traffic::default() });
         let key = open.insert(Rc::clone(&traffic));
         self.lobby.opened();
-        Connection { io, traffic, connections: Rc::clone(self), key, stall: None }
+        let place = Place { traffic, connections: Rc::clone(self), key };
+        Connection { io, place, stall: None }
     }
 
     /// Wakes those whose time may be up, for as long as the thread serves.
@@ -267,30 +267,18 @@ impl Drop for Answering {
     }
 }
 
-/// What carries the bytes.
-pub enum Io {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A Unix socket.
-    Unix(UnixStream),
-}
-
-impl AsFd for Io {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Io::Tcp(io) => io.as_fd(),
-            Io::Unix(io) => io.as_fd(),
-        }
-    }
-}
-
 /// A connection as the server sees it: bytes in, bytes out.
 pub struct Connection {
     io: Io,
+    place: Place,
+    stall: Option<Stall>,
+}
+
+/// A connection as its thread counts and wakes it, whatever carries its bytes.
+struct Place {
     traffic: Rc<Traffic>,
     connections: Rc<Connections>,
     key: usize,
-    stall: Option<Stall>,
 }
 
 /// A client that doesn't read as fast as it is sent.
@@ -308,7 +296,15 @@ struct Stall {
 impl Connection {
     /// What those see of it who answer its requests.
     pub fn traffic(&self) -> &Rc<Traffic> {
-        &self.traffic
+        &self.place.traffic
+    }
+
+    /// The same connection over TLS; `None` if the client has no part in that, or takes too long over it. What it sends
+    /// instead is no matter for the log.
+    pub async fn secured(self, tls: &Tls) -> Option<Connection> {
+        let Connection { io, place, .. } = self;
+        let io = Io::Tls(place.prepare(tls.accept(io)).await?.ok()?);
+        Some(Connection { io, place, stall: None })
     }
 
     /// The address of ours that the client has connected to, if it has come over the network.
@@ -319,8 +315,8 @@ impl Connection {
 
     /// What is to be done when nothing has come in.
     fn verdict(&self) -> Option<io::Result<()>> {
-        let Traffic { n_running, head_since, idle_since, .. } = &*self.traffic;
-        let (now, patience) = (self.connections.now.get(), self.connections.patience);
+        let Traffic { n_running, head_since, idle_since, .. } = &*self.place.traffic;
+        let (now, patience) = (self.place.connections.now.get(), self.place.connections.patience);
         if n_running.get() > 0 {
             return None;
         }
@@ -329,22 +325,22 @@ impl Connection {
             return late.then(|| Err(io::ErrorKind::TimedOut.into()));
         }
         // As if the client had closed: what is on its way to it still goes out.
-        if self.traffic.is_late(now, patience.keep_alive) {
+        if self.place.traffic.is_late(now, patience.keep_alive) {
             return Some(Ok(()));
         }
-        if !self.connections.lobby.is_closing() {
+        if !self.place.connections.lobby.is_closing() {
             return None;
         }
-        let last_call = idle_since.get().max(self.connections.lobby.closing_since()) + LAST_CALL;
+        let last_call = idle_since.get().max(self.place.connections.lobby.closing_since()) + LAST_CALL;
         (last_call <= now).then_some(Ok(()))
     }
 
     /// The system takes no more; whether the client reads too slowly.
     fn stalls(&mut self) -> bool {
-        let Some(write) = self.connections.patience.write else { return false };
-        let now = self.connections.now.get();
+        let Some(write) = self.place.connections.patience.write else { return false };
+        let now = self.place.connections.now.get();
         let Some(stall) = &mut self.stall else {
-            self.traffic.blocked.set(true);
+            self.place.traffic.blocked.set(true);
             let n_waiting = n_waiting(&self.io);
             let now = Moment::now();
             self.stall = Some(Stall { since: now, n_taken: 0, n_waiting, last: (now, 0), looked: now });
@@ -363,7 +359,31 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Place {
+    /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the
+    /// effe stops meanwhile.
+    async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
+        let Connections { now, patience, lobby, .. } = &*self.connections;
+        let since = now.get();
+        // So that each look wakes it.
+        self.traffic.head_since.set(Some(since));
+        let mut what = pin!(what);
+        let done = poll_fn(|context| {
+            if let Poll::Ready(done) = what.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            self.traffic.wait(context);
+            let is_late = patience.read.is_some_and(|read| since + read < now.get());
+            let is_over = lobby.is_closing() && since.max(lobby.closing_since()) + LAST_CALL <= now.get();
+            if is_late || is_over { Poll::Ready(None) } else { Poll::Pending }
+        });
+        let done = done.await;
+        self.traffic.head_since.set(None);
+        done
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
         self.connections.open.borrow_mut().remove(self.key);
         self.connections.lobby.closed();
@@ -378,26 +398,23 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        let read = match &mut this.io {
-            Io::Tcp(io) => Pin::new(io).poll_read(context, buffer),
-            Io::Unix(io) => Pin::new(io).poll_read(context, buffer),
-        };
+        let read = Pin::new(&mut this.io).poll_read(context, buffer);
         if read.is_pending() {
-            this.traffic.wait(context);
+            this.place.traffic.wait(context);
             return this.verdict().map_or(Poll::Pending, Poll::Ready);
         }
         let n = buffer.filled().len() - before;
-        this.traffic.n_read.set(this.traffic.n_read.get() + n);
+        this.place.traffic.n_read.set(this.place.traffic.n_read.get() + n);
         if n == 0 && buffer.capacity() > before {
-            this.traffic.has_left.set(true);
-            if let Some(progress) = &*this.traffic.watching.borrow() {
+            this.place.traffic.has_left.set(true);
+            if let Some(progress) = &*this.place.traffic.watching.borrow() {
                 progress.leave();
             }
-        } else if this.traffic.n_running.get() == 0 {
-            let now = this.connections.now.get();
-            this.traffic.idle_since.set(now);
-            if this.traffic.head_since.get().is_none() {
-                this.traffic.head_since.set(Some(now));
+        } else if this.place.traffic.n_running.get() == 0 {
+            let now = this.place.connections.now.get();
+            this.place.traffic.idle_since.set(now);
+            if this.place.traffic.head_since.get().is_none() {
+                this.place.traffic.head_since.set(Some(now));
             }
         }
         read
@@ -406,10 +423,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.written(context, bytes.len(), |io, context| match io {
-            Io::Tcp(io) => Pin::new(io).poll_write(context, bytes),
-            Io::Unix(io) => Pin::new(io).poll_write(context, bytes),
-        })
+        self.written(context, bytes.len(), |io, context| io.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -418,41 +432,29 @@ impl AsyncWrite for Connection {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len = slices.iter().map(|slice| slice.len()).sum();
-        self.written(context, len, |io, context| match io {
-            Io::Tcp(io) => Pin::new(io).poll_write_vectored(context, slices),
-            Io::Unix(io) => Pin::new(io).poll_write_vectored(context, slices),
-        })
+        self.written(context, len, |io, context| io.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Tcp(io) => io.is_write_vectored(),
-            Io::Unix(io) => io.is_write_vectored(),
-        }
+        self.io.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = match &mut this.io {
-            Io::Tcp(io) => Pin::new(io).poll_flush(context),
-            Io::Unix(io) => Pin::new(io).poll_flush(context),
-        };
-        if flushed.is_ready() && this.traffic.swallow.get() == Swallow::OnceFlushed {
-            this.traffic.swallow.set(Swallow::Now);
-            this.traffic.wake();
+        let flushed = Pin::new(&mut this.io).poll_flush(context);
+        if flushed.is_ready() && this.place.traffic.swallow.get() == Swallow::OnceFlushed {
+            this.place.traffic.swallow.set(Swallow::Now);
+            this.place.traffic.wake();
         }
         if this.stall.is_some() && flushed.is_ready() {
             this.stall = None;
-            this.traffic.blocked.set(false);
+            this.place.traffic.blocked.set(false);
         }
         flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().io {
-            Io::Tcp(io) => Pin::new(io).poll_shutdown(context),
-            Io::Unix(io) => Pin::new(io).poll_shutdown(context),
-        }
+        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
     }
 }
 
@@ -461,15 +463,15 @@ impl Connection {
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         len: usize,
-        write: impl FnOnce(&mut Io, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(Pin<&mut Io>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.traffic.swallow.get() == Swallow::Now {
+        if this.place.traffic.swallow.get() == Swallow::Now {
             return Poll::Ready(Ok(len));
         }
-        let written = write(&mut this.io, context);
+        let written = write(Pin::new(&mut this.io), context);
         if written.is_pending() {
-            this.traffic.wait(context);
+            this.place.traffic.wait(context);
             if !this.stalls() {
                 return Poll::Pending;
             }

@@ -24,6 +24,7 @@ mod execution;
 mod generation;
 mod handler;
 mod health;
+mod io;
 pub mod journal;
 mod keeper;
 mod listeners;
@@ -43,13 +44,15 @@ mod snapshot;
 mod swap;
 mod sync;
 mod systemd;
+#[cfg_attr(not(feature = "tls"), path = "tls/absent.rs")]
+mod tls;
 mod trust;
 mod upload;
 mod waiting;
 mod watch;
 
 use std::{
-    io::{self, Write},
+    io::Write,
     path::Path,
     process::ExitCode,
     sync::Arc,
@@ -108,7 +111,7 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
     let code = match run(&config, linked) {
         Ok(code) => code,
         Err(err) => {
-            let _ = writeln!(io::stderr(), "effe-loader: {err}");
+            let _ = writeln!(std::io::stderr(), "effe-loader: {err}");
             err.exit_code()
         }
     };
@@ -123,11 +126,12 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
 /// Version, commit, ABI and features.
 pub fn version() -> String {
     format!(
-        "effe-loader {} (commit {}, ABI 1, {}-{})",
+        "effe-loader {} (commit {}, ABI 1, {}-{}{})",
         env!("CARGO_PKG_VERSION"),
         env!("EFFE_COMMIT"),
         std::env::consts::ARCH,
         std::env::consts::OS,
+        if cfg!(feature = "tls") { ", tls" } else { "" },
     )
 }
 
@@ -150,7 +154,7 @@ fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
             let tried = tried(file)?;
             if config.mode == Mode::Info {
                 if let Some(warning) = warning {
-                    let _ = writeln!(io::stderr(), "effe-loader: warning: {warning}");
+                    let _ = writeln!(std::io::stderr(), "effe-loader: warning: {warning}");
                 }
                 return Ok(print(&tried.facts().info));
             }
@@ -286,14 +290,16 @@ fn serve(
         response_limit: config.response_limit,
         max_idle: config.max_idle,
         execution: config.execution,
+        tls: config.tls.clone(),
     };
     swap::start(Arc::clone(&effe), recipe, orders.changes).map_err(system("start a thread"))?;
     let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
     for listener in &listeners {
         let address = listener.address.to_string();
         journal.report(
             Severity::Info,
-            format!("listening on {}", listener.address.url()),
+            format!("listening on {}", listener.address.url(scheme)),
             [("address", address)],
         );
     }
@@ -317,6 +323,7 @@ fn serve(
         drain,
         probes: config.probes.then_some(health),
         access_log: config.access_log.clone(),
+        tls: config.tls.clone(),
     };
     let stop = server::serve(&effe, &watch, listeners, &settings, orders.stops).map_err(system("serve"))?;
     keeper.stop();
@@ -343,7 +350,7 @@ fn usage(err: &clap::Error) -> ExitCode {
 
 /// A result, alone on stdout.
 fn print(text: &str) -> u8 {
-    match writeln!(io::stdout(), "{text}") {
+    match writeln!(std::io::stdout(), "{text}") {
         Ok(()) => DONE,
         Err(_) => FAILED,
     }

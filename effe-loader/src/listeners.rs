@@ -36,6 +36,13 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
+impl Listen {
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let addresses = if let Listen::Tcp(addresses) = self { &addresses[..] } else { &[] };
+        addresses.iter().copied()
+    }
+}
+
 impl FromStr for Listen {
     type Err = String;
 
@@ -74,9 +81,9 @@ impl Address {
     }
 
     /// `http://127.0.0.1:8080`, `unix:/run/foo.sock`
-    pub fn url(&self) -> String {
+    pub fn url(&self, scheme: &str) -> String {
         match self {
-            Address::Tcp(address) => format!("http://{address}"),
+            Address::Tcp(address) => format!("{scheme}://{address}"),
             Address::Unix(_) => self.to_string(),
         }
     }
@@ -110,6 +117,12 @@ impl Bound {
     /// Why one of them can't be bound.
     pub fn all(wanted: &[Listen], inherited: Vec<Bound>) -> Result<Vec<Bound>, Error> {
         let mut all = inherited;
+        let ports_of_ipv4: Vec<_> =
+            wanted.iter().flat_map(Listen::addresses).filter(SocketAddr::is_ipv4).collect();
+        let is_for_ipv6_alone = |address: SocketAddr| {
+            let port = address.port();
+            address.is_ipv6() && port != 0 && ports_of_ipv4.iter().any(|other| other.port() == port)
+        };
         for listen in wanted {
             let is_there = all.iter().any(|bound| match (&bound.address, listen) {
                 (Address::Tcp(address), Listen::Tcp(addresses)) => addresses.contains(address),
@@ -118,7 +131,7 @@ impl Bound {
             });
             if !is_there {
                 all.push(match listen {
-                    Listen::Tcp(addresses) => Bound::tcp(addresses)?,
+                    Listen::Tcp(addresses) => Bound::tcp(addresses, is_for_ipv6_alone)?,
                     Listen::Unix(path) => Bound::unix(path)?,
                 });
             }
@@ -157,10 +170,10 @@ impl Bound {
         Ok(Bound { socket, address, shared, file: None })
     }
 
-    fn tcp(addresses: &[SocketAddr]) -> Result<Bound, Error> {
+    fn tcp(addresses: &[SocketAddr], is_for_ipv6_alone: impl Fn(SocketAddr) -> bool) -> Result<Bound, Error> {
         let mut last = None;
         for &address in addresses {
-            match bind_tcp(address) {
+            match bind_tcp(address, is_for_ipv6_alone(address)) {
                 Ok(bound) => return Ok(bound),
                 Err(source) => last = Some(Error::Bind { address: address.to_string(), source }),
             }
@@ -187,12 +200,13 @@ impl Bound {
     }
 }
 
-fn bind_tcp(address: SocketAddr) -> io::Result<Bound> {
+fn bind_tcp(address: SocketAddr, is_for_ipv6_alone: bool) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // [::] is all interfaces, for both versions of IP, whatever the system's default is.
-        socket.set_only_v6(false)?;
+        // [::] is all interfaces, for both versions of IP, whatever the system's default is; but not beside an address
+        // of version 4 with the same port.
+        socket.set_only_v6(is_for_ipv6_alone)?;
     }
     socket.bind(&address.into())?;
     let address = Address::of(&socket)?;
@@ -417,7 +431,7 @@ mod tests {
 
     #[test]
     fn who_has_been_let_in_is_accepted_behind_the_closed_door() {
-        let mut listener = bind_tcp(([127, 0, 0, 1], 0).into()).unwrap().listen().unwrap();
+        let mut listener = bind_tcp(([127, 0, 0, 1], 0).into(), false).unwrap().listen().unwrap();
         let Address::Tcp(address) = listener.address.clone() else { unreachable!("bound above") };
         let early = std::net::TcpStream::connect(address).unwrap();
         listener.close_door();

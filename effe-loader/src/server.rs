@@ -12,8 +12,8 @@ use std::{
 
 use actix_http::{HttpService, KeepAlive, Protocol, error::DispatchError};
 use actix_rt::Arbiter;
-use actix_service::{ServiceFactory, ServiceFactoryExt, fn_factory, fn_service};
-use actix_utils::future::{Ready, ready};
+use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
+use actix_utils::future::ready;
 use actix_web::{
     dev::{Server, ServerHandle},
     rt,
@@ -26,14 +26,16 @@ use tokio::{
 
 use crate::{
     access_log::{AccessLog, Wanted},
-    connection::{Connection, Connections, Io, Patience},
+    connection::{Connection, Connections, Patience},
     control::{Drain, Stop},
     effe::Effe,
     handler::{Handler, HandlerService, Limits},
     health::Health,
+    io::Io,
     listeners::{Listener, Stream},
     lobby::Lobby,
     systemd,
+    tls::Tls,
     watch::Watch,
 };
 
@@ -61,6 +63,8 @@ pub struct Settings {
     pub probes: Option<Arc<Health>>,
     /// What the access log has.
     pub access_log: Wanted,
+    /// What encrypts connections, if they are.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Serves until `orders` says to stop, then drains: connections are told to close; after the delay no new one is
@@ -197,11 +201,26 @@ impl Reception {
                 data.insert(Rc::clone(connection.traffic()));
             })
             .finish(handlers);
-        let accepted = fn_service(move |io: I| -> Ready<Result<_, DispatchError>> {
-            let (connection, peer) = open(&self.worker().connections, io);
-            ready(Ok((connection, Protocol::Http1, peer)))
-        });
-        accepted.and_then(http)
+        fn_factory(move || {
+            let (http, worker, tls) = (http.new_service(()), self.worker(), self.settings.tls.clone());
+            async move {
+                let http = Rc::new(http.await?);
+                Ok(fn_service(move |io: I| {
+                    let (connection, peer) = open(&worker.connections, io);
+                    let (http, tls) = (Rc::clone(&http), tls.clone());
+                    async move {
+                        let connection = match tls {
+                            None => Some(connection),
+                            Some(tls) => connection.secured(&tls).await,
+                        };
+                        match connection {
+                            Some(connection) => http.call((connection, Protocol::Http1, peer)).await,
+                            None => Ok(()),
+                        }
+                    }
+                }))
+            }
+        })
     }
 }
 

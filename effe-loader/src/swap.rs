@@ -21,6 +21,7 @@ use crate::{
     parameters::Sources,
     plugin::{Plugin, PluginFile, Policy, Tried, host::Host},
     systemd,
+    tls::Tls,
 };
 
 /// How often Contexts are looked for that have come back to a generation that no longer serves.
@@ -40,6 +41,8 @@ pub struct Recipe {
     pub max_idle: usize,
     /// Where runs go.
     pub execution: execution::Mode,
+    /// What encrypts connections; read again with each generation.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Begins to take orders; it ends when nobody can give any more.
@@ -91,7 +94,10 @@ impl Swapper {
             systemd::reloading();
         }
         let outcome = match order.change {
-            Change::Reload => self.reload(),
+            Change::Reload => {
+                self.reload_certificate();
+                self.reload()
+            }
             Change::RollBack => self.roll_back(),
         };
         if was_ready && !self.effe.is_draining() {
@@ -108,6 +114,19 @@ impl Swapper {
         for order in std::iter::once(order).chain(same) {
             // Whoever asked may have stopped waiting.
             let _ = order.reply.try_send(outcome.clone());
+        }
+    }
+
+    /// New connections get the certificate that is in its file now; without a good one, that from before.
+    fn reload_certificate(&self) {
+        match self.recipe.tls.as_ref().map(|tls| tls.reload()) {
+            None | Some(Ok(false)) => {}
+            Some(Ok(true)) => {
+                self.effe.journal().notice("new connections get the new certificate".to_owned())
+            }
+            Some(Err(fault)) => {
+                self.effe.journal().error(format!("{fault}; the certificate from before goes on serving"));
+            }
         }
     }
 

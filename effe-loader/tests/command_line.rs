@@ -197,6 +197,16 @@ fn the_lambda_knows_where_it_is_served() {
     server.stop();
 }
 
+#[cfg(not(feature = "tls"))]
+#[test]
+fn a_flag_that_needs_another_build_says_which() {
+    for flag in ["--tls-cert", "--tls-key"] {
+        let done = Loader::of(probe()).args([flag, "a.pem"]).run().assert_code(2);
+        let says = "needs a loader built with the feature \"tls\": cargo install effe-loader --features tls";
+        assert!(done.stderr.contains(says), "{done:#?}");
+    }
+}
+
 #[test]
 fn the_table_of_flags_is_what_the_loader_takes() {
     let head = "# Flags of effe-loader\n\n\

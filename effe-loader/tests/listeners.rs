@@ -136,3 +136,17 @@ fn a_kept_alive_client_that_goes_on_asking_is_told_before_its_connection_closes(
     }
     server.ends_with(0);
 }
+
+#[test]
+fn both_versions_of_ip_can_have_the_same_port() {
+    // A port that is free now, on both.
+    let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+    let (four, six) = (format!("0.0.0.0:{port}"), format!("[::]:{port}"));
+    for order in [[&four, &six], [&six, &four]] {
+        let server = Loader::of(probe()).args(["--listen", order[0], "--listen", order[1]]).serve_as_told();
+        server.wait_for_line(&format!("listening on http://[::]:{port}"));
+        assert!(ask(TcpStream::connect(("127.0.0.1", port)).unwrap()).ends_with("ok"));
+        assert!(ask(TcpStream::connect(("::1", port)).unwrap()).ends_with("ok"));
+        server.stop();
+    }
+}

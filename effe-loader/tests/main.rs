@@ -25,6 +25,8 @@ mod syslog;
 mod syslog_remote;
 mod systemd;
 mod template;
+#[cfg(feature = "tls")]
+mod tls;
 mod trust;
 mod upgrade;
 mod wire;

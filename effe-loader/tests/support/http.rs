@@ -10,8 +10,13 @@ use std::{
 
 use super::LONG;
 
+/// What carries bytes both ways.
+pub trait Carrier: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Carrier for T {}
+
 /// One connection, kept alive as long as the server keeps it.
-pub struct Connection(BufReader<TcpStream>);
+pub struct Connection(BufReader<Box<dyn Carrier>>, TcpStream);
 
 /// An answer.
 #[derive(Clone, Debug)]
@@ -32,11 +37,20 @@ impl Connection {
 
     /// Connects, or says why not.
     pub fn try_open(address: SocketAddr) -> io::Result<Connection> {
+        Connection::over(address, |stream| Box::new(stream))
+    }
+
+    /// Connects, with something between the socket and HTTP.
+    pub fn over(
+        address: SocketAddr,
+        wrap: impl FnOnce(TcpStream) -> Box<dyn Carrier>,
+    ) -> io::Result<Connection> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(LONG))?;
         stream.set_write_timeout(Some(LONG))?;
         stream.set_nodelay(true)?;
-        Ok(Connection(BufReader::new(stream)))
+        let socket = stream.try_clone()?;
+        Ok(Connection(BufReader::new(wrap(stream)), socket))
     }
 
     /// Sends bytes as they are.
@@ -93,7 +107,7 @@ impl Connection {
 
     /// Leaves in the rudest way: with a reset.
     pub fn reset(self) {
-        rustix::net::sockopt::set_socket_linger(self.0.get_ref(), Some(Duration::ZERO)).unwrap();
+        rustix::net::sockopt::set_socket_linger(&self.1, Some(Duration::ZERO)).unwrap();
     }
 
     /// The next answer, or why there is none.

@@ -152,8 +152,8 @@ impl Loader {
     #[track_caller]
     pub fn serve_as_told(self) -> Server {
         let mut server = self.start();
-        let line = server.wait_for_line("listening on http://");
-        let (_, address) = line.split_once("http://").unwrap();
+        let line = server.wait_for_line("listening on http");
+        let (_, address) = line.split_once("://").unwrap();
         let end = address.find(|ch: char| !"0123456789.:[]".contains(ch)).unwrap_or(address.len());
         server.address = address[..end].parse().unwrap();
         if server.address.ip().is_unspecified() {

@@ -11,6 +11,8 @@ pub mod metrics;
 pub mod plugins;
 pub mod remote;
 pub mod scratch;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::{
     thread,

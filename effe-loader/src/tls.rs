@@ -1,0 +1,169 @@
+//! TLS: a certificate and its key from two files, read again on order; and the bytes of a connection through it.
+
+use std::{
+    fmt, fs, io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    InconsistentKeys, ServerConfig,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use crate::io::Io;
+
+/// A certificate that connections are offered, and another one when the operator has replaced it.
+pub struct Tls {
+    cert: PathBuf,
+    key: PathBuf,
+    current: ArcSwap<Pair>,
+}
+
+/// What was in the files.
+struct Pair {
+    config: Arc<ServerConfig>,
+    /// Of both files.
+    digest: [[u8; 32]; 2],
+}
+
+impl Tls {
+    /// A certificate with its chain, and its key (PKCS #8, PKCS #1 or SEC 1), both as PEM.
+    ///
+    /// # Errors
+    /// One is missing, or can't be read, or doesn't hold what it should, or the key is another certificate's; in one
+    /// line.
+    pub fn read(cert: Option<&Path>, key: Option<&Path>) -> Result<Tls, String> {
+        let (cert, key) = match (cert, key) {
+            (Some(cert), Some(key)) => (cert, key),
+            (_, None) => return Err("--tls-cert needs --tls-key FILE, which is not given".to_owned()),
+            (None, _) => return Err("--tls-key needs --tls-cert FILE, which is not given".to_owned()),
+        };
+        let current = ArcSwap::from_pointee(Pair::read(cert, key, None)?.ok_or("there was no pair before")?);
+        Ok(Tls { cert: cert.to_owned(), key: key.to_owned(), current })
+    }
+
+    /// Reads the files again. Whether they have changed; connections that are open go on as they are.
+    ///
+    /// # Errors
+    /// As [`Tls::read`]; then all stays as it was.
+    pub fn reload(&self) -> Result<bool, String> {
+        let before = self.current.load().digest;
+        let Some(pair) = Pair::read(&self.cert, &self.key, Some(before))? else { return Ok(false) };
+        self.current.store(Arc::new(pair));
+        Ok(true)
+    }
+
+    /// Shakes hands.
+    ///
+    /// # Errors
+    /// The client doesn't speak TLS, or not as we do, or has left.
+    pub async fn accept(&self, io: Io) -> io::Result<Stream> {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.current.load().config));
+        let stream = acceptor.accept(io).await?;
+        Ok(Stream(Box::new(stream)))
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tls { cert, key, .. } = self;
+        f.debug_struct("Tls").field("cert", cert).field("key", key).finish_non_exhaustive()
+    }
+}
+
+impl Pair {
+    /// What is in the files; `None` if that is what was there before.
+    fn read(cert: &Path, key: &Path, before: Option<[[u8; 32]; 2]>) -> Result<Option<Pair>, String> {
+        let of_cert = |err: &dyn fmt::Display| format!("--tls-cert {}: {err}", cert.display());
+        let of_key = |err: &dyn fmt::Display| format!("--tls-key {}: {err}", key.display());
+        let certs = fs::read(cert).map_err(|err| of_cert(&err))?;
+        let secret = fs::read(key).map_err(|err| of_key(&err))?;
+        let digest = [Sha256::digest(&certs).into(), Sha256::digest(&secret).into()];
+        if before == Some(digest) {
+            return Ok(None);
+        }
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&certs).collect();
+        let chain = chain.map_err(|err| of_cert(&err))?;
+        if chain.is_empty() {
+            return Err(of_cert(&"there is no certificate in it; it must be PEM, with the chain behind it"));
+        }
+        let secret = PrivateKeyDer::from_pem_slice(&secret).map_err(|err| match err {
+            pem::Error::NoItemsFound => {
+                of_key(&"there is no private key in it; it must be PEM, and not encrypted")
+            }
+            err => of_key(&err),
+        })?;
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|err| err.to_string())?
+            .with_no_client_auth()
+            .with_single_cert(chain, secret);
+        let mut config = config.map_err(|err| match err {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                of_key(&format!("it is not the key of the certificate in {}", cert.display()))
+            }
+            rustls::Error::InvalidCertificate(_) => of_cert(&err),
+            err => of_key(&err),
+        })?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Some(Pair { config: Arc::new(config), digest }))
+    }
+}
+
+/// What a connection carries, encrypted on the way.
+pub struct Stream(Box<TlsStream<Io>>);
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().0.as_fd()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(context)
+    }
+}
