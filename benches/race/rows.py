@@ -20,6 +20,7 @@ JSON = Request(
 )
 ECHO_SMALL = Request("/echo", b"x" * 256, "application/octet-stream")
 ECHO_LARGE = Request("/echo", b"x" * (1 << 20), "application/octet-stream")
+PIPE = Request("/pipe", b"x" * (1 << 20), "application/octet-stream")
 # The loader answers every path alike: all are asked for the control's.
 THREE = {
     "hello": (HELLO, "hello"),
@@ -85,6 +86,16 @@ def echo_256(options):
 def echo_1m(options):
     """CPU per request of `echo`, 1 MiB."""
     return against_controls("echo-1m", options, [("actix", "the plain actix-web App", 1.0)], connections=8)
+
+
+@row
+def pipe(options):
+    """Throughput of `pipe`, 1 MiB in each direction as it comes."""
+    both = {"effe": loader("pipe"), "actix": control("actix")}
+    raced = race.run(both, PIPE, 8, options.rounds, options.seconds)
+    ratio = race.ratios(raced["rounds"], "rate", "effe", "actix")
+    what = "throughput of `pipe`, 1 MiB each way, over the plain actix-web App's"
+    return raced | {"results": [result(what, ratio, 0.95, more=True)]}
 
 
 @row

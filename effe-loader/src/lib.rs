@@ -21,6 +21,7 @@ mod errands;
 mod error;
 mod exchange;
 mod execution;
+mod expect;
 mod generation;
 mod handler;
 mod health;

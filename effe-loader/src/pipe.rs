@@ -41,6 +41,8 @@ struct State {
     n_bytes: usize,
     end: Option<End>,
     left: bool,
+    /// Whether the reader has asked for something.
+    asked: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -54,6 +56,16 @@ impl Pipe {
         }
         if state.n_bytes < CAPACITY {
             return Poll::Ready(Ok(()));
+        }
+        state.writer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Waits until the reader asks for the first piece, or leaves.
+    pub fn poll_asked(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        if state.asked || state.left {
+            return Poll::Ready(());
         }
         state.writer = Some(context.waker().clone());
         Poll::Pending
@@ -117,6 +129,9 @@ impl Pipe {
             return Poll::Ready(Err(end));
         }
         state.reader = Some(context.waker().clone());
+        if !std::mem::replace(&mut state.asked, true) {
+            wake(state.writer.take(), state);
+        }
         Poll::Pending
     }
 

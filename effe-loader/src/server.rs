@@ -29,6 +29,7 @@ use crate::{
     connection::{Connection, Connections, Patience},
     control::{Drain, Stop},
     effe::Effe,
+    expect::{Answers, Expects},
     handler::{Handler, HandlerService, Limits},
     health::Health,
     io::Io,
@@ -187,11 +188,15 @@ impl Reception {
     ) -> impl ServiceFactory<I, Config = (), Response = (), Error = DispatchError, InitError = ()> {
         let Settings { patience, .. } = self.settings;
         let desk = self.clone();
-        let handlers = fn_factory(move || {
-            let (worker, probes) = (desk.worker(), desk.settings.probes.clone());
-            let Worker { handler, access_log, .. } = worker;
-            ready(Ok::<_, Infallible>(HandlerService { handler, probes, access_log }))
+        let handler = move || {
+            let Worker { handler, access_log, .. } = desk.worker();
+            HandlerService { handler, probes: desk.settings.probes.clone(), access_log }
+        };
+        let answers = fn_factory({
+            let handler = handler.clone();
+            move || ready(Ok::<_, Infallible>(Answers(handler())))
         });
+        let expects = fn_factory(move || ready(Ok::<_, Infallible>(Expects(handler()))));
         let http = HttpService::build()
             // Connections look after that themselves.
             .keep_alive(KeepAlive::Os)
@@ -200,7 +205,8 @@ impl Reception {
             .on_connect_ext(|connection: &Connection, data| {
                 data.insert(Rc::clone(connection.traffic()));
             })
-            .finish(handlers);
+            .expect(expects)
+            .finish(answers);
         fn_factory(move || {
             let (http, worker, tls) = (http.new_service(()), self.worker(), self.settings.tls.clone());
             async move {

@@ -30,6 +30,8 @@ pub enum Refused {
 pub struct Upload {
     payload: Payload,
     announced: Option<usize>,
+    /// Whether the client keeps it back until it is asked for it.
+    expected: bool,
     /// Bytes to come, where the server takes all that comes for the body.
     rest: Option<usize>,
     limit: usize,
@@ -58,12 +60,22 @@ impl Upload {
         if announced.is_some_and(|length| length > limit) {
             return Err(Refused::TooLarge);
         }
+        let expected = request.head().expect();
         let payload = request.take_payload();
         let rest = has_no_end(request.head()).then_some(announced.unwrap_or(0));
         if rest == Some(0) {
             return Ok(None);
         }
-        Ok(Some(Upload { payload, announced, rest, limit, n_bytes: 0, patience, waited: Duration::ZERO }))
+        Ok(Some(Upload {
+            payload,
+            announced,
+            expected,
+            rest,
+            limit,
+            n_bytes: 0,
+            patience,
+            waited: Duration::ZERO,
+        }))
     }
 
     /// All of it, without a copy if it comes in one piece.
@@ -85,6 +97,9 @@ impl Upload {
 
     /// Hands it on piece by piece, as fast as `inlet` takes it, until its reader leaves.
     pub async fn pump(mut self, inlet: Arc<Pipe>) {
+        if self.expected {
+            poll_fn(|context| inlet.poll_asked(context)).await;
+        }
         while poll_fn(|context| inlet.poll_room(context)).await.is_ok() {
             let next = self.next();
             let mut next = std::pin::pin!(next);

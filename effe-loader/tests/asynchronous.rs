@@ -56,7 +56,8 @@ fn a_run_that_is_ready_at_once_runs_on_the_servers_thread_and_in_one_context() {
 fn what_is_spawned_runs_in_the_lambdas_own_runtime() {
     let server = Loader::of(async_probe()).args(["--set", "runtime-threads=3"]).serve();
     assert_eq!(server.get("/spawn").text(), "effe-lambda");
-    assert_eq!(threads(server.id(), "effe-lambda"), 3);
+    // A thread takes its name once it runs.
+    wait_until("all threads are there", || threads(server.id(), "effe-lambda") == 3);
     server.stop();
 }
 

@@ -10,7 +10,8 @@ use std::{
 
 use crate::support::{
     Connection, LONG, Loader, Server,
-    plugins::{probe, spout},
+    plugins::{async_probe, probe, spout},
+    wait_until,
 };
 
 /// What must become of the connection after the last answer.
@@ -148,6 +149,13 @@ const RFC_9110: &[Row] = &[
     ),
     ("7.8 in HTTP/1.0 too", "GET / HTTP/1.0~{h}~Upgrade: websocket~~", &[200], Closed),
     ("9.3.2 HEAD has no body", "HEAD /large?bytes=100 HTTP/1.1~{h}~~", &[200], Kept),
+    (
+        "10.1.1 Expect: 100-continue of a request that is refused",
+        "POST /length HTTP/1.1~Host: a b~Expect: 100-continue~Content-Length: 3~~",
+        &[400],
+        Closed,
+    ),
+    ("10.1.1 Expect: 100-continue without a body", "GET / HTTP/1.1~{h}~Expect: 100-continue~~", &[200], Kept),
     (
         "10.1.1 Expect: 100-continue",
         "POST /length HTTP/1.1~{h}~Expect: 100-continue~Content-Length: 3~~abc",
@@ -304,6 +312,48 @@ fn a_client_that_has_said_all_it_has_to_say_is_answered() {
     server.stop();
 }
 
+/// The statuses that come before a client that waits to be asked for its body has sent it; then it does, and what
+/// comes until the connection is closed.
+fn patiently(server: &Server, path: &str, length: usize) -> (Vec<u16>, String) {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1~{{h}}~Expect: 100-continue~Connection: close~Content-Length: {length}~~"
+    );
+    stream.write_all(&wire(&head)).unwrap();
+    let mut before = Vec::new();
+    while !before.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        before.push(byte[0]);
+    }
+    let statuses = statuses(&before);
+    if statuses == [100] {
+        stream.write_all(&vec![b'x'; length]).unwrap();
+    }
+    let mut after = String::new();
+    stream.read_to_string(&mut after).unwrap();
+    (statuses, after)
+}
+
+#[test]
+fn a_body_is_asked_for_when_somebody_waits_for_it_and_not_before() {
+    for (plugin, path) in [(probe(), "/length"), (spout(), "/length"), (async_probe(), "/echo")] {
+        let server = Loader::of(plugin).args(["--body-limit", "1000"]).serve();
+        let (before, after) = patiently(&server, path, 3);
+        assert!(before == [100] && after.starts_with("HTTP/1.1 200 "), "{before:?} {after:?}");
+        let (before, _) = patiently(&server, path, 1001);
+        assert_eq!(before, [413], "what is too large is not asked for");
+        server.stop();
+    }
+    let server = Loader::of(spout()).serve();
+    let (before, after) = patiently(&server, "/unread", 3);
+    assert_eq!((before, after.as_str()), (vec![200], "not read"), "nobody has read it");
+    let (before, after) = patiently(&server, "/whole", 3);
+    assert!(before == [100] && after.ends_with("\r\n\r\nxxx"), "{before:?} {after:?}");
+    server.stop();
+}
+
 #[test]
 fn there_are_no_more_connections_than_allowed() {
     let server = Loader::of(probe()).args(["--workers", "1", "--max-connections", "4"]).serve();
@@ -364,6 +414,7 @@ fn any_bytes_at_all_leave_the_server_whole() {
         let _ = stream.read_to_end(&mut answers);
         assert!(answers.is_empty() || answers.starts_with(b"HTTP/1.1 "), "{bytes:?}: {answers:?}");
     }
-    assert_eq!(server.get("/").text(), "ok");
+    // On a busy machine a head may take longer than it may here.
+    wait_until("a good request gets its answer", || server.get("/").text() == "ok");
     server.stop();
 }

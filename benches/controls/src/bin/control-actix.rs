@@ -26,6 +26,14 @@ async fn json(body: web::Bytes) -> HttpResponse {
     }
 }
 
+async fn pipe(request: HttpRequest, body: web::Payload) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    if let Some(kind) = request.headers().get(header::CONTENT_TYPE) {
+        response.insert_header((header::CONTENT_TYPE, kind.clone()));
+    }
+    response.streaming(body)
+}
+
 async fn sleep(request: HttpRequest) -> HttpResponse {
     let millis = millis(request.query_string());
     rt::time::sleep(Duration::from_millis(millis)).await;
@@ -41,6 +49,7 @@ fn main() -> std::io::Result<()> {
                 .route("/", web::get().to(hello))
                 .route("/echo", web::post().to(echo))
                 .route("/json", web::post().to(json))
+                .route("/pipe", web::post().to(pipe))
                 .route("/sleep", web::get().to(sleep))
         };
         HttpServer::new(app).workers(1).bind(("127.0.0.1", port()))?.run().await
