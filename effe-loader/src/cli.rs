@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 use crate::{
     access_log::{Extra, Share, Wanted},
@@ -58,29 +58,29 @@ const DEFAULT_MAX_LOST_THREADS: usize = 16;
 )]
 pub struct Cli {
     /// The lambda to serve: a file built from a crate with effe_abi::export!
-    #[arg(long, short, value_name = "FILE", env = "EFFE_PLUGIN", hide_env = true,
+    #[arg(long, short, value_name = "FILE",
           value_hint = clap::ValueHint::FilePath)]
     pub plugin: Option<PathBuf>,
 
     /// The port to listen on, 0 for any free one [default: $PORT, or 8080]
-    #[arg(long, value_name = "N", env = "EFFE_PORT", hide_env = true)]
+    #[arg(long, value_name = "N")]
     pub port: Option<u16>,
 
     /// Where to listen, repeatable: HOST:PORT or unix:PATH
-    #[arg(long, value_name = "WHERE", env = "EFFE_LISTEN", value_delimiter = ',', hide_env = true,
+    #[arg(long, value_name = "WHERE", value_delimiter = ',',
           conflicts_with_all = ["host", "port"])]
     pub listen: Vec<Listen>,
 
     /// The address to listen on [default: all, 0.0.0.0]
-    #[arg(long, value_name = "ADDR", env = "EFFE_HOST", hide_env = true)]
+    #[arg(long, value_name = "ADDR")]
     pub host: Option<String>,
 
     /// Print the lambda's Info as JSON and exit; runs neither Init nor Start
-    #[arg(long, conflicts_with = "check", env = "EFFE_INFO", hide_env = true)]
+    #[arg(long, conflicts_with = "check")]
     pub info: bool,
 
     /// Try the lambda: Init, one Start, one Stop; then exit
-    #[arg(long, env = "EFFE_CHECK", hide_env = true)]
+    #[arg(long)]
     pub check: bool,
 
     /// A parameter for the lambda; key=@file reads it from a file, as secrets should be
@@ -88,197 +88,135 @@ pub struct Cli {
     pub set: Vec<String>,
 
     /// Parameters from a file that holds a JSON object; --set comes on top
-    #[arg(long, value_name = "FILE", env = "EFFE_PARAMS", hide_env = true)]
+    #[arg(long, value_name = "FILE")]
     pub params: Option<PathBuf>,
 
     /// Threads that serve connections [default: one per CPU]
-    #[arg(long, value_name = "N", env = "EFFE_WORKERS", hide_env = true)]
+    #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
 
     /// Where what the lambda reports goes: auto, none, unix:PATH, udp://HOST:PORT or tcp://HOST:PORT
-    #[arg(long, value_name = "WHERE", env = "EFFE_SYSLOG", default_value = "auto", hide_env = true)]
+    #[arg(long, value_name = "WHERE", default_value = "auto")]
     pub syslog: SyslogTarget,
 
     /// How lines on stderr look: text, json, or auto (text on a terminal)
-    #[arg(long, value_name = "FORMAT", env = "EFFE_LOG_FORMAT", default_value = "auto", hide_env = true)]
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
     pub log_format: Format,
 
     /// The largest request body, 0 for any
-    #[arg(long, value_name = "SIZE", env = "EFFE_BODY_LIMIT", default_value = DEFAULT_BODY_LIMIT,
-          hide_env = true)]
+    #[arg(long, value_name = "SIZE", default_value = DEFAULT_BODY_LIMIT)]
     pub body_limit: Size,
 
     /// How long a client may take for a request's head, or let its body rest, 0 for ever; then 408
-    #[arg(
-        long,
-        value_name = "TIME",
-        env = "EFFE_READ_TIMEOUT",
-        default_value = "10s",
-        hide_env = true,
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "TIME", default_value = "10s", hide_short_help = true)]
     pub read_timeout: Span,
 
     /// How long a client may not read what it is sent, 0 for ever; then the connection is broken off
-    #[arg(
-        long,
-        value_name = "TIME",
-        env = "EFFE_WRITE_TIMEOUT",
-        default_value = "30s",
-        hide_env = true,
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "TIME", default_value = "30s", hide_short_help = true)]
     pub write_timeout: Span,
 
     /// How long a connection may idle between two requests, 0 for ever
-    #[arg(
-        long,
-        value_name = "TIME",
-        env = "EFFE_KEEP_ALIVE",
-        default_value = "75s",
-        hide_env = true,
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "TIME", default_value = "75s", hide_short_help = true)]
     pub keep_alive: Span,
 
     /// How many connections there may be at once [default: half of the files that may be open]
-    #[arg(long, value_name = "N", env = "EFFE_MAX_CONNECTIONS", hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub max_connections: Option<NonZeroUsize>,
 
     /// How long requests may take to finish once the loader is told to stop
-    #[arg(long, value_name = "TIME", env = "EFFE_DRAIN_TIMEOUT", default_value = "30s", hide_env = true)]
+    #[arg(long, value_name = "TIME", default_value = "30s")]
     pub drain_timeout: Span,
 
     /// How long connections are still taken after SIGTERM, while whoever sends them learns of it
-    #[arg(
-        long,
-        value_name = "TIME",
-        env = "EFFE_DRAIN_DELAY",
-        default_value = "0s",
-        hide_env = true,
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "TIME", default_value = "0s", hide_short_help = true)]
     pub drain_delay: Span,
 
     /// Where health, state, metrics and orders are: ADDRESS:PORT or unix:PATH
-    #[arg(long, value_name = "WHERE", env = "EFFE_ADMIN", hide_env = true)]
+    #[arg(long, value_name = "WHERE")]
     pub admin: Option<AdminAddress>,
 
     /// The token that orders need, and off loopback everything
-    #[arg(long, value_name = "FILE", env = "EFFE_ADMIN_TOKEN_FILE", hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub admin_token_file: Option<PathBuf>,
 
     /// Speak TLS, everywhere but at --admin: the certificate and its chain as PEM, read again at SIGHUP
-    #[arg(long, value_name = "FILE", env = "EFFE_TLS_CERT", hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub tls_cert: Option<PathBuf>,
 
     /// The certificate's key as PEM
-    #[arg(long, value_name = "FILE", env = "EFFE_TLS_KEY", hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub tls_key: Option<PathBuf>,
 
     /// Answer probes on the main port: /health/liveness, /health/readiness, /_/health, /_/ready
-    #[arg(long, env = "EFFE_PROBES", hide_env = true)]
+    #[arg(long)]
     pub probes: bool,
 
     /// The largest response that is held whole
-    #[arg(long, value_name = "SIZE", env = "EFFE_RESPONSE_LIMIT", default_value = DEFAULT_RESPONSE_LIMIT,
-          hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "SIZE", default_value = DEFAULT_RESPONSE_LIMIT, hide_short_help = true)]
     pub response_limit: Size,
 
     /// Where the lambda runs: inline (on the server's threads), pool, or auto (as measured)
-    #[arg(long, value_name = "WHERE", env = "EFFE_EXECUTION", default_value_t = Execution::Auto, hide_env = true,
+    #[arg(long, value_name = "WHERE", default_value_t = Execution::Auto,
           hide_short_help = true)]
     pub execution: Execution,
 
     /// How many requests may wait for a thread [default: ten times --max-concurrency]
-    #[arg(long, value_name = "N", env = "EFFE_QUEUE", hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "N", hide_short_help = true)]
     pub queue: Option<usize>,
 
     /// How long a request may wait for a thread, 0 for ever; then 503
-    #[arg(
-        long,
-        value_name = "TIME",
-        env = "EFFE_QUEUE_TIMEOUT",
-        default_value = "10s",
-        hide_env = true,
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "TIME", default_value = "10s", hide_short_help = true)]
     pub queue_timeout: Span,
 
     /// How long a request may take, 0 for ever; then 504, and the run is left to end
-    #[arg(
-        long,
-        value_name = "TIME",
-        env = "EFFE_RUN_TIMEOUT",
-        default_value = "60s",
-        hide_env = true,
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "TIME", default_value = "60s", hide_short_help = true)]
     pub run_timeout: Span,
 
     /// How many threads may be lost to runs past --run-timeout before the effe is not ready
-    #[arg(long, value_name = "N", env = "EFFE_MAX_LOST_THREADS", default_value_t = DEFAULT_MAX_LOST_THREADS,
-          hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_LOST_THREADS, hide_short_help = true)]
     pub max_lost_threads: usize,
 
     /// How many requests may run at once
-    #[arg(long, value_name = "N", env = "EFFE_MAX_CONCURRENCY", default_value_t = nonzero(DEFAULT_MAX_CONCURRENCY),
-          hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "N", default_value_t = nonzero(DEFAULT_MAX_CONCURRENCY), hide_short_help = true)]
     pub max_concurrency: NonZeroUsize,
 
     /// How many requests an async lambda may have at once
-    #[arg(long, value_name = "N", env = "EFFE_MAX_ASYNC", default_value_t = nonzero(DEFAULT_MAX_ASYNC),
-          hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "N", default_value_t = nonzero(DEFAULT_MAX_ASYNC), hide_short_help = true)]
     pub max_async: NonZeroUsize,
 
     /// How many idle Contexts are kept
-    #[arg(long, value_name = "N", env = "EFFE_MAX_IDLE", default_value_t = DEFAULT_MAX_IDLE, hide_env = true,
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_IDLE,
           hide_short_help = true)]
     pub max_idle: usize,
 
     /// How long a Context that nobody needs is kept, 0 for ever
-    #[arg(
-        long,
-        value_name = "TIME",
-        env = "EFFE_IDLE_TIMEOUT",
-        default_value = "60s",
-        hide_env = true,
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "TIME", default_value = "60s", hide_short_help = true)]
     pub idle_timeout: Span,
 
     /// How lines in syslog look: rfc3164, or rfc5424 with structured data (and over TCP with lengths, not lines)
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        env = "EFFE_SYSLOG_FORMAT",
-        default_value = "rfc3164",
-        hide_env = true,
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "FORMAT", default_value = "rfc3164", hide_short_help = true)]
     pub syslog_format: SyslogFormat,
 
     /// Log requests: all, or a share such as 10% (and whatever is answered with 500 or more); no query, cookie or body
-    #[arg(long, value_name = "SHARE", env = "EFFE_ACCESS_LOG", default_value = "none",
-          default_missing_value = "all", num_args = 0..=1, hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "SHARE", default_value = "none",
+          default_missing_value = "all", num_args = 0..=1, hide_short_help = true)]
     pub access_log: Share,
 
     /// What --access-log has beyond the usual: query, or the name of a request header; may be repeated
-    #[arg(long, value_name = "NAME", env = "EFFE_ACCESS_LOG_WITH", value_delimiter = ',',
-          action = ArgAction::Append, hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "NAME", value_delimiter = ',',
+          action = ArgAction::Append, hide_short_help = true)]
     pub access_log_with: Vec<Extra>,
 
     /// A plugin that may be loaded, by its SHA-256; may be repeated, and then nothing else is loaded
-    #[arg(long, value_name = "HEX", env = "EFFE_SHA256", value_delimiter = ',', action = ArgAction::Append,
-          hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "HEX", value_delimiter = ',', action = ArgAction::Append, hide_short_help = true)]
     pub sha256: Vec<Digest>,
 
     /// Plugins that may be loaded, as sha256sum lists them; read again for each plugin
-    #[arg(long, value_name = "FILE", env = "EFFE_SHA256_FILE", hide_env = true, hide_short_help = true)]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     pub sha256_file: Option<PathBuf>,
 
     /// Load only what this user and root alone may write, file and all directories above it
-    #[arg(long, env = "EFFE_STRICT_OWNERSHIP", hide_env = true, hide_short_help = true)]
+    #[arg(long, hide_short_help = true)]
     pub strict_ownership: bool,
 
     /// Print this help
@@ -380,7 +318,9 @@ impl Cli {
     /// # Errors
     /// clap's, which knows how to print itself; `--help` is one of them.
     pub fn parse_from_args<I: IntoIterator<Item = std::ffi::OsString>>(args: I) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(args.into_iter().map(modern))
+        let mut command = Cli::described();
+        let matches = command.try_get_matches_from_mut(args.into_iter().map(modern))?;
+        Cli::from_arg_matches(&matches).map_err(|err| err.format(&mut command))
     }
 
     /// Parses the arguments of a program that holds its lambda: its help names that program and no `--plugin`.
@@ -392,7 +332,7 @@ impl Cli {
         let program = args.peek().map(PathBuf::from);
         let name = program.as_deref().and_then(Path::file_name);
         let name = name.map_or_else(|| "effe".to_owned(), |name| name.to_string_lossy().into_owned());
-        let mut command = Cli::command()
+        let mut command = Cli::described()
             .bin_name(name.clone())
             .about("Serves the lambda that it holds over HTTP.")
             .override_usage(format!("{name} [--port 8080] [--info | --check] [OPTIONS]"))
@@ -400,7 +340,8 @@ impl Cli {
             .mut_arg("sha256", |arg| arg.hide(true))
             .mut_arg("sha256_file", |arg| arg.hide(true))
             .mut_arg("strict_ownership", |arg| arg.hide(true));
-        let cli = Cli::from_arg_matches(&command.try_get_matches_from_mut(args)?)?;
+        let matches = command.try_get_matches_from_mut(args)?;
+        let cli = Cli::from_arg_matches(&matches).map_err(|err| err.format(&mut command))?;
         if let Some(plugin) = &cli.plugin {
             let text = format!(
                 "--plugin {} (or EFFE_PLUGIN): this program holds its lambda and opens no other; \
@@ -415,6 +356,18 @@ impl Cli {
             return Err(command.error(clap::error::ErrorKind::ValueValidation, text));
         }
         Ok(cli)
+    }
+
+    /// The command line: every flag but those that print is a variable, too, named after it. `--set` is the one whose
+    /// variable says more than one.
+    fn described() -> Command {
+        Cli::command().mut_args(|arg| match arg.get_long() {
+            Some(long) if !["set", "help", "help-all", "version"].contains(&long) => {
+                let variable = format!("EFFE_{}", long.replace('-', "_").to_ascii_uppercase());
+                arg.env(variable).hide_env(true)
+            }
+            _ => arg,
+        })
     }
 
     /// Checks what can be checked before anything is opened.
@@ -548,7 +501,7 @@ impl Cli {
 /// All flags as a Markdown table: what docs/flags.md holds.
 pub fn markdown() -> String {
     let mut table = String::from("| flag | variable | default | what it does |\n|---|---|---|---|\n");
-    for arg in Cli::command().get_arguments() {
+    for arg in Cli::described().get_arguments() {
         let Some(long) = arg.get_long() else { continue };
         let value = arg.get_value_names().filter(|_| arg.get_action().takes_values());
         let value = value.map_or(String::new(), |names| format!(" {}", names[0]));
@@ -569,7 +522,7 @@ pub fn markdown() -> String {
 
 /// An error of usage, as clap shows its own.
 pub fn usage(text: &str) -> clap::Error {
-    Cli::command().error(clap::error::ErrorKind::ValueValidation, text)
+    Cli::described().error(clap::error::ErrorKind::ValueValidation, text)
 }
 
 /// The spelling of 2016.

@@ -209,7 +209,7 @@ pub(crate) fn executable(
         lambda.package,
         lambda.version,
         lambda.package,
-        lambda.effe_abi.loader().to_toml(),
+        lambda.effe_abi.loader(),
         toml::Value::Table(dependency),
     );
     let main = "//! A lambda with its loader.\n\nfn main() -> std::process::ExitCode {\n    \

@@ -69,15 +69,20 @@ impl EffeAbi {
         flag.map_or_else(|| Ok(EffeAbi::default()), EffeAbi::parse)
     }
 
-    /// The crate `effe-loader` that goes with it.
-    pub(crate) fn loader(&self) -> EffeAbi {
+    /// The crate `effe-loader` that goes with it, as a program that holds its lambda depends on it.
+    pub(crate) fn loader(&self) -> toml::Value {
         let beside = |path: &Path| path.parent().map(|parent| parent.join("effe-loader"));
         let theirs = match self {
             EffeAbi::Path(path) => beside(path),
             EffeAbi::Version(_) => None,
         };
         let path = theirs.into_iter().find(|path| path.join("Cargo.toml").is_file());
-        path.map_or_else(|| EffeAbi::Version(env!("CARGO_PKG_VERSION").to_owned()), EffeAbi::Path)
+        let loader =
+            path.map_or_else(|| EffeAbi::Version(env!("CARGO_PKG_VERSION").to_owned()), EffeAbi::Path);
+        let mut table = loader.table();
+        // By default it leaves out what is logged below a warning: here the lambda would fall silent with it.
+        table.insert("default-features".to_owned(), false.into());
+        toml::Value::Table(table)
     }
 
     /// The value of a dependency in a manifest.
@@ -87,16 +92,22 @@ impl EffeAbi {
 
     /// The value of a dependency with features in a manifest.
     fn with_features(&self, features: &[&str]) -> toml::Value {
-        let (key, value) = match self {
-            EffeAbi::Version(version) if features.is_empty() => return version.as_str().into(),
-            EffeAbi::Version(version) => ("version", version.clone()),
-            EffeAbi::Path(path) => ("path", path.to_string_lossy().into_owned()),
-        };
-        let mut table = toml::Table::from_iter([(key.to_owned(), value.into())]);
+        if let (EffeAbi::Version(version), []) = (self, features) {
+            return version.as_str().into();
+        }
+        let mut table = self.table();
         if !features.is_empty() {
             table.insert("features".to_owned(), features.to_vec().into());
         }
         toml::Value::Table(table)
+    }
+
+    fn table(&self) -> toml::Table {
+        let (key, value) = match self {
+            EffeAbi::Version(version) => ("version", version.clone()),
+            EffeAbi::Path(path) => ("path", path.to_string_lossy().into_owned()),
+        };
+        toml::Table::from_iter([(key.to_owned(), value.into())])
     }
 }
 
