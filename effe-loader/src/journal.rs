@@ -40,7 +40,8 @@ pub use self::{
     syslog::{SyslogFormat, SyslogTarget},
 };
 
-/// How many records wait for the thread. With the limits below they hold 40 MiB at the very worst.
+/// How many records wait for the thread, give or take one for each thread that logs. With the limits below they hold
+/// 40 MiB at the very worst. The queues grow as they fill: made whole, they would be a megabyte to touch at each start.
 const QUEUE: usize = 4096;
 /// How many lines of the access log wait beside them. At the very worst they hold 10 MiB.
 const ACCESS_QUEUE: usize = 4096;
@@ -125,8 +126,8 @@ impl Journal {
     /// # Errors
     /// The system's, if it refuses the thread.
     pub fn start(settings: Settings) -> io::Result<Journal> {
-        let (queue, records) = channel::bounded(QUEUE);
-        let (access_queue, accesses) = channel::bounded(ACCESS_QUEUE);
+        let (queue, records) = channel::unbounded();
+        let (access_queue, accesses) = channel::unbounded();
         let (stop, stopped) = channel::bounded(1);
         let (alive, done) = channel::bounded::<Infallible>(0);
         let gauges = Arc::new(Gauges {
@@ -158,7 +159,7 @@ impl Journal {
             line::cut(value, FIELD_LIMIT);
         }
         let entry = Entry { at: OffsetDateTime::now_utc(), record };
-        if self.gauges().closed.load(Ordering::Relaxed) || self.0.queue.try_send(entry).is_err() {
+        if !self.queued(&self.0.queue, QUEUE, entry) {
             self.gauges().losses.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -168,7 +169,7 @@ impl Journal {
     pub fn access(&self, mut access: Access) {
         access.cut();
         let entry = AccessEntry { at: OffsetDateTime::now_utc(), access };
-        if self.gauges().closed.load(Ordering::Relaxed) || self.0.access_queue.try_send(entry).is_err() {
+        if !self.queued(&self.0.access_queue, ACCESS_QUEUE, entry) {
             self.gauges().access_losses.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -263,6 +264,10 @@ impl Journal {
         // Full means that somebody has said so already.
         let _ = self.0.stop.try_send(());
         matches!(self.0.done.recv_timeout(within), Err(RecvTimeoutError::Disconnected))
+    }
+
+    fn queued<T>(&self, queue: &Sender<T>, room: usize, entry: T) -> bool {
+        !self.gauges().closed.load(Ordering::Relaxed) && queue.len() < room && queue.send(entry).is_ok()
     }
 
     fn gauges(&self) -> &Gauges {

@@ -1,6 +1,9 @@
 //! What both controls share: the work of the lambdas they are raced against.
 
-use std::hash::{BuildHasher, RandomState};
+use std::{
+    borrow::Cow,
+    hash::{BuildHasher, RandomState},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,21 +33,33 @@ impl Default for Greeter {
 /// What `json` takes.
 #[derive(Deserialize)]
 pub struct Order<'a> {
-    name: &'a str,
-    count: i64,
-    tags: Vec<&'a str>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    count: u64,
+    #[serde(borrow)]
+    tags: Vec<Tag<'a>>,
 }
+
+#[derive(Deserialize)]
+struct Tag<'a>(
+    #[serde(borrow)]
+    #[expect(dead_code, reason = "only counted, and checked to be text")]
+    Cow<'a, str>,
+);
 
 /// What `json` answers.
 #[derive(Serialize)]
 pub struct Receipt {
     greeting: String,
-    count: i64,
+    count: u64,
     tags: usize,
 }
 
 /// The work of `json`: `None` for what is no order.
 pub fn receipt(body: &[u8]) -> Option<Vec<u8>> {
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
     let order: Order<'_> = serde_json::from_slice(body).ok()?;
     let greeting = format!("Hello, {}", order.name);
     serde_json::to_vec(&Receipt { greeting, count: order.count.checked_add(1)?, tags: order.tags.len() }).ok()
