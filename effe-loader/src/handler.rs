@@ -314,8 +314,9 @@ impl Handler {
             Some((head, outlet)) => Some(stream(request, head, outlet, Source::Done)),
             None => respond(&mut call.answer, request),
         };
+        let failure = unanswered(&call);
         self.thread.desk.keep(call);
-        response.ok_or(Failure::Lambda)
+        response.ok_or(failure)
     }
 
     /// The answer, and how long the run took; `None` if it can't be here.
@@ -368,7 +369,7 @@ impl Handler {
         match outcome {
             Outcome::Back(mut call) => {
                 let response = respond(&mut call.answer, request);
-                let failure = if call.progress.is_given_up() { Failure::Busy } else { Failure::Lambda };
+                let failure = unanswered(&call);
                 self.thread.desk.keep(call);
                 response.ok_or(failure)
             }
@@ -427,6 +428,16 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.head_mut().headers.insert(header::CONTENT_TYPE, plain);
     response
+}
+
+/// Why a call that is back has no answer.
+fn unanswered(call: &Call) -> Failure {
+    match call.deadline {
+        _ if call.progress.is_given_up() => Failure::Busy,
+        // A run that keeps to its deadline gives up at about the time at which nobody would wait for it any more.
+        Some(deadline) if deadline.remaining().is_zero() => Failure::Overdue,
+        _ => Failure::Lambda,
+    }
 }
 
 /// The handler as the server calls it: what can be answered at once needs no future of its own.

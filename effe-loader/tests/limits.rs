@@ -156,6 +156,15 @@ fn a_run_sees_its_deadline_pass() {
 }
 
 #[test]
+fn a_run_that_gives_up_at_its_deadline_is_a_504_too() {
+    let server = Loader::of(probe()).args(["--run-timeout", "200ms"]).serve();
+    for _ in 0..3 {
+        assert_eq!(server.get("/cancelled?fail=1").status, 504);
+    }
+    server.stop();
+}
+
+#[test]
 fn past_max_lost_threads_the_operator_is_told() {
     let counts = Counts::new();
     let limits = ["--run-timeout", "500ms", "--max-lost-threads", "2"];
