@@ -41,6 +41,8 @@ class Request:
     kind: str | None = None
     answer: bytes | None = None
     other: str | None = None
+    ramp: int | None = None
+    """Seconds that many connections need before anything counts."""
 
     @property
     def method(self):
@@ -83,6 +85,8 @@ class Load:
         request = self._request
         if request.other:
             return self._mixed(url, seconds)
+        if request.ramp is not None:
+            return self._ramped(url, seconds, request.ramp)
         settings = {"RACE_METHOD": request.method}
         if request.body is not None:
             settings["RACE_BODY"] = str(self._body)
@@ -97,22 +101,28 @@ class Load:
 
     def _mixed(self, url, seconds):
         """About one request of a hundred goes to the other target, over connections of its own; figures are of the
-        rest. With h2load: wrk invents latencies beside those that are much longer than the mean."""
-        log = pathlib.Path(self._files.name, "log")
-        log.unlink(missing_ok=True)
+        rest."""
         other = Load(Request(url.rsplit("/", 1)[0] + self._request.other), OTHERS)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             others = pool.submit(other.race, other._request.target, seconds + 2)
-            command = ["h2load", "--h1", "-t1", f"-c{self._connections}", f"-D{seconds}", "--warm-up-time=1"]
-            _run([*command, f"--log-file={log}", url])
+            rest = self._ramped(url, seconds, 1)
             others = others.result()
+        rate = others["requests"] / others["seconds"]
+        return rest | {"share": rate / (rate + rest["requests"] / seconds)}
+
+    def _ramped(self, url, seconds, ramp):
+        """What counts begins after the ramp. With h2load: wrk counts from its first connection on, and invents
+        latencies beside those that are much longer than the mean."""
+        log = pathlib.Path(self._files.name, "log")
+        log.unlink(missing_ok=True)
+        command = ["h2load", "--h1", "-t1", f"-c{self._connections}", f"-D{seconds}", f"--warm-up-time={ramp}"]
+        _run([*command, f"--log-file={log}", url])
         fields = [line.split("\t") for line in log.read_text().splitlines()]
         if not fields or any(status != "200" for _, status, _ in fields):
             raise SystemExit(f"requests to {url} failed")
         micros = sorted(int(micros) for _, _, micros in fields)
         at = {name: micros[int(len(micros) * part)] for name, part in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)]}
-        rate, n = others["requests"] / others["seconds"], len(fields)
-        return {"requests": n, "seconds": seconds, "failed": 0, "share": rate / (rate + n / seconds), **at}
+        return {"requests": len(fields), "seconds": seconds, "failed": 0, "ramp": ramp, **at}
 
     def send(self, url, n):
         """So many requests, with h2load."""

@@ -22,8 +22,9 @@ def ratios(rounds, what, of, over):
     return spread(one[of][what] / one[over][what] for one in rounds)
 
 
-def run(entries, request, connections, rounds, seconds, warm=2, say=print):
-    """Races `entries`, commands by name: every round runs each of them once, and counts only if nothing else ran."""
+def run(entries, request, connections, rounds, seconds, warm=2, beside=(), say=print):
+    """Races `entries`, commands by name: every round runs each of them once, and counts only if nothing else ran than
+    the processes `beside`."""
     load = Load(request, connections)
     kept, left_out = [], 0
     with contextlib.ExitStack() as stack:
@@ -36,12 +37,13 @@ def run(entries, request, connections, rounds, seconds, warm=2, say=print):
             names = list(servers) if (len(kept) + left_out) % 2 == 0 else list(reversed(servers))
             for name in names:
                 server = servers[name]
-                with machine.Attention([server.pid]) as attention:
+                with machine.Attention([server.pid, *beside]) as attention:
                     cpu = server.cpu()
                     result = load.race(server.url, seconds)
                     cpu = server.cpu() - cpu
                 one[name] = {
-                    "cpu": cpu / result["requests"] * 1e6,
+                    # What a ramp used belongs to no request that counts.
+                    **({} if "ramp" in result else {"cpu": cpu / result["requests"] * 1e6}),
                     "rate": result["requests"] / result["seconds"],
                     **{key: result[key] for key in ("p50", "p99", "p999", "share") if key in result},
                 }

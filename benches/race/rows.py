@@ -174,6 +174,58 @@ def mixed(options):
 
 
 @row
+def ready_at_once(options):
+    """`hello` as an async lambda that never waits, over `hello`."""
+    both = {"effe, async": loader("patient"), "effe": loader("hello")}
+    raced = race.run(both, HELLO, 32, options.rounds, options.seconds)
+    ratio = race.ratios(raced["rounds"], "cpu", "effe, async", "effe")
+    return raced | {"results": [result("async `hello` that is ready at once over `hello` inline, CPU", ratio, 1.06)]}
+
+
+@row
+def axum(options):
+    """`hello` of an axum Router, as a lambda and served by axum itself."""
+    both = {"effe": loader("router"), "axum": control("axum")}
+    raced = race.run(both, HELLO, 32, options.rounds, options.seconds)
+    ratio = race.ratios(raced["rounds"], "cpu", "effe", "axum")
+    return raced | {"results": [result("an axum Router as a lambda over the same served by axum, CPU", ratio, 1.10)]}
+
+
+@row
+def waiting(options):
+    """10,000 connections, each request waits a second in an async lambda: ideally 10,000 requests per second."""
+    n = 10_000
+    both = {
+        "effe": loader("patient", "--max-connections", str(n + 100)),
+        "actix": control("actix"),
+    }
+    # A ramp of a few seconds: until then the connections ask in one wave.
+    request = sleeping(1000, ramp=6)
+    raced = race.run(both, request, n, max(3, options.rounds // 5), 10 * options.seconds)
+    share = race.spread(one["effe"]["rate"] / n for one in raced["rounds"])
+    memory = race.spread([raced["figures"]["effe"]["memory"]])
+    return raced | {
+        "results": [
+            result("10,000 connections, each waits 1 s: requests/s over the ideal", share, 0.95, more=True),
+            result("the same: peak memory", memory, 150, "MiB"),
+        ]
+    }
+
+
+@row
+def proxy(options):
+    """`proxy` and the same written in actix-web and reqwest, before the same upstream."""
+    with Server(control("hyper"), HELLO, cpu=machine.LOAD_CPU) as upstream:
+        both = {
+            "effe": loader("proxy", "--set", f"upstream={upstream.origin}"),
+            "actix and reqwest": control("proxy", upstream.origin),
+        }
+        raced = race.run(both, HELLO, 32, options.rounds, options.seconds, beside=[upstream.pid])
+    ratio = race.ratios(raced["rounds"], "cpu", "effe", "actix and reqwest")
+    return raced | {"results": [result("`proxy` over the same in actix-web and reqwest, CPU", ratio, 1.10)]}
+
+
+@row
 def start(options):
     """From the start of a process to its first right answer."""
     rounds, left_out = [], 0
@@ -216,21 +268,26 @@ def memory(options):
     }
 
 
+def tally(command, request, n=10_000):
+    """All that is counted of a server."""
+    return counts.instructions(command, request, n) | {"system_calls": counts.system_calls(command, request, n)}
+
+
 @row
 def count(options):
     """Instructions and system calls per request."""
     counted = {}
-    for name, n in {"hello": 10_000, "json": 10_000, "echo-256": 10_000}.items():
+    for name in ("hello", "json", "echo-256"):
         request, lam = THREE[name]
         # Under valgrind no run is short: the decision that `auto` comes to is made for it.
         commands = entries(lam) | {"effe": loader(lam, "--execution", "inline")}
-        counted[name] = {
-            who: counts.instructions(command, request, n) | {"system_calls": counts.system_calls(command, request, n)}
-            for who, command in commands.items()
-        }
+        counted[name] = {who: tally(command, request) for who, command in commands.items()}
     pooled = loader("hello", "--execution", "pool")
-    counted["hello"]["effe, pool"] = counts.instructions(pooled, HELLO, 10_000) | {
-        "system_calls": counts.system_calls(pooled, HELLO, 10_000)
+    counted["hello"]["effe, pool"] = tally(pooled, HELLO)
+    counted["hello"]["effe, async"] = tally(loader("patient", "--execution", "inline"), HELLO)
+    counted["axum"] = {
+        "effe": tally(loader("router", "--execution", "inline"), HELLO),
+        "axum": tally(control("axum"), HELLO),
     }
     return {"counted": counted, "results": []}
 

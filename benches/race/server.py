@@ -24,15 +24,15 @@ def loader(lam, *flags):
     return [RELEASE / "effe-loader", "--plugin", plugin, "--workers", "1", "--host", "127.0.0.1", *flags, "--port"]
 
 
-def control(name):
+def control(name, *arguments):
     """The command of a control; the port follows."""
-    return [RELEASE / f"control-{name}"]
+    return [RELEASE / f"control-{name}", *arguments]
 
 
 class Server:
     """A running server; leaving the block ends it."""
 
-    def __init__(self, command, request, wrapper=()):
+    def __init__(self, command, request, wrapper=(), cpu=machine.SERVER_CPU):
         self.request = request
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -43,7 +43,7 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=ENVIRONMENT,
-            preexec_fn=lambda: os.sched_setaffinity(0, machine.SERVER_CPU),
+            preexec_fn=lambda: os.sched_setaffinity(0, cpu),
         )
         self.pid = self._process.pid
         self.first_answer = self._wait() - self.begun
@@ -70,9 +70,14 @@ class Server:
             raise SystemExit(f"{self._process.args}: a wrong answer, {answer.status} {body[:80]!r}")
 
     @property
+    def origin(self):
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def url(self):
         """Where the request goes."""
-        return f"http://127.0.0.1:{self.port}{self.request.target}"
+        return self.origin + self.request.target
 
     def cpu(self):
         """Seconds of CPU so far."""
