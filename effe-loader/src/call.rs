@@ -20,7 +20,7 @@ use futures_util::task::AtomicWaker;
 use slab::Slab;
 use tokio::{sync::Notify, time};
 
-use crate::{answer::Answer, clock::Moment, outlet::Streams, snapshot::Snapshot};
+use crate::{answer::Answer, clock::Moment, exchange::Room, outlet::Streams, snapshot::Snapshot};
 
 /// Calls that a desk keeps for the next requests; a connection's buffers are larger than all of these.
 const MAX_SPARE: usize = 256;
@@ -44,6 +44,8 @@ pub struct Call {
     pub progress: Arc<Progress>,
     /// When the client is told that it took too long.
     pub deadline: Option<Moment>,
+    /// Where an async run keeps what it is lent.
+    pub room: Room,
     mailbox: Arc<Mailbox>,
     key: usize,
 }
@@ -220,6 +222,7 @@ impl Desk {
                 streams: Streams::NONE,
                 progress: Arc::default(),
                 deadline: None,
+                room: Room::default(),
                 mailbox: Arc::clone(&self.mailbox),
                 key: usize::MAX,
             })

@@ -26,7 +26,7 @@ use effe_abi::{
     waker,
 };
 
-pub use self::run::AsyncRun;
+pub use self::run::{AsyncRun, Room};
 use crate::{
     answer::Answer,
     clock::Moment,

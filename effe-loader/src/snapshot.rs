@@ -4,10 +4,13 @@ use std::{net::SocketAddr, ops::Range};
 
 use actix_http::RequestHead;
 
-/// The head of one request in one buffer, which is used again for the next.
+/// The head of one request in two buffers, which are used again for the next.
 #[derive(Default)]
 pub struct Snapshot {
-    bytes: Vec<u8>,
+    /// All that is text, so that nobody has to look again whether it is.
+    text: String,
+    /// The values of the headers, which may be any bytes.
+    values: Vec<u8>,
     method: Range<usize>,
     target: Range<usize>,
     path_len: usize,
@@ -20,16 +23,19 @@ pub struct Snapshot {
 impl Snapshot {
     /// Takes the place of what was here before.
     pub fn take(&mut self, head: &RequestHead) {
-        self.bytes.clear();
+        self.text.clear();
+        self.values.clear();
         self.headers.clear();
-        self.method = self.push(head.method.as_str().as_bytes());
+        self.method = self.push(head.method.as_str());
         let (target, path_len) = target(head);
-        (self.target, self.path_len) = (self.push(target.as_bytes()), path_len);
+        (self.target, self.path_len) = (self.push(target), path_len);
         for (name, value) in &head.headers {
-            let spans = (self.push(name.as_str().as_bytes()), self.push(value.as_bytes()));
+            let begin = self.values.len();
+            self.values.extend_from_slice(value.as_bytes());
+            let spans = (self.push(name.as_str()), begin..self.values.len());
             self.headers.push(spans);
         }
-        self.authority = head.uri.authority().map(|authority| self.push(authority.as_str().as_bytes()));
+        self.authority = head.uri.authority().map(|authority| self.push(authority.as_str()));
         (self.peer, self.version) = (head.peer_addr, version(head));
     }
 
@@ -70,18 +76,17 @@ impl Snapshot {
 
     /// All headers, names in lower case.
     pub fn headers(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
-        self.headers.iter().map(|(name, value)| (self.text(name), &self.bytes[value.clone()]))
+        self.headers.iter().map(|(name, value)| (self.text(name), &self.values[value.clone()]))
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Range<usize> {
-        let begin = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
-        begin..self.bytes.len()
+    fn push(&mut self, text: &str) -> Range<usize> {
+        let begin = self.text.len();
+        self.text.push_str(text);
+        begin..self.text.len()
     }
 
     fn text(&self, span: &Range<usize>) -> &str {
-        // Only what was text goes in under these spans.
-        std::str::from_utf8(&self.bytes[span.clone()]).unwrap_or_default()
+        &self.text[span.clone()]
     }
 }
 

@@ -1,7 +1,7 @@
 //! A run that lasts longer than one function: it owns the call, the exchange that lends it, and the Context.
 
 use std::{
-    mem::ManuallyDrop,
+    mem::{ManuallyDrop, MaybeUninit},
     ptr::NonNull,
     task::{Poll, Waker},
 };
@@ -32,12 +32,20 @@ struct Lent {
     exchange: Exchange<'static>,
 }
 
+/// The place for what a run is lent; it stays with the call, for the next run.
+#[derive(Default)]
+pub struct Room(Option<Box<MaybeUninit<Lent>>>);
+
+// SAFETY: it is memory without a value.
+unsafe impl Send for Room {}
+
 // SAFETY: all that it owns may be sent, the exchange too: what is changed behind it has locks or is atomic.
 unsafe impl Send for AsyncRun {}
 
 impl AsyncRun {
     /// Begins a run of an async lambda, which does nothing before it is polled.
-    pub fn new(context: Box<Context>, call: Box<Call>, response_limit: usize) -> AsyncRun {
+    pub fn new(context: Box<Context>, mut call: Box<Call>, response_limit: usize) -> AsyncRun {
+        let room = call.room.0.take().unwrap_or_else(Box::new_uninit);
         let call = NonNull::from(Box::leak(call));
         // SAFETY: leaked above, and taken back only after all that borrows from it is dropped.
         let parts = unsafe { &mut *call.as_ptr() };
@@ -46,7 +54,8 @@ impl AsyncRun {
         let (gone, id, limit) = (&progress.gone, &progress.id, response_limit);
         let exchange = Exchange::new(Head::Copied(head), body, answer, gone, deadline, limit, id);
         let exchange = exchange.with_streams(streams).polled();
-        let lent = NonNull::from(Box::leak(Box::new(Lent { form: None, failure: Failure::new(), exchange })));
+        let lent = Box::write(room, Lent { form: None, failure: Failure::new(), exchange });
+        let lent = NonNull::from(Box::leak(lent));
         // SAFETY: as for the call; it stays at this place.
         let Lent { form, failure, exchange } = unsafe { &mut *lent.as_ptr() };
         let form = form.insert(exchange.form());
@@ -104,8 +113,11 @@ impl Drop for AsyncRun {
 /// # Safety
 /// They are an `AsyncRun`'s, nothing borrows from them, and this is their last use.
 unsafe fn reclaim(lent: NonNull<Lent>, call: NonNull<Call>) -> Box<Call> {
-    // SAFETY: leaked by `AsyncRun::new`; before the call, from which it borrows.
-    drop(unsafe { Box::from_raw(lent.as_ptr()) });
-    // SAFETY: as above.
-    unsafe { Box::from_raw(call.as_ptr()) }
+    // SAFETY: `AsyncRun::new` wrote it; before the call, from which it borrows.
+    unsafe { lent.drop_in_place() };
+    // SAFETY: leaked by `AsyncRun::new`.
+    let mut call = unsafe { Box::from_raw(call.as_ptr()) };
+    // SAFETY: as above; there is no value in it any more.
+    call.room = Room(Some(unsafe { Box::from_raw(lent.cast().as_ptr()) }));
+    call
 }
