@@ -36,10 +36,11 @@ impl Crossing {
     /// # Errors
     /// Why it can't be used.
     pub fn open(path: &Path) -> Result<Crossing, String> {
-        let file = PluginFile::read(path, &Policy::default()).map_err(|refusal| refusal.to_string())?;
+        let policy = Policy::default();
+        let file = PluginFile::open(path, &policy).map_err(|refusal| refusal.to_string())?;
         let host = Host::new(Parameters::default(), RESPONSE_LIMIT);
         // SAFETY: the caller named this file to be run, and has one thread.
-        let tried = unsafe { Tried::by_fork(file) }.map_err(|refusal| refusal.to_string())?;
+        let tried = unsafe { Tried::by_fork(file, &policy) }.map_err(|refusal| refusal.to_string())?;
         // SAFETY: as above.
         let plugin = unsafe { tried.open(host, &Arc::new(Census::default())) };
         let plugin = plugin.map_err(|refusal| refusal.to_string())?;

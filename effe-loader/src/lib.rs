@@ -76,7 +76,7 @@ use self::{
     health::Health,
     journal::{Journal, Severity},
     listeners::{Bound, Listener},
-    plugin::{Census, Plugin, PluginFile, Started, Tried, host::Host},
+    plugin::{Census, Plugin, PluginFile, Policy, Started, Tried, host::Host},
     server::Settings,
     signals::Ender,
     swap::Recipe,
@@ -150,9 +150,9 @@ fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
             (plugin, None)
         }
         None => {
-            let file = PluginFile::read(&config.plugin, &config.policy)?;
+            let file = PluginFile::open(&config.plugin, &config.policy)?;
             let warning = file.warning.clone();
-            let tried = tried(file)?;
+            let tried = tried(file, &config.policy)?;
             if config.mode == Mode::Info {
                 if let Some(warning) = warning {
                     let _ = writeln!(std::io::stderr(), "effe-loader: warning: {warning}");
@@ -191,9 +191,9 @@ fn answer_trial(path: &Path) -> ! {
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn tried(file: PluginFile) -> Result<Tried, Refusal> {
+fn tried(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
     // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
-    unsafe { Tried::by_fork(file) }
+    unsafe { Tried::by_fork(file, policy) }
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]

@@ -29,6 +29,8 @@ use effe_abi::{
     raw::{self, Exchange, Failure, Status, status},
 };
 
+use object::ReadCache;
+
 use self::{
     copy::PrivateCopy,
     ffi::{Entries, ReadyEntry},
@@ -55,45 +57,48 @@ pub struct Tried {
 }
 
 impl Tried {
-    /// Checks a plugin's headers, and opens it in a child that is forked from this process.
+    /// Copies a plugin, checks what the copy holds, and opens it in a child that is forked from this process.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first thing that is wrong with it, or that the policy bars.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted. The process has one thread.
-    pub unsafe fn by_fork(file: PluginFile) -> Result<Tried, Refusal> {
+    pub unsafe fn by_fork(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
         // SAFETY: the caller's duty is the callee's condition.
-        Tried::by(file, |copy| unsafe { trial::forked(copy.path()) })
+        Tried::by(file, policy, |copy| unsafe { trial::forked(copy.path()) })
     }
 
-    /// Checks a plugin's headers, and opens it in a child that is this program once more.
+    /// Copies a plugin, checks what the copy holds, and opens it in a child that is this program once more.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
+    /// The first thing that is wrong with it, or that the policy bars.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors, if only in the child: whoever wrote the file is trusted.
-    pub unsafe fn by_exec(file: PluginFile) -> Result<Tried, Refusal> {
-        Tried::by(file, trial::executed)
+    pub unsafe fn by_exec(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
+        Tried::by(file, policy, trial::executed)
     }
 
     fn by(
         file: PluginFile,
+        policy: &Policy,
         trial: impl FnOnce(&PrivateCopy) -> Result<Facts, String>,
     ) -> Result<Tried, Refusal> {
-        let refused = |reason| Refusal::new(&file.path, reason);
-        let image = elf::check(&file.bytes).map_err(refused)?;
-        let copy = PrivateCopy::make(&file);
-        if file.pinned && copy.is_original() {
+        let path = file.path.clone();
+        let refused = |reason| Refusal::new(&path, reason);
+        let copy = PrivateCopy::make(file);
+        if policy.pins() && copy.is_original() {
             return Err(refused(
                 "no private copy can be made of it, so what is mapped can't be pinned; give the loader /proc, or a \
                  TMPDIR that may hold executable files"
                     .to_owned(),
             ));
         }
+        policy.allows(copy.file()).map_err(refused)?;
+        let image = elf::check(&ReadCache::new(copy.file())).map_err(refused)?;
         let facts = trial(&copy).map_err(refused)?;
-        Ok(Tried { path: file.path, copy, image, facts })
+        Ok(Tried { path, copy, image, facts })
     }
 
     /// What the lambda says of itself.
@@ -295,12 +300,12 @@ impl Plugin {
     /// Whether another generation can take its place: a lambda that is part of the program, or that is mapped from
     /// the operator's own file, stays.
     pub fn can_be_swapped(&self) -> bool {
-        self.copy().as_ref().is_some_and(PrivateCopy::is_private)
+        self.copy().as_ref().is_some_and(|copy| !copy.is_original())
     }
 
-    /// Whether it was made from these very bytes.
+    /// Whether it is what the file holds now.
     pub fn is_made_of(&self, file: &PluginFile) -> bool {
-        self.copy().as_ref().is_some_and(|copy| copy.holds(&file.bytes))
+        self.copy().as_ref().is_some_and(|copy| copy.holds(&file.file))
     }
 
     fn copy(&self) -> MutexGuard<'_, Option<PrivateCopy>> {

@@ -139,7 +139,7 @@ impl Swapper {
             );
         }
         let parameters = self.recipe.sources.read()?;
-        let file = PluginFile::read(serving.plugin.path(), &self.recipe.policy);
+        let file = PluginFile::open(serving.plugin.path(), &self.recipe.policy);
         let file = file.map_err(|refusal| refusal.to_string())?;
         if serving.plugin.is_made_of(&file) && *serving.plugin.host().parameters() == parameters {
             let number = serving.number;
@@ -183,7 +183,7 @@ impl Swapper {
     #[expect(unsafe_code, reason = "the operator's file is trusted here as at the start")]
     fn open(&self, file: PluginFile, host: &'static Host) -> Result<&'static Plugin, String> {
         // SAFETY: the operator named this file for us to run, and answers for it.
-        let tried = unsafe { Tried::by_exec(file) };
+        let tried = unsafe { Tried::by_exec(file, &self.recipe.policy) };
         // SAFETY: as above.
         let plugin = tried.and_then(|tried| unsafe { tried.open(host, self.effe.census()) });
         plugin.map_err(|refusal| refusal.to_string())

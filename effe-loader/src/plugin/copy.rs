@@ -3,7 +3,7 @@
 use std::{
     env,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, Read as _, Seek as _},
     os::{
         fd::AsRawFd,
         unix::fs::{FileExt, OpenOptionsExt},
@@ -15,7 +15,7 @@ use std::{
 
 use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, memfd_create, statvfs};
 
-use super::file::PluginFile;
+use super::file::{MAX_SIZE, PluginFile};
 
 /// Where a generation is mapped from: a name that no other generation ever has.
 pub struct PrivateCopy {
@@ -29,7 +29,7 @@ enum Kind {
     /// A file of our own, whose name goes once it is mapped.
     File(File),
     /// The operator's file itself: it can't be swapped for another.
-    Original,
+    Original(File),
 }
 
 /// Copies so far: each has a name of its own.
@@ -38,25 +38,31 @@ static COPIES: AtomicU32 = AtomicU32::new(0);
 impl PrivateCopy {
     /// Copies a plugin to memory; without /proc or memory files, to a directory that can be written and executed;
     /// without one, the file itself must do.
-    pub fn make(file: &PluginFile) -> PrivateCopy {
-        if let Some((path, memory)) = in_memory(file) {
+    pub fn make(file: PluginFile) -> PrivateCopy {
+        if let Some((path, memory)) = in_memory(&file) {
             return PrivateCopy { path, kind: Kind::Memory(memory) };
         }
         let variable = |name| env::var_os(name).map(PathBuf::from);
         let places =
             [variable("XDG_RUNTIME_DIR"), variable("TMPDIR"), Some("/dev/shm".into()), Some("/tmp".into())];
         for place in places.into_iter().flatten() {
-            if let Ok((path, copy)) = in_directory(file, &place) {
+            if let Ok((path, copy)) = in_directory(&file, &place) {
                 return PrivateCopy { path, kind: Kind::File(copy) };
             }
         }
-        let path = file.path.canonicalize().unwrap_or_else(|_| file.path.clone());
-        PrivateCopy { path, kind: Kind::Original }
+        let PluginFile { path, file, .. } = file;
+        PrivateCopy { path: path.canonicalize().unwrap_or(path), kind: Kind::Original(file) }
     }
 
     /// Whether it is no copy: what is mapped is then whatever the operator's file holds at that moment.
     pub fn is_original(&self) -> bool {
-        matches!(self.kind, Kind::Original)
+        matches!(self.kind, Kind::Original(_))
+    }
+
+    /// What was copied: only this counts from now on.
+    pub fn file(&self) -> &File {
+        let (Kind::Memory(file) | Kind::File(file) | Kind::Original(file)) = &self.kind;
+        file
     }
 
     /// The absolute path to map.
@@ -71,7 +77,7 @@ impl PrivateCopy {
     pub fn path_in_child(&self) -> io::Result<(PathBuf, Stdio)> {
         match &self.kind {
             Kind::Memory(memory) => Ok(("/proc/self/fd/0".into(), memory.try_clone()?.into())),
-            Kind::File(_) | Kind::Original => Ok((self.path.clone(), Stdio::null())),
+            Kind::File(_) | Kind::Original(_) => Ok((self.path.clone(), Stdio::null())),
         }
     }
 
@@ -82,25 +88,44 @@ impl PrivateCopy {
         }
     }
 
-    /// Whether it is a copy at all, so that another one can take its place.
-    pub fn is_private(&self) -> bool {
-        !matches!(self.kind, Kind::Original)
-    }
-
-    /// Whether it holds these very bytes.
-    pub fn holds(&self, bytes: &[u8]) -> bool {
+    /// Whether it holds what a file holds now. The operator's file itself could only be compared with itself: no.
+    pub fn holds(&self, file: &File) -> bool {
         let (Kind::Memory(copy) | Kind::File(copy)) = &self.kind else { return false };
-        let mut page = vec![0; 64 * 1024];
-        let same_size = copy.metadata().is_ok_and(|metadata| metadata.len() == bytes.len() as u64);
-        let mut at = 0;
-        same_size
-            && bytes.chunks(page.len()).all(|chunk| {
-                let copied = &mut page[..chunk.len()];
-                let read = copy.read_exact_at(copied, at);
-                at += chunk.len() as u64;
-                read.is_ok() && copied == chunk
-            })
+        same(copy, file).unwrap_or(false)
     }
+}
+
+impl Drop for PrivateCopy {
+    fn drop(&mut self) {
+        // One that was refused was never mapped, and still has its name.
+        self.mapped();
+    }
+}
+
+fn same(one: &File, other: &File) -> io::Result<bool> {
+    let length = one.metadata()?.len();
+    if length != other.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut left, mut right) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    let mut at = 0;
+    while at < length {
+        let n = usize::try_from(length - at).map_or(left.len(), |rest| rest.min(left.len()));
+        one.read_exact_at(&mut left[..n], at)?;
+        other.read_exact_at(&mut right[..n], at)?;
+        if left[..n] != right[..n] {
+            return Ok(false);
+        }
+        at += n as u64;
+    }
+    Ok(true)
+}
+
+/// The system copies, page by page, and the bytes never get here.
+fn fill(mut copy: &File, file: &PluginFile) -> io::Result<()> {
+    let mut file = &file.file;
+    file.rewind()?;
+    io::copy(&mut file.take(MAX_SIZE), &mut copy).map(drop)
 }
 
 fn in_memory(file: &PluginFile) -> Option<(PathBuf, File)> {
@@ -108,8 +133,8 @@ fn in_memory(file: &PluginFile) -> Option<(PathBuf, File)> {
     // Kernels before 6.3 don't know EXEC, later ones may be set up to make memory files not executable without it.
     let name = file.name();
     let fd = memfd_create(&*name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(&*name, flags)).ok()?;
-    let mut memory = File::from(fd);
-    memory.write_all(&file.bytes).ok()?;
+    let memory = File::from(fd);
+    fill(&memory, file).ok()?;
     fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
         .ok()?;
     let n = COPIES.fetch_add(1, Ordering::Relaxed);
@@ -130,8 +155,8 @@ fn in_directory(file: &PluginFile, directory: &Path) -> io::Result<(PathBuf, Fil
     }
     let n = COPIES.fetch_add(1, Ordering::Relaxed);
     let path = directory.join(format!("effe-{}-{n}-{}", process::id(), file.name()));
-    let mut copy = File::options().read(true).write(true).create_new(true).mode(0o500).open(&path)?;
-    match copy.write_all(&file.bytes).and_then(|()| path.canonicalize()) {
+    let copy = File::options().read(true).write(true).create_new(true).mode(0o500).open(&path)?;
+    match fill(&copy, file).and_then(|()| path.canonicalize()) {
         Ok(path) => Ok((path, copy)),
         Err(err) => {
             let _ = fs::remove_file(&path);
@@ -142,6 +167,8 @@ fn in_directory(file: &PluginFile, directory: &Path) -> io::Result<(PathBuf, Fil
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -154,11 +181,17 @@ mod tests {
 
     #[test]
     fn a_copy_knows_its_bytes() {
-        let file = PluginFile { path: "x".into(), bytes: vec![7; 100_000], pinned: false, warning: None };
-        let copy = PrivateCopy::make(&file);
-        assert!(copy.is_private() && copy.holds(&file.bytes));
-        let mut other = file.bytes.clone();
+        let with = |bytes: &[u8]| {
+            let mut file = File::from(memfd_create("x", MemfdFlags::CLOEXEC).unwrap());
+            file.write_all(bytes).unwrap();
+            file
+        };
+        let file = with(&[7; 100_000]);
+        let plugin = PluginFile { path: "x".into(), file: file.try_clone().unwrap(), warning: None };
+        let copy = PrivateCopy::make(plugin);
+        assert!(!copy.is_original() && copy.holds(&file));
+        let mut other = [7; 100_000];
         other[99_999] = 8;
-        assert!(!copy.holds(&other) && !copy.holds(&file.bytes[1..]));
+        assert!(!copy.holds(&with(&other)) && !copy.holds(&with(&other[1..])) && !copy.holds(&with(b"")));
     }
 }

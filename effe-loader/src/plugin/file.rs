@@ -1,9 +1,9 @@
-//! The plugin's file: found, told from what is no file, and read once.
+//! The plugin's file: found, and told from what is no file.
 
 use std::{
     env,
     fs::File,
-    io::{self, Read},
+    io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -13,32 +13,30 @@ use rustix::fs::OFlags;
 use super::policy::Policy;
 use crate::error::Refusal;
 
-/// No lambda is that large; a wrong path may be.
-const MAX_SIZE: u64 = 1 << 30;
+/// Bytes. No lambda is that large; a wrong path may be.
+pub const MAX_SIZE: u64 = 1 << 30;
 
-/// The bytes of a plugin, and where they came from.
+/// A plugin's file, open, and left alone by those who must not change it; nothing in it has been looked at.
 pub struct PluginFile {
     /// As the operator named it: what messages say.
     pub path: PathBuf,
-    /// The whole file.
-    pub bytes: Vec<u8>,
-    /// Whether it had to be one of certain plugins, and is.
-    pub pinned: bool,
+    /// The file itself.
+    pub file: File,
     /// What the operator is to know before it is opened: a sentence, or nothing.
     pub warning: Option<String>,
 }
 
 impl PluginFile {
-    /// Reads a plugin. A bare name means the working directory.
+    /// Opens a plugin's file. A bare name means the working directory.
     ///
     /// # Errors
-    /// It is missing, no regular file, unreadable, larger than 1 GiB, or not what the policy allows.
-    pub fn read(path: &Path, policy: &Policy) -> Result<PluginFile, Refusal> {
+    /// It is missing, no regular file, unreadable, larger than 1 GiB, or somebody may change it whom the policy bars.
+    pub fn open(path: &Path, policy: &Policy) -> Result<PluginFile, Refusal> {
         let refuse = |reason: String| Refusal::new(path, reason);
         // Non-blocking: opening a FIFO would wait for a writer for ever.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let file = File::options().read(true).custom_flags(flags).open(path);
-        let mut file = file.map_err(|err| match err.kind() {
+        let file = file.map_err(|err| match err.kind() {
             io::ErrorKind::NotFound => refuse(missing(path)),
             io::ErrorKind::PermissionDenied => {
                 refuse("permission denied; make it readable for this user".into())
@@ -57,10 +55,7 @@ impl PluginFile {
         }
         let warning = policy.owned(path, &file).map_err(refuse)?;
         let warning = warning.map(|what| format!("{}: {what}", path.display()));
-        let mut bytes = Vec::with_capacity(metadata.len().try_into().unwrap_or(0));
-        file.by_ref().take(MAX_SIZE).read_to_end(&mut bytes).map_err(|err| refuse(err.to_string()))?;
-        policy.allows(&bytes).map_err(refuse)?;
-        Ok(PluginFile { path: path.to_owned(), bytes, pinned: policy.pins(), warning })
+        Ok(PluginFile { path: path.to_owned(), file, warning })
     }
 
     /// The file's name, for what shows up in a debugger or in /proc/PID/maps.

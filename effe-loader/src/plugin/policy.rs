@@ -3,7 +3,8 @@
 use std::{
     fmt,
     fs::File,
-    io::Read,
+    io::{self, Read as _},
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -45,15 +46,15 @@ impl Policy {
         !self.sha256.is_empty() || self.sha256_file.is_some()
     }
 
-    /// Whether these bytes may be loaded.
+    /// Whether what a file holds may be loaded.
     ///
     /// # Errors
-    /// Their digest is not among those that are allowed, or the list of those can't be read or trusted.
-    pub fn allows(&self, bytes: &[u8]) -> Result<(), String> {
+    /// Its digest is not among those that are allowed, it can't be read, or the list can't be read or trusted.
+    pub fn allows(&self, file: &File) -> Result<(), String> {
         if !self.pins() {
             return Ok(());
         }
-        let found = Digest(Sha256::digest(bytes).into());
+        let found = Digest::of(file).map_err(|err| err.to_string())?;
         let listed = match &self.sha256_file {
             Some(path) => {
                 self.list(path).map_err(|reason| format!("--sha256-file {}: {reason}", path.display()))?
@@ -89,6 +90,20 @@ impl Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest([u8; 32]);
 
+impl Digest {
+    fn of(file: &File) -> io::Result<Digest> {
+        let (mut digest, mut page, mut at) = (Sha256::new(), vec![0; 64 * 1024], 0);
+        loop {
+            let n = file.read_at(&mut page, at)?;
+            if n == 0 {
+                return Ok(Digest(digest.finalize().into()));
+            }
+            digest.update(&page[..n]);
+            at += n as u64;
+        }
+    }
+}
+
 impl FromStr for Digest {
     type Err = String;
 
@@ -114,6 +129,8 @@ impl fmt::Display for Digest {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{MemfdFlags, memfd_create};
+
     use super::*;
 
     /// What sha256sum says of "abc".
@@ -130,11 +147,16 @@ mod tests {
 
     #[test]
     fn only_what_is_pinned_is_allowed() {
-        assert_eq!(Policy::default().allows(b"anything"), Ok(()));
+        let file = |bytes| {
+            let memory = memfd_create("x", MemfdFlags::CLOEXEC).unwrap();
+            rustix::io::write(&memory, bytes).unwrap();
+            File::from(memory)
+        };
+        assert_eq!(Policy::default().allows(&file(b"anything")), Ok(()));
         let policy = Policy { sha256: vec![ABC.parse().unwrap()], ..Policy::default() };
-        assert_eq!(policy.allows(b"abc"), Ok(()));
-        assert!(policy.allows(b"abd").unwrap_err().contains("no --sha256 allows"));
+        assert_eq!(policy.allows(&file(b"abc")), Ok(()));
+        assert!(policy.allows(&file(b"abd")).unwrap_err().contains("no --sha256 allows"));
         let policy = Policy { sha256_file: Some("/dev/null".into()), ..Policy::default() };
-        assert!(policy.allows(b"abc").is_err());
+        assert!(policy.allows(&file(b"abc")).is_err());
     }
 }
