@@ -5,10 +5,13 @@ use std::{
     future::{pending, poll_fn},
     io::Write,
     panic::panic_any,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::Poll,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use effe_abi::{
@@ -18,6 +21,7 @@ use effe_abi::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     task,
     time::sleep,
 };
@@ -77,8 +81,9 @@ impl AsyncLambda for Probe {
             "/kept-body" => {
                 let mut body = request.body();
                 task::spawn(async move {
-                    sleep(Duration::from_millis(20)).await;
-                    log::warn!("{:?}", body.chunk().await.map(|piece| piece.map_err(|err| err.to_string())));
+                    RUN_OVER.notified().await;
+                    let late = body.chunk().await.map(|piece| piece.map_err(|err| err.to_string()));
+                    let _ = READ_LATE.set(format!("{late:?}"));
                 });
             }
             "/for-ever" => loop {
@@ -199,6 +204,20 @@ async fn everything(request: &Request, response: &mut AsyncResponse<'_>) -> Resu
     sleep(Duration::from_micros(100)).await;
     write!(response, ".")?;
     Ok(())
+}
+
+/// For a task that reads a body whose run is over, and what it read.
+static RUN_OVER: Notify = Notify::const_new();
+static READ_LATE: OnceLock<String> = OnceLock::new();
+
+/// Waits for what happens on another thread.
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "not in time: {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
@@ -332,8 +351,9 @@ fn a_stream_is_taken_once_and_never_by_a_reader_that_blocks() {
 fn a_body_that_outlives_its_run_ends_in_an_error() {
     let effe = effe();
     assert_eq!(effe.call(Call::post("/kept-body").chunk("late")).status, 200);
-    // The task's line has no call to belong to in a test's process; that nothing crashes is what counts.
-    thread::sleep(Duration::from_millis(40));
+    RUN_OVER.notify_one();
+    wait_until("the task has read", || READ_LATE.get().is_some());
+    assert_eq!(READ_LATE.get().unwrap(), "Some(Err(\"the request is over\"))");
 }
 
 #[test]
@@ -382,13 +402,7 @@ fn dropped_after_any_poll_a_run_leaves_nothing_behind_and_its_context_is_stopped
         assert_eq!((count("start"), count("stop"), count("retire")), (started, started, 1));
     }
     // Retire has ended the runtime, and with it the tasks; other tests may have one of their own at this moment.
-    for _ in 0..500 {
-        if ALIVE.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    panic!("{} runs or tasks are alive", ALIVE.load(Ordering::Relaxed));
+    wait_until("no run and no task is alive", || ALIVE.load(Ordering::Relaxed) == 0);
 }
 
 #[test]
