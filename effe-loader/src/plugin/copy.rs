@@ -135,11 +135,19 @@ fn in_memory(file: &PluginFile) -> Option<(PathBuf, File)> {
     let fd = memfd_create(&*name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(&*name, flags)).ok()?;
     let memory = File::from(fd);
     fill(&memory, file).ok()?;
-    fcntl_add_seals(&memory, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
-        .ok()?;
+    seal(&memory).ok()?;
     let n = COPIES.fetch_add(1, Ordering::Relaxed);
     let path = PathBuf::from(alias(n, memory.as_raw_fd()));
     path.exists().then_some((path, memory))
+}
+
+/// Nobody ever changes it again. Nothing maps it yet, so to bar writes from now on is as good as to bar them all; but
+/// for that the kernel first has every CPU flush its lists of pages, which takes it milliseconds.
+fn seal(memory: &File) -> rustix::io::Result<()> {
+    let size = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    // Kernels before 5.1 don't know it.
+    fcntl_add_seals(memory, size | SealFlags::FUTURE_WRITE)
+        .or_else(|_| fcntl_add_seals(memory, size | SealFlags::WRITE))
 }
 
 /// A name of a descriptor that no other copy ever has, though descriptors are used again: the dynamic linker takes
@@ -177,6 +185,19 @@ mod tests {
         assert_eq!(names.len(), 1000);
         let memory = File::from(memfd_create("x", MemfdFlags::CLOEXEC).unwrap());
         assert!(Path::new(&alias(u32::MAX, memory.as_raw_fd())).exists());
+    }
+
+    #[test]
+    fn a_sealed_copy_stays_as_it_is() {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut memory = File::from(memfd_create("x", flags).unwrap());
+        memory.write_all(b"lambda").unwrap();
+        seal(&memory).unwrap();
+        assert!(memory.write_at(b"other", 0).is_err());
+        assert!(memory.set_len(0).is_err() && memory.set_len(100).is_err());
+        let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        let again = File::options().write(true).open(path).unwrap();
+        assert!(again.write_at(b"other", 0).is_err());
     }
 
     #[test]
