@@ -35,7 +35,7 @@ use crate::{
     exchange::Head,
     generation::Generation,
     health::{Health, Probe},
-    outlet::{self, Outlet, Streams},
+    outlet::{self, Awaited, Outlet, Streams},
     pipe::Pipe,
     rules::{self, Broken},
     upload::{Refused, Upload},
@@ -347,24 +347,20 @@ impl Handler {
         let mut call = self.thread.desk.call();
         call.head.take(request.head());
         call.body = body;
-        let outlet = streams.outlet.clone();
+        let mut awaited = Awaited::new(streams.outlet.clone());
         call.streams = streams;
         let mut asked = self.thread.desk.ask(call, |call| self.thread.effe.run_on_pool(call));
-        let outcome = match outlet {
-            None => asked.await,
-            Some(outlet) => {
-                let head = poll_fn(|context| match outlet.poll_head(context) {
-                    Poll::Ready(head) => Poll::Ready(Ok(head)),
-                    Poll::Pending => Pin::new(&mut asked).poll(context).map(Err),
-                });
-                match head.await {
-                    Ok(head) => {
-                        asked.take_your_time();
-                        return Ok(stream(request, head, outlet, Source::Pool(asked)));
-                    }
-                    Err(outcome) => outcome,
-                }
+        let head = poll_fn(|context| match awaited.outlet().map(|outlet| outlet.poll_head(context)) {
+            Some(Poll::Ready(head)) => Poll::Ready(Ok(head)),
+            _ => Pin::new(&mut asked).poll(context).map(Err),
+        });
+        let outcome = match head.await {
+            Ok(head) => {
+                let outlet = awaited.take().expect("the head came out of it");
+                asked.take_your_time();
+                return Ok(stream(request, head, outlet, Source::Pool(asked)));
             }
+            Err(outcome) => outcome,
         };
         match outcome {
             Outcome::Back(mut call) => {

@@ -193,6 +193,34 @@ impl Outlet {
     }
 }
 
+/// Somebody waits for the head of an answer. When it is dropped, nobody does, and the run that writes it is told.
+pub struct Awaited(Option<Arc<Outlet>>);
+
+impl Awaited {
+    /// Waits for the head of what `outlet` brings, if there is one.
+    pub fn new(outlet: Option<Arc<Outlet>>) -> Awaited {
+        Awaited(outlet)
+    }
+
+    /// The outlet, if there is one.
+    pub fn outlet(&self) -> Option<&Outlet> {
+        self.0.as_deref()
+    }
+
+    /// The head has come, and somebody else takes the rest.
+    pub fn take(&mut self) -> Option<Arc<Outlet>> {
+        self.0.take()
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if let Some(outlet) = &self.0 {
+            outlet.pipe.leave();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +264,17 @@ mod tests {
         assert_eq!(outlet.write("x".into(), true), status::TIMEOUT);
         outlet.pipe.leave();
         assert_eq!(outlet.write("x".into(), true), status::INVALID, "it was given up");
+    }
+
+    #[test]
+    fn a_writer_is_told_when_nobody_waits_for_the_head_any_more() {
+        let outlet = Arc::new(begun(None));
+        assert_eq!(outlet.write(vec![0; 1 << 20].into(), true), status::OK);
+        drop(Awaited::new(Some(Arc::clone(&outlet))));
+        assert_eq!(outlet.write("x".into(), true), status::GONE);
+        let taken = Arc::new(begun(None));
+        assert!(Awaited::new(Some(Arc::clone(&taken))).take().is_some());
+        assert_eq!(taken.write("x".into(), true), status::OK);
     }
 
     #[test]
