@@ -21,6 +21,9 @@ use crate::{
 /// A body up to this size is copied: cheaper than keeping its owner.
 const COPY_LIMIT: usize = 4 * 1024;
 
+/// Bytes of the target and the headers' values of most requests.
+const USUAL_HEAD: usize = 512;
+
 impl Request {
     /// The request as the `http` crate has it. Its strings are slices of one copy, made here; the body is read as it
     /// is asked for.
@@ -29,13 +32,13 @@ impl Request {
     /// The method, the target or a header is one that the `http` crate does not take.
     #[track_caller]
     pub fn to_http(&self) -> Result<http::Request<Body>> {
-        let (mut len, mut n_headers) = (self.target().len(), 0);
-        for (_, value) in self.headers() {
-            (len, n_headers) = (len + value.len(), n_headers + 1);
-        }
-        let mut text = Vec::with_capacity(len);
+        let mut text = Vec::with_capacity(USUAL_HEAD);
         text.extend_from_slice(self.target().as_bytes());
-        self.headers().for_each(|(_, value)| text.extend_from_slice(value));
+        let mut n_headers = 0;
+        for (_, value) in self.headers() {
+            text.extend_from_slice(value);
+            n_headers += 1;
+        }
         let text = Bytes::from(text);
 
         let mut headers = HeaderMap::with_capacity(n_headers);
