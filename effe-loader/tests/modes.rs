@@ -99,13 +99,14 @@ fn while_the_decision_changes_under_load_no_request_and_no_stop_is_lost() {
     // Runs are too many to be counted in a file.
     let server = Loader::of(probe()).counting(&counts).set("uncounted=run").args(flags).serve();
     let hammer = Hammer::start(server.address, "/", 6);
-    let mut connection = server.connect();
     let begun = Instant::now();
     for n in 1..=flips() {
         while n_lines(&server, TO_INLINE) < n {
             assert!(begun.elapsed() < LONG * (n as u32), "it never came to run inline again");
             thread::sleep(Duration::from_millis(5));
         }
+        // A new one each time: until it runs inline again, a connection may have idled for too long.
+        let mut connection = server.connect();
         while n_lines(&server, TO_POOL) < n {
             assert_eq!(connection.get("/linger?ms=3").status, 200);
             assert_eq!(connection.get("/panic").status, 500);
