@@ -8,11 +8,10 @@ mod metrics;
 mod routes;
 mod state;
 
-use std::{convert::Infallible, io, net::IpAddr, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
 
-use actix_http::{ConnectionType, HttpService, KeepAlive, Request, Response};
-use actix_service::{Service, ServiceFactory, fn_service};
-use actix_web::rt;
+use actix_http::{ConnectionType, Protocol, Request, Response};
+use actix_service::{Service, ServiceFactory};
 use tokio::sync::Semaphore;
 
 use self::{
@@ -22,14 +21,17 @@ use self::{
 pub use self::{access::Token, listener::Address};
 use crate::{
     body::Body,
-    connection::{Answering, Connection, Connections, Patience},
+    connection::{Answering, Connections, Patience},
     control::Control,
     error::Error,
+    handler::Handling,
     health::Health,
     journal::{Journal, Severity},
     plugin::Plugin,
+    protocol::{self, Answer, Site},
     rules,
     signals::Ender,
+    tasks,
 };
 
 /// Connections at once: a scraper, an orchestrator, a person.
@@ -88,29 +90,20 @@ pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Opt
 }
 
 fn serve(socket: ListeningSocket, gate: Gate, admin: Admin) -> io::Result<()> {
-    rt::System::new().block_on(async move {
+    tasks::run(async move {
         let door = Door::open(socket)?;
         let connections = Rc::new(Connections::new(PATIENCE, Arc::default()));
-        rt::spawn(Rc::clone(&connections).look_after());
-        let site = Rc::new(Site { gate, admin });
-        let http = HttpService::build()
-            .keep_alive(KeepAlive::Os)
-            .client_request_timeout(PATIENCE.read.unwrap_or_default())
-            .on_connect_ext(|connection: &Connection, data| {
-                data.insert(Rc::clone(connection.traffic()));
-                data.insert(LocalAddress(connection.local_address()));
-            })
-            .h1(fn_service(move |request| {
-                let site = Rc::clone(&site);
-                async move { Ok::<_, Infallible>(site.answer(request).await) }
-            }));
+        tasks::spawn(Rc::clone(&connections).look_after());
+        let desk = Rc::new(Desk { gate, admin });
+        let http = protocol::http(PATIENCE, Rc::new(move || Site::Other(Rc::clone(&desk) as Rc<dyn Answer>)));
         let Ok(http) = http.new_service(()).await.map(Rc::new) else { unreachable!("it needs nothing") };
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
             let (http, connection) = (Rc::clone(&http), connections.open(door.accept().await));
-            rt::spawn(async move {
+            connection.note_local_address();
+            tasks::spawn(async move {
                 // What goes wrong with a connection, its client knows.
-                let _ = http.call((connection, None)).await;
+                let _ = http.call((connection, Protocol::Http1, None)).await;
                 drop(place);
             });
         }
@@ -118,22 +111,25 @@ fn serve(socket: ListeningSocket, gate: Gate, admin: Admin) -> io::Result<()> {
     })
 }
 
-/// The address of ours that a client has connected to, if it has come over the network.
-struct LocalAddress(Option<IpAddr>);
-
 /// What every request meets.
-struct Site {
+struct Desk {
     gate: Gate,
     admin: Admin,
 }
 
-impl Site {
-    async fn answer(&self, mut request: Request) -> Response<Body> {
+impl Answer for Desk {
+    fn answer(self: Rc<Self>, request: Request) -> Handling {
+        Box::pin(async move { Ok(self.respond(request).await) })
+    }
+}
+
+impl Desk {
+    async fn respond(&self, mut request: Request) -> Response<Body> {
         let answering = Answering::begin(&request);
         if answering.is_late {
             answering.swallow().await;
         }
-        let local = request.conn_data::<LocalAddress>().and_then(|local| local.0);
+        let local = answering.local_address();
         let mut response = if rules::check(request.head(), answering.max_head).is_err() {
             answering.close();
             routes::malformed()

@@ -136,6 +136,8 @@ pub struct Traffic {
     blocked: Cell<bool>,
     /// Whether the client has closed its end.
     has_left: Cell<bool>,
+    /// The address of ours that it came to, where that matters.
+    local_address: Cell<Option<IpAddr>>,
     /// Who wants to know that.
     watching: RefCell<Option<Arc<Progress>>>,
 }
@@ -224,6 +226,11 @@ impl Answering {
         self.traffic.as_ref().is_some_and(|traffic| traffic.closing.get())
     }
 
+    /// The address of ours that it came to, if it came over the network and somebody noted it.
+    pub fn local_address(&self) -> Option<IpAddr> {
+        self.traffic.as_ref().and_then(|traffic| traffic.local_address.get())
+    }
+
     /// Its answer is the connection's last.
     pub fn close(&self) {
         if let Some(traffic) = &self.traffic {
@@ -307,10 +314,12 @@ impl Connection {
         Some(Connection { io, place, stall: None })
     }
 
-    /// The address of ours that the client has connected to, if it has come over the network.
-    pub fn local_address(&self) -> Option<IpAddr> {
-        let Io::Tcp(io) = &self.io else { return None };
-        io.local_addr().ok().map(|address| address.ip().to_canonical())
+    /// Lets those who answer know the address of ours that the client has connected to, if it came over the network.
+    pub fn note_local_address(&self) {
+        if let Io::Tcp(io) = &self.io {
+            let address = io.local_addr().ok();
+            self.place.traffic.local_address.set(address.map(|address| address.ip().to_canonical()));
+        }
     }
 
     /// What is to be done when nothing has come in.

@@ -8,8 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use tokio::sync::{
+    mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    oneshot,
+};
 
 /// How an effe ends.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +84,7 @@ pub struct ChangeOrder {
     /// What is to be done.
     pub change: Change,
     /// Where the outcome goes: what serves now, or in one line why nothing has changed.
-    pub reply: Sender<Result<Changed, String>>,
+    pub reply: oneshot::Sender<Result<Changed, String>>,
 }
 
 /// Where orders are given. Any thread may give them.
@@ -120,8 +123,8 @@ impl Control {
 
     /// Orders a change; the outcome comes out of the receiver, which nobody need wait for. An effe that is no longer
     /// there, or on its way out, hangs up.
-    pub fn change(&self, change: Change) -> Receiver<Result<Changed, String>> {
-        let (reply, outcome) = bounded(1);
+    pub fn change(&self, change: Change) -> oneshot::Receiver<Result<Changed, String>> {
+        let (reply, outcome) = oneshot::channel();
         let _ = self.changes.send(ChangeOrder { change, reply });
         outcome
     }

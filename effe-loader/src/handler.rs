@@ -38,6 +38,7 @@ use crate::{
     outlet::{self, Awaited, Outlet, Streams},
     pipe::Pipe,
     rules::{self, Broken},
+    tasks,
     upload::{Refused, Upload},
     waiting::{Thread, Waiting},
     watch::Watch,
@@ -130,13 +131,13 @@ impl Handler {
     /// A handler for the thread that this is called on.
     pub fn new(effe: Arc<Effe>, watch: Arc<Watch>, limits: Limits, patience: Patience) -> Handler {
         let desk = Rc::new(Desk::new(limits.timeouts));
-        rt::spawn(Rc::clone(&desk).run({
+        tasks::spawn(Rc::clone(&desk).run({
             let effe = Arc::clone(&effe);
             move || effe.wake_pool()
         }));
         let seat = effe.seat(desk.mailbox());
         let errands = Rc::<Errands>::default();
-        rt::spawn(Rc::clone(&errands).run());
+        tasks::spawn(Rc::clone(&errands).run());
         let thread = Rc::new(Thread { effe, seat, desk, errands });
         Handler { thread, watch, patience, limits, answer: RefCell::default() }
     }
@@ -505,6 +506,13 @@ fn closing(mut response: Response<Body>) -> Response<Body> {
 /// A request whose answer comes even if our own code panics over it. What a lambda's code does never gets here.
 pub struct Guarded(Handling);
 
+impl Guarded {
+    /// The answer of somebody else's code.
+    pub fn new(handling: Handling) -> Guarded {
+        Guarded(handling)
+    }
+}
+
 impl Future for Guarded {
     type Output = Result<Response<Body>, Infallible>;
 
@@ -553,7 +561,7 @@ pub enum Now {
 }
 
 /// A request that takes its time.
-type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+pub type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
 
 /// Answers a probe: no request, so it is neither counted nor logged. Why the effe is not ready is not for clients.
 async fn answer_probe(

@@ -36,6 +36,7 @@ mod parameters;
 mod pipe;
 mod plugin;
 mod pool;
+mod protocol;
 mod request_id;
 mod rules;
 mod seat;
@@ -45,6 +46,7 @@ mod snapshot;
 mod swap;
 mod sync;
 mod systemd;
+mod tasks;
 #[cfg_attr(not(feature = "tls"), path = "tls/absent.rs")]
 mod tls;
 mod trust;

@@ -2,7 +2,6 @@
 
 use std::{
     cell::OnceCell,
-    convert::Infallible,
     io,
     net::SocketAddr,
     rc::Rc,
@@ -10,10 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::{HttpService, KeepAlive, Protocol, error::DispatchError};
+use actix_http::{Protocol, error::DispatchError};
 use actix_rt::Arbiter;
 use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
-use actix_utils::future::ready;
 use actix_web::{
     dev::{Server, ServerHandle},
     rt,
@@ -29,19 +27,17 @@ use crate::{
     connection::{Connection, Connections, Patience},
     control::{Drain, Stop},
     effe::Effe,
-    expect::{Answers, Expects},
     handler::{Handler, HandlerService, Limits},
     health::Health,
     io::Io,
     listeners::{Listener, Stream},
     lobby::Lobby,
-    systemd,
+    protocol::{self, Site},
+    systemd, tasks,
     tls::Tls,
     watch::Watch,
 };
 
-/// How long a client that was told that the connection closes may take to close it, too.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a client may take to complete a handshake that began before the doors were closed.
 const HANDSHAKE: Duration = Duration::from_millis(50);
 /// How often the drain looks.
@@ -87,7 +83,7 @@ pub fn serve(
         lobby: Arc::clone(&lobby),
         settings: settings.clone(),
     };
-    rt::System::new().block_on(async move {
+    tasks::run(async move {
         let mut builder = Server::build()
             .workers(settings.workers)
             .max_concurrent_connections(settings.max_connections.div_ceil(settings.workers))
@@ -175,7 +171,7 @@ impl Reception {
         let Reception { effe, watch, lobby, settings } = self.clone();
         lobby.enlist(Arbiter::current());
         let connections = Rc::new(Connections::new(settings.patience, lobby));
-        rt::spawn(Rc::clone(&connections).look_after());
+        tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
         let handler = Handler::new(effe, watch, settings.limits, settings.patience);
         Worker { handler: Rc::new(handler), connections, access_log }
@@ -186,47 +182,42 @@ impl Reception {
         self,
         open: fn(&Rc<Connections>, I) -> (Connection, Option<SocketAddr>),
     ) -> impl ServiceFactory<I, Config = (), Response = (), Error = DispatchError, InitError = ()> {
-        let Settings { patience, .. } = self.settings;
         let desk = self.clone();
-        let handler = move || {
+        let site = Rc::new(move || {
             let Worker { handler, access_log, .. } = desk.worker();
-            HandlerService { handler, probes: desk.settings.probes.clone(), access_log }
-        };
-        let answers = fn_factory({
-            let handler = handler.clone();
-            move || ready(Ok::<_, Infallible>(Answers(handler())))
+            Site::Effe(HandlerService { handler, probes: desk.settings.probes.clone(), access_log })
         });
-        let expects = fn_factory(move || ready(Ok::<_, Infallible>(Expects(handler()))));
-        let http = HttpService::build()
-            // Connections look after that themselves.
-            .keep_alive(KeepAlive::Os)
-            .client_request_timeout(patience.read.unwrap_or_default())
-            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-            .on_connect_ext(|connection: &Connection, data| {
-                data.insert(Rc::clone(connection.traffic()));
-            })
-            .expect(expects)
-            .finish(answers);
+        let http = protocol::http(self.settings.patience, site);
         fn_factory(move || {
             let (http, worker, tls) = (http.new_service(()), self.worker(), self.settings.tls.clone());
             async move {
                 let http = Rc::new(http.await?);
                 Ok(fn_service(move |io: I| {
                     let (connection, peer) = open(&worker.connections, io);
-                    let (http, tls) = (Rc::clone(&http), tls.clone());
-                    async move {
-                        let connection = match tls {
-                            None => Some(connection),
-                            Some(tls) => connection.secured(&tls).await,
-                        };
-                        match connection {
-                            Some(connection) => http.call((connection, Protocol::Http1, peer)).await,
-                            None => Ok(()),
-                        }
-                    }
+                    accept(Rc::clone(&http), tls.clone(), connection, peer)
                 }))
             }
         })
+    }
+}
+
+/// Answers what comes over a connection, behind its handshake.
+async fn accept<S>(
+    http: Rc<S>,
+    tls: Option<Arc<Tls>>,
+    connection: Connection,
+    peer: Option<SocketAddr>,
+) -> Result<(), S::Error>
+where
+    S: Service<(Connection, Protocol, Option<SocketAddr>), Response = ()>,
+{
+    let connection = match tls {
+        None => Some(connection),
+        Some(tls) => connection.secured(&tls).await,
+    };
+    match connection {
+        Some(connection) => http.call((connection, Protocol::Http1, peer)).await,
+        None => Ok(()),
     }
 }
 

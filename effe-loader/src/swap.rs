@@ -74,8 +74,8 @@ impl Swapper {
                     // Whoever asks for the same thing while it waits to be done gets the same answer.
                     let (same, others): (Vec<_>, Vec<_>) =
                         orders.try_iter().partition(|other| other.change == order.change);
-                    self.obey(&order, &same);
-                    others.iter().for_each(|order| self.obey(order, &[]));
+                    self.obey(order, same);
+                    others.into_iter().for_each(|order| self.obey(order, Vec::new()));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -84,7 +84,7 @@ impl Swapper {
         }
     }
 
-    fn obey(&mut self, order: &ChangeOrder, same: &[ChangeOrder]) {
+    fn obey(&mut self, order: ChangeOrder, same: Vec<ChangeOrder>) {
         if self.effe.is_draining() {
             return;
         }
@@ -113,7 +113,7 @@ impl Swapper {
         }
         for order in std::iter::once(order).chain(same) {
             // Whoever asked may have stopped waiting.
-            let _ = order.reply.try_send(outcome.clone());
+            let _ = order.reply.send(outcome.clone());
         }
     }
 

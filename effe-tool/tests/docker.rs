@@ -23,6 +23,8 @@ use crate::support::{
 
 /// The image of 2016, uncompressed.
 const IMAGE_OF_2016: u64 = 5_735_000;
+/// What a loader without further features may have, stripped.
+const LOADER: u64 = 2_800_000;
 
 /// The files of an archive.
 fn unpacked(archive: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -92,7 +94,8 @@ fn hello(scratch: &Scratch) {
 #[test]
 fn hello_serves_from_an_image_that_holds_nothing_else() {
     let scratch = Scratch::new();
-    hello(&scratch);
+    tool(&scratch).args(["new", "hello"]).run().assert_code(0);
+    tool(&scratch).args(["compile", "hello"]).optimized().run().assert_code(0);
     let plugin = "out/hello_v0.1.0.so";
     let done = packer(&scratch).args(["docker", plugin, "--oci", "images/hello.tar"]).run().assert_code(0);
     eprintln!("{}", done.stdout);
@@ -111,6 +114,10 @@ fn hello_serves_from_an_image_that_holds_nothing_else() {
         done.stdout
     );
     assert_eq!(files.len(), 6, "loader, libc, libgcc_s, ld.so, certificates, plugin: {files:?}");
+    let size: u64 = files.iter().map(|file| file.metadata().unwrap().len()).sum();
+    assert!(size < IMAGE_OF_2016, "{size} bytes: {}", done.stdout);
+    let loader = fs::metadata(root.join("bin/effe-loader")).unwrap().len();
+    assert!(loader < LOADER, "the loader has {loader} bytes");
 
     packer(&scratch).args(["docker", plugin, "--oci", "again.tar"]).run().assert_code(0);
     assert!(

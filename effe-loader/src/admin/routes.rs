@@ -6,7 +6,6 @@ use actix_http::{
     Method, Request, Response, StatusCode,
     header::{self, HeaderValue},
 };
-use actix_web::rt::task::spawn_blocking;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -121,13 +120,12 @@ async fn set_level(admin: &Admin, request: &mut Request) -> Response<Body> {
 
 /// Orders a change and waits for what comes of it. Nothing of the request is in the order.
 async fn change(admin: &Admin, change: Change) -> Response<Body> {
-    let outcome = admin.control.change(change);
-    match spawn_blocking(move || outcome.recv()).await {
-        Ok(Ok(Ok(changed))) => {
+    match admin.control.change(change).await {
+        Ok(Ok(changed)) => {
             json(StatusCode::OK, &json!({ "generation": changed.generation, "swapped": changed.swapped }))
         }
-        Ok(Ok(Err(why))) => failed(StatusCode::UNPROCESSABLE_ENTITY, &why),
-        Ok(Err(_)) | Err(_) => failed(StatusCode::CONFLICT, "the effe is on its way out, or not up yet"),
+        Ok(Err(why)) => failed(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        Err(_) => failed(StatusCode::CONFLICT, "the effe is on its way out, or not up yet"),
     }
 }
 

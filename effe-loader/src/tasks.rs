@@ -1,0 +1,21 @@
+//! Tasks of a server's thread, boxed: the runtime's code for a task is in the program once for each kind of task.
+
+use std::{future::Future, pin::Pin};
+
+use actix_web::rt;
+
+/// Runs `future` on a runtime of this thread's own.
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    let mut future = Box::pin(future);
+    let mut output = None;
+    let task: Pin<Box<dyn Future<Output = ()> + '_>> =
+        Box::pin(async { output = Some(future.as_mut().await) });
+    rt::System::new().block_on(task);
+    output.expect("a future that has ended has an output")
+}
+
+/// Leaves `task` to the runtime of this thread.
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(task);
+    rt::spawn(task);
+}
