@@ -4,7 +4,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicIsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -43,7 +43,8 @@ pub struct Effe {
     journal: Journal,
     limits: Limits,
     /// Runs that the client was told take too long, and that have not ended yet.
-    n_lost: AtomicUsize,
+    /// Below zero for a moment where a run ends before the loss of its thread is noted.
+    n_lost: AtomicIsize,
     /// Whether it is on its way out.
     draining: Arc<AtomicBool>,
     /// What the pool's threads count, if anybody can ask; not beside what the server's threads read.
@@ -95,7 +96,7 @@ impl Effe {
             journal,
             meter: limits.metered.then(Box::default),
             limits,
-            n_lost: AtomicUsize::new(0),
+            n_lost: AtomicIsize::new(0),
             draining,
             seats: Mutex::default(),
         })
@@ -288,7 +289,7 @@ impl Effe {
 
     /// A run of which the client was told that it takes too long goes on, and has its thread for itself.
     pub fn lose_thread(&self) -> usize {
-        let n_lost = self.n_lost.fetch_add(1, Ordering::Relaxed) + 1;
+        let n_lost = usize::try_from(self.n_lost.fetch_add(1, Ordering::Relaxed) + 1).unwrap_or(0);
         if n_lost == self.limits.max_lost_threads.saturating_add(1) {
             self.journal.critical(format!("{n_lost} threads are lost: no longer ready"));
         }
@@ -363,7 +364,7 @@ impl Effe {
 
     /// Runs that the client was told take too long, and that have not ended: each has a thread for itself.
     pub fn n_lost(&self) -> usize {
-        self.n_lost.load(Ordering::Relaxed)
+        usize::try_from(self.n_lost.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// How many lost threads it can do without.
