@@ -4,6 +4,9 @@
 //! Nothing here costs a request a clock reading or a timer: a look per second and thread, while there are
 //! connections, finds those whose time is up.
 
+#[cfg(feature = "http2")]
+mod shared;
+
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
@@ -17,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{ConnectionType, Request, Version};
+use actix_http::{ConnectionType, HttpMessage, Request, Version};
 use actix_web::rt;
 use rustix::net::sockopt::set_socket_linger;
 use slab::Slab;
@@ -78,7 +81,7 @@ impl Connections {
         let traffic = Rc::new(Traffic { idle_since: Cell::new(self.now.get()), ..Traffic::default() });
         let key = open.insert(Rc::clone(&traffic));
         self.lobby.opened();
-        let place = Place { traffic, connections: Rc::clone(self), key };
+        let place = Place { shared: Shared { traffic, connections: Rc::clone(self) }, key };
         Connection { io, place, stall: None }
     }
 
@@ -106,6 +109,7 @@ impl Connections {
                 }
                 if traffic.blocked.get()
                     || traffic.head_since.get().is_some()
+                    || (closing && traffic.is_shared())
                     || (traffic.is_idle() && (closing || traffic.is_late(now, self.patience.keep_alive)))
                 {
                     traffic.wake();
@@ -138,6 +142,8 @@ pub struct Traffic {
     has_left: Cell<bool>,
     /// The address of ours that it came to, where that matters.
     local_address: Cell<Option<IpAddr>>,
+    /// Whether requests are answered side by side, and somebody else sees to the connection's end.
+    is_shared: Cell<bool>,
     /// Who wants to know that.
     watching: RefCell<Option<Arc<Progress>>>,
 }
@@ -174,7 +180,12 @@ impl Traffic {
     fn is_late(&self, now: Moment, keep_alive: Option<Duration>) -> bool {
         let since = self.idle_since.get();
         let after = |keep_alive| since != Moment::default() && since + keep_alive <= now;
-        self.n_requests.get() > 0 && keep_alive.is_some_and(after)
+        (self.n_requests.get() > 0 || self.is_shared()) && keep_alive.is_some_and(after)
+    }
+
+    /// Whether requests are answered side by side.
+    fn is_shared(&self) -> bool {
+        cfg!(feature = "http2") && self.is_shared.get()
     }
 
     fn is_idle(&self) -> bool {
@@ -209,7 +220,10 @@ impl Answering {
     /// It has come.
     pub fn begin(request: &Request) -> Answering {
         let Some(traffic) = request.conn_data::<Rc<Traffic>>().cloned() else {
-            return Answering { traffic: None, max_head: usize::MAX, is_late: false };
+            // One of those that are answered side by side says itself what it has come over.
+            let traffic = request.extensions().get::<Rc<Traffic>>().cloned();
+            traffic.iter().for_each(|traffic| _ = traffic.begin());
+            return Answering { traffic, max_head: usize::MAX, is_late: false };
         };
         let (max_head, is_late) = (traffic.begin(), traffic.closing.get());
         let head = request.head();
@@ -231,9 +245,9 @@ impl Answering {
         self.traffic.as_ref().and_then(|traffic| traffic.local_address.get())
     }
 
-    /// Its answer is the connection's last.
+    /// Its answer is the connection's last, unless others are answered beside it.
     pub fn close(&self) {
-        if let Some(traffic) = &self.traffic {
+        if let Some(traffic) = self.traffic.as_ref().filter(|traffic| !traffic.is_shared()) {
             traffic.closing.set(true);
         }
     }
@@ -257,7 +271,10 @@ impl Answering {
 
     /// A call that wants to know when the client has closed its end of the connection, though it may still read.
     pub fn watch(&self, progress: Option<Arc<Progress>>) {
-        if let (Some(traffic), Some(progress)) = (&self.traffic, progress) {
+        if let (Some(traffic), Some(progress)) = (&self.traffic, progress)
+            // Where requests are answered side by side, one that is taken back is dropped.
+            && !traffic.is_shared()
+        {
             if traffic.has_left.get() {
                 progress.leave();
             }
@@ -281,11 +298,17 @@ pub struct Connection {
     stall: Option<Stall>,
 }
 
-/// A connection as its thread counts and wakes it, whatever carries its bytes.
+/// A connection as its thread counts it, whatever carries its bytes.
 struct Place {
+    shared: Shared,
+    key: usize,
+}
+
+/// A connection as its thread wakes it, and as those see it who speak for it.
+#[derive(Clone)]
+pub struct Shared {
     traffic: Rc<Traffic>,
     connections: Rc<Connections>,
-    key: usize,
 }
 
 /// A client that doesn't read as fast as it is sent.
@@ -303,14 +326,14 @@ struct Stall {
 impl Connection {
     /// What those see of it who answer its requests.
     pub fn traffic(&self) -> &Rc<Traffic> {
-        &self.place.traffic
+        &self.place.shared.traffic
     }
 
     /// The same connection over TLS; `None` if the client has no part in that, or takes too long over it. What it sends
     /// instead is no matter for the log.
     pub async fn secured(self, tls: &Tls) -> Option<Connection> {
         let Connection { io, place, .. } = self;
-        let io = Io::Tls(place.prepare(tls.accept(io)).await?.ok()?);
+        let io = Io::Tls(place.shared.prepare(tls.accept(io)).await?.ok()?);
         Some(Connection { io, place, stall: None })
     }
 
@@ -318,15 +341,16 @@ impl Connection {
     pub fn note_local_address(&self) {
         if let Io::Tcp(io) = &self.io {
             let address = io.local_addr().ok();
-            self.place.traffic.local_address.set(address.map(|address| address.ip().to_canonical()));
+            self.place.shared.traffic.local_address.set(address.map(|address| address.ip().to_canonical()));
         }
     }
 
     /// What is to be done when nothing has come in.
     fn verdict(&self) -> Option<io::Result<()>> {
-        let Traffic { n_running, head_since, idle_since, .. } = &*self.place.traffic;
-        let (now, patience) = (self.place.connections.now.get(), self.place.connections.patience);
-        if n_running.get() > 0 {
+        let Shared { traffic, connections } = &self.place.shared;
+        let Traffic { n_running, head_since, idle_since, .. } = &**traffic;
+        let (now, patience) = (connections.now.get(), connections.patience);
+        if n_running.get() > 0 || traffic.is_shared() {
             return None;
         }
         if let Some(since) = head_since.get() {
@@ -334,22 +358,22 @@ impl Connection {
             return late.then(|| Err(io::ErrorKind::TimedOut.into()));
         }
         // As if the client had closed: what is on its way to it still goes out.
-        if self.place.traffic.is_late(now, patience.keep_alive) {
+        if traffic.is_late(now, patience.keep_alive) {
             return Some(Ok(()));
         }
-        if !self.place.connections.lobby.is_closing() {
+        if !connections.lobby.is_closing() {
             return None;
         }
-        let last_call = idle_since.get().max(self.place.connections.lobby.closing_since()) + LAST_CALL;
+        let last_call = idle_since.get().max(connections.lobby.closing_since()) + LAST_CALL;
         (last_call <= now).then_some(Ok(()))
     }
 
     /// The system takes no more; whether the client reads too slowly.
     fn stalls(&mut self) -> bool {
-        let Some(write) = self.place.connections.patience.write else { return false };
-        let now = self.place.connections.now.get();
+        let Some(write) = self.place.shared.connections.patience.write else { return false };
+        let now = self.place.shared.connections.now.get();
         let Some(stall) = &mut self.stall else {
-            self.place.traffic.blocked.set(true);
+            self.place.shared.traffic.blocked.set(true);
             let n_waiting = n_waiting(&self.io);
             let now = Moment::now();
             self.stall = Some(Stall { since: now, n_taken: 0, n_waiting, last: (now, 0), looked: now });
@@ -368,10 +392,10 @@ impl Connection {
     }
 }
 
-impl Place {
+impl Shared {
     /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the
     /// effe stops meanwhile.
-    async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
+    pub async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
         let Connections { now, patience, lobby, .. } = &*self.connections;
         let since = now.get();
         // So that each look wakes it.
@@ -394,8 +418,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.open.borrow_mut().remove(self.key);
-        self.connections.lobby.closed();
+        self.shared.connections.open.borrow_mut().remove(self.key);
+        self.shared.connections.lobby.closed();
     }
 }
 
@@ -408,22 +432,23 @@ impl AsyncRead for Connection {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.io).poll_read(context, buffer);
+        let Shared { traffic, connections } = &this.place.shared;
         if read.is_pending() {
-            this.place.traffic.wait(context);
+            traffic.wait(context);
             return this.verdict().map_or(Poll::Pending, Poll::Ready);
         }
         let n = buffer.filled().len() - before;
-        this.place.traffic.n_read.set(this.place.traffic.n_read.get() + n);
+        traffic.n_read.set(traffic.n_read.get() + n);
         if n == 0 && buffer.capacity() > before {
-            this.place.traffic.has_left.set(true);
-            if let Some(progress) = &*this.place.traffic.watching.borrow() {
+            traffic.has_left.set(true);
+            if let Some(progress) = &*traffic.watching.borrow() {
                 progress.leave();
             }
-        } else if this.place.traffic.n_running.get() == 0 {
-            let now = this.place.connections.now.get();
-            this.place.traffic.idle_since.set(now);
-            if this.place.traffic.head_since.get().is_none() {
-                this.place.traffic.head_since.set(Some(now));
+        } else if traffic.n_running.get() == 0 && !traffic.is_shared() {
+            let now = connections.now.get();
+            traffic.idle_since.set(now);
+            if traffic.head_since.get().is_none() {
+                traffic.head_since.set(Some(now));
             }
         }
         read
@@ -451,13 +476,13 @@ impl AsyncWrite for Connection {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.io).poll_flush(context);
-        if flushed.is_ready() && this.place.traffic.swallow.get() == Swallow::OnceFlushed {
-            this.place.traffic.swallow.set(Swallow::Now);
-            this.place.traffic.wake();
+        if flushed.is_ready() && this.place.shared.traffic.swallow.get() == Swallow::OnceFlushed {
+            this.place.shared.traffic.swallow.set(Swallow::Now);
+            this.place.shared.traffic.wake();
         }
         if this.stall.is_some() && flushed.is_ready() {
             this.stall = None;
-            this.place.traffic.blocked.set(false);
+            this.place.shared.traffic.blocked.set(false);
         }
         flushed
     }
@@ -475,12 +500,12 @@ impl Connection {
         write: impl FnOnce(Pin<&mut Io>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.place.traffic.swallow.get() == Swallow::Now {
+        if this.place.shared.traffic.swallow.get() == Swallow::Now {
             return Poll::Ready(Ok(len));
         }
         let written = write(Pin::new(&mut this.io), context);
         if written.is_pending() {
-            this.place.traffic.wait(context);
+            this.place.shared.traffic.wait(context);
             if !this.stalls() {
                 return Poll::Pending;
             }

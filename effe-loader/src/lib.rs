@@ -25,6 +25,8 @@ mod expect;
 mod generation;
 mod handler;
 mod health;
+#[cfg_attr(not(feature = "http2"), path = "http2/absent.rs")]
+mod http2;
 mod io;
 pub mod journal;
 mod keeper;
@@ -129,12 +131,13 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
 /// Version, commit, ABI and features.
 pub fn version() -> String {
     format!(
-        "effe-loader {} (commit {}, ABI 1, {}-{}{})",
+        "effe-loader {} (commit {}, ABI 1, {}-{}{}{})",
         env!("CARGO_PKG_VERSION"),
         env!("EFFE_COMMIT"),
         std::env::consts::ARCH,
         std::env::consts::OS,
         if cfg!(feature = "tls") { ", tls" } else { "" },
+        if cfg!(feature = "http2") { ", http2" } else { "" },
     )
 }
 

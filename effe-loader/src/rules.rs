@@ -47,7 +47,7 @@ pub fn check(head: &RequestHead, n_read: usize) -> Result<(), Broken> {
     }
     match head.headers.get(header::HOST) {
         Some(host) if is_host(host.as_bytes()) => Ok(()),
-        None if head.version != Version::HTTP_11 => Ok(()),
+        None if head.version < Version::HTTP_11 => Ok(()),
         _ => Err(Broken::Rules),
     }
 }

@@ -29,6 +29,7 @@ use crate::{
     effe::Effe,
     handler::{Handler, HandlerService, Limits},
     health::Health,
+    http2,
     io::Io,
     listeners::{Listener, Stream},
     lobby::Lobby,
@@ -183,27 +184,31 @@ impl Reception {
         open: fn(&Rc<Connections>, I) -> (Connection, Option<SocketAddr>),
     ) -> impl ServiceFactory<I, Config = (), Response = (), Error = DispatchError, InitError = ()> {
         let desk = self.clone();
-        let site = Rc::new(move || {
-            let Worker { handler, access_log, .. } = desk.worker();
-            Site::Effe(HandlerService { handler, probes: desk.settings.probes.clone(), access_log })
-        });
+        let site = Rc::new(move || Site::Effe(desk.handler()));
         let http = protocol::http(self.settings.patience, site);
         fn_factory(move || {
             let (http, worker, tls) = (http.new_service(()), self.worker(), self.settings.tls.clone());
+            let handler = Rc::new(self.handler());
             async move {
                 let http = Rc::new(http.await?);
                 Ok(fn_service(move |io: I| {
                     let (connection, peer) = open(&worker.connections, io);
-                    accept(Rc::clone(&http), tls.clone(), connection, peer)
+                    accept(Rc::clone(&http), Rc::clone(&handler), tls.clone(), connection, peer)
                 }))
             }
         })
+    }
+
+    fn handler(&self) -> HandlerService {
+        let Worker { handler, access_log, .. } = self.worker();
+        HandlerService { handler, probes: self.settings.probes.clone(), access_log }
     }
 }
 
 /// Answers what comes over a connection, behind its handshake.
 async fn accept<S>(
     http: Rc<S>,
+    handler: Rc<HandlerService>,
     tls: Option<Arc<Tls>>,
     connection: Connection,
     peer: Option<SocketAddr>,
@@ -215,7 +220,8 @@ where
         None => Some(connection),
         Some(tls) => connection.secured(&tls).await,
     };
-    match connection {
+    let Some(connection) = connection else { return Ok(()) };
+    match http2::take(connection, &handler, peer).await {
         Some(connection) => http.call((connection, Protocol::Http1, peer)).await,
         None => Ok(()),
     }

@@ -21,6 +21,9 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::io::Io;
 
+/// What HTTP/2 is called in a handshake.
+const HTTP2: &[u8] = b"h2";
+
 /// A certificate that connections are offered, and another one when the operator has replaced it.
 pub struct Tls {
     cert: PathBuf,
@@ -115,12 +118,23 @@ impl Pair {
             err => of_key(&err),
         })?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if cfg!(feature = "http2") {
+            config.alpn_protocols.insert(0, HTTP2.to_vec());
+        }
         Ok(Some(Pair { config: Arc::new(config), digest }))
     }
 }
 
 /// What a connection carries, encrypted on the way.
 pub struct Stream(Box<TlsStream<Io>>);
+
+#[cfg(feature = "http2")]
+impl Stream {
+    /// Whether the client has chosen HTTP/2.
+    pub fn is_http2(&self) -> bool {
+        self.0.get_ref().1.alpn_protocol() == Some(HTTP2)
+    }
+}
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {

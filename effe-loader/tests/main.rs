@@ -11,6 +11,8 @@ mod failures;
 mod files;
 mod frozen;
 mod health;
+#[cfg(feature = "http2")]
+mod http2;
 mod lifecycle;
 mod limits;
 mod listeners;

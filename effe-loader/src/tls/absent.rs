@@ -46,6 +46,14 @@ impl Tls {
 /// There is none.
 pub enum Stream {}
 
+#[cfg(feature = "http2")]
+impl Stream {
+    /// Never called.
+    pub fn is_http2(&self) -> bool {
+        match *self {}
+    }
+}
+
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match *self {}

@@ -1,0 +1,184 @@
+//! HTTP/2: a connection whose requests are answered side by side. The frames are h2's business; here is what a request
+//! and an answer look like between h2 and our service, and how a connection ends.
+//!
+//! h2 is asked itself, for actix stands on an old one with an open advisory, and lets nobody end a connection kindly.
+
+mod answer;
+mod request;
+
+use std::{
+    cell::Cell,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd},
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use actix_http::Response;
+use actix_service::Service;
+use actix_utils::future::Either;
+use actix_web::rt;
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    server::{Builder, Connection as Frames, SendResponse},
+};
+use http::{Method, Request};
+use rustix::net::{RecvFlags, recv};
+use tokio::io::Interest;
+
+use crate::{
+    body::Body,
+    connection::{Connection, Shared},
+    handler::HandlerService,
+    io::Io,
+    rules::MAX_HEAD,
+};
+
+/// How a client begins that speaks HTTP/2 without asking; no method of HTTP/1.1 begins like this.
+const PREFACE: &[u8] = b"PRI";
+/// Requests at once on one connection.
+const MAX_STREAMS: u32 = 100;
+/// Bytes of a request's body that a client may send before somebody has read them, and of all bodies.
+const WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of an answer that wait to be sent.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Requests that a client may take back before they are answered, if they are also more than half of all.
+const MAX_RESETS: u64 = 500;
+
+/// Answers the requests of a connection whose client speaks HTTP/2, until it ends. Another one is given back; one that
+/// never says what it speaks is closed.
+pub async fn take(
+    connection: Connection,
+    service: &Rc<HandlerService>,
+    peer: Option<SocketAddr>,
+) -> Option<Connection> {
+    if !connection.prepare(is_spoken(connection.io())).await?.ok()? {
+        return Some(connection);
+    }
+    let shared = connection.share();
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+    let frames = shared.prepare(builder.handshake(connection)).await?.ok()?;
+    let client = Rc::new(Client { service: Rc::clone(service), peer, shared, n_resets: Cell::new(0) });
+    client.serve(frames).await;
+    None
+}
+
+/// Whether a client has chosen it, over TLS by name, else by how it begins.
+async fn is_spoken(io: &Io) -> io::Result<bool> {
+    match io {
+        Io::Tls(stream) => Ok(stream.is_http2()),
+        Io::Tcp(stream) => stream.async_io(Interest::READABLE, || begins_with_preface(stream.as_fd())).await,
+        Io::Unix(stream) => stream.async_io(Interest::READABLE, || begins_with_preface(stream.as_fd())).await,
+    }
+}
+
+/// Looks at the first bytes and leaves them where they are. Where these are too few it is as if none had come: the
+/// system tells of the next ones.
+fn begins_with_preface(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut head = [0; PREFACE.len()];
+    let (n, _) = recv(socket, &mut head[..], RecvFlags::PEEK)?;
+    if (1..PREFACE.len()).contains(&n) && PREFACE.starts_with(&head[..n]) {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    Ok(head[..n] == *PREFACE)
+}
+
+/// The other end of a connection.
+struct Client {
+    service: Rc<HandlerService>,
+    peer: Option<SocketAddr>,
+    shared: Shared,
+    /// Requests that it has taken back before they were answered.
+    n_resets: Cell<u64>,
+}
+
+impl Client {
+    /// Answers its requests until it leaves, or is asked to.
+    async fn serve(self: Rc<Self>, mut frames: Frames<Connection, Bytes>) {
+        let mut asked_to_leave = None;
+        poll_fn(|context| {
+            self.shared.wait(context);
+            match asked_to_leave {
+                // It is told that no request after those that have come is taken; then it leaves by itself.
+                None if self.shared.is_over() => {
+                    frames.graceful_shutdown();
+                    asked_to_leave = Some(self.shared.now());
+                }
+                Some(since) if self.shared.has_overstayed(since, frames.has_streams()) => {
+                    return Poll::Ready(());
+                }
+                _ => {}
+            }
+            self.poll(&mut frames, context)
+        })
+        .await;
+    }
+
+    fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.n_resets.get() > self.shared.n_requests() / 2 && self.n_resets.get() > MAX_RESETS {
+                frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            }
+            match frames.poll_accept(context) {
+                Poll::Ready(Some(Ok((request, respond)))) => self.answer(request, respond),
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Begins to answer a request, and has done so if that can be done at once.
+    fn answer(self: &Rc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+        let is_head = request.method() == Method::HEAD;
+        let Some(request) = request::translate(request, &mut respond, self.peer) else {
+            return respond.send_reset(Reason::PROTOCOL_ERROR);
+        };
+        request::name_connection(&request, self.shared.traffic());
+        match self.service.call(request) {
+            Either::Left { value } => {
+                let response = whole(value.into_inner());
+                if answer::is_short(&response) {
+                    answer::send_short(response, respond, is_head);
+                } else {
+                    rt::spawn(answer::send(response, respond, is_head, self.shared.write_patience()));
+                }
+            }
+            Either::Right { value } => {
+                let client = Rc::clone(self);
+                rt::spawn(async move {
+                    let mut answered = value;
+                    let response = poll_fn(|context| {
+                        // Whoever takes a request back has left, as far as that request is concerned.
+                        if respond.poll_reset(context).is_ready() {
+                            return Poll::Ready(None);
+                        }
+                        std::pin::Pin::new(&mut answered).poll(context).map(Some)
+                    });
+                    match response.await {
+                        Some(response) => {
+                            let patience = client.shared.write_patience();
+                            answer::send(whole(response), respond, is_head, patience).await;
+                        }
+                        None => client.n_resets.set(client.n_resets.get() + 1),
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn whole(answered: Result<Response<Body>, Infallible>) -> Response<Body> {
+    let Ok(response) = answered;
+    response
+}

@@ -1,0 +1,179 @@
+//! An answer of our service as HTTP/2 has it, sent no faster than its client takes it.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::pin,
+    task::Poll,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use actix_http::{
+    Response, ResponseHead,
+    body::{BodySize, MessageBody},
+    header::HttpDate,
+};
+use bytes::Bytes;
+use h2::{Reason, SendStream, server::SendResponse};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use tokio::time;
+
+use crate::{body::Body, clock::Moment, connection::MIN_RATE};
+
+/// Bytes of an answer that is handed to h2 without waiting until the client has room for it.
+const SHORT: usize = 16 * 1024;
+
+/// What HTTP/1.1 says of a connection, and HTTP/2 in frames (RFC 9113, section 8.2.2); and the length, which is told
+/// from the body.
+const NOT_SENT: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::CONTENT_LENGTH,
+];
+
+/// Whether it can be sent at once.
+pub fn is_short(response: &Response<Body>) -> bool {
+    matches!(response.body(), Body::Whole(bytes) if bytes.len() <= SHORT)
+        || matches!(response.body(), Body::Absent(_))
+}
+
+/// Sends one that is short.
+pub fn send_short(response: Response<Body>, mut respond: SendResponse<Bytes>, is_head: bool) {
+    let Some(head) = head(response.head(), response.body()) else {
+        return respond.send_reset(Reason::INTERNAL_ERROR);
+    };
+    let body = match response.into_body() {
+        Body::Whole(bytes) if !is_head => bytes,
+        _ => Bytes::new(),
+    };
+    // What fails fails because the client has left.
+    if let Ok(mut stream) = respond.send_response(head, body.is_empty())
+        && !body.is_empty()
+    {
+        let _ = stream.send_data(body, true);
+    }
+}
+
+/// Sends one of any length, to a client that takes something of it at least every so often.
+pub async fn send(
+    response: Response<Body>,
+    mut respond: SendResponse<Bytes>,
+    is_head: bool,
+    patience: Option<Duration>,
+) {
+    if is_head || is_short(&response) {
+        return send_short(response, respond, is_head);
+    }
+    let Some(head) = head(response.head(), response.body()) else {
+        return respond.send_reset(Reason::INTERNAL_ERROR);
+    };
+    let Ok(stream) = respond.send_response(head, false) else { return };
+    let mut outgoing = Outgoing { stream, patience, n_sent: 0, waited: Duration::ZERO };
+    let mut body = pin!(response.into_body());
+    loop {
+        let piece = poll_fn(|context| match outgoing.stream.poll_reset(context) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => body.as_mut().poll_next(context).map(Some),
+        });
+        let sent = match piece.await {
+            // It was taken back; dropping the body tells the run.
+            None => return,
+            Some(None) => return drop(outgoing.stream.send_data(Bytes::new(), true)),
+            // No clean end for a body that is not whole.
+            Some(Some(Err(_))) => return outgoing.stream.send_reset(Reason::INTERNAL_ERROR),
+            Some(Some(Ok(piece))) => outgoing.send(piece).await,
+        };
+        if sent.is_none() {
+            return;
+        }
+    }
+}
+
+/// A body on its way out.
+struct Outgoing {
+    stream: SendStream<Bytes>,
+    patience: Option<Duration>,
+    n_sent: u64,
+    /// How long has been waited for the client.
+    waited: Duration,
+}
+
+impl Outgoing {
+    /// Sends a piece as the client has room for it; `None` if nothing more is wanted.
+    async fn send(&mut self, mut piece: Bytes) -> Option<()> {
+        while !piece.is_empty() {
+            self.stream.reserve_capacity(piece.len());
+            let n = self.room().await?.min(piece.len());
+            self.stream.send_data(piece.split_to(n), false).ok()?;
+            self.n_sent += n as u64;
+        }
+        Some(())
+    }
+
+    async fn room(&mut self) -> Option<usize> {
+        // Room that is there costs no timer.
+        let here = poll_fn(|context| Poll::Ready(self.stream.poll_capacity(context))).await;
+        let Poll::Ready(room) = here else { return self.wait().await };
+        room?.ok()
+    }
+
+    async fn wait(&mut self) -> Option<usize> {
+        let room = poll_fn(|context| self.stream.poll_capacity(context));
+        let Some(patience) = self.patience else { return room.await?.ok() };
+        // As for a body on its way in: every piece has its time, and all of them what a poor connection needs.
+        let earned = Duration::from_secs(self.n_sent / MIN_RATE);
+        let left = (patience + earned).saturating_sub(self.waited).min(patience);
+        let since = Moment::now();
+        let Ok(room) = time::timeout(left, room).await else {
+            self.stream.send_reset(Reason::CANCEL);
+            return None;
+        };
+        self.waited += since.elapsed();
+        room?.ok()
+    }
+}
+
+/// `None` if a header can't be sent; those of a lambda have been checked before.
+fn head(head: &ResponseHead, body: &Body) -> Option<http::Response<()>> {
+    let mut response = http::Response::new(());
+    *response.status_mut() = StatusCode::from_u16(head.status.as_u16()).ok()?;
+    let headers = response.headers_mut();
+    for (name, value) in head.headers.iter() {
+        let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+        if !NOT_SENT.contains(&name) {
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
+        }
+    }
+    let has_length = match head.status.as_u16() {
+        204 => false,
+        304 => matches!(body, Body::Absent(_)),
+        _ => true,
+    };
+    if let BodySize::Sized(length) = body.size()
+        && has_length
+    {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if !headers.contains_key(header::DATE) {
+        headers.insert(header::DATE, date()?);
+    }
+    Some(response)
+}
+
+/// The time of day, written once a second and thread.
+fn date() -> Option<HeaderValue> {
+    thread_local! {
+        static DATE: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    DATE.with_borrow_mut(|date| {
+        if date.as_ref().is_none_or(|(of, _)| *of != second) {
+            *date = Some((second, HeaderValue::try_from(HttpDate::from(now).to_string()).ok()?));
+        }
+        date.as_ref().map(|(_, value)| value.clone())
+    })
+}

@@ -1,0 +1,508 @@
+//! HTTP/2, in clear and over TLS: real clients, h2's own, and bytes that mean harm.
+
+use std::{
+    env, fs,
+    future::poll_fn,
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream, SendStream,
+    client::{ResponseFuture, SendRequest},
+};
+use http::{HeaderMap, Request, Response};
+use rustix::process::Signal;
+
+use crate::support::{
+    Counts, LONG, Loader, Scratch, Server,
+    plugins::{pipe, probe, spout, succeed},
+    wait_until,
+};
+
+/// What every client begins with: the preface, and settings that leave all as it is.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+const HEADERS: u8 = 1;
+const DATA: u8 = 0;
+const RST_STREAM: u8 = 3;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+/// `:method: POST`, `:scheme: http`, `:path: /length`, `:authority: a`, in HPACK.
+const POST: &[u8] = b"\x83\x86\x04\x07/length\x01\x01a";
+
+/// Runs a client to its end, which comes in time.
+fn run<T>(client: impl Future<Output = T>) -> T {
+    actix_rt::System::new()
+        .block_on(async { tokio::time::timeout(LONG, client).await.expect("it ends in time") })
+}
+
+/// A client over a connection of its own.
+async fn connect(server: &Server) -> SendRequest<Bytes> {
+    let stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    actix_rt::spawn(async move {
+        let _ = connection.await;
+    });
+    client
+}
+
+fn request(method: &str, path: &str) -> Request<()> {
+    Request::builder().method(method).uri(format!("http://test{path}")).body(()).unwrap()
+}
+
+async fn begin(
+    client: &SendRequest<Bytes>,
+    request: Request<()>,
+    ends: bool,
+) -> (ResponseFuture, SendStream<Bytes>) {
+    client.clone().ready().await.unwrap().send_request(request, ends).unwrap()
+}
+
+async fn get(client: &SendRequest<Bytes>, path: &str) -> (u16, HeaderMap, String) {
+    ask(client, request("GET", path)).await
+}
+
+async fn ask(client: &SendRequest<Bytes>, request: Request<()>) -> (u16, HeaderMap, String) {
+    let (answer, _) = begin(client, request, true).await;
+    let (head, mut body) = answer.await.unwrap().into_parts();
+    let text = read(&mut body).await.unwrap();
+    (head.status.as_u16(), head.headers, String::from_utf8(text).unwrap())
+}
+
+async fn read(body: &mut RecvStream) -> Result<Vec<u8>, h2::Error> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece?;
+        let _ = body.flow_control().release_capacity(piece.len());
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes)
+}
+
+/// A frame's head and what is in it.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Bytes on a socket, and the frames that come back until the server closes: kind, stream, payload.
+fn exchange(
+    server: &Server,
+    send: impl FnOnce(&mut TcpStream) -> std::io::Result<()>,
+) -> Vec<(u8, u32, Vec<u8>)> {
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    // That the server stops listening is what some of these are about.
+    let _ = send(&mut stream);
+    let mut frames = Vec::new();
+    let mut head = [0; 9];
+    while stream.read_exact(&mut head).is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        if stream.read_exact(&mut payload).is_err() {
+            break;
+        }
+        frames.push((head[3], u32::from_be_bytes(head[5..].try_into().unwrap()), payload));
+    }
+    frames
+}
+
+/// Why the server asked the client to leave.
+fn goaway(frames: &[(u8, u32, Vec<u8>)]) -> Option<Reason> {
+    let (_, _, payload) = frames.iter().rev().find(|(kind, ..)| *kind == GOAWAY)?;
+    Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()).into())
+}
+
+fn curl(args: &[&str]) -> (bool, String) {
+    let mut curl = Command::new("curl");
+    let output = curl.args(["--silent", "--show-error", "--max-time", "30"]).args(args).output().unwrap();
+    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn both_versions_are_answered_on_the_same_port() {
+    let (counts, scratch) = (Counts::new(), Scratch::new());
+    let path = scratch.join("effe.sock");
+    let unix = format!("unix:{}", path.display());
+    let loader = Loader::of(probe()).counting(&counts);
+    let server = loader.args(["--listen", "127.0.0.1:0", "--listen", &unix]).serve_as_told();
+    let url = format!("http://{}/body", server.address);
+    let told = ["--write-out", " %{http_version}", "--data", "a=b", &url];
+    let prior = "--http2-prior-knowledge";
+    assert_eq!(curl(&[&[prior], &told[..]].concat()), (true, "a=b 2".to_owned()));
+    assert_eq!(curl(&[&["--http1.1"], &told[..]].concat()), (true, "a=b 1.1".to_owned()));
+    // It asks for an upgrade, which is not taken.
+    assert_eq!(curl(&[&["--http2"], &told[..]].concat()), (true, "a=b 1.1".to_owned()));
+    let over_unix = [prior, "--unix-socket", path.to_str().unwrap()];
+    assert_eq!(curl(&[&over_unix, &told[..]].concat()), (true, "a=b 2".to_owned()));
+    assert_eq!(server.get("/").text(), "ok");
+    // The first bytes may come one by one.
+    let mut slow = server.connect();
+    for byte in b"PROPFIND / HTTP/1.1\r\nHost: a\r\n\r\n" {
+        slow.send([*byte]);
+    }
+    assert_eq!(slow.reply().text(), "ok");
+    let mut two = TcpStream::connect(server.address).unwrap();
+    two.set_read_timeout(Some(LONG)).unwrap();
+    two.set_nodelay(true).unwrap();
+    for byte in HELLO {
+        two.write_all(&[*byte]).unwrap();
+    }
+    let mut head = [0; 9];
+    two.read_exact(&mut head).unwrap();
+    assert_eq!(head[3], 4, "settings of the server's: {head:?}");
+    drop(two);
+    server.stop();
+    counts.assert_complete();
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn a_client_may_choose_it_in_the_handshake() {
+    let scratch = Scratch::new();
+    let pair = crate::support::tls::Pair::new(&scratch, "a");
+    let server = pair.of(Loader::of(probe())).serve();
+    let port = server.address.port();
+    let (resolve, url) = (format!("localhost:{port}:127.0.0.1"), format!("https://localhost:{port}/body"));
+    let cert = pair.cert.to_str().unwrap();
+    let told =
+        ["--cacert", cert, "--resolve", &resolve, "--write-out", " %{http_version}", "-d", "a=b", &url];
+    assert_eq!(curl(&[&["--http2"], &told[..]].concat()), (true, "a=b 2".to_owned()));
+    assert_eq!(curl(&[&["--http1.1"], &told[..]].concat()), (true, "a=b 1.1".to_owned()));
+    server.stop();
+}
+
+#[test]
+fn requests_and_answers_are_what_they_are_in_http_1() {
+    let counts = Counts::new();
+    let server = Loader::of(probe()).counting(&counts).serve();
+    run(async {
+        let client = connect(&server).await;
+        let (status, headers, text) = get(&client, "/").await;
+        assert_eq!((status, text.as_str(), headers["content-length"].to_str().unwrap()), (200, "ok", "2"));
+        assert!(headers.contains_key("date") && !headers.contains_key("connection"), "{headers:?}");
+        assert_eq!(get(&client, "/status?code=404").await.0, 404);
+        let (_, headers, _) = get(&client, "/cookies").await;
+        assert_eq!(headers.get_all("set-cookie").iter().count(), 2);
+        assert_eq!(get(&client, "/large?bytes=3000000").await.2.len(), 3_000_000);
+        let (status, headers, text) = ask(&client, request("HEAD", "/large?bytes=100")).await;
+        assert_eq!((status, text.as_str(), headers["content-length"].to_str().unwrap()), (200, "", "100"));
+        let (status, headers, _) = get(&client, "/status?code=204").await;
+        assert_eq!((status, headers.get("content-length")), (204, None));
+        assert_eq!(get(&client, "/panic").await.0, 500);
+        assert_eq!(get(&client, "/").await.0, 200, "the connection is kept");
+        // What HTTP/1.1 calls Host has another name here.
+        let (_, _, text) = ask(&client, request("GET", "/echo")).await;
+        assert!(text.to_ascii_lowercase().contains("host: test"), "{text}");
+        let mut crumbs = request("GET", "/echo");
+        crumbs.headers_mut().append("cookie", "a=1".parse().unwrap());
+        crumbs.headers_mut().append("cookie", "b=2".parse().unwrap());
+        assert!(ask(&client, crumbs).await.2.contains("a=1; b=2"));
+    });
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn what_breaks_a_rule_never_reaches_the_lambda_and_leaves_the_others_alone() {
+    let counts = Counts::new();
+    let server = Loader::of(probe()).counting(&counts).args(["--body-limit", "1KiB"]).serve();
+    run(async {
+        let client = connect(&server).await;
+        let before = counts.of("run");
+        let mut two_hosts = request("GET", "/");
+        two_hosts.headers_mut().insert("host", "other".parse().unwrap());
+        let (answer, _) = begin(&client, two_hosts, true).await;
+        assert_eq!(answer.await.unwrap_err().reason(), Some(Reason::PROTOCOL_ERROR));
+        assert_eq!(get(&client, &format!("/{}", "x".repeat(17_000))).await.0, 414);
+        let connect = Request::builder().method("CONNECT").uri("test:80").body(()).unwrap();
+        assert_eq!(ask(&client, connect).await.0, 501);
+        // Told, or found on the way.
+        for length in [Some(4096), None] {
+            let mut large = request("POST", "/length");
+            if let Some(length) = length {
+                large.headers_mut().insert("content-length", length.into());
+            }
+            let (answer, mut body) = begin(&client, large, false).await;
+            let _ = body.send_data(Bytes::from(vec![0; 4096]), true);
+            assert_eq!(answer.await.unwrap().status(), 413, "{length:?}");
+        }
+        assert_eq!(counts.of("run"), before);
+        assert_eq!(get(&client, "/").await.0, 200, "over the same connection");
+    });
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn a_request_without_a_host_is_refused() {
+    let server = Loader::of(probe()).args(["--keep-alive", "1s"]).serve();
+    // `:method: GET`, `:scheme: http`, `:path: /`, in HPACK.
+    let get = frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x82\x86\x84");
+    let frames = exchange(&server, |stream| stream.write_all(&[HELLO, &get].concat()));
+    let (_, _, head) = frames.iter().find(|(kind, ..)| *kind == HEADERS).unwrap();
+    // `:status: 400`
+    assert_eq!(head[0], 0x8c, "{frames:?}");
+    server.stop();
+}
+
+#[test]
+fn bodies_go_both_ways_at_once() {
+    let server = Loader::of(pipe()).args(["--body-limit", "0"]).serve();
+    run(async {
+        let client = connect(&server).await;
+        let (answer, mut up) = begin(&client, request("POST", "/"), false).await;
+        up.send_data(Bytes::from_static(b"first"), false).unwrap();
+        let mut down = answer.await.unwrap().into_body();
+        // Each piece comes back before the next one is sent.
+        assert_eq!(&down.data().await.unwrap().unwrap()[..], b"first");
+        for n in 0..100 {
+            up.send_data(Bytes::from(format!("piece {n}")), false).unwrap();
+            let piece = down.data().await.unwrap().unwrap();
+            let _ = down.flow_control().release_capacity(piece.len());
+            assert_eq!(&piece[..], format!("piece {n}").as_bytes());
+        }
+        up.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(read(&mut down).await.unwrap(), b"");
+    });
+    server.stop();
+}
+
+#[test]
+fn a_large_body_goes_both_ways_in_constant_memory() {
+    let mib: usize = env::var("EFFE_MIB").map_or(64, |n| n.parse().unwrap());
+    let server = Loader::of(pipe()).args(["--body-limit", "0"]).serve();
+    let bytes = mib << 20;
+    let client = format!(
+        "set -o pipefail; head -c {bytes} /dev/zero | curl -sS --http2-prior-knowledge -T - http://{}/ | \
+         cmp -n {bytes} - /dev/zero",
+        server.address
+    );
+    succeed(Command::new("bash").args(["-c", &client]));
+    let used = server.peak_memory() >> 20;
+    assert!(used <= 32, "{used} MiB");
+    eprintln!("{mib} MiB went through in each direction, {used} MiB of memory at most");
+    server.stop();
+}
+
+#[test]
+fn streams_end_as_they_end_in_http_1() {
+    let counts = Counts::new();
+    let server = Loader::of(spout()).counting(&counts).serve();
+    run(async {
+        let client = connect(&server).await;
+        assert_eq!(get(&client, "/pieces").await.2, "0 1 2 3 4 5 6 7 8 9 ");
+        // No clean end for what is not whole.
+        for path in ["/fail", "/panic", "/short"] {
+            let (answer, _) = begin(&client, request("GET", path), true).await;
+            let mut body = answer.await.unwrap().into_body();
+            let err = read(&mut body).await.unwrap_err();
+            assert_eq!(err.reason(), Some(Reason::INTERNAL_ERROR), "{path}");
+        }
+        // A client that takes its request back has left.
+        let (begun, failed) = (counts.of("begun"), counts.of("failed"));
+        let (answer, mut up) = begin(&client, request("GET", "/endless"), true).await;
+        let body = answer.await.unwrap().into_body();
+        wait_until("it has begun", || counts.of("begun") > begun);
+        up.send_reset(Reason::CANCEL);
+        drop(body);
+        // The run's next word after that fails.
+        let deadline = Instant::now() + LONG;
+        while counts.of("failed") == failed {
+            assert!(Instant::now() < deadline, "the run learns of it");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(get(&client, "/").await.2, "ok", "the connection is kept");
+    });
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn a_run_learns_that_its_request_was_taken_back() {
+    let counts = Counts::new();
+    let server = Loader::of(probe()).counting(&counts).args(["--execution", "pool"]).serve();
+    run(async {
+        let client = connect(&server).await;
+        let (answer, mut up) = begin(&client, request("GET", "/cancelled"), true).await;
+        let before = counts.of("run");
+        let deadline = Instant::now() + LONG;
+        while counts.of("run") == 0 && before == 0 {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        up.send_reset(Reason::CANCEL);
+        drop(answer);
+        while counts.of("cancelled") == 0 {
+            assert!(Instant::now() < deadline, "the run sees it");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn a_drain_finishes_streams_and_asks_everybody_to_leave() {
+    let (counts, scratch) = (Counts::new(), Scratch::new());
+    let server = Loader::of(probe()).counting(&counts).serve();
+    let gate = scratch.join("gate");
+    let since = Instant::now();
+    run(async {
+        let (idle, busy) = (connect(&server).await, connect(&server).await);
+        assert_eq!(get(&idle, "/").await.0, 200);
+        let before = counts.of("run");
+        let (waiting, _) = begin(&busy, request("GET", &format!("/wait?for={}", gate.display())), true).await;
+        let asked = actix_rt::spawn(waiting);
+        while counts.of("run") == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        server.signal(Signal::TERM);
+        // Both are told that nothing more is taken.
+        for client in [&idle, &busy] {
+            let mut client = client.clone();
+            while poll_fn(|context| client.poll_ready(context)).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        fs::write(&gate, "").unwrap();
+        let mut answer: Response<RecvStream> = asked.await.unwrap().unwrap();
+        assert_eq!(read(answer.body_mut()).await.unwrap(), b"waited");
+    });
+    server.ends_with(0);
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    counts.assert_complete();
+}
+
+#[test]
+fn a_client_that_does_not_leave_is_left_and_one_that_idles_is_asked_to() {
+    let server = Loader::of(probe()).args(["--keep-alive", "1s", "--read-timeout", "1s"]).serve();
+    // It answers no ping, so never confirms that it was told.
+    let since = Instant::now();
+    let frames = exchange(&server, |stream| stream.write_all(HELLO));
+    assert_eq!(goaway(&frames), Some(Reason::NO_ERROR), "{frames:?}");
+    assert!(since.elapsed() < Duration::from_secs(10));
+    // Half a preface, and then nothing.
+    let frames = exchange(&server, |stream| stream.write_all(&HELLO[..10]));
+    assert_eq!(frames.len(), 1, "nothing comes but the server's settings, and the end: {frames:?}");
+    let mut silent = TcpStream::connect(server.address).unwrap();
+    silent.set_read_timeout(Some(LONG)).unwrap();
+    server.signal(Signal::TERM);
+    assert_eq!(silent.read(&mut [0]).unwrap_or(0), 0);
+    server.ends_with(0);
+}
+
+#[test]
+fn swaps_lose_no_request() {
+    let scratch = Scratch::new();
+    let params = scratch.write("params.json", r#"{"a": "0"}"#);
+    let server = Loader::of(probe()).arg("--params").arg(&params).serve();
+    let n = run(async {
+        let client = connect(&server).await;
+        let mut n = 0;
+        for swap in 1..=5 {
+            scratch.write("params.json", format!(r#"{{"a": "{swap}"}}"#));
+            server.signal(Signal::HUP);
+            let done = format!("generation {} serves", swap + 1);
+            while !server.lines().iter().any(|line| line.contains(&done)) {
+                let (status, _, text) = get(&client, "/").await;
+                assert_eq!((status, text.as_str()), (200, "ok"));
+                n += 1;
+            }
+        }
+        n
+    });
+    assert!(n > 5, "{n} requests during five swaps");
+    server.stop();
+}
+
+#[test]
+fn a_client_that_gives_no_room_holds_no_answer_for_ever() {
+    let counts = Counts::new();
+    let server = Loader::of(spout()).counting(&counts).args(["--write-timeout", "1s"]).serve();
+    run(async {
+        let client = connect(&server).await;
+        let (answer, _) = begin(&client, request("GET", "/endless"), true).await;
+        let mut body = answer.await.unwrap().into_body();
+        // Nothing is released, so the window closes.
+        let ended = loop {
+            match body.data().await {
+                Some(Ok(_)) => {}
+                Some(Err(err)) => break err.reason(),
+                None => break None,
+            }
+        };
+        assert_eq!(ended, Some(Reason::CANCEL));
+        // What it holds of that answer leaves no room for another.
+        drop(body);
+        assert_eq!(get(&client, "/").await.2, "ok", "others on the connection are not harmed");
+    });
+    let used = server.peak_memory() >> 20;
+    assert!(used <= 32, "{used} MiB");
+    server.stop();
+}
+
+#[test]
+fn floods_end_the_connection_and_nothing_else() {
+    let server = Loader::of(probe()).args(["--body-limit", "0"]).serve();
+    let before = server.peak_memory();
+    // RUSTSEC-2026-0258: frames of a body that carry nothing of it.
+    let empty = exchange(&server, |stream| {
+        stream.write_all(HELLO)?;
+        stream.write_all(&frame(HEADERS, END_HEADERS, 1, POST))?;
+        let flood = frame(DATA, 0, 1, b"").repeat(1000);
+        (0..100).try_for_each(|_| stream.write_all(&flood))
+    });
+    assert_eq!(goaway(&empty), Some(Reason::ENHANCE_YOUR_CALM), "{empty:?}");
+    // CVE-2023-44487: requests that are taken back at once.
+    let resets = exchange(&server, |stream| {
+        stream.write_all(HELLO)?;
+        (0..50_000u32).try_for_each(|n| {
+            let stream_id = 2 * n + 1;
+            stream.write_all(&frame(HEADERS, END_HEADERS, stream_id, POST))?;
+            stream.write_all(&frame(RST_STREAM, 0, stream_id, &8u32.to_be_bytes()))
+        })
+    });
+    assert_eq!(goaway(&resets), Some(Reason::ENHANCE_YOUR_CALM));
+    // CVE-2024-27316: a head that never ends.
+    let heads = exchange(&server, |stream| {
+        stream.write_all(HELLO)?;
+        stream.write_all(&frame(HEADERS, END_STREAM, 1, POST))?;
+        let flood = frame(CONTINUATION, 0, 1, &[b"\x00\x01x\x7f\x81\x1f".as_slice(), &[b'y'; 288]].concat());
+        (0..50_000).try_for_each(|_| stream.write_all(&flood))
+    });
+    assert!(goaway(&heads).is_some_and(|reason| reason != Reason::NO_ERROR), "{heads:?}");
+    assert_eq!(server.get("/").text(), "ok", "others are served");
+    let grown = server.peak_memory().saturating_sub(before) >> 20;
+    assert!(grown <= 16, "{grown} MiB more");
+    server.stop();
+}
+
+#[test]
+fn any_bytes_at_all_end_in_an_orderly_way() {
+    let server = Loader::of(probe()).args(["--read-timeout", "2s"]).serve();
+    let good = [HELLO, &frame(HEADERS, END_HEADERS, 1, POST), &frame(DATA, END_STREAM, 1, b"abc")].concat();
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    for _ in 0..env::var("EFFE_FUZZ").map_or(300, |n| n.parse().unwrap()) {
+        let mut bytes = good.clone();
+        for _ in 0..4 {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let at = 24 + (seed >> 8) as usize % (bytes.len() - 24);
+            bytes[at] = seed as u8;
+        }
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert_eq!(server.get("/").text(), "ok");
+    assert_eq!(server.stop().len(), 3, "nothing of it is in the log");
+}
