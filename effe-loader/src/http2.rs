@@ -76,10 +76,26 @@ pub async fn take(
 
 /// Whether a client has chosen it, over TLS by name, else by how it begins.
 async fn is_spoken(io: &Io) -> io::Result<bool> {
-    match io {
-        Io::Tls(stream) => Ok(stream.is_http2()),
-        Io::Tcp(stream) => stream.async_io(Interest::READABLE, || begins_with_preface(stream.as_fd())).await,
-        Io::Unix(stream) => stream.async_io(Interest::READABLE, || begins_with_preface(stream.as_fd())).await,
+    loop {
+        let (ready, begins) = match io {
+            Io::Tls(stream) => return Ok(stream.is_http2()),
+            Io::Tcp(stream) => {
+                let ready = stream.ready(Interest::READABLE).await?;
+                (ready, stream.try_io(Interest::READABLE, || begins_with_preface(stream.as_fd())))
+            }
+            Io::Unix(stream) => {
+                let ready = stream.ready(Interest::READABLE).await?;
+                (ready, stream.try_io(Interest::READABLE, || begins_with_preface(stream.as_fd())))
+            }
+        };
+        match begins {
+            // Nothing more comes: it is not long enough for anything.
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
+                return Ok(false);
+            }
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+            begins => return begins,
+        }
     }
 }
 
