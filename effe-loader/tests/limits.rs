@@ -98,7 +98,8 @@ fn a_request_that_no_thread_takes_up_in_time_is_turned_away_and_never_runs() {
 
 #[test]
 fn retry_after_grows_with_the_queue_and_the_time_that_runs_take() {
-    let limits = ["--max-concurrency", "1", "--queue", "30", "--execution", "pool"];
+    // One worker takes what comes in the order in which it came: the crowd fills the queue before anybody asks.
+    let limits = ["--workers", "1", "--max-concurrency", "1", "--queue", "30", "--execution", "pool"];
     let server = Loader::of(probe()).args(limits).serve();
     // One run of half a second makes the average.
     assert_eq!(server.get("/linger?ms=500").status, 200);
