@@ -131,6 +131,8 @@ async fn finish(
         rt::time::sleep(Duration::from_millis(1)).await;
     }
     server.pause().await;
+    // Whoever accepts hears of it a moment later, and would call a locked door an error.
+    rt::time::sleep(LOOK).await;
     listeners.iter().for_each(Listener::lock_door);
     // A connection may have been accepted and be on its way to its thread: one look isn't enough.
     let mut n_quiet = 0;
