@@ -34,6 +34,7 @@ mod listeners;
 mod lobby;
 mod meter;
 mod outlet;
+mod pace;
 mod parameters;
 mod pipe;
 mod plugin;

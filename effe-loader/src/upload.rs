@@ -7,11 +7,9 @@ use actix_http::{Payload, Request, RequestHead, Version, error::PayloadError, he
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::status;
 use futures_core::Stream;
-use tokio::time;
 
 use crate::{
-    clock::Moment,
-    connection::MIN_RATE,
+    pace::Pace,
     pipe::{End, Pipe},
 };
 
@@ -36,9 +34,7 @@ pub struct Upload {
     rest: Option<usize>,
     limit: usize,
     n_bytes: usize,
-    patience: Option<Duration>,
-    /// How long has been waited for the client.
-    waited: Duration,
+    pace: Pace,
 }
 
 impl Upload {
@@ -66,16 +62,7 @@ impl Upload {
         if rest == Some(0) {
             return Ok(None);
         }
-        Ok(Some(Upload {
-            payload,
-            announced,
-            expected,
-            rest,
-            limit,
-            n_bytes: 0,
-            patience,
-            waited: Duration::ZERO,
-        }))
+        Ok(Some(Upload { payload, announced, expected, rest, limit, n_bytes: 0, pace: Pace::new(patience) }))
     }
 
     /// All of it, without a copy if it comes in one piece.
@@ -128,12 +115,8 @@ impl Upload {
         if self.rest == Some(0) {
             return Ok(None);
         }
-        // What is here already costs no timer.
-        let here = poll_fn(|context| Poll::Ready(Pin::new(&mut self.payload).poll_next(context))).await;
-        let piece = match here {
-            Poll::Ready(piece) => piece,
-            Poll::Pending => self.wait().await?,
-        };
+        let next = poll_fn(|context| Pin::new(&mut self.payload).poll_next(context));
+        let piece = self.pace.wait(self.n_bytes as u64, next).await.ok_or(Refused::Slow)?;
         let Some(piece) = piece else { return Ok(None) };
         let mut piece = piece.map_err(|err| match err {
             PayloadError::Overflow => Refused::TooLarge,
@@ -145,18 +128,6 @@ impl Upload {
         }
         self.n_bytes = self.n_bytes.saturating_add(piece.len());
         if self.n_bytes > self.limit { Err(Refused::TooLarge) } else { Ok(Some(piece)) }
-    }
-
-    async fn wait(&mut self) -> Result<Option<Result<Bytes, PayloadError>>, Refused> {
-        let next = poll_fn(|context| Pin::new(&mut self.payload).poll_next(context));
-        let Some(patience) = self.patience else { return Ok(next.await) };
-        // Every piece has its time, and all of them together have as much as a poor connection needs.
-        let earned = Duration::from_secs(self.n_bytes as u64 / MIN_RATE);
-        let left = (patience + earned).saturating_sub(self.waited).min(patience);
-        let since = Moment::now();
-        let piece = time::timeout(left, next).await.map_err(|_| Refused::Slow)?;
-        self.waited += since.elapsed();
-        Ok(piece)
     }
 }
 

@@ -16,9 +16,8 @@ use actix_http::{
 use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use tokio::time;
 
-use crate::{body::Body, clock::Moment, connection::MIN_RATE};
+use crate::{body::Body, pace::Pace};
 
 /// Bytes of an answer that is handed to h2 without waiting until the client has room for it.
 const SHORT: usize = 16 * 1024;
@@ -71,7 +70,7 @@ pub async fn send(
         return respond.send_reset(Reason::INTERNAL_ERROR);
     };
     let Ok(stream) = respond.send_response(head, false) else { return };
-    let mut outgoing = Outgoing { stream, patience, n_sent: 0, waited: Duration::ZERO };
+    let mut outgoing = Outgoing { stream, n_sent: 0, pace: Pace::new(patience) };
     let mut body = pin!(response.into_body());
     loop {
         let piece = poll_fn(|context| match outgoing.stream.poll_reset(context) {
@@ -95,10 +94,8 @@ pub async fn send(
 /// A body on its way out.
 struct Outgoing {
     stream: SendStream<Bytes>,
-    patience: Option<Duration>,
     n_sent: u64,
-    /// How long has been waited for the client.
-    waited: Duration,
+    pace: Pace,
 }
 
 impl Outgoing {
@@ -114,24 +111,11 @@ impl Outgoing {
     }
 
     async fn room(&mut self) -> Option<usize> {
-        // Room that is there costs no timer.
-        let here = poll_fn(|context| Poll::Ready(self.stream.poll_capacity(context))).await;
-        let Poll::Ready(room) = here else { return self.wait().await };
-        room?.ok()
-    }
-
-    async fn wait(&mut self) -> Option<usize> {
         let room = poll_fn(|context| self.stream.poll_capacity(context));
-        let Some(patience) = self.patience else { return room.await?.ok() };
-        // As for a body on its way in: every piece has its time, and all of them what a poor connection needs.
-        let earned = Duration::from_secs(self.n_sent / MIN_RATE);
-        let left = (patience + earned).saturating_sub(self.waited).min(patience);
-        let since = Moment::now();
-        let Ok(room) = time::timeout(left, room).await else {
+        let Some(room) = self.pace.wait(self.n_sent, room).await else {
             self.stream.send_reset(Reason::CANCEL);
             return None;
         };
-        self.waited += since.elapsed();
         room?.ok()
     }
 }

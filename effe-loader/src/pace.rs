@@ -1,0 +1,70 @@
+//! How long a client may keep a body waiting, on its way in or out.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::time;
+
+use crate::{clock::Moment, connection::MIN_RATE};
+
+/// The pace of one body.
+pub struct Pace {
+    patience: Option<Duration>,
+    /// How long has been waited for the client.
+    waited: Duration,
+}
+
+impl Pace {
+    /// Nothing of the body has moved yet; without `patience` it may take for ever.
+    pub fn new(patience: Option<Duration>) -> Pace {
+        Pace { patience, waited: Duration::ZERO }
+    }
+
+    /// Waits for the next piece, `n_bytes` having moved before it; `None` if the client's time is up.
+    pub async fn wait<T>(&mut self, n_bytes: u64, piece: impl Future<Output = T>) -> Option<T> {
+        let mut piece = pin!(piece);
+        // What is here already costs no timer.
+        if let Poll::Ready(piece) = poll_fn(|context| Poll::Ready(piece.as_mut().poll(context))).await {
+            return Some(piece);
+        }
+        let Some(patience) = self.patience else { return Some(piece.await) };
+        // Every piece has its time, and all of them together have as much as a poor connection needs.
+        let earned = Duration::from_secs(n_bytes / MIN_RATE);
+        let left = (patience + earned).saturating_sub(self.waited).min(patience);
+        let since = Moment::now();
+        let piece = time::timeout(left, piece).await.ok()?;
+        self.waited += since.elapsed();
+        Some(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+    use crate::tasks;
+
+    #[test]
+    fn what_is_here_is_taken_and_what_never_comes_is_given_up() {
+        let mut pace = Pace::new(Some(Duration::ZERO));
+        assert_eq!(tasks::run(pace.wait(0, ready(1))), Some(1));
+        assert_eq!(tasks::run(pace.wait(0, pending::<()>())), None);
+    }
+
+    #[test]
+    fn without_patience_a_body_may_take_for_ever() {
+        let mut pace = Pace::new(None);
+        let mut n_polls = 0;
+        let late = poll_fn(|context| {
+            n_polls += 1;
+            context.waker().wake_by_ref();
+            if n_polls == 3 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        assert_eq!(tasks::run(pace.wait(0, late)), Some(()));
+    }
+}
