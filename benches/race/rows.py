@@ -63,6 +63,12 @@ def against_controls(name, options, targets, connections=32):
     return raced
 
 
+def cpu_of_two(options, both, what, target, **how):
+    """A race of two that answer `hello`: CPU per request, the first over the second."""
+    raced = race.run(both, HELLO, 32, options.rounds, options.seconds, **how)
+    return raced | {"results": [result(what, race.ratios(raced["rounds"], "cpu", *both), target)]}
+
+
 @row
 def hello(options):
     """CPU per request of `hello`."""
@@ -177,18 +183,14 @@ def mixed(options):
 def ready_at_once(options):
     """`hello` as an async lambda that never waits, over `hello`."""
     both = {"effe, async": loader("patient"), "effe": loader("hello")}
-    raced = race.run(both, HELLO, 32, options.rounds, options.seconds)
-    ratio = race.ratios(raced["rounds"], "cpu", "effe, async", "effe")
-    return raced | {"results": [result("async `hello` that is ready at once over `hello` inline, CPU", ratio, 1.06)]}
+    return cpu_of_two(options, both, "async `hello` that is ready at once over `hello` inline, CPU", 1.06)
 
 
 @row
 def axum(options):
     """`hello` of an axum Router, as a lambda and served by axum itself."""
     both = {"effe": loader("router"), "axum": control("axum")}
-    raced = race.run(both, HELLO, 32, options.rounds, options.seconds)
-    ratio = race.ratios(raced["rounds"], "cpu", "effe", "axum")
-    return raced | {"results": [result("an axum Router as a lambda over the same served by axum, CPU", ratio, 1.10)]}
+    return cpu_of_two(options, both, "an axum Router as a lambda over the same served by axum, CPU", 1.10)
 
 
 @row
@@ -220,9 +222,8 @@ def proxy(options):
             "effe": loader("proxy", "--set", f"upstream={upstream.origin}"),
             "actix and reqwest": control("proxy", upstream.origin),
         }
-        raced = race.run(both, HELLO, 32, options.rounds, options.seconds, beside=[upstream.pid])
-    ratio = race.ratios(raced["rounds"], "cpu", "effe", "actix and reqwest")
-    return raced | {"results": [result("`proxy` over the same in actix-web and reqwest, CPU", ratio, 1.10)]}
+        what = "`proxy` over the same in actix-web and reqwest, CPU"
+        return cpu_of_two(options, both, what, 1.10, beside=[upstream.pid])
 
 
 @row
