@@ -208,7 +208,6 @@ impl Effe {
                 }
             },
         };
-        let begun = Moment::now();
         let exchange = Exchange::new(
             Head::Copied(&call.head),
             &call.body,
@@ -219,10 +218,9 @@ impl Effe {
             &call.progress.id,
         )
         .with_streams(&call.streams);
-        let outcome = exchange.lend(|exchange| context.run(exchange));
+        let run = || exchange.lend(|exchange| context.run(exchange));
+        let (outcome, took) = generation.execution.learn(run);
         drop(exchange);
-        let took = begun.elapsed();
-        generation.execution.ran_on_pool(took);
         if let Some(meter) = &self.meter {
             count(meter, generation, took, failed.is_some() || outcome.is_err());
         }

@@ -13,6 +13,8 @@ use std::{
 use effe_abi::raw::plugin_flags;
 
 use crate::{
+    blame::Usage,
+    clock::Moment,
     journal::{Journal, Severity},
     trust::{Change, SHORT, Trust},
 };
@@ -130,8 +132,24 @@ impl Execution {
         }
     }
 
+    /// Runs something on a thread of the pool, and learns from it; how long it took. That the system gave the CPU to
+    /// somebody else meanwhile teaches nothing: on a busy machine no lambda would ever be seen to be short.
+    pub fn learn<T>(&self, run: impl FnOnce() -> T) -> (T, Duration) {
+        // It takes two calls to the system, so only where it matters.
+        let before = (self.measured && !self.is_inline()).then(Usage::now);
+        let begun = Moment::now();
+        let value = run();
+        let took = begun.elapsed();
+        let is_excused =
+            took > SHORT && before.is_some_and(|before| Usage::now().since(before).excuses_run());
+        if !is_excused {
+            self.ran_on_pool(took);
+        }
+        (value, took)
+    }
+
     /// A run on the pool ended.
-    pub fn ran_on_pool(&self, took: Duration) {
+    fn ran_on_pool(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
         // Two threads may both miss the other's run, which an average survives.
         let average = match self.average.load(Ordering::Relaxed) {

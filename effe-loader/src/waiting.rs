@@ -337,9 +337,7 @@ impl Away {
     /// Polls, and sends the run back; if nobody waits for it any more, that is its end.
     pub fn poll(self) {
         let Away { effe, generation, mut run, failed, waker, reply } = self;
-        let begun = Moment::now();
-        let polled = run.poll(&waker);
-        generation.execution.ran_on_pool(begun.elapsed());
+        let (polled, _) = generation.execution.learn(|| run.poll(&waker));
         let Err((run, polled)) = reply.send((run, polled)) else { return };
         let (context, call) = run.take_apart();
         let in_time = effe.end(&call);
