@@ -46,7 +46,7 @@ macro_rules! export {
             const INFO: &str = $info;
             const _: () = ::core::assert!($crate::__private::is_json_object(INFO), "info is not a JSON object");
             static PLUGIN: $crate::__private::Table = $table;
-            $crate::__private::linked(&PLUGIN)
+            $crate::__private::linked(&PLUGIN, ::core::module_path!())
         };
 
         #[doc(hidden)]
@@ -96,12 +96,18 @@ macro_rules! export {
 /// A lambda as a Rust item: what `export!` defines as `LAMBDA`.
 pub struct Linked {
     plugin: PluginRef,
+    module: &'static str,
 }
 
 impl Linked {
     /// The table, as a host takes it.
     pub fn plugin(&'static self) -> PluginRef {
         self.plugin
+    }
+
+    /// The crate that it is in, by the name that its `log` records have.
+    pub fn crate_name(&self) -> &'static str {
+        self.module.split("::").next().unwrap_or(self.module)
     }
 }
 
@@ -162,9 +168,9 @@ pub const fn table<L: Lambda>(info: &'static str, build: &'static str) -> Table 
     })
 }
 
-/// The Rust item over a table.
-pub const fn linked(table: &'static Table) -> Linked {
-    Linked { plugin: PluginRef(table.static_as_prefix()) }
+/// The Rust item over a table, and the module that it is in.
+pub const fn linked(table: &'static Table, module: &'static str) -> Linked {
+    Linked { plugin: PluginRef(table.static_as_prefix()), module }
 }
 
 /// What a loader calls to get the table of a library that it opened.

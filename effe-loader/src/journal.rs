@@ -35,6 +35,7 @@ use time::OffsetDateTime;
 
 pub use self::{
     access::Access,
+    dependencies::Inmate,
     severity::Severity,
     stderr::{Format, Sink},
     syslog::{SyslogFormat, SyslogTarget},
@@ -248,10 +249,11 @@ impl Journal {
     }
 
     /// Makes this journal the logger of the loader's dependencies: their warnings and errors become the loader's, and
-    /// panics critical lines. A program that has a logger keeps it.
-    pub fn install(&self) {
+    /// panics critical lines. In a program that holds a lambda, what its crate logs is the lambda's. A program that has a
+    /// logger keeps it.
+    pub fn install(&self, lambda: Option<Inmate>) {
         panics::install(self);
-        if dependencies::install(self) {
+        if dependencies::install(self, lambda) {
             self.gauges().installed.store(true, Ordering::Relaxed);
             dependencies::follow(self.level());
         }

@@ -79,9 +79,12 @@ use self::{
     execution::Execution,
     generation::Generation,
     health::Health,
-    journal::{Journal, Severity},
+    journal::{Inmate, Journal, Severity},
     listeners::{Bound, Listener},
-    plugin::{Census, Plugin, PluginFile, Policy, Started, Tried, host::Host},
+    plugin::{
+        Census, Plugin, PluginFile, Policy, Started, Tried,
+        host::{self, Host},
+    },
     server::Settings,
     signals::Ender,
     swap::Recipe,
@@ -174,7 +177,8 @@ fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
         ..journal::Settings::new(config.syslog.clone(), config.log_format)
     })
     .map_err(|source| Error::System { what: "start the log's thread", source })?;
-    journal.install();
+    journal
+        .install(linked.map(|lambda| Inmate { crate_name: lambda.crate_name(), log: host::log_for_lambda }));
     host.set_journal(journal.clone());
     if let Some(warning) = warning {
         journal.warning(warning);

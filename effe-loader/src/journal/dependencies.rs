@@ -1,4 +1,5 @@
-//! The loader's dependencies log through the `log` crate; here their records become the journal's.
+//! The loader's dependencies log through the `log` crate; here their records become the journal's. So does a lambda that
+//! is linked in; one in a plugin has a `log` of its own, which leads to its host.
 
 use std::sync::OnceLock;
 
@@ -6,56 +7,87 @@ use super::{Journal, Record, Severity, Source};
 
 static INSTALLED: OnceLock<Bridge> = OnceLock::new();
 
+/// A lambda in this program.
+pub struct Inmate {
+    /// The name of its crate.
+    pub crate_name: &'static str,
+    /// Logs a text with its target as the lambda's.
+    pub log: fn(&Journal, Severity, &str, String),
+}
+
 /// Makes `journal` the program's logger, if it has none.
-pub(super) fn install(journal: &Journal) -> bool {
-    let bridge = INSTALLED.get_or_init(|| Bridge(journal.clone()));
+pub(super) fn install(journal: &Journal, lambda: Option<Inmate>) -> bool {
+    let bridge = INSTALLED.get_or_init(|| Bridge { journal: journal.clone(), lambda });
     log::set_logger(bridge).is_ok()
 }
 
 /// Lets the `log` macros be as quiet as the journal.
 pub(super) fn follow(level: Severity) {
+    let has_lambda = INSTALLED.get().is_some_and(|bridge| bridge.lambda.is_some());
     log::set_max_level(match level {
         Severity::Critical | Severity::Error => log::LevelFilter::Error,
+        Severity::Info if has_lambda => log::LevelFilter::Info,
+        Severity::Debug if has_lambda => log::LevelFilter::Debug,
+        Severity::Trace if has_lambda => log::LevelFilter::Trace,
         _ => log::LevelFilter::Warn,
     });
 }
 
-struct Bridge(Journal);
+struct Bridge {
+    journal: Journal,
+    lambda: Option<Inmate>,
+}
+
+impl Bridge {
+    /// The lambda, if a record with this target is its own.
+    fn author(&self, target: &str) -> Option<&Inmate> {
+        self.lambda.as_ref().filter(|lambda| is_of(target, lambda.crate_name))
+    }
+}
 
 impl log::Log for Bridge {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        let severity = severity(metadata.level()).filter(|_| !is_about_clients(metadata.target()));
-        severity.is_some_and(|severity| self.0.wants(severity))
+        // Of other people's code an operator hears the warnings and errors.
+        let concerns = metadata.level() <= log::Level::Warn && !is_about_clients(metadata.target());
+        self.journal.wants(severity(metadata.level()))
+            && (concerns || self.author(metadata.target()).is_some())
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let Some(severity) = severity(record.level()).filter(|_| self.enabled(record.metadata())) else {
+        if !self.enabled(record.metadata()) {
             return;
-        };
-        self.0.log(Record {
-            severity,
-            source: Source::Loader,
-            target: record.target().to_owned().into(),
-            text: record.args().to_string(),
-            fields: Vec::new(),
-        });
+        }
+        let (severity, target, text) = (severity(record.level()), record.target(), record.args().to_string());
+        match self.author(target) {
+            Some(lambda) => (lambda.log)(&self.journal, severity, target, text),
+            None => {
+                let (source, target, fields) = (Source::Loader, target.to_owned().into(), Vec::new());
+                self.journal.log(Record { severity, source, target, text, fields });
+            }
+        }
     }
 
     fn flush(&self) {}
 }
 
+/// Whether a record is of this crate.
+fn is_of(target: &str, name: &str) -> bool {
+    target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
 /// Whether a record is about one client's connection: what a client sends must not fill the operator's log, and what
 /// a lambda does wrong is said where it is seen.
 fn is_about_clients(target: &str) -> bool {
-    target.starts_with("actix_http::h1") || target.starts_with("actix_http::h2")
+    ["actix_http::h1", "actix_http::h2", "h2::"].iter().any(|part| target.starts_with(part))
 }
 
-/// What of other people's code concerns an operator: its warnings and errors.
-fn severity(level: log::Level) -> Option<Severity> {
+fn severity(level: log::Level) -> Severity {
     match level {
-        log::Level::Error => Some(Severity::Error),
-        log::Level::Warn => Some(Severity::Warning),
-        _ => None,
+        log::Level::Error => Severity::Error,
+        log::Level::Warn => Severity::Warning,
+        log::Level::Info => Severity::Info,
+        log::Level::Debug => Severity::Debug,
+        log::Level::Trace => Severity::Trace,
     }
 }
 
@@ -71,19 +103,38 @@ mod tests {
         testing::{Captured, start},
     };
 
-    #[test]
-    fn warnings_and_errors_become_the_loaders() {
+    /// What comes of a record at each of some levels, of each of some targets.
+    fn said(lambda: Option<Inmate>, targets: &[&str]) -> Vec<String> {
         let stderr = Captured::default();
         // Not installed: a program has one logger, and other tests are in this program too.
-        let bridge = Bridge(start(SyslogTarget::None, Format::Text, &stderr));
-        for level in [log::Level::Error, log::Level::Warn, log::Level::Info] {
-            let args = format_args!("at {level}");
-            bridge.log(&log::Record::builder().level(level).target("actix").args(args).build());
+        let bridge = Bridge { journal: start(SyslogTarget::None, Format::Text, &stderr), lambda };
+        for target in targets {
+            for level in [log::Level::Error, log::Level::Warn, log::Level::Info] {
+                let args = format_args!("at {level}");
+                bridge.log(&log::Record::builder().level(level).target(target).args(args).build());
+            }
         }
-        assert!(bridge.0.close(Duration::from_secs(20)));
-        let text = stderr.text();
-        assert_eq!(text.lines().count(), 2, "{text}");
-        assert!(text.contains("effe-loader: error: actix: at ERROR\n"), "{text}");
-        assert!(text.contains("effe-loader: warning: actix: at WARN\n"), "{text}");
+        assert!(bridge.journal.close(Duration::from_secs(20)));
+        stderr.text().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn warnings_and_errors_become_the_loaders() {
+        let lines = said(None, &["actix", "h2::proto::ping_pong"]);
+        assert_eq!(lines.len(), 2, "{lines:#?}");
+        assert!(lines[0].ends_with("effe-loader: error: actix: at ERROR"), "{lines:#?}");
+        assert!(lines[1].ends_with("effe-loader: warning: actix: at WARN"), "{lines:#?}");
+    }
+
+    #[test]
+    fn what_a_lambda_logs_that_is_linked_in_is_the_lambdas() {
+        let log: fn(&Journal, Severity, &str, String) =
+            |journal, severity, target, text| journal.report(severity, format!("{target} said {text}"), []);
+        let lambda = Inmate { crate_name: "hello", log };
+        let lines = said(Some(lambda), &["hello", "hello::inner", "hello_world"]);
+        assert_eq!(lines.len(), 3 + 3 + 2, "{lines:#?}");
+        assert!(lines[2].ends_with("hello said at INFO"), "{lines:#?}");
+        assert!(lines[5].ends_with("hello::inner said at INFO"), "{lines:#?}");
+        assert!(lines[6].ends_with("effe-loader: error: hello_world: at ERROR"), "{lines:#?}");
     }
 }

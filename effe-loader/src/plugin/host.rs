@@ -76,16 +76,16 @@ unsafe extern "C" fn log(data: *const (), level: u32, target: RStr<'_>, text: RS
     let host = unsafe { host(data) };
     let severity = Severity::from(level);
     if let Some(journal) = host.journal.get().filter(|journal| journal.wants(severity)) {
-        // Nothing, on a thread of the lambda's own or outside of a Run.
-        let id = exchange::current_id().map(|id| ("request_id", id));
-        journal.log(Record {
-            severity,
-            source: Source::Lambda,
-            target: target.to_string().into(),
-            text: text.to_string(),
-            fields: id.into_iter().collect(),
-        });
+        log_for_lambda(journal, severity, target.as_str(), text.to_string());
     }
+}
+
+/// Logs a text of a lambda's, and for which request that was.
+pub fn log_for_lambda(journal: &Journal, severity: Severity, target: &str, text: String) {
+    // Nothing, on a thread of the lambda's own or outside of a Run.
+    let id = exchange::current_id().map(|id| ("request_id", id));
+    let fields = id.into_iter().collect();
+    journal.log(Record { severity, source: Source::Lambda, target: target.to_owned().into(), text, fields });
 }
 
 unsafe extern "C" fn parameter(data: *const (), key: RStr<'_>, out: &mut RStr<'static>) -> Status {
