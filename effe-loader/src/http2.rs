@@ -13,6 +13,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
@@ -157,7 +158,7 @@ impl Client {
     /// Begins to answer a request, and has done so if that can be done at once.
     fn answer(self: &Rc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let is_head = request.method() == Method::HEAD;
-        let Some(request) = request::translate(request, &mut respond, self.peer) else {
+        let Some((request, mut kept_back)) = request::translate(request, self.peer) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
         request::name_connection(&request, self.shared.traffic());
@@ -179,7 +180,12 @@ impl Client {
                         if respond.poll_reset(context).is_ready() {
                             return Poll::Ready(None);
                         }
-                        std::pin::Pin::new(&mut answered).poll(context).map(Some)
+                        let answered = Pin::new(&mut answered).poll(context).map(Some);
+                        if answered.is_pending() && is_wanted(kept_back.as_deref(), context) {
+                            kept_back = None;
+                            answer::go_on(&mut respond);
+                        }
+                        answered
                     });
                     match response.await {
                         Some(response) => {
@@ -192,6 +198,11 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether somebody waits for a body that its client keeps back, and has not been asked for yet.
+fn is_wanted(kept_back: Option<&request::KeptBack>, context: &Context<'_>) -> bool {
+    kept_back.is_some_and(|kept_back| kept_back.poll_wanted(context).is_ready())
 }
 
 fn whole(answered: Result<Response<Body>, Infallible>) -> Response<Body> {

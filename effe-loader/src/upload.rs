@@ -56,7 +56,7 @@ impl Upload {
         if announced.is_some_and(|length| length > limit) {
             return Err(Refused::TooLarge);
         }
-        let expected = request.head().expect();
+        let expected = is_kept_back(request.head());
         let payload = request.take_payload();
         let rest = has_no_end(request.head()).then_some(announced.unwrap_or(0));
         if rest == Some(0) {
@@ -129,6 +129,14 @@ impl Upload {
         self.n_bytes = self.n_bytes.saturating_add(piece.len());
         if self.n_bytes > self.limit { Err(Refused::TooLarge) } else { Ok(Some(piece)) }
     }
+}
+
+/// Whether the client keeps the body back until it is asked for it. The parser says so of HTTP/1.1.
+fn is_kept_back(head: &RequestHead) -> bool {
+    let expect = || head.headers.get(header::EXPECT).map(|value| value.as_bytes());
+    head.expect()
+        || (head.version == Version::HTTP_2
+            && expect().is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")))
 }
 
 /// Whether the server below takes all that comes for the body, since the client would like to speak another protocol.

@@ -28,9 +28,11 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\
 const HEADERS: u8 = 1;
 const DATA: u8 = 0;
 const RST_STREAM: u8 = 3;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// `:method: POST`, `:scheme: http`, `:path: /length`, `:authority: a`, in HPACK.
 const POST: &[u8] = b"\x83\x86\x04\x07/length\x01\x01a";
@@ -239,6 +241,50 @@ fn what_breaks_a_rule_never_reaches_the_lambda_and_leaves_the_others_alone() {
     counts.assert_complete();
 }
 
+/// The first head that comes back on stream 1, in HPACK.
+fn head(stream: &mut TcpStream) -> Vec<u8> {
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).expect("a head comes");
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut payload).expect("a frame is whole");
+        if head[3] == HEADERS {
+            return payload;
+        }
+    }
+}
+
+#[test]
+fn a_body_is_asked_for_when_somebody_waits_for_it_and_not_before() {
+    // `:status: 100`, the digits in Huffman's code; `:status: 200`.
+    const CONTINUE: &[u8] = b"\x48\x82\x08\x01";
+    const OK: &[u8] = b"\x88";
+    let post = |server: &Server, path: &str, more: &[u8]| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let path = [&[4, u8::try_from(path.len()).unwrap()], path.as_bytes()].concat();
+        let fields = [b"\x83\x86", &path[..], b"\x01\x01a\x00\x06expect\x0c100-Continue", more].concat();
+        stream.write_all(&[HELLO, &frame(HEADERS, END_HEADERS, 1, &fields)].concat()).unwrap();
+        stream
+    };
+    // One reads bodies as they come, the other gets them whole.
+    for server in [Loader::of(spout()), Loader::of(probe())].map(|loader| loader.args(["--body-limit", "9"]))
+    {
+        let server = server.serve();
+        let mut stream = post(&server, "/length", b"");
+        assert_eq!(head(&mut stream), CONTINUE);
+        stream.write_all(&frame(DATA, END_STREAM, 1, b"abc")).unwrap();
+        assert!(head(&mut stream).starts_with(OK));
+        // `content-length: 10`
+        let refused = head(&mut post(&server, "/length", b"\x0f\x0d\x0210"));
+        assert!(!refused.starts_with(CONTINUE) && !refused.starts_with(OK), "{refused:?}");
+        server.stop();
+    }
+    let server = Loader::of(spout()).serve();
+    assert!(head(&mut post(&server, "/unread", b"")).starts_with(OK), "nobody asked for it");
+    server.stop();
+}
+
 #[test]
 fn a_request_without_a_host_is_refused() {
     let server = Loader::of(probe()).args(["--keep-alive", "1s"]).serve();
@@ -286,7 +332,7 @@ fn a_large_body_goes_both_ways_in_constant_memory() {
     succeed(Command::new("bash").args(["-c", &client]));
     let used = server.peak_memory() >> 20;
     assert!(used <= 32, "{used} MiB");
-    eprintln!("{mib} MiB went through in each direction, {used} MiB of memory at most");
+    eprintln!("{mib} MiB went through in each direction over HTTP/2, {used} MiB of memory at most");
     server.stop();
 }
 
@@ -513,6 +559,11 @@ fn any_bytes_at_all_end_in_an_orderly_way() {
         stream.set_read_timeout(Some(LONG)).unwrap();
         let _ = stream.read_to_end(&mut Vec::new());
     }
+    // Of this one h2 would warn.
+    exchange(&server, |stream| {
+        stream.write_all(&[HELLO, &frame(PING, ACK, 0, &[1; 8])].concat())?;
+        stream.shutdown(std::net::Shutdown::Write)
+    });
     assert_eq!(server.get("/").text(), "ok");
     assert_eq!(server.lines().len(), 1, "nothing of it is in the log: {:#?}", server.lines());
     server.stop();

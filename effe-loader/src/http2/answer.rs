@@ -33,6 +33,13 @@ const NOT_SENT: [HeaderName; 6] = [
     header::CONTENT_LENGTH,
 ];
 
+/// Asks a client for the body that it keeps back. One that has left gets no answer either.
+pub fn go_on(respond: &mut SendResponse<Bytes>) {
+    let mut interim = http::Response::new(());
+    *interim.status_mut() = StatusCode::CONTINUE;
+    let _ = respond.send_informational(interim);
+}
+
 /// Whether it can be sent at once.
 pub fn is_short(response: &Response<Body>) -> bool {
     matches!(response.body(), Body::Whole(bytes) if bytes.len() <= SHORT)

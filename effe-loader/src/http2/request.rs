@@ -1,10 +1,11 @@
 //! A request of HTTP/2 as our service knows requests.
 
 use std::{
+    cell::{Cell, RefCell},
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker},
 };
 
 use actix_http::{
@@ -14,27 +15,25 @@ use actix_http::{
 };
 use bytes::Bytes;
 use futures_core::Stream;
-use h2::{RecvStream, server::SendResponse};
-use http::{HeaderMap as Fields, StatusCode};
+use h2::RecvStream;
+use http::HeaderMap as Fields;
 
 use crate::connection::Traffic;
 
-/// The same request; `None` for one that breaks a rule which h2 leaves to us.
+/// The same request, and whether its body is wanted if the client keeps that back until then; `None` for one that
+/// breaks a rule which h2 leaves to us.
 pub fn translate(
     request: http::Request<RecvStream>,
-    respond: &mut SendResponse<Bytes>,
     peer: Option<SocketAddr>,
-) -> Option<Request> {
+) -> Option<(Request, Option<Rc<KeptBack>>)> {
     let (parts, body) = request.into_parts();
     let has_body = !body.is_end_stream();
-    if has_body && parts.headers.get(http::header::EXPECT).is_some_and(|value| value == "100-continue") {
-        let mut go_on = http::Response::new(());
-        *go_on.status_mut() = StatusCode::CONTINUE;
-        // A client that has left gets no answer either.
-        let _ = respond.send_informational(go_on);
-    }
-    let payload =
-        if has_body { Payload::Stream { payload: Box::pin(Incoming(body)) as _ } } else { Payload::None };
+    let kept_back = (has_body && is_expected(&parts.headers)).then(Rc::<KeptBack>::default);
+    let payload = if has_body {
+        Payload::Stream { payload: Box::pin(Incoming { body, kept_back: kept_back.clone() }) as _ }
+    } else {
+        Payload::None
+    };
     let mut request = Request::with_payload(payload);
     let head = request.head_mut();
     head.version = Version::HTTP_2;
@@ -54,12 +53,18 @@ pub fn translate(
         }
         head.headers.insert(header::HOST, host);
     }
-    Some(request)
+    Some((request, kept_back))
 }
 
 /// Says which connection a request has come over; HTTP/1.1 has that for all requests of one.
 pub fn name_connection(request: &Request, traffic: &Rc<Traffic>) {
     request.extensions_mut().insert(Rc::clone(traffic));
+}
+
+/// Whether a client sends its body only once it is told to (RFC 9110, section 10.1.1).
+fn is_expected(fields: &Fields) -> bool {
+    let expect = fields.get(http::header::EXPECT);
+    expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 fn same_host(one: &HeaderValue, other: &HeaderValue) -> bool {
@@ -81,20 +86,56 @@ fn headers(fields: &Fields) -> Option<HeaderMap> {
     Some(headers)
 }
 
+/// A body that its client keeps back: whether somebody waits for it.
+#[derive(Default)]
+pub struct KeptBack {
+    is_wanted: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl KeptBack {
+    /// Waits until somebody waits for the body.
+    pub fn poll_wanted(&self, context: &Context<'_>) -> Poll<()> {
+        if self.is_wanted.get() {
+            return Poll::Ready(());
+        }
+        *self.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    fn want(&self) {
+        self.is_wanted.set(true);
+        // It may be another task that reads.
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
 /// A body as it comes in. The client may send more of it once a piece has been taken.
-struct Incoming(RecvStream);
+struct Incoming {
+    body: RecvStream,
+    /// Until somebody has waited for the first piece.
+    kept_back: Option<Rc<KeptBack>>,
+}
 
 impl Stream for Incoming {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let piece = match ready!(self.0.poll_data(context)) {
-            Some(Ok(piece)) => piece,
-            Some(Err(_)) => return Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
-            None => return Poll::Ready(None),
+        let piece = match self.body.poll_data(context) {
+            Poll::Ready(Some(Ok(piece))) => piece,
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {
+                if let Some(kept_back) = self.kept_back.take() {
+                    kept_back.want();
+                }
+                return Poll::Pending;
+            }
         };
         // It fails for a stream that is no more; the next look says so.
-        let _ = self.0.flow_control().release_capacity(piece.len());
+        let _ = self.body.flow_control().release_capacity(piece.len());
         Poll::Ready(Some(Ok(piece)))
     }
 }
