@@ -224,7 +224,16 @@ fn a_directory_of_plugins_becomes_a_directory_of_images() {
         .run()
         .assert_code(2)
         .assert_says(&["--tag x names one"]);
+    // The second would be written over the first.
+    let done = tool(&scratch).args(["docker", "out", "--oci", "images"]).run().assert_code(1);
+    done.assert_says(&["out/hello_v0.1.0.so and out/more/copy.so would both be hello:0.1.0"]);
+    assert!(!scratch.join("images").exists());
+    fs::remove_file(scratch.join("out/more/copy.so")).unwrap();
+    tool(&scratch).args(["new", "other.rs"]).run().assert_code(0);
+    tool(&scratch).args(["compile", "other.rs", "--dirout", "out/more"]).run().assert_code(0);
     tool(&scratch).args(["docker", "out", "--oci", "images"]).run().assert_code(0);
+    let mut images = fs::read_dir(scratch.join("images")).unwrap().map(|image| image.unwrap().file_name());
+    assert_eq!(images.by_ref().count(), 2);
     assert!(scratch.join("images/hello_0.1.0.tar").is_file());
     fs::create_dir(scratch.join("empty")).unwrap();
     let done = tool(&scratch).args(["docker", "empty", "--oci", "x"]).run().assert_code(1);

@@ -1,6 +1,7 @@
 //! `docker`: lambdas as images that hold nothing else.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
@@ -31,6 +32,9 @@ pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
         return Err(Usage(format!("--tag {tag} names one image, and here are {}", artifacts.len())).into());
     }
     let many = artifacts.len() > 1;
+    if many && !args.dockerfile {
+        refuse_one_tag_for_two(&artifacts)?;
+    }
     let keeper = match args.oci.is_some() || args.dockerfile {
         true => None,
         false => Some(engine::find(args.engine)?),
@@ -83,6 +87,23 @@ fn artifacts(args: &DockerArgs, shell: &mut Shell) -> Result<Vec<Artifact>> {
         return Ok(vec![super::artifact(path, &args.build, shell)?]);
     }
     super::artifacts_below(path)
+}
+
+/// The second image would take the place of the first.
+fn refuse_one_tag_for_two(artifacts: &[Artifact]) -> Result<()> {
+    let mut known = BTreeMap::new();
+    for artifact in artifacts {
+        let tag = artifact.tag(&artifact.info()?)?;
+        if let Some(other) = known.insert(tag.clone(), artifact) {
+            bail!(
+                "{} and {} would both be {tag}; nothing was packed: give each its own name or version, \
+                 or pack one by itself with --tag",
+                other.path.display(),
+                artifact.path.display()
+            );
+        }
+    }
+    Ok(())
 }
 
 fn file_name(image: &Image) -> PathBuf {
