@@ -1,17 +1,18 @@
-//! A loader of our own, for as long as a command needs it.
+//! A loader of our own, for as long as a command needs it, and no longer than this process lives.
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{BufRead, BufReader},
-    process::{Child, Command, ExitStatus, Stdio},
+    os::unix::process::CommandExt,
+    process::{self, Child, Command, ExitCode, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use serde_json::Value;
 
 use crate::{artifact::Artifact, loader, shell::Shell};
@@ -20,6 +21,42 @@ use crate::{artifact::Artifact, loader, shell::Shell};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it may take to stop, past what the loader itself allows.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(40);
+
+/// The first argument of a process of ours that is to become a loader.
+const TETHER: &str = "--tethered-to";
+
+/// The same command, which the system tells to stop when this thread ends, however it does. It must be the main one.
+///
+/// To ask the system for that between fork and exec is unsafe; so this program is executed first, asks, and becomes
+/// the other one.
+fn tethered(command: &Command) -> Command {
+    let mut tethered = Command::new("/proc/self/exe");
+    tethered.arg(TETHER).arg(process::id().to_string()).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => tethered.env(name, value),
+            None => tethered.env_remove(name),
+        };
+    }
+    tethered
+}
+
+/// Becomes what [`tethered`] has in its arguments, if this process was started for that; the exit code if it can't.
+pub(crate) fn become_tethered(args: &[OsString]) -> Option<ExitCode> {
+    let [_, tether, parent, program, args @ ..] = args else { return None };
+    if tether != TETHER {
+        return None;
+    }
+    let is_parent = |pid: Pid| OsStr::new(&pid.as_raw_nonzero().to_string()) == parent;
+    let err = match set_parent_process_death_signal(Some(Signal::TERM)) {
+        // Whoever wanted it has ended meanwhile.
+        Ok(()) if !getppid().is_some_and(is_parent) => return Some(ExitCode::FAILURE),
+        Ok(()) => Command::new(program).args(args).exec(),
+        Err(err) => err.into(),
+    };
+    Shell::plain().error(format_args!("cannot run {}: {err}", program.display()));
+    Some(ExitCode::FAILURE)
+}
 
 /// Loopback: whoever tries a lambda serves nobody else, unless told to.
 pub(crate) fn at_home(given: &[OsString]) -> Vec<OsString> {
@@ -57,9 +94,12 @@ impl Serving {
     /// As [`Serving::start`].
     pub(crate) fn by(mut command: Command, artifact: &Artifact, shell: &mut Shell) -> Result<Serving> {
         command.args(["--syslog", "none", "--log-format", "json"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         shell.command(&command);
         let program = command.get_program().to_string_lossy().into_owned();
+        let mut command = tethered(&command);
+        // Ctrl-C is for this process alone: a second signal would have the loader drop what it does.
+        command.process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot run {program}"))?;
         let stderr = child.stderr.take().ok_or_else(|| anyhow!("{program} has no stderr"))?;
         let (sender, lines) = mpsc::channel();

@@ -37,6 +37,11 @@ impl Shell {
         Shell { colour, terminal, verbosity, bar: None }
     }
 
+    /// One for a word before anything is known of who hears it.
+    pub(crate) fn plain() -> Shell {
+        Shell::new(ColorChoice::Never, Verbosity::Normal)
+    }
+
     /// `   Compiling hello`
     pub(crate) fn status(&mut self, verb: &str, text: impl Display) {
         if self.verbosity != Verbosity::Quiet {

@@ -127,6 +127,29 @@ fn ctrl_c_ends_it_well_and_its_loader_with_it() {
 }
 
 #[test]
+fn a_loader_does_not_outlive_a_watch_that_is_killed() {
+    let scratch = Scratch::new();
+    let server = watch(&scratch);
+    let loader = children(server.id()).pop().expect("it has a loader");
+    assert_eq!(server.get("/").text(), "Hello from effe: /\n");
+    server.tell(Signal::KILL);
+    wait_until("the loader has ended", || has_ended(loader));
+    assert!(std::net::TcpStream::connect(server.address).is_err());
+}
+
+/// The processes that the main thread of another has started.
+fn children(id: u32) -> Vec<u32> {
+    let ids = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+    ids.split_whitespace().map(|id| id.parse().unwrap()).collect()
+}
+
+/// Whether a process is no more, or only waits for somebody to ask how it ended.
+fn has_ended(id: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { return true };
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
+}
+
+#[test]
 fn there_must_be_something_to_watch() {
     let scratch = Scratch::new();
     fs::create_dir(scratch.join("empty")).unwrap();

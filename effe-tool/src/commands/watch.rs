@@ -6,7 +6,6 @@ use std::{
     ffi::OsString,
     fs,
     net::TcpListener,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
@@ -330,8 +329,6 @@ impl Watched {
         }
         let artifact = Artifact::read(&self.plugin)?;
         let mut command = loader::command(&artifact)?;
-        // Ctrl-C is for this process alone: a second signal would have the loader drop what it does.
-        command.process_group(0);
         command.args(serving::at_home(&args.loader_args)).arg("--port").arg(self.port.to_string());
         command.args::<_, &OsString>(&args.loader_args);
         let mut serving = Serving::by(command, &artifact, shell)?;

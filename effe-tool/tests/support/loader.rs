@@ -89,6 +89,11 @@ impl Server {
         Connection::open(self.address)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// GET over a connection of its own.
     #[track_caller]
     pub fn get(&self, target: &str) -> Reply {
@@ -110,8 +115,9 @@ impl Server {
         self.wait_for_line(&[part]).1
     }
 
+    /// Waits for a line that has one of these in it; since when it is there.
     #[track_caller]
-    fn wait_for_line(&self, parts: &[&str]) -> (String, Instant) {
+    pub fn wait_for_line(&self, parts: &[&str]) -> (String, Instant) {
         let mut said = Vec::new();
         loop {
             // cargo may be at work first.
