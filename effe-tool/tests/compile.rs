@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use crate::support::{Scratch, tool, tool::workspace};
+use crate::support::{Loader, Scratch, plugins::probe, tool, tool::workspace};
 
 /// What a released lambda may weigh that needs nothing but effe-abi; features that it doesn't use cost nothing.
 const SMALL: u64 = 500 * 1024;
@@ -192,4 +192,14 @@ fn a_release_of_hello_is_smaller_than_500_kib() {
     tool(&scratch).arg("compile").arg(hello).optimized().run().assert_code(0);
     let size = fs::metadata(scratch.join("out/hello_v0.1.0.so")).unwrap().len();
     assert!(size < SMALL, "{size} bytes");
+}
+
+#[test]
+fn what_a_lambda_logs_in_a_program_is_its_own() {
+    let server = Loader::of(probe()).serve();
+    server.get("/log?level=debug&text=whispered");
+    server.get("/log?level=info&text=said");
+    let (line, _) = server.wait_for_line(&["probe: "]);
+    assert!(line.contains("lambda: info: probe: said request_id="), "{line}");
+    server.stop();
 }
