@@ -130,7 +130,7 @@ unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
         let _ = rustix::stdio::dup2_stderr(&null);
     }
     // SAFETY: the caller's duty is the callee's condition.
-    let facts = unsafe { ffi::open(path) }.and_then(|entries| Facts::of(&entries));
+    let facts = unsafe { ffi::open(path, false) }.and_then(|entries| Facts::of(&entries));
     let message = match facts {
         Ok(Facts { info, build, flags }) => json!({"info": info, "build": build, "flags": flags}),
         Err(reason) => json!({"reason": reason}),
