@@ -1,6 +1,6 @@
 //! Idle Contexts. Knows neither HTTP nor what a Context is.
 
-use crate::sync::{ArrayQueue, AtomicCell, AtomicUsize, Mutex, Ordering, PoisonError};
+use crate::sync::{AtomicCell, AtomicUsize, Mutex, Ordering, PoisonError, SegQueue};
 
 /// How many looks per idle timeout: a Context that nobody needs goes after one timeout, or a quarter more.
 pub const LOOKS: u32 = 4;
@@ -12,7 +12,7 @@ pub const LOOKS: u32 = 4;
 /// [`LOOKS`] looks ago. So taking and giving back cost no system call and no lock.
 pub struct Contexts<C> {
     hot: AtomicCell<Option<Box<C>>>,
-    others: ArrayQueue<Box<C>>,
+    others: SegQueue<Box<C>>,
     max_idle: usize,
     n_idle: AtomicUsize,
     /// The fewest that were idle since the last look.
@@ -25,7 +25,7 @@ impl<C> Contexts<C> {
     pub fn new(max_idle: usize) -> Contexts<C> {
         Contexts {
             hot: AtomicCell::new(None),
-            others: ArrayQueue::new(max_idle.max(1)),
+            others: SegQueue::new(),
             max_idle,
             n_idle: AtomicUsize::new(0),
             lowest: AtomicUsize::new(0),
@@ -51,12 +51,8 @@ impl<C> Contexts<C> {
             self.n_idle.fetch_sub(1, Ordering::Relaxed);
             return Some(context);
         }
-        let cooler = self.hot.swap(Some(context))?;
-        let too_many = self.others.push(cooler).err();
-        if too_many.is_some() {
-            self.n_idle.fetch_sub(1, Ordering::Relaxed);
-        }
-        too_many
+        self.others.push(self.hot.swap(Some(context))?);
+        None
     }
 
     /// How many are idle.

@@ -6,8 +6,8 @@ use std::{
 };
 
 use crate::sync::{
-    Arc, ArrayQueue, AtomicUsize, Builder, Condvar, Mutex, MutexGuard, Ordering, Parker, PoisonError,
-    Unparker, fence,
+    Arc, AtomicUsize, Builder, Condvar, Mutex, MutexGuard, Ordering, Parker, PoisonError, SegQueue, Unparker,
+    fence,
 };
 
 /// How long threads are kept that have nothing to do.
@@ -36,9 +36,12 @@ pub trait Job: Send + 'static {
 pub struct Pool<J: Job>(Arc<Shared<J>>);
 
 struct Shared<J: Job> {
-    queue: ArrayQueue<J>,
+    /// What waits. It grows as it fills: made whole, it would be a hundred kilobytes to touch at each start.
+    queue: SegQueue<J>,
     /// Jobs that wait or run.
     admitted: AtomicUsize,
+    /// How many jobs may wait or run.
+    room: usize,
     limit: usize,
     /// A thread that has had nothing to do for so long ends.
     keep: Duration,
@@ -67,8 +70,9 @@ impl<J: Job> Pool<J> {
         let crew = Crew { asleep: Vec::new(), n_threads: 0, next: 0, closed: false };
         let room = threads.max(1).saturating_add(queue);
         Pool(Arc::new(Shared {
-            queue: ArrayQueue::new(room),
+            queue: SegQueue::new(),
             admitted: AtomicUsize::new(0),
+            room,
             limit: threads.max(1),
             keep,
             looking: AtomicUsize::new(0),
@@ -85,11 +89,12 @@ impl<J: Job> Pool<J> {
     pub fn push(&self, job: J) -> Result<(), J> {
         // What runs and what waits together: the queue alone would be full of jobs that idle threads have yet to
         // take up.
-        if self.0.admitted.fetch_add(1, Ordering::Relaxed) >= self.0.queue.capacity() {
+        if self.0.admitted.fetch_add(1, Ordering::Relaxed) >= self.0.room {
             self.0.admitted.fetch_sub(1, Ordering::Relaxed);
             return Err(job);
         }
-        self.0.queue.push(job).inspect_err(|_| self.0.is_done())
+        self.0.queue.push(job);
+        Ok(())
     }
 
     /// Sees that somebody looks into the queue. Short jobs are left to the threads that are awake, if there are any:

@@ -11,6 +11,6 @@ pub use std::{
 
 pub use crossbeam::{
     atomic::AtomicCell,
-    queue::ArrayQueue,
+    queue::SegQueue,
     sync::{Parker, Unparker},
 };

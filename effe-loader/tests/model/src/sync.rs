@@ -36,39 +36,24 @@ impl Builder {
     }
 }
 
-/// A bounded queue.
-pub struct ArrayQueue<T> {
-    items: Mutex<VecDeque<T>>,
-    capacity: usize,
-}
+/// A queue.
+pub struct SegQueue<T>(Mutex<VecDeque<T>>);
 
-impl<T> ArrayQueue<T> {
+impl<T> SegQueue<T> {
     /// As in crossbeam.
-    pub fn new(capacity: usize) -> ArrayQueue<T> {
-        ArrayQueue { items: Mutex::new(VecDeque::new()), capacity }
+    #[expect(clippy::new_without_default, reason = "nobody asks for a default")]
+    pub fn new() -> SegQueue<T> {
+        SegQueue(Mutex::new(VecDeque::new()))
     }
 
     /// As in crossbeam.
-    ///
-    /// # Errors
-    /// It is full.
-    pub fn push(&self, item: T) -> Result<(), T> {
-        let mut items = self.items.lock().unwrap();
-        if items.len() == self.capacity {
-            return Err(item);
-        }
-        items.push_back(item);
-        Ok(())
+    pub fn push(&self, item: T) {
+        self.0.lock().unwrap().push_back(item);
     }
 
     /// As in crossbeam.
     pub fn pop(&self) -> Option<T> {
-        self.items.lock().unwrap().pop_front()
-    }
-
-    /// As in crossbeam.
-    pub fn capacity(&self) -> usize {
-        self.capacity
+        self.0.lock().unwrap().pop_front()
     }
 
     /// As in crossbeam.
@@ -78,7 +63,7 @@ impl<T> ArrayQueue<T> {
 
     /// As in crossbeam.
     pub fn len(&self) -> usize {
-        self.items.lock().unwrap().len()
+        self.0.lock().unwrap().len()
     }
 }
 
