@@ -318,7 +318,7 @@ impl Cli {
     /// # Errors
     /// clap's, which knows how to print itself; `--help` is one of them.
     pub fn parse_from_args<I: IntoIterator<Item = std::ffi::OsString>>(args: I) -> Result<Cli, clap::Error> {
-        let mut command = Cli::described();
+        let mut command = Cli::told();
         let matches = command.try_get_matches_from_mut(args.into_iter().map(modern))?;
         Cli::from_arg_matches(&matches).map_err(|err| err.format(&mut command))
     }
@@ -332,7 +332,7 @@ impl Cli {
         let program = args.peek().map(PathBuf::from);
         let name = program.as_deref().and_then(Path::file_name);
         let name = name.map_or_else(|| "effe".to_owned(), |name| name.to_string_lossy().into_owned());
-        let mut command = Cli::described()
+        let mut command = Cli::told()
             .bin_name(name.clone())
             .about("Serves the lambda that it holds over HTTP.")
             .override_usage(format!("{name} [--port 8080] [--info | --check] [OPTIONS]"))
@@ -356,6 +356,13 @@ impl Cli {
             return Err(command.error(clap::error::ErrorKind::ValueValidation, text));
         }
         Ok(cli)
+    }
+
+    /// The command line, with the variables if there are any: to look for each of them takes as long as to parse the
+    /// arguments.
+    fn told() -> Command {
+        let is_ours = |name: std::ffi::OsString| name.as_encoded_bytes().starts_with(b"EFFE_");
+        if env::vars_os().any(|(name, _)| is_ours(name)) { Cli::described() } else { Cli::command() }
     }
 
     /// The command line: every flag but those that print is a variable, too, named after it. `--set` is the one whose
