@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -93,7 +93,11 @@ pub struct Control {
     stopping: Arc<AtomicBool>,
     stops: UnboundedSender<Stop>,
     changes: Sender<ChangeOrder>,
+    /// Told of each order to change, once somebody wants to be.
+    changer: Arc<OnceLock<Changer>>,
 }
+
+type Changer = Box<dyn Fn() + Send + Sync>;
 
 /// Where orders arrive.
 pub struct Orders {
@@ -107,7 +111,10 @@ impl Control {
     /// Both ends.
     pub fn new() -> (Control, Orders) {
         let ((stops, stopped), (changes, changed)) = (unbounded_channel(), unbounded());
-        (Control { stopping: Arc::default(), stops, changes }, Orders { stops: stopped, changes: changed })
+        (
+            Control { stopping: Arc::default(), stops, changes, changer: Arc::default() },
+            Orders { stops: stopped, changes: changed },
+        )
     }
 
     /// Orders the end. When this returns, every answer says that its connection closes, and the effe is not ready.
@@ -126,6 +133,12 @@ impl Control {
     pub fn change(&self, change: Change) -> oneshot::Receiver<Result<Changed, String>> {
         let (reply, outcome) = oneshot::channel();
         let _ = self.changes.send(ChangeOrder { change, reply });
+        self.changer.get().into_iter().for_each(|changer| changer());
         outcome
+    }
+
+    /// Has `changer` called whenever a change is ordered, and now, for what was ordered before.
+    pub fn on_change(&self, changer: impl Fn() + Send + Sync + 'static) {
+        self.changer.get_or_init(|| Box::new(changer))();
     }
 }

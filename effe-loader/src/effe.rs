@@ -303,12 +303,6 @@ impl Effe {
         (seconds as u64).clamp(RETRY_AFTER.0, RETRY_AFTER.1)
     }
 
-    /// One look for Contexts that nobody needs any more, and their Stop.
-    pub fn stop_unneeded(&self) {
-        let generation = self.generations.hold();
-        generation.plugin.stop_all(generation.contexts.look());
-    }
-
     /// A thread of the server takes its seat.
     pub fn seat(&self, mailbox: &Arc<Mailbox>) -> Arc<Seat> {
         let meter = self.limits.metered.then(Meter::default);

@@ -1,5 +1,5 @@
-//! A thread that looks after an effe now and then: stops Contexts that nobody needs, and tries the first Start again
-//! until it succeeds.
+//! What an effe needs now and then: that Contexts are stopped which nobody needs, and that the first Start is tried
+//! again until it succeeds.
 
 use std::{
     io,
@@ -8,64 +8,86 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam::channel::{RecvTimeoutError, Sender, bounded};
-
 use crate::{contexts::LOOKS, effe::Effe, systemd};
 
 /// How long a failed first Start waits for the next try.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The thread; it ends when this says so.
+/// Knows what is to be done and when. The lambda's part of it takes as long as it takes, on a thread that is there
+/// only meanwhile.
 pub struct Keeper {
-    stop: Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-/// Starts looking after an effe. Without an idle timeout, and once it is warm, there is nothing to do.
-///
-/// # Errors
-/// The system has no room for a thread.
-pub fn start(effe: Arc<Effe>, idle_timeout: Option<Duration>, warm: bool) -> io::Result<Keeper> {
-    let (stop, stopped) = bounded::<()>(0);
-    let look_every = idle_timeout.map(|timeout| (timeout / LOOKS).max(Duration::from_millis(1)));
-    let thread = thread::Builder::new().name("effe-keeper".to_owned()).spawn(move || {
-        let far = Duration::from_secs(24 * 3600);
-        let mut warm = warm;
-        let mut next_look = Instant::now() + look_every.unwrap_or(far);
-        let mut next_try = Instant::now() + RETRY;
-        loop {
-            let next = if warm { next_look } else { next_look.min(next_try) };
-            match stopped.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
-            }
-            let now = Instant::now();
-            if now >= next_look {
-                if look_every.is_some() {
-                    effe.stop_unneeded();
-                }
-                next_look = now + look_every.unwrap_or(far);
-            }
-            if !warm && now >= next_try {
-                let generation = effe.generations.hold();
-                match generation.warm() {
-                    Ok(()) => {
-                        warm = true;
-                        systemd::ready(&generation, None);
-                    }
-                    Err(fault) => generation.plugin.log(&fault),
-                }
-                next_try = Instant::now() + RETRY;
-            }
-        }
-    })?;
-    Ok(Keeper { stop, thread })
+    effe: Arc<Effe>,
+    look_every: Option<Duration>,
+    /// `None` without an idle timeout.
+    next_look: Option<Instant>,
+    /// `None` once a first Start has succeeded.
+    next_try: Option<Instant>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
-    /// Ends the thread, and waits for what it is at.
-    pub fn stop(self) {
-        drop(self.stop);
-        let _ = self.thread.join();
+    /// The keeper of an effe, to be asked at [`next`](Keeper::next).
+    pub fn new(effe: Arc<Effe>, idle_timeout: Option<Duration>, warm: bool) -> Keeper {
+        let look_every = idle_timeout.map(|timeout| (timeout / LOOKS).max(Duration::from_millis(1)));
+        let now = Instant::now();
+        let (next_look, next_try) = (look_every.map(|every| now + every), (!warm).then_some(now + RETRY));
+        Keeper { effe, look_every, next_look, next_try, thread: None }
+    }
+
+    /// When there is something to do; `None` if never.
+    pub fn next(&self) -> Option<Instant> {
+        [self.next_look, self.next_try].into_iter().flatten().min()
+    }
+
+    /// Does what is due. One thing at a time: what would have to wait is left for the next time.
+    pub fn tend(&mut self) {
+        let now = Instant::now();
+        let is_due = |next: Option<Instant>| next.is_some_and(|next| now >= next);
+        let (look, retry) = (is_due(self.next_look), is_due(self.next_try));
+        if look {
+            self.next_look = self.look_every.map(|every| now + every);
+        }
+        if retry {
+            self.next_try = (!self.effe.generations.current().is_warm()).then_some(now + RETRY);
+        }
+        if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
+            return;
+        }
+        let effe = Arc::clone(&self.effe);
+        let begun = if retry && self.next_try.is_some() {
+            spawn(move || warm(&effe))
+        } else if look {
+            let generation = effe.generations.hold();
+            let unneeded = generation.contexts.look();
+            if unneeded.is_empty() {
+                return;
+            }
+            spawn(move || generation.plugin.stop_all(unneeded))
+        } else {
+            return;
+        };
+        match begun {
+            Ok(thread) => self.thread = Some(thread),
+            Err(err) => self.effe.journal().warning(format!("no thread to stop or to start Contexts: {err}")),
+        }
+    }
+
+    /// Waits for what is being done.
+    pub fn stop(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn spawn(chore: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("effe-keeper".to_owned()).spawn(chore)
+}
+
+fn warm(effe: &Effe) {
+    let generation = effe.generations.hold();
+    match generation.warm() {
+        Ok(()) => systemd::ready(&generation, None),
+        Err(fault) => generation.plugin.log(&fault),
     }
 }

@@ -80,6 +80,7 @@ use self::{
     generation::Generation,
     health::Health,
     journal::{Inmate, Journal, Severity},
+    keeper::Keeper,
     listeners::{Bound, Listener},
     plugin::{
         Census, Plugin, PluginFile, Policy, Started, Tried,
@@ -246,7 +247,7 @@ fn serve(
     let drain = Drain { delay: config.drain_delay, timeout: config.drain_timeout };
     let ender = Ender { census: Arc::clone(&census), journal: journal.clone(), drain };
     // Before Init: a signal then is an order to stop, too.
-    signals::watch(ender.clone(), control.clone()).map_err(system("watch for signals"))?;
+    let watch = Watch::start(ender.clone(), control.clone()).map_err(system("watch for signals"))?;
     let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
     let bound = Bound::all(wanted, inherited)?;
     let address = bound[0].address.to_string();
@@ -284,16 +285,8 @@ fn serve(
     };
     let effe = Effe::new(first, census, limits, control.stopping(), journal.clone());
     health.serves(&effe);
-    let keeper = keeper::start(Arc::clone(&effe), config.idle_timeout, warm.is_ok());
-    let keeper = keeper.map_err(system("start a thread"))?;
-    let (watch, watcher) = Watch::start(Arc::clone(&effe), {
-        let (control, ender) = (control.clone(), ender);
-        move |stop| {
-            control.stop(stop);
-            ender.watch(stop);
-        }
-    })
-    .map_err(system("start a thread"))?;
+    let keeper = Keeper::new(Arc::clone(&effe), config.idle_timeout, warm.is_ok());
+    watch.take_on(Arc::clone(&effe), keeper);
     let recipe = Recipe {
         policy: config.policy.clone(),
         sources: config.sources.clone(),
@@ -303,7 +296,7 @@ fn serve(
         execution: config.execution,
         tls: config.tls.clone(),
     };
-    swap::start(Arc::clone(&effe), recipe, orders.changes).map_err(system("start a thread"))?;
+    swap::stand_by(&control, Arc::clone(&effe), recipe, orders.changes);
     let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     for listener in &listeners {
@@ -337,9 +330,7 @@ fn serve(
         tls: config.tls.clone(),
     };
     let stop = server::serve(&effe, &watch, listeners, &settings, orders.stops).map_err(system("serve"))?;
-    keeper.stop();
     watch.end();
-    let _ = watcher.join();
     let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
     if abandoned > 0 {
         journal.critical(format!("the time to stop is over; {abandoned} Contexts were not stopped"));

@@ -1,17 +1,21 @@
-//! Signals, on a thread of their own. SIGTERM and SIGINT: the first one begins the end, the second one is the end.
-//! SIGHUP: take up what has changed, or, if it came because the terminal has gone, the end as well.
+//! Signals. SIGTERM and SIGINT: the first one begins the end, the second one is the end. SIGHUP: take up what has changed, or, if it came because the terminal has gone, the end as well.
 
 use std::{
     fs::{self, File},
     io,
+    os::unix::net::UnixStream,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{SendFlags, send},
+};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
-    iterator::Signals,
+    iterator::{backend::SignalDelivery, exfiltrator::SignalOnly},
     low_level,
 };
 
@@ -58,40 +62,80 @@ impl Ender {
     }
 }
 
-/// Takes the signals over.
-///
-/// # Errors
-/// The system refuses a handler or a thread.
-pub fn watch(ender: Ender, control: Control) -> io::Result<()> {
-    let terminal = Terminal::of_this_process();
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let thread = thread::Builder::new().name("effe-signals".to_owned());
-    thread.spawn(move || wait(signals, &ender, &control, terminal)).map(drop)
+/// The signals that are this process's business.
+pub struct Signals {
+    delivery: SignalDelivery<UnixStream, SignalOnly>,
+    terminal: Terminal,
+    stopping: bool,
+    ender: Ender,
+    control: Control,
 }
 
-fn wait(mut signals: Signals, ender: &Ender, control: &Control, terminal: Terminal) {
-    let mut stopping = false;
-    for signal in signals.forever() {
+/// Wakes whoever waits for signals.
+pub struct Bell(UnixStream);
+
+impl Bell {
+    /// Once is enough for one who has not woken yet.
+    pub fn ring(&self) {
+        // Full means that it has been rung before.
+        let _ = send(&self.0, &[0], SendFlags::DONTWAIT);
+    }
+}
+
+impl Signals {
+    /// Takes the signals over.
+    ///
+    /// # Errors
+    /// The system refuses a handler or a descriptor.
+    pub fn take_over(ender: Ender, control: Control) -> io::Result<(Signals, Bell)> {
+        let terminal = Terminal::of_this_process();
+        let (read, write) = UnixStream::pair()?;
+        let bell = Bell(write.try_clone()?);
+        let ours = [SIGTERM, SIGINT, SIGHUP];
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, ours)?;
+        Ok((Signals { delivery, terminal, stopping: false, ender, control }, bell))
+    }
+
+    /// Waits for a signal, for the bell, or until the time is over, and obeys.
+    pub fn wait(&mut self, patience: Option<Duration>) {
+        let timeout = patience.map(|patience| Timespec {
+            tv_sec: patience.as_secs().cast_signed(),
+            tv_nsec: patience.subsec_nanos().into(),
+        });
+        let mut fds = [PollFd::new(self.delivery.get_read(), PollFlags::IN)];
+        if poll(&mut fds, timeout.as_ref()) == Ok(0) {
+            return;
+        }
+        for signal in self.delivery.pending() {
+            self.obey(signal);
+        }
+    }
+
+    /// Ends the effe, and sees that it ends.
+    pub fn stop(&self, stop: Stop) {
+        self.control.stop(stop);
+        self.ender.watch(stop);
+    }
+
+    fn obey(&mut self, signal: i32) {
         let name = low_level::signal_name(signal).unwrap_or("a signal");
-        if signal == SIGHUP && !terminal.has_gone() {
+        if signal == SIGHUP && !self.terminal.has_gone() {
             // What came of it, the log says.
-            drop(control.change(Change::Reload));
-            continue;
+            drop(self.control.change(Change::Reload));
+            return;
         }
-        if signal == SIGHUP && stopping {
-            continue;
+        if signal == SIGHUP && self.stopping {
+            return;
         }
-        if stopping {
-            ender.leave(&format!("{name} again: leaving at once"));
+        if self.stopping {
+            self.ender.leave(&format!("{name} again: leaving at once"));
         }
-        stopping = true;
+        self.stopping = true;
         let stop = if signal == SIGTERM { Stop::wanted() } else { Stop::hurried() };
-        control.stop(stop);
+        self.stop(stop);
         let why = if signal == SIGHUP { " (the terminal has gone)" } else { "" };
-        ender
-            .journal
-            .notice(format!("{name}{why}: finishing what runs, for at most {:?}", ender.drain.timeout));
-        ender.watch(stop);
+        let timeout = self.ender.drain.timeout;
+        self.ender.journal.notice(format!("{name}{why}: finishing what runs, for at most {timeout:?}"));
     }
 }
 

@@ -4,16 +4,15 @@
 //! fails on the way, the generation that serves goes on.
 
 use std::{
-    io,
-    sync::Arc,
-    thread::{self, JoinHandle},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::{
-    control::{Change, ChangeOrder, Changed},
+    control::{Change, ChangeOrder, Changed, Control},
     effe::Effe,
     execution::{self, Execution},
     generation::Generation,
@@ -45,18 +44,30 @@ pub struct Recipe {
     pub tls: Option<Arc<Tls>>,
 }
 
-/// Begins to take orders; it ends when nobody can give any more.
-///
-/// # Errors
-/// The system has no room for a thread.
-pub fn start(effe: Arc<Effe>, recipe: Recipe, orders: Receiver<ChangeOrder>) -> io::Result<JoinHandle<()>> {
-    let swapper = Swapper { effe, recipe, opened: 1 };
-    thread::Builder::new().name("effe-swap".to_owned()).spawn(move || swapper.run(&orders))
+/// Takes orders from now on. The thread begins with the first one, and ends when nobody can give any more.
+pub fn stand_by(control: &Control, effe: Arc<Effe>, recipe: Recipe, orders: Receiver<ChangeOrder>) {
+    let (recipe, begun) = (Arc::new(recipe), Mutex::new(false));
+    control.on_change(move || {
+        let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if *begun || orders.is_empty() {
+            return;
+        }
+        let swapper = Swapper { effe: Arc::clone(&effe), recipe: Arc::clone(&recipe), opened: 1 };
+        let (thread, theirs) = (thread::Builder::new().name("effe-swap".to_owned()), orders.clone());
+        match thread.spawn(move || swapper.run(&theirs)) {
+            Ok(_) => *begun = true,
+            Err(err) => {
+                // Whoever waits for the outcome is hung up on.
+                orders.try_iter().for_each(drop);
+                effe.journal().error(format!("no thread to change generations: {err}"));
+            }
+        }
+    });
 }
 
 struct Swapper {
     effe: Arc<Effe>,
-    recipe: Recipe,
+    recipe: Arc<Recipe>,
     /// Generations that were opened so far.
     opened: u64,
 }

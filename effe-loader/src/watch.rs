@@ -1,5 +1,6 @@
 //! A thread that watches over runs: it gives waiting jobs another hand when those at work are kept, sends a lambda
-//! that overstays back to the pool while it still overstays, and ends an effe whose server's thread hangs.
+//! that overstays back to the pool while it still overstays, and ends an effe whose server's thread hangs. It also
+//! waits for signals, and has the keeper do what is due: one thread costs less than three, and none of this waits.
 //!
 //! It sleeps while nothing runs: an idle effe wakes nobody.
 
@@ -7,22 +8,23 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use crossbeam::sync::{Parker, Unparker};
 use rustix::thread::Pid;
 
 use crate::{
     blame::Sight,
     clock::Moment,
-    control::Stop,
+    control::{Control, Stop},
     effe::Effe,
+    keeper::Keeper,
     seat::{Overview, Seat},
+    signals::{Bell, Ender, Signals},
     trust::OVERSTAY,
 };
 
@@ -30,96 +32,145 @@ use crate::{
 const QUICK: Duration = Duration::from_millis(1);
 /// How often it looks while only the server's threads do.
 const SLOW: Duration = Duration::from_millis(20);
+/// How often it looks for an effe while it has none.
+const GLANCE: Duration = Duration::from_secs(1);
 /// How long nothing must have happened before it sleeps.
 const CALM: Duration = Duration::from_millis(500);
 
 /// The thread, as those see it who make it look.
 pub struct Watch {
     awake: AtomicBool,
-    over: AtomicBool,
-    unparker: OnceLock<Unparker>,
+    bell: Bell,
+    /// What it watches over, between [`take_on`](Watch::take_on) and [`end`](Watch::end); held while it looks.
+    ward: Mutex<Option<Ward>>,
+}
+
+/// What is watched over.
+struct Ward {
+    effe: Arc<Effe>,
+    keeper: Keeper,
+    /// Runs so far.
+    n_runs: u64,
+    /// Whether a server's thread hangs, and the effe is stopped for it.
+    hanging: bool,
+    /// See [`is_to_blame`].
+    seen: HashMap<Pid, (Moment, Duration)>,
 }
 
 impl Watch {
-    /// Starts watching over an effe. A thread of the server that hangs in a run ends the effe by `stop`.
+    /// Takes the signals over, and waits for them and for an effe.
     ///
     /// # Errors
-    /// The system has no room for a thread.
-    pub fn start(
-        effe: Arc<Effe>,
-        stop: impl Fn(Stop) + Send + 'static,
-    ) -> io::Result<(Arc<Watch>, JoinHandle<()>)> {
-        let parker = Parker::new();
-        let unparker = OnceLock::from(parker.unparker().clone());
-        let watch = Arc::new(Watch { awake: AtomicBool::new(false), over: AtomicBool::new(false), unparker });
-        let thread = thread::Builder::new().name("effe-watch".to_owned()).spawn({
+    /// The system has no room for a handler, a descriptor or a thread.
+    pub fn start(ender: Ender, control: Control) -> io::Result<Arc<Watch>> {
+        let (signals, bell) = Signals::take_over(ender, control)?;
+        let watch = Arc::new(Watch { awake: AtomicBool::new(false), bell, ward: Mutex::new(None) });
+        thread::Builder::new().name("effe-watch".to_owned()).spawn({
             let watch = Arc::clone(&watch);
-            move || watch.run(&effe, &parker, stop)
+            move || watch.run(signals)
         })?;
-        Ok((watch, thread))
+        Ok(watch)
+    }
+
+    /// Watches over an effe from now on, and has its keeper do what is due.
+    pub fn take_on(&self, effe: Arc<Effe>, keeper: Keeper) {
+        let soon = keeper.next().is_some_and(|next| next < Instant::now() + GLANCE);
+        *self.ward() = Some(Ward { effe, keeper, n_runs: 0, hanging: false, seen: HashMap::new() });
+        if soon {
+            self.bell.ring();
+        }
     }
 
     /// Something begins to run.
     pub fn look(&self) {
         if !self.awake.load(Ordering::Relaxed) && !self.awake.swap(true, Ordering::Relaxed) {
-            self.unpark();
+            self.bell.ring();
         }
     }
 
-    /// Ends the thread.
+    /// No longer watches over the effe, and waits for what its keeper is at. Signals still count.
     pub fn end(&self) {
-        self.over.store(true, Ordering::Relaxed);
-        self.unpark();
-    }
-
-    fn unpark(&self) {
-        if let Some(unparker) = self.unparker.get() {
-            unparker.unpark();
+        let ward = self.ward().take();
+        if let Some(Ward { mut keeper, .. }) = ward {
+            keeper.stop();
         }
     }
 
-    fn run(&self, effe: &Arc<Effe>, parker: &Parker, stop: impl Fn(Stop)) {
-        let (mut calm, mut n_runs, mut hanging) = (Duration::ZERO, 0, false);
-        let mut seen = HashMap::new();
-        while !self.over.load(Ordering::Relaxed) {
-            if calm >= CALM {
-                self.awake.store(false, Ordering::Relaxed);
-                parker.park();
-                calm = Duration::ZERO;
+    fn ward(&self) -> MutexGuard<'_, Option<Ward>> {
+        self.ward.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, mut signals: Signals) {
+        let (mut tick, mut calm) = (None, Duration::ZERO);
+        let mut next_chore = Some(GLANCE);
+        loop {
+            signals.wait([tick, next_chore].into_iter().flatten().min());
+            let mut ward = self.ward();
+            let Some(ward) = &mut *ward else {
+                (tick, next_chore) = (None, Some(GLANCE));
                 continue;
+            };
+            let due =
+                |keeper: &Keeper| keeper.next().map(|next| next.saturating_duration_since(Instant::now()));
+            if due(&ward.keeper).is_some_and(|left| left.is_zero()) {
+                ward.keeper.tend();
             }
-            let busy = effe.pool().is_busy();
-            let tick = if busy { QUICK } else { SLOW };
-            parker.park_timeout(tick);
-            effe.pool().rescue();
-            let seats = effe.seats().clone();
-            let generation = effe.generations.hold();
-            for seat in &seats {
-                if !seat.mailbox().is_empty() {
-                    // Results that a thread holds back while it is kept by its next run.
-                    seat.mailbox().ring();
+            next_chore = due(&ward.keeper);
+            let Some(last) = tick else {
+                // Asleep, until somebody says that something runs; what does is looked at after the first tick.
+                if self.awake.load(Ordering::Relaxed) {
+                    (tick, calm) = (Some(ward.tick()), Duration::ZERO);
                 }
-                let Some(run) = seat.running() else { continue };
-                let overstays = run.so_far > OVERSTAY && run.generation == generation.number;
-                if overstays && is_to_blame(seat, &run, &mut seen) {
-                    generation.execution.overstays(run.so_far, &run.request);
-                }
-                let Overview { so_far, request, .. } = run;
-                if !hanging && effe.run_timeout().is_some_and(|timeout| so_far > timeout) {
-                    hanging = true;
-                    effe.journal().critical(format!(
-                        "{request} has been running for {so_far:.1?} on a server's thread, which can't be taken from \
-                         it: stopping, to be started again"
-                    ));
-                    stop(Stop::failed());
-                }
+                continue;
+            };
+            calm = if ward.look(&signals) { Duration::ZERO } else { calm + last };
+            if calm < CALM {
+                tick = Some(ward.tick());
+            } else {
+                tick = None;
+                self.awake.store(false, Ordering::Relaxed);
             }
-            let n_now = seats.iter().map(|seat| seat.n_runs()).sum();
-            generation.execution.ran_well(n_now - n_runs);
-            let something = busy || n_now != n_runs || seats.iter().any(|seat| seat.n_running() > 0);
-            n_runs = n_now;
-            calm = if something { Duration::ZERO } else { calm + tick };
         }
+    }
+}
+
+impl Ward {
+    fn tick(&self) -> Duration {
+        if self.effe.pool().is_busy() { QUICK } else { SLOW }
+    }
+
+    /// Whether anything has run since the last look, or runs.
+    fn look(&mut self, signals: &Signals) -> bool {
+        let effe = &self.effe;
+        let busy = effe.pool().is_busy();
+        effe.pool().rescue();
+        let seats = effe.seats().clone();
+        let generation = effe.generations.hold();
+        for seat in &seats {
+            if !seat.mailbox().is_empty() {
+                // Results that a thread holds back while it is kept by its next run.
+                seat.mailbox().ring();
+            }
+            let Some(run) = seat.running() else { continue };
+            let overstays = run.so_far > OVERSTAY && run.generation == generation.number;
+            if overstays && is_to_blame(seat, &run, &mut self.seen) {
+                generation.execution.overstays(run.so_far, &run.request);
+            }
+            let Overview { so_far, request, .. } = run;
+            if !self.hanging && effe.run_timeout().is_some_and(|timeout| so_far > timeout) {
+                self.hanging = true;
+                effe.journal().critical(format!(
+                    "{request} has been running for {so_far:.1?} on a server's thread, which can't be taken from \
+                     it: stopping, to be started again"
+                ));
+                signals.stop(Stop::failed());
+            }
+        }
+        let n_now = seats.iter().map(|seat| seat.n_runs()).sum();
+        generation.execution.ran_well(n_now - self.n_runs);
+        let something = busy || n_now != self.n_runs || seats.iter().any(|seat| seat.n_running() > 0);
+        self.n_runs = n_now;
+        something
     }
 }
 
