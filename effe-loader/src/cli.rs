@@ -319,8 +319,8 @@ impl Cli {
     /// clap's, which knows how to print itself; `--help` is one of them.
     pub fn parse_from_args<I: IntoIterator<Item = std::ffi::OsString>>(args: I) -> Result<Cli, clap::Error> {
         let mut command = Cli::told();
-        let matches = command.try_get_matches_from_mut(args.into_iter().map(modern))?;
-        Cli::from_arg_matches(&matches).map_err(|err| err.format(&mut command))
+        let mut matches = command.try_get_matches_from_mut(args.into_iter().map(modern))?;
+        Cli::from_arg_matches_mut(&mut matches).map_err(|err| err.format(&mut command))
     }
 
     /// Parses the arguments of a program that holds its lambda: its help names that program and no `--plugin`.
@@ -340,8 +340,8 @@ impl Cli {
             .mut_arg("sha256", |arg| arg.hide(true))
             .mut_arg("sha256_file", |arg| arg.hide(true))
             .mut_arg("strict_ownership", |arg| arg.hide(true));
-        let matches = command.try_get_matches_from_mut(args)?;
-        let cli = Cli::from_arg_matches(&matches).map_err(|err| err.format(&mut command))?;
+        let mut matches = command.try_get_matches_from_mut(args)?;
+        let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|err| err.format(&mut command))?;
         if let Some(plugin) = &cli.plugin {
             let text = format!(
                 "--plugin {} (or EFFE_PLUGIN): this program holds its lambda and opens no other; \
