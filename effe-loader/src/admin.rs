@@ -10,8 +10,7 @@ mod state;
 
 use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
 
-use actix_http::{ConnectionType, Protocol, Request, Response};
-use actix_service::{Service, ServiceFactory};
+use actix_http::{Request, Response};
 use tokio::sync::Semaphore;
 
 use self::{
@@ -26,9 +25,11 @@ use crate::{
     error::Error,
     handler::Handling,
     health::Health,
+    http1::Http1,
+    incoming::Incoming,
     journal::{Journal, Severity},
     plugin::Plugin,
-    protocol::{self, Answer, Site},
+    protocol::{Answer, Site},
     rules,
     signals::Ender,
     tasks,
@@ -95,15 +96,13 @@ fn serve(socket: ListeningSocket, gate: Gate, admin: Admin) -> io::Result<()> {
         let connections = Rc::new(Connections::new(PATIENCE, Arc::default()));
         tasks::spawn(Rc::clone(&connections).look_after());
         let desk = Rc::new(Desk { gate, admin });
-        let http = protocol::http(PATIENCE, Rc::new(move || Site::Other(Rc::clone(&desk) as Rc<dyn Answer>)));
-        let Ok(http) = http.new_service(()).await.map(Rc::new) else { unreachable!("it needs nothing") };
+        let http = Http1::new(Site::Other(desk));
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
             let (http, connection) = (Rc::clone(&http), connections.open(door.accept().await));
             connection.note_local_address();
             tasks::spawn(async move {
-                // What goes wrong with a connection, its client knows.
-                let _ = http.call((connection, Protocol::Http1, None)).await;
+                http.serve(connection, None).await;
                 drop(place);
             });
         }
@@ -118,30 +117,32 @@ struct Desk {
 }
 
 impl Answer for Desk {
-    fn answer(self: Rc<Self>, request: Request) -> Handling {
-        Box::pin(async move { Ok(self.respond(request).await) })
+    fn answer(
+        self: Rc<Self>,
+        request: Request,
+        n_head: usize,
+        incoming: Incoming,
+        answering: Answering,
+    ) -> Handling {
+        Box::pin(async move { Ok(self.respond(request, n_head, incoming, answering).await) })
     }
 }
 
 impl Desk {
-    async fn respond(&self, mut request: Request) -> Response<Body> {
-        let answering = Answering::begin(&request);
-        if answering.is_late {
-            answering.swallow().await;
-        }
-        let local = answering.local_address();
-        let mut response = if rules::check(request.head(), answering.max_head).is_err() {
+    async fn respond(
+        &self,
+        request: Request,
+        n_head: usize,
+        incoming: Incoming,
+        answering: Answering,
+    ) -> Response<Body> {
+        if rules::check(request.head(), n_head).is_err() {
             answering.close();
-            routes::malformed()
-        } else {
-            match self.gate.admit(request.method(), &request.head().headers, local) {
-                Ok(()) => routes::answer(&self.admin, &mut request).await,
-                Err(refused) => routes::refuse(refused),
-            }
-        };
-        if answering.is_last() {
-            response.head_mut().set_connection_type(ConnectionType::Close);
+            return routes::malformed();
         }
-        response
+        match self.gate.admit(request.method(), &request.head().headers, answering.local_address()) {
+            Ok(()) => routes::answer(&self.admin, &request, incoming).await,
+            Err(refused) => routes::refuse(refused),
+        }
     }
 }

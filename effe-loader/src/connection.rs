@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{ConnectionType, HttpMessage, Request, Version};
+use actix_http::{ConnectionType, RequestHead};
 use actix_web::rt;
 use rustix::net::sockopt::set_socket_linger;
 use slab::Slab;
@@ -29,7 +29,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{call::Progress, clock::Moment, io::Io, lobby::Lobby, tls::Tls};
+use crate::{call::Progress, clock::Moment, incoming::Uploads, io::Io, lobby::Lobby, tasks, tls::Tls};
 
 /// How often a thread looks after its connections.
 const LOOK: Duration = Duration::from_secs(1);
@@ -110,7 +110,7 @@ impl Connections {
                 if traffic.blocked.get()
                     || traffic.head_since.get().is_some()
                     || (closing && traffic.is_shared())
-                    || (traffic.is_idle() && (closing || traffic.is_late(now, self.patience.keep_alive)))
+                    || (traffic.is_idle() && (closing || traffic.is_late(now, self.patience)))
                 {
                     traffic.wake();
                 }
@@ -130,12 +130,8 @@ pub struct Traffic {
     head_since: Cell<Option<Moment>>,
     /// The default, if it has begun to idle since the last look.
     idle_since: Cell<Moment>,
-    /// Bytes that came in since the last request began, and before that.
-    n_read: Cell<usize>,
-    n_before: Cell<usize>,
     /// Whether no request is answered any more.
     closing: Cell<bool>,
-    swallow: Cell<Swallow>,
     /// Whether something waits for the client to read.
     blocked: Cell<bool>,
     /// Whether the client has closed its end.
@@ -148,24 +144,22 @@ pub struct Traffic {
     watching: RefCell<Option<Arc<Progress>>>,
 }
 
-/// What becomes of bytes on their way out.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Swallow {
-    #[default]
-    No,
-    OnceFlushed,
-    Now,
-}
-
 impl Traffic {
-    /// A request has come; how many bytes its head has at most.
-    fn begin(&self) -> usize {
+    /// A request has come.
+    fn begin(&self) {
         self.head_since.set(None);
         self.n_running.set(self.n_running.get() + 1);
         self.n_requests.set(self.n_requests.get() + 1);
-        // What was read with the head before may have been this one's, too.
-        let n_read = self.n_read.replace(0);
-        n_read + self.n_before.replace(n_read)
+    }
+
+    /// The request that is being answered is the last.
+    pub fn close(&self) {
+        self.closing.set(true);
+    }
+
+    /// Whether that is so.
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
     }
 
     /// A request has been answered.
@@ -177,10 +171,11 @@ impl Traffic {
 
     /// Whether one that is idle has been so for too long. A timer for each request would tell that more precisely, at
     /// a tenth of what a short request costs.
-    fn is_late(&self, now: Moment, keep_alive: Option<Duration>) -> bool {
+    fn is_late(&self, now: Moment, patience: Patience) -> bool {
         let since = self.idle_since.get();
-        let after = |keep_alive| since != Moment::default() && since + keep_alive <= now;
-        (self.n_requests.get() > 0 || self.is_shared()) && keep_alive.is_some_and(after)
+        let is_new = self.n_requests.get() == 0 && !self.is_shared();
+        let patience = if is_new { patience.read } else { patience.keep_alive };
+        patience.is_some_and(|patience| since != Moment::default() && since + patience <= now)
     }
 
     /// Whether requests are answered side by side.
@@ -209,85 +204,57 @@ impl Traffic {
 
 /// A request that its connection knows to be under way.
 pub struct Answering {
-    traffic: Option<Rc<Traffic>>,
-    /// Bytes that its head has at most.
-    pub max_head: usize,
-    /// Whether a request before it, or its answer, was to be the connection's last.
-    pub is_late: bool,
+    traffic: Rc<Traffic>,
+    uploads: Option<Rc<Uploads>>,
 }
 
 impl Answering {
-    /// It has come.
-    pub fn begin(request: &Request) -> Answering {
-        let Some(traffic) = request.conn_data::<Rc<Traffic>>().cloned() else {
-            // One of those that are answered side by side says itself what it has come over.
-            let traffic = request.extensions().get::<Rc<Traffic>>().cloned();
-            traffic.iter().for_each(|traffic| _ = traffic.begin());
-            return Answering { traffic, max_head: usize::MAX, is_late: false };
-        };
-        let (max_head, is_late) = (traffic.begin(), traffic.closing.get());
-        let head = request.head();
-        if head.version <= Version::HTTP_11
+    /// It has come. Its body is read in the task of its connection, if there is a place for that.
+    pub fn begin(traffic: &Rc<Traffic>, head: &RequestHead, uploads: Option<&Rc<Uploads>>) -> Answering {
+        traffic.begin();
+        if !traffic.is_shared()
             && (head.connection_type() == ConnectionType::Close || traffic.n_requests.get() >= MAX_REQUESTS)
         {
-            traffic.closing.set(true);
+            traffic.close();
         }
-        Answering { traffic: Some(traffic), max_head, is_late }
+        Answering { traffic: Rc::clone(traffic), uploads: uploads.cloned() }
     }
 
-    /// Whether its answer is the connection's last.
-    pub fn is_last(&self) -> bool {
-        self.traffic.as_ref().is_some_and(|traffic| traffic.closing.get())
+    /// A run reads its body as it comes, by `upload`.
+    pub fn upload(&self, upload: impl Future<Output = ()> + 'static) {
+        match &self.uploads {
+            Some(uploads) => uploads.begin(upload),
+            None => tasks::spawn(upload),
+        }
     }
 
     /// The address of ours that it came to, if it came over the network and somebody noted it.
     pub fn local_address(&self) -> Option<IpAddr> {
-        self.traffic.as_ref().and_then(|traffic| traffic.local_address.get())
+        self.traffic.local_address.get()
     }
 
     /// Its answer is the connection's last, unless others are answered beside it.
     pub fn close(&self) {
-        if let Some(traffic) = self.traffic.as_ref().filter(|traffic| !traffic.is_shared()) {
-            traffic.closing.set(true);
+        if !self.traffic.is_shared() {
+            self.traffic.close();
         }
-    }
-
-    /// Waits until all that was answered has gone out; what comes after it doesn't. A request that is late is not to
-    /// be answered, but the server knows no other way to be rid of it.
-    pub async fn swallow(&self) {
-        let Some(traffic) = &self.traffic else { return };
-        if traffic.swallow.get() == Swallow::No {
-            traffic.swallow.set(Swallow::OnceFlushed);
-        }
-        poll_fn(|context| {
-            if traffic.swallow.get() == Swallow::Now {
-                return Poll::Ready(());
-            }
-            traffic.wait(context);
-            Poll::Pending
-        })
-        .await;
     }
 
     /// A call that wants to know when the client has closed its end of the connection, though it may still read.
     pub fn watch(&self, progress: Option<Arc<Progress>>) {
-        if let (Some(traffic), Some(progress)) = (&self.traffic, progress)
-            // Where requests are answered side by side, one that is taken back is dropped.
-            && !traffic.is_shared()
-        {
-            if traffic.has_left.get() {
+        // Where requests are answered side by side, one that is taken back is dropped.
+        if let Some(progress) = progress.filter(|_| !self.traffic.is_shared()) {
+            if self.traffic.has_left.get() {
                 progress.leave();
             }
-            traffic.watching.replace(Some(progress));
+            self.traffic.watching.replace(Some(progress));
         }
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        if let Some(traffic) = &self.traffic {
-            traffic.end();
-        }
+        self.traffic.end();
     }
 }
 
@@ -337,6 +304,11 @@ impl Connection {
         Some(Connection { io, place, stall: None })
     }
 
+    /// The client sees that what it has got is not all.
+    pub fn reset(&self) {
+        let _ = set_socket_linger(&self.io, Some(Duration::ZERO));
+    }
+
     /// Lets those who answer know the address of ours that the client has connected to, if it came over the network.
     pub fn note_local_address(&self) {
         if let Io::Tcp(io) = &self.io {
@@ -358,7 +330,7 @@ impl Connection {
             return late.then(|| Err(io::ErrorKind::TimedOut.into()));
         }
         // As if the client had closed: what is on its way to it still goes out.
-        if traffic.is_late(now, patience.keep_alive) {
+        if traffic.is_late(now, patience) {
             return Some(Ok(()));
         }
         if !connections.lobby.is_closing() {
@@ -438,7 +410,6 @@ impl AsyncRead for Connection {
             return this.verdict().map_or(Poll::Pending, Poll::Ready);
         }
         let n = buffer.filled().len() - before;
-        traffic.n_read.set(traffic.n_read.get() + n);
         if n == 0 && buffer.capacity() > before {
             traffic.has_left.set(true);
             if let Some(progress) = &*traffic.watching.borrow() {
@@ -457,7 +428,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.written(context, bytes.len(), |io, context| io.poll_write(context, bytes))
+        self.written(context, |io, context| io.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -465,8 +436,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let len = slices.iter().map(|slice| slice.len()).sum();
-        self.written(context, len, |io, context| io.poll_write_vectored(context, slices))
+        self.written(context, |io, context| io.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -476,10 +446,6 @@ impl AsyncWrite for Connection {
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.io).poll_flush(context);
-        if flushed.is_ready() && this.place.shared.traffic.swallow.get() == Swallow::OnceFlushed {
-            this.place.shared.traffic.swallow.set(Swallow::Now);
-            this.place.shared.traffic.wake();
-        }
         if this.stall.is_some() && flushed.is_ready() {
             this.stall = None;
             this.place.shared.traffic.blocked.set(false);
@@ -496,21 +462,17 @@ impl Connection {
     fn written(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        len: usize,
         write: impl FnOnce(Pin<&mut Io>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.place.shared.traffic.swallow.get() == Swallow::Now {
-            return Poll::Ready(Ok(len));
-        }
         let written = write(Pin::new(&mut this.io), context);
         if written.is_pending() {
             this.place.shared.traffic.wait(context);
             if !this.stalls() {
                 return Poll::Pending;
             }
-            // With a reset: else the system would go on offering what the client doesn't take.
-            let _ = set_socket_linger(&this.io, Some(Duration::ZERO));
+            // Else the system would go on offering what the client doesn't take.
+            this.reset();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let n = ready!(written)?;

@@ -13,12 +13,9 @@ use std::{
 };
 
 use actix_http::{
-    ConnectionType, Method, Payload, Request, RequestHead, Response, StatusCode,
+    ConnectionType, Method, Request, RequestHead, Response, StatusCode,
     header::{self, HeaderValue},
 };
-use actix_service::Service;
-use actix_utils::future::{Either, Ready, ready};
-use actix_web::rt;
 use bytes::Bytes;
 use effe_abi::raw::{plugin_flags, status};
 use tokio::time;
@@ -35,6 +32,7 @@ use crate::{
     exchange::Head,
     generation::Generation,
     health::{Health, Probe},
+    incoming::Incoming,
     outlet::{self, Awaited, Outlet, Streams},
     pipe::Pipe,
     rules::{self, Broken},
@@ -142,11 +140,11 @@ impl Handler {
         Handler { thread, watch, patience, limits, answer: RefCell::default() }
     }
 
-    /// Answers a request that has no body, if it can be done here and now.
-    pub fn handle_now(&self, request: &Request) -> Now {
+    /// Answers a request whose body, if any, is here, if it can be done here and now.
+    pub fn handle_now(&self, request: &Request, body: &Bytes) -> Now {
         let generation = self.thread.effe.generations.current();
         if !generation.plugin.is_async() {
-            let Some((response, took)) = self.run_inline(&generation, request, &[]) else {
+            let Some((response, took)) = self.run_inline(&generation, request, body) else {
                 return Now::Later;
             };
             // There was nothing else to be done: the run's own two looks at the clock will do.
@@ -155,7 +153,7 @@ impl Handler {
         let since = self.is_observed().then(Moment::now);
         let streams = Streams::declared(generation.plugin.flags(), self.patience.write);
         let n_others = self.thread.seat.n_running();
-        let response = match self.begin(Arc::clone(&generation), request, Bytes::new(), streams, n_others) {
+        let response = match self.begin(Arc::clone(&generation), request, body.clone(), streams, n_others) {
             Err(failure) => Err(failure),
             // Nobody has to be woken by this poll: if the run is not done yet, another one follows at once.
             Ok(mut waiting) => match Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())) {
@@ -169,7 +167,13 @@ impl Handler {
     }
 
     /// Answers a request, of which perhaps something is done already.
-    pub async fn handle(&self, mut request: Request, now: Now, answering: Answering) -> Response<Body> {
+    pub async fn handle(
+        &self,
+        request: Request,
+        incoming: Incoming,
+        now: Now,
+        answering: Answering,
+    ) -> Response<Body> {
         let running = self.thread.seat.take_up();
         let response = match now {
             Now::Answered(response) | Now::Streams(response) => response,
@@ -183,7 +187,7 @@ impl Handler {
             }
             Now::Later => {
                 let begun = self.is_observed().then(Moment::now);
-                let response = self.answer(&mut request, &answering).await;
+                let response = self.answer(&request, incoming, &answering).await;
                 if response.as_ref().is_err_and(|failure| !failure.keeps_connection()) {
                     answering.close();
                 }
@@ -198,16 +202,21 @@ impl Handler {
         })
     }
 
-    async fn answer(&self, request: &mut Request, answering: &Answering) -> Result<Response<Body>, Failure> {
+    async fn answer(
+        &self,
+        request: &Request,
+        incoming: Incoming,
+        answering: &Answering,
+    ) -> Result<Response<Body>, Failure> {
         let generation = self.thread.effe.generations.hold();
         let flags = generation.plugin.flags();
         let mut streams = Streams::declared(flags, self.patience.write);
-        let upload = Upload::of(request, self.limits.body, self.patience.read)?;
+        let upload = Upload::of(incoming, request.head(), self.limits.body, self.patience.read)?;
         let body = match upload {
             None => Bytes::new(),
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
                 let inlet = Arc::new(Pipe::default());
-                rt::spawn(upload.pump(Arc::clone(&inlet)));
+                answering.upload(upload.pump(Arc::clone(&inlet)));
                 streams.inlet = Some(inlet);
                 Bytes::new()
             }
@@ -437,7 +446,7 @@ fn unanswered(call: &Call) -> Failure {
     }
 }
 
-/// The handler as the server calls it: what can be answered at once needs no future of its own.
+/// The handler as connections call it: what can be answered at once needs no future of its own.
 pub struct HandlerService {
     pub handler: Rc<Handler>,
     /// What probes are told, if they are not the lambda's to answer.
@@ -446,54 +455,56 @@ pub struct HandlerService {
     pub access_log: Option<Rc<AccessLog>>,
 }
 
-impl Service<Request> for HandlerService {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Either<Ready<Result<Response<Body>, Infallible>>, Guarded>;
+/// What comes of a request.
+pub enum Answered {
+    /// Its answer.
+    Now(Response<Body>),
+    /// Its answer, in time.
+    Later(Guarded),
+}
 
-    actix_service::always_ready!();
-
-    fn call(&self, mut request: Request) -> Self::Future {
-        let answering = Answering::begin(&request);
-        if answering.is_late {
-            return Either::right(Guarded(Box::pin(async move {
-                answering.swallow().await;
-                Ok(closing(plain(StatusCode::BAD_REQUEST, "")))
-            })));
-        }
-        if let Err(broken) = rules::check(request.head(), answering.max_head) {
+impl HandlerService {
+    /// Answers a request, of whose head so many bytes are.
+    pub fn answer(
+        &self,
+        mut request: Request,
+        n_head: usize,
+        incoming: Incoming,
+        answering: Answering,
+    ) -> Answered {
+        if let Err(broken) = rules::check(request.head(), n_head) {
             answering.close();
-            let response = self.handler.finish(request.head(), Err(broken.into()), None);
-            return Either::left(ready(Ok(response)));
+            return Answered::Now(self.handler.finish(request.head(), Err(broken.into()), None));
         }
-        let is_last = answering.is_last();
         if let Some(health) = &self.probes
             && let Some(probe) = Probe::at(request.path())
         {
             let (handler, health) = (Rc::clone(&self.handler), Arc::clone(health));
-            return Either::right(Guarded(Box::pin(async move {
+            return Answered::Later(Guarded(Box::pin(async move {
                 let response = answer_probe(handler, health, probe).await;
                 drop(answering);
                 response
             })));
         }
         let visit = self.access_log.as_ref().map(|log| log.begin(&mut request));
-        let leave = move |response| {
-            let response = logged(response, visit);
-            if is_last { closing(response) } else { response }
+        let nothing = Bytes::new();
+        let body = match &incoming {
+            Incoming::None => Some(&nothing),
+            Incoming::Whole(body) if body.len() <= self.handler.limits.body => Some(body),
+            _ => None,
         };
         let mut now = Now::Later;
-        if let Payload::None = request.payload() {
-            let done = panic::catch_unwind(AssertUnwindSafe(|| self.handler.handle_now(&request)));
+        if let Some(body) = body {
+            let done = panic::catch_unwind(AssertUnwindSafe(|| self.handler.handle_now(&request, body)));
             now = done.unwrap_or_else(|_| Now::Answered(sorry()));
             if let Now::Answered(response) = now {
-                return Either::left(ready(Ok(leave(response))));
+                return Answered::Now(logged(response, visit));
             }
         }
         let handler = Rc::clone(&self.handler);
-        Either::right(Guarded(Box::pin(
-            async move { Ok(leave(handler.handle(request, now, answering).await)) },
-        )))
+        Answered::Later(Guarded(Box::pin(async move {
+            Ok(logged(handler.handle(request, incoming, now, answering).await, visit))
+        })))
     }
 }
 

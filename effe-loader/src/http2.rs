@@ -19,8 +19,6 @@ use std::{
 };
 
 use actix_http::Response;
-use actix_service::Service;
-use actix_utils::future::Either;
 use actix_web::rt;
 use bytes::Bytes;
 use h2::{
@@ -33,8 +31,8 @@ use tokio::io::Interest;
 
 use crate::{
     body::Body,
-    connection::{Connection, Shared},
-    handler::HandlerService,
+    connection::{Answering, Connection, Shared},
+    handler::{Answered, HandlerService},
     io::Io,
     rules::MAX_HEAD,
 };
@@ -158,23 +156,21 @@ impl Client {
     /// Begins to answer a request, and has done so if that can be done at once.
     fn answer(self: &Rc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let is_head = request.method() == Method::HEAD;
-        let Some((request, mut kept_back)) = request::translate(request, self.peer) else {
+        let Some((request, incoming, mut kept_back)) = request::translate(request, self.peer) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
-        request::name_connection(&request, self.shared.traffic());
-        match self.service.call(request) {
-            Either::Left { value } => {
-                let response = whole(value.into_inner());
+        let answering = Answering::begin(self.shared.traffic(), request.head(), None);
+        match self.service.answer(request, usize::MAX, incoming, answering) {
+            Answered::Now(response) => {
                 if answer::is_short(&response) {
                     answer::send_short(response, respond, is_head);
                 } else {
                     rt::spawn(answer::send(response, respond, is_head, self.shared.write_patience()));
                 }
             }
-            Either::Right { value } => {
+            Answered::Later(mut answered) => {
                 let client = Rc::clone(self);
                 rt::spawn(async move {
-                    let mut answered = value;
                     let response = poll_fn(|context| {
                         // Whoever takes a request back has left, as far as that request is concerned.
                         if respond.poll_reset(context).is_ready() {

@@ -21,12 +21,13 @@ mod errands;
 mod error;
 mod exchange;
 mod execution;
-mod expect;
 mod generation;
 mod handler;
 mod health;
+mod http1;
 #[cfg_attr(not(feature = "http2"), path = "http2/absent.rs")]
 mod http2;
+mod incoming;
 mod io;
 pub mod journal;
 mod keeper;

@@ -2,6 +2,8 @@
 
 use std::{
     cell::OnceCell,
+    convert::Infallible,
+    future::ready,
     io,
     net::SocketAddr,
     rc::Rc,
@@ -9,9 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::{Protocol, error::DispatchError};
 use actix_rt::Arbiter;
-use actix_service::{Service, ServiceFactory, fn_factory, fn_service};
+use actix_service::{ServiceFactory, fn_factory, fn_service};
 use actix_web::{
     dev::{Server, ServerHandle},
     rt,
@@ -29,11 +30,12 @@ use crate::{
     effe::Effe,
     handler::{Handler, HandlerService, Limits},
     health::Health,
+    http1::Http1,
     http2,
     io::Io,
     listeners::{Listener, Stream},
     lobby::Lobby,
-    protocol::{self, Site},
+    protocol::Site,
     systemd, tasks,
     tls::Tls,
     watch::Watch,
@@ -156,9 +158,9 @@ struct Reception {
 /// What a thread of the server has once, whatever listeners it serves.
 #[derive(Clone)]
 struct Worker {
-    handler: Rc<Handler>,
+    handler: Rc<HandlerService>,
+    http1: Rc<Http1>,
     connections: Rc<Connections>,
-    access_log: Option<Rc<AccessLog>>,
 }
 
 impl Reception {
@@ -176,57 +178,43 @@ impl Reception {
         let connections = Rc::new(Connections::new(settings.patience, lobby));
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
-        let handler = Handler::new(effe, watch, settings.limits, settings.patience);
-        Worker { handler: Rc::new(handler), connections, access_log }
+        let handler = Rc::new(Handler::new(effe, watch, settings.limits, settings.patience));
+        let handler = Rc::new(HandlerService { handler, probes: settings.probes, access_log });
+        Worker { http1: Http1::new(Site::Effe(Rc::clone(&handler))), handler, connections }
     }
 
     /// The service of one listener: `open` makes a connection of what was accepted.
     fn service<I: 'static>(
         self,
         open: fn(&Rc<Connections>, I) -> (Connection, Option<SocketAddr>),
-    ) -> impl ServiceFactory<I, Config = (), Response = (), Error = DispatchError, InitError = ()> {
-        let desk = self.clone();
-        let site = Rc::new(move || Site::Effe(desk.handler()));
-        let http = protocol::http(self.settings.patience, site);
+    ) -> impl ServiceFactory<I, Config = (), Response = (), Error = Infallible, InitError = ()> {
         fn_factory(move || {
-            let (http, worker, tls) = (http.new_service(()), self.worker(), self.settings.tls.clone());
-            let handler = Rc::new(self.handler());
-            async move {
-                let http = Rc::new(http.await?);
-                Ok(fn_service(move |io: I| {
-                    let (connection, peer) = open(&worker.connections, io);
-                    accept(Rc::clone(&http), Rc::clone(&handler), tls.clone(), connection, peer)
-                }))
-            }
+            let (worker, tls) = (self.worker(), self.settings.tls.clone());
+            ready(Ok(fn_service(move |io: I| {
+                let (connection, peer) = open(&worker.connections, io);
+                accept(worker.clone(), tls.clone(), connection, peer)
+            })))
         })
-    }
-
-    fn handler(&self) -> HandlerService {
-        let Worker { handler, access_log, .. } = self.worker();
-        HandlerService { handler, probes: self.settings.probes.clone(), access_log }
     }
 }
 
 /// Answers what comes over a connection, behind its handshake.
-async fn accept<S>(
-    http: Rc<S>,
-    handler: Rc<HandlerService>,
+async fn accept(
+    worker: Worker,
     tls: Option<Arc<Tls>>,
     connection: Connection,
     peer: Option<SocketAddr>,
-) -> Result<(), S::Error>
-where
-    S: Service<(Connection, Protocol, Option<SocketAddr>), Response = ()>,
-{
+) -> Result<(), Infallible> {
     let connection = match tls {
         None => Some(connection),
         Some(tls) => connection.secured(&tls).await,
     };
-    let Some(connection) = connection else { return Ok(()) };
-    match http2::take(connection, &handler, peer).await {
-        Some(connection) => http.call((connection, Protocol::Http1, peer)).await,
-        None => Ok(()),
+    if let Some(connection) = connection
+        && let Some(connection) = http2::take(connection, &worker.handler, peer).await
+    {
+        worker.http1.serve(connection, peer).await;
     }
+    Ok(())
 }
 
 fn open_tcp(connections: &Rc<Connections>, io: TcpStream) -> (Connection, Option<SocketAddr>) {

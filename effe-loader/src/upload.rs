@@ -1,14 +1,14 @@
 //! A request's body on its way in: read whole, or handed on as it arrives; never past its limit, nor at the pace of
 //! a client that means harm.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
-use actix_http::{Payload, Request, RequestHead, Version, error::PayloadError, header};
+use actix_http::{RequestHead, error::PayloadError, header};
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::status;
-use futures_core::Stream;
 
 use crate::{
+    incoming::{Incoming, Pieces},
     pace::Pace,
     pipe::{End, Pipe},
 };
@@ -26,12 +26,12 @@ pub enum Refused {
 
 /// A body that is being read.
 pub struct Upload {
-    payload: Payload,
+    /// What is here already.
+    first: Option<Bytes>,
+    rest: Option<Pieces>,
     announced: Option<usize>,
     /// Whether the client keeps it back until it is asked for it.
     expected: bool,
-    /// Bytes to come, where the server takes all that comes for the body.
-    rest: Option<usize>,
     limit: usize,
     n_bytes: usize,
     pace: Pace,
@@ -43,26 +43,24 @@ impl Upload {
     /// # Errors
     /// It says itself that it is too large.
     pub fn of(
-        request: &mut Request,
+        incoming: Incoming,
+        head: &RequestHead,
         limit: usize,
         patience: Option<Duration>,
     ) -> Result<Option<Upload>, Refused> {
-        if let Payload::None = request.payload() {
-            return Ok(None);
-        }
-        let announced = request.head().headers.get(header::CONTENT_LENGTH);
+        let (first, rest, expected) = match incoming {
+            Incoming::None => return Ok(None),
+            Incoming::Whole(bytes) => (Some(bytes), None, false),
+            Incoming::Pieces(pieces) => (None, Some(pieces), false),
+            Incoming::KeptBack(pieces) => (None, Some(pieces), true),
+        };
+        let announced = head.headers.get(header::CONTENT_LENGTH);
         let announced =
             announced.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
         if announced.is_some_and(|length| length > limit) {
             return Err(Refused::TooLarge);
         }
-        let expected = is_kept_back(request.head());
-        let payload = request.take_payload();
-        let rest = has_no_end(request.head()).then_some(announced.unwrap_or(0));
-        if rest == Some(0) {
-            return Ok(None);
-        }
-        Ok(Some(Upload { payload, announced, expected, rest, limit, n_bytes: 0, pace: Pace::new(patience) }))
+        Ok(Some(Upload { first, rest, announced, expected, limit, n_bytes: 0, pace: Pace::new(patience) }))
     }
 
     /// All of it, without a copy if it comes in one piece.
@@ -112,38 +110,20 @@ impl Upload {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, Refused> {
-        if self.rest == Some(0) {
-            return Ok(None);
-        }
-        let next = poll_fn(|context| Pin::new(&mut self.payload).poll_next(context));
-        let piece = self.pace.wait(self.n_bytes as u64, next).await.ok_or(Refused::Slow)?;
-        let Some(piece) = piece else { return Ok(None) };
-        let mut piece = piece.map_err(|err| match err {
-            PayloadError::Overflow => Refused::TooLarge,
-            _ => Refused::Malformed,
-        })?;
-        if let Some(rest) = &mut self.rest {
-            piece.truncate(*rest);
-            *rest -= piece.len();
-        }
+        let piece = match (self.first.take(), &mut self.rest) {
+            (Some(first), _) => first,
+            (None, None) => return Ok(None),
+            (None, Some(rest)) => {
+                let next = poll_fn(|context| rest.as_mut().poll_next(context));
+                match self.pace.wait(self.n_bytes as u64, next).await.ok_or(Refused::Slow)? {
+                    None => return Ok(None),
+                    Some(Ok(piece)) => piece,
+                    Some(Err(PayloadError::Overflow)) => return Err(Refused::TooLarge),
+                    Some(Err(_)) => return Err(Refused::Malformed),
+                }
+            }
+        };
         self.n_bytes = self.n_bytes.saturating_add(piece.len());
         if self.n_bytes > self.limit { Err(Refused::TooLarge) } else { Ok(Some(piece)) }
     }
-}
-
-/// Whether the client keeps the body back until it is asked for it. The parser says so of HTTP/1.1.
-fn is_kept_back(head: &RequestHead) -> bool {
-    let expect = || head.headers.get(header::EXPECT).map(|value| value.as_bytes());
-    head.expect()
-        || (head.version == Version::HTTP_2
-            && expect().is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue")))
-}
-
-/// Whether the server below takes all that comes for the body, since the client would like to speak another protocol.
-/// It isn't asked to: the body is what its head says, and there the connection ends.
-fn has_no_end(head: &RequestHead) -> bool {
-    let upgrade = head.headers.get(header::UPGRADE).and_then(|value| value.to_str().ok());
-    head.version <= Version::HTTP_11
-        && !head.headers.contains_key(header::TRANSFER_ENCODING)
-        && upgrade.is_some_and(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }

@@ -19,6 +19,7 @@ use crate::{
     body::Body,
     control::{Change, Stop},
     health::Probe,
+    incoming::Incoming,
     journal::Severity,
     upload::{self, Upload},
 };
@@ -27,7 +28,7 @@ use crate::{
 const MAX_BODY: usize = 1024;
 
 /// Answers a request that was let in.
-pub async fn answer(admin: &Admin, request: &mut Request) -> Response<Body> {
+pub async fn answer(admin: &Admin, request: &Request, incoming: Incoming) -> Response<Body> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let orders = *request.method() == Method::POST;
     match request.path() {
@@ -35,7 +36,7 @@ pub async fn answer(admin: &Admin, request: &mut Request) -> Response<Body> {
         "/info" if reads => with_type(StatusCode::OK, "application/json", admin.plugin().info()),
         "/metrics" if reads => show_metrics(admin, request).await,
         "/log-level" if reads => show_level(admin),
-        "/log-level" if orders => set_level(admin, request).await,
+        "/log-level" if orders => set_level(admin, request, incoming).await,
         "/swap" if orders => change(admin, Change::Reload).await,
         "/rollback" if orders => change(admin, Change::RollBack).await,
         "/drain" if orders => drain(admin),
@@ -94,8 +95,8 @@ fn show_level(admin: &Admin) -> Response<Body> {
     json(StatusCode::OK, &json!({ "level": admin.journal.level().as_str() }))
 }
 
-async fn set_level(admin: &Admin, request: &mut Request) -> Response<Body> {
-    let body = match Upload::of(request, MAX_BODY, PATIENCE.read) {
+async fn set_level(admin: &Admin, request: &Request, incoming: Incoming) -> Response<Body> {
+    let body = match Upload::of(incoming, request.head(), MAX_BODY, PATIENCE.read) {
         Ok(Some(upload)) => upload.whole().await,
         Ok(None) => Ok(Bytes::new()),
         Err(refused) => Err(refused),

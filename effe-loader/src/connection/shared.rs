@@ -32,7 +32,7 @@ impl Shared {
     /// Whether it is to end, because the effe stops or nobody has asked for anything for too long.
     pub fn is_over(&self) -> bool {
         let Connections { now, patience, lobby, .. } = &*self.connections;
-        lobby.is_closing() || (self.traffic.is_idle() && self.traffic.is_late(now.get(), patience.keep_alive))
+        lobby.is_closing() || (self.traffic.is_idle() && self.traffic.is_late(now.get(), *patience))
     }
 
     /// Whether one that was told so then has had its time to leave. What is still on its way to it may take as long

@@ -9,7 +9,7 @@ use std::{
 };
 
 use actix_http::{
-    HttpMessage, Method, Payload, Request, Uri, Version,
+    Method, Request, Uri, Version,
     error::PayloadError,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
@@ -18,23 +18,23 @@ use futures_core::Stream;
 use h2::RecvStream;
 use http::HeaderMap as Fields;
 
-use crate::connection::Traffic;
+use crate::incoming::Incoming;
 
-/// The same request, and whether its body is wanted if the client keeps that back until then; `None` for one that
+/// The same request and its body, and whether that is wanted if the client keeps it back until then; `None` for one that
 /// breaks a rule which h2 leaves to us.
 pub fn translate(
     request: http::Request<RecvStream>,
     peer: Option<SocketAddr>,
-) -> Option<(Request, Option<Rc<KeptBack>>)> {
+) -> Option<(Request, Incoming, Option<Rc<KeptBack>>)> {
     let (parts, body) = request.into_parts();
     let has_body = !body.is_end_stream();
     let kept_back = (has_body && is_expected(&parts.headers)).then(Rc::<KeptBack>::default);
-    let payload = if has_body {
-        Payload::Stream { payload: Box::pin(Incoming { body, kept_back: kept_back.clone() }) as _ }
-    } else {
-        Payload::None
+    let incoming = match &kept_back {
+        _ if !has_body => Incoming::None,
+        None => Incoming::Pieces(Box::pin(Pieces { body, kept_back: None })),
+        Some(_) => Incoming::KeptBack(Box::pin(Pieces { body, kept_back: kept_back.clone() })),
     };
-    let mut request = Request::with_payload(payload);
+    let mut request = Request::new();
     let head = request.head_mut();
     head.version = Version::HTTP_2;
     head.peer_addr = peer;
@@ -53,12 +53,7 @@ pub fn translate(
         }
         head.headers.insert(header::HOST, host);
     }
-    Some((request, kept_back))
-}
-
-/// Says which connection a request has come over; HTTP/1.1 has that for all requests of one.
-pub fn name_connection(request: &Request, traffic: &Rc<Traffic>) {
-    request.extensions_mut().insert(Rc::clone(traffic));
+    Some((request, incoming, kept_back))
 }
 
 /// Whether a client sends its body only once it is told to (RFC 9110, section 10.1.1).
@@ -113,13 +108,13 @@ impl KeptBack {
 }
 
 /// A body as it comes in. The client may send more of it once a piece has been taken.
-struct Incoming {
+struct Pieces {
     body: RecvStream,
     /// Until somebody has waited for the first piece.
     kept_back: Option<Rc<KeptBack>>,
 }
 
-impl Stream for Incoming {
+impl Stream for Pieces {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {

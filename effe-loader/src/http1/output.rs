@@ -1,0 +1,262 @@
+//! Bytes on their way to a client: what is short is put together, what is long is sent from where it is.
+
+use std::{
+    fmt::Write,
+    io::{self, IoSlice},
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use actix_http::{Version, body::BodySize};
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::io::AsyncWrite;
+
+use super::spare;
+
+/// A piece up to this size is copied: cheaper than another slice for the system.
+const SHORT: usize = 4 * 1024;
+/// Bytes that are put together before they are sent.
+const CAPACITY: usize = 32 * 1024;
+
+/// What is to be sent: `text`, then `tail`, then `end`.
+#[derive(Default)]
+pub struct Output {
+    text: BytesMut,
+    /// How much of `text` has been sent.
+    n_sent: usize,
+    tail: Bytes,
+    end: &'static [u8],
+    frame: Frame,
+    /// Whether something was sent that may lie in a buffer below.
+    is_dirty: bool,
+}
+
+/// How a body that comes in pieces is told from what follows.
+#[derive(Clone, Copy, Default)]
+enum Frame {
+    /// By its length, of which so much is missing.
+    Length(u64),
+    /// Each piece has its own.
+    Chunks,
+    /// Nothing follows.
+    #[default]
+    Close,
+}
+
+/// The body is not as long as its head says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unequal;
+
+impl Output {
+    /// Whether more may be put here.
+    pub fn has_room(&self) -> bool {
+        self.tail.is_empty() && self.text.len() < CAPACITY
+    }
+
+    /// Where heads are written.
+    pub fn text(&mut self) -> &mut BytesMut {
+        if self.text.capacity() == 0 {
+            self.text = spare::take();
+        }
+        &mut self.text
+    }
+
+    /// A whole body.
+    pub fn whole(&mut self, bytes: Bytes) {
+        if bytes.len() <= SHORT {
+            self.text().extend_from_slice(&bytes);
+        } else {
+            self.tail = bytes;
+        }
+    }
+
+    /// A body follows whose pieces come one by one.
+    pub fn frame(&mut self, size: BodySize, version: Version) {
+        self.frame = match size {
+            BodySize::Sized(length) => Frame::Length(length),
+            BodySize::Stream if version >= Version::HTTP_11 => Frame::Chunks,
+            _ => Frame::Close,
+        };
+    }
+
+    /// A piece of it, when there is room.
+    ///
+    /// # Errors
+    /// It is one too many.
+    pub fn piece(&mut self, bytes: Bytes) -> Result<(), Unequal> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        match &mut self.frame {
+            Frame::Length(left) => *left = left.checked_sub(bytes.len() as u64).ok_or(Unequal)?,
+            Frame::Chunks => {
+                // A buffer that grows takes any text.
+                let _ = write!(self.text(), "{:x}\r\n", bytes.len());
+                self.whole(bytes);
+                if self.tail.is_empty() {
+                    self.text.extend_from_slice(b"\r\n");
+                } else {
+                    self.end = b"\r\n";
+                }
+                return Ok(());
+            }
+            Frame::Close => {}
+        }
+        self.whole(bytes);
+        Ok(())
+    }
+
+    /// The last piece has come.
+    ///
+    /// # Errors
+    /// Some are missing.
+    pub fn end(&mut self) -> Result<(), Unequal> {
+        match self.frame {
+            Frame::Length(0) | Frame::Close => Ok(()),
+            Frame::Length(_) => Err(Unequal),
+            Frame::Chunks if self.tail.is_empty() => {
+                self.text().extend_from_slice(b"0\r\n\r\n");
+                Ok(())
+            }
+            Frame::Chunks => {
+                self.end = b"\r\n0\r\n\r\n";
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a body that breaks off here would look whole.
+    pub fn ends_by_close(&self) -> bool {
+        matches!(self.frame, Frame::Close)
+    }
+
+    /// Sends what is here.
+    pub fn poll_flush<W: AsyncWrite + Unpin>(
+        &mut self,
+        to: &mut W,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.n_sent < self.text.len() || !self.tail.is_empty() || !self.end.is_empty() {
+            let text = &self.text[self.n_sent..];
+            let n = if self.tail.is_empty() && self.end.is_empty() {
+                ready!(Pin::new(&mut *to).poll_write(context, text))?
+            } else {
+                let slices = [IoSlice::new(text), IoSlice::new(&self.tail), IoSlice::new(self.end)];
+                // The first may be empty, and not everybody looks at the second then.
+                let slices = if text.is_empty() { &slices[1..] } else { &slices[..] };
+                ready!(Pin::new(&mut *to).poll_write_vectored(context, slices))?
+            };
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.is_dirty = true;
+            self.sent(n);
+        }
+        if self.text.capacity() > 0 {
+            self.n_sent = 0;
+            spare::give(mem::take(&mut self.text));
+        }
+        if mem::take(&mut self.is_dirty) {
+            let flushed = Pin::new(to).poll_flush(context);
+            self.is_dirty = flushed.is_pending();
+            return flushed;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn sent(&mut self, mut n: usize) {
+        let of_text = n.min(self.text.len() - self.n_sent);
+        self.n_sent += of_text;
+        n -= of_text;
+        let of_tail = n.min(self.tail.len());
+        self.tail.advance(of_tail);
+        if self.tail.is_empty() {
+            // Its owner has it back as soon as may be.
+            self.tail = Bytes::new();
+        }
+        self.end = &self.end[n - of_tail..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes at a time.
+    struct Sink(usize, Vec<u8>);
+
+    impl AsyncWrite for Sink {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let n = bytes.len().min(self.0);
+            self.1.extend_from_slice(&bytes[..n]);
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let n = all.len().min(self.0);
+            self.1.extend_from_slice(&all[..n]);
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn sent(size: BodySize, pieces: &[usize], at_a_time: usize) -> (Vec<u8>, Result<(), Unequal>) {
+        let (mut output, mut sink) = (Output::default(), Sink(at_a_time, Vec::new()));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        output.text().extend_from_slice(b"head|");
+        output.frame(size, Version::HTTP_11);
+        for length in pieces {
+            if let Err(unequal) = output.piece(vec![b'x'; *length].into()) {
+                return (sink.1, Err(unequal));
+            }
+            while !output.has_room() {
+                assert!(output.poll_flush(&mut sink, &mut context).is_ready());
+            }
+        }
+        let end = output.end();
+        assert!(output.poll_flush(&mut sink, &mut context).is_ready());
+        (sink.1, end)
+    }
+
+    #[test]
+    fn bytes_come_out_as_they_were_put_in_however_few_at_a_time() {
+        for at_a_time in [1, 7, 5000, usize::MAX] {
+            for pieces in [&[3_usize][..], &[SHORT + 1], &[3, SHORT + 1, 0, 5], &[20_000, 20_000]] {
+                let total: usize = pieces.iter().sum();
+                let (found, end) = sent(BodySize::Sized(total as u64), pieces, at_a_time);
+                assert_eq!((found.len(), end), (5 + total, Ok(())));
+                let mut expected = b"head|".to_vec();
+                for length in pieces.iter().filter(|length| **length > 0) {
+                    expected.extend(format!("{length:x}\r\n").bytes());
+                    expected.extend(vec![b'x'; *length]);
+                    expected.extend(b"\r\n");
+                }
+                expected.extend(b"0\r\n\r\n");
+                assert_eq!(sent(BodySize::Stream, pieces, at_a_time), (expected, Ok(())));
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_is_as_long_as_its_head_says() {
+        assert_eq!(sent(BodySize::Sized(4), &[3], 9).1, Err(Unequal));
+        assert_eq!(sent(BodySize::Sized(4), &[3, 2], 9).1, Err(Unequal));
+    }
+}
