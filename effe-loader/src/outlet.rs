@@ -15,7 +15,7 @@ use effe_abi::raw::{Status, plugin_flags, status};
 
 use crate::{
     clock::Moment,
-    pipe::{End, Left, Pipe, wait},
+    pipe::{CAPACITY, End, Left, Pipe, wait},
 };
 
 /// What of a call goes piece by piece. When it is dropped, whoever is at the other end is told.
@@ -118,19 +118,29 @@ impl Outlet {
     }
 
     /// Hands on the next piece of the body, the last if no more follows. Waits on this thread while the client is
-    /// slow.
+    /// slow, and with a large piece until most of it has gone: so of what a slow client is sent one piece is held, or
+    /// two, and not two or three.
     pub fn write(&self, piece: Bytes, more: bool) -> Status {
-        self.write_when(piece, more, || {
+        let is_large = piece.len() > CAPACITY;
+        let written = self.write_when(piece, more, || self.wait_for_room());
+        if written == status::OK && is_large && more { self.wait_for_room() } else { written }
+    }
+
+    /// Waits on this thread for as long as the client reads something now and then.
+    fn wait_for_room(&self) -> Status {
+        let mut n_left = self.pipe.n_bytes();
+        loop {
             let deadline = self.patience.map(|patience| Moment::now() + patience);
             match wait(deadline, |context| self.pipe.poll_room(context)) {
-                Some(Ok(())) => status::OK,
-                Some(Err(Left)) => status::GONE,
+                Some(Ok(())) => return status::OK,
+                Some(Err(Left)) => return status::GONE,
+                None if self.pipe.n_bytes() < n_left => n_left = self.pipe.n_bytes(),
                 None => {
                     self.abandon();
-                    status::TIMEOUT
+                    return status::TIMEOUT;
                 }
             }
-        })
+        }
     }
 
     /// Hands on the next piece of a run that asks for room before: this one waits for nobody.
@@ -223,6 +233,8 @@ impl Drop for Awaited {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     fn begun(length: Option<u64>) -> Outlet {
@@ -260,16 +272,34 @@ mod tests {
     #[test]
     fn a_client_that_does_not_read_is_given_up_in_time() {
         let outlet = begun(None);
-        assert_eq!(outlet.write(vec![0; 1 << 20].into(), true), status::OK);
+        assert_eq!(outlet.write(vec![0; CAPACITY].into(), true), status::OK);
         assert_eq!(outlet.write("x".into(), true), status::TIMEOUT);
         outlet.pipe.leave();
         assert_eq!(outlet.write("x".into(), true), status::INVALID, "it was given up");
     }
 
     #[test]
+    fn a_large_piece_is_waited_for_until_most_of_it_has_gone() {
+        let outlet = Outlet::new(None);
+        outlet.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
+        let next = || wait(None, |context| outlet.pipe.poll_next(context)).unwrap().unwrap();
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| outlet.write(vec![7; 3 * CAPACITY + 1].into(), true));
+            for _ in 0..3 {
+                assert!(!writer.is_finished());
+                assert_eq!(next().len(), CAPACITY);
+            }
+            assert_eq!(writer.join().unwrap(), status::OK);
+            assert_eq!(next().len(), 1);
+            // Nothing is to follow the last one, so nobody waits.
+            assert_eq!(outlet.write(vec![7; 3 * CAPACITY].into(), false), status::OK);
+        });
+    }
+
+    #[test]
     fn a_writer_is_told_when_nobody_waits_for_the_head_any_more() {
         let outlet = Arc::new(begun(None));
-        assert_eq!(outlet.write(vec![0; 1 << 20].into(), true), status::OK);
+        assert_eq!(outlet.write(vec![0; CAPACITY].into(), true), status::OK);
         drop(Awaited::new(Some(Arc::clone(&outlet))));
         assert_eq!(outlet.write("x".into(), true), status::GONE);
         let taken = Arc::new(begun(None));

@@ -15,8 +15,8 @@ use effe_abi::raw::Status;
 
 use crate::clock::Moment;
 
-/// Bytes that may wait in a pipe before its writer has to.
-const CAPACITY: usize = 64 * 1024;
+/// Bytes that may wait in a pipe before its writer has to, and that are read at once.
+pub const CAPACITY: usize = 64 * 1024;
 
 /// How a pipe ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,11 @@ impl Pipe {
         }
         state.writer = Some(context.waker().clone());
         Poll::Pending
+    }
+
+    /// Bytes that wait.
+    pub fn n_bytes(&self) -> usize {
+        self.state().n_bytes
     }
 
     /// Waits until the reader asks for the first piece, or leaves.
@@ -115,10 +120,14 @@ impl Pipe {
         }
     }
 
-    /// The next piece, or the end.
+    /// The next piece, or as much of it as is read at once, or the end.
     pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Result<Bytes, End>> {
         let mut state = self.state();
-        if let Some(piece) = state.pieces.pop_front() {
+        if let Some(mut piece) = state.pieces.pop_front() {
+            if piece.len() > CAPACITY {
+                let rest = piece.split_off(CAPACITY);
+                state.pieces.push_front(rest);
+            }
             state.n_bytes -= piece.len();
             if state.n_bytes < CAPACITY {
                 wake(state.writer.take(), state);
