@@ -1,28 +1,36 @@
 //! From and to the types of the `http` crate.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, Method, Uri, Version};
 use http_body::{Frame, SizeHint};
 
 use crate::{
     async_response::AsyncResponse,
     body::Body,
     error::{Boxed, Error, Result},
+    headers::http_value,
     request::Request,
 };
 
 /// A body up to this size is copied: cheaper than keeping its owner.
 const COPY_LIMIT: usize = 4 * 1024;
 
-/// Bytes of the target and the headers' values of most requests.
-const USUAL_HEAD: usize = 512;
+/// Bytes of a block that the targets and headers' values of requests are copied to: of some ten requests. Whoever
+/// keeps one of them keeps the block.
+const BLOCK: usize = 8 * 1024;
+
+thread_local! {
+    /// What is left of this thread's block.
+    static HEADS: RefCell<BytesMut> = RefCell::default();
+}
 
 impl Request {
     /// The request as the `http` crate has it. Its strings are slices of one copy, made here; the body is read as it
@@ -32,35 +40,38 @@ impl Request {
     /// The method, the target or a header is one that the `http` crate does not take.
     #[track_caller]
     pub fn to_http(&self) -> Result<http::Request<Body>> {
-        let mut text = Vec::with_capacity(USUAL_HEAD);
-        text.extend_from_slice(self.target().as_bytes());
-        let mut n_headers = 0;
-        for (_, value) in self.headers() {
-            text.extend_from_slice(value);
-            n_headers += 1;
-        }
-        let text = Bytes::from(text);
-
-        let mut headers = HeaderMap::with_capacity(n_headers);
-        let mut at = self.target().len();
-        for (name, value) in self.headers() {
-            let end = at + value.len();
-            let value = HeaderValue::from_maybe_shared(text.slice(at..end))?;
-            headers.append(HeaderName::from_bytes(name.as_bytes())?, value);
-            at = end;
-        }
         let mut request = http::Request::new(self.body());
         *request.method_mut() = Method::from_bytes(self.method().as_bytes())?;
-        *request.uri_mut() = Uri::from_maybe_shared(text.slice(..self.target().len()))?;
         *request.version_mut() = match self.version() {
             10 => Version::HTTP_10,
             20 => Version::HTTP_2,
             30 => Version::HTTP_3,
             _ => Version::HTTP_11,
         };
-        *request.headers_mut() = headers;
-        Ok(request)
+        HEADS.with_borrow_mut(|heads| {
+            *request.uri_mut() = Uri::from_maybe_shared(copy(heads, self.target().as_bytes()))?;
+            let headers = self.headers();
+            *request.headers_mut() = HeaderMap::with_capacity(headers.len());
+            for (name, value) in headers {
+                let Some(value) = http_value(copy(heads, value)) else {
+                    return Err(
+                        format!("the value of the request's header {name:?} can't be passed on").into()
+                    );
+                };
+                request.headers_mut().append(HeaderName::from_bytes(name.as_bytes())?, value);
+            }
+            Ok(request)
+        })
     }
+}
+
+/// A copy that is a slice of a larger block, which is used again once all of its slices are gone.
+fn copy(block: &mut BytesMut, bytes: &[u8]) -> Bytes {
+    if block.capacity() < bytes.len() {
+        block.reserve(bytes.len().max(BLOCK));
+    }
+    block.extend_from_slice(bytes);
+    block.split().freeze()
 }
 
 impl AsyncResponse<'_> {
@@ -77,14 +88,13 @@ impl AsyncResponse<'_> {
         let (head, body) = response.into_parts();
         self.status(head.status.as_u16());
         for (name, value) in &head.headers {
-            self.add_header(name.as_str(), value);
+            self.add_http(name, value);
         }
         let mut body = pin!(body);
-        let mut first = true;
-        while let Some(data) = next(body.as_mut()).await {
+        while let Some(data) = self.next(body.as_mut()).await {
             let Some(mut data) = data? else { continue };
             // What is whole by now goes out at the end, in one piece, with its length.
-            if first && body.is_end_stream() {
+            if !self.is_sending() && body.is_end_stream() {
                 match data.remaining() {
                     0..=COPY_LIMIT => {
                         io::Write::write_all(&mut **self, &data.copy_to_bytes(data.remaining()))?
@@ -93,7 +103,6 @@ impl AsyncResponse<'_> {
                 }
                 return Ok(());
             }
-            first = false;
             while data.has_remaining() {
                 let piece = data.chunk().len();
                 self.send(data.copy_to_bytes(piece)).await?;
@@ -101,18 +110,22 @@ impl AsyncResponse<'_> {
         }
         Ok(())
     }
-}
 
-/// The next piece of a body; `None` in place of it is a frame of another kind.
-async fn next<B>(mut body: Pin<&mut B>) -> Option<Result<Option<B::Data>>>
-where
-    B: http_body::Body<Error: Into<Boxed>>,
-{
-    poll_fn(|cx| {
-        let frame = ready!(body.as_mut().poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.into_data().ok()).map_err(Error::new)))
-    })
-    .await
+    /// The next piece of a body; `None` in place of it is a frame of another kind. While there is none, the head goes
+    /// out.
+    async fn next<B>(&mut self, mut body: Pin<&mut B>) -> Option<Result<Option<B::Data>>>
+    where
+        B: http_body::Body<Error: Into<Boxed>>,
+    {
+        poll_fn(|cx| {
+            let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
+                let begun = if self.may_begin() { self.push() } else { Ok(()) };
+                return begun.map_or_else(|err| Poll::Ready(Some(Err(err.into()))), |()| Poll::Pending);
+            };
+            Poll::Ready(frame.map(|frame| frame.map(|frame| frame.into_data().ok()).map_err(Error::new)))
+        })
+        .await
+    }
 }
 
 impl http_body::Body for Body {

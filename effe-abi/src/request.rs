@@ -125,7 +125,9 @@ impl Request {
 
     /// All headers: names in lower case, values as they came.
     pub fn headers(&self) -> Headers<'_> {
-        Headers { exchange: self.exchange, page: [raw::Header::EMPTY; PAGE], at: 0, fetched: 0, total: None }
+        let mut page = [raw::Header::EMPTY; PAGE];
+        let total = self.exchange.headers(0, &mut page);
+        Headers { exchange: self.exchange, page, at: 0, fetched: total.min(PAGE), total }
     }
 
     /// The id of this request, for logs: the client's (`X-Request-Id`), or one that the loader made.
@@ -233,7 +235,7 @@ pub struct Headers<'a> {
     at: usize,
     /// The number of the first header that is not fetched yet.
     fetched: usize,
-    total: Option<usize>,
+    total: usize,
 }
 
 impl<'a> Iterator for Headers<'a> {
@@ -241,22 +243,25 @@ impl<'a> Iterator for Headers<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.at == self.fetched {
-            if self.total.is_some_and(|total| self.at >= total) {
+            if self.at == self.total {
                 return None;
             }
-            let total = self.exchange.headers(self.fetched, &mut self.page);
-            self.total = Some(total);
-            if self.at >= total {
-                return None;
-            }
-            self.fetched = total.min(self.fetched + PAGE);
+            self.exchange.headers(self.fetched, &mut self.page);
+            self.fetched = self.total.min(self.fetched + PAGE);
         }
         // Pages begin at multiples of their size.
         let header = self.page[self.at % PAGE];
         self.at += 1;
         Some((header.name.as_str(), header.value.as_slice()))
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.total - self.at;
+        (left, Some(left))
+    }
 }
+
+impl ExactSizeIterator for Headers<'_> {}
 
 /// The body of a request as it arrives.
 pub struct Reader<'a> {

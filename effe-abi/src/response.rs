@@ -321,6 +321,17 @@ impl<'a> Response<'a> {
         self
     }
 
+    /// Adds a header of an answer of which nothing has been sent.
+    #[cfg(feature = "http")]
+    #[track_caller]
+    pub(crate) fn add_http(&mut self, name: &http::HeaderName, value: &http::HeaderValue) {
+        if self.state != State::Unsent {
+            return self.fail(Fault::HeadSent);
+        }
+        // The types say that both can be sent, and names are in lower case.
+        self.scratch.headers.add(name.as_str(), value.as_bytes());
+    }
+
     #[track_caller]
     fn push_header(&mut self, name: &str, value: &[u8]) {
         if self.state != State::Unsent {
@@ -346,6 +357,12 @@ impl<'a> Response<'a> {
     /// Whether anything waits to be sent, be it the head alone.
     pub(crate) fn has_waiting(&self) -> bool {
         self.state == State::Unsent || !self.scratch.body.is_empty() || self.chunk.is_some()
+    }
+
+    /// Whether this is a stream whose head has not gone.
+    #[cfg(feature = "http")]
+    pub(crate) fn may_begin(&self) -> bool {
+        self.is_stream() && self.state == State::Unsent
     }
 
     /// Whether the head has gone and more may follow.
