@@ -5,18 +5,24 @@
 use std::sync::OnceLock;
 
 use effe_abi::{AsyncLambda, AsyncResponse, Options, Params, Request, Result, StartError, Started, export};
-use reqwest::{Body, Client, Method};
+use reqwest::{
+    Body, Client, Url,
+    header::{
+        CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, PROXY_AUTHORIZATION, TE, TRAILER,
+        TRANSFER_ENCODING, UPGRADE,
+    },
+};
 
 /// Headers that are between two neighbours and no further.
-const HOP_BY_HOP: [&str; 8] = [
-    "connection",
-    "host",
-    "keep-alive",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
+static HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HOST,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
 ];
 
 /// One client for all: its pool of connections is worth sharing.
@@ -42,33 +48,34 @@ impl AsyncLambda for Proxy {
 
     async fn run(proxy: Started<'_, Self>, request: &Request, response: &mut AsyncResponse<'_>) -> Result {
         let proxy = proxy?;
-        let method = Method::from_bytes(request.method().as_bytes())?;
-        let has_body = request.header("content-length").is_some_and(|length| length != "0")
-            || request.header("transfer-encoding").is_some();
-        let mut call = proxy.client.request(method, format!("{}{}", proxy.upstream, request.target()));
-        for (name, value) in request.headers().filter(|(name, _)| !HOP_BY_HOP.contains(name)) {
-            call = call.header(name, value);
-        }
-        if has_body {
-            call = call.body(Body::wrap_stream(request.body()));
-        }
-        let mut answer = match call.send().await {
-            Ok(answer) => answer,
+        let (mut head, body) = request.to_http()?.into_parts();
+        let has_body = head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+            || head.headers.contains_key(TRANSFER_ENCODING);
+        remove_hop_by_hop(&mut head.headers);
+        let mut call = reqwest::Request::new(
+            head.method,
+            Url::parse(&format!("{}{}", proxy.upstream, request.target()))?,
+        );
+        *call.headers_mut() = head.headers;
+        *call.body_mut() = has_body.then(|| Body::wrap(body));
+        match proxy.client.execute(call).await {
+            Ok(mut answer) => {
+                remove_hop_by_hop(answer.headers_mut());
+                response.send_http(answer.into()).await
+            }
             Err(err) => {
                 log::warn!("{}: {err}", proxy.upstream);
                 response.status(502).text("the upstream does not answer\n");
-                return Ok(());
+                Ok(())
             }
-        };
-        response.status(answer.status().as_u16());
-        for (name, value) in answer.headers().iter().filter(|(name, _)| !HOP_BY_HOP.contains(&name.as_str()))
-        {
-            response.add_header(name.as_str(), value);
         }
-        while let Some(piece) = answer.chunk().await? {
-            response.send(piece).await?;
-        }
-        Ok(())
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let found: Vec<_> = headers.keys().filter(|name| HOP_BY_HOP.contains(name)).cloned().collect();
+    for name in found {
+        headers.remove(name);
     }
 }
 
