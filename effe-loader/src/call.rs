@@ -22,8 +22,8 @@ use tokio::{sync::Notify, time};
 
 use crate::{answer::Answer, clock::Moment, exchange::Room, outlet::Streams, snapshot::Snapshot};
 
-/// Calls that a desk keeps for the next requests; a connection's buffers are larger than all of these.
-const MAX_SPARE: usize = 256;
+/// Calls that a desk keeps for the next requests, of some hundred bytes each.
+const MAX_SPARE: usize = 1024;
 /// How late a timeout may be: a twentieth of itself, within these bounds.
 const TICKS: u32 = 20;
 const SHORTEST_TICK: Duration = Duration::from_millis(5);
