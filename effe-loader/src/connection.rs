@@ -152,6 +152,12 @@ impl Traffic {
         self.n_requests.set(self.n_requests.get() + 1);
     }
 
+    /// What has come belonged to the last request: nothing of the next one is here.
+    pub fn rest(&self) {
+        self.head_since.set(None);
+        self.idle_since.set(Moment::default());
+    }
+
     /// The request that is being answered is the last.
     pub fn close(&self) {
         self.closing.set(true);

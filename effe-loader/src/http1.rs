@@ -138,7 +138,10 @@ impl Exchanges {
                 }
                 let piece = ready!(wire.poll_piece(context));
                 self.step = match piece {
-                    None => Step::Waiting,
+                    None => {
+                        self.traffic.rest();
+                        Step::Waiting
+                    }
                     Some(Ok(piece)) => match left.checked_sub(piece.len() as u64) {
                         Some(left) => Step::Draining(left),
                         None => Step::Closing,

@@ -356,6 +356,21 @@ fn a_body_is_asked_for_when_somebody_waits_for_it_and_not_before() {
 }
 
 #[test]
+fn a_body_that_nobody_has_read_is_skipped_and_the_connection_idles() {
+    let server = Loader::of(spout()).serve();
+    let mut connection = server.connect();
+    for _ in 0..2 {
+        connection.send("POST /unread HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n");
+        let reply = connection.reply();
+        assert_eq!((reply.status, reply.text_header("connection")), (200, None));
+        connection.send("xxx");
+    }
+    let since = Instant::now();
+    server.stop();
+    assert!(since.elapsed() < Duration::from_secs(5), "who idles is not waited for: {:?}", since.elapsed());
+}
+
+#[test]
 fn there_are_no_more_connections_than_allowed() {
     let server = Loader::of(probe()).args(["--workers", "1", "--max-connections", "4"]).serve();
     let mut inside: Vec<Connection> = (0..4).map(|_| server.connect()).collect();
