@@ -43,6 +43,13 @@ class Request:
     other: str | None = None
     ramp: int | None = None
     """Seconds that many connections need before anything counts."""
+    over: str = "http/1.1"
+    """What carries it: `http/1.1`, the same over `tls`, or `h2` in clear."""
+
+    @property
+    def scheme(self):
+        """Of its URL."""
+        return "https" if self.over == "tls" else "http"
 
     @property
     def method(self):
@@ -87,6 +94,8 @@ class Load:
             return self._mixed(url, seconds)
         if request.ramp is not None:
             return self._ramped(url, seconds, request.ramp)
+        if request.over == "h2":
+            return self._timed(url, seconds, "-d", str(self._body), "-H", f"content-type: {request.kind}")
         settings = {"RACE_METHOD": request.method}
         if request.body is not None:
             settings["RACE_BODY"] = str(self._body)
@@ -113,16 +122,20 @@ class Load:
     def _ramped(self, url, seconds, ramp):
         """What counts begins after the ramp. With h2load: wrk counts from its first connection on, and invents
         latencies beside those that are much longer than the mean."""
+        return self._timed(url, seconds, "--h1", f"--warm-up-time={ramp}") | {"ramp": ramp}
+
+    def _timed(self, url, seconds, *flags):
+        """As fast as the answers come, with h2load."""
         log = pathlib.Path(self._files.name, "log")
         log.unlink(missing_ok=True)
-        command = ["h2load", "--h1", "-t1", f"-c{self._connections}", f"-D{seconds}", f"--warm-up-time={ramp}"]
+        command = ["h2load", "-t1", f"-c{self._connections}", f"-D{seconds}", *flags]
         _run([*command, f"--log-file={log}", url])
         fields = [line.split("\t") for line in log.read_text().splitlines()]
         if not fields or any(status != "200" for _, status, _ in fields):
             raise SystemExit(f"requests to {url} failed")
         micros = sorted(int(micros) for _, _, micros in fields)
         at = {name: micros[int(len(micros) * part)] for name, part in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)]}
-        return {"requests": len(fields), "seconds": seconds, "failed": 0, "ramp": ramp, **at}
+        return {"requests": len(fields), "seconds": seconds, "failed": 0, **at}
 
     def send(self, url, n):
         """So many requests, with h2load."""

@@ -1,5 +1,6 @@
 """The rows: what is measured, against what, and what it must reach. Each runs by its name."""
 
+import dataclasses
 import statistics
 import subprocess
 import threading
@@ -9,7 +10,7 @@ import counts
 import machine
 import race
 from load import Load, Request
-from server import ROOT, Server, control, loader
+from server import ROOT, Server, certificate, control, loader
 
 HELLO = Request(answer=b"Hello from Effe:  ")
 JSON = Request(
@@ -94,14 +95,37 @@ def echo_1m(options):
     return against_controls("echo-1m", options, [("actix", "the plain actix-web App", 1.0)], connections=8)
 
 
+def piped(options, both, over="http/1.1", carried=""):
+    """A race of `pipe` with the plain App, the first over the second."""
+    raced = race.run(both, dataclasses.replace(PIPE, over=over), 8, options.rounds, options.seconds)
+    what = f"throughput of `pipe`{carried}, 1 MiB each way, over the plain actix-web App's"
+    results = [result(what, race.ratios(raced["rounds"], "rate", *both), 0.95, more=True)]
+    if carried:
+        cpu = race.ratios(raced["rounds"], "cpu", *both)
+        results.append(result(f"the same: CPU per MiB{carried}", cpu, round(1 / 0.95, 2)))
+    return raced | {"results": results}
+
+
 @row
 def pipe(options):
     """Throughput of `pipe`, 1 MiB in each direction as it comes."""
-    both = {"effe": loader("pipe"), "actix": control("actix")}
-    raced = race.run(both, PIPE, 8, options.rounds, options.seconds)
-    ratio = race.ratios(raced["rounds"], "rate", "effe", "actix")
-    what = "throughput of `pipe`, 1 MiB each way, over the plain actix-web App's"
-    return raced | {"results": [result(what, ratio, 0.95, more=True)]}
+    return piped(options, {"effe": loader("pipe"), "actix": control("actix")})
+
+
+@row
+def pipe_tls(options):
+    """The same over TLS, HTTP/1.1."""
+    with certificate() as (cert, key):
+        flags = ["--tls-cert", cert, "--tls-key", key]
+        both = {"effe": loader("pipe", *flags, program="effe-loader-tls"), "actix": control("tls", cert, key)}
+        return piped(options, both, "tls", " over TLS")
+
+
+@row
+def pipe_h2(options):
+    """The same over HTTP/2, in clear."""
+    both = {"effe": loader("pipe", program="effe-loader-tls"), "actix": control("tls")}
+    return piped(options, both, "h2", " over HTTP/2")
 
 
 @row

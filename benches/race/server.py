@@ -6,7 +6,9 @@ import os
 import pathlib
 import signal
 import socket
+import ssl
 import subprocess
+import tempfile
 import time
 
 import machine
@@ -18,15 +20,25 @@ RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "r
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PORT" and not name.startswith("EFFE_")}
 
 
-def loader(lam, *flags):
+def loader(lam, *flags, program="effe-loader"):
     """The command of a loader that serves a lambda; the port follows."""
     plugin = RELEASE / f"lib{lam}.so"
-    return [RELEASE / "effe-loader", "--plugin", plugin, "--workers", "1", "--host", "127.0.0.1", *flags, "--port"]
+    return [RELEASE / program, "--plugin", plugin, "--workers", "1", "--host", "127.0.0.1", *flags, "--port"]
 
 
 def control(name, *arguments):
     """The command of a control; the port follows."""
     return [RELEASE / f"control-{name}", *arguments]
+
+
+@contextlib.contextmanager
+def certificate():
+    """One for a server of TLS that nobody need trust, and its key, for as long as the block runs."""
+    with tempfile.TemporaryDirectory() as files:
+        cert, key = (pathlib.Path(files, name) for name in ("cert", "key"))
+        command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -days 2"
+        subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
+        yield cert, key
 
 
 class Server:
@@ -60,7 +72,12 @@ class Server:
     def ask(self):
         """One request, whose answer must be the right one."""
         want = self.request
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        if want.over == "tls":
+            context = ssl._create_unverified_context()
+            connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context)
+        else:
+            # Whoever speaks HTTP/2 in clear speaks both.
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.connect()
         connection.request(want.method, want.target, want.body, want.headers)
         answer = connection.getresponse()
@@ -72,7 +89,7 @@ class Server:
     @property
     def origin(self):
         """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.request.scheme}://127.0.0.1:{self.port}"
 
     @property
     def url(self):
