@@ -33,7 +33,7 @@ thread_local! {
 }
 
 impl Request {
-    /// The request as the `http` crate has it. Its strings are slices of one copy, made here; the body is read as it
+    /// The request as the `http` crate has it. Its strings are copies, slices of a block that it may share with other requests; the body is read as it
     /// is asked for.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ mod state;
 
 use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
 
-use actix_http::{Request, Response};
+use actix_http::Response;
 use tokio::sync::Semaphore;
 
 use self::{
@@ -19,14 +19,14 @@ use self::{
 };
 pub use self::{access::Token, listener::Address};
 use crate::{
+    arrival::Arrival,
     body::Body,
-    connection::{Answering, Connections, Patience},
+    connection::{Connections, Patience},
     control::Control,
     error::Error,
     handler::Handling,
     health::Health,
     http1::Http1,
-    incoming::Incoming,
     journal::{Journal, Severity},
     plugin::Plugin,
     protocol::{Answer, Site},
@@ -117,27 +117,16 @@ struct Desk {
 }
 
 impl Answer for Desk {
-    fn answer(
-        self: Rc<Self>,
-        request: Request,
-        n_head: usize,
-        incoming: Incoming,
-        answering: Answering,
-    ) -> Handling {
-        Box::pin(async move { Ok(self.respond(request, n_head, incoming, answering).await) })
+    fn answer(self: Rc<Self>, arrival: Arrival) -> Handling {
+        Box::pin(async move { Ok(self.respond(arrival).await) })
     }
 }
 
 impl Desk {
-    async fn respond(
-        &self,
-        request: Request,
-        n_head: usize,
-        incoming: Incoming,
-        answering: Answering,
-    ) -> Response<Body> {
+    async fn respond(&self, arrival: Arrival) -> Response<Body> {
+        // Until it is answered.
+        let Arrival { request, n_head, incoming, answering } = arrival;
         if rules::check(request.head(), n_head).is_err() {
-            answering.close();
             return routes::malformed();
         }
         match self.gate.admit(request.method(), &request.head().headers, answering.local_address()) {

@@ -239,13 +239,6 @@ impl Answering {
         self.traffic.local_address.get()
     }
 
-    /// Its answer is the connection's last, unless others are answered beside it.
-    pub fn close(&self) {
-        if !self.traffic.is_shared() {
-            self.traffic.close();
-        }
-    }
-
     /// A call that wants to know when the client has closed its end of the connection, though it may still read.
     pub fn watch(&self, progress: Option<Arc<Progress>>) {
         // Where requests are answered side by side, one that is taken back is dropped.

@@ -23,6 +23,7 @@ use tokio::time;
 use crate::{
     access_log::{AccessLog, Visit},
     answer::Answer,
+    arrival::Arrival,
     body::{Body, Source, Stream},
     call::{Call, Desk, Outcome, Timeouts},
     clock::Moment,
@@ -180,17 +181,11 @@ impl Handler {
             Now::Waits(waiting, since) => {
                 answering.watch(Some(Arc::clone(waiting.progress())));
                 let response = self.wait(waiting, &request).await;
-                if response.as_ref().is_err_and(|failure| !failure.keeps_connection()) {
-                    answering.close();
-                }
                 self.finish(request.head(), response, since.map(Moment::elapsed))
             }
             Now::Later => {
                 let begun = self.is_observed().then(Moment::now);
                 let response = self.answer(&request, incoming, &answering).await;
-                if response.as_ref().is_err_and(|failure| !failure.keeps_connection()) {
-                    answering.close();
-                }
                 self.finish(request.head(), response, begun.map(Moment::elapsed))
             }
         };
@@ -464,16 +459,10 @@ pub enum Answered {
 }
 
 impl HandlerService {
-    /// Answers a request, of whose head so many bytes are.
-    pub fn answer(
-        &self,
-        mut request: Request,
-        n_head: usize,
-        incoming: Incoming,
-        answering: Answering,
-    ) -> Answered {
+    /// Answers a request.
+    pub fn answer(&self, arrival: Arrival) -> Answered {
+        let Arrival { mut request, n_head, incoming, answering } = arrival;
         if let Err(broken) = rules::check(request.head(), n_head) {
-            answering.close();
             return Answered::Now(self.handler.finish(request.head(), Err(broken.into()), None));
         }
         if let Some(health) = &self.probes

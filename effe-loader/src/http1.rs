@@ -26,9 +26,10 @@ use actix_web::rt::time::{self, Sleep};
 
 use self::{
     output::Unequal,
-    wire::{Coming, MAX_DRAIN, Message, Pieces, Wire},
+    wire::{MAX_DRAIN, Message, Pieces, Wire},
 };
 use crate::{
+    arrival::Arrival,
     body::Body,
     connection::{Answering, Connection, Traffic},
     handler::{Answered, Guarded},
@@ -186,17 +187,18 @@ impl Exchanges {
             }
         };
         match message {
-            Message::Request { mut request, n_head, coming } => {
+            Message::Request { mut request, n_head, body } => {
+                let (is_read, is_kept_back) = (wire.is_read(), wire.is_kept_back());
                 drop(wire);
                 request.head_mut().peer_addr = self.peer;
-                let incoming = match coming {
-                    Coming::Nothing => Incoming::None,
-                    Coming::Whole(bytes) => Incoming::Whole(bytes),
-                    Coming::Pieces => Incoming::Pieces(Box::pin(Pieces::of(&self.wire))),
-                    Coming::KeptBack => Incoming::KeptBack(Box::pin(Pieces::of(&self.wire))),
+                let incoming = match body {
+                    Some(bytes) => Incoming::Whole(bytes),
+                    None if is_read => Incoming::None,
+                    None if is_kept_back => Incoming::KeptBack(Box::pin(Pieces::of(&self.wire))),
+                    None => Incoming::Pieces(Box::pin(Pieces::of(&self.wire))),
                 };
                 let answering = Answering::begin(&self.traffic, request.head(), Some(&self.uploads));
-                match self.http.site.answer(request, n_head, incoming, answering) {
+                match self.http.site.answer(Arrival { request, n_head, incoming, answering }) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
                     Answered::Later(answer) => self.step = Step::Answering(answer),
                 }
@@ -259,6 +261,7 @@ impl Exchanges {
 
     /// The answer is there as a whole.
     fn end(&mut self) {
+        // Whoever may still have the request's body lets go of it.
         self.uploads.clear();
         self.step = Step::Waiting;
         let mut wire = self.wire.borrow_mut();

@@ -30,6 +30,7 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 
 use crate::{
+    arrival::Arrival,
     body::Body,
     connection::{Answering, Connection, Shared},
     handler::{Answered, HandlerService},
@@ -160,7 +161,9 @@ impl Client {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
         let answering = Answering::begin(self.shared.traffic(), request.head(), None);
-        match self.service.answer(request, usize::MAX, incoming, answering) {
+        // h2 has looked at its size.
+        let arrival = Arrival { request, n_head: usize::MAX, incoming, answering };
+        match self.service.answer(arrival) {
             Answered::Now(response) => {
                 if answer::is_short(&response) {
                     answer::send_short(response, respond, is_head);

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::error::PayloadError;
+use actix_http::{RequestHead, error::PayloadError, header};
 use bytes::Bytes;
 use futures_core::Stream;
 
@@ -21,6 +21,11 @@ pub enum Incoming {
     Pieces(Pieces),
     /// It doesn't even begin to come before (RFC 9110, section 10.1.1).
     KeptBack(Pieces),
+}
+
+/// How long a request's head says that its body is.
+pub fn announced(head: &RequestHead) -> Option<u64> {
+    head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// A body that is read by whoever asks for its next piece.

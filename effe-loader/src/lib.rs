@@ -6,6 +6,7 @@
 mod access_log;
 mod admin;
 mod answer;
+mod arrival;
 mod blame;
 mod body;
 mod call;

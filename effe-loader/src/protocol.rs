@@ -3,12 +3,9 @@
 
 use std::rc::Rc;
 
-use actix_http::Request;
-
 use crate::{
-    connection::Answering,
+    arrival::Arrival,
     handler::{Answered, Guarded, HandlerService, Handling},
-    incoming::Incoming,
 };
 
 /// Who answers.
@@ -21,31 +18,16 @@ pub enum Site {
 
 /// Answers requests that may take their time.
 pub trait Answer {
-    /// The answer to one, of whose head so many bytes are.
-    fn answer(
-        self: Rc<Self>,
-        request: Request,
-        n_head: usize,
-        incoming: Incoming,
-        answering: Answering,
-    ) -> Handling;
+    /// The answer to one.
+    fn answer(self: Rc<Self>, arrival: Arrival) -> Handling;
 }
 
 impl Site {
     /// [`Answer::answer`]
-    pub fn answer(
-        &self,
-        request: Request,
-        n_head: usize,
-        incoming: Incoming,
-        answering: Answering,
-    ) -> Answered {
+    pub fn answer(&self, arrival: Arrival) -> Answered {
         match self {
-            Site::Effe(handler) => handler.answer(request, n_head, incoming, answering),
-            Site::Other(other) => {
-                let answer = Rc::clone(other).answer(request, n_head, incoming, answering);
-                Answered::Later(Guarded::new(answer))
-            }
+            Site::Effe(handler) => handler.answer(arrival),
+            Site::Other(other) => Answered::Later(Guarded::new(Rc::clone(other).answer(arrival))),
         }
     }
 }

@@ -3,12 +3,12 @@
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
-use actix_http::{RequestHead, error::PayloadError, header};
+use actix_http::{RequestHead, error::PayloadError};
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::status;
 
 use crate::{
-    incoming::{Incoming, Pieces},
+    incoming::{Incoming, Pieces, announced},
     pace::Pace,
     pipe::{End, Pipe},
 };
@@ -54,9 +54,7 @@ impl Upload {
             Incoming::Pieces(pieces) => (None, Some(pieces), false),
             Incoming::KeptBack(pieces) => (None, Some(pieces), true),
         };
-        let announced = head.headers.get(header::CONTENT_LENGTH);
-        let announced =
-            announced.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<usize>().ok());
+        let announced = announced(head).map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         if announced.is_some_and(|length| length > limit) {
             return Err(Refused::TooLarge);
         }

@@ -3,7 +3,7 @@
 use std::str;
 
 use actix_http::{
-    Method, Request, Response, StatusCode,
+    ConnectionType, Method, Request, Response, StatusCode,
     header::{self, HeaderValue},
 };
 use bytes::Bytes;
@@ -64,9 +64,11 @@ pub fn refuse(refused: Refused) -> Response<Body> {
     response
 }
 
-/// Answers a request that breaks a rule of HTTP.
+/// Answers a request that breaks a rule of HTTP, the connection's last.
 pub fn malformed() -> Response<Body> {
-    failed(StatusCode::BAD_REQUEST, "the request breaks a rule of HTTP")
+    let mut response = failed(StatusCode::BAD_REQUEST, "the request breaks a rule of HTTP");
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
 }
 
 async fn show_metrics(admin: &Admin, request: &Request) -> Response<Body> {

@@ -24,7 +24,10 @@ use tokio_util::{
 };
 
 use super::{Over, output::Output, spare};
-use crate::connection::{Connection, Traffic};
+use crate::{
+    connection::{Connection, Traffic},
+    incoming::announced,
+};
 
 /// Room there is at least when something is read.
 const MIN_ROOM: usize = 1024;
@@ -58,7 +61,7 @@ struct Current {
     /// Whether the client keeps its body back until it is asked for it.
     expects: bool,
     /// Whether somebody may still read the body.
-    is_read: bool,
+    has_reader: bool,
     /// Whether its answer has begun.
     is_answered: bool,
 }
@@ -70,7 +73,7 @@ impl Default for Current {
             is_head: false,
             body: Rest::Nothing,
             expects: false,
-            is_read: false,
+            has_reader: false,
             is_answered: false,
         }
     }
@@ -90,24 +93,12 @@ enum Rest {
 
 /// What has come.
 pub enum Message {
-    /// A request, of whose head so many bytes are, and what there is of its body.
-    Request { request: Request, n_head: usize, coming: Coming },
+    /// A request, of whose head so many bytes are, and its body if that has come together with it.
+    Request { request: Request, n_head: usize, body: Option<Bytes> },
     /// No request, and nothing behind it can be one.
     Refused(StatusCode),
     /// Nothing more comes.
     End,
-}
-
-/// The body of a request.
-pub enum Coming {
-    /// It has none.
-    Nothing,
-    /// It is here.
-    Whole(Bytes),
-    /// It is to be read.
-    Pieces,
-    /// It is to be asked for first.
-    KeptBack,
 }
 
 impl Wire {
@@ -144,41 +135,33 @@ impl Wire {
         let head = request.head();
         self.request =
             Current { version: head.version, is_head: head.method == Method::HEAD, ..Current::default() };
-        let coming = match self.codec.message_type() {
-            MessageType::None => Coming::Nothing,
+        let mut body = None;
+        match self.codec.message_type() {
+            MessageType::None => {}
             MessageType::Payload => {
                 self.request.body = length(head).map_or(Rest::Chunks, Rest::Length);
-                self.whole().unwrap_or_else(|| {
-                    self.request.expects = head.expect() && self.input.is_empty();
-                    if self.request.expects { Coming::KeptBack } else { Coming::Pieces }
-                })
+                body = self.whole();
+                self.request.expects = head.expect() && self.input.is_empty() && !self.is_read();
             }
             // The client would like to speak another protocol, and actix-http takes all that comes for that. It isn't
             // asked to: the body is what its head says, and there the connection ends.
             MessageType::Stream => {
                 traffic.close();
-                match length(head).unwrap_or(0) {
-                    0 => Coming::Nothing,
-                    length => {
-                        self.request.body = Rest::Length(length);
-                        Coming::Pieces
-                    }
+                if let Some(length @ 1..) = length(head) {
+                    self.request.body = Rest::Length(length);
                 }
             }
-        };
-        Some(Message::Request { request, n_head, coming })
+        }
+        Some(Message::Request { request, n_head, body })
     }
 
     /// A body that has come together with its head.
-    fn whole(&mut self) -> Option<Coming> {
+    fn whole(&mut self) -> Option<Bytes> {
         let Rest::Length(length) = self.request.body else { return None };
         if (self.input.len() as u64) < length {
             return None;
         }
-        match self.piece() {
-            Some(Some(Ok(bytes))) => Some(Coming::Whole(bytes)),
-            _ => None,
-        }
+        self.piece()??.ok()
     }
 
     /// The next piece of the body, or its end, if that is here.
@@ -313,7 +296,7 @@ impl Wire {
         match self.request.body {
             Rest::Nothing => true,
             _ if self.request.expects => false,
-            Rest::Length(left) => left <= MAX_DRAIN || self.request.is_read,
+            Rest::Length(left) => left <= MAX_DRAIN || self.request.has_reader,
             Rest::Chunks => true,
             Rest::Broken => false,
         }
@@ -322,6 +305,11 @@ impl Wire {
     /// Whether all of the request has been read.
     pub fn is_read(&self) -> bool {
         self.request.body == Rest::Nothing
+    }
+
+    /// Whether the client keeps its body back until it is asked for it.
+    pub fn is_kept_back(&self) -> bool {
+        self.request.expects
     }
 
     /// The answer has been given.
@@ -353,10 +341,7 @@ impl Wire {
 }
 
 fn length(head: &RequestHead) -> Option<u64> {
-    if head.headers.contains_key(header::TRANSFER_ENCODING) {
-        return None;
-    }
-    head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+    if head.headers.contains_key(header::TRANSFER_ENCODING) { None } else { announced(head) }
 }
 
 /// The body of the request that is being answered, for whoever reads it.
@@ -365,7 +350,7 @@ pub struct Pieces(Rc<RefCell<Wire>>);
 impl Pieces {
     /// Once for each request that has one.
     pub fn of(wire: &Rc<RefCell<Wire>>) -> Pieces {
-        wire.borrow_mut().request.is_read = true;
+        wire.borrow_mut().request.has_reader = true;
         Pieces(Rc::clone(wire))
     }
 }
@@ -380,6 +365,6 @@ impl Stream for Pieces {
 
 impl Drop for Pieces {
     fn drop(&mut self) {
-        self.0.borrow_mut().request.is_read = false;
+        self.0.borrow_mut().request.has_reader = false;
     }
 }
