@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    io,
+    io, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -15,9 +15,6 @@ use crate::{
     access_log::Visit, call::Asked, connection::Answering, outlet::Outlet, pipe::End, seat::Running,
     waiting::Waiting,
 };
-
-/// Bytes that go into the server's buffer at a time: it copies what it is given, however much that is.
-const PIECE: usize = 64 * 1024;
 
 /// The body of an answer.
 pub enum Body {
@@ -41,46 +38,31 @@ impl MessageBody for Body {
     }
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
-        let (bytes, visit) = match self.get_mut() {
-            Body::Whole(bytes) => (bytes, None),
-            Body::Absent(_) => return Poll::Ready(None),
-            Body::Stream(stream) => {
-                if stream.piece.is_empty() {
-                    stream.poll_source(context);
-                    match ready!(stream.outlet.pipe.poll_next(context)) {
-                        Ok(piece) => stream.piece = piece,
-                        Err(End::Whole) => return Poll::Ready(None),
-                        // Once more, so that the server sends what it has taken so far.
-                        Err(End::Broken(_)) if !stream.breaks_off => {
-                            stream.breaks_off = true;
-                            context.waker().wake_by_ref();
-                            return Poll::Pending;
-                        }
-                        // The connection is broken off: the end of a body that is not whole must not look like one.
-                        Err(End::Broken(_)) => {
-                            let broken = io::Error::other("the lambda's answer broke off");
-                            return Poll::Ready(Some(Err(broken)));
-                        }
-                    }
-                }
-                let Stream { piece, visit, .. } = &mut **stream;
-                (piece, visit.as_mut())
+        let stream = match self.get_mut() {
+            Body::Whole(bytes) => {
+                let bytes = mem::take(bytes);
+                return Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)));
             }
+            Body::Absent(_) => return Poll::Ready(None),
+            Body::Stream(stream) => stream,
         };
-        if bytes.is_empty() {
-            return Poll::Ready(None);
-        }
-        let piece = bytes.split_to(PIECE.min(bytes.len()));
-        if let Some(visit) = visit {
-            visit.sent(piece.len());
-        }
-        Poll::Ready(Some(Ok(piece)))
-    }
-
-    fn try_into_bytes(self) -> Result<Bytes, Self> {
-        match self {
-            Body::Whole(bytes) => Ok(bytes),
-            other => Err(other),
+        stream.poll_source(context);
+        match ready!(stream.outlet.pipe.poll_next(context)) {
+            Ok(piece) => {
+                if let Some(visit) = &mut stream.visit {
+                    visit.sent(piece.len());
+                }
+                Poll::Ready(Some(Ok(piece)))
+            }
+            Err(End::Whole) => Poll::Ready(None),
+            // Once more, so that the server sends what it has taken so far.
+            Err(End::Broken(_)) if !stream.breaks_off => {
+                stream.breaks_off = true;
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            // The connection is broken off: the end of a body that is not whole must not look like one.
+            Err(End::Broken(_)) => Poll::Ready(Some(Err(io::Error::other("the lambda's answer broke off")))),
         }
     }
 }
@@ -99,8 +81,6 @@ pub enum Source {
 pub struct Stream {
     outlet: Arc<Outlet>,
     length: Option<u64>,
-    /// What has been taken out of the pipe and not been sent.
-    piece: Bytes,
     /// Whether it ends before it is whole.
     breaks_off: bool,
     source: Source,
@@ -113,7 +93,7 @@ pub struct Stream {
 impl Stream {
     /// The body that follows a head.
     pub fn new(outlet: Arc<Outlet>, length: Option<u64>, source: Source) -> Stream {
-        Stream { outlet, length, piece: Bytes::new(), breaks_off: false, source, held: None, visit: None }
+        Stream { outlet, length, breaks_off: false, source, held: None, visit: None }
     }
 
     /// Lets an async run go on, for as long as what it has written is wanted.

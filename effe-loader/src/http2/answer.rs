@@ -22,6 +22,9 @@ use crate::{body::Body, pace::Pace};
 /// Bytes of an answer that is handed to h2 without waiting until the client has room for it.
 const SHORT: usize = 16 * 1024;
 
+/// Bytes that room is asked for at a time: who asks for more takes it from the answers beside.
+const PIECE: usize = 64 * 1024;
+
 /// What HTTP/1.1 says of a connection, and HTTP/2 in frames (RFC 9113, section 8.2.2); and the length, which is told
 /// from the body.
 const NOT_SENT: [HeaderName; 6] = [
@@ -109,7 +112,7 @@ impl Outgoing {
     /// Sends a piece as the client has room for it; `None` if nothing more is wanted.
     async fn send(&mut self, mut piece: Bytes) -> Option<()> {
         while !piece.is_empty() {
-            self.stream.reserve_capacity(piece.len());
+            self.stream.reserve_capacity(piece.len().min(PIECE));
             let n = self.room().await?.min(piece.len());
             self.stream.send_data(piece.split_to(n), false).ok()?;
             self.n_sent += n as u64;
