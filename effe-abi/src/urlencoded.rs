@@ -1,7 +1,5 @@
 //! Queries and forms as types of the author's.
 
-use std::fmt::Write;
-
 use serde::Deserialize;
 
 use crate::{
@@ -12,7 +10,7 @@ use crate::{
 /// What a browser calls the body of a form.
 #[cfg(feature = "form")]
 const FORM: &str = "application/x-www-form-urlencoded";
-/// How many characters of an error's text are kept: the client may have written most of it.
+/// How many characters an error's line has: the client may have written most of it.
 const LONGEST: usize = 200;
 
 impl Request {
@@ -133,15 +131,17 @@ fn parse<'a, T: Deserialize<'a>>(what: &str, pairs: &'a [u8]) -> Result<T, Strin
 /// Keys and values of the client's may be in it: no control character is left, and not too much of them.
 fn one_line(text: std::fmt::Arguments<'_>) -> String {
     let text = text.to_string();
-    let mut line = String::new();
-    for (n, char) in text.chars().enumerate() {
-        match char {
-            _ if n == LONGEST => {
-                line.push('…');
-                break;
-            }
-            _ if char.is_control() => _ = write!(line, "{}", char.escape_default()),
-            _ => line.push(char),
+    let (mut line, mut n_left) = (String::new(), LONGEST);
+    for char in text.chars() {
+        let escape = char.is_control().then(|| char.escape_default());
+        let Some(left) = n_left.checked_sub(escape.as_ref().map_or(1, ExactSizeIterator::len)) else {
+            line.push('…');
+            break;
+        };
+        n_left = left;
+        match escape {
+            Some(escape) => line.extend(escape),
+            None => line.push(char),
         }
     }
     line

@@ -79,6 +79,14 @@ fn any_bytes_are_a_form_or_are_refused_in_one_short_line() {
 }
 
 #[test]
+fn a_line_of_escapes_is_as_short_as_any_other() {
+    let answer = EFFE.call(form("/numbers", [1; 100]));
+    let line = answer.text();
+    assert!(line.starts_with("the form: \\u{1}\\u{1}") && line.ends_with("\\u{1}…"), "{line:?}");
+    assert!(line.chars().count() <= 201, "{line:?}");
+}
+
+#[test]
 fn any_bytes_are_cookies_that_none_of_the_others_is_part_of() {
     check!().with_type::<Vec<Vec<u8>>>().for_each(|headers| {
         let call = headers.iter().fold(Call::get("/cookies"), |call, header| call.header("cookie", header));
