@@ -22,6 +22,7 @@ mod errands;
 mod error;
 mod exchange;
 mod execution;
+mod gather;
 mod generation;
 mod handler;
 mod health;

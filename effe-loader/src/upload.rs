@@ -8,10 +8,14 @@ use bytes::{Bytes, BytesMut};
 use effe_abi::raw::status;
 
 use crate::{
+    gather::Gather,
     incoming::{Incoming, Pieces, announced},
     pace::Pace,
-    pipe::{End, Pipe},
+    pipe::{CAPACITY, End, Pipe},
 };
+
+/// A piece up to this size is copied rather than handed on by itself: what HTTP/2 has in a frame.
+const SHORT: usize = 16 * 1024;
 
 /// Why a body is not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct Upload {
     limit: usize,
     n_bytes: usize,
     pace: Pace,
+    /// What is short is put together, if it is handed on as it comes.
+    gather: Option<Gather<PayloadError>>,
 }
 
 impl Upload {
@@ -58,7 +64,8 @@ impl Upload {
         if announced.is_some_and(|length| length > limit) {
             return Err(Refused::TooLarge);
         }
-        Ok(Some(Upload { first, rest, announced, expected, limit, n_bytes: 0, pace: Pace::new(patience) }))
+        let pace = Pace::new(patience);
+        Ok(Some(Upload { first, rest, announced, expected, limit, n_bytes: 0, pace, gather: None }))
     }
 
     /// All of it, without a copy if it comes in one piece.
@@ -80,6 +87,7 @@ impl Upload {
 
     /// Hands it on piece by piece, as fast as `inlet` takes it, until its reader leaves.
     pub async fn pump(mut self, inlet: Arc<Pipe>) {
+        self.gather = Some(Gather::new(SHORT, CAPACITY));
         if self.expected {
             poll_fn(|context| inlet.poll_asked(context)).await;
         }
@@ -112,7 +120,11 @@ impl Upload {
             (Some(first), _) => first,
             (None, None) => return Ok(None),
             (None, Some(rest)) => {
-                let next = poll_fn(|context| rest.as_mut().poll_next(context));
+                let gather = &mut self.gather;
+                let next = poll_fn(|context| match gather {
+                    Some(gather) => gather.poll(|| rest.as_mut().poll_next(context)),
+                    None => rest.as_mut().poll_next(context),
+                });
                 match self.pace.wait(self.n_bytes as u64, next).await.ok_or(Refused::Slow)? {
                     None => return Ok(None),
                     Some(Ok(piece)) => piece,
