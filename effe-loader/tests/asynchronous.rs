@@ -247,7 +247,7 @@ fn at_the_drains_end_what_still_waits_is_dropped_and_stopped() {
 }
 
 #[test]
-fn swaps_lose_no_run_and_leave_one_runtime() {
+fn swaps_lose_no_run_and_leave_the_runtimes_of_two_generations() {
     let n_swaps: usize = std::env::var("EFFE_SWAPS").map_or(3, |text| text.parse().expect("a number"));
     let (counts, scratch) = (Counts::new(), Scratch::new());
     let bytes = fs::read(async_probe()).unwrap();
@@ -263,12 +263,15 @@ fn swaps_lose_no_run_and_leave_one_runtime() {
         server.signal(Signal::HUP);
         wait_until(&version, || server.get("/version").text() == version);
         hammer.wait_for(20);
+        if n == 1 {
+            wait_until("the runtimes of two generations", || threads(server.id(), "effe-lambda") == 4);
+        }
     }
     let report = hammer.stop();
     assert!(report.failures.is_empty(), "{:?}", report.failures);
     assert_eq!(report.answers.len(), 1);
-    // The one that serves, and the one that a roll-back returns to, which is not retired.
-    wait_until("the runtimes of two generations", || threads(server.id(), "effe-lambda") == 4);
+    // Of two threads each: the one that serves, and the one that a roll-back returns to, which is not retired.
+    wait_until("as many threads as after one swap", || threads(server.id(), "effe-lambda") == 4);
     server.stop();
     assert_eq!(counts.of("stop"), counts.of("context"));
     assert_eq!((counts.of("init"), counts.of("retire")), (n_swaps + 1, n_swaps + 1));
