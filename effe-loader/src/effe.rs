@@ -115,7 +115,7 @@ impl Effe {
         let mut context = generation.contexts.take()?;
         let (target, path_len) = snapshot::target(head);
         let path = &target[..path_len];
-        let begun = seat.begin(head.method.as_str(), path, generation.number);
+        let begun = seat.begin(head.method.as_str(), path, generation.number, None);
         let deadline = self.limits.run_timeout.map(|timeout| begun + timeout);
         let id = OnceLock::new();
         let exchange = Exchange::new(

@@ -260,8 +260,9 @@ impl Handler {
         call.head.take(request.head());
         call.body = body;
         call.streams = streams;
-        call.deadline = self.limits.timeouts.run.map(|timeout| Moment::now() + timeout);
-        Ok(Waiting::new(&self.thread, generation, call))
+        let now = Moment::now();
+        call.deadline = self.limits.timeouts.run.map(|timeout| now + timeout);
+        Ok(Waiting::new(&self.thread, generation, call, now))
     }
 
     /// Waits for an async run or for the head of its answer, or drops it when it takes too long.
@@ -319,9 +320,9 @@ impl Handler {
             Some((head, outlet)) => Some(stream(request, head, outlet, Source::Done)),
             None => respond(&mut call.answer, request),
         };
-        let failure = unanswered(&call);
+        let response = response.ok_or_else(|| unanswered(&call));
         self.thread.desk.keep(call);
-        response.ok_or(failure)
+        response
     }
 
     /// The answer, and how long the run took; `None` if it can't be here.
@@ -369,10 +370,9 @@ impl Handler {
         };
         match outcome {
             Outcome::Back(mut call) => {
-                let response = respond(&mut call.answer, request);
-                let failure = unanswered(&call);
+                let response = respond(&mut call.answer, request).ok_or_else(|| unanswered(&call));
                 self.thread.desk.keep(call);
-                response.ok_or(failure)
+                response
             }
             Outcome::GivenUp => Err(Failure::Busy),
             Outcome::Overdue(progress) => {

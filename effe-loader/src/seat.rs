@@ -64,8 +64,8 @@ impl Seat {
         }
     }
 
-    /// A run of a generation begins on this thread, or a poll of one.
-    pub fn begin(&self, method: &str, path: &str, generation: u64) -> Moment {
+    /// A run of a generation begins on this thread, or a poll of one; `now` saves a look at the clock.
+    pub fn begin(&self, method: &str, path: &str, generation: u64, now: Option<Moment>) -> Moment {
         let mut request = self.request();
         request.clear();
         request.push_str(method);
@@ -76,7 +76,7 @@ impl Seat {
         if self.is_careful() {
             *self.used() = Usage::now();
         }
-        let now = Moment::now();
+        let now = now.unwrap_or_else(Moment::now);
         self.since.store(now.nanos(), Ordering::Relaxed);
         now
     }

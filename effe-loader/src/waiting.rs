@@ -57,6 +57,8 @@ pub struct Waiting {
     outlet: Option<Arc<Outlet>>,
     /// When Start or Run began, if somebody wants to know.
     since: Option<Moment>,
+    /// What the clock said just before the first poll of a run: it needs no second look.
+    now: Option<Moment>,
 }
 
 enum Place {
@@ -69,13 +71,13 @@ enum Place {
 }
 
 impl Waiting {
-    /// Begins a run; nothing happens before it is polled.
-    pub fn new(thread: &Rc<Thread>, generation: Arc<Generation>, call: Box<Call>) -> Waiting {
+    /// Begins a run; nothing happens before it is polled, which is to be at once.
+    pub fn new(thread: &Rc<Thread>, generation: Arc<Generation>, call: Box<Call>, now: Moment) -> Waiting {
         call.progress.begin();
         let thread = Rc::clone(thread);
         let (place, deadline, progress) = (Place::Over, call.deadline, Arc::clone(&call.progress));
         let outlet = call.streams.outlet.clone();
-        let since = thread.seat.meter.is_some().then(Moment::now);
+        let since = thread.seat.meter.is_some().then_some(now);
         let mut waiting = Waiting {
             thread,
             generation,
@@ -86,9 +88,13 @@ impl Waiting {
             progress,
             outlet,
             since,
+            now: None,
         };
         waiting.place = match waiting.generation.contexts.take() {
-            Some(context) => Place::Here(waiting.begin(context, call)),
+            Some(context) => {
+                waiting.now = Some(now);
+                Place::Here(waiting.begin(context, call))
+            }
             None => Place::Starting(waiting.generation.plugin.start_polled(), call),
         };
         waiting
@@ -149,17 +155,18 @@ impl Waiting {
     }
 
     fn poll_anywhere(&mut self, run: AsyncRun, waker: &Waker) -> Poll<Box<Call>> {
+        let now = self.now.take();
         if self.generation.execution.is_inline() {
-            self.poll_here(run, waker)
+            self.poll_here(run, waker, now)
         } else {
             self.poll_there(run, waker)
         }
     }
 
     /// A poll on this thread.
-    fn poll_here(&mut self, mut run: AsyncRun, waker: &Waker) -> Poll<Box<Call>> {
+    fn poll_here(&mut self, mut run: AsyncRun, waker: &Waker, now: Option<Moment>) -> Poll<Box<Call>> {
         let (seat, generation) = (&self.thread.seat, &self.generation);
-        let begun = seat.begin(run.head().method(), run.head().path(), generation.number);
+        let begun = seat.begin(run.head().method(), run.head().path(), generation.number, now);
         let polled = run.poll(waker);
         let Ended { took, excused } = seat.end(begun);
         if !excused {
@@ -190,7 +197,7 @@ impl Waiting {
                 self.poll_back(waker)
             }
             // There is no room, and the run has to go on somewhere.
-            Err(away) => self.poll_here(away.run, waker),
+            Err(away) => self.poll_here(away.run, waker, None),
         }
     }
 
