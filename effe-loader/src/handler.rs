@@ -34,7 +34,7 @@ use crate::{
     generation::Generation,
     health::{Health, Probe},
     incoming::Incoming,
-    outlet::{self, Awaited, Outlet, Streams},
+    outlet::{self, Awaited, Outlet, Outlets, Streams},
     pipe::Pipe,
     rules::{self, Broken},
     tasks,
@@ -113,6 +113,7 @@ pub struct Handler {
     limits: Limits,
     /// Where a run on this thread puts its answer.
     answer: RefCell<Answer>,
+    outlets: Outlets,
 }
 
 /// What one thread of the server takes on.
@@ -138,7 +139,8 @@ impl Handler {
         let errands = Rc::<Errands>::default();
         tasks::spawn(Rc::clone(&errands).run());
         let thread = Rc::new(Thread { effe, seat, desk, errands });
-        Handler { thread, watch, patience, limits, answer: RefCell::default() }
+        let outlets = Outlets::new(patience.write);
+        Handler { thread, watch, patience, limits, answer: RefCell::default(), outlets }
     }
 
     /// Answers a request whose body, if any, is here, if it can be done here and now.
@@ -152,7 +154,7 @@ impl Handler {
             return Now::Answered(self.finish(request.head(), response, Some(took)));
         }
         let since = self.is_observed().then(Moment::now);
-        let streams = Streams::declared(generation.plugin.flags(), self.patience.write);
+        let streams = self.outlets.streams(generation.plugin.flags());
         let n_others = self.thread.seat.n_running();
         let response = match self.begin(Arc::clone(&generation), request, body.clone(), streams, n_others) {
             Err(failure) => Err(failure),
@@ -205,7 +207,7 @@ impl Handler {
     ) -> Result<Response<Body>, Failure> {
         let generation = self.thread.effe.generations.hold();
         let flags = generation.plugin.flags();
-        let mut streams = Streams::declared(flags, self.patience.write);
+        let mut streams = self.outlets.streams(flags);
         let upload = Upload::of(incoming, request.head(), self.limits.body, self.patience.read)?;
         let body = match upload {
             None => Bytes::new(),
@@ -316,9 +318,15 @@ impl Handler {
     ) -> Result<Response<Body>, Failure> {
         let outlet = waiting.outlet().cloned();
         drop(waiting);
-        let response = match outlet.and_then(|outlet| Some((outlet.take_head()?, outlet))) {
-            Some((head, outlet)) => Some(stream(request, head, outlet, Source::Done)),
-            None => respond(&mut call.answer, request),
+        let head = outlet.as_ref().and_then(|outlet| outlet.take_head());
+        let response = match (head, outlet) {
+            (Some(head), Some(outlet)) => Some(stream(request, head, outlet, Source::Done)),
+            (_, unneeded) => {
+                if let Some(outlet) = unneeded {
+                    self.outlets.keep(outlet);
+                }
+                respond(&mut call.answer, request)
+            }
         };
         let response = response.ok_or_else(|| unanswered(&call));
         self.thread.desk.keep(call);

@@ -1,6 +1,7 @@
 //! The streams of a call as its run sees them: the answer that goes out piece by piece, and the body that comes in so.
 
 use std::{
+    cell::Cell,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
@@ -30,12 +31,6 @@ pub struct Streams {
 impl Streams {
     /// No streams.
     pub const NONE: Streams = Streams { outlet: None, inlet: None };
-
-    /// The outlet, if the flags of a plugin declare one. A piece waits for the client for `patience` at most.
-    pub fn declared(flags: u64, patience: Option<Duration>) -> Streams {
-        let streams = flags & plugin_flags::STREAM_RESPONSE != 0;
-        Streams { outlet: streams.then(|| Arc::new(Outlet::new(patience))), inlet: None }
-    }
 }
 
 impl Drop for Streams {
@@ -45,6 +40,34 @@ impl Drop for Streams {
         }
         if let Some(inlet) = &self.inlet {
             inlet.leave();
+        }
+    }
+}
+
+/// The outlets of one thread. An answer that came whole leaves its own for the next one.
+pub struct Outlets {
+    patience: Option<Duration>,
+    spare: Cell<Option<Arc<Outlet>>>,
+}
+
+impl Outlets {
+    /// None yet. A piece of an answer waits for the client for `patience` at most.
+    pub fn new(patience: Option<Duration>) -> Outlets {
+        Outlets { patience, spare: Cell::default() }
+    }
+
+    /// The streams of a call, with an outlet if the flags of its plugin declare one.
+    pub fn streams(&self, flags: u64) -> Streams {
+        let is_declared = flags & plugin_flags::STREAM_RESPONSE != 0;
+        let outlet = || self.spare.take().unwrap_or_else(|| Arc::new(Outlet::new(self.patience)));
+        Streams { outlet: is_declared.then(outlet), inlet: None }
+    }
+
+    /// Takes back an outlet, which is as new if nobody else has it.
+    pub fn keep(&self, mut outlet: Arc<Outlet>) {
+        if let Some(used) = Arc::get_mut(&mut outlet) {
+            *used = Outlet::new(self.patience);
+            self.spare.set(Some(outlet));
         }
     }
 }
@@ -309,13 +332,34 @@ mod tests {
 
     #[test]
     fn a_call_that_goes_away_breaks_its_answer_off_and_leaves_its_body() {
-        let mut streams = Streams::declared(plugin_flags::STREAM_RESPONSE, None);
+        let outlets = Outlets::new(None);
+        let mut streams = outlets.streams(plugin_flags::STREAM_RESPONSE);
         let (outlet, inlet) = (streams.outlet.clone().unwrap(), Arc::new(Pipe::default()));
         streams.inlet = Some(Arc::clone(&inlet));
         outlet.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
         drop(streams);
         assert_eq!(rest(&outlet).1, End::Broken(status::ERROR));
         assert_eq!(inlet.push(Bytes::new()), Err(Left));
-        assert!(Streams::declared(plugin_flags::STREAM_REQUEST, None).outlet.is_none());
+        assert!(outlets.streams(plugin_flags::STREAM_REQUEST).outlet.is_none());
+    }
+
+    #[test]
+    fn an_outlet_that_is_used_again_is_as_new() {
+        let outlets = Outlets::new(None);
+        let outlet = || outlets.streams(plugin_flags::STREAM_RESPONSE).outlet.clone().unwrap();
+        let (first, length) = (outlet(), Some(3));
+        first.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
+        first.write("ab".into(), true);
+        first.abandon();
+        let other = Arc::clone(&first);
+        outlets.keep(first);
+        let second = outlet();
+        assert!(!Arc::ptr_eq(&second, &other), "somebody has the first one");
+        outlets.keep(other);
+        let again = outlets.streams(plugin_flags::STREAM_RESPONSE).outlet.take().unwrap();
+        assert!(!again.has_begun() && again.take_head().is_none() && again.keeps_its_length());
+        again.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
+        assert_eq!(again.write("xyz".into(), false), status::OK);
+        assert_eq!(rest(&again), (b"xyz".to_vec(), End::Whole));
     }
 }
