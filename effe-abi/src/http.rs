@@ -1,7 +1,7 @@
 //! From and to the types of the `http` crate.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     io,
     pin::{Pin, pin},
@@ -17,7 +17,8 @@ use crate::{
     body::Body,
     error::{Boxed, Error, Result},
     headers::http_value,
-    request::Request,
+    raw,
+    request::{PAGE, Request},
 };
 
 /// A body up to this size is copied: cheaper than keeping its owner.
@@ -27,9 +28,14 @@ const COPY_LIMIT: usize = 4 * 1024;
 /// keeps one of them keeps the block.
 const BLOCK: usize = 8 * 1024;
 
+/// Headers for which the map of an answer is used again for a request.
+const MAX_SPARE: usize = 128;
+
 thread_local! {
     /// What is left of this thread's block.
     static HEADS: RefCell<BytesMut> = RefCell::default();
+    /// The map of the last answer's headers, empty: room for those of the next request.
+    static SPARE: Cell<Option<HeaderMap>> = const { Cell::new(None) };
 }
 
 impl Request {
@@ -41,6 +47,13 @@ impl Request {
     #[track_caller]
     pub fn to_http(&self) -> Result<http::Request<Body>> {
         let mut request = http::Request::new(self.body());
+        self.fill(&mut request)?;
+        Ok(request)
+    }
+
+    /// Copies the head.
+    #[track_caller]
+    pub(crate) fn fill<B>(&self, request: &mut http::Request<B>) -> Result {
         *request.method_mut() = Method::from_bytes(self.method().as_bytes())?;
         *request.version_mut() = match self.version() {
             10 => Version::HTTP_10,
@@ -49,28 +62,57 @@ impl Request {
             _ => Version::HTTP_11,
         };
         HEADS.with_borrow_mut(|heads| {
-            *request.uri_mut() = Uri::from_maybe_shared(copy(heads, self.target().as_bytes()))?;
-            let headers = self.headers();
-            *request.headers_mut() = HeaderMap::with_capacity(headers.len());
-            for (name, value) in headers {
-                let Some(value) = http_value(copy(heads, value)) else {
-                    return Err(
-                        format!("the value of the request's header {name:?} can't be passed on").into()
-                    );
-                };
-                request.headers_mut().append(HeaderName::from_bytes(name.as_bytes())?, value);
+            // A new request has this one already.
+            if self.target() != "/" {
+                *request.uri_mut() = Uri::from_maybe_shared(copy(heads, [self.target().as_bytes()]))?;
             }
-            Ok(request)
+            // Not by `headers`, which would be moved with its page.
+            let mut page = [raw::Header::EMPTY; PAGE];
+            let (total, mut n_done) = (self.exchange().headers(0, &mut page), 0);
+            *request.headers_mut() = map(total);
+            while n_done < total {
+                let here = &page[..PAGE.min(total - n_done)];
+                let mut values = copy(heads, here.iter().map(|header| header.value.as_slice()));
+                for header in here {
+                    let name = header.name.as_str();
+                    let Some(value) = http_value(values.split_to(header.value.len())) else {
+                        return Err(
+                            format!("the value of the request's header {name:?} can't be passed on").into()
+                        );
+                    };
+                    request.headers_mut().append(HeaderName::from_bytes(name.as_bytes())?, value);
+                }
+                n_done += here.len();
+                if n_done < total {
+                    self.exchange().headers(n_done, &mut page);
+                }
+            }
+            Ok(())
         })
     }
 }
 
-/// A copy that is a slice of a larger block, which is used again once all of its slices are gone.
-fn copy(block: &mut BytesMut, bytes: &[u8]) -> Bytes {
-    if block.capacity() < bytes.len() {
-        block.reserve(bytes.len().max(BLOCK));
+/// Room for so many headers.
+fn map(len: usize) -> HeaderMap {
+    let spare = SPARE.take().filter(|spare| len <= spare.capacity());
+    spare.unwrap_or_else(|| HeaderMap::with_capacity(len))
+}
+
+/// Keeps the room of headers that nobody needs any more.
+fn keep(mut headers: HeaderMap) {
+    if (1..=MAX_SPARE).contains(&headers.capacity().max(headers.len())) {
+        headers.clear();
+        SPARE.set(Some(headers));
     }
-    block.extend_from_slice(bytes);
+}
+
+/// A copy that is a slice of a larger block, which is used again once all of its slices are gone.
+fn copy<'a>(block: &mut BytesMut, pieces: impl IntoIterator<Item = &'a [u8]> + Clone) -> Bytes {
+    let len = pieces.clone().into_iter().map(<[u8]>::len).sum();
+    if block.capacity() < len {
+        block.reserve(len.max(BLOCK));
+    }
+    pieces.into_iter().for_each(|piece| block.extend_from_slice(piece));
     block.split().freeze()
 }
 
@@ -90,6 +132,7 @@ impl AsyncResponse<'_> {
         for (name, value) in &head.headers {
             self.add_http(name, value);
         }
+        keep(head.headers);
         let mut body = pin!(body);
         while let Some(data) = self.next(body.as_mut()).await {
             let Some(mut data) = data? else { continue };

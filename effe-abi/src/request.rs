@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How many headers are fetched at a time.
-const PAGE: usize = 16;
+pub(crate) const PAGE: usize = 16;
 /// Why a second reader of a stream fails.
 pub(crate) const TAKEN: &str = "the body is being read by another reader";
 

@@ -54,9 +54,11 @@ where
     S: Service<http::Request<Body>, Response = http::Response<B>, Error: Into<Boxed>>,
     B: http_body::Body<Error: Into<Boxed>>,
 {
-    let request = request.to_http()?;
     poll_fn(|cx| service.poll_ready(cx)).await.map_err(Error::new)?;
-    let answer = service.call(request).await.map_err(Error::new)?;
+    // As `to_http` does it, without moving the request out of a result.
+    let mut converted = http::Request::new(request.body());
+    request.fill(&mut converted)?;
+    let answer = service.call(converted).await.map_err(Error::new)?;
     response.send_http(answer).await
 }
 
