@@ -156,13 +156,19 @@ impl Handler {
         let since = self.is_observed().then(Moment::now);
         let streams = self.outlets.streams(generation.plugin.flags());
         let n_others = self.thread.seat.n_running();
-        let response = match self.begin(Arc::clone(&generation), request, body.clone(), streams, n_others) {
-            Err(failure) => Err(failure),
+        let response = if n_others >= self.limits.max_async {
+            Err(Failure::Busy)
+        } else {
+            let mut waiting = self.begin(Arc::clone(&generation), request, body.clone(), streams);
             // Nobody has to be woken by this poll: if the run is not done yet, another one follows at once.
-            Ok(mut waiting) => match Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(call) => self.answered(request, waiting, call),
-                Poll::Pending => return Now::Waits(waiting, since),
-            },
+            match Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(call) => {
+                    let outlet = waiting.take_outlet();
+                    drop(waiting);
+                    self.answered(request, outlet, call)
+                }
+                Poll::Pending => return Now::Waits(Box::new(waiting), since),
+            }
         };
         let response = self.finish(request.head(), response, since.map(Moment::elapsed));
         // What is sent piece by piece is counted as long as it is sent.
@@ -182,7 +188,7 @@ impl Handler {
             Now::Answered(response) | Now::Streams(response) => response,
             Now::Waits(waiting, since) => {
                 answering.watch(Some(Arc::clone(waiting.progress())));
-                let response = self.wait(waiting, &request).await;
+                let response = self.wait(*waiting, &request).await;
                 self.finish(request.head(), response, since.map(Moment::elapsed))
             }
             Now::Later => {
@@ -223,12 +229,12 @@ impl Handler {
         let response = if generation.plugin.is_async() {
             // This request is counted too.
             let n_others = self.thread.seat.n_running().saturating_sub(1);
-            match self.begin(generation, request, body, streams, n_others) {
-                Ok(waiting) => {
-                    answering.watch(Some(Arc::clone(waiting.progress())));
-                    self.wait(waiting, request).await
-                }
-                Err(failure) => Err(failure),
+            if n_others >= self.limits.max_async {
+                Err(Failure::Busy)
+            } else {
+                let waiting = self.begin(generation, request, body, streams);
+                answering.watch(Some(Arc::clone(waiting.progress())));
+                self.wait(waiting, request).await
             }
         } else {
             match self.run_inline(&generation, request, &body) {
@@ -252,11 +258,7 @@ impl Handler {
         request: &Request,
         body: Bytes,
         streams: Streams,
-        n_others: usize,
-    ) -> Result<Waiting, Failure> {
-        if n_others >= self.limits.max_async {
-            return Err(Failure::Busy);
-        }
+    ) -> Waiting {
         self.watch.look();
         let mut call = self.thread.desk.call();
         call.head.take(request.head());
@@ -264,7 +266,7 @@ impl Handler {
         call.streams = streams;
         let now = Moment::now();
         call.deadline = self.limits.timeouts.run.map(|timeout| now + timeout);
-        Ok(Waiting::new(&self.thread, generation, call, now))
+        Waiting::new(&self.thread, generation, call, now)
     }
 
     /// Waits for an async run or for the head of its answer, or drops it when it takes too long.
@@ -292,9 +294,10 @@ impl Handler {
                 Ok(stream(request, head, outlet, Source::Polled(waiting)))
             }
             (Ok(Begun::Head(_)), None) => unreachable!("a head comes out of an outlet"),
-            (Ok(Begun::Over(call)), _) => {
+            (Ok(Begun::Over(call)), outlet) => {
                 drop(progress);
-                self.answered(request, waiting, call)
+                drop(waiting);
+                self.answered(request, outlet, call)
             }
             (Ok(Begun::Left), _) => Err(Failure::Left),
             (Err(_), _) => {
@@ -313,11 +316,9 @@ impl Handler {
     fn answered(
         &self,
         request: &Request,
-        waiting: Waiting,
+        outlet: Option<Arc<Outlet>>,
         mut call: Box<Call>,
     ) -> Result<Response<Body>, Failure> {
-        let outlet = waiting.outlet().cloned();
-        drop(waiting);
         let head = outlet.as_ref().and_then(|outlet| outlet.take_head());
         let response = match (head, outlet) {
             (Some(head), Some(outlet)) => Some(stream(request, head, outlet, Source::Done)),
@@ -563,7 +564,7 @@ pub enum Now {
     /// Its answer is on its way out.
     Streams(Response<Body>),
     /// Its run has begun, when somebody wants to know, and waits for something.
-    Waits(Waiting, Option<Moment>),
+    Waits(Box<Waiting>, Option<Moment>),
     /// Nothing.
     Later,
 }

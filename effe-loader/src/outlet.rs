@@ -2,7 +2,10 @@
 
 use std::{
     cell::Cell,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -35,7 +38,7 @@ impl Streams {
 
 impl Drop for Streams {
     fn drop(&mut self) {
-        if let Some(outlet) = &self.outlet {
+        if let Some(outlet) = self.outlet.as_ref().filter(|outlet| outlet.has_begun()) {
             outlet.abandon();
         }
         if let Some(inlet) = &self.inlet {
@@ -84,6 +87,8 @@ pub struct Head {
 
 /// An answer on its way out.
 pub struct Outlet {
+    /// Whether the head has come. Most answers come whole, and nobody takes the locks then.
+    begun: AtomicBool,
     state: Mutex<State>,
     /// The body.
     pub pipe: Pipe,
@@ -93,7 +98,6 @@ pub struct Outlet {
 #[derive(Default)]
 struct State {
     head: Option<Head>,
-    begun: bool,
     ended: bool,
     /// Bytes that the lambda owes to its own Content-Length.
     owed: Option<u64>,
@@ -102,7 +106,8 @@ struct State {
 
 impl Outlet {
     fn new(patience: Option<Duration>) -> Outlet {
-        Outlet { state: Mutex::default(), pipe: Pipe::default(), patience }
+        let begun = AtomicBool::new(false);
+        Outlet { begun, state: Mutex::default(), pipe: Pipe::default(), patience }
     }
 
     /// The head goes out; the body follows.
@@ -110,7 +115,7 @@ impl Outlet {
         let mut state = self.state();
         state.owed = head.length;
         state.head = Some(head);
-        state.begun = true;
+        self.begun.store(true, Ordering::Release);
         let waker = state.waker.take();
         drop(state);
         if let Some(waker) = waker {
@@ -120,12 +125,12 @@ impl Outlet {
 
     /// The head, if nobody has taken it yet.
     pub fn take_head(&self) -> Option<Head> {
-        self.state().head.take()
+        if self.has_begun() { self.state().head.take() } else { None }
     }
 
     /// Whether the head has gone.
     pub fn has_begun(&self) -> bool {
-        self.state().begun
+        self.begun.load(Ordering::Acquire)
     }
 
     /// Waits for the head. The task that waits is woken once.
@@ -173,7 +178,7 @@ impl Outlet {
 
     fn write_when(&self, piece: Bytes, more: bool, has_room: impl FnOnce() -> Status) -> Status {
         let mut state = self.state();
-        if !state.begun || state.ended {
+        if !self.has_begun() || state.ended {
             return status::INVALID;
         }
         if let Some(owed) = state.owed {
@@ -199,8 +204,11 @@ impl Outlet {
     /// The answer is complete; false if bytes are missing that its Content-Length promised, in which case the client
     /// sees that it is not.
     pub fn finish(&self) -> bool {
+        if !self.has_begun() {
+            return true;
+        }
         let mut state = self.state();
-        if !state.begun || state.ended {
+        if state.ended {
             return true;
         }
         state.ended = true;
@@ -212,7 +220,7 @@ impl Outlet {
 
     /// Whether the lambda has kept the Content-Length that it gave its answer, as far as can be told.
     pub fn keeps_its_length(&self) -> bool {
-        self.pipe.broken() != Some(status::INVALID)
+        !self.has_begun() || self.pipe.broken() != Some(status::INVALID)
     }
 
     /// Nothing more will come: an answer that is not complete is broken off.

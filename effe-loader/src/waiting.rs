@@ -105,6 +105,11 @@ impl Waiting {
         self.outlet.as_ref()
     }
 
+    /// The same, for whoever the run is over for.
+    pub fn take_outlet(&mut self) -> Option<Arc<Outlet>> {
+        self.outlet.take()
+    }
+
     /// Takes back a call whose answer has gone, or whose client has.
     pub fn keep(&self, call: Box<Call>) {
         self.thread.desk.keep(call);
