@@ -100,6 +100,21 @@ fn the_request_arrives_as_it_came() {
 }
 
 #[test]
+fn each_request_has_its_own_headers_however_many_there_are() {
+    let effe = Effe::of(&LAMBDA);
+    for n in [0, 1, 3, 15, 16, 17, 48, 200, 40, 2, 0] {
+        let sent: Vec<_> = (0..n).map(|nth| (format!("x-{}", nth % 50), format!("{n} {nth}"))).collect();
+        let call = sent.iter().fold(Call::post("/echo"), |call, (name, value)| call.header(name, value));
+        let mut answered: Vec<_> = effe.call(call).headers;
+        answered.retain(|(name, _)| name != "x-layer" && name.starts_with("x-"));
+        let mut wanted: Vec<_> = sent.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+        answered.sort();
+        wanted.sort();
+        assert_eq!(answered, wanted, "{n}");
+    }
+}
+
+#[test]
 fn bodies_stream_through_and_break_off_as_the_handler_says() {
     let effe = Effe::of(&LAMBDA);
     let answer = effe.call(Call::post("/through").body("a").chunk("b").chunk("c"));
