@@ -225,6 +225,13 @@ impl Effe {
             count(meter, generation, took, failed.is_some() || outcome.is_err());
         }
         let in_time = self.end(call);
+        let reusable = self.conclude(call, outcome, failed.as_ref());
+        if reusable && in_time { generation.contexts.give(context) } else { Some(context) }
+    }
+
+    /// A run is over: its answer is complete, or the log has why not. `failed` is what its Start said, if that failed.
+    /// Whether the Context may have another run.
+    pub fn conclude(&self, call: &mut Call, outcome: Result<(), Fault>, failed: Option<&Fault>) -> bool {
         let reusable = match outcome {
             Ok(()) => {
                 call.answer.end();
@@ -235,27 +242,19 @@ impl Effe {
             }
             Err(fault) => {
                 // `context?` hands Start's own error on, which is in the log.
-                if failed.as_ref() != Some(&fault) {
+                if failed != Some(&fault) {
                     self.log_call("run", call, &fault);
                 }
                 !matches!(fault, Fault::Panic(_))
             }
         };
-        self.end_streams(call);
-        if reusable && in_time && failed.is_none() {
-            generation.contexts.give(context)
-        } else {
-            Some(context)
-        }
-    }
-
-    /// The run is over: what is streamed and not complete ends here.
-    pub fn end_streams(&self, call: &mut Call) {
+        // What is streamed and not complete ends here.
         if call.streams.outlet.as_ref().is_some_and(|outlet| !outlet.keeps_its_length()) {
             let text = "the answer is not as long as its content-length says: the connection is broken off";
             self.log_call("run", call, &Fault::Error(Severity::Error, text.to_owned()));
         }
         call.streams = Streams::NONE;
+        reusable && failed.is_none()
     }
 
     /// Calls Start, which a request waits for.

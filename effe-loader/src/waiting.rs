@@ -237,23 +237,7 @@ impl Waiting {
         if let (Some(meter), Some(since)) = (&self.thread.seat.meter, self.since) {
             count(meter, &self.generation, since.elapsed(), self.failed.is_some() || outcome.is_err());
         }
-        let reusable = match outcome {
-            Ok(()) => {
-                call.answer.end();
-                if let Some(outlet) = &call.streams.outlet {
-                    outlet.finish();
-                }
-                true
-            }
-            Err(fault) => {
-                // `context?` hands Start's own error on, which is in the log.
-                if self.failed.as_ref() != Some(&fault) {
-                    self.thread.effe.log_call("run", &call, &fault);
-                }
-                !matches!(fault, Fault::Panic(_))
-            }
-        };
-        self.thread.effe.end_streams(&mut call);
+        let reusable = self.thread.effe.conclude(&mut call, outcome, self.failed.as_ref());
         self.settle(context, reusable);
         call
     }
