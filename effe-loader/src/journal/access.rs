@@ -3,7 +3,7 @@
 
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
-use super::{FIELD_LIMIT, json::Object, line};
+use super::{json::Object, line, record::FIELD_LIMIT};
 
 /// Bytes of a method; the longest that is registered has 17.
 const METHOD_LIMIT: usize = 32;

@@ -1,0 +1,59 @@
+//! One thing that is said, and by whom.
+
+use std::borrow::Cow;
+
+use super::{line, severity::Severity};
+
+/// Bytes of a text. With head, target and a few fields it fits into the 8 KiB that rsyslog takes.
+const TEXT_LIMIT: usize = 8 * 1024 - 512;
+/// Bytes of a field's value.
+pub const FIELD_LIMIT: usize = 1024;
+/// Bytes of a target.
+const TARGET_LIMIT: usize = 128;
+
+/// Who says it, which decides where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The loader and its dependencies: stderr, and syslog if it is there.
+    Loader,
+    /// The lambda: syslog; stderr too if it is a terminal, and instead if there is no syslog.
+    Lambda,
+}
+
+impl Source {
+    /// `loader` or `lambda`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Loader => "loader",
+            Source::Lambda => "lambda",
+        }
+    }
+}
+
+/// One thing that is said. Anything may be in its strings: control characters are escaped where it is written.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Who says it.
+    pub source: Source,
+    /// The part of the program that says it; may be empty.
+    pub target: Cow<'static, str>,
+    /// What is said: a sentence that suffices by itself. Lines after the first are details, such as a backtrace.
+    pub text: String,
+    /// Facts for machines: members of a JSON line, `name=value` elsewhere.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+impl Record {
+    /// Cuts what is too long, so that a queue of records has a bound, and syslog takes each of them.
+    pub fn cut(&mut self) {
+        line::cut(&mut self.text, TEXT_LIMIT);
+        if self.target.len() > TARGET_LIMIT {
+            line::cut(self.target.to_mut(), TARGET_LIMIT);
+        }
+        for (_, value) in &mut self.fields {
+            line::cut(value, FIELD_LIMIT);
+        }
+    }
+}
