@@ -16,7 +16,7 @@ use crate::{
     async_response::AsyncResponse,
     body::Body,
     error::{Boxed, Error, Result},
-    headers::http_value,
+    headers::{Values, are_values},
     raw,
     request::{PAGE, Request},
 };
@@ -72,15 +72,11 @@ impl Request {
             *request.headers_mut() = map(total);
             while n_done < total {
                 let here = &page[..PAGE.min(total - n_done)];
-                let mut values = copy(heads, here.iter().map(|header| header.value.as_slice()));
+                let values = copy(heads, here.iter().map(|header| header.value.as_slice()));
+                let Some(mut values) = Values::new(values) else { return Err(unfit(here)) };
                 for header in here {
-                    let name = header.name.as_str();
-                    let Some(value) = http_value(values.split_to(header.value.len())) else {
-                        return Err(
-                            format!("the value of the request's header {name:?} can't be passed on").into()
-                        );
-                    };
-                    request.headers_mut().append(HeaderName::from_bytes(name.as_bytes())?, value);
+                    let name = HeaderName::from_bytes(header.name.as_str().as_bytes())?;
+                    request.headers_mut().append(name, values.next(header.value.len()));
                 }
                 n_done += here.len();
                 if n_done < total {
@@ -90,6 +86,15 @@ impl Request {
             Ok(())
         })
     }
+}
+
+/// Which of a request's headers has a value that can't be one.
+#[cold]
+#[track_caller]
+fn unfit(headers: &[raw::Header<'_>]) -> Error {
+    let unfit = headers.iter().find(|header| !are_values(&header.value));
+    let name = unfit.map_or("", |header| header.name.as_str());
+    format!("the value of the request's header {name:?} can't be passed on").into()
 }
 
 /// Room for so many headers.
