@@ -92,6 +92,11 @@ impl Progress {
         if self.gone.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// A call begins to run that nobody else has yet.
+    pub fn begin_alone(&self) {
+        self.step.store(RUNNING, Ordering::Relaxed);
+    }
+
     /// A thread takes the call up; false if nobody waits for it any more.
     pub fn begin(&self) -> bool {
         !self.gone.load(Ordering::Relaxed) && self.step(QUEUED, RUNNING)

@@ -69,7 +69,7 @@ impl Outlets {
     /// Takes back an outlet, which is as new if nobody else has it.
     pub fn keep(&self, mut outlet: Arc<Outlet>) {
         if let Some(used) = Arc::get_mut(&mut outlet) {
-            *used = Outlet::new(self.patience);
+            used.renew();
             self.spare.set(Some(outlet));
         }
     }
@@ -108,6 +108,16 @@ impl Outlet {
     fn new(patience: Option<Duration>) -> Outlet {
         let begun = AtomicBool::new(false);
         Outlet { begun, state: Mutex::default(), pipe: Pipe::default(), patience }
+    }
+
+    /// Makes it as new.
+    fn renew(&mut self) {
+        if *self.begun.get_mut() {
+            *self = Outlet::new(self.patience);
+        } else {
+            // All that can have happened: somebody has waited for the head, or has given up on it.
+            *self.state.get_mut().unwrap_or_else(PoisonError::into_inner) = State::default();
+        }
     }
 
     /// The head goes out; the body follows.

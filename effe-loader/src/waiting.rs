@@ -73,7 +73,7 @@ enum Place {
 impl Waiting {
     /// Begins a run; nothing happens before it is polled, which is to be at once.
     pub fn new(thread: &Rc<Thread>, generation: Arc<Generation>, call: Box<Call>, now: Moment) -> Waiting {
-        call.progress.begin();
+        call.progress.begin_alone();
         let thread = Rc::clone(thread);
         let (place, deadline, progress) = (Place::Over, call.deadline, Arc::clone(&call.progress));
         let outlet = call.streams.outlet.clone();
