@@ -5,5 +5,5 @@
 
 #[test]
 fn what_would_be_unsound_or_broken_does_not_compile() {
-    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+    trybuild::TestCases::new().compile_fail("cases/*.rs");
 }
