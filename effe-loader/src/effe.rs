@@ -20,7 +20,6 @@ use crate::{
     generation::{Generation, Generations},
     journal::{Journal, Record, Severity, Source},
     meter::{Meter, Totals},
-    outlet::Streams,
     plugin::{Census, Context, Fault, Started},
     pool::{Job, KEEP, Pool},
     seat::{Ended, Seat},
@@ -253,7 +252,7 @@ impl Effe {
             let text = "the answer is not as long as its content-length says: the connection is broken off";
             self.log_call("run", call, &Fault::Error(Severity::Error, text.to_owned()));
         }
-        call.streams = Streams::NONE;
+        call.streams.close();
         reusable && failed.is_none()
     }
 

@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -159,15 +159,10 @@ impl Handler {
         let response = if n_others >= self.limits.max_async {
             Err(Failure::Busy)
         } else {
-            let mut waiting = self.begin(Arc::clone(&generation), request, body.clone(), streams);
-            // Nobody has to be woken by this poll: if the run is not done yet, another one follows at once.
-            match Pin::new(&mut waiting).poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(call) => {
-                    let outlet = waiting.take_outlet();
-                    drop(waiting);
-                    self.answered(request, outlet, call)
-                }
-                Poll::Pending => return Now::Waits(Box::new(waiting), since),
+            let (call, now) = self.call(request, body.clone(), streams);
+            match self.thread.run(&generation, call, now) {
+                Ok(call) => self.answered(request, call),
+                Err(waiting) => return Now::Waits(waiting, since),
             }
         };
         let response = self.finish(request.head(), response, since.map(Moment::elapsed));
@@ -232,7 +227,8 @@ impl Handler {
             if n_others >= self.limits.max_async {
                 Err(Failure::Busy)
             } else {
-                let waiting = self.begin(generation, request, body, streams);
+                let (call, now) = self.call(request, body, streams);
+                let waiting = Waiting::new(&self.thread, generation, call, now);
                 answering.watch(Some(Arc::clone(waiting.progress())));
                 self.wait(waiting, request).await
             }
@@ -251,14 +247,8 @@ impl Handler {
         })
     }
 
-    /// Begins an async run.
-    fn begin(
-        &self,
-        generation: Arc<Generation>,
-        request: &Request,
-        body: Bytes,
-        streams: Streams,
-    ) -> Waiting {
+    /// The call of an async run that begins now.
+    fn call(&self, request: &Request, body: Bytes, streams: Streams) -> (Box<Call>, Moment) {
         self.watch.look();
         let mut call = self.thread.desk.call();
         call.head.take(request.head());
@@ -266,7 +256,7 @@ impl Handler {
         call.streams = streams;
         let now = Moment::now();
         call.deadline = self.limits.timeouts.run.map(|timeout| now + timeout);
-        Waiting::new(&self.thread, generation, call, now)
+        (call, now)
     }
 
     /// Waits for an async run or for the head of its answer, or drops it when it takes too long.
@@ -295,9 +285,8 @@ impl Handler {
             }
             (Ok(Begun::Head(_)), None) => unreachable!("a head comes out of an outlet"),
             (Ok(Begun::Over(call)), outlet) => {
-                drop(progress);
-                drop(waiting);
-                self.answered(request, outlet, call)
+                drop((outlet, progress, waiting));
+                self.answered(request, call)
             }
             (Ok(Begun::Left), _) => Err(Failure::Left),
             (Err(_), _) => {
@@ -313,12 +302,8 @@ impl Handler {
     }
 
     /// An async run is over: its answer, which may still be on its way out.
-    fn answered(
-        &self,
-        request: &Request,
-        outlet: Option<Arc<Outlet>>,
-        mut call: Box<Call>,
-    ) -> Result<Response<Body>, Failure> {
+    fn answered(&self, request: &Request, mut call: Box<Call>) -> Result<Response<Body>, Failure> {
+        let outlet = call.streams.outlet.take();
         let head = outlet.as_ref().and_then(|outlet| outlet.take_head());
         let response = match (head, outlet) {
             (Some(head), Some(outlet)) => Some(stream(request, head, outlet, Source::Done)),
@@ -493,8 +478,11 @@ impl HandlerService {
         };
         let mut now = Now::Later;
         if let Some(body) = body {
-            let done = panic::catch_unwind(AssertUnwindSafe(|| self.handler.handle_now(&request, body)));
-            now = done.unwrap_or_else(|_| Now::Answered(sorry()));
+            let done =
+                panic::catch_unwind(AssertUnwindSafe(|| now = self.handler.handle_now(&request, body)));
+            if done.is_err() {
+                now = Now::Answered(sorry());
+            }
             if let Now::Answered(response) = now {
                 return Answered::Now(logged(response, visit));
             }

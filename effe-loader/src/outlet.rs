@@ -36,14 +36,21 @@ impl Streams {
     pub const NONE: Streams = Streams { outlet: None, inlet: None };
 }
 
-impl Drop for Streams {
-    fn drop(&mut self) {
+impl Streams {
+    /// The run is over, and whoever is at the other end is told.
+    pub fn close(&self) {
         if let Some(outlet) = self.outlet.as_ref().filter(|outlet| outlet.has_begun()) {
             outlet.abandon();
         }
         if let Some(inlet) = &self.inlet {
             inlet.leave();
         }
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

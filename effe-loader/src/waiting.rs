@@ -39,6 +39,93 @@ pub struct Thread {
     pub errands: Rc<Errands>,
 }
 
+impl Thread {
+    /// Runs a request, as far as one poll gets. Most are over then: the call with its answer; those that are not have
+    /// to be polled once more at once, for nobody is woken by this poll.
+    pub fn run(
+        self: &Rc<Thread>,
+        generation: &Arc<Generation>,
+        call: Box<Call>,
+        now: Moment,
+    ) -> Result<Box<Call>, Box<Waiting>> {
+        let is_inline = generation.execution.is_inline();
+        let Some(context) = is_inline.then(|| generation.contexts.take()).flatten() else {
+            let mut waiting = Waiting::new(self, Arc::clone(generation), call, now);
+            return match Pin::new(&mut waiting).poll(&mut task::Context::from_waker(Waker::noop())) {
+                Poll::Ready(call) => Ok(call),
+                Poll::Pending => Err(Box::new(waiting)),
+            };
+        };
+        call.progress.begin_alone();
+        let deadline = call.deadline;
+        let since = self.seat.meter.is_some().then_some(now);
+        let mut run = self.begin(context, call);
+        match self.poll(generation, &mut run, Waker::noop(), Some(now)) {
+            Poll::Ready(outcome) => Ok(self.finish(generation, run, outcome, since, None)),
+            Poll::Pending => Err(Box::new(Waiting {
+                thread: Rc::clone(self),
+                generation: Arc::clone(generation),
+                failed: None,
+                bell: None,
+                deadline,
+                progress: Arc::clone(run.progress()),
+                outlet: run.outlet().cloned(),
+                since,
+                now: None,
+                place: Place::Here(run),
+            })),
+        }
+    }
+
+    fn begin(&self, context: Box<Context>, call: Box<Call>) -> AsyncRun {
+        AsyncRun::new(context, call, self.effe.response_limit())
+    }
+
+    /// A poll on this thread.
+    fn poll(
+        &self,
+        generation: &Generation,
+        run: &mut AsyncRun,
+        waker: &Waker,
+        now: Option<Moment>,
+    ) -> Polled {
+        let begun = self.seat.begin(run.head().method(), run.head().path(), generation.number, now);
+        let polled = run.poll(waker);
+        let Ended { took, excused } = self.seat.end(begun);
+        if !excused {
+            generation.execution.ran_inline(took, run.head().method(), run.head().path());
+        }
+        polled
+    }
+
+    /// The run is over: what becomes of its Context; and the call with its answer.
+    fn finish(
+        &self,
+        generation: &Generation,
+        run: AsyncRun,
+        outcome: Result<(), Fault>,
+        since: Option<Moment>,
+        failed: Option<&Fault>,
+    ) -> Box<Call> {
+        let (context, mut call) = run.take_apart();
+        call.progress.end();
+        if let (Some(meter), Some(since)) = (&self.seat.meter, since) {
+            count(meter, generation, since.elapsed(), failed.is_some() || outcome.is_err());
+        }
+        let reusable = self.effe.conclude(&mut call, outcome, failed);
+        self.settle(generation, context, reusable);
+        call
+    }
+
+    /// Keeps a Context, or stops it.
+    fn settle(&self, generation: &Generation, context: Box<Context>, reusable: bool) {
+        let unwanted = if reusable { generation.contexts.give(context) } else { Some(context) };
+        if let Some(context) = unwanted {
+            self.errands.add(&self.seat, context.stop_polled());
+        }
+    }
+}
+
 /// What came of a poll, wherever it was.
 pub type Polled = Poll<Result<(), Fault>>;
 
@@ -93,7 +180,7 @@ impl Waiting {
         waiting.place = match waiting.generation.contexts.take() {
             Some(context) => {
                 waiting.now = Some(now);
-                Place::Here(waiting.begin(context, call))
+                Place::Here(waiting.thread.begin(context, call))
             }
             None => Place::Starting(waiting.generation.plugin.start_polled(), call),
         };
@@ -103,11 +190,6 @@ impl Waiting {
     /// The answer's way out, if it may go piece by piece.
     pub fn outlet(&self) -> Option<&Arc<Outlet>> {
         self.outlet.as_ref()
-    }
-
-    /// The same, for whoever the run is over for.
-    pub fn take_outlet(&mut self) -> Option<Arc<Outlet>> {
-        self.outlet.take()
     }
 
     /// Takes back a call whose answer has gone, or whose client has.
@@ -130,10 +212,6 @@ impl Waiting {
         self.deadline
     }
 
-    fn begin(&self, context: Box<Context>, call: Box<Call>) -> AsyncRun {
-        AsyncRun::new(context, call, self.thread.effe.response_limit())
-    }
-
     /// Start has ended: the run, or the call back if there is none.
     fn started(&mut self, started: Started, call: Box<Call>) -> Result<AsyncRun, Box<Call>> {
         let meter = self.thread.seat.meter.as_ref().zip(self.since);
@@ -142,11 +220,11 @@ impl Waiting {
             self.since = Some(Moment::now());
         }
         match started {
-            Started::Ready(context) => Ok(self.begin(Box::new(context), call)),
+            Started::Ready(context) => Ok(self.thread.begin(Box::new(context), call)),
             Started::Failed(context, fault) => {
                 self.thread.effe.log_call("start", &call, &fault);
                 self.failed = Some(fault);
-                Ok(self.begin(Box::new(context), call))
+                Ok(self.thread.begin(Box::new(context), call))
             }
             Started::Panicked(fault) => {
                 self.thread.effe.log_call("start", &call, &fault);
@@ -170,13 +248,7 @@ impl Waiting {
 
     /// A poll on this thread.
     fn poll_here(&mut self, mut run: AsyncRun, waker: &Waker, now: Option<Moment>) -> Poll<Box<Call>> {
-        let (seat, generation) = (&self.thread.seat, &self.generation);
-        let begun = seat.begin(run.head().method(), run.head().path(), generation.number, now);
-        let polled = run.poll(waker);
-        let Ended { took, excused } = seat.end(begun);
-        if !excused {
-            generation.execution.ran_inline(took, run.head().method(), run.head().path());
-        }
+        let polled = self.thread.poll(&self.generation, &mut run, waker, now);
         if let Some(bell) = &self.bell {
             // It has another waker now: when this thread hears it, the bell has to have rung.
             bell.rung.store(true, Ordering::Release);
@@ -222,34 +294,14 @@ impl Waiting {
 
     fn polled(&mut self, run: AsyncRun, polled: Polled) -> Poll<Box<Call>> {
         match polled {
-            Poll::Ready(outcome) => Poll::Ready(self.finish(run, outcome)),
+            Poll::Ready(outcome) => {
+                let (since, failed) = (self.since, self.failed.as_ref());
+                Poll::Ready(self.thread.finish(&self.generation, run, outcome, since, failed))
+            }
             Poll::Pending => {
                 self.place = Place::Here(run);
                 Poll::Pending
             }
-        }
-    }
-
-    /// The run is over: what becomes of its Context; and the call with its answer.
-    fn finish(&mut self, run: AsyncRun, outcome: Result<(), Fault>) -> Box<Call> {
-        let (context, mut call) = run.take_apart();
-        call.progress.end();
-        if let (Some(meter), Some(since)) = (&self.thread.seat.meter, self.since) {
-            count(meter, &self.generation, since.elapsed(), self.failed.is_some() || outcome.is_err());
-        }
-        let reusable = self.thread.effe.conclude(&mut call, outcome, self.failed.as_ref());
-        self.settle(context, reusable);
-        call
-    }
-
-    /// Keeps a Context, or stops it.
-    fn settle(&self, context: Box<Context>, reusable: bool) {
-        let unwanted = match reusable && self.failed.is_none() {
-            true => self.generation.contexts.give(context),
-            false => Some(context),
-        };
-        if let Some(context) = unwanted {
-            self.thread.errands.add(&self.thread.seat, context.stop_polled());
         }
     }
 
@@ -294,7 +346,8 @@ impl Drop for Waiting {
             Place::Here(run) => {
                 let (context, call) = run.take_apart();
                 self.thread.desk.keep(call);
-                self.settle(context, self.generation.plugin.keeps_cancelled());
+                let reusable = self.generation.plugin.keeps_cancelled() && self.failed.is_none();
+                self.thread.settle(&self.generation, context, reusable);
             }
             // Clients that are less patient than Start must not keep it from ever ending.
             Place::Starting(starting, call) => {

@@ -3,6 +3,7 @@
 use std::{
     mem::{ManuallyDrop, MaybeUninit},
     ptr::NonNull,
+    sync::Arc,
     task::{Poll, Waker},
 };
 
@@ -10,7 +11,8 @@ use effe_abi::raw::{self, Failure};
 
 use super::{Exchange, Head};
 use crate::{
-    call::Call,
+    call::{Call, Progress},
+    outlet::Outlet,
     plugin::{Context, Fault, Running},
     snapshot::Snapshot,
 };
@@ -83,6 +85,17 @@ impl AsyncRun {
     pub fn head(&self) -> &Snapshot {
         // SAFETY: `self` keeps the call, of which the exchange borrows the head only to read it.
         unsafe { &(*self.call.as_ptr()).head }
+    }
+
+    /// How far it is.
+    pub fn progress(&self) -> &Arc<Progress> {
+        // SAFETY: as in `head`.
+        unsafe { &(*self.call.as_ptr()).progress }
+    }
+
+    /// The answer's way out, if it may go piece by piece.
+    pub fn outlet(&self) -> Option<&Arc<Outlet>> {
+        self.exchange().streams.outlet.as_ref()
     }
 
     /// The Context and the call with its answer; a run that has not ended is cancelled.
