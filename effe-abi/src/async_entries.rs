@@ -25,7 +25,7 @@ use crate::{
     async_lambda::AsyncLambda,
     async_response::AsyncResponse,
     body::Source,
-    calls::{AsyncHostRef, ExchangeRef, HostRef},
+    calls::{AsyncHostRef, ExchangeRef, HostRef, SpawnHostRef},
     error::Result,
     export::Table,
     extensions::{ASYNC, AsyncPlugin, Future, READY, Ready, Waker},
@@ -36,7 +36,9 @@ use crate::{
     report,
     request::Request,
     response::{Delivery, Response, Scratch},
-    runtime, waker,
+    runtime,
+    spawned::{self, Spawned},
+    waker,
 };
 
 /// The table of `L`.
@@ -94,11 +96,16 @@ struct Kept {
     host: HostRef,
     runtime: Handle,
     async_host: Option<AsyncHostRef>,
+    spawn_host: Option<SpawnHostRef>,
     /// Bytes of a response that may be held.
     limit: usize,
     room: Room,
     /// Where the run at hand says why it failed.
     failure: *mut Failure,
+    /// The run's exchange, up to its first poll, if it is the loader that polls.
+    exchange: Option<ExchangeRef<'static>>,
+    /// The run, once it goes on as a task of the runtime: then the future in the room is the task's.
+    spawned: Option<Spawned>,
 }
 
 /// # Safety
@@ -168,13 +175,10 @@ unsafe fn put_run<L: AsyncLambda>(
     // SAFETY: the caller's promise.
     let kept = unsafe { kept::<L>(context) };
     let async_host = kept.async_host.filter(|_| awaited);
-    put::<L, _>(
-        context,
-        kept,
-        running(started.as_mut(), exchange, scratch, kept.limit, async_host),
-        failure,
-        out,
-    );
+    let future = running(started.as_mut(), exchange, scratch, kept.limit, async_host);
+    kept.exchange = awaited.then_some(exchange);
+    kept.failure = failure;
+    put::<L, _>(context, kept, future, out);
 }
 
 /// One run, from the request to the end of the answer.
@@ -195,17 +199,11 @@ async fn running<L: AsyncLambda>(
 }
 
 /// Puts a run's future into its slot.
-fn put<L: AsyncLambda, F>(
-    context: *mut (),
-    kept: &mut Kept,
-    future: F,
-    failure: *mut Failure,
-    out: &mut Future,
-) where
-    F: future::Future<Output = Result> + Send,
+fn put<L: AsyncLambda, F>(context: *mut (), kept: &mut Kept, future: F, out: &mut Future)
+where
+    F: future::Future<Output = Result> + Send + 'static,
 {
     kept.room.put(future);
-    kept.failure = failure;
     *out = Future { data: context, poll: poll_run::<L, F>, drop: drop_run::<L, F> };
 }
 
@@ -213,46 +211,107 @@ fn put<L: AsyncLambda, F>(
 /// futures.
 unsafe extern "C" fn poll_run<L: AsyncLambda, F>(context: *mut (), waker: *const Waker) -> Status
 where
-    F: future::Future<Output = Result> + Send,
+    F: future::Future<Output = Result> + Send + 'static,
 {
     // SAFETY: the contract above; polls come one at a time, and this half is not the future's.
-    let Kept { host, runtime, room, failure, .. } = unsafe { kept::<L>(context) };
-    if !room.full {
+    let kept = unsafe { kept::<L>(context) };
+    if !kept.room.full {
         return status::INVALID;
     }
-    // SAFETY: whoever asked for the run keeps it until `drop`.
-    let failure = unsafe { &mut **failure };
-    let future = room.memory.cast::<F>().as_ptr();
-    let status = fence(*host, failure, || {
+    if let Some(exchange) = kept.exchange.take()
+        && spawned::is_likely()
+    {
+        // SAFETY: the contract above; it is not polled here after that.
+        kept.spawned = unsafe { spawn::<F>(kept, exchange) };
+    }
+    let future = kept.room.memory.cast::<F>().as_ptr();
+    let poll = |waker: &task::Waker| match &kept.spawned {
+        Some(spawned) => spawned.poll(waker),
+        // SAFETY: `put` moved it there, and whoever asked for the run keeps the failure until `drop`.
+        None => unsafe { poll_in_place(future, kept.host, &kept.runtime, kept.failure, waker) },
+    };
+    // SAFETY: the loader's promise, by the wire's contract of `poll`.
+    let status = unsafe { waker::borrow(waker, poll) };
+    if status != status::PENDING {
+        kept.room.full = false;
+        kept.spawned = None;
+        spawned::learn();
+    }
+    status
+}
+
+/// Lets the run's future go on as a task of the runtime, if the loader agrees.
+///
+/// # Safety
+/// The room holds an `F`, which nobody else polls or drops before the task is cancelled.
+unsafe fn spawn<F>(kept: &Kept, exchange: ExchangeRef<'static>) -> Option<Spawned>
+where
+    F: future::Future<Output = Result> + Send + 'static,
+{
+    let spawn_host = kept.spawn_host.filter(|host| host.may_spawn(exchange))?;
+    let (host, runtime) = (kept.host, kept.runtime.clone());
+    let (future, failure) = (Carried(kept.room.memory.cast::<F>().as_ptr()), Carried(kept.failure));
+    let poll = move |waker: &task::Waker| {
+        let (Carried(future), Carried(failure)) = (&future, &failure);
+        let poll =
+            // SAFETY: the caller's promise; both stay until the task is through with the run, or cancelled.
+            || unsafe { poll_in_place(*future, host, &runtime, *failure, waker) };
+        spawn_host.inside(exchange, poll)
+    };
+    Some(Spawned::new(&kept.runtime, spawn_host, poll))
+}
+
+/// Polls a run's future. Whenever this is not PENDING, the future is gone.
+///
+/// # Safety
+/// `future` is there, and not moved until it is dropped; nobody else uses `failure` meanwhile.
+unsafe fn poll_in_place<F>(
+    future: *mut F,
+    host: HostRef,
+    runtime: &Handle,
+    failure: *mut Failure,
+    waker: &task::Waker,
+) -> Status
+where
+    F: future::Future<Output = Result>,
+{
+    // SAFETY: the caller's promise.
+    let failure = unsafe { &mut *failure };
+    let mut is_there = true;
+    let status = fence(host, failure, || {
         let _entered = runtime.enter();
-        // SAFETY: `put` moved it there.
+        // SAFETY: the caller's promise.
         let running = unsafe { &mut *future };
-        // SAFETY: it is not moved again until it is dropped.
+        // SAFETY: as above.
         let pinned = unsafe { Pin::new_unchecked(running) };
-        // SAFETY: the loader's promise, by the wire's contract of `poll`.
-        let polled = unsafe { waker::borrow(waker, |waker| poll(pinned, waker)) };
+        let polled = poll(pinned, waker);
         if polled.is_ready() {
-            // Here, so that `drop` need not enter the runtime again.
-            room.full = false;
+            // Here, so that the runtime need not be entered again.
+            is_there = false;
             // SAFETY: nothing uses it any more.
             unsafe { future.drop_in_place() };
         }
         polled.map(verdict)
     });
-    if status == status::PANIC && std::mem::take(&mut room.full) {
+    if status == status::PANIC && is_there {
         // SAFETY: as above: what is left of it after a panic.
-        discard(*host, runtime, || unsafe { future.drop_in_place() });
+        discard(host, runtime, || unsafe { future.drop_in_place() });
     }
     status
 }
 
 unsafe extern "C" fn drop_run<L: AsyncLambda, F>(context: *mut ()) {
     // SAFETY: the contract above; no poll comes any more.
-    let Kept { host, runtime, room, .. } = unsafe { kept::<L>(context) };
+    let Kept { host, runtime, room, spawned, exchange, .. } = unsafe { kept::<L>(context) };
+    *exchange = None;
     if std::mem::take(&mut room.full) {
         let future = room.memory.cast::<F>().as_ptr();
         // SAFETY: `put` moved it there, and it was not dropped yet.
-        discard(*host, runtime, || unsafe { future.drop_in_place() });
+        let drop = || discard(*host, runtime, || unsafe { future.drop_in_place() });
+        match spawned.take() {
+            Some(spawned) => spawned.cancel(drop),
+            None => drop(),
+        }
     }
 }
 
@@ -358,9 +417,12 @@ fn store<L>(
         host,
         runtime,
         async_host: AsyncHostRef::find(host),
+        spawn_host: SpawnHostRef::find(host),
         limit: limit.unwrap_or(usize::MAX),
         room: Room::NONE,
         failure: std::ptr::null_mut(),
+        exchange: None,
+        spawned: None,
     };
     let slot = Box::into_raw(Box::new(Slot { lent: Lent { started, scratch: Scratch::default() }, kept }));
     // Stored before the author's `Display` runs, which may panic: the loader stops what is not null.

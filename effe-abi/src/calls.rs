@@ -14,7 +14,7 @@ use crate::{
 };
 #[cfg(feature = "async")]
 use crate::{
-    extensions::{ASYNC, AsyncHost},
+    extensions::{ASYNC, AsyncHost, SPAWN, SpawnHost},
     waker,
 };
 
@@ -106,6 +106,51 @@ impl AsyncHostRef {
         // SAFETY: as in `ExchangeRef::respond`.
         let status = waker::lend(waker, |waker| unsafe { (self.0.poll_ready)(exchange.0.host, waker) });
         if status == status::PENDING { Poll::Pending } else { Poll::Ready(status) }
+    }
+}
+
+/// What a host offers to runs that go on as tasks of the lambda's own.
+#[cfg(feature = "async")]
+#[derive(Clone, Copy)]
+pub(crate) struct SpawnHostRef(&'static SpawnHost);
+
+#[cfg(feature = "async")]
+impl SpawnHostRef {
+    /// What `host` offers; `None` if it polls runs itself and no other way.
+    #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
+    pub(crate) fn find(host: HostRef) -> Option<SpawnHostRef> {
+        let table = host.extension(SPAWN).cast::<SpawnHost>();
+        // SAFETY: a promise of the host: null, or a table of this id, for ever.
+        let table = unsafe { table.as_ref() }?;
+        (table.size as usize >= size_of::<SpawnHost>()).then_some(SpawnHostRef(table))
+    }
+
+    /// Whether the run of `exchange` may leave the loader's threads; to be asked in its first poll.
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn may_spawn(self, exchange: ExchangeRef<'_>) -> bool {
+        // SAFETY: a promise of the host, of an exchange that is in an async run.
+        unsafe { (self.0.may_spawn)(exchange.0.host) == status::OK }
+    }
+
+    /// Polls the run of `exchange` on this thread, which is the lambda's own. `poll` must not unwind.
+    #[expect(unsafe_code, reason = "calls through the host's table")]
+    pub(crate) fn inside<T>(self, exchange: ExchangeRef<'_>, poll: impl FnOnce() -> T) -> T {
+        // SAFETY: as in `may_spawn`.
+        let entered = unsafe { (self.0.enter)(exchange.0.host) };
+        let value = poll();
+        // SAFETY: as above; on the thread that entered.
+        unsafe { (self.0.leave)(exchange.0.host, entered) };
+        value
+    }
+
+    /// Wakes all of them, and each thread of the loader's once.
+    #[expect(unsafe_code, reason = "calls through the host's table")]
+    pub(crate) fn wake_all(self, wakers: impl IntoIterator<Item = Waker>) {
+        // SAFETY: a promise of the host: any thread.
+        unsafe { (self.0.hold)() };
+        wakers.into_iter().for_each(Waker::wake);
+        // SAFETY: as above; wakers of the host do not unwind.
+        unsafe { (self.0.release)() };
     }
 }
 

@@ -76,6 +76,31 @@ pub struct AsyncHost {
     pub poll_ready: unsafe extern "C" fn(host: *mut (), waker: *const Waker) -> Status,
 }
 
+/// From the host, a [`SpawnHost`]: a run may go on as a task of the lambda's own runtime.
+pub const SPAWN: &str = "effe.spawn/1";
+
+/// For runs that wait again and again, each time for something that the lambda's own threads bring: they are polled
+/// there, and the loader's thread is woken once, at the end. The future that [`AsyncPlugin::run`] made still stands
+/// for the run: it is polled for what came of it, and dropping it cancels the run. `host` is that of its exchange.
+#[repr(C)]
+pub struct SpawnHost {
+    /// `size_of::<SpawnHost>()` of whoever made the table.
+    pub size: u32,
+    /// 1
+    pub version: u32,
+    /// OK: the run may leave the loader's threads. To be asked in its first poll.
+    pub may_spawn: unsafe extern "C" fn(host: *mut ()) -> Status,
+    /// This thread, one of the lambda's, begins a poll of the run. What comes back is for `leave`.
+    pub enter: unsafe extern "C" fn(host: *mut ()) -> *const (),
+    /// The poll that this thread is in has ended.
+    pub leave: unsafe extern "C" fn(host: *mut (), entered: *const ()),
+    /// Until `release`, whoever this thread wakes is only noted down. Not called twice in a row, nor around anything
+    /// that takes long.
+    pub hold: unsafe extern "C" fn(),
+    /// All that this thread has noted down are woken, at once.
+    pub release: unsafe extern "C" fn(),
+}
+
 /// Work that waits without a thread.
 #[repr(C)]
 pub struct Future {
@@ -131,6 +156,10 @@ const _: () = {
     assert!(offset_of!(AsyncPlugin, stop) == 24);
     assert!(size_of::<AsyncHost>() == 24 && offset_of!(AsyncHost, version) == 4);
     assert!(offset_of!(AsyncHost, poll_read) == 8 && offset_of!(AsyncHost, poll_ready) == 16);
+    assert!(size_of::<SpawnHost>() == 48 && offset_of!(SpawnHost, version) == 4);
+    assert!(offset_of!(SpawnHost, may_spawn) == 8 && offset_of!(SpawnHost, enter) == 16);
+    assert!(offset_of!(SpawnHost, leave) == 24 && offset_of!(SpawnHost, hold) == 32);
+    assert!(offset_of!(SpawnHost, release) == 40);
     assert!(size_of::<Future>() == 24 && offset_of!(Future, poll) == 8 && offset_of!(Future, drop) == 16);
     assert!(size_of::<Waker>() == 8 && size_of::<WakerTable>() == 32);
     assert!(offset_of!(WakerTable, wake) == 8 && offset_of!(WakerTable, wake_by_ref) == 16);

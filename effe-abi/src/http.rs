@@ -19,6 +19,7 @@ use crate::{
     headers::{Values, are_values},
     raw,
     request::{PAGE, Request},
+    runtime,
 };
 
 /// A body up to this size is copied: cheaper than keeping its owner.
@@ -160,13 +161,19 @@ impl AsyncResponse<'_> {
     }
 
     /// The next piece of a body; `None` in place of it is a frame of another kind. While there is none, the head goes
-    /// out.
+    /// out; on a thread of the runtime's own not before its other tasks have had a turn, of which one may bring the
+    /// piece, so that both can go out together.
     async fn next<B>(&mut self, mut body: Pin<&mut B>) -> Option<Result<Option<B::Data>>>
     where
         B: http_body::Body<Error: Into<Boxed>>,
     {
+        let mut has_waited = !runtime::is_own_thread();
         poll_fn(|cx| {
             let Poll::Ready(frame) = body.as_mut().poll_frame(cx) else {
+                if self.may_begin() && !std::mem::replace(&mut has_waited, true) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 let begun = if self.may_begin() { self.push() } else { Ok(()) };
                 return begun.map_or_else(|err| Poll::Ready(Some(Err(err.into()))), |()| Poll::Pending);
             };

@@ -82,6 +82,8 @@ mod request;
 mod response;
 #[cfg(feature = "async")]
 mod runtime;
+#[cfg(feature = "async")]
+mod spawned;
 pub mod testing;
 #[cfg(feature = "tower")]
 pub mod tower;

@@ -5,6 +5,7 @@
 
 use std::{
     any::Any,
+    cell::Cell,
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -18,6 +19,16 @@ use crate::{calls::HostRef, error::Result, params::Params};
 const THREADS: &str = "runtime-threads";
 /// How long Retire waits for tasks that are in the midst of a poll, and for blocking ones.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+thread_local! {
+    static OWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is one of the runtime's.
+#[cfg(feature = "http")]
+pub(crate) fn is_own_thread() -> bool {
+    OWN.get()
+}
 
 struct Shared {
     runtime: Option<Runtime>,
@@ -52,7 +63,8 @@ pub(crate) fn join(host: HostRef) -> Result<Handle> {
                 None => default_threads(),
             };
             let mut builder = Builder::new_multi_thread();
-            let runtime = builder.worker_threads(threads).thread_name("effe-lambda").enable_all().build();
+            builder.worker_threads(threads).thread_name("effe-lambda").on_thread_start(|| OWN.set(true));
+            let runtime = builder.enable_all().build();
             let runtime = runtime.map_err(|err| format!("the runtime's threads can't be started: {err}"))?;
             shared.runtime.insert(runtime).handle().clone()
         }

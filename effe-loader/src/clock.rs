@@ -9,6 +9,9 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Moment(u64);
 
 impl Moment {
+    /// Before every other.
+    pub const ZERO: Moment = Moment(0);
+
     /// Now.
     pub fn now() -> Moment {
         // `Instant` would have to be compared with an earlier one to get a number.

@@ -5,13 +5,14 @@
 #![expect(unsafe_code, reason = "the entries of the exchange's table get their data as a pointer")]
 
 mod run;
+mod spawned;
 
 use std::{
     cell::Cell,
     net::SocketAddr,
     ptr,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
@@ -26,10 +27,14 @@ use effe_abi::{
     waker,
 };
 
-pub use self::run::{AsyncRun, Room};
+pub use self::{
+    run::{AsyncRun, Room},
+    spawned::SPAWN_OPS,
+};
 use crate::{
     answer::Answer,
     clock::Moment,
+    execution::Execution,
     outlet::{Outlet, Streams},
     pipe::{End, Left, wait},
     request_id, snapshot,
@@ -121,8 +126,8 @@ pub struct Exchange<'a> {
     id: &'a OnceLock<String>,
     peer: OnceLock<String>,
     streams: &'a Streams,
-    /// Whether its run is polled.
-    polled: bool,
+    /// Where its run is polled; `None` if it is called instead.
+    polls: Option<Arc<Execution>>,
 }
 
 impl<'a> Exchange<'a> {
@@ -148,7 +153,7 @@ impl<'a> Exchange<'a> {
             id,
             peer,
             streams: &NO_STREAMS,
-            polled: false,
+            polls: None,
         }
     }
 
@@ -158,8 +163,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// The same exchange, for a run that is polled.
-    fn polled(self) -> Exchange<'a> {
-        Exchange { polled: true, ..self }
+    fn polled(self, execution: Arc<Execution>) -> Exchange<'a> {
+        Exchange { polls: Some(execution), ..self }
     }
 
     /// Lends the exchange to a run in the form that crosses. Until the run returns, it is what this thread is for.
@@ -190,7 +195,7 @@ impl<'a> Exchange<'a> {
 
     /// Hands a piece of a streamed answer on; a run that is polled asks for room before, and must not wait here.
     fn hand_on(&self, outlet: &Outlet, piece: Bytes, more: bool) -> Status {
-        if self.polled { outlet.write_now(piece, more) } else { outlet.write(piece, more) }
+        if self.polls.is_some() { outlet.write_now(piece, more) } else { outlet.write(piece, more) }
     }
 
     /// When the client is told that the run takes too long; an answer whose head has gone takes its time.

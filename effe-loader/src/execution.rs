@@ -63,6 +63,8 @@ pub struct Execution {
     trust: Mutex<Trust>,
     /// Times that the decision changed.
     n_changes: AtomicU64,
+    /// Whether the async run that ended last was not ready at once.
+    waits: AtomicBool,
     /// A moving average of runs on the pool, in nanoseconds.
     average: AtomicU64,
     journal: Journal,
@@ -90,6 +92,7 @@ impl Execution {
             unit: if is_async { "poll" } else { "run" },
             trust: Mutex::new(Trust::new(inline)),
             n_changes: AtomicU64::new(0),
+            waits: AtomicBool::new(false),
             average: AtomicU64::new(u64::MAX),
             journal,
         }
@@ -98,6 +101,19 @@ impl Execution {
     /// Whether a run that begins now goes on the server's thread.
     pub fn is_inline(&self) -> bool {
         self.inline.load(Ordering::Relaxed)
+    }
+
+    /// Whether an async run that begins now is likely not to be ready at its first poll.
+    pub fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// An async run ended, which was ready at its first poll or wasn't.
+    pub fn waited(&self, waited: bool) {
+        // Written only where it changes: the threads share it.
+        if self.waits.load(Ordering::Relaxed) != waited {
+            self.waits.store(waited, Ordering::Relaxed);
+        }
     }
 
     /// Times that the decision changed.
@@ -185,10 +201,7 @@ impl Execution {
             Change::Gained => {
                 ("inline", format!("{proof} short {unit}s in a row: running on the server's threads"))
             }
-            Change::Lost => (
-                "pool",
-                format!("{}: a {unit} took {took:.1?} on a server's thread: running on the pool", request()),
-            ),
+            Change::Lost => ("pool", format!("{}: a {unit} took {took:.1?}: running on the pool", request())),
         };
         let fields = [("execution", to.to_owned()), ("changes", n_changes.to_string())];
         self.journal.report(Severity::Info, text, fields);

@@ -27,7 +27,7 @@ pub struct Generation {
     /// Its idle Contexts.
     pub contexts: Contexts<Context>,
     /// Where its runs go.
-    pub execution: Execution,
+    pub execution: Arc<Execution>,
     /// When it was opened.
     pub opened: Moment,
     /// What became of its runs.
@@ -78,7 +78,7 @@ impl Generation {
             number,
             plugin,
             contexts,
-            execution,
+            execution: Arc::new(execution),
             opened: Moment::now(),
             tally: Tally::default(),
             warm,

@@ -40,6 +40,7 @@ use crate::{
     tasks,
     upload::{Refused, Upload},
     waiting::{Thread, Waiting},
+    wakeups::Wakeups,
     watch::Watch,
 };
 
@@ -138,7 +139,9 @@ impl Handler {
         let seat = effe.seat(desk.mailbox());
         let errands = Rc::<Errands>::default();
         tasks::spawn(Rc::clone(&errands).run());
-        let thread = Rc::new(Thread { effe, seat, desk, errands });
+        let wakeups = Arc::<Wakeups>::default();
+        tasks::spawn(Arc::clone(&wakeups).run());
+        let thread = Rc::new(Thread { effe, seat, desk, errands, wakeups });
         let outlets = Outlets::new(patience.write);
         Handler { thread, watch, patience, limits, answer: RefCell::default(), outlets }
     }

@@ -58,6 +58,7 @@ mod tls;
 mod trust;
 mod upload;
 mod waiting;
+mod wakeups;
 mod watch;
 
 use std::{

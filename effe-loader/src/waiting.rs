@@ -1,5 +1,5 @@
 //! Async runs: each is polled on the server's thread that its request came to, or, if the lambda has been seen to
-//! block there, on the pool. Whoever waits for one drops it, and it is cancelled.
+//! block there, on the pool. The lambda may poll it on a thread of its own behind that. Whoever drops it cancels it.
 
 use std::{
     future::Future,
@@ -25,6 +25,7 @@ use crate::{
     outlet::Outlet,
     plugin::{Context, Fault, Started, Starting},
     seat::{Ended, Seat},
+    wakeups::{Alarm, Wakeups},
 };
 
 /// What async runs of one thread of the server share.
@@ -37,20 +38,25 @@ pub struct Thread {
     pub desk: Rc<Desk>,
     /// What must be brought to its end.
     pub errands: Rc<Errands>,
+    /// Tasks of this thread that others wake.
+    pub wakeups: Arc<Wakeups>,
 }
 
 impl Thread {
     /// Runs a request, as far as one poll gets. Most are over then: the call with its answer; those that are not have
-    /// to be polled once more at once, for nobody is woken by this poll.
+    /// to be polled once more at once, for nobody is woken by this poll. Where runs are not over then, that is left out.
     pub fn run(
         self: &Rc<Thread>,
         generation: &Arc<Generation>,
         call: Box<Call>,
         now: Moment,
     ) -> Result<Box<Call>, Box<Waiting>> {
-        let is_inline = generation.execution.is_inline();
-        let Some(context) = is_inline.then(|| generation.contexts.take()).flatten() else {
+        let (is_inline, waits) = (generation.execution.is_inline(), generation.execution.waits());
+        let Some(context) = (is_inline && !waits).then(|| generation.contexts.take()).flatten() else {
             let mut waiting = Waiting::new(self, Arc::clone(generation), call, now);
+            if waits {
+                return Err(Box::new(waiting));
+            }
             return match Pin::new(&mut waiting).poll(&mut task::Context::from_waker(Waker::noop())) {
                 Poll::Ready(call) => Ok(call),
                 Poll::Pending => Err(Box::new(waiting)),
@@ -59,14 +65,16 @@ impl Thread {
         call.progress.begin_alone();
         let deadline = call.deadline;
         let since = self.seat.meter.is_some().then_some(now);
-        let mut run = self.begin(context, call);
+        let mut run = self.begin(generation, context, call);
         match self.poll(generation, &mut run, Waker::noop(), Some(now)) {
             Poll::Ready(outcome) => Ok(self.finish(generation, run, outcome, since, None)),
             Poll::Pending => Err(Box::new(Waiting {
                 thread: Rc::clone(self),
                 generation: Arc::clone(generation),
                 failed: None,
+                alarm: None,
                 bell: None,
+                has_waited: true,
                 deadline,
                 progress: Arc::clone(run.progress()),
                 outlet: run.outlet().cloned(),
@@ -77,8 +85,8 @@ impl Thread {
         }
     }
 
-    fn begin(&self, context: Box<Context>, call: Box<Call>) -> AsyncRun {
-        AsyncRun::new(context, call, self.effe.response_limit())
+    fn begin(&self, generation: &Generation, context: Box<Context>, call: Box<Call>) -> AsyncRun {
+        AsyncRun::new(context, call, self.effe.response_limit(), Arc::clone(&generation.execution))
     }
 
     /// A poll on this thread.
@@ -136,8 +144,12 @@ pub struct Waiting {
     place: Place,
     /// What Start said, if it failed: then this run is its Context's only one.
     failed: Option<Fault>,
+    /// Whom a run wakes that is polled on this thread, once it was not ready at once.
+    alarm: Option<(Arc<Alarm>, Waker)>,
     /// Who is woken by a run that is polled on the pool.
     bell: Option<Arc<Bell>>,
+    /// Whether it was not ready at its first poll.
+    has_waited: bool,
     deadline: Option<Moment>,
     progress: Arc<Progress>,
     /// The answer's way out, if it may go piece by piece.
@@ -170,7 +182,9 @@ impl Waiting {
             generation,
             place,
             failed: None,
+            alarm: None,
             bell: None,
+            has_waited: false,
             deadline,
             progress,
             outlet,
@@ -180,7 +194,7 @@ impl Waiting {
         waiting.place = match waiting.generation.contexts.take() {
             Some(context) => {
                 waiting.now = Some(now);
-                Place::Here(waiting.thread.begin(context, call))
+                Place::Here(waiting.thread.begin(&waiting.generation, context, call))
             }
             None => Place::Starting(waiting.generation.plugin.start_polled(), call),
         };
@@ -220,11 +234,11 @@ impl Waiting {
             self.since = Some(Moment::now());
         }
         match started {
-            Started::Ready(context) => Ok(self.thread.begin(Box::new(context), call)),
+            Started::Ready(context) => Ok(self.thread.begin(&self.generation, Box::new(context), call)),
             Started::Failed(context, fault) => {
                 self.thread.effe.log_call("start", &call, &fault);
                 self.failed = Some(fault);
-                Ok(self.thread.begin(Box::new(context), call))
+                Ok(self.thread.begin(&self.generation, Box::new(context), call))
             }
             Started::Panicked(fault) => {
                 self.thread.effe.log_call("start", &call, &fault);
@@ -248,12 +262,24 @@ impl Waiting {
 
     /// A poll on this thread.
     fn poll_here(&mut self, mut run: AsyncRun, waker: &Waker, now: Option<Moment>) -> Poll<Box<Call>> {
+        self.set_alarm(waker);
+        let waker = self.alarm.as_ref().map_or(waker, |(_, alarm)| alarm);
         let polled = self.thread.poll(&self.generation, &mut run, waker, now);
         if let Some(bell) = &self.bell {
             // It has another waker now: when this thread hears it, the bell has to have rung.
             bell.rung.store(true, Ordering::Release);
         }
         self.polled(run, polled)
+    }
+
+    /// Sets the alarm for the task that `waker` wakes. The first poll is not worth one: nobody is woken by it.
+    fn set_alarm(&mut self, waker: &Waker) {
+        if !waker.will_wake(Waker::noop())
+            && !self.alarm.as_ref().is_some_and(|(alarm, _)| alarm.is_of(waker))
+        {
+            let alarm = Arc::new(Alarm::new(waker.clone(), &self.thread.wakeups));
+            self.alarm = Some((Arc::clone(&alarm), alarm.into()));
+        }
     }
 
     /// A poll on the pool, if the run was woken.
@@ -296,9 +322,11 @@ impl Waiting {
         match polled {
             Poll::Ready(outcome) => {
                 let (since, failed) = (self.since, self.failed.as_ref());
+                self.generation.execution.waited(self.has_waited);
                 Poll::Ready(self.thread.finish(&self.generation, run, outcome, since, failed))
             }
             Poll::Pending => {
+                self.has_waited = true;
                 self.place = Place::Here(run);
                 Poll::Pending
             }

@@ -9,7 +9,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::support::{
-    Connection, Counts, Hammer, Loader, Scratch, Server,
+    Connection, Counts, Hammer, Loader, Reply, Scratch, Server,
     plugins::{async_probe, patched},
     wait_until,
 };
@@ -77,6 +77,69 @@ fn runs_that_wait_hold_no_thread() {
     }
     assert!(begun.elapsed() < Duration::from_secs(20), "one after the other they would take 80 s");
     server.stop();
+    counts.assert_complete();
+}
+
+/// The thread that a run of `/waits` ended on.
+fn thread_of(reply: &Reply) -> &str {
+    reply.text_header("x-thread").expect("it says so")
+}
+
+/// Has runs wait again and again, until they are polled on the runtime's threads.
+fn spawn_runs(server: &Server) {
+    let mut connection = server.connect();
+    let moved = (0..1000).any(|_| thread_of(&connection.get("/waits?4")) == "effe-lambda");
+    assert!(moved, "1000 runs that wait again and again went back and forth");
+}
+
+#[test]
+fn runs_that_wait_again_and_again_go_on_in_the_lambdas_own_runtime() {
+    let counts = Counts::new();
+    let server =
+        loader(&counts).args(["--workers", "1", "--execution", "inline", "--run-timeout", "2s"]).serve();
+    let mut connection = server.connect();
+    assert!(thread_of(&connection.get("/waits?1")).starts_with("actix"));
+    spawn_runs(&server);
+    let n_contexts = counts.of("context");
+    connection.send("GET /waits?2 HTTP/1.1\r\nHost: test\r\nX-Request-Id: spawned-17\r\n\r\n");
+    assert_eq!(thread_of(&connection.reply()), "effe-lambda");
+    let line = server.wait_for_line("request_id=spawned-17");
+    assert!(line.contains("waited again and again on effe-lambda"), "{line}");
+    assert_eq!(connection.post("/echo", &vec![b'x'; 1 << 20]).text().len(), 1 << 20);
+    assert_eq!(connection.get("/pieces?5").text(), "0\n1\n2\n3\n4\n");
+    assert_eq!(connection.get("/fail").status, 500);
+    assert_eq!(counts.of("context"), n_contexts, "an error costs no Context");
+    for path in ["/panic", "/panic-later"] {
+        assert_eq!(connection.get(path).status, 500);
+    }
+    counts.wait_for("stop", 2);
+    let mut leaving: Vec<_> = (0..20).map(|_| begin(&server, &counts, "/never")).collect();
+    leaving.drain(10..).for_each(Connection::reset);
+    drop(leaving);
+    counts.wait_for("dropped", 20);
+    counts.wait_for("stop", 22);
+    assert_eq!(server.get("/never").status, 504);
+    counts.wait_for("dropped", 21);
+    assert_eq!(threads(server.id(), "effe-run"), 0);
+    // Those that are ready at once for some time come back.
+    let back = (0..10_000).any(|_| connection.get("/thread").text().starts_with("actix"));
+    assert!(back, "10000 runs that were ready at once stayed away");
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn a_drain_waits_for_spawned_runs() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--workers", "1", "--execution", "inline"]).serve();
+    spawn_runs(&server);
+    let mut waiting: Vec<_> = (0..10).map(|_| begin(&server, &counts, "/waits?100")).collect();
+    server.signal(Signal::TERM);
+    for connection in &mut waiting {
+        let reply = connection.reply();
+        assert_eq!((reply.text(), thread_of(&reply)), ("waited", "effe-lambda"));
+    }
+    server.ends_with(0);
     counts.assert_complete();
 }
 
@@ -253,8 +316,12 @@ fn swaps_lose_no_run_and_leave_the_runtimes_of_two_generations() {
     let bytes = fs::read(async_probe()).unwrap();
     let path = scratch.join("swapped.so");
     fs::write(&path, &bytes).unwrap();
-    let server = Loader::of(&path).counting(&counts).args(["--set", "runtime-threads=2"]).serve();
-    let hammer = Hammer::start(server.address, "/sleep?5", 4);
+    let server = Loader::of(&path)
+        .counting(&counts)
+        .args(["--set", "runtime-threads=2"])
+        .args(["--execution", "inline"])
+        .serve();
+    let hammer = Hammer::start(server.address, "/waits?3", 4);
     for n in 1..=n_swaps {
         let version = format!("async, v {n:6}!");
         let next = scratch.join("next.so");
@@ -262,7 +329,8 @@ fn swaps_lose_no_run_and_leave_the_runtimes_of_two_generations() {
         fs::rename(&next, &path).unwrap();
         server.signal(Signal::HUP);
         wait_until(&version, || server.get("/version").text() == version);
-        hammer.wait_for(20);
+        // Enough for runs of this generation to be spawned in the end.
+        hammer.wait_for(100);
         if n == 1 {
             wait_until("the runtimes of two generations", || threads(server.id(), "effe-lambda") == 4);
         }

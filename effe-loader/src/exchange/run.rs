@@ -12,6 +12,7 @@ use effe_abi::raw::{self, Failure};
 use super::{Exchange, Head};
 use crate::{
     call::{Call, Progress},
+    execution::Execution,
     outlet::Outlet,
     plugin::{Context, Fault, Running},
     snapshot::Snapshot,
@@ -46,7 +47,12 @@ unsafe impl Send for AsyncRun {}
 
 impl AsyncRun {
     /// Begins a run of an async lambda, which does nothing before it is polled.
-    pub fn new(context: Box<Context>, mut call: Box<Call>, response_limit: usize) -> AsyncRun {
+    pub fn new(
+        context: Box<Context>,
+        mut call: Box<Call>,
+        response_limit: usize,
+        execution: Arc<Execution>,
+    ) -> AsyncRun {
         let room = call.room.0.take().unwrap_or_else(Box::new_uninit);
         let call = NonNull::from(Box::leak(call));
         // SAFETY: leaked above, and taken back only after all that borrows from it is dropped.
@@ -55,7 +61,7 @@ impl AsyncRun {
         let (deadline, progress) = (*deadline, &**progress);
         let (gone, id, limit) = (&progress.gone, &progress.id, response_limit);
         let exchange = Exchange::new(Head::Copied(head), body, answer, gone, deadline, limit, id);
-        let exchange = exchange.with_streams(streams).polled();
+        let exchange = exchange.with_streams(streams).polled(execution);
         let lent = Box::write(room, Lent { form: None, failure: Failure::new(), exchange });
         let lent = NonNull::from(Box::leak(lent));
         // SAFETY: as for the call; it stays at this place.

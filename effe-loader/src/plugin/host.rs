@@ -4,7 +4,7 @@ use std::{ptr, sync::OnceLock};
 
 use abi_stable::std_types::RStr;
 use effe_abi::{
-    extensions::ASYNC,
+    extensions::{ASYNC, SPAWN},
     raw::{self, Status, host_attribute, status},
 };
 
@@ -82,7 +82,7 @@ unsafe extern "C" fn log(data: *const (), level: u32, target: RStr<'_>, text: RS
 
 /// Logs a text of a lambda's, and for which request that was.
 pub fn log_for_lambda(journal: &Journal, severity: Severity, target: &str, text: String) {
-    // Nothing, on a thread of the lambda's own or outside of a Run.
+    // Nothing outside of a Run, nor in a task that the author spawned.
     let id = exchange::current_id().map(|id| ("request_id", id));
     let fields = id.into_iter().collect();
     journal.log(Record { severity, source: Source::Lambda, target: target.to_owned().into(), text, fields });
@@ -108,6 +108,7 @@ unsafe extern "C" fn attribute(data: *const (), key: u32, out: &mut RStr<'static
 unsafe extern "C" fn extension(_: *const (), id: RStr<'_>) -> *const () {
     match id.as_str() {
         ASYNC => ptr::from_ref(&exchange::ASYNC_OPS).cast(),
+        SPAWN => ptr::from_ref(&exchange::SPAWN_OPS).cast(),
         _ => ptr::null(),
     }
 }
