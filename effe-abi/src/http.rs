@@ -144,11 +144,13 @@ impl AsyncResponse<'_> {
             let Some(mut data) = data? else { continue };
             // What is whole by now goes out at the end, in one piece, with its length.
             if !self.is_sending() && body.is_end_stream() {
-                match data.remaining() {
-                    0..=COPY_LIMIT => {
-                        io::Write::write_all(&mut **self, &data.copy_to_bytes(data.remaining()))?
-                    }
-                    len => _ = self.body(data.copy_to_bytes(len)),
+                if data.remaining() > COPY_LIMIT {
+                    self.body(data.copy_to_bytes(data.remaining()));
+                    return Ok(());
+                }
+                while data.has_remaining() {
+                    io::Write::write_all(&mut **self, data.chunk())?;
+                    data.advance(data.chunk().len());
                 }
                 return Ok(());
             }

@@ -130,7 +130,7 @@ impl Effe {
         drop(exchange);
         let Ended { took, excused } = seat.end(begun);
         if !excused {
-            generation.execution.ran_inline(took, head.method.as_str(), path);
+            generation.execution.ran_inline(took, || (head.method.as_str(), path));
         }
         if let Some(meter) = &seat.meter {
             count(meter, generation, took, outcome.is_err());

@@ -132,12 +132,16 @@ impl Execution {
         (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
     }
 
-    /// A run on the server's thread ended.
-    pub fn ran_inline(&self, took: Duration, method: &str, path: &str) {
+    /// A run on the server's thread ended; `request` tells its method and path.
+    pub fn ran_inline<'a>(&self, took: Duration, request: impl FnOnce() -> (&'a str, &'a str)) {
         // Nearly all runs of a trusted lambda are short, and a short one changes nothing that can't wait: they are
         // not counted one by one, which would take a lock.
         if took > SHORT && self.measured {
-            self.settle(|trust| trust.ran(took), took, || format!("{method} {path}"));
+            let request = || {
+                let (method, path) = request();
+                format!("{method} {path}")
+            };
+            self.settle(|trust| trust.ran(took), took, request);
         }
     }
 

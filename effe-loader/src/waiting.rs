@@ -101,7 +101,7 @@ impl Thread {
         let polled = run.poll(waker);
         let Ended { took, excused } = self.seat.end(begun);
         if !excused {
-            generation.execution.ran_inline(took, run.head().method(), run.head().path());
+            generation.execution.ran_inline(took, || (run.head().method(), run.head().path()));
         }
         polled
     }

@@ -69,7 +69,7 @@ unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
     // SAFETY: the contract of the exchange's entries.
     let exchange = unsafe { exchange(host) };
     if let Some(execution) = &exchange.polls {
-        execution.ran_inline(took, exchange.head.method(), exchange.head.path());
+        execution.ran_inline(took, || (exchange.head.method(), exchange.head.path()));
     }
 }
 
