@@ -134,7 +134,7 @@ fn hello_serves_from_an_image_that_holds_nothing_else() {
 fn a_static_program_serves_from_an_image_of_two_files() {
     let scratch = Scratch::new();
     tool(&scratch).args(["new", "hello"]).run().assert_code(0);
-    tool(&scratch).args(["compile", "--exe", "--static", "hello"]).optimized().run().assert_code(0);
+    tool(&scratch).args(["compile", "--exe", "--static", "hello"]).small().run().assert_code(0);
     let json = tool(&scratch).args(["inspect", "--json", "out/hello_v0.1.0"]).run().assert_code(0).json();
     assert_eq!((&json["kind"], json["needs"].as_array().unwrap().len()), (&"static executable".into(), 0));
     let done =

@@ -1,14 +1,10 @@
 //! `docs/effe-tool.md`: every command in it is run.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, fs, path::PathBuf, process::Command};
 
 use crate::support::{
     Loader, Scratch, Server,
-    tool::{Tool, loader, target, workspace},
+    tool::{Tool, loader, workspace},
 };
 
 /// The commands of the blocks that are marked as `sh`, in their order.
@@ -18,18 +14,24 @@ fn commands(text: &str) -> Vec<&str> {
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
+/// What `cargo install` puts where programs are, as it was built for the tests.
+fn programs(package: &str) -> Vec<PathBuf> {
+    match package {
+        "effe-loader" => vec![loader()],
+        "effe-tool" => vec![env!("CARGO_BIN_EXE_effe-tool").into(), env!("CARGO_BIN_EXE_cargo-effe").into()],
+        _ => panic!("{package} is no program"),
+    }
+}
+
 #[test]
 fn every_command_of_the_guide_works() {
     let text = fs::read_to_string(workspace().join("docs/effe-tool.md")).unwrap();
     let scratch = Scratch::new();
-    let bin = Path::new(env!("CARGO_TARGET_TMPDIR")).join("installed/bin");
-    // What `cargo install` of this test has put there, and nothing that lies elsewhere.
-    let path = env::join_paths(
-        [bin.clone(), PathBuf::from(env::var_os("PATH").unwrap())]
-            .into_iter()
-            .flat_map(|paths| env::split_paths(&paths).collect::<Vec<_>>()),
-    )
-    .unwrap();
+    fs::create_dir(scratch.join("bin")).unwrap();
+    // What is installed there, before what lies elsewhere.
+    let elsewhere = env::var_os("PATH").unwrap();
+    let path =
+        env::join_paths([scratch.join("bin")].into_iter().chain(env::split_paths(&elsewhere))).unwrap();
     let shell = |line: &str, directory: &Scratch| {
         let mut command = Command::new("sh");
         command.args(["-euc", line]).env("PATH", &path);
@@ -40,20 +42,11 @@ fn every_command_of_the_guide_works() {
     assert!(commands.len() > 10, "{commands:?}");
     for line in commands {
         if let Some(package) = line.strip_prefix("cargo install --locked --path ") {
-            // In the profile and the directory in which the workspace is tested, so that nothing is built twice.
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args([
-                "install",
-                "--locked",
-                "--quiet",
-                "--offline",
-                "--debug",
-                "--force",
-                "--path",
-                package,
-            ]);
-            cargo.arg("--root").arg(bin.parent().unwrap()).arg("--target-dir").arg(target());
-            assert!(cargo.current_dir(workspace()).status().unwrap().success(), "{line}");
+            // README.md's test has cargo install both, as it says; to build them again would take minutes.
+            for program in programs(package) {
+                let name = program.file_name().unwrap();
+                fs::copy(&program, scratch.join("bin").join(name)).unwrap();
+            }
         } else if line.starts_with("effe-tool run ") {
             // On any free port: 8080 may be taken where this test runs.
             let command = shell(&format!("exec {line}"), &scratch).env("EFFE_PORT", "0").into_command();

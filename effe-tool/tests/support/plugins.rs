@@ -35,7 +35,7 @@ fn compile(flags: &[&str]) -> PathBuf {
         .arg("--dirout")
         .arg(&dirout)
         // As the image's test does it, so that what a static program is made of is built once.
-        .optimized()
+        .small()
         .run()
         .assert_code(0);
     dirout.join("probe_v0.1.0")

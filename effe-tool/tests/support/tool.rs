@@ -79,6 +79,7 @@ impl Tool {
             // What users get is checked where README.md is run. Here the same code is built in a tenth of the time.
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
             .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
             .env("EFFE_LOADER", loader())
             .env("NO_COLOR", "1")
@@ -112,7 +113,17 @@ impl Tool {
 
     /// Builds as users do, for size: without what saves the tests their time.
     pub fn optimized(self) -> Tool {
-        self.without("CARGO_PROFILE_RELEASE_LTO").without("CARGO_PROFILE_RELEASE_CODEGEN_UNITS")
+        let saving = [
+            "CARGO_PROFILE_RELEASE_LTO",
+            "CARGO_PROFILE_RELEASE_CODEGEN_UNITS",
+            "CARGO_PROFILE_RELEASE_OPT_LEVEL",
+        ];
+        saving.into_iter().fold(self, Tool::without)
+    }
+
+    /// Builds small, as far as that needs no link-time optimization.
+    pub fn small(self) -> Tool {
+        self.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
     }
 
     /// What it reads from standard input.
