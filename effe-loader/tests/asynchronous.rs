@@ -157,32 +157,53 @@ fn past_their_limit_runs_that_wait_are_503() {
 
 #[test]
 fn a_run_whose_client_leaves_is_dropped_and_its_context_stopped() {
-    let n_clients: usize = std::env::var("EFFE_CANCELLED").map_or(20, |text| text.parse().expect("a number"));
     let counts = Counts::new();
     let server = loader(&counts).args(["--set", "stop-takes=1"]).serve();
+    let n_clients = leave(&server, &counts);
+    server.stop();
+    counts.assert_complete();
+    println!("{n_clients} runs were cancelled: every future was dropped, every Context stopped once");
+}
+
+#[test]
+fn a_spawned_run_whose_client_leaves_is_dropped_and_its_context_stopped() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--set", "stop-takes=1", "--execution", "inline"]).serve();
+    spawn_runs(&server);
+    let n_clients = leave(&server, &counts);
+    assert_eq!(thread_of(&server.get("/waits?2")), "effe-lambda");
+    server.stop();
+    counts.assert_complete();
+    println!("{n_clients} spawned runs were cancelled: every future was dropped, every Context stopped once");
+}
+
+/// Has clients leave in the midst of their runs, each of which is then seen to be over; how many there were.
+fn leave(server: &Server, counts: &Counts) -> usize {
+    let n_clients: usize = std::env::var("EFFE_CANCELLED").map_or(20, |text| text.parse().expect("a number"));
+    let (runs, stops, dropped) = (counts.of("run"), counts.of("stop"), counts.of("dropped"));
     let mut n_begun = 0;
     while n_begun < n_clients {
         let batch = (n_clients - n_begun).min(100);
         let connections: Vec<_> = (0..batch)
-            .map(|_| {
+            .map(|n| {
                 let mut connection = server.connect();
-                connection.send("GET /never HTTP/1.1\r\nHost: test\r\n\r\n");
+                // One is asleep when its client leaves; the other may be in the midst of a poll.
+                let target = if n % 4 < 2 { "/never" } else { "/waits?1000000" };
+                connection.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
                 connection
             })
             .collect();
         n_begun += batch;
-        counts.wait_for("run", n_begun);
+        counts.wait_for("run", runs + n_begun);
         // One way to leave, and the other.
         for (n, connection) in connections.into_iter().enumerate() {
             if n % 2 == 0 { connection.reset() } else { drop(connection) }
         }
-        counts.wait_for("stop", n_begun);
+        counts.wait_for("stop", stops + n_begun);
     }
-    assert_eq!((counts.of("dropped"), counts.of("context")), (n_clients, n_clients));
+    assert_eq!(counts.of("dropped"), dropped + n_clients);
     assert_eq!(server.get("/").status, 200);
-    server.stop();
-    counts.assert_complete();
-    println!("{n_clients} runs were cancelled: every future was dropped, every Context stopped once");
+    n_clients
 }
 
 #[test]
