@@ -67,10 +67,18 @@ impl HostRef {
         std::ptr::from_ref(self.0).addr()
     }
 
-    #[expect(unsafe_code, reason = "a call through the host's table")]
-    fn extension(self, id: &str) -> *const () {
+    /// What the host offers under `id`, if it is as much as a `T`.
+    ///
+    /// # Safety
+    /// `T` is what tables of this id begin as, and begins with its size.
+    #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
+    unsafe fn extension<T>(self, id: &str) -> Option<&'static T> {
         // SAFETY: as in `level`.
-        unsafe { (self.0.extension)(self.0.data, id.into()) }
+        let table = unsafe { (self.0.extension)(self.0.data, id.into()) };
+        // SAFETY: a promise of the host: null, or a table of this id, for ever, and each begins with its size.
+        let size = unsafe { table.cast::<u32>().as_ref() }?;
+        // SAFETY: as above, and it is long enough.
+        (*size as usize >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
     }
 }
 
@@ -84,10 +92,8 @@ impl AsyncHostRef {
     /// What `host` offers; `None` if it knows nothing of async.
     #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
     pub(crate) fn find(host: HostRef) -> Option<AsyncHostRef> {
-        let table = host.extension(ASYNC).cast::<AsyncHost>();
-        // SAFETY: a promise of the host: null, or a table of this id, for ever.
-        let table = unsafe { table.as_ref() }?;
-        (table.size as usize >= size_of::<AsyncHost>()).then_some(AsyncHostRef(table))
+        // SAFETY: the type and the id belong together (`extensions.rs`).
+        unsafe { host.extension(ASYNC) }.map(AsyncHostRef)
     }
 
     /// As [`ExchangeRef::read`]; `exchange` must be in an async run.
@@ -119,10 +125,8 @@ impl SpawnHostRef {
     /// What `host` offers; `None` if it polls runs itself and no other way.
     #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
     pub(crate) fn find(host: HostRef) -> Option<SpawnHostRef> {
-        let table = host.extension(SPAWN).cast::<SpawnHost>();
-        // SAFETY: a promise of the host: null, or a table of this id, for ever.
-        let table = unsafe { table.as_ref() }?;
-        (table.size as usize >= size_of::<SpawnHost>()).then_some(SpawnHostRef(table))
+        // SAFETY: the type and the id belong together (`extensions.rs`).
+        unsafe { host.extension(SPAWN) }.map(SpawnHostRef)
     }
 
     /// Whether the run of `exchange` may leave the loader's threads; to be asked in its first poll.
