@@ -104,6 +104,8 @@ struct Kept {
     failure: *mut Failure,
     /// The run's exchange, up to its first poll, if it is the loader that polls.
     exchange: Option<ExchangeRef<'static>>,
+    /// Polls of the run by the loader: one, and one for each time that it was woken.
+    n_polls: u32,
     /// The run, once it goes on as a task of the runtime: then the future in the room is the task's.
     spawned: Option<Spawned>,
 }
@@ -178,6 +180,7 @@ unsafe fn put_run<L: AsyncLambda>(
     let future = running(started.as_mut(), exchange, scratch, kept.limit, async_host);
     kept.exchange = awaited.then_some(exchange);
     kept.failure = failure;
+    kept.n_polls = 0;
     put::<L, _>(context, kept, future, out);
 }
 
@@ -224,6 +227,7 @@ where
         // SAFETY: the contract above; it is not polled here after that.
         kept.spawned = unsafe { spawn::<F>(kept, exchange) };
     }
+    kept.n_polls = kept.n_polls.saturating_add(1);
     let future = kept.room.memory.cast::<F>().as_ptr();
     let poll = |waker: &task::Waker| match &kept.spawned {
         Some(spawned) => spawned.poll(waker),
@@ -235,7 +239,7 @@ where
     if status != status::PENDING {
         kept.room.full = false;
         kept.spawned = None;
-        spawned::learn();
+        spawned::learn(kept.n_polls > 2);
     }
     status
 }
@@ -422,6 +426,7 @@ fn store<L>(
         room: Room::NONE,
         failure: std::ptr::null_mut(),
         exchange: None,
+        n_polls: 0,
         spawned: None,
     };
     let slot = Box::into_raw(Box::new(Slot { lent: Lent { started, scratch: Scratch::default() }, kept }));

@@ -14,12 +14,12 @@ use crate::{
 ///
 /// Every step, and every drop of one, happens inside a tokio runtime of the lambda's own, so `tokio::spawn`, timers,
 /// sockets, sqlx, reqwest and hyper's clients work as anywhere. Run is polled on the loader's threads: one that is
-/// ready at once costs no hop, and one that waits costs no thread. The runtime's own threads drive I/O, timers and
-/// what is spawned; the operator's parameter `runtime-threads` says how many they are, by default half as many as
-/// there are CPUs. Retire ends them.
+/// ready at once costs no hop, and one that waits costs no thread. Where most runs wait again and again, they go on
+/// as tasks of the runtime instead, whose own threads drive I/O, timers and what is spawned; the operator's parameter
+/// `runtime-threads` says how many they are, by default half as many as there are CPUs. Retire ends them.
 ///
-/// As everywhere in async Rust, a step must not block its thread: what computes or waits for long goes to
-/// `tokio::task::spawn_blocking`. The loader notices a lambda that blocks all the same, says so in the log, and polls
+/// As everywhere in async Rust, a step must not block its thread, nor enter another runtime there (`block_on`): what
+/// computes or waits for long goes to `tokio::task::spawn_blocking`. The loader notices a lambda that blocks all the same, says so in the log, and polls
 /// it elsewhere.
 ///
 /// A run is **cancelled** when the client leaves or the deadline passes: its future is dropped at the `.await` it has

@@ -6,9 +6,10 @@
 //! spawns them, and the loader is woken when all is over.
 
 use std::{
+    cell::RefCell,
     future::poll_fn,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::{Poll, Waker},
@@ -19,7 +20,6 @@ use tokio::{runtime::Handle, task::AbortHandle};
 use crate::{
     calls::SpawnHostRef,
     raw::{Status, status},
-    waker::N_WAKES,
 };
 
 /// The loader's end of a spawned run. Dropped, it leaves the task alone; see [`cancel`](Spawned::cancel).
@@ -53,10 +53,10 @@ impl Spawned {
         let task = runtime.spawn(poll_fn({
             let shared = Arc::clone(&shared);
             move |cx| {
-                let mut is_there = lock(&shared.is_there);
-                if !*is_there {
+                // Held by somebody else, it is being dropped; to wait for that would keep from it what drives the runtime.
+                let Some(mut is_there) = try_lock(&shared.is_there).filter(|is_there| **is_there) else {
                     return Poll::Ready(());
-                }
+                };
                 let status = poll(cx.waker());
                 if status == status::PENDING {
                     return Poll::Pending;
@@ -82,7 +82,8 @@ impl Spawned {
         }
     }
 
-    /// Ends the task. If the run is still there, `drop` drops it first; a poll that is under way is waited for.
+    /// Ends the task. If the run is still there, `drop` drops it first; a poll that is under way is waited for,
+    /// as one would be that had been made here.
     pub(crate) fn cancel(self, drop: impl FnOnce()) {
         let mut is_there = lock(&self.shared.is_there);
         if std::mem::take(&mut *is_there) {
@@ -101,32 +102,39 @@ impl Shared {
     }
 }
 
-/// Loader's threads that wait for runs which have ended.
-static WAITING: Mutex<Vec<Waker>> = Mutex::new(Vec::new());
+/// Whom to wake together; `None` once that was done.
+type Wakers = Arc<Mutex<Option<Vec<Waker>>>>;
 
-/// Wakes the loader's thread after the tasks that are to be run already, of which others may want to wake it: each wake
-/// by itself would take the CPU from them.
+thread_local! {
+    static WAITING: RefCell<Wakers> = RefCell::default();
+}
+
+/// Wakes the loader's thread after the tasks that this thread is to run already, of which others may want to wake it:
+/// each wake by itself would take the CPU from them.
 fn wake_soon(waker: Waker, host: SpawnHostRef) {
-    let mut waiting = lock(&WAITING);
-    waiting.push(waker);
-    if waiting.len() > 1 {
-        return;
-    }
-    drop(waiting);
-    let wakes = WakesAll(host);
-    tokio::spawn(async move {
-        let _wakes = wakes;
-        tokio::task::yield_now().await;
-    });
+    WAITING.with_borrow_mut(|wakers| {
+        if let Some(waiting) = &mut *lock(wakers) {
+            return waiting.push(waker);
+        }
+        *wakers = Arc::new(Mutex::new(Some(vec![waker])));
+        let wakes = WakesAll { wakers: Arc::clone(wakers), host };
+        tokio::spawn(async move {
+            let _wakes = wakes;
+            tokio::task::yield_now().await;
+        });
+    })
 }
 
 /// Wakes all of them when it is dropped, be it with the runtime.
-struct WakesAll(SpawnHostRef);
+struct WakesAll {
+    wakers: Wakers,
+    host: SpawnHostRef,
+}
 
 impl Drop for WakesAll {
     fn drop(&mut self) {
-        let waiting = std::mem::take(&mut *lock(&WAITING));
-        self.0.wake_all(waiting);
+        let waiting = lock(&self.wakers).take();
+        self.host.wake_all(waiting.into_iter().flatten());
     }
 }
 
@@ -134,31 +142,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs from which is seen what they are like, and how often the lambda's threads wake the loader's in them, at least,
-/// where they had better be spawned: five times in four runs. A run that waits once is woken once.
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// Runs from which is seen what they are like, and how many of them wait more than once, at least, where the next ones
+/// had better be spawned.
 const LOOK: u32 = 32;
-const OFTEN: u32 = 40;
+const OFTEN: u32 = 16;
 /// Runs after which spawned ones are looked at again, on the loader's threads.
 const TERM: u32 = 4096;
 
 // A generation is an image of its own, and so are its statics. Two threads may both miss what the other counts, which
 // a habit survives.
 static IS_LIKELY: AtomicBool = AtomicBool::new(false);
-/// Runs since it was last decided.
+/// Runs since it was last decided, and those of them that waited again.
 static N_RUNS: AtomicU32 = AtomicU32::new(0);
+static N_AGAIN: AtomicU32 = AtomicU32::new(0);
 
 /// Whether a run that begins now is likely to wait again and again.
 pub(crate) fn is_likely() -> bool {
     IS_LIKELY.load(Ordering::Relaxed)
 }
 
-/// A run has ended.
-pub(crate) fn learn() {
+/// A run has ended, of which the loader has seen whether it waited more than once.
+pub(crate) fn learn(waited_again: bool) {
+    if waited_again {
+        N_AGAIN.fetch_add(1, Ordering::Relaxed);
+    }
     let n_runs = N_RUNS.fetch_add(1, Ordering::Relaxed) + 1;
     let likely = is_likely();
     if n_runs >= if likely { TERM } else { LOOK } {
-        let n_wakes = N_WAKES.swap(0, Ordering::Relaxed);
-        IS_LIKELY.store(!likely && n_wakes >= OFTEN, Ordering::Relaxed);
+        let n_again = N_AGAIN.swap(0, Ordering::Relaxed);
+        IS_LIKELY.store(!likely && n_again >= OFTEN, Ordering::Relaxed);
         N_RUNS.store(0, Ordering::Relaxed);
     }
 }

@@ -5,8 +5,6 @@
 //!
 //! An author never meets this module; a loader is written against it.
 
-#[cfg(feature = "async")]
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::{
     mem::ManuallyDrop,
     panic::{self, AssertUnwindSafe},
@@ -143,15 +141,6 @@ unsafe extern "C" fn counted_drop(waker: *const Waker) {
 }
 
 /// The other side's wakers, as `std` calls them. Nothing unwinds out of the functions of their table.
-/// Wakes of the other side by this one.
-#[cfg(feature = "async")]
-pub(crate) static N_WAKES: AtomicU32 = AtomicU32::new(0);
-
-fn count() {
-    #[cfg(feature = "async")]
-    N_WAKES.fetch_add(1, Ordering::Relaxed);
-}
-
 static FOREIGN: RawWakerVTable =
     RawWakerVTable::new(foreign_clone, foreign_wake, foreign_wake_by_ref, foreign_drop);
 
@@ -172,7 +161,6 @@ unsafe fn foreign_clone(data: *const ()) -> RawWaker {
 
 #[expect(unsafe_code, reason = "an entry of std's table")]
 unsafe fn foreign_wake(data: *const ()) {
-    count();
     // SAFETY: the contract above.
     let wake = unsafe { table(data) }.wake;
     // SAFETY: `std` uses up a clone.
@@ -181,7 +169,6 @@ unsafe fn foreign_wake(data: *const ()) {
 
 #[expect(unsafe_code, reason = "an entry of std's table")]
 unsafe fn foreign_wake_by_ref(data: *const ()) {
-    count();
     // SAFETY: the contract above.
     let wake_by_ref = unsafe { table(data) }.wake_by_ref;
     // SAFETY: as above.

@@ -54,7 +54,13 @@ impl MessageBody for Body {
                 }
                 Poll::Ready(Some(Ok(piece)))
             }
-            Err(End::Whole) => Poll::Ready(None),
+            Err(End::Whole) => {
+                // Its last word may be on another thread, and it may have more to do than to answer.
+                if let Source::Polled(waiting) = mem::replace(&mut stream.source, Source::Done) {
+                    waiting.go_on();
+                }
+                Poll::Ready(None)
+            }
             // Once more, so that the server sends what it has taken so far.
             Err(End::Broken(_)) if !stream.breaks_off => {
                 stream.breaks_off = true;

@@ -1,5 +1,5 @@
 //! What a thread of the server has to bring to its end although nobody waits for it any more: Stops that take their
-//! time, and Starts whose client has left.
+//! time, Starts whose client has left, and runs whose answer has gone.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,6 +20,8 @@ use crate::seat::{Running, Seat};
 #[derive(Default)]
 pub struct Errands {
     under_way: RefCell<FuturesUnordered<Errand>>,
+    /// Those that came while the others may be in use: one errand brings another.
+    new: RefCell<Vec<Errand>>,
     added: Notify,
     over: Cell<bool>,
 }
@@ -40,7 +42,7 @@ impl Errands {
             if self.over.get() {
                 return drop(errand);
             }
-            self.under_way.borrow_mut().push(errand);
+            self.new.borrow_mut().push(errand);
             self.added.notify_one();
         }
     }
@@ -52,11 +54,13 @@ impl Errands {
             fn drop(&mut self) {
                 self.0.over.set(true);
                 drop(self.0.under_way.take());
+                drop(self.0.new.take());
             }
         }
         let _over = Over(Rc::clone(&self));
         loop {
             let mut added = std::pin::pin!(self.added.notified());
+            self.under_way.borrow_mut().extend(self.new.take());
             poll_fn(|cx| {
                 while let Poll::Ready(Some(())) = Pin::new(&mut *self.under_way.borrow_mut()).poll_next(cx) {}
                 added.as_mut().poll(cx)

@@ -106,6 +106,20 @@ impl Thread {
         polled
     }
 
+    /// Drops a run, which runs code of the lambda's, and waits for a poll on another thread: others see that this one
+    /// is in there, as in a poll.
+    fn cancel(&self, generation: &Generation, run: AsyncRun) -> (Box<Context>, Box<Call>) {
+        let head = run.head();
+        let begun = self.seat.begin(head.method(), head.path(), generation.number, None);
+        let parts = run.take_apart();
+        let Ended { took, excused } = self.seat.end(begun);
+        if !excused {
+            let head = &parts.1.head;
+            generation.execution.ran_inline(took, || (head.method(), head.path()));
+        }
+        parts
+    }
+
     /// The run is over: what becomes of its Context; and the call with its answer.
     fn finish(
         &self,
@@ -204,6 +218,13 @@ impl Waiting {
     /// The answer's way out, if it may go piece by piece.
     pub fn outlet(&self) -> Option<&Arc<Outlet>> {
         self.outlet.as_ref()
+    }
+
+    /// Lets a run go on whose answer has gone: nobody waits for it any more.
+    pub fn go_on(self) {
+        let thread = Rc::clone(&self.thread);
+        let desk = Rc::clone(&thread.desk);
+        thread.errands.add(&thread.seat, Box::pin(async move { desk.keep(self.await) }));
     }
 
     /// Takes back a call whose answer has gone, or whose client has.
@@ -372,7 +393,7 @@ impl Drop for Waiting {
         match std::mem::replace(&mut self.place, Place::Over) {
             Place::Over => {}
             Place::Here(run) => {
-                let (context, call) = run.take_apart();
+                let (context, call) = self.thread.cancel(&self.generation, run);
                 self.thread.desk.keep(call);
                 let reusable = self.generation.plugin.keeps_cancelled() && self.failed.is_none();
                 self.thread.settle(&self.generation, context, reusable);

@@ -129,6 +129,29 @@ fn runs_that_wait_again_and_again_go_on_in_the_lambdas_own_runtime() {
 }
 
 #[test]
+fn a_run_goes_on_after_its_answer_and_keeps_its_context() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--workers", "1", "--execution", "inline"]).serve();
+    for spawned in [false, true] {
+        if spawned {
+            spawn_runs(&server);
+        }
+        let n_gone_on = counts.of("gone on");
+        let mut connection = server.connect();
+        for n in 1..=50 {
+            assert_eq!(connection.get(&format!("/ends?{}", n % 3)).text(), "ended");
+        }
+        counts.wait_for("gone on", n_gone_on + 50);
+    }
+    let mut connection = server.connect();
+    assert_eq!(connection.get("/ends?100").text(), "ended");
+    server.signal(Signal::TERM);
+    server.ends_with(0);
+    assert_eq!((counts.of("gone on"), counts.of("dropped")), (101, 0));
+    counts.assert_complete();
+}
+
+#[test]
 fn a_drain_waits_for_spawned_runs() {
     let counts = Counts::new();
     let server = loader(&counts).args(["--workers", "1", "--execution", "inline"]).serve();
