@@ -1,30 +1,35 @@
 //! One request: its body is read, the lambda is run, the answer goes out. Every failure becomes a status here.
 
+mod failure;
+mod response;
+mod service;
+
 use std::{
     cell::RefCell,
-    convert::Infallible,
     future::{Future, poll_fn},
-    panic::{self, AssertUnwindSafe},
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::Poll,
     time::Duration,
 };
 
 use actix_http::{
-    ConnectionType, Method, Request, RequestHead, Response, StatusCode,
+    ConnectionType, Request, RequestHead, Response,
     header::{self, HeaderValue},
 };
 use bytes::Bytes;
 use effe_abi::raw::{plugin_flags, status};
 use tokio::time;
 
+pub use self::service::{Answered, Guarded, HandlerService, Handling};
+use self::{
+    failure::Failure,
+    response::{plain, respond, stream},
+};
 use crate::{
-    access_log::{AccessLog, Visit},
     answer::Answer,
-    arrival::Arrival,
-    body::{Body, Source, Stream},
+    body::{Body, Source},
     call::{Call, Desk, Outcome, Timeouts},
     clock::Moment,
     connection::{Answering, Patience},
@@ -32,79 +37,15 @@ use crate::{
     errands::Errands,
     exchange::Head,
     generation::Generation,
-    health::{Health, Probe},
     incoming::Incoming,
-    outlet::{self, Awaited, Outlet, Outlets, Streams},
+    outlet::{self, Awaited, Outlets, Streams},
     pipe::Pipe,
-    rules::{self, Broken},
     tasks,
-    upload::{Refused, Upload},
+    upload::Upload,
     waiting::{Thread, Waiting},
     wakeups::Wakeups,
     watch::Watch,
 };
-
-/// What a client is told when there is no answer of the lambda's: a status and a fixed sentence. Never an error's
-/// own text, which is the operator's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The lambda failed, and the log says how.
-    Lambda,
-    /// As many requests as may be are running and waiting.
-    Busy,
-    /// The run takes longer than the operator allows.
-    Overdue,
-    /// The body is larger than the operator's limit.
-    TooLarge,
-    /// The request breaks a rule of HTTP.
-    Rules,
-    /// The method is none that can be answered.
-    Method,
-    /// Path and query are too long.
-    LongTarget,
-    /// The headers are too large.
-    LargeHead,
-    /// The body takes too long to come.
-    Slow,
-    /// The effe wants no requests now.
-    NotReady,
-    /// The client has closed its end; if it still listens, this is all it gets.
-    Left,
-    /// The body broke off or was not what its head says.
-    Malformed,
-}
-
-impl Failure {
-    fn answer(self) -> (StatusCode, &'static str) {
-        match self {
-            Failure::Lambda => (StatusCode::INTERNAL_SERVER_ERROR, "the lambda failed\n"),
-            Failure::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once; try again\n"),
-            Failure::Overdue => (StatusCode::GATEWAY_TIMEOUT, "the lambda took too long\n"),
-            Failure::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the request body is too large\n"),
-            Failure::Rules => (StatusCode::BAD_REQUEST, "the request breaks a rule of HTTP\n"),
-            Failure::Method => (StatusCode::NOT_IMPLEMENTED, "the method is not implemented\n"),
-            Failure::LongTarget => (StatusCode::URI_TOO_LONG, "the request's target is too long\n"),
-            Failure::LargeHead => {
-                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the request's headers are too large\n")
-            }
-            Failure::Slow => (StatusCode::REQUEST_TIMEOUT, "the request body takes too long\n"),
-            // As nginx says it.
-            Failure::Left => (
-                StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
-                "the client has closed its end\n",
-            ),
-            Failure::NotReady => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-            Failure::Malformed => (StatusCode::BAD_REQUEST, "the request body is malformed\n"),
-        }
-    }
-}
-
-impl Failure {
-    /// Whether the connection can be used again: not where the rest of the request is not read.
-    fn keeps_connection(self) -> bool {
-        matches!(self, Failure::Lambda | Failure::Busy | Failure::Overdue | Failure::NotReady)
-    }
-}
 
 /// What one thread of the server has to answer requests with.
 pub struct Handler {
@@ -421,13 +362,6 @@ impl Handler {
     }
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::with_body(status, Body::Whole(Bytes::from_static(text.as_bytes())));
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.head_mut().headers.insert(header::CONTENT_TYPE, plain);
-    response
-}
-
 /// Why a call that is back has no answer.
 fn unanswered(call: &Call) -> Failure {
     match call.deadline {
@@ -436,107 +370,6 @@ fn unanswered(call: &Call) -> Failure {
         Some(deadline) if deadline.remaining().is_zero() => Failure::Overdue,
         _ => Failure::Lambda,
     }
-}
-
-/// The handler as connections call it: what can be answered at once needs no future of its own.
-pub struct HandlerService {
-    pub handler: Rc<Handler>,
-    /// What probes are told, if they are not the lambda's to answer.
-    pub probes: Option<Arc<Health>>,
-    /// Who hears of every request, if anybody does.
-    pub access_log: Option<Rc<AccessLog>>,
-}
-
-/// What comes of a request.
-pub enum Answered {
-    /// Its answer.
-    Now(Response<Body>),
-    /// Its answer, in time.
-    Later(Guarded),
-}
-
-impl HandlerService {
-    /// Answers a request.
-    pub fn answer(&self, arrival: Arrival) -> Answered {
-        let Arrival { mut request, n_head, incoming, answering } = arrival;
-        if let Err(broken) = rules::check(request.head(), n_head) {
-            return Answered::Now(self.handler.finish(request.head(), Err(broken.into()), None));
-        }
-        if let Some(health) = &self.probes
-            && let Some(probe) = Probe::at(request.path())
-        {
-            let (handler, health) = (Rc::clone(&self.handler), Arc::clone(health));
-            return Answered::Later(Guarded(Box::pin(async move {
-                let response = answer_probe(handler, health, probe).await;
-                drop(answering);
-                response
-            })));
-        }
-        let visit = self.access_log.as_ref().map(|log| log.begin(&mut request));
-        let nothing = Bytes::new();
-        let body = match &incoming {
-            Incoming::None => Some(&nothing),
-            Incoming::Whole(body) if body.len() <= self.handler.limits.body => Some(body),
-            _ => None,
-        };
-        let mut now = Now::Later;
-        if let Some(body) = body {
-            let done =
-                panic::catch_unwind(AssertUnwindSafe(|| now = self.handler.handle_now(&request, body)));
-            if done.is_err() {
-                now = Now::Answered(sorry());
-            }
-            if let Now::Answered(response) = now {
-                return Answered::Now(logged(response, visit));
-            }
-        }
-        let handler = Rc::clone(&self.handler);
-        Answered::Later(Guarded(Box::pin(async move {
-            Ok(logged(handler.handle(request, incoming, now, answering).await, visit))
-        })))
-    }
-}
-
-/// The same answer, as the connection's last.
-fn closing(mut response: Response<Body>) -> Response<Body> {
-    response.head_mut().set_connection_type(ConnectionType::Close);
-    response
-}
-
-/// A request whose answer comes even if our own code panics over it. What a lambda's code does never gets here.
-pub struct Guarded(Handling);
-
-impl Guarded {
-    /// The answer of somebody else's code.
-    pub fn new(handling: Handling) -> Guarded {
-        Guarded(handling)
-    }
-}
-
-impl Future for Guarded {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
-        polled.unwrap_or_else(|_| Poll::Ready(Ok(sorry())))
-    }
-}
-
-fn sorry() -> Response<Body> {
-    closing(plain(StatusCode::INTERNAL_SERVER_ERROR, "the server failed\n"))
-}
-
-/// An answer whose line in the access log, if it gets one, is written once its body has gone.
-fn logged(mut response: Response<Body>, visit: Option<Visit>) -> Response<Body> {
-    let Some(mut visit) = visit else { return response };
-    let bytes = if let Body::Whole(bytes) = response.body() { bytes.len() } else { 0 };
-    visit.answered(response.head_mut(), bytes);
-    response.map_body(|_, mut body| {
-        if let Body::Stream(stream) = &mut body {
-            stream.log(visit);
-        }
-        body
-    })
 }
 
 /// How far an async run has come.
@@ -558,94 +391,4 @@ pub enum Now {
     Waits(Box<Waiting>, Option<Moment>),
     /// Nothing.
     Later,
-}
-
-/// A request that takes its time.
-pub type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
-
-/// Answers a probe: no request, so it is neither counted nor logged. Why the effe is not ready is not for clients.
-async fn answer_probe(
-    handler: Rc<Handler>,
-    health: Arc<Health>,
-    probe: Probe,
-) -> Result<Response<Body>, Infallible> {
-    let ready = match probe {
-        Probe::Liveness => Ok(()),
-        Probe::Readiness => health.readiness().await,
-    };
-    Ok(handler.ready_to_send(match ready {
-        Ok(()) => Ok(plain(StatusCode::OK, "ok\n")),
-        Err(_) => Err(Failure::NotReady),
-    }))
-}
-
-/// The lambda's answer, if it gave one.
-fn respond(answer: &mut Answer, request: &Request) -> Option<Response<Body>> {
-    let length = answer.length();
-    let (status, headers, body) = answer.take()?;
-    let body = match length {
-        // The lambda may know how long the answer to a GET would be, and needn't make it for a HEAD.
-        Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(length),
-        _ => Body::Whole(body),
-    };
-    let mut response = Response::with_body(status, body);
-    let head = response.head_mut();
-    for (name, value) in headers {
-        head.headers.append(name.clone(), value.clone());
-    }
-    Some(response)
-}
-
-/// An answer whose body is still being written.
-fn stream(request: &Request, head: outlet::Head, outlet: Arc<Outlet>, source: Source) -> Response<Body> {
-    let outlet::Head { status, headers, length } = head;
-    let has_body = request.method() != Method::HEAD
-        && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
-    let body = if has_body {
-        Body::Stream(Box::new(Stream::new(outlet, length, source)))
-    } else {
-        // Nobody wants the rest.
-        outlet.pipe.leave();
-        length.map_or(Body::Whole(Bytes::new()), Body::Absent)
-    };
-    let mut response = Response::with_body(status, body);
-    for (name, value) in headers {
-        response.head_mut().headers.append(name, value);
-    }
-    response
-}
-
-impl From<Broken> for Failure {
-    fn from(broken: Broken) -> Failure {
-        match broken {
-            Broken::Rules => Failure::Rules,
-            Broken::Method => Failure::Method,
-            Broken::LongTarget => Failure::LongTarget,
-            Broken::LargeHead => Failure::LargeHead,
-        }
-    }
-}
-
-impl From<Refused> for Failure {
-    fn from(refused: Refused) -> Failure {
-        match refused {
-            Refused::TooLarge => Failure::TooLarge,
-            Refused::Malformed => Failure::Malformed,
-            Refused::Slow => Failure::Slow,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_of_ours_is_a_500() {
-        let mut guarded = Guarded(Box::pin(async { panic!("ours") }));
-        let polled = Pin::new(&mut guarded).poll(&mut Context::from_waker(std::task::Waker::noop()));
-        let Poll::Ready(Ok(response)) = polled else { panic!("there is an answer") };
-        assert_eq!(response.status(), 500);
-        assert_eq!(response.head().connection_type(), ConnectionType::Close);
-    }
 }

@@ -1,0 +1,66 @@
+//! Answers as they go out: the lambda's, whole or still being written, and the server's own.
+
+use std::sync::Arc;
+
+use actix_http::{
+    ConnectionType, Method, Request, Response, StatusCode,
+    header::{self, HeaderValue},
+};
+use bytes::Bytes;
+
+use crate::{
+    answer::Answer,
+    body::{Body, Source, Stream},
+    outlet::{self, Outlet},
+};
+
+/// The lambda's answer, if it gave one.
+pub fn respond(answer: &mut Answer, request: &Request) -> Option<Response<Body>> {
+    let length = answer.length();
+    let (status, headers, body) = answer.take()?;
+    let body = match length {
+        // The lambda may know how long the answer to a GET would be, and needn't make it for a HEAD.
+        Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(length),
+        _ => Body::Whole(body),
+    };
+    let mut response = Response::with_body(status, body);
+    let head = response.head_mut();
+    for (name, value) in headers {
+        head.headers.append(name.clone(), value.clone());
+    }
+    Some(response)
+}
+
+/// An answer whose body is still being written.
+pub fn stream(request: &Request, head: outlet::Head, outlet: Arc<Outlet>, source: Source) -> Response<Body> {
+    let outlet::Head { status, headers, length } = head;
+    let has_body = request.method() != Method::HEAD
+        && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+    let body = if has_body {
+        Body::Stream(Box::new(Stream::new(outlet, length, source)))
+    } else {
+        // Nobody wants the rest.
+        outlet.pipe.leave();
+        length.map_or(Body::Whole(Bytes::new()), Body::Absent)
+    };
+    let mut response = Response::with_body(status, body);
+    for (name, value) in headers {
+        response.head_mut().headers.append(name, value);
+    }
+    response
+}
+
+/// A sentence of the server's.
+pub fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::with_body(status, Body::Whole(Bytes::from_static(text.as_bytes())));
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.head_mut().headers.insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// What is said where our own code has failed: it is the connection's last answer.
+pub fn sorry() -> Response<Body> {
+    let mut response = plain(StatusCode::INTERNAL_SERVER_ERROR, "the server failed\n");
+    response.head_mut().set_connection_type(ConnectionType::Close);
+    response
+}

@@ -1,0 +1,155 @@
+//! The handler as connections call it, with what comes before and after it: the rules of HTTP, probes, the access log,
+//! and the fence around our own panics.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::{self, AssertUnwindSafe},
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use actix_http::{Response, StatusCode};
+use bytes::Bytes;
+
+use super::{
+    Handler, Now,
+    failure::Failure,
+    response::{plain, sorry},
+};
+use crate::{
+    access_log::{AccessLog, Visit},
+    arrival::Arrival,
+    body::Body,
+    health::{Health, Probe},
+    incoming::Incoming,
+    rules,
+};
+
+/// The handler as connections call it: what can be answered at once needs no future of its own.
+pub struct HandlerService {
+    pub handler: Rc<Handler>,
+    /// What probes are told, if they are not the lambda's to answer.
+    pub probes: Option<Arc<Health>>,
+    /// Who hears of every request, if anybody does.
+    pub access_log: Option<Rc<AccessLog>>,
+}
+
+/// What comes of a request.
+pub enum Answered {
+    /// Its answer.
+    Now(Response<Body>),
+    /// Its answer, in time.
+    Later(Guarded),
+}
+
+impl HandlerService {
+    /// Answers a request.
+    pub fn answer(&self, arrival: Arrival) -> Answered {
+        let Arrival { mut request, n_head, incoming, answering } = arrival;
+        if let Err(broken) = rules::check(request.head(), n_head) {
+            return Answered::Now(self.handler.finish(request.head(), Err(broken.into()), None));
+        }
+        if let Some(health) = &self.probes
+            && let Some(probe) = Probe::at(request.path())
+        {
+            let (handler, health) = (Rc::clone(&self.handler), Arc::clone(health));
+            return Answered::Later(Guarded(Box::pin(async move {
+                let response = answer_probe(handler, health, probe).await;
+                drop(answering);
+                response
+            })));
+        }
+        let visit = self.access_log.as_ref().map(|log| log.begin(&mut request));
+        let nothing = Bytes::new();
+        let body = match &incoming {
+            Incoming::None => Some(&nothing),
+            Incoming::Whole(body) if body.len() <= self.handler.limits.body => Some(body),
+            _ => None,
+        };
+        let mut now = Now::Later;
+        if let Some(body) = body {
+            let done =
+                panic::catch_unwind(AssertUnwindSafe(|| now = self.handler.handle_now(&request, body)));
+            if done.is_err() {
+                now = Now::Answered(sorry());
+            }
+            if let Now::Answered(response) = now {
+                return Answered::Now(logged(response, visit));
+            }
+        }
+        let handler = Rc::clone(&self.handler);
+        Answered::Later(Guarded(Box::pin(async move {
+            Ok(logged(handler.handle(request, incoming, now, answering).await, visit))
+        })))
+    }
+}
+
+/// A request whose answer comes even if our own code panics over it. What a lambda's code does never gets here.
+pub struct Guarded(Handling);
+
+impl Guarded {
+    /// The answer of somebody else's code.
+    pub fn new(handling: Handling) -> Guarded {
+        Guarded(handling)
+    }
+}
+
+impl Future for Guarded {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Ok(sorry())))
+    }
+}
+
+/// A request that takes its time.
+pub type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
+/// Answers a probe: no request, so it is neither counted nor logged. Why the effe is not ready is not for clients.
+async fn answer_probe(
+    handler: Rc<Handler>,
+    health: Arc<Health>,
+    probe: Probe,
+) -> Result<Response<Body>, Infallible> {
+    let ready = match probe {
+        Probe::Liveness => Ok(()),
+        Probe::Readiness => health.readiness().await,
+    };
+    Ok(handler.ready_to_send(match ready {
+        Ok(()) => Ok(plain(StatusCode::OK, "ok\n")),
+        Err(_) => Err(Failure::NotReady),
+    }))
+}
+
+/// An answer whose line in the access log, if it gets one, is written once its body has gone.
+fn logged(mut response: Response<Body>, visit: Option<Visit>) -> Response<Body> {
+    let Some(mut visit) = visit else { return response };
+    let bytes = if let Body::Whole(bytes) = response.body() { bytes.len() } else { 0 };
+    visit.answered(response.head_mut(), bytes);
+    response.map_body(|_, mut body| {
+        if let Body::Stream(stream) = &mut body {
+            stream.log(visit);
+        }
+        body
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_http::ConnectionType;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_of_ours_is_a_500() {
+        let mut guarded = Guarded(Box::pin(async { panic!("ours") }));
+        let polled = Pin::new(&mut guarded).poll(&mut Context::from_waker(std::task::Waker::noop()));
+        let Poll::Ready(Ok(response)) = polled else { panic!("there is an answer") };
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.head().connection_type(), ConnectionType::Close);
+    }
+}
