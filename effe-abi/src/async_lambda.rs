@@ -19,8 +19,8 @@ use crate::{
 /// `runtime-threads` says how many they are, by default half as many as there are CPUs. Retire ends them.
 ///
 /// As everywhere in async Rust, a step must not block its thread, nor enter another runtime there (`block_on`): what
-/// computes or waits for long goes to `tokio::task::spawn_blocking`. The loader notices a lambda that blocks all the same, says so in the log, and polls
-/// it elsewhere.
+/// computes or waits for long goes to `tokio::task::spawn_blocking`. The loader notices a lambda that blocks all the
+/// same, says so in the log, and polls it elsewhere.
 ///
 /// A run is **cancelled** when the client leaves or the deadline passes: its future is dropped at the `.await` it has
 /// reached. Its Context is then stopped, or used again where [`Options::keep_cancelled`] says that it may be.

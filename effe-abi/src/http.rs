@@ -40,8 +40,8 @@ thread_local! {
 }
 
 impl Request {
-    /// The request as the `http` crate has it. Its strings are copies, slices of a block that it may share with other requests; the body is read as it
-    /// is asked for.
+    /// The request as the `http` crate has it. Its strings are copies, slices of a block that it may share with other
+    /// requests; the body is read as it is asked for.
     ///
     /// # Errors
     /// The method, the target or a header is one that the `http` crate does not take.
@@ -52,7 +52,7 @@ impl Request {
         Ok(request)
     }
 
-    /// Copies the head.
+    /// Copies the head into a new request.
     #[track_caller]
     pub(crate) fn fill<B>(&self, request: &mut http::Request<B>) -> Result {
         *request.method_mut() = Method::from_bytes(self.method().as_bytes())?;

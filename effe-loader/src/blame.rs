@@ -11,6 +11,9 @@ use rustix::{
 
 use crate::trust::OVERSTAY;
 
+/// Runs for which an excuse makes a thread look before each one what it has used: the next excuse must be exact.
+pub const CAREFUL: u64 = 4096;
+
 /// What a thread has used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {

@@ -53,6 +53,11 @@ impl fmt::Display for Mode {
     }
 }
 
+/// Where a run was that has cost its lambda the trust, for the log.
+const SERVERS_THREAD: &str = "a server's thread";
+const OWN_THREAD: &str = "a thread of its own runtime";
+const POOL: &str = "the pool";
+
 /// The decision for one lambda, and what it rests on.
 pub struct Execution {
     inline: AtomicBool,
@@ -134,6 +139,15 @@ impl Execution {
 
     /// A run on the server's thread ended; `request` tells its method and path.
     pub fn ran_inline<'a>(&self, took: Duration, request: impl FnOnce() -> (&'a str, &'a str)) {
+        self.ran(took, SERVERS_THREAD, request);
+    }
+
+    /// A poll on a thread of the lambda's own ended.
+    pub fn ran_spawned<'a>(&self, took: Duration, request: impl FnOnce() -> (&'a str, &'a str)) {
+        self.ran(took, OWN_THREAD, request);
+    }
+
+    fn ran<'a>(&self, took: Duration, place: &str, request: impl FnOnce() -> (&'a str, &'a str)) {
         // Nearly all runs of a trusted lambda are short, and a short one changes nothing that can't wait: they are
         // not counted one by one, which would take a lock.
         if took > SHORT && self.measured {
@@ -141,14 +155,14 @@ impl Execution {
                 let (method, path) = request();
                 format!("{method} {path}")
             };
-            self.settle(|trust| trust.ran(took), took, request);
+            self.settle(|trust| trust.ran(took), took, place, request);
         }
     }
 
     /// A run on the server's thread has overstayed and has not ended yet.
     pub fn overstays(&self, so_far: Duration, request: &str) {
         if self.measured {
-            self.settle(Trust::overstayed, so_far, || request.to_owned());
+            self.settle(Trust::overstayed, so_far, SERVERS_THREAD, || request.to_owned());
         }
     }
 
@@ -178,7 +192,7 @@ impl Execution {
         };
         self.average.store(average, Ordering::Relaxed);
         if self.measured {
-            self.settle(|trust| trust.ran(took), took, String::new);
+            self.settle(|trust| trust.ran(took), took, POOL, String::new);
         }
     }
 
@@ -193,6 +207,7 @@ impl Execution {
         &self,
         learn: impl FnOnce(&mut Trust) -> Option<Change>,
         took: Duration,
+        place: &str,
         request: impl FnOnce() -> String,
     ) {
         let mut trust = self.trust();
@@ -205,7 +220,9 @@ impl Execution {
             Change::Gained => {
                 ("inline", format!("{proof} short {unit}s in a row: running on the server's threads"))
             }
-            Change::Lost => ("pool", format!("{}: a {unit} took {took:.1?}: running on the pool", request())),
+            Change::Lost => {
+                ("pool", format!("{}: a {unit} took {took:.1?} on {place}: running on the pool", request()))
+            }
         };
         let fields = [("execution", to.to_owned()), ("changes", n_changes.to_string())];
         self.journal.report(Severity::Info, text, fields);

@@ -10,7 +10,13 @@ use std::{
 
 use rustix::thread::{Pid, gettid};
 
-use crate::{blame::Usage, call::Mailbox, clock::Moment, meter::Meter, trust::OVERSTAY};
+use crate::{
+    blame::{CAREFUL, Usage},
+    call::Mailbox,
+    clock::Moment,
+    meter::Meter,
+    trust::OVERSTAY,
+};
 
 /// One thread of the server. Only that thread writes; whoever watches over it reads.
 pub struct Seat {
@@ -36,8 +42,6 @@ pub struct Seat {
 
 /// Runs from one look at what the thread has used to the next: a look costs two system calls.
 const LOOK_EVERY: u64 = 64;
-/// Runs for which an excuse makes it look before each one: the next excuse must be exact.
-const CAREFUL: u64 = 4096;
 
 /// How a run ended.
 pub struct Ended {

@@ -9,7 +9,7 @@ use crate::support::{Connection, Counts, Hammer, LONG, Loader, Server, load, plu
 
 const MODES: [&str; 3] = ["inline", "pool", "auto"];
 const TO_INLINE: &str = "short runs in a row: running on the server's threads";
-const TO_POOL: &str = ": running on the pool";
+const TO_POOL: &str = "on a server's thread: running on the pool";
 
 /// How often the decision must change under load; `EFFE_FLIPS` in the long proofs.
 fn flips() -> usize {

@@ -11,18 +11,15 @@ use effe_abi::{
 
 use super::{CURRENT, exchange};
 use crate::{
-    blame::Usage,
+    blame::{CAREFUL, Usage},
     clock::Moment,
-    trust::{OVERSTAY, SHORT},
+    trust::OVERSTAY,
     wakeups,
 };
 
 /// What an async lambda finds under the id of the extension.
 pub static SPAWN_OPS: SpawnHost =
     SpawnHost { size: size_of::<SpawnHost>() as u32, version: 1, may_spawn, enter, leave, hold, release };
-
-/// Polls of a thread before which it looks what it has used, once one has taken long: a look is two calls to the system.
-const CAREFUL: u32 = 4096;
 
 thread_local! {
     static POLLED: Cell<Polled> = const { Cell::new(Polled { since: Moment::ZERO, used: None, careful_for: 0 }) };
@@ -35,7 +32,7 @@ struct Polled {
     /// What the thread had used before, if that was looked at.
     used: Option<Usage>,
     /// Polls that are still to be looked at closely.
-    careful_for: u32,
+    careful_for: u64,
 }
 
 unsafe extern "C" fn may_spawn(host: *mut ()) -> Status {
@@ -56,9 +53,6 @@ unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
     CURRENT.set(entered.cast());
     let Polled { since, used, .. } = POLLED.get();
     let took = since.elapsed();
-    if took <= SHORT {
-        return;
-    }
     if took > OVERSTAY {
         POLLED.set(Polled { careful_for: CAREFUL, ..POLLED.get() });
         // The first time it may have been the system, which did not let the thread run.
@@ -69,7 +63,7 @@ unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
     // SAFETY: the contract of the exchange's entries.
     let exchange = unsafe { exchange(host) };
     if let Some(execution) = &exchange.polls {
-        execution.ran_inline(took, || (exchange.head.method(), exchange.head.path()));
+        execution.ran_spawned(took, || (exchange.head.method(), exchange.head.path()));
     }
 }
 
