@@ -13,9 +13,9 @@ use actix_http::{
 };
 
 use crate::{
-    clock::Moment,
     exchange::Head,
     journal::{Access, Journal},
+    rt::clock::Moment,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

@@ -30,9 +30,9 @@ use crate::{
     journal::{Journal, Severity},
     plugin::Plugin,
     protocol::{Answer, Site},
+    rt::tasks,
     rules,
     signals::Ender,
-    tasks,
 };
 
 /// Connections at once: a scraper, an orchestrator, a person.

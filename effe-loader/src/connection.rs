@@ -29,7 +29,14 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{call::Progress, clock::Moment, incoming::Uploads, io::Io, lobby::Lobby, tasks, tls::Tls};
+use crate::{
+    call::Progress,
+    incoming::Uploads,
+    io::Io,
+    lobby::Lobby,
+    rt::{clock::Moment, tasks},
+    tls::Tls,
+};
 
 /// How often a thread looks after its connections.
 const LOOK: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! Idle Contexts. Knows neither HTTP nor what a Context is.
 
-use crate::sync::{AtomicCell, AtomicUsize, Mutex, Ordering, PoisonError, SegQueue};
+use crate::rt::sync::{AtomicCell, AtomicUsize, Mutex, Ordering, PoisonError, SegQueue};
 
 /// How many looks per idle timeout: a Context that nobody needs goes after one timeout, or a quarter more.
 pub const LOOKS: u32 = 4;

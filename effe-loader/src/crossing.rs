@@ -13,10 +13,10 @@ use actix_http::{
 
 use crate::{
     answer::Answer,
-    clock::Moment,
     exchange::{Exchange, Head},
     parameters::Parameters,
     plugin::{Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host},
+    rt::clock::Moment,
 };
 
 /// Bytes of a response.

@@ -33,12 +33,12 @@ pub use self::{
 };
 use crate::{
     answer::Answer,
-    clock::Moment,
     execution::Execution,
     outlet::{Outlet, Streams},
     pipe::{End, Left, wait},
-    request_id, snapshot,
-    snapshot::Snapshot,
+    request_id,
+    rt::clock::Moment,
+    snapshot::{self, Snapshot},
 };
 
 /// Chunks up to this size are copied: cheaper than keeping their owner.

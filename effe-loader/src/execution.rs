@@ -14,8 +14,8 @@ use effe_abi::raw::plugin_flags;
 
 use crate::{
     blame::Usage,
-    clock::Moment,
     journal::{Journal, Severity},
+    rt::clock::Moment,
     trust::{Change, SHORT, Trust},
 };
 

@@ -12,10 +12,10 @@ use arc_swap::{ArcSwap, Guard};
 use crossbeam::utils::CachePadded;
 
 use crate::{
-    clock::Moment,
     contexts::Contexts,
     execution::Execution,
     plugin::{Context, Fault, Plugin, Started},
+    rt::clock::Moment,
 };
 
 /// A lambda that is open, its idle Contexts, and where its runs go.

@@ -31,7 +31,6 @@ use crate::{
     answer::Answer,
     body::{Body, Source},
     call::{Call, Desk, Outcome, Timeouts},
-    clock::Moment,
     connection::{Answering, Patience},
     effe::Effe,
     errands::Errands,
@@ -40,10 +39,9 @@ use crate::{
     incoming::Incoming,
     outlet::{self, Awaited, Outlets, Streams},
     pipe::Pipe,
-    tasks,
+    rt::{clock::Moment, tasks, wake_batch::Wakeups},
     upload::Upload,
     waiting::{Thread, Waiting},
-    wakeups::Wakeups,
     watch::Watch,
 };
 

@@ -10,9 +10,9 @@ use std::{
 use tokio::{sync::watch, time};
 
 use crate::{
-    clock::Moment,
     effe::Effe,
     plugin::{Fault, Plugin},
+    rt::clock::Moment,
 };
 
 /// How long the lambda's own word counts.

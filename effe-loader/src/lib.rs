@@ -11,7 +11,6 @@ mod blame;
 mod body;
 mod call;
 pub mod cli;
-mod clock;
 mod connection;
 mod contexts;
 mod control;
@@ -44,21 +43,19 @@ mod plugin;
 mod pool;
 mod protocol;
 mod request_id;
+mod rt;
 mod rules;
 mod seat;
 mod server;
 mod signals;
 mod snapshot;
 mod swap;
-mod sync;
 mod systemd;
-mod tasks;
 #[cfg_attr(not(feature = "tls"), path = "tls/absent.rs")]
 mod tls;
 mod trust;
 mod upload;
 mod waiting;
-mod wakeups;
 mod watch;
 
 use std::{

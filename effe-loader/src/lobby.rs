@@ -8,7 +8,7 @@ use std::sync::{
 use actix_rt::ArbiterHandle;
 use tokio::sync::{Notify, oneshot};
 
-use crate::clock::Moment;
+use crate::rt::clock::Moment;
 
 /// Who is inside, for all threads of the server.
 #[derive(Default)]

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use effe_abi::raw::{Status, plugin_flags, status};
 
 use crate::{
-    clock::Moment,
     pipe::{CAPACITY, End, Left, Pipe, wait},
+    rt::clock::Moment,
 };
 
 /// What of a call goes piece by piece. When it is dropped, whoever is at the other end is told.

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time;
 
-use crate::{clock::Moment, connection::MIN_RATE};
+use crate::{connection::MIN_RATE, rt::clock::Moment};
 
 /// The pace of one body.
 pub struct Pace {
@@ -47,7 +47,7 @@ mod tests {
     use std::future::{pending, ready};
 
     use super::*;
-    use crate::tasks;
+    use crate::rt::tasks;
 
     #[test]
     fn what_is_here_is_taken_and_what_never_comes_is_given_up() {

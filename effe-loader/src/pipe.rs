@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use effe_abi::raw::Status;
 
-use crate::clock::Moment;
+use crate::rt::clock::Moment;
 
 /// Bytes that may wait in a pipe before its writer has to, and that are read at once.
 pub const CAPACITY: usize = 64 * 1024;

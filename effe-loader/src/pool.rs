@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sync::{
+use crate::rt::sync::{
     Arc, AtomicUsize, Builder, Condvar, Mutex, MutexGuard, Ordering, Parker, PoisonError, SegQueue, Unparker,
     fence,
 };

@@ -13,8 +13,8 @@ use rustix::thread::{Pid, gettid};
 use crate::{
     blame::{CAREFUL, Usage},
     call::Mailbox,
-    clock::Moment,
     meter::Meter,
+    rt::clock::Moment,
     trust::OVERSTAY,
 };
 

@@ -36,7 +36,8 @@ use crate::{
     listeners::{Listener, Stream},
     lobby::Lobby,
     protocol::Site,
-    systemd, tasks,
+    rt::tasks,
+    systemd,
     tls::Tls,
     watch::Watch,
 };

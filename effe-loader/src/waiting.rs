@@ -17,15 +17,17 @@ use tokio::sync::oneshot;
 
 use crate::{
     call::{Call, Desk, Progress},
-    clock::Moment,
     effe::{Effe, count},
     errands::Errands,
     exchange::AsyncRun,
     generation::Generation,
     outlet::Outlet,
     plugin::{Context, Fault, Started, Starting},
+    rt::{
+        clock::Moment,
+        wake_batch::{Alarm, Wakeups},
+    },
     seat::{Ended, Seat},
-    wakeups::{Alarm, Wakeups},
 };
 
 /// What async runs of one thread of the server share.

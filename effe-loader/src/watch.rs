@@ -19,10 +19,10 @@ use rustix::thread::Pid;
 
 use crate::{
     blame::Sight,
-    clock::Moment,
     control::{Control, Stop},
     effe::Effe,
     keeper::Keeper,
+    rt::clock::Moment,
     seat::{Overview, Seat},
     signals::{Bell, Ender, Signals},
     trust::OVERSTAY,

@@ -12,9 +12,8 @@ use effe_abi::{
 use super::{CURRENT, exchange};
 use crate::{
     blame::{CAREFUL, Usage},
-    clock::Moment,
+    rt::{clock::Moment, wake_batch},
     trust::OVERSTAY,
-    wakeups,
 };
 
 /// What an async lambda finds under the id of the extension.
@@ -68,11 +67,11 @@ unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
 }
 
 unsafe extern "C" fn hold() {
-    wakeups::hold();
+    wake_batch::hold();
 }
 
 unsafe extern "C" fn release() {
-    wakeups::release();
+    wake_batch::release();
 }
 
 #[cfg(test)]

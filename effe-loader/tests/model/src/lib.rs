@@ -2,7 +2,7 @@
 //!
 //! crossbeam's queue, cell and parker are trusted, and modelled by the simplest thing that does the same.
 
-pub mod sync;
+pub mod rt;
 
 #[path = "../../../src/contexts.rs"]
 pub mod contexts;
