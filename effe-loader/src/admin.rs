@@ -22,17 +22,16 @@ use crate::{
     arrival::Arrival,
     body::Body,
     connection::{Connections, Patience},
-    control::Control,
     error::Error,
     handler::Handling,
     health::Health,
     http1::Http1,
     journal::{Journal, Severity},
     plugin::Plugin,
+    process::{control::Control, signals::Ender},
     protocol::{Answer, Site},
     rt::tasks,
     rules,
-    signals::Ender,
 };
 
 /// Connections at once: a scraper, an orchestrator, a person.

@@ -13,7 +13,6 @@ mod call;
 pub mod cli;
 mod connection;
 mod contexts;
-mod control;
 #[doc(hidden)]
 pub mod crossing;
 mod effe;
@@ -41,16 +40,15 @@ mod parameters;
 mod pipe;
 mod plugin;
 mod pool;
+mod process;
 mod protocol;
 mod request_id;
 mod rt;
 mod rules;
 mod seat;
 mod server;
-mod signals;
 mod snapshot;
 mod swap;
-mod systemd;
 #[cfg_attr(not(feature = "tls"), path = "tls/absent.rs")]
 mod tls;
 mod trust;
@@ -75,7 +73,6 @@ use self::{
     call::Timeouts,
     cli::{Cli, Config, Mode},
     connection::Patience,
-    control::{Control, Drain},
     effe::{Effe, Limits},
     execution::Execution,
     generation::Generation,
@@ -87,8 +84,11 @@ use self::{
         Census, Plugin, PluginFile, Policy, Started, Tried,
         host::{self, Host},
     },
+    process::{
+        control::{Control, Drain},
+        signals::Ender,
+    },
     server::Settings,
-    signals::Ender,
     swap::Recipe,
     watch::Watch,
 };
@@ -309,8 +309,8 @@ fn serve(
         );
     }
     match warm {
-        Ok(()) => systemd::ready(&effe.generations.current(), None),
-        Err(_) => systemd::starting(),
+        Ok(()) => process::systemd::ready(&effe.generations.current(), None),
+        Err(_) => process::systemd::starting(),
     }
     let settings = Settings {
         workers: config.workers,

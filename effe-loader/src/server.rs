@@ -26,7 +26,6 @@ use tokio::{
 use crate::{
     access_log::{AccessLog, Wanted},
     connection::{Connection, Connections, Patience},
-    control::{Drain, Stop},
     effe::Effe,
     handler::{Handler, HandlerService, Limits},
     health::Health,
@@ -35,9 +34,12 @@ use crate::{
     io::Io,
     listeners::{Listener, Stream},
     lobby::Lobby,
+    process::{
+        control::{Drain, Stop},
+        systemd,
+    },
     protocol::Site,
     rt::tasks,
-    systemd,
     tls::Tls,
     watch::Watch,
 };

@@ -12,14 +12,16 @@ use std::{
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::{
-    control::{Change, ChangeOrder, Changed, Control},
     effe::Effe,
     execution::{self, Execution},
     generation::Generation,
     journal::Severity,
     parameters::Sources,
     plugin::{Plugin, PluginFile, Policy, Tried, host::Host},
-    systemd,
+    process::{
+        control::{Change, ChangeOrder, Changed, Control},
+        systemd,
+    },
     tls::Tls,
 };
 

@@ -19,12 +19,14 @@ use rustix::thread::Pid;
 
 use crate::{
     blame::Sight,
-    control::{Control, Stop},
     effe::Effe,
     keeper::Keeper,
+    process::{
+        control::{Control, Stop},
+        signals::{Bell, Ender, Signals},
+    },
     rt::clock::Moment,
     seat::{Overview, Seat},
-    signals::{Bell, Ender, Signals},
     trust::OVERSTAY,
 };
 

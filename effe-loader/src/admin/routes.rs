@@ -17,10 +17,10 @@ use super::{
 };
 use crate::{
     body::Body,
-    control::{Change, Stop},
     health::Probe,
     incoming::Incoming,
     journal::Severity,
+    process::control::{Change, Stop},
     upload::{self, Upload},
 };
 

@@ -20,9 +20,9 @@ use signal_hook::{
 };
 
 use crate::{
-    control::{Change, Control, Drain, Stop},
     journal::Journal,
     plugin::Census,
+    process::control::{Change, Control, Drain, Stop},
 };
 
 /// What Stop and Retire may take beyond the deadline before the watchdog ends the process.
