@@ -16,9 +16,9 @@ use self::units::{Size, Span};
 use crate::{
     access_log::{Extra, Share},
     admin::Address as AdminAddress,
-    execution::Mode as Execution,
     journal::{Format, SyslogFormat, SyslogTarget},
     listeners::Listen,
+    placement::Mode as Execution,
     plugin::Digest,
 };
 

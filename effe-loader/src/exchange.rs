@@ -33,9 +33,9 @@ pub use self::{
 };
 use crate::{
     answer::Answer,
-    execution::Execution,
     outlet::{Outlet, Streams},
     pipe::{End, Left, wait},
+    placement::Execution,
     request_id,
     rt::clock::Moment,
     snapshot::{self, Snapshot},

@@ -13,7 +13,7 @@ use crossbeam::utils::CachePadded;
 
 use crate::{
     contexts::Contexts,
-    execution::Execution,
+    placement::Execution,
     plugin::{Context, Fault, Plugin, Started},
     rt::clock::Moment,
 };

@@ -7,7 +7,6 @@ mod access_log;
 mod admin;
 mod answer;
 mod arrival;
-mod blame;
 mod body;
 mod call;
 pub mod cli;
@@ -19,7 +18,6 @@ mod effe;
 mod errands;
 mod error;
 mod exchange;
-mod execution;
 mod gather;
 mod generation;
 mod handler;
@@ -38,6 +36,7 @@ mod outlet;
 mod pace;
 mod parameters;
 mod pipe;
+mod placement;
 mod plugin;
 mod pool;
 mod process;
@@ -51,7 +50,6 @@ mod snapshot;
 mod swap;
 #[cfg_attr(not(feature = "tls"), path = "tls/absent.rs")]
 mod tls;
-mod trust;
 mod upload;
 mod waiting;
 mod watch;
@@ -74,12 +72,12 @@ use self::{
     cli::{Cli, Config, Mode},
     connection::Patience,
     effe::{Effe, Limits},
-    execution::Execution,
     generation::Generation,
     health::Health,
     journal::{Inmate, Journal, Severity},
     keeper::Keeper,
     listeners::{Bound, Listener},
+    placement::Execution,
     plugin::{
         Census, Plugin, PluginFile, Policy, Started, Tried,
         host::{self, Host},

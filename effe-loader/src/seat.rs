@@ -11,11 +11,13 @@ use std::{
 use rustix::thread::{Pid, gettid};
 
 use crate::{
-    blame::{CAREFUL, Usage},
     call::Mailbox,
     meter::Meter,
+    placement::{
+        cpu_time::{CAREFUL, Usage},
+        policy::OVERSTAY,
+    },
     rt::clock::Moment,
-    trust::OVERSTAY,
 };
 
 /// One thread of the server. Only that thread writes; whoever watches over it reads.

@@ -13,10 +13,10 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::{
     effe::Effe,
-    execution::{self, Execution},
     generation::Generation,
     journal::Severity,
     parameters::Sources,
+    placement::{self, Execution},
     plugin::{Plugin, PluginFile, Policy, Tried, host::Host},
     process::{
         control::{Change, ChangeOrder, Changed, Control},
@@ -41,7 +41,7 @@ pub struct Recipe {
     /// Idle Contexts.
     pub max_idle: usize,
     /// Where runs go.
-    pub execution: execution::Mode,
+    pub execution: placement::Mode,
     /// What encrypts connections; read again with each generation.
     pub tls: Option<Arc<Tls>>,
 }

@@ -18,16 +18,15 @@ use std::{
 use rustix::thread::Pid;
 
 use crate::{
-    blame::Sight,
     effe::Effe,
     keeper::Keeper,
+    placement::{cpu_time::Sight, policy::OVERSTAY},
     process::{
         control::{Control, Stop},
         signals::{Bell, Ender, Signals},
     },
     rt::clock::Moment,
     seat::{Overview, Seat},
-    trust::OVERSTAY,
 };
 
 /// How often it looks while the pool works.

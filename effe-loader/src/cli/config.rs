@@ -6,10 +6,10 @@ use super::{Cli, Size, Span, usage};
 use crate::{
     access_log::Wanted,
     admin::{Address as AdminAddress, Token},
-    execution::Mode as Execution,
     journal::{Format, SyslogFormat, SyslogTarget},
     listeners::Listen,
     parameters::{Parameters, Sources},
+    placement::Mode as Execution,
     plugin::Policy,
     tls::Tls,
 };

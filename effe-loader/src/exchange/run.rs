@@ -12,8 +12,8 @@ use effe_abi::raw::{self, Failure};
 use super::{Exchange, Head};
 use crate::{
     call::{Call, Progress},
-    execution::Execution,
     outlet::Outlet,
+    placement::Execution,
     plugin::{Context, Fault, Running},
     snapshot::Snapshot,
 };

@@ -11,9 +11,11 @@ use effe_abi::{
 
 use super::{CURRENT, exchange};
 use crate::{
-    blame::{CAREFUL, Usage},
+    placement::{
+        cpu_time::{CAREFUL, Usage},
+        policy::OVERSTAY,
+    },
     rt::{clock::Moment, wake_batch},
-    trust::OVERSTAY,
 };
 
 /// What an async lambda finds under the id of the extension.
@@ -86,8 +88,8 @@ mod tests {
     use crate::{
         answer::Answer,
         exchange::{Exchange, Head, current_id},
-        execution::{Execution, Mode},
         journal::{Format, Journal, Settings, SyslogTarget},
+        placement::{Execution, Mode},
         snapshot::Snapshot,
     };
 

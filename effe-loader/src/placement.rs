@@ -1,5 +1,8 @@
 //! Where a run goes: on the server's own thread, or to the pool.
 
+pub mod cpu_time;
+pub mod policy;
+
 use std::{
     fmt,
     str::FromStr,
@@ -12,11 +15,13 @@ use std::{
 
 use effe_abi::raw::plugin_flags;
 
+use self::{
+    cpu_time::Usage,
+    policy::{Change, SHORT, Trust},
+};
 use crate::{
-    blame::Usage,
     journal::{Journal, Severity},
     rt::clock::Moment,
-    trust::{Change, SHORT, Trust},
 };
 
 /// What the operator wants.

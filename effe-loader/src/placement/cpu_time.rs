@@ -9,7 +9,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-use crate::trust::OVERSTAY;
+use crate::placement::policy::OVERSTAY;
 
 /// Runs for which an excuse makes a thread look before each one what it has used: the next excuse must be exact.
 pub const CAREFUL: u64 = 4096;
