@@ -14,8 +14,9 @@ use actix_http::{
 use crate::{
     answer::Answer,
     exchange::{Exchange, Head},
-    parameters::Parameters,
-    plugin::{Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host},
+    plugin::{
+        Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host, parameters::Parameters,
+    },
     rt::clock::Moment,
 };
 

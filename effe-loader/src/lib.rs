@@ -34,7 +34,6 @@ mod lobby;
 mod meter;
 mod outlet;
 mod pace;
-mod parameters;
 mod pipe;
 mod placement;
 mod plugin;

@@ -7,10 +7,11 @@ mod copy;
 mod elf;
 mod ffi;
 mod file;
+mod futures;
 pub mod host;
 mod ownership;
+pub mod parameters;
 mod policy;
-mod polled;
 mod trial;
 
 use std::{
@@ -38,8 +39,8 @@ use self::{
 };
 pub use self::{
     file::PluginFile,
+    futures::{Running, Starting},
     policy::{Digest, Policy},
-    polled::{Running, Starting},
     trial::{Facts, answer as answer_trial, asked_for as asked_for_trial},
 };
 use crate::{

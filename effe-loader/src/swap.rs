@@ -15,9 +15,8 @@ use crate::{
     effe::Effe,
     generation::Generation,
     journal::Severity,
-    parameters::Sources,
     placement::{self, Execution},
-    plugin::{Plugin, PluginFile, Policy, Tried, host::Host},
+    plugin::{Plugin, PluginFile, Policy, Tried, host::Host, parameters::Sources},
     process::{
         control::{Change, ChangeOrder, Changed, Control},
         systemd,

@@ -8,9 +8,11 @@ use crate::{
     admin::{Address as AdminAddress, Token},
     journal::{Format, SyslogFormat, SyslogTarget},
     listeners::Listen,
-    parameters::{Parameters, Sources},
     placement::Mode as Execution,
-    plugin::Policy,
+    plugin::{
+        Policy,
+        parameters::{Parameters, Sources},
+    },
     tls::Tls,
 };
 

@@ -11,7 +11,7 @@ use effe_abi::{
 use crate::{
     exchange,
     journal::{Journal, Record, Severity, Source},
-    parameters::Parameters,
+    plugin::parameters::Parameters,
 };
 
 /// What stands behind a generation's table; leaked with it.
