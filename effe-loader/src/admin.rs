@@ -21,12 +21,12 @@ pub use self::{access::Token, listener::Address};
 use crate::{
     arrival::Arrival,
     body::Body,
-    connection::{Connections, Patience},
     error::Error,
     handler::Handling,
     health::Health,
     http1::Http1,
     journal::{Journal, Severity},
+    net::connection::{Connections, Patience},
     plugin::Plugin,
     process::{control::Control, signals::Ender},
     protocol::{Answer, Site},

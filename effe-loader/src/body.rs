@@ -12,7 +12,7 @@ use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
 use crate::{
-    access_log::Visit, call::Asked, connection::Answering, outlet::Outlet, pipe::End, seat::Running,
+    access_log::Visit, call::Asked, net::connection::Answering, outlet::Outlet, pipe::End, seat::Running,
     waiting::Waiting,
 };
 

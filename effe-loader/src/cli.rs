@@ -17,7 +17,7 @@ use crate::{
     access_log::{Extra, Share},
     admin::Address as AdminAddress,
     journal::{Format, SyslogFormat, SyslogTarget},
-    listeners::Listen,
+    net::listeners::Listen,
     placement::Mode as Execution,
     plugin::Digest,
 };

@@ -31,9 +31,9 @@ use self::{
 use crate::{
     arrival::Arrival,
     body::Body,
-    connection::{Answering, Connection, Traffic},
     handler::{Answered, Guarded},
     incoming::{Incoming, Uploads},
+    net::connection::{Answering, Connection, Traffic},
     protocol::Site,
 };
 

@@ -32,9 +32,11 @@ use tokio::io::Interest;
 use crate::{
     arrival::Arrival,
     body::Body,
-    connection::{Answering, Connection, Shared},
     handler::{Answered, HandlerService},
-    io::Io,
+    net::{
+        connection::{Answering, Connection, Shared},
+        stream::Io,
+    },
     rules::MAX_HEAD,
 };
 

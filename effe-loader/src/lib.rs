@@ -10,7 +10,6 @@ mod arrival;
 mod body;
 mod call;
 pub mod cli;
-mod connection;
 mod contexts;
 #[doc(hidden)]
 pub mod crossing;
@@ -26,12 +25,10 @@ mod http1;
 #[cfg_attr(not(feature = "http2"), path = "http2/absent.rs")]
 mod http2;
 mod incoming;
-mod io;
 pub mod journal;
 mod keeper;
-mod listeners;
-mod lobby;
 mod meter;
+mod net;
 mod outlet;
 mod pace;
 mod pipe;
@@ -47,8 +44,6 @@ mod seat;
 mod server;
 mod snapshot;
 mod swap;
-#[cfg_attr(not(feature = "tls"), path = "tls/absent.rs")]
-mod tls;
 mod upload;
 mod waiting;
 mod watch;
@@ -69,13 +64,15 @@ use self::{
     admin::Admin,
     call::Timeouts,
     cli::{Cli, Config, Mode},
-    connection::Patience,
     effe::{Effe, Limits},
     generation::Generation,
     health::Health,
     journal::{Inmate, Journal, Severity},
     keeper::Keeper,
-    listeners::{Bound, Listener},
+    net::{
+        connection::Patience,
+        listeners::{Bound, Listener},
+    },
     placement::Execution,
     plugin::{
         Census, Plugin, PluginFile, Policy, Started, Tried,
@@ -146,7 +143,7 @@ pub fn version() -> String {
 
 fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let inherited = Bound::inherited()?;
-    let n_descriptors = listeners::raise_descriptor_limit();
+    let n_descriptors = net::listeners::raise_descriptor_limit();
     let host = Host::new(config.parameters.clone(), config.response_limit);
     let census = Arc::new(Census::default());
     let (plugin, warning) = match linked {

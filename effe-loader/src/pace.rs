@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time;
 
-use crate::{connection::MIN_RATE, rt::clock::Moment};
+use crate::{net::connection::MIN_RATE, rt::clock::Moment};
 
 /// The pace of one body.
 pub struct Pace {

@@ -25,22 +25,24 @@ use tokio::{
 
 use crate::{
     access_log::{AccessLog, Wanted},
-    connection::{Connection, Connections, Patience},
     effe::Effe,
     handler::{Handler, HandlerService, Limits},
     health::Health,
     http1::Http1,
     http2,
-    io::Io,
-    listeners::{Listener, Stream},
-    lobby::Lobby,
+    net::{
+        connection::{Connection, Connections, Patience},
+        listeners::{Listener, Stream},
+        stream::Io,
+        tls::Tls,
+        tracker::Lobby,
+    },
     process::{
         control::{Drain, Stop},
         systemd,
     },
     protocol::Site,
     rt::tasks,
-    tls::Tls,
     watch::Watch,
 };
 

@@ -15,13 +15,13 @@ use crate::{
     effe::Effe,
     generation::Generation,
     journal::Severity,
+    net::tls::Tls,
     placement::{self, Execution},
     plugin::{Plugin, PluginFile, Policy, Tried, host::Host, parameters::Sources},
     process::{
         control::{Change, ChangeOrder, Changed, Control},
         systemd,
     },
-    tls::Tls,
 };
 
 /// How often Contexts are looked for that have come back to a generation that no longer serves.

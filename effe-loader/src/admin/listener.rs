@@ -16,7 +16,7 @@ use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{net, time};
 
-use crate::{error::Error, io::Io};
+use crate::{error::Error, net::stream::Io};
 
 /// Only the user that the loader runs as.
 const SOCKET_MODE: Mode = Mode::RUSR.union(Mode::WUSR);

@@ -7,13 +7,12 @@ use crate::{
     access_log::Wanted,
     admin::{Address as AdminAddress, Token},
     journal::{Format, SyslogFormat, SyslogTarget},
-    listeners::Listen,
+    net::{listeners::Listen, tls::Tls},
     placement::Mode as Execution,
     plugin::{
         Policy,
         parameters::{Parameters, Sources},
     },
-    tls::Tls,
 };
 
 /// All interfaces: an effe is run in a container or behind a proxy, where loopback alone would serve nobody.

@@ -25,8 +25,8 @@ use tokio_util::{
 
 use super::{Over, output::Output, spare};
 use crate::{
-    connection::{Connection, Traffic},
     incoming::announced,
+    net::connection::{Connection, Traffic},
 };
 
 /// Room there is at least when something is read.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use crate::{connection::Connection, handler::HandlerService};
+use crate::{handler::HandlerService, net::connection::Connection};
 
 /// Gives the connection back.
 pub async fn take(

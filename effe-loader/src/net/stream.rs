@@ -12,7 +12,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::tls;
+use crate::net::tls;
 
 /// What carries the bytes.
 pub enum Io {

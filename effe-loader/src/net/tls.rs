@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::io::Io;
+use crate::net::stream::Io;
 
 /// What HTTP/2 is called in a handshake.
 const HTTP2: &[u8] = b"h2";

@@ -5,7 +5,7 @@
 //! connections, finds those whose time is up.
 
 #[cfg(feature = "http2")]
-mod shared;
+mod multiplexed;
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,10 +32,8 @@ use tokio::{
 use crate::{
     call::Progress,
     incoming::Uploads,
-    io::Io,
-    lobby::Lobby,
+    net::{stream::Io, tls::Tls, tracker::Lobby},
     rt::{clock::Moment, tasks},
-    tls::Tls,
 };
 
 /// How often a thread looks after its connections.

@@ -3,7 +3,7 @@
 use std::{future::Future, rc::Rc, task::Context, time::Duration};
 
 use super::{Connection, Connections, LAST_CALL, Shared, Traffic};
-use crate::{io::Io, rt::clock::Moment};
+use crate::{net::stream::Io, rt::clock::Moment};
 
 impl Connection {
     /// What carries its bytes.

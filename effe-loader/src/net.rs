@@ -1,0 +1,8 @@
+//! Bytes between the loader and its clients: listeners, connections, TLS.
+
+pub mod connection;
+pub mod listeners;
+pub mod stream;
+#[cfg_attr(not(feature = "tls"), path = "net/tls/disabled.rs")]
+pub mod tls;
+pub mod tracker;
