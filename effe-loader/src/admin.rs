@@ -20,7 +20,7 @@ use self::{
 pub use self::{access::Token, listener::Address};
 use crate::{
     arrival::Arrival,
-    body::Body,
+    body::outgoing::Body,
     error::Error,
     handler::Handling,
     health::Health,

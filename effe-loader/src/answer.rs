@@ -7,7 +7,7 @@ use actix_http::{
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::{Status, status};
 
-use crate::outlet::Head;
+use crate::body::sender::Head;
 
 /// An answer that is being given.
 #[derive(Default)]

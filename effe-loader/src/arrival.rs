@@ -2,7 +2,7 @@
 
 use actix_http::Request;
 
-use crate::{incoming::Incoming, net::connection::Answering};
+use crate::{body::incoming::Incoming, net::connection::Answering};
 
 /// A request that has come.
 pub struct Arrival {

@@ -33,8 +33,10 @@ pub use self::{
 };
 use crate::{
     answer::Answer,
-    outlet::{Outlet, Streams},
-    pipe::{End, Left, wait},
+    body::{
+        pipe::{End, Left, wait},
+        sender::{Outlet, Streams},
+    },
     placement::Execution,
     request_id,
     rt::clock::Moment,

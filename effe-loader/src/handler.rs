@@ -29,18 +29,20 @@ use self::{
 };
 use crate::{
     answer::Answer,
-    body::{Body, Source},
+    body::{
+        incoming::Incoming,
+        outgoing::{Body, Source},
+        pipe::Pipe,
+        sender::{self, Awaited, Outlets, Streams},
+        upload::Upload,
+    },
     call::{Call, Desk, Outcome, Timeouts},
     effe::Effe,
     errands::Errands,
     exchange::Head,
     generation::Generation,
-    incoming::Incoming,
     net::connection::{Answering, Patience},
-    outlet::{self, Awaited, Outlets, Streams},
-    pipe::Pipe,
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
-    upload::Upload,
     waiting::{Thread, Waiting},
     watch::Watch,
 };
@@ -373,7 +375,7 @@ fn unanswered(call: &Call) -> Failure {
 /// How far an async run has come.
 enum Begun {
     /// Its answer goes out.
-    Head(outlet::Head),
+    Head(sender::Head),
     Over(Box<Call>),
     /// Nobody waits for it any more.
     Left,

@@ -30,9 +30,11 @@ use self::{
 };
 use crate::{
     arrival::Arrival,
-    body::Body,
+    body::{
+        incoming::{Incoming, Uploads},
+        outgoing::Body,
+    },
     handler::{Answered, Guarded},
-    incoming::{Incoming, Uploads},
     net::connection::{Answering, Connection, Traffic},
     protocol::Site,
 };

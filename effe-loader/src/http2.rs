@@ -31,7 +31,7 @@ use tokio::io::Interest;
 
 use crate::{
     arrival::Arrival,
-    body::Body,
+    body::outgoing::Body,
     handler::{Answered, HandlerService},
     net::{
         connection::{Answering, Connection, Shared},

@@ -16,12 +16,12 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::oneshot;
 
 use crate::{
+    body::sender::Outlet,
     call::{Call, Desk, Progress},
     effe::{Effe, count},
     errands::Errands,
     exchange::AsyncRun,
     generation::Generation,
-    outlet::Outlet,
     plugin::{Context, Fault, Started, Starting},
     rt::{
         clock::Moment,

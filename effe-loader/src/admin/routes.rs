@@ -16,12 +16,14 @@ use super::{
     state,
 };
 use crate::{
-    body::Body,
+    body::{
+        incoming::Incoming,
+        outgoing::Body,
+        upload::{self, Upload},
+    },
     health::Probe,
-    incoming::Incoming,
     journal::Severity,
     process::control::{Change, Stop},
-    upload::{self, Upload},
 };
 
 /// Bytes of a request body.

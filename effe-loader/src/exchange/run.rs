@@ -11,8 +11,8 @@ use effe_abi::raw::{self, Failure};
 
 use super::{Exchange, Head};
 use crate::{
+    body::sender::Outlet,
     call::{Call, Progress},
-    outlet::Outlet,
     placement::Execution,
     plugin::{Context, Fault, Running},
     snapshot::Snapshot,

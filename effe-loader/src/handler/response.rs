@@ -10,8 +10,10 @@ use bytes::Bytes;
 
 use crate::{
     answer::Answer,
-    body::{Body, Source, Stream},
-    outlet::{self, Outlet},
+    body::{
+        outgoing::{Body, Source, Stream},
+        sender::{self, Outlet},
+    },
 };
 
 /// The lambda's answer, if it gave one.
@@ -32,8 +34,8 @@ pub fn respond(answer: &mut Answer, request: &Request) -> Option<Response<Body>>
 }
 
 /// An answer whose body is still being written.
-pub fn stream(request: &Request, head: outlet::Head, outlet: Arc<Outlet>, source: Source) -> Response<Body> {
-    let outlet::Head { status, headers, length } = head;
+pub fn stream(request: &Request, head: sender::Head, outlet: Arc<Outlet>, source: Source) -> Response<Body> {
+    let sender::Head { status, headers, length } = head;
     let has_body = request.method() != Method::HEAD
         && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     let body = if has_body {

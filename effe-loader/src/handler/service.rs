@@ -22,9 +22,8 @@ use super::{
 use crate::{
     access_log::{AccessLog, Visit},
     arrival::Arrival,
-    body::Body,
+    body::{incoming::Incoming, outgoing::Body},
     health::{Health, Probe},
-    incoming::Incoming,
     rules,
 };
 

@@ -25,7 +25,7 @@ use tokio_util::{
 
 use super::{Over, output::Output, spare};
 use crate::{
-    incoming::announced,
+    body::incoming::announced,
     net::connection::{Connection, Traffic},
 };
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use crate::{body::Body, pace::Pace};
+use crate::body::{min_rate::Pace, outgoing::Body};
 
 /// Bytes of an answer that is handed to h2 without waiting until the client has room for it.
 const SHORT: usize = 16 * 1024;

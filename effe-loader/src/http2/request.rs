@@ -18,7 +18,7 @@ use futures_core::Stream;
 use h2::RecvStream;
 use http::HeaderMap as Fields;
 
-use crate::incoming::Incoming;
+use crate::body::incoming::Incoming;
 
 /// The same request and its body, and whether that is wanted if the client keeps it back until then; `None` for one that
 /// breaks a rule which h2 leaves to us.

@@ -30,8 +30,8 @@ use tokio::{
 };
 
 use crate::{
+    body::incoming::Uploads,
     call::Progress,
-    incoming::Uploads,
     net::{stream::Io, tls::Tls, tracker::Lobby},
     rt::{clock::Moment, tasks},
 };

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use effe_abi::raw::{Status, plugin_flags, status};
 
 use crate::{
-    pipe::{CAPACITY, End, Left, Pipe, wait},
+    body::pipe::{CAPACITY, End, Left, Pipe, wait},
     rt::clock::Moment,
 };
 

@@ -7,10 +7,10 @@ use actix_http::{RequestHead, error::PayloadError};
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::status;
 
-use crate::{
-    gather::Gather,
+use crate::body::{
+    coalesce::Gather,
     incoming::{Incoming, Pieces, announced},
-    pace::Pace,
+    min_rate::Pace,
     pipe::{CAPACITY, End, Pipe},
 };
 
