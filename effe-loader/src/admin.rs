@@ -19,19 +19,21 @@ use self::{
 };
 pub use self::{access::Token, listener::Address};
 use crate::{
-    arrival::Arrival,
     body::outgoing::Body,
     error::Error,
     handler::Handling,
     health::Health,
-    http1::Http1,
+    http::{
+        arrival::Arrival,
+        h1::Http1,
+        service::{Answer, Site},
+        validate,
+    },
     journal::{Journal, Severity},
     net::connection::{Connections, Patience},
     plugin::Plugin,
     process::{control::Control, signals::Ender},
-    protocol::{Answer, Site},
     rt::tasks,
-    rules,
 };
 
 /// Connections at once: a scraper, an orchestrator, a person.
@@ -125,7 +127,7 @@ impl Desk {
     async fn respond(&self, arrival: Arrival) -> Response<Body> {
         // Until it is answered.
         let Arrival { request, n_head, incoming, answering } = arrival;
-        if rules::check(request.head(), n_head).is_err() {
+        if validate::check(request.head(), n_head).is_err() {
             return routes::malformed();
         }
         match self.gate.admit(request.method(), &request.head().headers, answering.local_address()) {

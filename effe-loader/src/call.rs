@@ -20,7 +20,7 @@ use futures_util::task::AtomicWaker;
 use slab::Slab;
 use tokio::{sync::Notify, time};
 
-use crate::{answer::Answer, body::sender::Streams, exchange::Room, rt::clock::Moment, snapshot::Snapshot};
+use crate::{answer::Answer, body::sender::Streams, exchange::Room, http::head::Snapshot, rt::clock::Moment};
 
 /// Calls that a desk keeps for the next requests, of some hundred bytes each.
 const MAX_SPARE: usize = 1024;

@@ -17,13 +17,13 @@ use crate::{
     call::{Call, Mailbox},
     exchange::{Exchange, Head},
     generation::{Generation, Generations},
+    http::head,
     journal::{Journal, Record, Severity, Source},
     meter::{Meter, Totals},
     plugin::{Census, Context, Fault, Started},
     pool::{Job, KEEP, Pool},
     rt::clock::Moment,
     seat::{Ended, Seat},
-    snapshot,
     waiting::Away,
 };
 
@@ -112,7 +112,7 @@ impl Effe {
         seat: &Seat,
     ) -> Option<Duration> {
         let mut context = generation.contexts.take()?;
-        let (target, path_len) = snapshot::target(head);
+        let (target, path_len) = head::target(head);
         let path = &target[..path_len];
         let begun = seat.begin(head.method.as_str(), path, generation.number, None);
         let deadline = self.limits.run_timeout.map(|timeout| begun + timeout);

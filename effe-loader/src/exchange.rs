@@ -37,10 +37,12 @@ use crate::{
         pipe::{End, Left, wait},
         sender::{Outlet, Streams},
     },
+    http::{
+        head::{self, Snapshot},
+        request_id,
+    },
     placement::Execution,
-    request_id,
     rt::clock::Moment,
-    snapshot::{self, Snapshot},
 };
 
 /// Chunks up to this size are copied: cheaper than keeping their owner.
@@ -80,7 +82,7 @@ impl Head<'_> {
     /// Path and query, and how much of it is the path.
     pub fn target(&self) -> (&str, usize) {
         match self {
-            Head::Live(head) => snapshot::target(head),
+            Head::Live(head) => head::target(head),
             Head::Copied(copy) => (copy.target(), copy.path_len()),
         }
     }
@@ -98,7 +100,7 @@ impl Head<'_> {
 
     fn version(&self) -> u32 {
         match self {
-            Head::Live(head) => snapshot::version(head),
+            Head::Live(head) => head::version(head),
             Head::Copied(copy) => copy.version(),
         }
     }

@@ -28,8 +28,7 @@ use crate::{
     effe::Effe,
     handler::{Handler, HandlerService, Limits},
     health::Health,
-    http1::Http1,
-    http2,
+    http::{h1::Http1, h2, service::Site},
     net::{
         connection::{Connection, Connections, Patience},
         listeners::{Listener, Stream},
@@ -41,7 +40,6 @@ use crate::{
         control::{Drain, Stop},
         systemd,
     },
-    protocol::Site,
     rt::tasks,
     watch::Watch,
 };
@@ -215,7 +213,7 @@ async fn accept(
         Some(tls) => connection.secured(&tls).await,
     };
     if let Some(connection) = connection
-        && let Some(connection) = http2::take(connection, &worker.handler, peer).await
+        && let Some(connection) = h2::take(connection, &worker.handler, peer).await
     {
         worker.http1.serve(connection, peer).await;
     }

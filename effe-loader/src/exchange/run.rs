@@ -13,9 +13,9 @@ use super::{Exchange, Head};
 use crate::{
     body::sender::Outlet,
     call::{Call, Progress},
+    http::head::Snapshot,
     placement::Execution,
     plugin::{Context, Fault, Running},
-    snapshot::Snapshot,
 };
 
 /// An async run that is under way. It may be polled on any thread, and moves between them. Dropped before its end, it

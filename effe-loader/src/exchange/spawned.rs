@@ -88,9 +88,9 @@ mod tests {
     use crate::{
         answer::Answer,
         exchange::{Exchange, Head, current_id},
+        http::head::Snapshot,
         journal::{Format, Journal, Settings, SyslogTarget},
         placement::{Execution, Mode},
-        snapshot::Snapshot,
     };
 
     /// A poll of a lambda's own thread, as long as `lasts`, and what its log line would be for.

@@ -2,7 +2,7 @@
 
 use actix_http::StatusCode;
 
-use crate::{body::upload::Refused, rules::Broken};
+use crate::{body::upload::Refused, http::validate::Broken};
 
 /// What a client is told when there is no answer of the lambda's: a status and a fixed sentence. Never an error's
 /// own text, which is the operator's.

@@ -21,10 +21,9 @@ use super::{
 };
 use crate::{
     access_log::{AccessLog, Visit},
-    arrival::Arrival,
     body::{incoming::Incoming, outgoing::Body},
     health::{Health, Probe},
-    rules,
+    http::{arrival::Arrival, validate},
 };
 
 /// The handler as connections call it: what can be answered at once needs no future of its own.
@@ -48,7 +47,7 @@ impl HandlerService {
     /// Answers a request.
     pub fn answer(&self, arrival: Arrival) -> Answered {
         let Arrival { mut request, n_head, incoming, answering } = arrival;
-        if let Err(broken) = rules::check(request.head(), n_head) {
+        if let Err(broken) = validate::check(request.head(), n_head) {
             return Answered::Now(self.handler.finish(request.head(), Err(broken.into()), None));
         }
         if let Some(health) = &self.probes

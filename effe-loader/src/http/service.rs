@@ -4,8 +4,8 @@
 use std::rc::Rc;
 
 use crate::{
-    arrival::Arrival,
     handler::{Answered, Guarded, HandlerService, Handling},
+    http::arrival::Arrival,
 };
 
 /// Who answers.

@@ -3,8 +3,8 @@
 //!
 //! h2 is asked itself, for actix stands on an old one with an open advisory, and lets nobody end a connection kindly.
 
-mod answer;
 mod request;
+mod response;
 
 use std::{
     cell::Cell,
@@ -30,14 +30,13 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 
 use crate::{
-    arrival::Arrival,
     body::outgoing::Body,
     handler::{Answered, HandlerService},
+    http::{arrival::Arrival, validate::MAX_HEAD},
     net::{
         connection::{Answering, Connection, Shared},
         stream::Io,
     },
-    rules::MAX_HEAD,
 };
 
 /// How a client begins that speaks HTTP/2 without asking; no method of HTTP/1.1 begins like this.
@@ -167,10 +166,10 @@ impl Client {
         let arrival = Arrival { request, n_head: usize::MAX, incoming, answering };
         match self.service.answer(arrival) {
             Answered::Now(response) => {
-                if answer::is_short(&response) {
-                    answer::send_short(response, respond, is_head);
+                if response::is_short(&response) {
+                    response::send_short(response, respond, is_head);
                 } else {
-                    rt::spawn(answer::send(response, respond, is_head, self.shared.write_patience()));
+                    rt::spawn(response::send(response, respond, is_head, self.shared.write_patience()));
                 }
             }
             Answered::Later(mut answered) => {
@@ -184,14 +183,14 @@ impl Client {
                         let answered = Pin::new(&mut answered).poll(context).map(Some);
                         if answered.is_pending() && is_wanted(kept_back.as_deref(), context) {
                             kept_back = None;
-                            answer::go_on(&mut respond);
+                            response::go_on(&mut respond);
                         }
                         answered
                     });
                     match response.await {
                         Some(response) => {
                             let patience = client.shared.write_patience();
-                            answer::send(whole(response), respond, is_head, patience).await;
+                            response::send(whole(response), respond, is_head, patience).await;
                         }
                         None => client.n_resets.set(client.n_resets.get() + 1),
                     }

@@ -12,7 +12,7 @@ use actix_http::{Version, body::BodySize};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
-use super::spare;
+use super::buf_pool;
 
 /// A piece up to this size is copied: cheaper than another slice for the system.
 const SHORT: usize = 4 * 1024;
@@ -57,7 +57,7 @@ impl Output {
     /// Where heads are written.
     pub fn text(&mut self) -> &mut BytesMut {
         if self.text.capacity() == 0 {
-            self.text = spare::take();
+            self.text = buf_pool::take();
         }
         &mut self.text
     }
@@ -155,7 +155,7 @@ impl Output {
         }
         if self.text.capacity() > 0 {
             self.n_sent = 0;
-            spare::give(mem::take(&mut self.text));
+            buf_pool::give(mem::take(&mut self.text));
         }
         if mem::take(&mut self.is_dirty) {
             let flushed = Pin::new(to).poll_flush(context);

@@ -23,7 +23,7 @@ use tokio_util::{
     io::poll_read_buf,
 };
 
-use super::{Over, output::Output, spare};
+use super::{Over, buf_pool, write_buf::Output};
 use crate::{
     body::incoming::announced,
     net::connection::{Connection, Traffic},
@@ -227,14 +227,14 @@ impl Wire {
             return Poll::Ready(Ok(0));
         }
         if self.input.capacity() == 0 {
-            self.input = spare::take();
+            self.input = buf_pool::take();
         }
         if self.input.capacity() - self.input.len() < MIN_ROOM.max(self.n_wanted / 4) {
             self.input.reserve(self.n_wanted);
         }
         let read = poll_read_buf(Pin::new(&mut self.connection), context, &mut self.input);
         match &read {
-            Poll::Pending if self.input.is_empty() => spare::give(mem::take(&mut self.input)),
+            Poll::Pending if self.input.is_empty() => buf_pool::give(mem::take(&mut self.input)),
             Poll::Pending => {}
             Poll::Ready(Ok(0)) => self.is_at_end = true,
             Poll::Ready(Ok(_)) if self.input.len() == self.input.capacity() => {

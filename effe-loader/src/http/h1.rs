@@ -4,9 +4,9 @@
 //! actix-http's own dispatcher is not asked: it reads bodies ahead for a reader in another task, copies every piece
 //! of an answer, keeps two buffers for a connection that waits, and answers what comes behind a `Connection: close`.
 
-mod output;
-mod spare;
-mod wire;
+mod buf_pool;
+mod conn;
+mod write_buf;
 
 use std::{
     cell::RefCell,
@@ -25,18 +25,17 @@ use actix_http::{
 use actix_web::rt::time::{self, Sleep};
 
 use self::{
-    output::Unequal,
-    wire::{MAX_DRAIN, Message, Pieces, Wire},
+    conn::{MAX_DRAIN, Message, Pieces, Wire},
+    write_buf::Unequal,
 };
 use crate::{
-    arrival::Arrival,
     body::{
         incoming::{Incoming, Uploads},
         outgoing::Body,
     },
     handler::{Answered, Guarded},
+    http::{arrival::Arrival, service::Site},
     net::connection::{Answering, Connection, Traffic},
-    protocol::Site,
 };
 
 /// How long a client that was told that the connection closes may take to close it, too.
