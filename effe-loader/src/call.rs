@@ -20,7 +20,12 @@ use futures_util::task::AtomicWaker;
 use slab::Slab;
 use tokio::{sync::Notify, time};
 
-use crate::{answer::Answer, body::sender::Streams, exchange::Room, http::head::Snapshot, rt::clock::Moment};
+use crate::{
+    body::sender::Streams,
+    exchange::{Room, response::Answer},
+    http::head::Snapshot,
+    rt::clock::Moment,
+};
 
 /// Calls that a desk keeps for the next requests, of some hundred bytes each.
 const MAX_SPARE: usize = 1024;

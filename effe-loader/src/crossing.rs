@@ -12,8 +12,7 @@ use actix_http::{
 };
 
 use crate::{
-    answer::Answer,
-    exchange::{Exchange, Head},
+    exchange::{Exchange, Head, response::Answer},
     plugin::{
         Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host, parameters::Parameters,
     },

@@ -13,9 +13,8 @@ use std::{
 use actix_http::RequestHead;
 
 use crate::{
-    answer::Answer,
     call::{Call, Mailbox},
-    exchange::{Exchange, Head},
+    exchange::{Exchange, Head, response::Answer},
     generation::{Generation, Generations},
     http::head,
     journal::{Journal, Record, Severity, Source},

@@ -4,6 +4,7 @@
 //! [`Snapshot`] when it happens on another.
 #![expect(unsafe_code, reason = "the entries of the exchange's table get their data as a pointer")]
 
+pub mod response;
 mod run;
 mod spawned;
 
@@ -27,12 +28,12 @@ use effe_abi::{
     waker,
 };
 
+use self::response::Answer;
 pub use self::{
     run::{AsyncRun, Room},
     spawned::SPAWN_OPS,
 };
 use crate::{
-    answer::Answer,
     body::{
         pipe::{End, Left, wait},
         sender::{Outlet, Streams},

@@ -28,7 +28,6 @@ use self::{
     response::{plain, respond, stream},
 };
 use crate::{
-    answer::Answer,
     body::{
         incoming::Incoming,
         outgoing::{Body, Source},
@@ -39,7 +38,7 @@ use crate::{
     call::{Call, Desk, Outcome, Timeouts},
     effe::Effe,
     errands::Errands,
-    exchange::Head,
+    exchange::{Head, response::Answer},
     generation::Generation,
     net::connection::{Answering, Patience},
     rt::{clock::Moment, tasks, wake_batch::Wakeups},

@@ -5,7 +5,6 @@
 
 mod access_log;
 mod admin;
-mod answer;
 mod body;
 mod call;
 pub mod cli;

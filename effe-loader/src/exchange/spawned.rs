@@ -86,8 +86,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        answer::Answer,
-        exchange::{Exchange, Head, current_id},
+        exchange::{Exchange, Head, current_id, response::Answer},
         http::head::Snapshot,
         journal::{Format, Journal, Settings, SyslogTarget},
         placement::{Execution, Mode},

@@ -9,11 +9,11 @@ use actix_http::{
 use bytes::Bytes;
 
 use crate::{
-    answer::Answer,
     body::{
         outgoing::{Body, Source, Stream},
         sender::{self, Outlet},
     },
+    exchange::response::Answer,
 };
 
 /// The lambda's answer, if it gave one.
