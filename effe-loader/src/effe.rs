@@ -13,16 +13,18 @@ use std::{
 use actix_http::RequestHead;
 
 use crate::{
-    call::{Call, Mailbox},
     exchange::{Exchange, Head, response::Answer},
     generation::{Generation, Generations},
     http::head,
     journal::{Journal, Record, Severity, Source},
-    meter::{Meter, Totals},
     plugin::{Census, Context, Fault, Started},
-    pool::{Job, KEEP, Pool},
     rt::clock::Moment,
-    seat::{Ended, Seat},
+    scheduler::{
+        in_flight::{Call, Mailbox},
+        meter::{Meter, Totals},
+        pool::{Job, KEEP, Pool},
+        worker_status::{Ended, Seat},
+    },
     waiting::Away,
 };
 

@@ -35,13 +35,15 @@ use crate::{
         sender::{self, Awaited, Outlets, Streams},
         upload::Upload,
     },
-    call::{Call, Desk, Outcome, Timeouts},
     effe::Effe,
-    errands::Errands,
     exchange::{Head, response::Answer},
     generation::Generation,
     net::connection::{Answering, Patience},
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
+    scheduler::{
+        background::Errands,
+        in_flight::{Call, Desk, Outcome, Timeouts},
+    },
     waiting::{Thread, Waiting},
     watch::Watch,
 };

@@ -6,13 +6,11 @@
 mod access_log;
 mod admin;
 mod body;
-mod call;
 pub mod cli;
 mod contexts;
 #[doc(hidden)]
 pub mod crossing;
 mod effe;
-mod errands;
 mod error;
 mod exchange;
 mod generation;
@@ -21,14 +19,12 @@ mod health;
 mod http;
 pub mod journal;
 mod keeper;
-mod meter;
 mod net;
 mod placement;
 mod plugin;
-mod pool;
 mod process;
 mod rt;
-mod seat;
+mod scheduler;
 mod server;
 mod swap;
 mod waiting;
@@ -48,7 +44,6 @@ use signal_hook::low_level;
 pub use self::error::{Error, Refusal};
 use self::{
     admin::Admin,
-    call::Timeouts,
     cli::{Cli, Config, Mode},
     effe::{Effe, Limits},
     generation::Generation,
@@ -68,6 +63,7 @@ use self::{
         control::{Control, Drain},
         signals::Ender,
     },
+    scheduler::in_flight::Timeouts,
     server::Settings,
     swap::Recipe,
     watch::Watch,

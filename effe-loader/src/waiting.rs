@@ -17,9 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     body::sender::Outlet,
-    call::{Call, Desk, Progress},
     effe::{Effe, count},
-    errands::Errands,
     exchange::AsyncRun,
     generation::Generation,
     plugin::{Context, Fault, Started, Starting},
@@ -27,7 +25,11 @@ use crate::{
         clock::Moment,
         wake_batch::{Alarm, Wakeups},
     },
-    seat::{Ended, Seat},
+    scheduler::{
+        background::Errands,
+        in_flight::{Call, Desk, Progress},
+        worker_status::{Ended, Seat},
+    },
 };
 
 /// What async runs of one thread of the server share.

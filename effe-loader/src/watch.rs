@@ -26,7 +26,7 @@ use crate::{
         signals::{Bell, Ender, Signals},
     },
     rt::clock::Moment,
-    seat::{Overview, Seat},
+    scheduler::worker_status::{Overview, Seat},
 };
 
 /// How often it looks while the pool works.

@@ -15,7 +15,7 @@ use prometheus_client::{
 use super::Admin;
 use crate::{
     effe::Effe,
-    meter::{Spread, Totals},
+    scheduler::meter::{Spread, Totals},
 };
 
 /// How they are written.

@@ -14,9 +14,8 @@ use bytes::Bytes;
 use crate::{
     access_log::Visit,
     body::{pipe::End, sender::Outlet},
-    call::Asked,
     net::connection::Answering,
-    seat::Running,
+    scheduler::{in_flight::Asked, worker_status::Running},
     waiting::Waiting,
 };
 

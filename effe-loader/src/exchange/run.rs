@@ -12,10 +12,10 @@ use effe_abi::raw::{self, Failure};
 use super::{Exchange, Head};
 use crate::{
     body::sender::Outlet,
-    call::{Call, Progress},
     http::head::Snapshot,
     placement::Execution,
     plugin::{Context, Fault, Running},
+    scheduler::in_flight::{Call, Progress},
 };
 
 /// An async run that is under way. It may be polled on any thread, and moves between them. Dropped before its end, it

@@ -6,5 +6,5 @@ pub mod rt;
 
 #[path = "../../../src/contexts.rs"]
 pub mod contexts;
-#[path = "../../../src/pool.rs"]
+#[path = "../../../src/scheduler/pool.rs"]
 pub mod pool;

@@ -13,7 +13,7 @@ use std::{
 use futures_util::stream::{FuturesUnordered, Stream};
 use tokio::sync::Notify;
 
-use crate::seat::{Running, Seat};
+use crate::scheduler::worker_status::{Running, Seat};
 
 /// The errands of one thread of the server. Those that are left when it stops serving are dropped there, while the
 /// thread is still whole, and know what that means to them.

@@ -11,13 +11,12 @@ use std::{
 use rustix::thread::{Pid, gettid};
 
 use crate::{
-    call::Mailbox,
-    meter::Meter,
     placement::{
         cpu_time::{CAREFUL, Usage},
         policy::OVERSTAY,
     },
     rt::clock::Moment,
+    scheduler::{in_flight::Mailbox, meter::Meter},
 };
 
 /// One thread of the server. Only that thread writes; whoever watches over it reads.
