@@ -20,9 +20,9 @@ use self::{
 pub use self::{access::Token, listener::Address};
 use crate::{
     body::outgoing::Body,
+    effe::health::Health,
     error::Error,
     handler::Handling,
-    health::Health,
     http::{
         arrival::Arrival,
         h1::Http1,

@@ -1,5 +1,13 @@
 //! One lambda being served: where a request meets a Context, and every Context its Stop.
 
+pub mod async_run;
+pub mod contexts;
+pub mod generation;
+pub mod health;
+pub mod maintenance;
+pub mod monitor;
+pub mod swap;
+
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
@@ -12,9 +20,12 @@ use std::{
 
 use actix_http::RequestHead;
 
+use self::{
+    async_run::Away,
+    generation::{Generation, Generations},
+};
 use crate::{
     exchange::{Exchange, Head, response::Answer},
-    generation::{Generation, Generations},
     http::head,
     journal::{Journal, Record, Severity, Source},
     plugin::{Census, Context, Fault, Started},
@@ -25,7 +36,6 @@ use crate::{
         pool::{Job, KEEP, Pool},
         worker_status::{Ended, Seat},
     },
-    waiting::Away,
 };
 
 /// What a client is told at least and at most to wait before it tries again, in seconds.

@@ -35,17 +35,19 @@ use crate::{
         sender::{self, Awaited, Outlets, Streams},
         upload::Upload,
     },
-    effe::Effe,
+    effe::{
+        Effe,
+        async_run::{Thread, Waiting},
+        generation::Generation,
+        monitor::Watch,
+    },
     exchange::{Head, response::Answer},
-    generation::Generation,
     net::connection::{Answering, Patience},
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
     scheduler::{
         background::Errands,
         in_flight::{Call, Desk, Outcome, Timeouts},
     },
-    waiting::{Thread, Waiting},
-    watch::Watch,
 };
 
 /// What one thread of the server has to answer requests with.

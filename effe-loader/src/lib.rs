@@ -7,18 +7,14 @@ mod access_log;
 mod admin;
 mod body;
 pub mod cli;
-mod contexts;
 #[doc(hidden)]
 pub mod crossing;
 mod effe;
 mod error;
 mod exchange;
-mod generation;
 mod handler;
-mod health;
 mod http;
 pub mod journal;
-mod keeper;
 mod net;
 mod placement;
 mod plugin;
@@ -26,9 +22,6 @@ mod process;
 mod rt;
 mod scheduler;
 mod server;
-mod swap;
-mod waiting;
-mod watch;
 
 use std::{
     io::Write,
@@ -45,11 +38,11 @@ pub use self::error::{Error, Refusal};
 use self::{
     admin::Admin,
     cli::{Cli, Config, Mode},
-    effe::{Effe, Limits},
-    generation::Generation,
-    health::Health,
+    effe::{
+        Effe, Limits, generation::Generation, health::Health, maintenance::Keeper, monitor::Watch,
+        swap::Recipe,
+    },
     journal::{Inmate, Journal, Severity},
-    keeper::Keeper,
     net::{
         connection::Patience,
         listeners::{Bound, Listener},
@@ -65,8 +58,6 @@ use self::{
     },
     scheduler::in_flight::Timeouts,
     server::Settings,
-    swap::Recipe,
-    watch::Watch,
 };
 
 /// The exit code of a loader that did what it was told.
@@ -273,7 +264,7 @@ fn serve(
         execution: config.execution,
         tls: config.tls.clone(),
     };
-    swap::stand_by(&control, Arc::clone(&effe), recipe, orders.changes);
+    effe::swap::stand_by(&control, Arc::clone(&effe), recipe, orders.changes);
     let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     for listener in &listeners {

@@ -25,9 +25,8 @@ use tokio::{
 
 use crate::{
     access_log::{AccessLog, Wanted},
-    effe::Effe,
+    effe::{Effe, health::Health, monitor::Watch},
     handler::{Handler, HandlerService, Limits},
-    health::Health,
     http::{h1::Http1, h2, service::Site},
     net::{
         connection::{Connection, Connections, Patience},
@@ -41,7 +40,6 @@ use crate::{
         systemd,
     },
     rt::tasks,
-    watch::Watch,
 };
 
 /// How long a client may take to complete a handshake that began before the doors were closed.

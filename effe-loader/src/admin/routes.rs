@@ -21,7 +21,7 @@ use crate::{
         outgoing::Body,
         upload::{self, Upload},
     },
-    health::Probe,
+    effe::health::Probe,
     journal::Severity,
     process::control::{Change, Stop},
 };

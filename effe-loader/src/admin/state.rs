@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Admin;
-use crate::{generation::Generation, health::Unready};
+use crate::effe::{generation::Generation, health::Unready};
 
 /// All that an operator may want to see at a glance.
 pub async fn state(admin: &Admin) -> Value {

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use crate::{
     access_log::Visit,
     body::{pipe::End, sender::Outlet},
+    effe::async_run::Waiting,
     net::connection::Answering,
     scheduler::{in_flight::Asked, worker_status::Running},
-    waiting::Waiting,
 };
 
 /// The body of an answer.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     access_log::{AccessLog, Visit},
     body::{incoming::Incoming, outgoing::Body},
-    health::{Health, Probe},
+    effe::health::{Health, Probe},
     http::{arrival::Arrival, validate},
 };
 

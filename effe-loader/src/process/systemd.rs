@@ -4,7 +4,7 @@
 
 use sd_notify::NotifyState;
 
-use crate::generation::Generation;
+use crate::effe::generation::Generation;
 
 /// A first Start has succeeded, or the last change is done, whatever came of it; `failed` is why nothing came of it.
 pub fn ready(serves: &Generation, failed: Option<&str>) {

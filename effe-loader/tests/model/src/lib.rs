@@ -4,7 +4,7 @@
 
 pub mod rt;
 
-#[path = "../../../src/contexts.rs"]
+#[path = "../../../src/effe/contexts.rs"]
 pub mod contexts;
 #[path = "../../../src/scheduler/pool.rs"]
 pub mod pool;

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{contexts::LOOKS, effe::Effe, process::systemd};
+use crate::{
+    effe::{Effe, contexts::LOOKS},
+    process::systemd,
+};
 
 /// How long a failed first Start waits for the next try.
 const RETRY: Duration = Duration::from_secs(1);

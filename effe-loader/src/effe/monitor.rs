@@ -18,8 +18,7 @@ use std::{
 use rustix::thread::Pid;
 
 use crate::{
-    effe::Effe,
-    keeper::Keeper,
+    effe::{Effe, maintenance::Keeper},
     placement::{cpu_time::Sight, policy::OVERSTAY},
     process::{
         control::{Control, Stop},

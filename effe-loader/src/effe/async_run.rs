@@ -17,9 +17,8 @@ use tokio::sync::oneshot;
 
 use crate::{
     body::sender::Outlet,
-    effe::{Effe, count},
+    effe::{Effe, count, generation::Generation},
     exchange::AsyncRun,
-    generation::Generation,
     plugin::{Context, Fault, Started, Starting},
     rt::{
         clock::Moment,

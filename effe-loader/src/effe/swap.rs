@@ -12,8 +12,7 @@ use std::{
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::{
-    effe::Effe,
-    generation::Generation,
+    effe::{Effe, generation::Generation},
     journal::Severity,
     net::tls::Tls,
     placement::{self, Execution},

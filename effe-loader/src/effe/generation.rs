@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, Guard};
 use crossbeam::utils::CachePadded;
 
 use crate::{
-    contexts::Contexts,
+    effe::contexts::Contexts,
     placement::Execution,
     plugin::{Context, Fault, Plugin, Started},
     rt::clock::Moment,
