@@ -14,8 +14,8 @@ use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 pub use self::config::{Config, Mode};
 use self::units::{Size, Span};
 use crate::{
-    access_log::{Extra, Share},
     admin::Address as AdminAddress,
+    handler::access_log::{Extra, Share},
     journal::{Format, SyslogFormat, SyslogTarget},
     net::listeners::Listen,
     placement::Mode as Execution,

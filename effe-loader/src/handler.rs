@@ -1,5 +1,6 @@
 //! One request: its body is read, the lambda is run, the answer goes out. Every failure becomes a status here.
 
+pub mod access_log;
 mod failure;
 mod response;
 mod service;

@@ -3,7 +3,6 @@
 //! A request goes `server` → `handler` → `effe` (→ `pool`) → `plugin`, through an `exchange`, and its answer the same
 //! way back.
 
-mod access_log;
 mod admin;
 mod body;
 pub mod cli;

@@ -24,9 +24,11 @@ use tokio::{
 };
 
 use crate::{
-    access_log::{AccessLog, Wanted},
     effe::{Effe, health::Health, monitor::Watch},
-    handler::{Handler, HandlerService, Limits},
+    handler::{
+        Handler, HandlerService, Limits,
+        access_log::{AccessLog, Wanted},
+    },
     http::{h1::Http1, h2, service::Site},
     net::{
         connection::{Connection, Connections, Patience},

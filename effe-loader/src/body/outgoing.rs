@@ -12,9 +12,9 @@ use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
 use crate::{
-    access_log::Visit,
     body::{pipe::End, sender::Outlet},
     effe::async_run::Waiting,
+    handler::access_log::Visit,
     net::connection::Answering,
     scheduler::{in_flight::Asked, worker_status::Running},
 };

@@ -4,8 +4,8 @@ use std::{env, net::ToSocketAddrs, num::NonZeroUsize, path::PathBuf, sync::Arc, 
 
 use super::{Cli, Size, Span, usage};
 use crate::{
-    access_log::Wanted,
     admin::{Address as AdminAddress, Token},
+    handler::access_log::Wanted,
     journal::{Format, SyslogFormat, SyslogTarget},
     net::{listeners::Listen, tls::Tls},
     placement::Mode as Execution,

@@ -20,9 +20,9 @@ use super::{
     response::{plain, sorry},
 };
 use crate::{
-    access_log::{AccessLog, Visit},
     body::{incoming::Incoming, outgoing::Body},
     effe::health::{Health, Probe},
+    handler::access_log::{AccessLog, Visit},
     http::{arrival::Arrival, validate},
 };
 
