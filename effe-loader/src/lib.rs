@@ -5,9 +5,7 @@
 
 mod admin;
 mod body;
-pub mod cli;
-#[doc(hidden)]
-pub mod crossing;
+pub mod boot;
 mod effe;
 mod error;
 mod exchange;
@@ -36,7 +34,7 @@ use signal_hook::low_level;
 pub use self::error::{Error, Refusal};
 use self::{
     admin::Admin,
-    cli::{Cli, Config, Mode},
+    boot::cli::{Cli, Config, Mode},
     effe::{
         Effe, Limits, generation::Generation, health::Health, maintenance::Keeper, monitor::Watch,
         swap::Recipe,

@@ -66,7 +66,7 @@ fn help_fits_one_page_and_help_all_has_every_flag() {
         (help.stdout.lines().count(), help.stdout.lines().map(|line| line.chars().count()).max().unwrap());
     assert!(size.0 <= PAGE.0 && size.1 <= PAGE.1, "{size:?}");
     let all = Loader::bare().arg("--help-all").run().assert_code(0);
-    for line in effe_loader::cli::markdown().lines().skip(2) {
+    for line in effe_loader::boot::cli::markdown().lines().skip(2) {
         let flag = line.split("`--").nth(1).unwrap().split([' ', '`']).next().unwrap();
         assert!(all.stdout.contains(&format!("--{flag}")), "{flag}");
     }
@@ -213,7 +213,7 @@ fn the_table_of_flags_is_what_the_loader_takes() {
                 Each flag, its environment variable (a flag beats its variable, a variable beats the default), and \
                 what it does. Sizes are written as `512`, `64KiB`, `2MiB`, `1GiB`; times as `500ms`, `30s`, `5m`, \
                 `1h`. This file is generated: `UPDATE=1 cargo test -p effe-loader --test main flags` writes it.\n\n";
-    let expected = format!("{head}{}", effe_loader::cli::markdown());
+    let expected = format!("{head}{}", effe_loader::boot::cli::markdown());
     let path = workspace().join("docs/flags.md");
     if std::env::var_os("UPDATE").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

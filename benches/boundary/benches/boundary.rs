@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use divan::{Bencher, black_box};
-use effe_loader::crossing::Crossing;
+use effe_loader::boot::bench::Crossing;
 
 const ORDER: &[u8] = br#"{"name":"Ada Lovelace","count":41,"tags":["a","b","c"]}"#;
 
