@@ -22,7 +22,7 @@ use crate::{
     body::outgoing::Body,
     effe::health::Health,
     error::Error,
-    handler::Handling,
+    handler::service::Handling,
     http::{
         arrival::Arrival,
         h1::Http1,

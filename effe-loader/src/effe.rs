@@ -25,13 +25,16 @@ use self::{
     generation::{Generation, Generations},
 };
 use crate::{
-    exchange::{Exchange, Head, response::Answer},
+    exchange::{
+        Exchange, Head,
+        call::{Call, Mailbox},
+        response::Answer,
+    },
     http::head,
     journal::{Journal, Record, Severity, Source},
     plugin::{Census, Context, Fault, Started},
     rt::clock::Moment,
     scheduler::{
-        in_flight::{Call, Mailbox},
         meter::{Meter, Totals},
         pool::{Job, KEEP, Pool},
         worker_status::{Ended, Seat},

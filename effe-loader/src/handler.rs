@@ -2,18 +2,13 @@
 
 pub mod access_log;
 mod failure;
+mod inline;
+mod polled;
+mod pooled;
 mod response;
-mod service;
+pub mod service;
 
-use std::{
-    cell::RefCell,
-    future::{Future, poll_fn},
-    pin::Pin,
-    rc::Rc,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use actix_http::{
     ConnectionType, Request, RequestHead, Response,
@@ -21,33 +16,21 @@ use actix_http::{
 };
 use bytes::Bytes;
 use effe_abi::raw::{plugin_flags, status};
-use tokio::time;
 
-pub use self::service::{Answered, Guarded, HandlerService, Handling};
-use self::{
-    failure::Failure,
-    response::{plain, respond, stream},
-};
+use self::{failure::Failure, response::plain};
 use crate::{
-    body::{
-        incoming::Incoming,
-        outgoing::{Body, Source},
-        pipe::Pipe,
-        sender::{self, Awaited, Outlets, Streams},
-        upload::Upload,
-    },
+    body::{incoming::Incoming, outgoing::Body, pipe::Pipe, sender::Outlets, upload::Upload},
     effe::{
         Effe,
         async_run::{Thread, Waiting},
-        generation::Generation,
         monitor::Watch,
     },
-    exchange::{Head, response::Answer},
+    exchange::{call::Call, response::Answer},
     net::connection::{Answering, Patience},
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
     scheduler::{
         background::Errands,
-        in_flight::{Call, Desk, Outcome, Timeouts},
+        in_flight::{Desk, Timeouts},
     },
 };
 
@@ -195,136 +178,6 @@ impl Handler {
         })
     }
 
-    /// The call of an async run that begins now.
-    fn call(&self, request: &Request, body: Bytes, streams: Streams) -> (Box<Call>, Moment) {
-        self.watch.look();
-        let mut call = self.thread.desk.call();
-        call.head.take(request.head());
-        call.body = body;
-        call.streams = streams;
-        let now = Moment::now();
-        call.deadline = self.limits.timeouts.run.map(|timeout| now + timeout);
-        (call, now)
-    }
-
-    /// Waits for an async run or for the head of its answer, or drops it when it takes too long.
-    async fn wait(&self, mut waiting: Waiting, request: &Request) -> Result<Response<Body>, Failure> {
-        let (outlet, deadline) = (waiting.outlet().cloned(), waiting.deadline());
-        let progress = Arc::clone(waiting.progress());
-        let begun = poll_fn(|context| {
-            if let Some(outlet) = &outlet
-                && let Poll::Ready(head) = outlet.poll_head(context)
-            {
-                return Poll::Ready(Begun::Head(head));
-            }
-            match Pin::new(&mut waiting).poll(context) {
-                Poll::Ready(call) => Poll::Ready(Begun::Over(call)),
-                // A client that has closed its end is taken for one that has left, as others do.
-                Poll::Pending => progress.poll_left(context).map(|()| Begun::Left),
-            }
-        });
-        let outcome = match deadline {
-            Some(deadline) => time::timeout(deadline.remaining(), begun).await,
-            None => Ok(begun.await),
-        };
-        match (outcome, outlet) {
-            (Ok(Begun::Head(head)), Some(outlet)) => {
-                Ok(stream(request, head, outlet, Source::Polled(waiting)))
-            }
-            (Ok(Begun::Head(_)), None) => unreachable!("a head comes out of an outlet"),
-            (Ok(Begun::Over(call)), outlet) => {
-                drop((outlet, progress, waiting));
-                self.answered(request, call)
-            }
-            (Ok(Begun::Left), _) => Err(Failure::Left),
-            (Err(_), _) => {
-                let what = match waiting.overdue() {
-                    Some(n_lost) => format!("{n_lost} threads are lost to such runs"),
-                    None => "it is dropped".to_owned(),
-                };
-                let head = Head::Live(request.head());
-                self.thread.effe.report_overdue(&head, waiting.id(), &what);
-                Err(Failure::Overdue)
-            }
-        }
-    }
-
-    /// An async run is over: its answer, which may still be on its way out.
-    fn answered(&self, request: &Request, mut call: Box<Call>) -> Result<Response<Body>, Failure> {
-        let outlet = call.streams.outlet.take();
-        let head = outlet.as_ref().and_then(|outlet| outlet.take_head());
-        let response = match (head, outlet) {
-            (Some(head), Some(outlet)) => Some(stream(request, head, outlet, Source::Done)),
-            (_, unneeded) => {
-                if let Some(outlet) = unneeded {
-                    self.outlets.keep(outlet);
-                }
-                respond(&mut call.answer, request)
-            }
-        };
-        let response = response.ok_or_else(|| unanswered(&call));
-        self.thread.desk.keep(call);
-        response
-    }
-
-    /// The answer, and how long the run took; `None` if it can't be here.
-    fn run_inline(
-        &self,
-        generation: &Generation,
-        request: &Request,
-        body: &[u8],
-    ) -> Option<(Result<Response<Body>, Failure>, Duration)> {
-        if !generation.execution.is_inline() {
-            return None;
-        }
-        self.watch.look();
-        let mut answer = self.answer.borrow_mut();
-        answer.clear();
-        let (effe, seat) = (&self.thread.effe, &self.thread.seat);
-        let took = effe.run_inline(generation, request.head(), body, &mut answer, seat)?;
-        Some((respond(&mut answer, request).ok_or(Failure::Lambda), took))
-    }
-
-    async fn run_on_pool(
-        &self,
-        request: &Request,
-        body: Bytes,
-        streams: Streams,
-    ) -> Result<Response<Body>, Failure> {
-        self.watch.look();
-        let mut call = self.thread.desk.call();
-        call.head.take(request.head());
-        call.body = body;
-        let mut awaited = Awaited::new(streams.outlet.clone());
-        call.streams = streams;
-        let mut asked = self.thread.desk.ask(call, |call| self.thread.effe.run_on_pool(call));
-        let head = poll_fn(|context| match awaited.outlet().map(|outlet| outlet.poll_head(context)) {
-            Some(Poll::Ready(head)) => Poll::Ready(Ok(head)),
-            _ => Pin::new(&mut asked).poll(context).map(Err),
-        });
-        let outcome = match head.await {
-            Ok(head) => {
-                let outlet = awaited.take().expect("the head came out of it");
-                asked.take_your_time();
-                return Ok(stream(request, head, outlet, Source::Pool(asked)));
-            }
-            Err(outcome) => outcome,
-        };
-        match outcome {
-            Outcome::Back(mut call) => {
-                let response = respond(&mut call.answer, request).ok_or_else(|| unanswered(&call));
-                self.thread.desk.keep(call);
-                response
-            }
-            Outcome::GivenUp => Err(Failure::Busy),
-            Outcome::Overdue(progress) => {
-                let what = format!("{} threads are lost to such runs", self.thread.effe.lose_thread());
-                self.thread.effe.report_overdue(&Head::Live(request.head()), &progress.id, &what);
-                Err(Failure::Overdue)
-            }
-        }
-    }
-
     /// Whether anybody wants to know what becomes of requests.
     fn is_observed(&self) -> bool {
         self.thread.seat.meter.is_some()
@@ -374,15 +227,6 @@ fn unanswered(call: &Call) -> Failure {
         Some(deadline) if deadline.remaining().is_zero() => Failure::Overdue,
         _ => Failure::Lambda,
     }
-}
-
-/// How far an async run has come.
-enum Begun {
-    /// Its answer goes out.
-    Head(sender::Head),
-    Over(Box<Call>),
-    /// Nobody waits for it any more.
-    Left,
 }
 
 /// What is done about a request at once.

@@ -26,8 +26,9 @@ use tokio::{
 use crate::{
     effe::{Effe, health::Health, monitor::Watch},
     handler::{
-        Handler, HandlerService, Limits,
+        Handler, Limits,
         access_log::{AccessLog, Wanted},
+        service::HandlerService,
     },
     http::{h1::Http1, h2, service::Site},
     net::{

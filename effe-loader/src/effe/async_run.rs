@@ -18,7 +18,10 @@ use tokio::sync::oneshot;
 use crate::{
     body::sender::Outlet,
     effe::{Effe, count, generation::Generation},
-    exchange::AsyncRun,
+    exchange::{
+        call::{Call, Progress},
+        run::AsyncRun,
+    },
     plugin::{Context, Fault, Started, Starting},
     rt::{
         clock::Moment,
@@ -26,7 +29,7 @@ use crate::{
     },
     scheduler::{
         background::Errands,
-        in_flight::{Call, Desk, Progress},
+        in_flight::Desk,
         worker_status::{Ended, Seat},
     },
 };

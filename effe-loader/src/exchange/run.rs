@@ -1,21 +1,25 @@
 //! A run that lasts longer than one function: it owns the call, the exchange that lends it, and the Context.
+#![expect(unsafe_code, reason = "the run borrows from what it owns")]
 
 use std::{
-    mem::{ManuallyDrop, MaybeUninit},
+    mem::ManuallyDrop,
     ptr::NonNull,
     sync::Arc,
     task::{Poll, Waker},
 };
 
-use effe_abi::raw::{self, Failure};
+use effe_abi::raw::Failure;
 
-use super::{Exchange, Head};
+use super::{
+    Exchange, Head,
+    call::{Call, Progress},
+    lent::{Lent, Room},
+};
 use crate::{
     body::sender::Outlet,
     http::head::Snapshot,
     placement::Execution,
     plugin::{Context, Fault, Running},
-    scheduler::in_flight::{Call, Progress},
 };
 
 /// An async run that is under way. It may be polled on any thread, and moves between them. Dropped before its end, it
@@ -26,21 +30,6 @@ pub struct AsyncRun {
     lent: NonNull<Lent>,
     call: NonNull<Call>,
 }
-
-/// What the run has been lent, at a place where it stays.
-struct Lent {
-    form: Option<raw::Exchange<'static>>,
-    failure: Failure,
-    /// Borrows from the call.
-    exchange: Exchange<'static>,
-}
-
-/// The place for what a run is lent; it stays with the call, for the next run.
-#[derive(Default)]
-pub struct Room(Option<Box<MaybeUninit<Lent>>>);
-
-// SAFETY: it is memory without a value.
-unsafe impl Send for Room {}
 
 // SAFETY: all that it owns may be sent, the exchange too: what is changed behind it has locks or is atomic.
 unsafe impl Send for AsyncRun {}

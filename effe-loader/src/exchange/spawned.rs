@@ -9,7 +9,7 @@ use effe_abi::{
     raw::{Status, status},
 };
 
-use super::{CURRENT, exchange};
+use super::table::{CURRENT, exchange};
 use crate::{
     placement::{
         cpu_time::{CAREFUL, Usage},
@@ -86,7 +86,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        exchange::{Exchange, Head, current_id, response::Answer},
+        exchange::{Exchange, Head, response::Answer, table::current_id},
         http::head::Snapshot,
         journal::{Format, Journal, Settings, SyslogTarget},
         placement::{Execution, Mode},

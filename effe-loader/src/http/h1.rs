@@ -33,7 +33,7 @@ use crate::{
         incoming::{Incoming, Uploads},
         outgoing::Body,
     },
-    handler::{Answered, Guarded},
+    handler::service::{Answered, Guarded},
     http::{arrival::Arrival, service::Site},
     net::connection::{Answering, Connection, Traffic},
 };

@@ -31,7 +31,7 @@ use tokio::io::Interest;
 
 use crate::{
     body::outgoing::Body,
-    handler::{Answered, HandlerService},
+    handler::service::{Answered, HandlerService},
     http::{arrival::Arrival, validate::MAX_HEAD},
     net::{
         connection::{Answering, Connection, Shared},

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use crate::{
-    handler::{Answered, Guarded, HandlerService, Handling},
+    handler::service::{Answered, Guarded, HandlerService, Handling},
     http::arrival::Arrival,
 };
 

@@ -31,9 +31,9 @@ use tokio::{
 
 use crate::{
     body::incoming::Uploads,
+    exchange::call::Progress,
     net::{stream::Io, tls::Tls, tracker::Lobby},
     rt::{clock::Moment, tasks},
-    scheduler::in_flight::Progress,
 };
 
 /// How often a thread looks after its connections.

@@ -83,7 +83,7 @@ unsafe extern "C" fn log(data: *const (), level: u32, target: RStr<'_>, text: RS
 /// Logs a text of a lambda's, and for which request that was.
 pub fn log_for_lambda(journal: &Journal, severity: Severity, target: &str, text: String) {
     // Nothing outside of a Run, nor in a task that the author spawned.
-    let id = exchange::current_id().map(|id| ("request_id", id));
+    let id = exchange::table::current_id().map(|id| ("request_id", id));
     let fields = id.into_iter().collect();
     journal.log(Record { severity, source: Source::Lambda, target: target.to_owned().into(), text, fields });
 }
@@ -107,8 +107,8 @@ unsafe extern "C" fn attribute(data: *const (), key: u32, out: &mut RStr<'static
 
 unsafe extern "C" fn extension(_: *const (), id: RStr<'_>) -> *const () {
     match id.as_str() {
-        ASYNC => ptr::from_ref(&exchange::ASYNC_OPS).cast(),
-        SPAWN => ptr::from_ref(&exchange::SPAWN_OPS).cast(),
+        ASYNC => ptr::from_ref(&exchange::table::ASYNC_OPS).cast(),
+        SPAWN => ptr::from_ref(&exchange::spawned::SPAWN_OPS).cast(),
         _ => ptr::null(),
     }
 }

@@ -11,12 +11,13 @@ use std::{
 use rustix::thread::{Pid, gettid};
 
 use crate::{
+    exchange::call::Mailbox,
     placement::{
         cpu_time::{CAREFUL, Usage},
         policy::OVERSTAY,
     },
     rt::clock::Moment,
-    scheduler::{in_flight::Mailbox, meter::Meter},
+    scheduler::meter::Meter,
 };
 
 /// One thread of the server. Only that thread writes; whoever watches over it reads.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use crate::{handler::HandlerService, net::connection::Connection};
+use crate::{handler::service::HandlerService, net::connection::Connection};
 
 /// Gives the connection back.
 pub async fn take(

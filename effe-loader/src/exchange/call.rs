@@ -1,0 +1,153 @@
+//! A request on its way to another thread and back: the call, which owns all that a run touches; how far it is; and
+//! the mailbox that it comes back to.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use crossbeam::queue::SegQueue;
+use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
+
+use super::{lent::Room, response::Answer};
+use crate::{body::sender::Streams, http::head::Snapshot, rt::clock::Moment};
+
+/// One request and the room for its answer. Used again for the next request, so that the steady state allocates
+/// nothing.
+pub struct Call {
+    /// The request's head.
+    pub head: Snapshot,
+    /// The request's body.
+    pub body: Bytes,
+    /// Where the answer goes.
+    pub answer: Answer,
+    /// What of it goes piece by piece.
+    pub streams: Streams,
+    /// How far it is, which both sides see.
+    pub progress: Arc<Progress>,
+    /// When the client is told that it took too long.
+    pub deadline: Option<Moment>,
+    /// Where an async run keeps what it is lent.
+    pub room: Room,
+    mailbox: Arc<Mailbox>,
+    /// Its place among the calls of the thread that it came from.
+    pub key: usize,
+}
+
+impl Call {
+    /// A call with empty buffers, which comes back to `mailbox`.
+    pub fn new(mailbox: Arc<Mailbox>) -> Call {
+        Call {
+            head: Snapshot::default(),
+            body: Bytes::new(),
+            answer: Answer::default(),
+            streams: Streams::NONE,
+            progress: Arc::default(),
+            deadline: None,
+            room: Room::default(),
+            mailbox,
+            key: usize::MAX,
+        }
+    }
+
+    /// Puts the call into the mailbox of the desk it came from, whose thread is not woken yet.
+    pub fn send_back(self: Box<Self>) -> Arc<Mailbox> {
+        let mailbox = Arc::clone(&self.mailbox);
+        mailbox.calls.push(self);
+        mailbox
+    }
+}
+
+/// How far a call is.
+#[derive(Default)]
+pub struct Progress {
+    /// Whether the client has left.
+    pub gone: AtomicBool,
+    /// An async run that wants to know.
+    leaving: AtomicWaker,
+    /// What the request is called, once somebody needs that.
+    pub id: OnceLock<String>,
+    step: AtomicU8,
+}
+
+const QUEUED: u8 = 0;
+const RUNNING: u8 = 1;
+/// The client has been told that there was no thread in time.
+const GIVEN_UP: u8 = 2;
+/// The client has been told that the run took too long.
+const OVERDUE: u8 = 3;
+const DONE: u8 = 4;
+
+impl Progress {
+    /// The client has left, or has closed its end.
+    pub fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.leaving.wake();
+    }
+
+    /// Ready once the client has left.
+    pub fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.leaving.register(context.waker());
+        if self.gone.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// A call begins to run that nobody else has yet.
+    pub fn begin_alone(&self) {
+        self.step.store(RUNNING, Ordering::Relaxed);
+    }
+
+    /// A thread takes the call up; false if nobody waits for it any more.
+    pub fn begin(&self) -> bool {
+        !self.gone.load(Ordering::Relaxed) && self.step(QUEUED, RUNNING)
+    }
+
+    /// The run has ended; false if that was after the client had been told that it took too long.
+    pub fn end(&self) -> bool {
+        self.step.swap(DONE, Ordering::AcqRel) != OVERDUE
+    }
+
+    /// There is no thread for the call, or none in time; false if one has taken it up.
+    pub fn give_up(&self) -> bool {
+        self.step(QUEUED, GIVEN_UP)
+    }
+
+    /// Whether no thread has taken the call up, and none will.
+    pub fn is_given_up(&self) -> bool {
+        self.step.load(Ordering::Acquire) == GIVEN_UP
+    }
+
+    /// The run takes too long, as the client is told; false if it has ended.
+    pub fn is_overdue(&self) -> bool {
+        self.step(RUNNING, OVERDUE)
+    }
+
+    fn step(&self, from: u8, to: u8) -> bool {
+        self.step.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// Where calls come back to.
+#[derive(Default)]
+pub struct Mailbox {
+    /// The calls that are back.
+    pub calls: SegQueue<Box<Call>>,
+    /// Told once for all calls that are in the box.
+    pub arrived: Notify,
+}
+
+impl Mailbox {
+    /// Wakes the desk: once for all that is in the box when it comes to look.
+    pub fn ring(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// Whether nothing waits to be taken out.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+}

@@ -1,0 +1,28 @@
+//! A run on the server's own thread, while its connection waits.
+
+use std::time::Duration;
+
+use actix_http::{Request, Response};
+
+use super::{Handler, failure::Failure, response::respond};
+use crate::{body::outgoing::Body, effe::generation::Generation};
+
+impl Handler {
+    /// The answer, and how long the run took; `None` if it can't be here.
+    pub(super) fn run_inline(
+        &self,
+        generation: &Generation,
+        request: &Request,
+        body: &[u8],
+    ) -> Option<(Result<Response<Body>, Failure>, Duration)> {
+        if !generation.execution.is_inline() {
+            return None;
+        }
+        self.watch.look();
+        let mut answer = self.answer.borrow_mut();
+        answer.clear();
+        let (effe, seat) = (&self.thread.effe, &self.thread.seat);
+        let took = effe.run_inline(generation, request.head(), body, &mut answer, seat)?;
+        Some((respond(&mut answer, request).ok_or(Failure::Lambda), took))
+    }
+}

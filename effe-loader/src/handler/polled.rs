@@ -1,0 +1,115 @@
+//! A run of an async lambda, which is polled.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+};
+
+use actix_http::{Request, Response};
+use bytes::Bytes;
+use tokio::time;
+
+use super::{
+    Handler,
+    failure::Failure,
+    response::{respond, stream},
+    unanswered,
+};
+use crate::{
+    body::{
+        outgoing::{Body, Source},
+        sender::{self, Streams},
+    },
+    effe::async_run::Waiting,
+    exchange::{Head, call::Call},
+    rt::clock::Moment,
+};
+
+impl Handler {
+    /// The call of an async run that begins now.
+    pub(super) fn call(&self, request: &Request, body: Bytes, streams: Streams) -> (Box<Call>, Moment) {
+        self.watch.look();
+        let mut call = self.thread.desk.call();
+        call.head.take(request.head());
+        call.body = body;
+        call.streams = streams;
+        let now = Moment::now();
+        call.deadline = self.limits.timeouts.run.map(|timeout| now + timeout);
+        (call, now)
+    }
+
+    /// Waits for an async run or for the head of its answer, or drops it when it takes too long.
+    pub(super) async fn wait(
+        &self,
+        mut waiting: Waiting,
+        request: &Request,
+    ) -> Result<Response<Body>, Failure> {
+        let (outlet, deadline) = (waiting.outlet().cloned(), waiting.deadline());
+        let progress = Arc::clone(waiting.progress());
+        let begun = poll_fn(|context| {
+            if let Some(outlet) = &outlet
+                && let Poll::Ready(head) = outlet.poll_head(context)
+            {
+                return Poll::Ready(Begun::Head(head));
+            }
+            match Pin::new(&mut waiting).poll(context) {
+                Poll::Ready(call) => Poll::Ready(Begun::Over(call)),
+                // A client that has closed its end is taken for one that has left, as others do.
+                Poll::Pending => progress.poll_left(context).map(|()| Begun::Left),
+            }
+        });
+        let outcome = match deadline {
+            Some(deadline) => time::timeout(deadline.remaining(), begun).await,
+            None => Ok(begun.await),
+        };
+        match (outcome, outlet) {
+            (Ok(Begun::Head(head)), Some(outlet)) => {
+                Ok(stream(request, head, outlet, Source::Polled(waiting)))
+            }
+            (Ok(Begun::Head(_)), None) => unreachable!("a head comes out of an outlet"),
+            (Ok(Begun::Over(call)), outlet) => {
+                drop((outlet, progress, waiting));
+                self.answered(request, call)
+            }
+            (Ok(Begun::Left), _) => Err(Failure::Left),
+            (Err(_), _) => {
+                let what = match waiting.overdue() {
+                    Some(n_lost) => format!("{n_lost} threads are lost to such runs"),
+                    None => "it is dropped".to_owned(),
+                };
+                let head = Head::Live(request.head());
+                self.thread.effe.report_overdue(&head, waiting.id(), &what);
+                Err(Failure::Overdue)
+            }
+        }
+    }
+
+    /// An async run is over: its answer, which may still be on its way out.
+    pub(super) fn answered(&self, request: &Request, mut call: Box<Call>) -> Result<Response<Body>, Failure> {
+        let outlet = call.streams.outlet.take();
+        let head = outlet.as_ref().and_then(|outlet| outlet.take_head());
+        let response = match (head, outlet) {
+            (Some(head), Some(outlet)) => Some(stream(request, head, outlet, Source::Done)),
+            (_, unneeded) => {
+                if let Some(outlet) = unneeded {
+                    self.outlets.keep(outlet);
+                }
+                respond(&mut call.answer, request)
+            }
+        };
+        let response = response.ok_or_else(|| unanswered(&call));
+        self.thread.desk.keep(call);
+        response
+    }
+}
+
+/// How far an async run has come.
+enum Begun {
+    /// Its answer goes out.
+    Head(sender::Head),
+    Over(Box<Call>),
+    /// Nobody waits for it any more.
+    Left,
+}
