@@ -1,19 +1,16 @@
 //! A bounded pipe of bytes between a run and its connection.
 //!
-//! Each end polls, and is woken through a [`Waker`], be it a task or, by [`wait`], a thread: so a body that a lambda
+//! Each end polls, and is woken through a [`Waker`], be it a task or, by [`block_until`](crate::rt::block_on::block_until), a thread: so a body that a lambda
 //! writes may be taken by the server's task, and one that a task brings may be read by a thread or by another task.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Wake, Waker},
-    thread::{self, Thread},
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use effe_abi::raw::Status;
-
-use crate::rt::clock::Moment;
 
 /// Bytes that may wait in a pipe before its writer has to, and that are read at once.
 pub const CAPACITY: usize = 64 * 1024;
@@ -168,56 +165,21 @@ fn wake(waker: Option<Waker>, state: MutexGuard<'_, State>) {
     }
 }
 
-/// Waits on this thread for what `poll` waits for; `None` if the deadline comes first.
-pub fn wait<T>(deadline: Option<Moment>, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
-    thread_local! {
-        static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
-    }
-    WAKER.with(|waker| {
-        let mut context = Context::from_waker(waker);
-        loop {
-            if let Poll::Ready(value) = poll(&mut context) {
-                return Some(value);
-            }
-            let Some(deadline) = deadline else {
-                thread::park();
-                continue;
-            };
-            let left = deadline.remaining();
-            if left.is_zero() {
-                return None;
-            }
-            thread::park_timeout(left);
-        }
-    })
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{thread, time::Duration};
 
     use effe_abi::raw::status;
 
     use super::*;
+    use crate::rt::{block_on::block_until, clock::Moment};
 
     fn soon() -> Option<Moment> {
         Some(Moment::now() + Duration::from_millis(20))
     }
 
     fn next(pipe: &Pipe) -> Result<Bytes, End> {
-        wait(None, |context| pipe.poll_next(context)).expect("there is no deadline")
+        block_until(None, |context| pipe.poll_next(context)).expect("there is no deadline")
     }
 
     #[test]
@@ -226,7 +188,7 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 0..10_000_u32 {
-                    assert_eq!(wait(None, |context| pipe.poll_room(context)), Some(Ok(())));
+                    assert_eq!(block_until(None, |context| pipe.poll_room(context)), Some(Ok(())));
                     pipe.push(Bytes::copy_from_slice(&n.to_ne_bytes())).unwrap();
                 }
                 pipe.end(End::Whole);
@@ -243,15 +205,15 @@ mod tests {
     fn a_writer_waits_while_the_pipe_is_full_and_is_told_when_the_reader_leaves() {
         let pipe = Pipe::default();
         pipe.push(Bytes::from(vec![0; CAPACITY])).unwrap();
-        assert_eq!(wait(soon(), |context| pipe.poll_room(context)), None);
+        assert_eq!(block_until(soon(), |context| pipe.poll_room(context)), None);
         thread::scope(|scope| {
             scope.spawn(|| next(&pipe));
-            assert_eq!(wait(None, |context| pipe.poll_room(context)), Some(Ok(())));
+            assert_eq!(block_until(None, |context| pipe.poll_room(context)), Some(Ok(())));
         });
         pipe.push(Bytes::from(vec![0; CAPACITY])).unwrap();
         thread::scope(|scope| {
             scope.spawn(|| pipe.leave());
-            assert_eq!(wait(None, |context| pipe.poll_room(context)), Some(Err(Left)));
+            assert_eq!(block_until(None, |context| pipe.poll_room(context)), Some(Err(Left)));
         });
         assert_eq!(pipe.push(Bytes::from_static(b"x")), Err(Left));
     }

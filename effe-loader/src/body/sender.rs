@@ -18,8 +18,8 @@ use bytes::Bytes;
 use effe_abi::raw::{Status, plugin_flags, status};
 
 use crate::{
-    body::pipe::{CAPACITY, End, Left, Pipe, wait},
-    rt::clock::Moment,
+    body::pipe::{CAPACITY, End, Left, Pipe},
+    rt::{block_on::block_until, clock::Moment},
 };
 
 /// What of a call goes piece by piece. When it is dropped, whoever is at the other end is told.
@@ -176,7 +176,7 @@ impl Outlet {
         let mut n_left = self.pipe.n_bytes();
         loop {
             let deadline = self.patience.map(|patience| Moment::now() + patience);
-            match wait(deadline, |context| self.pipe.poll_room(context)) {
+            match block_until(deadline, |context| self.pipe.poll_room(context)) {
                 Some(Ok(())) => return status::OK,
                 Some(Err(Left)) => return status::GONE,
                 None if self.pipe.n_bytes() < n_left => n_left = self.pipe.n_bytes(),
@@ -295,7 +295,7 @@ mod tests {
     fn rest(outlet: &Outlet) -> (Vec<u8>, End) {
         let mut all = Vec::new();
         loop {
-            match wait(None, |context| outlet.pipe.poll_next(context)).unwrap() {
+            match block_until(None, |context| outlet.pipe.poll_next(context)).unwrap() {
                 Ok(piece) => all.extend_from_slice(&piece),
                 Err(end) => return (all, end),
             }
@@ -330,7 +330,7 @@ mod tests {
     fn a_large_piece_is_waited_for_until_most_of_it_has_gone() {
         let outlet = Outlet::new(None);
         outlet.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
-        let next = || wait(None, |context| outlet.pipe.poll_next(context)).unwrap().unwrap();
+        let next = || block_until(None, |context| outlet.pipe.poll_next(context)).unwrap().unwrap();
         thread::scope(|scope| {
             let writer = scope.spawn(|| outlet.write(vec![7; 3 * CAPACITY + 1].into(), true));
             for _ in 0..3 {

@@ -18,8 +18,8 @@ use effe_abi::{
 
 use super::{Exchange, Head};
 use crate::{
-    body::pipe::{End, Left, wait},
-    rt::clock::Moment,
+    body::pipe::{End, Left},
+    rt::{block_on::block_until, clock::Moment},
 };
 
 /// Chunks up to this size are copied: cheaper than keeping their owner.
@@ -171,7 +171,7 @@ unsafe extern "C" fn read(host: *mut (), out: &mut raw::Chunk) -> Status {
     let exchange = unsafe { exchange(host) };
     // Else the whole body is in the exchange.
     let Some(inlet) = &exchange.streams.inlet else { return status::END };
-    match wait(exchange.deadline(), |context| inlet.poll_next(context)) {
+    match block_until(exchange.deadline(), |context| inlet.poll_next(context)) {
         Some(Ok(piece)) => {
             *out = chunk(piece);
             status::OK

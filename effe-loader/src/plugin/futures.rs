@@ -5,12 +5,7 @@ use std::{
     marker::PhantomPinned,
     pin::Pin,
     ptr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{self, Poll, Wake},
-    thread::{self, Thread},
+    task::{self, Poll},
 };
 
 use effe_abi::{
@@ -21,6 +16,7 @@ use effe_abi::{
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::{Context, Fault, Plugin, Started};
+use crate::rt::block_on::block_on;
 
 /// A future of the lambda's, which is dropped once.
 struct Work {
@@ -98,7 +94,7 @@ impl Plugin {
         }
         let mut all: FuturesUnordered<_> =
             contexts.into_iter().map(|context| context.stop_polled()).collect();
-        wait(async { while all.next().await.is_some() {} });
+        block_on(async { while all.next().await.is_some() {} });
     }
 }
 
@@ -220,29 +216,7 @@ impl Future for Stopping {
 impl Drop for Stopping {
     fn drop(&mut self) {
         if self.work.is_some() {
-            wait(self);
-        }
-    }
-}
-
-/// Polls a future to its end on this thread.
-fn wait<F: Future>(future: F) -> F::Output {
-    struct Sleeper(Thread, AtomicBool);
-    impl Wake for Sleeper {
-        fn wake(self: Arc<Self>) {
-            self.1.store(true, Ordering::Release);
-            self.0.unpark();
-        }
-    }
-    let sleeper = Arc::new(Sleeper(thread::current(), AtomicBool::new(false)));
-    let waker = task::Waker::from(Arc::clone(&sleeper));
-    let mut future = std::pin::pin!(future);
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut task::Context::from_waker(&waker)) {
-            return output;
-        }
-        while !sleeper.1.swap(false, Ordering::Acquire) {
-            thread::park();
+            block_on(self);
         }
     }
 }
