@@ -31,7 +31,6 @@ use crate::{
         connection::Patience,
         listeners::{self, Bound, Listener},
     },
-    placement::Execution,
     plugin::{
         self, Census, Plugin, PluginFile, Policy, Started, Tried,
         host::{self, Host},
@@ -175,8 +174,7 @@ fn serve(
         None => None,
     };
     plugin.init()?;
-    let execution = Execution::new(config.execution, plugin.flags(), plugin.is_async(), journal.clone());
-    let first = Generation::new(1, plugin, execution, config.max_idle);
+    let first = Generation::new(1, plugin, config.execution, config.max_idle, journal);
     let warm = first.warm();
     if let Err(fault) = &warm {
         plugin.log(fault);

@@ -9,35 +9,36 @@ pub mod monitor;
 pub mod swap;
 
 use std::{
+    future::poll_fn,
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicIsize, Ordering},
     },
+    task::Poll,
     thread,
     time::{Duration, Instant},
 };
 
 use actix_http::RequestHead;
 
-use self::{
-    async_run::Away,
-    generation::{Generation, Generations},
-};
+use self::generation::{Generation, Generations};
 use crate::{
     exchange::{
         Exchange, Head,
         call::{Call, Mailbox},
         response::Answer,
+        run::AsyncRun,
     },
     http::head,
     journal::{Journal, Record, Severity, Source},
+    placement::run_clock::Ended,
     plugin::{Census, Context, Fault, Started},
-    rt::clock::Moment,
+    rt::{block_on::block_on, clock::Moment},
     scheduler::{
         meter::{Meter, Totals},
         pool::{Job, KEEP, Pool},
-        worker_status::{Ended, Seat},
+        worker_status::Seat,
     },
 };
 
@@ -70,10 +71,32 @@ pub struct Effe {
 pub enum Work {
     /// Runs the lambda of the generation that served when the request came.
     Run(Arc<Effe>, Arc<Generation>, Box<Call>),
-    /// Polls a run once, of a lambda that blocks where it should not.
-    Poll(Box<Away>),
+    /// Ends a run of a lambda that blocks: its last poll may still be under way.
+    End(Box<UnwantedRun>),
     /// Stops a Context.
     Stop(Box<Context>),
+}
+
+/// A run of an async lambda that nobody waits for any more.
+pub struct UnwantedRun {
+    /// The effe.
+    pub effe: Arc<Effe>,
+    /// The generation that it belongs to.
+    pub generation: Arc<Generation>,
+    /// The run.
+    pub run: AsyncRun,
+    /// Whether its Context may have another run.
+    pub keeps_context: bool,
+}
+
+impl UnwantedRun {
+    /// Drops the run, which waits for a poll that is under way; its Context is kept, or stopped on this thread.
+    fn end(self) {
+        let UnwantedRun { effe, generation, run, keeps_context } = self;
+        let (context, call) = run.take_apart();
+        let in_time = effe.end(&call);
+        drop(if keeps_context && in_time { generation.contexts.give(context) } else { Some(context) });
+    }
 }
 
 /// What an effe may use.
@@ -160,9 +183,7 @@ impl Effe {
             }
         };
         if let Some(context) = unwanted {
-            // If the pool has no room it comes back, and a Stop here is better than none.
-            drop(self.pool.push(Work::Stop(context)));
-            drop(self.pool.wake(false));
+            self.stop_on_pool(context);
         }
         Some(took)
     }
@@ -176,25 +197,39 @@ impl Effe {
         }
     }
 
-    /// Hands one poll to the pool.
+    /// Has a thread of the pool end a run that nobody waits for any more.
     ///
     /// # Errors
     /// There is no room for it.
-    pub fn poll_on_pool(&self, away: Box<Away>) -> Result<(), Box<Away>> {
-        match self.pool.push(Work::Poll(away)) {
+    pub fn end_on_pool(&self, unwanted: Box<UnwantedRun>) -> Result<(), Box<UnwantedRun>> {
+        match self.pool.push(Work::End(unwanted)) {
             Ok(()) => {
-                self.pool.wake(false).into_iter().for_each(Work::give_up);
+                self.wake(false);
                 Ok(())
             }
-            Err(Work::Poll(away)) => Err(away),
+            Err(Work::End(unwanted)) => Err(unwanted),
             Err(_) => unreachable!("what comes back is what went in"),
+        }
+    }
+
+    /// Has a thread of the pool stop a Context. Where there is no room, or no thread can be made, it is stopped on this
+    /// thread: a Stop here is better than none.
+    fn stop_on_pool(&self, context: Box<Context>) {
+        match self.pool.push(Work::Stop(context)) {
+            Ok(()) => self.wake(false),
+            Err(work) => work.give_up(),
         }
     }
 
     /// Sees that somebody takes up what was handed to the pool. Once for all that a thread of the server hands in
     /// before it sleeps: the thread that is woken would else run before the next call is there.
     pub fn wake_pool(&self) {
-        let short = self.generations.current().execution.is_short();
+        self.wake(self.generations.current().execution.is_short());
+    }
+
+    /// Wakes a thread of the pool. What can't be run, because no thread can be made, is given up: it may be of other
+    /// clients than the one that this thread is answering.
+    fn wake(&self, short: bool) {
         self.pool.wake(short).into_iter().for_each(Work::give_up);
     }
 
@@ -221,25 +256,59 @@ impl Effe {
                 }
             },
         };
-        let exchange = Exchange::new(
-            Head::Copied(&call.head),
-            &call.body,
-            &mut call.answer,
-            &call.progress.gone,
-            call.deadline,
-            self.limits.response_limit,
-            &call.progress.id,
-        )
-        .with_streams(&call.streams);
-        let run = || exchange.lend(|exchange| context.run(exchange));
-        let (outcome, took) = generation.execution.learn(run);
-        drop(exchange);
+        let (outcome, took);
+        if generation.plugin.is_async() {
+            let begun = Moment::now();
+            (context, outcome) = self.run_polled(generation, context, call);
+            took = begun.elapsed();
+        } else {
+            let exchange = Exchange::new(
+                Head::Copied(&call.head),
+                &call.body,
+                &mut call.answer,
+                &call.progress.gone,
+                call.deadline,
+                self.limits.response_limit,
+                &call.progress.id,
+            )
+            .with_streams(&call.streams);
+            let run = || exchange.lend(|exchange| context.run(exchange));
+            let (returned, time) = generation.execution.learn(run);
+            (outcome, took) = (Some(returned), time);
+        }
+        let Some(outcome) = outcome else {
+            let reusable = generation.plugin.keeps_cancelled() && failed.is_none();
+            let in_time = self.end(call);
+            call.streams.close();
+            return if reusable && in_time { generation.contexts.give(context) } else { Some(context) };
+        };
         if let Some(meter) = &self.meter {
             count(meter, generation, took, failed.is_some() || outcome.is_err());
         }
         let in_time = self.end(call);
         let reusable = self.conclude(call, outcome, failed.as_ref());
         if reusable && in_time { generation.contexts.give(context) } else { Some(context) }
+    }
+
+    /// Polls a run of an async lambda to its end, on this thread; no outcome where nobody waits for it any more.
+    fn run_polled(
+        &self,
+        generation: &Generation,
+        context: Box<Context>,
+        call: &mut Call,
+    ) -> (Box<Context>, Option<Result<(), Fault>>) {
+        // The run owns its call. If our own code panics, the one that is put in its place goes back without an answer.
+        let owned = Box::new(call.replace());
+        let execution = Arc::clone(&generation.execution);
+        let mut run = AsyncRun::new(context, owned, self.limits.response_limit, execution);
+        let progress = Arc::clone(run.progress());
+        let outcome = block_on(poll_fn(|cx| match generation.execution.learn(|| run.poll(cx.waker())).0 {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending => progress.poll_unwanted(cx).map(|()| None),
+        }));
+        let (context, owned) = run.take_apart();
+        *call = *owned;
+        (context, outcome)
     }
 
     /// A run is over: its answer is complete, or the log has why not. `failed` is what its Start said, if that failed.
@@ -436,8 +505,7 @@ impl Work {
                 call.progress.give_up();
                 call.send_back().ring();
             }
-            // They go on where they are.
-            Work::Poll(away) => away.poll(),
+            Work::End(unwanted) => unwanted.end(),
             Work::Stop(context) => drop(context),
         }
     }
@@ -450,15 +518,14 @@ impl Job for Work {
     fn is_short(&self) -> bool {
         match self {
             Work::Run(_, generation, _) => generation.execution.is_short(),
-            Work::Poll(away) => away.is_short(),
-            Work::Stop(_) => false,
+            Work::End(_) | Work::Stop(_) => false,
         }
     }
 
     fn run(self, batch: &mut Self::Batch) {
         let (effe, generation, mut call) = match self {
             Work::Run(effe, generation, call) => (effe, generation, call),
-            Work::Poll(away) => return away.poll(),
+            Work::End(unwanted) => return unwanted.end(),
             Work::Stop(context) => return drop(context),
         };
         // No panic of the lambda's gets here. One of ours must not cost the client its answer.

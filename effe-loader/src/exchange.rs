@@ -7,7 +7,6 @@ pub mod call;
 pub mod lent;
 pub mod response;
 pub mod run;
-pub mod spawned;
 pub mod table;
 
 use std::{

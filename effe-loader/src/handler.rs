@@ -77,7 +77,7 @@ impl Handler {
     /// Answers a request whose body, if any, is here, if it can be done here and now.
     pub fn handle_now(&self, request: &Request, body: &Bytes) -> Now {
         let generation = self.thread.effe.generations.current();
-        if !generation.plugin.is_async() {
+        if !generation.is_polled_here() {
             let Some((response, took)) = self.run_inline(&generation, request, body) else {
                 return Now::Later;
             };
@@ -152,7 +152,7 @@ impl Handler {
             Some(upload) => upload.whole().await?,
         };
         let inlet = streams.inlet.clone();
-        let response = if generation.plugin.is_async() {
+        let response = if generation.is_polled_here() {
             // This request is counted too.
             let n_others = self.thread.seat.n_running().saturating_sub(1);
             if n_others >= self.limits.max_async {

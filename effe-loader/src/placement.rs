@@ -2,6 +2,8 @@
 
 pub mod cpu_time;
 pub mod policy;
+pub mod run_clock;
+mod wait_history;
 
 use std::{
     fmt,
@@ -18,6 +20,7 @@ use effe_abi::raw::plugin_flags;
 use self::{
     cpu_time::Usage,
     policy::{Change, SHORT, Trust},
+    wait_history::WaitHistory,
 };
 use crate::{
     journal::{Journal, Severity},
@@ -63,9 +66,48 @@ const SERVERS_THREAD: &str = "a server's thread";
 const OWN_THREAD: &str = "a thread of its own runtime";
 const POOL: &str = "the pool";
 
+/// Where a run goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the server's own thread: an async run is polled there.
+    Inline,
+    /// On a thread of the pool.
+    Pool,
+    /// As a task of the async lambda's own runtime.
+    Runtime,
+}
+
+impl Place {
+    /// All of them.
+    pub const ALL: [Place; 3] = [Place::Inline, Place::Pool, Place::Runtime];
+
+    /// Its name, as operators read it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Place::Inline => "inline",
+            Place::Pool => "pool",
+            Place::Runtime => "runtime",
+        }
+    }
+}
+
+/// What a lambda lets a loader decide about its runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A run is one call, which returns at its end.
+    Sync,
+    /// A run is polled.
+    Async {
+        /// Whether the loader can have each run spawned in the lambda's own runtime.
+        spawns_on_request: bool,
+    },
+}
+
 /// The decision for one lambda, and what it rests on.
 pub struct Execution {
     inline: AtomicBool,
+    /// Where runs go that don't go inline.
+    elsewhere: Place,
     /// Whether runs change the decision.
     measured: bool,
     /// What of the lambda's is measured.
@@ -75,6 +117,7 @@ pub struct Execution {
     n_changes: AtomicU64,
     /// Whether the async run that ended last was not ready at once.
     waits: AtomicBool,
+    wait_history: WaitHistory,
     /// A moving average of runs on the pool, in nanoseconds.
     average: AtomicU64,
     journal: Journal,
@@ -84,7 +127,8 @@ impl Execution {
     /// The decision at the start: the operator's word, then the author's (`flags`), else the pool. A lambda that
     /// streams is never run on the server's thread, which would have to fill the stream and empty it; an async one
     /// is polled there, and the decision is about its polls.
-    pub fn new(mode: Mode, flags: u64, is_async: bool, journal: Journal) -> Execution {
+    pub fn new(mode: Mode, flags: u64, kind: Kind, journal: Journal) -> Execution {
+        let is_async = kind != Kind::Sync;
         let declared = |flag| flags & flag != 0;
         let streams = declared(plugin_flags::STREAM_REQUEST) || declared(plugin_flags::STREAM_RESPONSE);
         let (inline, measured) = match mode {
@@ -96,15 +140,36 @@ impl Execution {
             Mode::Auto if declared(plugin_flags::WAITS) => (false, false),
             Mode::Auto => (declared(plugin_flags::NEVER_WAITS), true),
         };
+        let elsewhere = match (mode, kind) {
+            (Mode::Auto | Mode::Inline, Kind::Async { spawns_on_request: true }) => Place::Runtime,
+            _ => Place::Pool,
+        };
         Execution {
             inline: AtomicBool::new(inline),
+            elsewhere,
             measured,
             unit: if is_async { "poll" } else { "run" },
             trust: Mutex::new(Trust::new(inline)),
             n_changes: AtomicU64::new(0),
             waits: AtomicBool::new(false),
+            wait_history: WaitHistory::default(),
             average: AtomicU64::new(u64::MAX),
             journal,
+        }
+    }
+
+    /// Where a run goes that begins now.
+    pub fn place(&self) -> Place {
+        if self.is_inline() { Place::Inline } else { self.elsewhere }
+    }
+
+    /// Whether an async run had better go on as a task of the lambda's own runtime: it waits again and again, or the
+    /// lambda was seen to block.
+    pub fn wants_spawn(&self) -> bool {
+        match self.place() {
+            Place::Inline => self.wait_history.waits_often(),
+            Place::Pool => false,
+            Place::Runtime => true,
         }
     }
 
@@ -118,12 +183,13 @@ impl Execution {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// An async run ended, which was ready at its first poll or wasn't.
-    pub fn waited(&self, waited: bool) {
+    /// An async run ended, which waited so often.
+    pub fn waited(&self, n_waits: u32) {
         // Written only where it changes: the threads share it.
-        if self.waits.load(Ordering::Relaxed) != waited {
-            self.waits.store(waited, Ordering::Relaxed);
+        if self.waits.load(Ordering::Relaxed) != (n_waits > 0) {
+            self.waits.store(n_waits > 0, Ordering::Relaxed);
         }
+        self.wait_history.ended(n_waits);
     }
 
     /// Times that the decision changed.
@@ -149,7 +215,12 @@ impl Execution {
 
     /// A poll on a thread of the lambda's own ended.
     pub fn ran_spawned<'a>(&self, took: Duration, request: impl FnOnce() -> (&'a str, &'a str)) {
-        self.ran(took, OWN_THREAD, request);
+        if self.measured && !self.is_inline() {
+            // While the lambda is not trusted, each short poll counts as a proof.
+            self.settle(|trust| trust.ran(took), took, OWN_THREAD, String::new);
+        } else {
+            self.ran(took, OWN_THREAD, request);
+        }
     }
 
     fn ran<'a>(&self, took: Duration, place: &str, request: impl FnOnce() -> (&'a str, &'a str)) {
@@ -226,7 +297,14 @@ impl Execution {
                 ("inline", format!("{proof} short {unit}s in a row: running on the server's threads"))
             }
             Change::Lost => {
-                ("pool", format!("{}: a {unit} took {took:.1?} on {place}: running on the pool", request()))
+                let elsewhere = match self.elsewhere {
+                    Place::Runtime => "running in its own runtime",
+                    _ => "running on the pool",
+                };
+                (
+                    self.elsewhere.name(),
+                    format!("{}: a {unit} took {took:.1?} on {place}: {elsewhere}", request()),
+                )
             }
         };
         let fields = [("execution", to.to_owned()), ("changes", n_changes.to_string())];

@@ -15,6 +15,7 @@ use prometheus_client::{
 use super::Admin;
 use crate::{
     effe::Effe,
+    placement::Place,
     scheduler::meter::{Spread, Totals},
 };
 
@@ -69,7 +70,7 @@ struct Scrape {
     gauges: Vec<(&'static str, &'static str, u64)>,
     contexts: [(&'static str, u64); 2],
     image_bytes: u64,
-    is_inline: bool,
+    place: Option<Place>,
 }
 
 impl Scrape {
@@ -87,7 +88,7 @@ impl Scrape {
             gauges: vec![("effe_ready", "1 if the effe wants requests", is_ready.into())],
             contexts: [("idle", 0), ("busy", 0)],
             image_bytes: 0,
-            is_inline: false,
+            place: None,
         };
         if let Some(effe) = admin.health.effe() {
             scrape.look_at(effe);
@@ -104,7 +105,7 @@ impl Scrape {
         self.contexts = [("idle", idle as u64), ("busy", living.saturating_sub(idle as u64))];
         self.image_bytes = generations.iter().map(|generation| generation.plugin.image()).sum();
         let current = effe.generations.current();
-        self.is_inline = current.execution.is_inline();
+        self.place = Some(current.execution.place());
         self.counters.extend([
             ("effe_contexts_started", "Contexts that Start has made", started),
             ("effe_contexts_stopped", "Contexts that were stopped", started.saturating_sub(living)),
@@ -173,12 +174,13 @@ impl Collector for Scrape {
         }
         let mut family = encoder.encode_descriptor(
             "effe_execution",
-            "1 for where the lambda runs: on the server's threads, or on the pool",
+            "1 for where the lambda runs: on the server's threads, on the pool, or in its own runtime",
             None,
             MetricType::Gauge,
         )?;
-        for (place, is_it) in [("inline", self.is_inline), ("pool", !self.is_inline)] {
-            family.encode_family(&[("where", place)])?.encode_gauge(&u64::from(is_it))?;
+        for place in Place::ALL {
+            let is_it = u64::from(self.place.unwrap_or(Place::Pool) == place);
+            family.encode_family(&[("where", place.name())])?.encode_gauge(&is_it)?;
         }
         let help = "Memory that the images of these generations take";
         let bytes = Some(&Unit::Bytes);

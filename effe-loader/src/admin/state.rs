@@ -40,7 +40,7 @@ fn generation(generation: &Generation) -> Value {
         "age_seconds": generation.opened.elapsed().as_secs(),
         "requests": generation.tally.runs(),
         "errors": generation.tally.errors(),
-        "execution": if generation.execution.is_inline() { "inline" } else { "pool" },
+        "execution": generation.execution.place().name(),
         "contexts": {
             "started": plugin.started(),
             "live": plugin.contexts(),

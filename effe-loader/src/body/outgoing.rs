@@ -110,7 +110,7 @@ impl Stream {
         let Source::Polled(waiting) = &mut self.source else { return };
         match Pin::new(&mut *waiting).poll(context) {
             Poll::Ready(call) => waiting.keep(call),
-            Poll::Pending if waiting.progress().poll_left(context).is_ready() => self.outlet.abandon(),
+            Poll::Pending if waiting.progress().poll_unwanted(context).is_ready() => self.outlet.abandon(),
             Poll::Pending => return,
         }
         self.source = Source::Done;

@@ -1,37 +1,28 @@
-//! Async runs: each is polled on the server's thread that its request came to, or, if the lambda has been seen to
-//! block there, on the pool. The lambda may poll it on a thread of its own behind that. Whoever drops it cancels it.
+//! Async runs on the server's thread that their request came to. The lambda may poll a run on a thread of its own behind
+//! that. Whoever drops a run cancels it.
 
 use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{self, Poll, Wake, Waker},
+    sync::{Arc, OnceLock},
+    task::{self, Poll, Waker},
 };
-
-use futures_util::task::AtomicWaker;
-use tokio::sync::oneshot;
 
 use crate::{
     body::sender::Outlet,
-    effe::{Effe, count, generation::Generation},
+    effe::{Effe, UnwantedRun, count, generation::Generation},
     exchange::{
         call::{Call, Progress},
         run::AsyncRun,
     },
+    placement::{Place, run_clock::Ended},
     plugin::{Context, Fault, Started, Starting},
     rt::{
         clock::Moment,
         wake_batch::{Alarm, Wakeups},
     },
-    scheduler::{
-        background::Errands,
-        in_flight::Desk,
-        worker_status::{Ended, Seat},
-    },
+    scheduler::{background::Errands, in_flight::Desk, worker_status::Seat},
 };
 
 /// What async runs of one thread of the server share.
@@ -57,8 +48,8 @@ impl Thread {
         call: Box<Call>,
         now: Moment,
     ) -> Result<Box<Call>, Box<Waiting>> {
-        let (is_inline, waits) = (generation.execution.is_inline(), generation.execution.waits());
-        let Some(context) = (is_inline && !waits).then(|| generation.contexts.take()).flatten() else {
+        let waits = generation.execution.waits();
+        let Some(context) = (!waits).then(|| generation.contexts.take()).flatten() else {
             let mut waiting = Waiting::new(self, Arc::clone(generation), call, now);
             if waits {
                 return Err(Box::new(waiting));
@@ -79,14 +70,13 @@ impl Thread {
                 generation: Arc::clone(generation),
                 failed: None,
                 alarm: None,
-                bell: None,
-                has_waited: true,
+                n_waits: 0,
                 deadline,
                 progress: Arc::clone(run.progress()),
                 outlet: run.outlet().cloned(),
                 since,
                 now: None,
-                place: Place::Here(run),
+                step: Step::Running(run),
             })),
         }
     }
@@ -154,22 +144,20 @@ impl Thread {
     }
 }
 
-/// What came of a poll, wherever it was.
-pub type Polled = Poll<Result<(), Fault>>;
+/// What came of a poll.
+type Polled = Poll<Result<(), Fault>>;
 
 /// A request and its run, from Start to the end of the answer. Dropped before that, the run is cancelled.
 pub struct Waiting {
     thread: Rc<Thread>,
     generation: Arc<Generation>,
-    place: Place,
+    step: Step,
     /// What Start said, if it failed: then this run is its Context's only one.
     failed: Option<Fault>,
     /// Whom a run wakes that is polled on this thread, once it was not ready at once.
     alarm: Option<(Arc<Alarm>, Waker)>,
-    /// Who is woken by a run that is polled on the pool.
-    bell: Option<Arc<Bell>>,
-    /// Whether it was not ready at its first poll.
-    has_waited: bool,
+    /// How often it was not ready when somebody waited for it.
+    n_waits: u32,
     deadline: Option<Moment>,
     progress: Arc<Progress>,
     /// The answer's way out, if it may go piece by piece.
@@ -180,12 +168,10 @@ pub struct Waiting {
     now: Option<Moment>,
 }
 
-enum Place {
+enum Step {
     /// There was no idle Context.
     Starting(Starting, Box<Call>),
-    Here(AsyncRun),
-    /// On the pool, for one poll.
-    Away(oneshot::Receiver<(AsyncRun, Polled)>),
+    Running(AsyncRun),
     Over,
 }
 
@@ -194,29 +180,28 @@ impl Waiting {
     pub fn new(thread: &Rc<Thread>, generation: Arc<Generation>, call: Box<Call>, now: Moment) -> Waiting {
         call.progress.begin_alone();
         let thread = Rc::clone(thread);
-        let (place, deadline, progress) = (Place::Over, call.deadline, Arc::clone(&call.progress));
+        let (step, deadline, progress) = (Step::Over, call.deadline, Arc::clone(&call.progress));
         let outlet = call.streams.outlet.clone();
         let since = thread.seat.meter.is_some().then_some(now);
         let mut waiting = Waiting {
             thread,
             generation,
-            place,
+            step,
             failed: None,
             alarm: None,
-            bell: None,
-            has_waited: false,
+            n_waits: 0,
             deadline,
             progress,
             outlet,
             since,
             now: None,
         };
-        waiting.place = match waiting.generation.contexts.take() {
+        waiting.step = match waiting.generation.contexts.take() {
             Some(context) => {
                 waiting.now = Some(now);
-                Place::Here(waiting.thread.begin(&waiting.generation, context, call))
+                Step::Running(waiting.thread.begin(&waiting.generation, context, call))
             }
-            None => Place::Starting(waiting.generation.plugin.start_polled(), call),
+            None => Step::Starting(waiting.generation.plugin.start_polled(), call),
         };
         waiting
     }
@@ -278,25 +263,23 @@ impl Waiting {
         }
     }
 
-    fn poll_anywhere(&mut self, run: AsyncRun, waker: &Waker) -> Poll<Box<Call>> {
+    fn poll_run(&mut self, mut run: AsyncRun, waker: &Waker) -> Poll<Box<Call>> {
         let now = self.now.take();
-        if self.generation.execution.is_inline() {
-            self.poll_here(run, waker, now)
-        } else {
-            self.poll_there(run, waker)
-        }
-    }
-
-    /// A poll on this thread.
-    fn poll_here(&mut self, mut run: AsyncRun, waker: &Waker, now: Option<Moment>) -> Poll<Box<Call>> {
         self.set_alarm(waker);
         let waker = self.alarm.as_ref().map_or(waker, |(_, alarm)| alarm);
-        let polled = self.thread.poll(&self.generation, &mut run, waker, now);
-        if let Some(bell) = &self.bell {
-            // It has another waker now: when this thread hears it, the bell has to have rung.
-            bell.rung.store(true, Ordering::Release);
+        match self.thread.poll(&self.generation, &mut run, waker, now) {
+            Poll::Ready(outcome) => {
+                let (since, failed) = (self.since, self.failed.as_ref());
+                self.generation.execution.waited(self.n_waits);
+                Poll::Ready(self.thread.finish(&self.generation, run, outcome, since, failed))
+            }
+            Poll::Pending => {
+                // Nobody waits for what is polled with no waker, and it is polled again at once.
+                self.n_waits = self.n_waits.saturating_add(u32::from(self.alarm.is_some()));
+                self.step = Step::Running(run);
+                Poll::Pending
+            }
         }
-        self.polled(run, polled)
     }
 
     /// Sets the alarm for the task that `waker` wakes. The first poll is not worth one: nobody is woken by it.
@@ -309,62 +292,32 @@ impl Waiting {
         }
     }
 
-    /// A poll on the pool, if the run was woken.
-    fn poll_there(&mut self, run: AsyncRun, waker: &Waker) -> Poll<Box<Call>> {
-        let bell = self.bell.get_or_insert_default();
-        bell.waker.register(waker);
-        if !bell.rung.swap(false, Ordering::AcqRel) {
-            self.place = Place::Here(run);
-            return Poll::Pending;
-        }
-        let (reply, back) = oneshot::channel();
-        let (effe, generation) = (Arc::clone(&self.thread.effe), Arc::clone(&self.generation));
-        let failed = self.failed.is_some();
-        let away = Away { effe, generation, run, failed, waker: Arc::clone(bell).into(), reply };
-        match self.thread.effe.poll_on_pool(Box::new(away)) {
-            Ok(()) => {
-                self.place = Place::Away(back);
-                self.poll_back(waker)
+    /// Ends a run that is not over. Where the lambda blocks, a poll may be under way in its own runtime: a thread of
+    /// the pool waits for that, and not this one.
+    fn cancel(&self, run: AsyncRun) {
+        let keeps_context = self.generation.plugin.keeps_cancelled() && self.failed.is_none();
+        let run = if self.generation.execution.place() == Place::Inline {
+            run
+        } else {
+            let (effe, generation) = (Arc::clone(&self.thread.effe), Arc::clone(&self.generation));
+            match self.thread.effe.end_on_pool(Box::new(UnwantedRun { effe, generation, run, keeps_context }))
+            {
+                Ok(()) => return,
+                Err(unwanted) => unwanted.run,
             }
-            // There is no room, and the run has to go on somewhere.
-            Err(away) => self.poll_here(away.run, waker, None),
-        }
+        };
+        let (context, call) = self.thread.cancel(&self.generation, run);
+        let in_time = self.thread.effe.end(&call);
+        self.thread.desk.keep(call);
+        self.thread.settle(&self.generation, context, keeps_context && in_time);
     }
 
-    /// Looks whether the run is back from the pool.
-    fn poll_back(&mut self, waker: &Waker) -> Poll<Box<Call>> {
-        let Place::Away(back) = &mut self.place else { return Poll::Pending };
-        match task::ready!(Pin::new(back).poll(&mut task::Context::from_waker(waker))) {
-            Ok((run, Poll::Pending)) => self.poll_there(run, waker),
-            Ok((run, polled)) => self.polled(run, polled),
-            // Something of ours has panicked there: there is no answer.
-            Err(_) => {
-                self.place = Place::Over;
-                Poll::Ready(self.thread.desk.call())
-            }
-        }
-    }
-
-    fn polled(&mut self, run: AsyncRun, polled: Polled) -> Poll<Box<Call>> {
-        match polled {
-            Poll::Ready(outcome) => {
-                let (since, failed) = (self.since, self.failed.as_ref());
-                self.generation.execution.waited(self.has_waited);
-                Poll::Ready(self.thread.finish(&self.generation, run, outcome, since, failed))
-            }
-            Poll::Pending => {
-                self.has_waited = true;
-                self.place = Place::Here(run);
-                Poll::Pending
-            }
-        }
-    }
-
-    /// The client is told that it takes too long; to be followed by the drop. If it is on the pool at this moment, its
-    /// thread is lost until it gives it back: how many are.
+    /// The client is told that it takes too long; to be followed by the drop. Where the lambda blocks, the thread that
+    /// ends the run is lost until the run's last poll has ended: how many threads are.
     pub fn overdue(&self) -> Option<usize> {
-        let Place::Away(_) = &self.place else { return None };
-        self.progress.is_overdue().then(|| self.thread.effe.lose_thread())
+        let blocks =
+            matches!(self.step, Step::Running(_)) && self.generation.execution.place() != Place::Inline;
+        (blocks && self.progress.is_overdue()).then(|| self.thread.effe.lose_thread())
     }
 }
 
@@ -373,39 +326,30 @@ impl Future for Waiting {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Box<Call>> {
         let waker = cx.waker();
-        match std::mem::replace(&mut self.place, Place::Over) {
-            Place::Starting(mut starting, call) => match Pin::new(&mut starting).poll(cx) {
+        match std::mem::replace(&mut self.step, Step::Over) {
+            Step::Starting(mut starting, call) => match Pin::new(&mut starting).poll(cx) {
                 Poll::Pending => {
-                    self.place = Place::Starting(starting, call);
+                    self.step = Step::Starting(starting, call);
                     Poll::Pending
                 }
                 Poll::Ready(started) => match self.started(started, call) {
-                    Ok(run) => self.poll_anywhere(run, waker),
+                    Ok(run) => self.poll_run(run, waker),
                     Err(call) => Poll::Ready(call),
                 },
             },
-            Place::Here(run) => self.poll_anywhere(run, waker),
-            away @ Place::Away(..) => {
-                self.place = away;
-                self.poll_back(waker)
-            }
-            Place::Over => unreachable!("a future is not polled again once it is ready"),
+            Step::Running(run) => self.poll_run(run, waker),
+            Step::Over => unreachable!("a future is not polled again once it is ready"),
         }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.place, Place::Over) {
-            Place::Over => {}
-            Place::Here(run) => {
-                let (context, call) = self.thread.cancel(&self.generation, run);
-                self.thread.desk.keep(call);
-                let reusable = self.generation.plugin.keeps_cancelled() && self.failed.is_none();
-                self.thread.settle(&self.generation, context, reusable);
-            }
+        match std::mem::replace(&mut self.step, Step::Over) {
+            Step::Over => {}
+            Step::Running(run) => self.cancel(run),
             // Clients that are less patient than Start must not keep it from ever ending.
-            Place::Starting(starting, call) => {
+            Step::Starting(starting, call) => {
                 self.thread.desk.keep(call);
                 let generation = Arc::clone(&self.generation);
                 let errand = async move {
@@ -420,66 +364,6 @@ impl Drop for Waiting {
                 };
                 self.thread.errands.add(&self.thread.seat, Box::pin(errand));
             }
-            // It is taken apart there.
-            Place::Away(_) => self.progress.gone.store(true, Ordering::Relaxed),
         }
-    }
-}
-
-/// One poll of a run, on the pool.
-pub struct Away {
-    effe: Arc<Effe>,
-    generation: Arc<Generation>,
-    run: AsyncRun,
-    /// Whether the Context's Start failed.
-    failed: bool,
-    waker: Waker,
-    reply: oneshot::Sender<(AsyncRun, Polled)>,
-}
-
-impl Away {
-    /// Polls, and sends the run back; if nobody waits for it any more, that is its end.
-    pub fn poll(self) {
-        let Away { effe, generation, mut run, failed, waker, reply } = self;
-        let (polled, _) = generation.execution.learn(|| run.poll(&waker));
-        let Err((run, polled)) = reply.send((run, polled)) else { return };
-        let (context, call) = run.take_apart();
-        let in_time = effe.end(&call);
-        let fit = match polled {
-            Poll::Pending => generation.plugin.keeps_cancelled(),
-            Poll::Ready(outcome) => !matches!(outcome, Err(Fault::Panic(_))),
-        };
-        let reusable = fit && in_time && !failed;
-        // On this thread a Stop may wait.
-        drop(if reusable { generation.contexts.give(context) } else { Some(context) });
-    }
-
-    /// Whether polls of this lambda are short.
-    pub fn is_short(&self) -> bool {
-        self.generation.execution.is_short()
-    }
-}
-
-/// Wakes a server's thread for a run that was polled elsewhere, and says that it was this run.
-struct Bell {
-    rung: AtomicBool,
-    waker: AtomicWaker,
-}
-
-impl Default for Bell {
-    /// It has rung: a run is polled once without being woken.
-    fn default() -> Bell {
-        Bell { rung: AtomicBool::new(true), waker: AtomicWaker::new() }
-    }
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.waker.wake();
     }
 }

@@ -13,7 +13,8 @@ use crossbeam::utils::CachePadded;
 
 use crate::{
     effe::contexts::Contexts,
-    placement::Execution,
+    journal::Journal,
+    placement::{Execution, Kind, Mode, Place},
     plugin::{Context, Fault, Plugin, Started},
     rt::clock::Moment,
 };
@@ -72,7 +73,19 @@ impl Tally {
 
 impl Generation {
     /// A lambda whose Init has run.
-    pub fn new(number: u64, plugin: &'static Plugin, execution: Execution, max_idle: usize) -> Generation {
+    pub fn new(
+        number: u64,
+        plugin: &'static Plugin,
+        mode: Mode,
+        max_idle: usize,
+        journal: &Journal,
+    ) -> Generation {
+        let kind = if plugin.is_async() {
+            Kind::Async { spawns_on_request: plugin.spawns_on_request() }
+        } else {
+            Kind::Sync
+        };
+        let execution = Execution::new(mode, plugin.flags(), kind, journal.clone());
         let (contexts, warm) = (Contexts::new(max_idle), AtomicBool::new(false));
         Generation {
             number,
@@ -97,6 +110,11 @@ impl Generation {
         drop(self.contexts.give(Box::new(context)));
         self.warm.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether a run that begins now is polled on the server's thread, rather than called there or on the pool.
+    pub fn is_polled_here(&self) -> bool {
+        self.plugin.is_async() && self.execution.place() != Place::Pool
     }
 
     /// Whether a first Start has succeeded.

@@ -15,7 +15,7 @@ use crate::{
     effe::{Effe, generation::Generation},
     journal::Severity,
     net::tls::Tls,
-    placement::{self, Execution},
+    placement,
     plugin::{Plugin, PluginFile, Policy, Tried, host::Host, parameters::Sources},
     process::{
         control::{Change, ChangeOrder, Changed, Control},
@@ -167,13 +167,8 @@ impl Swapper {
         let plugin = self.open(file, host)?;
         plugin.init().map_err(|err| err.to_string())?;
         let number = self.opened + 1;
-        let execution = Execution::new(
-            self.recipe.execution,
-            plugin.flags(),
-            plugin.is_async(),
-            self.effe.journal().clone(),
-        );
-        let next = Generation::new(number, plugin, execution, self.recipe.max_idle);
+        let (mode, max_idle) = (self.recipe.execution, self.recipe.max_idle);
+        let next = Generation::new(number, plugin, mode, max_idle, self.effe.journal());
         if let Err(fault) = next.warm() {
             // Its Init has run, and nothing else of it ever will.
             if let Err(fault) = plugin.retire() {

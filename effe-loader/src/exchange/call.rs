@@ -55,6 +55,13 @@ impl Call {
         }
     }
 
+    /// Takes the call out, and leaves one in its place that has the same progress and goes back to the same mailbox.
+    pub fn replace(&mut self) -> Call {
+        let mut placeholder = Call::new(Arc::clone(&self.mailbox));
+        (placeholder.key, placeholder.progress) = (self.key, Arc::clone(&self.progress));
+        std::mem::replace(self, placeholder)
+    }
+
     /// Puts the call into the mailbox of the desk it came from, whose thread is not woken yet.
     pub fn send_back(self: Box<Self>) -> Arc<Mailbox> {
         let mailbox = Arc::clone(&self.mailbox);
@@ -90,10 +97,11 @@ impl Progress {
         self.leaving.wake();
     }
 
-    /// Ready once the client has left.
-    pub fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
-        self.leaving.register(context.waker());
-        if self.gone.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    /// Ready once nobody waits for the run any more: the client has left, or has been told that the run takes too long.
+    pub fn poll_unwanted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.leaving.register(cx.waker());
+        let is_unwanted = self.gone.load(Ordering::Acquire) || self.step.load(Ordering::Acquire) == OVERDUE;
+        if is_unwanted { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// A call begins to run that nobody else has yet.
@@ -123,7 +131,11 @@ impl Progress {
 
     /// The run takes too long, as the client is told; false if it has ended.
     pub fn is_overdue(&self) -> bool {
-        self.step(RUNNING, OVERDUE)
+        let is_overdue = self.step(RUNNING, OVERDUE);
+        if is_overdue {
+            self.leaving.wake();
+        }
+        is_overdue
     }
 
     fn step(&self, from: u8, to: u8) -> bool {

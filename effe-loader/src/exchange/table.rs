@@ -11,7 +11,7 @@ use std::{
 use abi_stable::std_types::{RSlice, RStr};
 use bytes::Bytes;
 use effe_abi::{
-    extensions::{AsyncHost, Waker},
+    extensions::{AsyncHost, SpawnHost, Waker},
     raw::{self, ExchangeOps, Header, Status, attribute, status},
     waker,
 };
@@ -19,7 +19,8 @@ use effe_abi::{
 use super::{Exchange, Head};
 use crate::{
     body::pipe::{End, Left},
-    rt::{block_on::block_until, clock::Moment},
+    placement::run_clock::{self, Ended},
+    rt::{block_on::block_until, clock::Moment, wake_batch},
 };
 
 /// Chunks up to this size are copied: cheaper than keeping their owner.
@@ -218,6 +219,49 @@ unsafe extern "C" fn poll_ready(host: *mut (), waker: *const Waker) -> Status {
     }
 }
 
+/// What an async lambda finds under the id of the extension for runs that go on as tasks of its own runtime: there they
+/// are looked at as polls on the server's threads are.
+pub static SPAWN_OPS: SpawnHost =
+    SpawnHost { size: size_of::<SpawnHost>() as u32, version: 2, may_spawn, enter, leave, hold, release };
+
+unsafe extern "C" fn may_spawn(host: *mut ()) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let wants_spawn = exchange.polls.as_ref().is_some_and(|execution| execution.wants_spawn());
+    if wants_spawn { status::OK } else { status::UNSUPPORTED }
+}
+
+thread_local! {
+    /// When the poll began that this thread is in.
+    static POLL_BEGUN: Cell<Moment> = const { Cell::new(Moment::ZERO) };
+}
+
+unsafe extern "C" fn enter(host: *mut ()) -> *const () {
+    POLL_BEGUN.set(run_clock::begin(None));
+    CURRENT.replace(host.cast_const().cast()).cast()
+}
+
+unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
+    CURRENT.set(entered.cast());
+    let Ended { took, excused } = run_clock::end(POLL_BEGUN.get());
+    if excused {
+        return;
+    }
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    if let Some(execution) = &exchange.polls {
+        execution.ran_spawned(took, || (exchange.head.method(), exchange.head.path()));
+    }
+}
+
+unsafe extern "C" fn hold() {
+    wake_batch::hold();
+}
+
+unsafe extern "C" fn release() {
+    wake_batch::release();
+}
+
 unsafe extern "C" fn respond(
     host: *mut (),
     code: u32,
@@ -300,3 +344,58 @@ impl Drop for Owned {
 unsafe impl Send for Owned {}
 // SAFETY: shared, it only lends bytes that nobody changes.
 unsafe impl Sync for Owned {}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, OnceLock, atomic::AtomicBool},
+        thread,
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{
+        exchange::{Exchange, Head, response::Answer, table::current_id},
+        http::head::Snapshot,
+        journal::{Format, Journal, Settings, SyslogTarget},
+        placement::{Execution, Kind, Mode, Place, policy::OVERSTAY},
+    };
+
+    /// A poll of a lambda's own thread, as long as `lasts`, and what its log line would be for.
+    #[expect(unsafe_code, reason = "plays the lambda")]
+    fn poll(exchange: &Exchange<'_>, lasts: Duration) -> Option<String> {
+        let host = std::ptr::from_ref(exchange).cast_mut().cast();
+        // SAFETY: it is borrowed for longer than this.
+        let entered = unsafe { enter(host) };
+        thread::sleep(lasts);
+        let id = current_id();
+        // SAFETY: as above.
+        unsafe { leave(host, entered) };
+        id
+    }
+
+    #[test]
+    #[expect(unsafe_code, reason = "plays the lambda")]
+    fn a_lambda_whose_polls_overstay_is_spawned_until_they_are_short() {
+        let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
+        let execution =
+            Arc::new(Execution::new(Mode::Auto, 0, Kind::Async { spawns_on_request: true }, journal));
+        let (head, mut answer, gone) = (Snapshot::default(), Answer::default(), AtomicBool::new(false));
+        let id = OnceLock::from("a-b-c".to_owned());
+        let exchange = Exchange::new(Head::Copied(&head), &[], &mut answer, &gone, None, 0, &id);
+        let exchange = exchange.polled(Arc::clone(&execution));
+        let host = std::ptr::from_ref(&exchange).cast_mut().cast();
+        // SAFETY: it stays for longer than the call.
+        let may_spawn = || unsafe { may_spawn(host) };
+        assert_eq!(may_spawn(), status::UNSUPPORTED, "nothing speaks for it yet");
+        // On a busy machine one poll may be excused.
+        while may_spawn() != status::OK {
+            assert_eq!(poll(&exchange, 3 * OVERSTAY).as_deref(), Some("a-b-c"));
+        }
+        assert_eq!((execution.place(), current_id()), (Place::Runtime, None));
+        while may_spawn() == status::OK {
+            poll(&exchange, Duration::ZERO);
+        }
+        assert_eq!(execution.place(), Place::Inline, "short polls win the trust back");
+    }
+}

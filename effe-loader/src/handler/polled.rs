@@ -57,7 +57,7 @@ impl Handler {
             match Pin::new(&mut waiting).poll(context) {
                 Poll::Ready(call) => Poll::Ready(Begun::Over(call)),
                 // A client that has closed its end is taken for one that has left, as others do.
-                Poll::Pending => progress.poll_left(context).map(|()| Begun::Left),
+                Poll::Pending => progress.poll_unwanted(context).map(|()| Begun::Left),
             }
         });
         let outcome = match deadline {

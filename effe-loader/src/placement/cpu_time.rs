@@ -11,11 +11,8 @@ use rustix::{
 
 use crate::placement::policy::OVERSTAY;
 
-/// Runs for which an excuse makes a thread look before each one what it has used: the next excuse must be exact.
-pub const CAREFUL: u64 = 4096;
-
 /// What a thread has used so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     /// CPU, of program and system.
     pub cpu: Duration,
@@ -26,13 +23,16 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Nothing.
+    pub const NONE: Usage = Usage { cpu: Duration::ZERO, n_waits: 0, n_losses: 0 };
+
     /// Of the calling thread.
     pub fn now() -> Usage {
         let mut usage = MaybeUninit::<libc::rusage>::zeroed();
         // SAFETY: it writes one `rusage` through its argument, and `usage` is one.
         let asked = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
         if asked != 0 {
-            return Usage::default();
+            return Usage::NONE;
         }
         // SAFETY: zeroes are a value of this plain data, too.
         let usage = unsafe { usage.assume_init() };

@@ -68,6 +68,11 @@ impl Plugin {
         self.polled().is_some()
     }
 
+    /// Whether its runs go on in the lambda's own runtime when the loader asks for it.
+    pub fn spawns_on_request(&self) -> bool {
+        self.polled().is_some_and(|entries| entries.version >= 2)
+    }
+
     /// Calls Start, to be polled: by the entry that waits if there is no other.
     pub fn start_polled(&'static self) -> Starting {
         let mut made =

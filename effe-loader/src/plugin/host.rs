@@ -108,7 +108,7 @@ unsafe extern "C" fn attribute(data: *const (), key: u32, out: &mut RStr<'static
 unsafe extern "C" fn extension(_: *const (), id: RStr<'_>) -> *const () {
     match id.as_str() {
         ASYNC => ptr::from_ref(&exchange::table::ASYNC_OPS).cast(),
-        SPAWN => ptr::from_ref(&exchange::spawned::SPAWN_OPS).cast(),
+        SPAWN => ptr::from_ref(&exchange::table::SPAWN_OPS).cast(),
         _ => ptr::null(),
     }
 }

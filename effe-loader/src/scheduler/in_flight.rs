@@ -6,7 +6,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -275,7 +275,7 @@ impl Drop for Asked {
                 self.desk.keep(call);
             }
         } else {
-            place.progress.gone.store(true, Ordering::Relaxed);
+            place.progress.leave();
             place.state = State::Left;
         }
     }
@@ -283,6 +283,8 @@ impl Drop for Asked {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use actix_web::rt;
 
     use super::*;

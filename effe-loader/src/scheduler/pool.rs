@@ -16,6 +16,9 @@ pub const KEEP: Duration = Duration::from_secs(10);
 /// What a thread may hold back of the results of short jobs before it hands them on.
 const BATCH: usize = 32;
 
+/// As many jobs as leave no room in any pool.
+const NO_ROOM: usize = usize::MAX / 2;
+
 /// Something to be run on a thread of the pool. It owns all that it touches.
 pub trait Job: Send + 'static {
     /// What is to be done once for several jobs: whom to wake.
@@ -64,11 +67,11 @@ struct Crew {
 }
 
 impl<J: Job> Pool<J> {
-    /// A pool of at most `threads` threads, with room for `queue` jobs beyond those that they can run. A thread that has had nothing to do
-    /// for as long as `keep` ends.
+    /// A pool of at most `threads` threads, with room for `queue` jobs beyond those that they can run. A thread that
+    /// has had nothing to do for as long as `keep` ends.
     pub fn new(threads: usize, queue: usize, keep: Duration) -> Pool<J> {
         let crew = Crew { asleep: Vec::new(), n_threads: 0, next: 0, closed: false };
-        let room = threads.max(1).saturating_add(queue);
+        let room = threads.max(1).saturating_add(queue).min(NO_ROOM);
         Pool(Arc::new(Shared {
             queue: SegQueue::new(),
             admitted: AtomicUsize::new(0),
@@ -140,6 +143,8 @@ impl<J: Job> Pool<J> {
     pub fn close(&self, deadline: Instant) -> Result<(), usize> {
         let mut crew = self.0.crew();
         crew.closed = true;
+        // From now on there is no room for a job.
+        self.0.admitted.fetch_add(NO_ROOM, Ordering::Relaxed);
         for (_, sleeper) in crew.asleep.drain(..) {
             self.0.wakes();
             sleeper.unpark();

@@ -12,10 +12,7 @@ use rustix::thread::{Pid, gettid};
 
 use crate::{
     exchange::call::Mailbox,
-    placement::{
-        cpu_time::{CAREFUL, Usage},
-        policy::OVERSTAY,
-    },
+    placement::run_clock::{self, Ended},
     rt::clock::Moment,
     scheduler::meter::Meter,
 };
@@ -24,33 +21,24 @@ use crate::{
 pub struct Seat {
     /// When the run that this thread is in began, in nanoseconds of the clock; 0 if it is in none.
     since: AtomicU64,
-    /// The generation that the run belongs to.
-    generation: AtomicU64,
     /// Runs so far.
     n_runs: AtomicU64,
     /// What the run is for.
-    request: Mutex<String>,
+    request: Mutex<Request>,
     /// Requests that this thread has taken up and not answered.
     n_running: AtomicUsize,
     mailbox: Arc<Mailbox>,
     /// What this thread counts, if anybody can ask.
     pub meter: Option<Meter>,
     thread: Pid,
-    /// What the thread had used when it last looked: before this run, or not many runs ago.
-    used: Mutex<Usage>,
-    /// Until so many runs, it looks before each.
-    careful_until: AtomicU64,
 }
 
-/// Runs from one look at what the thread has used to the next: a look costs two system calls.
-const LOOK_EVERY: u64 = 64;
-
-/// How a run ended.
-pub struct Ended {
-    /// How long it took.
-    pub took: Duration,
-    /// Whether it took long because the system did not let its thread run.
-    pub excused: bool,
+#[derive(Clone, Default)]
+struct Request {
+    /// `GET /path`
+    line: String,
+    /// The number of the generation that runs it.
+    generation: u64,
 }
 
 impl Seat {
@@ -58,31 +46,25 @@ impl Seat {
     pub fn new(mailbox: Arc<Mailbox>, meter: Option<Meter>) -> Seat {
         Seat {
             since: AtomicU64::new(0),
-            generation: AtomicU64::new(0),
             n_runs: AtomicU64::new(0),
             request: Mutex::default(),
             n_running: AtomicUsize::new(0),
             mailbox,
             meter,
             thread: gettid(),
-            used: Mutex::new(Usage::now()),
-            careful_until: AtomicU64::new(0),
         }
     }
 
     /// A run of a generation begins on this thread, or a poll of one; `now` saves a look at the clock.
     pub fn begin(&self, method: &str, path: &str, generation: u64, now: Option<Moment>) -> Moment {
         let mut request = self.request();
-        request.clear();
-        request.push_str(method);
-        request.push(' ');
-        request.push_str(path);
+        request.line.clear();
+        request.line.push_str(method);
+        request.line.push(' ');
+        request.line.push_str(path);
+        request.generation = generation;
         drop(request);
-        self.generation.store(generation, Ordering::Relaxed);
-        if self.is_careful() {
-            *self.used() = Usage::now();
-        }
-        let now = now.unwrap_or_else(Moment::now);
+        let now = run_clock::begin(now);
         self.since.store(now.nanos(), Ordering::Relaxed);
         now
     }
@@ -90,30 +72,8 @@ impl Seat {
     /// The run has ended.
     pub fn end(&self, begun: Moment) -> Ended {
         self.since.store(0, Ordering::Relaxed);
-        let took = begun.elapsed();
-        let excused = took > OVERSTAY && self.excuse();
-        let n_runs = self.n_runs() + 1;
-        self.n_runs.store(n_runs, Ordering::Relaxed);
-        if n_runs.is_multiple_of(LOOK_EVERY) {
-            *self.used() = Usage::now();
-        }
-        Ended { took, excused }
-    }
-
-    /// Whether the run that has just ended took long by no fault of its own. The first time, what the runs just
-    /// before it used is its alibi, too; then it is looked at more closely.
-    fn excuse(&self) -> bool {
-        let now = Usage::now();
-        let used = now.since(std::mem::replace(&mut *self.used(), now));
-        let excused = if self.is_careful() { used.excuses_run() } else { used.excuses_all() };
-        if excused {
-            self.careful_until.store(self.n_runs() + CAREFUL, Ordering::Relaxed);
-        }
-        excused
-    }
-
-    fn is_careful(&self) -> bool {
-        self.n_runs() < self.careful_until.load(Ordering::Relaxed)
+        self.n_runs.store(self.n_runs() + 1, Ordering::Relaxed);
+        run_clock::end(begun)
     }
 
     /// The run that this thread is in now.
@@ -122,11 +82,11 @@ impl Seat {
         if since == 0 {
             return None;
         }
-        let (request, generation) = (self.request().clone(), self.generation.load(Ordering::Relaxed));
+        let Request { line, generation } = self.request().clone();
         // If another has begun meanwhile, it is not the one that was asked for.
         let same = self.since.load(Ordering::Relaxed) == since;
         let since = Moment::from_nanos(since);
-        same.then(|| Overview { since, so_far: since.elapsed(), request, generation })
+        same.then(|| Overview { since, so_far: since.elapsed(), request: line, generation })
     }
 
     /// Whether this thread is in the run that began then.
@@ -167,11 +127,7 @@ impl Seat {
         &NEVER
     }
 
-    fn used(&self) -> MutexGuard<'_, Usage> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn request(&self) -> MutexGuard<'_, String> {
+    fn request(&self) -> MutexGuard<'_, Request> {
         self.request.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
