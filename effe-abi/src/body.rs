@@ -16,8 +16,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::{
     calls::{AsyncHostRef, ExchangeRef},
+    error::failure,
     raw::status,
-    request::{Request, TAKEN, failure},
+    request::{Request, TAKEN},
 };
 
 /// The body of a request: a [`Stream`] of bytes, an `AsyncRead`, with the feature `http` an `http_body::Body`.

@@ -1,6 +1,8 @@
 //! What an author returns when something went wrong: any error, its place in the source and its severity.
 
-use std::{error, fmt, panic::Location};
+use std::{error, fmt, io, panic::Location};
+
+use crate::raw::status;
 
 /// `Ok`, or the [`Error`] that the operator will read. The client never sees it.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
@@ -119,10 +121,19 @@ impl<T, E: Into<Error>> ResultExt<T> for std::result::Result<T, E> {
     }
 }
 
+/// What a status of the wire is to `std::io`.
+pub(crate) fn failure(status: u32) -> io::Error {
+    match status {
+        status::GONE => io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"),
+        status::TIMEOUT => io::Error::new(io::ErrorKind::TimedOut, "the deadline has passed"),
+        status::TOO_LARGE => io::Error::new(io::ErrorKind::FileTooLarge, "larger than the operator's limit"),
+        status::INVALID => io::Error::new(io::ErrorKind::InvalidInput, "refused by the loader as malformed"),
+        status => io::Error::other(format!("the loader reports status {status}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[test]

@@ -8,6 +8,17 @@ use std::{
 
 use crate::response::Response;
 
+impl<'a> Response<'a> {
+    /// Makes the answer a stream of server-sent events, for a lambda that declares
+    /// [`Options::stream_response`](crate::Options::stream_response).
+    ///
+    /// # Errors
+    /// The client has gone.
+    pub fn events(&mut self) -> io::Result<Events<'_, 'a>> {
+        Events::begin(self)
+    }
+}
+
 /// One event.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {

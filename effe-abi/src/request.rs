@@ -15,7 +15,7 @@ use crate::body::Source;
 use crate::{
     calls::ExchangeRef,
     chunk::Chunk,
-    error::{Error, Result},
+    error::{Error, Result, failure},
     raw::{self, attribute, status},
 };
 
@@ -332,16 +332,5 @@ impl io::Read for Reader<'_> {
         buffer[..n].copy_from_slice(&bytes[..n]);
         io::BufRead::consume(self, n);
         Ok(n)
-    }
-}
-
-/// What a status of the wire is to `std::io`.
-pub(crate) fn failure(status: u32) -> io::Error {
-    match status {
-        status::GONE => io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"),
-        status::TIMEOUT => io::Error::new(io::ErrorKind::TimedOut, "the deadline has passed"),
-        status::TOO_LARGE => io::Error::new(io::ErrorKind::FileTooLarge, "larger than the operator's limit"),
-        status::INVALID => io::Error::new(io::ErrorKind::InvalidInput, "refused by the loader as malformed"),
-        status => io::Error::other(format!("the loader reports status {status}")),
     }
 }

@@ -5,11 +5,9 @@ use std::{borrow::Cow, error, fmt, io, mem};
 use crate::{
     calls::ExchangeRef,
     chunk::Chunk,
-    error::{Error, Level, Result},
-    events::Events,
+    error::{Error, Level, Result, failure},
     headers::Headers,
     raw::{self, Status, status},
-    request::failure,
 };
 
 /// A streamed answer goes out when this much of it is waiting.
@@ -184,15 +182,6 @@ impl<'a> Response<'a> {
         self.refuse_if_ended()?;
         let sent = self.exchange.write(chunk.into_raw(), raw::MORE);
         self.taken(sent)
-    }
-
-    /// Makes the answer a stream of server-sent events, for a lambda that declares
-    /// [`Options::stream_response`](crate::Options::stream_response).
-    ///
-    /// # Errors
-    /// The client has gone.
-    pub fn events(&mut self) -> io::Result<Events<'_, 'a>> {
-        Events::begin(self)
     }
 
     /// Ends the answer, so that the client has it while Run goes on. Nothing can be written after it.
