@@ -1,0 +1,87 @@
+//! Futures of the rare steps, each in a box of its own, and what they have in common with a run.
+#![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
+
+use std::{
+    future,
+    pin::Pin,
+    task::{self, Poll},
+};
+
+use tokio::runtime::Handle;
+
+use crate::{
+    calls::HostRef,
+    extensions::{Future, Waker},
+    fence::{Verdict, fence},
+    raw::{Failure, Status, status},
+    waker,
+};
+
+/// A future of a step that is rare enough for a box of its own.
+pub(super) struct Boxed<F> {
+    host: HostRef,
+    runtime: Handle,
+    failure: *mut Failure,
+    /// `None` once it is done.
+    future: Option<F>,
+}
+
+impl<F: future::Future<Output = Verdict> + Send> Boxed<F> {
+    pub(super) fn put(host: HostRef, runtime: Handle, failure: *mut Failure, future: F, out: &mut Future) {
+        let boxed = Box::new(Boxed { host, runtime, failure, future: Some(future) });
+        *out = Future { data: Box::into_raw(boxed).cast(), poll: Self::poll, drop: Self::drop };
+    }
+
+    unsafe extern "C" fn poll(data: *mut (), waker: *const Waker) -> Status {
+        // SAFETY: `put` made it; polls come one at a time, before `drop`.
+        let Boxed { host, runtime, failure, future } = unsafe { &mut *data.cast::<Self>() };
+        if future.is_none() {
+            return status::INVALID;
+        }
+        // SAFETY: whoever asked for the future keeps it until `drop`.
+        let failure = unsafe { &mut **failure };
+        let status = fence(*host, failure, || {
+            let _entered = runtime.enter();
+            let Some(running) = future else { return Poll::Pending };
+            // SAFETY: it is in a box, and not moved until it is dropped.
+            let pinned = unsafe { Pin::new_unchecked(running) };
+            // SAFETY: the loader's promise, by the wire's contract of `poll`.
+            let polled = unsafe { waker::borrow(waker, |waker| poll(pinned, waker)) };
+            if polled.is_ready() {
+                *future = None;
+            }
+            polled
+        });
+        if status == status::PANIC {
+            discard(*host, runtime, || *future = None);
+        }
+        status
+    }
+
+    unsafe extern "C" fn drop(data: *mut ()) {
+        // SAFETY: `put` made it, and this comes once.
+        let Boxed { host, runtime, future, .. } = *unsafe { Box::from_raw(data.cast::<Self>()) };
+        if future.is_some() {
+            discard(host, &runtime, || drop(future));
+        }
+    }
+}
+
+pub(super) fn poll<F: future::Future>(future: Pin<&mut F>, waker: &task::Waker) -> Poll<F::Output> {
+    future.poll(&mut task::Context::from_waker(waker))
+}
+
+/// Drops something of the author's. A panic in it is in the log, and ends here.
+pub(super) fn discard(host: HostRef, runtime: &Handle, drop: impl FnOnce()) {
+    fence(host, &mut Failure::new(), || {
+        let _entered = runtime.enter();
+        drop();
+        Poll::Ready(Ok(()))
+    });
+}
+
+/// A pointer that a future of ours carries: whoever handed it in keeps it until the future is dropped.
+pub(super) struct Carried<T>(pub(super) *mut T);
+
+// SAFETY: the wire lets any thread poll, one at a time; what is behind the pointer is used in polls alone.
+unsafe impl<T> Send for Carried<T> {}

@@ -1,0 +1,196 @@
+//! Run: one future for a request, in the room of its Context's slot, polled here or as a task of the runtime.
+#![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
+
+use std::{future, pin::Pin, task};
+
+use tokio::runtime::Handle;
+
+use super::{
+    boxed::{Carried, discard, poll},
+    slot::{Kept, Lent, kept, lent},
+};
+use crate::{
+    async_lambda::AsyncLambda,
+    async_response::AsyncResponse,
+    body::Source,
+    calls::{AsyncHostRef, ExchangeRef, HostRef},
+    error::Result,
+    extensions::{Future, Waker},
+    fence::{fence, verdict},
+    lambda::Started,
+    raw::{Exchange, Failure, Status, status},
+    request::Request,
+    response::{Delivery, Response, Scratch},
+    spawned::{self, Spawned},
+    waker,
+};
+
+pub(super) unsafe extern "C" fn run<L: AsyncLambda>(
+    context: *mut (),
+    exchange: *const Exchange<'static>,
+    failure: *mut Failure,
+    out: &mut Future,
+) {
+    // SAFETY: the caller's duty is the callee's condition.
+    unsafe { put_run::<L>(context, exchange, failure, true, out) }
+}
+
+/// # Safety
+/// As the wire's `run`. Without `awaited` the future waits on its thread.
+pub(super) unsafe fn put_run<L: AsyncLambda>(
+    context: *mut (),
+    exchange: *const Exchange<'static>,
+    failure: *mut Failure,
+    awaited: bool,
+    out: &mut Future,
+) {
+    // SAFETY: the caller's promise: it stays until the future is dropped, the longest that anything here uses it.
+    let exchange = unsafe { &*exchange };
+    // SAFETY: as above; `Request` and `Response` keep the rules about what is called at the same time.
+    let exchange = unsafe { ExchangeRef::new(exchange) };
+    // SAFETY: the caller's promise; until the future is dropped, only the future uses this half.
+    let Lent { started, scratch } = unsafe { lent::<L>(context) };
+    // SAFETY: the caller's promise.
+    let kept = unsafe { kept::<L>(context) };
+    let async_host = kept.async_host.filter(|_| awaited);
+    let future = running(started.as_mut(), exchange, scratch, kept.limit, async_host);
+    kept.exchange = awaited.then_some(exchange);
+    kept.failure = failure;
+    kept.n_polls = 0;
+    put::<L, _>(context, kept, future, out);
+}
+
+/// One run, from the request to the end of the answer.
+async fn running<L: AsyncLambda>(
+    started: Started<'static, L>,
+    exchange: ExchangeRef<'static>,
+    scratch: &'static mut Scratch,
+    limit: usize,
+    async_host: Option<AsyncHostRef>,
+) -> Result {
+    // SAFETY: it is a local of this future, which is dropped before the exchange ends, and lent to Run alone.
+    let request = unsafe { Request::new(exchange) }.awaited(Source::new(async_host));
+    let delivery = if L::OPTIONS.streams_response() { Delivery::Awaited } else { Delivery::Whole };
+    let response = Response::new(exchange, scratch, delivery, limit);
+    let mut response = AsyncResponse::new(response, async_host);
+    let outcome = L::run(started, &request, &mut response).await;
+    response.finish(outcome).await
+}
+
+/// Puts a run's future into its slot.
+fn put<L: AsyncLambda, F>(context: *mut (), kept: &mut Kept, future: F, out: &mut Future)
+where
+    F: future::Future<Output = Result> + Send + 'static,
+{
+    kept.room.put(future);
+    *out = Future { data: context, poll: poll_run::<L, F>, drop: drop_run::<L, F> };
+}
+
+/// Contract of `poll_run` and `drop_run`: `context` is that of a `put` with the same types, by the wire's rules about
+/// futures.
+unsafe extern "C" fn poll_run<L: AsyncLambda, F>(context: *mut (), waker: *const Waker) -> Status
+where
+    F: future::Future<Output = Result> + Send + 'static,
+{
+    // SAFETY: the contract above; polls come one at a time, and this half is not the future's.
+    let kept = unsafe { kept::<L>(context) };
+    if !kept.room.full {
+        return status::INVALID;
+    }
+    if let Some(exchange) = kept.exchange.take()
+        && spawned::is_likely()
+    {
+        // SAFETY: the contract above; it is not polled here after that.
+        kept.spawned = unsafe { spawn::<F>(kept, exchange) };
+    }
+    kept.n_polls = kept.n_polls.saturating_add(1);
+    let future = kept.room.memory.cast::<F>().as_ptr();
+    let poll = |waker: &task::Waker| match &kept.spawned {
+        Some(spawned) => spawned.poll(waker),
+        // SAFETY: `put` moved it there, and whoever asked for the run keeps the failure until `drop`.
+        None => unsafe { poll_in_place(future, kept.host, &kept.runtime, kept.failure, waker) },
+    };
+    // SAFETY: the loader's promise, by the wire's contract of `poll`.
+    let status = unsafe { waker::borrow(waker, poll) };
+    if status != status::PENDING {
+        kept.room.full = false;
+        kept.spawned = None;
+        spawned::learn(kept.n_polls > 2);
+    }
+    status
+}
+
+/// Lets the run's future go on as a task of the runtime, if the loader agrees.
+///
+/// # Safety
+/// The room holds an `F`, which nobody else polls or drops before the task is cancelled.
+unsafe fn spawn<F>(kept: &Kept, exchange: ExchangeRef<'static>) -> Option<Spawned>
+where
+    F: future::Future<Output = Result> + Send + 'static,
+{
+    let spawn_host = kept.spawn_host.filter(|host| host.may_spawn(exchange))?;
+    let (host, runtime) = (kept.host, kept.runtime.clone());
+    let (future, failure) = (Carried(kept.room.memory.cast::<F>().as_ptr()), Carried(kept.failure));
+    let poll = move |waker: &task::Waker| {
+        let (Carried(future), Carried(failure)) = (&future, &failure);
+        let poll =
+            // SAFETY: the caller's promise; both stay until the task is through with the run, or cancelled.
+            || unsafe { poll_in_place(*future, host, &runtime, *failure, waker) };
+        spawn_host.inside(exchange, poll)
+    };
+    Some(Spawned::new(&kept.runtime, spawn_host, poll))
+}
+
+/// Polls a run's future. Whenever this is not PENDING, the future is gone.
+///
+/// # Safety
+/// `future` is there, and not moved until it is dropped; nobody else uses `failure` meanwhile.
+unsafe fn poll_in_place<F>(
+    future: *mut F,
+    host: HostRef,
+    runtime: &Handle,
+    failure: *mut Failure,
+    waker: &task::Waker,
+) -> Status
+where
+    F: future::Future<Output = Result>,
+{
+    // SAFETY: the caller's promise.
+    let failure = unsafe { &mut *failure };
+    let mut is_there = true;
+    let status = fence(host, failure, || {
+        let _entered = runtime.enter();
+        // SAFETY: the caller's promise.
+        let running = unsafe { &mut *future };
+        // SAFETY: as above.
+        let pinned = unsafe { Pin::new_unchecked(running) };
+        let polled = poll(pinned, waker);
+        if polled.is_ready() {
+            // Here, so that the runtime need not be entered again.
+            is_there = false;
+            // SAFETY: nothing uses it any more.
+            unsafe { future.drop_in_place() };
+        }
+        polled.map(verdict)
+    });
+    if status == status::PANIC && is_there {
+        // SAFETY: as above: what is left of it after a panic.
+        discard(host, runtime, || unsafe { future.drop_in_place() });
+    }
+    status
+}
+
+unsafe extern "C" fn drop_run<L: AsyncLambda, F>(context: *mut ()) {
+    // SAFETY: the contract above; no poll comes any more.
+    let Kept { host, runtime, room, spawned, exchange, .. } = unsafe { kept::<L>(context) };
+    *exchange = None;
+    if std::mem::take(&mut room.full) {
+        let future = room.memory.cast::<F>().as_ptr();
+        // SAFETY: `put` moved it there, and it was not dropped yet.
+        let drop = || discard(*host, runtime, || unsafe { future.drop_in_place() });
+        match spawned.take() {
+            Some(spawned) => spawned.cancel(drop),
+            None => drop(),
+        }
+    }
+}

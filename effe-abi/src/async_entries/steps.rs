@@ -1,0 +1,156 @@
+//! The steps beside Run: Start and Stop as futures; Init, Ready and Retire, which wait on their thread.
+#![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
+
+use std::task::Poll;
+
+use tokio::runtime::Handle;
+
+use super::{
+    block_on::wait,
+    boxed::{Boxed, Carried, discard},
+    slot::{Kept, Lent, Room, Slot},
+};
+use crate::{
+    async_lambda::AsyncLambda,
+    calls::{AsyncHostRef, HostRef, SpawnHostRef},
+    extensions::{Future, Waker},
+    fence::{Verdict, fence, verdict},
+    lambda::StartError,
+    params::Params,
+    raw::{Failure, Host, Status, host_attribute, status},
+    report,
+    response::Scratch,
+    runtime,
+};
+
+pub(super) unsafe extern "C" fn start<L: AsyncLambda>(
+    host: &'static Host,
+    context: *mut *mut (),
+    failure: *mut Failure,
+    out: &mut Future,
+) {
+    // SAFETY: the loader's promise, by the wire's contract of `start`.
+    let host = unsafe { HostRef::new(host) };
+    let runtime = match runtime::join(host) {
+        Ok(runtime) => runtime,
+        Err(err) => return put_failed(err, failure, out),
+    };
+    let (context, in_slot) = (Carried(context), runtime.clone());
+    let starting = async move {
+        let started = L::start(Params::new(host)).await;
+        store(host, in_slot, started, context)
+    };
+    Boxed::put(host, runtime, failure, starting, out);
+}
+
+/// Makes a Context's slot of what Start made.
+fn store<L>(
+    host: HostRef,
+    runtime: Handle,
+    started: std::result::Result<L, StartError<L>>,
+    context: Carried<*mut ()>,
+) -> Verdict {
+    let level = started.as_ref().err().map(StartError::level);
+    let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
+    let kept = Kept {
+        host,
+        runtime,
+        async_host: AsyncHostRef::find(host),
+        spawn_host: SpawnHostRef::find(host),
+        limit: limit.unwrap_or(usize::MAX),
+        room: Room::NONE,
+        failure: std::ptr::null_mut(),
+        exchange: None,
+        n_polls: 0,
+        spawned: None,
+    };
+    let slot = Box::into_raw(Box::new(Slot { lent: Lent { started, scratch: Scratch::default() }, kept }));
+    // Stored before the author's `Display` runs, which may panic: the loader stops what is not null.
+    // SAFETY: by the contract of `start`, it stays until its future is dropped.
+    unsafe { *context.0 = slot.cast() };
+    // SAFETY: just made; the loader doesn't use it before the future is done.
+    let started = unsafe { &(*slot).lent.started };
+    match (started, level) {
+        (Err(failed), Some(level)) => Err((level, failed.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// A Start that has failed already.
+fn put_failed(err: crate::Error, failure: *mut Failure, out: &mut Future) {
+    // SAFETY: by the contract of `start`, it stays until the future is dropped.
+    let failure = unsafe { &mut *failure };
+    failure.level = err.level() as u32;
+    failure.text = err.to_string().into();
+    unsafe extern "C" fn poll(_: *mut (), _: *const Waker) -> Status {
+        status::ERROR
+    }
+    *out = Future { poll, ..Future::NONE };
+}
+
+pub(super) unsafe extern "C" fn stop<L: AsyncLambda>(
+    context: *mut (),
+    failure: *mut Failure,
+    out: &mut Future,
+) {
+    // SAFETY: `start` made it, and the loader stops a Context once.
+    let slot = unsafe { Box::from_raw(context.cast::<Slot<L>>()) };
+    let Slot { lent: Lent { started, .. }, kept: Kept { host, runtime, .. } } = *slot;
+    let stopping = async move {
+        let context = match started {
+            Ok(context) => Some(context),
+            Err(failed) => failed.into_context(),
+        };
+        match context {
+            Some(context) => verdict(L::stop(context).await),
+            None => Ok(()),
+        }
+    };
+    Boxed::put(host, runtime, failure, stopping, out);
+}
+
+pub(super) unsafe extern "C" fn init<L: AsyncLambda>(host: &'static Host, failure: &mut Failure) -> Status {
+    // SAFETY: the loader's promise, by the wire's contract of `init`.
+    let host = unsafe { HostRef::new(host) };
+    report::install(host);
+    let mut joined = None;
+    let status =
+        fence(host, failure, || Poll::Ready(verdict(runtime::join(host).map(|it| joined = Some(it)))));
+    let Some(runtime) = joined else { return status };
+    let mut future = Future::NONE;
+    let init = async move { verdict(L::init(Params::new(host)).await) };
+    Boxed::put(host, runtime, failure, init, &mut future);
+    let status = wait(future);
+    if status != status::OK {
+        // There will be no Retire.
+        runtime::leave(host);
+    }
+    status
+}
+
+pub(super) unsafe extern "C" fn retire<L: AsyncLambda>(host: &'static Host, failure: &mut Failure) -> Status {
+    // SAFETY: the loader's promise, by the wire's contract of `retire`.
+    let host = unsafe { HostRef::new(host) };
+    let mut status = status::OK;
+    if let Ok(runtime) = runtime::join(host) {
+        let mut future = Future::NONE;
+        Boxed::put(host, runtime.clone(), failure, async { verdict(L::retire().await) }, &mut future);
+        status = wait(future);
+        discard(host, &runtime, || drop(runtime::take_kept(host)));
+    }
+    fence(host, &mut Failure::new(), || {
+        runtime::leave(host);
+        Poll::Ready(Ok(()))
+    });
+    status
+}
+
+pub(super) unsafe extern "C" fn ready<L: AsyncLambda>(host: &'static Host, failure: &mut Failure) -> Status {
+    // SAFETY: the loader's promise, by the contract of `Ready::ready`.
+    let host = unsafe { HostRef::new(host) };
+    // The generation has joined, and has not left.
+    let Ok(runtime) = runtime::join(host) else { return status::UNSUPPORTED };
+    let mut future = Future::NONE;
+    Boxed::put(host, runtime, failure, async { verdict(L::ready().await) }, &mut future);
+    wait(future)
+}
