@@ -1,25 +1,24 @@
 //! The body of a request as an async lambda reads it: piece by piece, by anybody who takes it, for as long as the
 //! run lasts.
 
+mod source;
+
 use std::{
     fmt,
     future::poll_fn,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
-    task::{Context, Poll, Waker, ready},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_core::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::{
-    calls::{AsyncHostRef, ExchangeRef},
-    error::failure,
-    raw::status,
-    request::{Request, TAKEN},
-};
+use self::source::Link;
+pub(crate) use self::source::Source;
+use crate::request::{Request, TAKEN};
 
 /// The body of a request: a [`Stream`] of bytes, an `AsyncRead`, with the feature `http` an `http_body::Body`.
 ///
@@ -35,60 +34,6 @@ enum Rest {
     Stream(Arc<Link>),
     /// Another one reads the stream.
     Taken,
-}
-
-/// What a body reads from. The exchange is taken out when the run ends.
-struct Link {
-    exchange: Mutex<Option<ExchangeRef<'static>>>,
-    /// `None`: reading waits on its thread.
-    host: Option<AsyncHostRef>,
-}
-
-impl Link {
-    fn exchange(&self) -> MutexGuard<'_, Option<ExchangeRef<'static>>> {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn poll_read(&self, waker: &Waker) -> Poll<Option<io::Result<Bytes>>> {
-        // Held while the host is asked: the run can't end meanwhile, and there is one call at a time.
-        let exchange = self.exchange();
-        let Some(exchange) = *exchange else {
-            return Poll::Ready(Some(Err(io::Error::other("the request is over"))));
-        };
-        let piece = match self.host {
-            Some(host) => ready!(host.poll_read(exchange, waker)),
-            None => exchange.read(),
-        };
-        Poll::Ready(match piece {
-            Ok(piece) => Some(Ok(piece.into())),
-            Err(status::END) => None,
-            Err(status) => Some(Err(failure(status))),
-        })
-    }
-}
-
-/// The request's side of its bodies.
-#[derive(Default)]
-pub(crate) struct Source {
-    /// Whether the lambda is async: then nothing may wait on its thread.
-    pub(crate) awaited: bool,
-    host: Option<AsyncHostRef>,
-    link: OnceLock<Arc<Link>>,
-}
-
-impl Source {
-    /// For a run of an async lambda; without a host's table, reading waits on its thread.
-    pub(crate) fn new(host: Option<AsyncHostRef>) -> Source {
-        Source { awaited: true, host, link: OnceLock::new() }
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        if let Some(link) = self.link.get() {
-            *link.exchange() = None;
-        }
-    }
 }
 
 impl Request {
