@@ -23,6 +23,7 @@
 
 mod exchange;
 mod host;
+mod outcome;
 mod polled;
 
 use std::{
@@ -34,10 +35,7 @@ use std::{
     time::Duration,
 };
 
-use self::{
-    exchange::{Road, run},
-    host::{Hosted, Outcome},
-};
+use self::{host::Hosted, outcome::Outcome};
 use crate::{Level, Linked};
 
 /// A lambda that is served in this process: Init has run, Contexts are kept between calls, and dropping it stops
@@ -129,7 +127,10 @@ impl Effe {
             answer.status = 500;
             return answer;
         };
-        run(&mut context, call, road, &mut answer);
+        exchange::run(call, &mut answer, |exchange| match road {
+            Road::Waiting => Some(context.run(exchange)),
+            Road::Polled(polls) => context.run_async(exchange, polls),
+        });
         let fit = if answer.dropped { context.keeps_cancelled() } else { !answer.panicked };
         if failed.is_none() && fit {
             self.lock().push(context);
@@ -181,6 +182,14 @@ impl Drop for Effe {
         self.lock().clear();
         self.hosted.retire();
     }
+}
+
+/// How a run is made.
+enum Road {
+    /// By the entry that waits.
+    Waiting,
+    /// By the one that is polled, so often at most; by the one that waits if there is none.
+    Polled(usize),
 }
 
 /// A request to be.

@@ -12,10 +12,7 @@ use std::{
 
 use abi_stable::std_types::{RSlice, RStr};
 
-use super::{
-    Answer, Call,
-    host::{Context, Outcome},
-};
+use super::{Answer, Call, outcome::Outcome};
 use crate::{
     Chunk,
     extensions::{AsyncHost, Waker},
@@ -42,8 +39,8 @@ struct Partial {
     ended: bool,
 }
 
-/// Runs a call in a Context and fills in the answer as a client would see it.
-pub(super) fn run(context: &mut Context, call: &Call, road: Road, answer: &mut Answer) {
+/// Has `run` run a call and fills in the answer as a client would see it. `None`: the run was dropped.
+pub(super) fn run(call: &Call, answer: &mut Answer, run: impl FnOnce(&Exchange<'_>) -> Option<Outcome>) {
     let host = Host {
         call,
         deadline: call.deadline.map(|after| Instant::now() + after),
@@ -61,10 +58,7 @@ pub(super) fn run(context: &mut Context, call: &Call, road: Road, answer: &mut A
         host: std::ptr::from_ref(&host).cast_mut().cast(),
         ops: &OPS,
     };
-    let outcome = match road {
-        Road::Waiting => Some(context.run(&exchange)),
-        Road::Polled(polls) => context.run_async(&exchange, polls),
-    };
+    let outcome = run(&exchange);
     let partial = host.answer.into_inner().unwrap_or_else(PoisonError::into_inner);
     (answer.status, answer.headers) = partial.head.clone().unwrap_or((500, Vec::new()));
     answer.pieces = partial.pieces;
@@ -75,14 +69,6 @@ pub(super) fn run(context: &mut Context, call: &Call, road: Road, answer: &mut A
         None | Some(Outcome::Ok) => None,
         Some(Outcome::Error(text) | Outcome::Panic(text)) => Some(text),
     };
-}
-
-/// How a run is made.
-pub(super) enum Road {
-    /// By the entry that waits.
-    Waiting,
-    /// By the one that is polled, so often at most; by the one that waits if there is none.
-    Polled(usize),
 }
 
 static OPS: ExchangeOps = ExchangeOps { header, headers, attribute, state, read, respond, write };

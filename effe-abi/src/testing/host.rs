@@ -11,20 +11,12 @@ use std::{
 
 use abi_stable::std_types::RStr;
 
-use super::{exchange, polled};
+use super::{exchange, outcome::Outcome, polled};
 use crate::{
     Level, Linked,
     extensions::{ASYNC, AsyncPlugin, READY, Ready},
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };
-
-/// What came of an entry.
-pub(super) enum Outcome {
-    Ok,
-    Error(String),
-    /// The lambda's panic hook has logged it.
-    Panic(String),
-}
 
 /// One lambda under one host. The host is leaked: the wire promises it for ever.
 #[derive(Clone)]
