@@ -47,7 +47,7 @@ impl<L: AsyncLambda> Entries<L> {
     const READY: &'static Ready = &Ready { size: size_of::<Ready>() as u32, version: 1, ready: ready::<L> };
     const TABLE: &'static AsyncPlugin = &AsyncPlugin {
         size: size_of::<AsyncPlugin>() as u32,
-        version: 1,
+        version: 2,
         start: start::<L>,
         run: run::<L>,
         stop: stop::<L>,

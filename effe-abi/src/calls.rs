@@ -122,14 +122,16 @@ pub(crate) struct SpawnHostRef(&'static SpawnHost);
 
 #[cfg(feature = "async")]
 impl SpawnHostRef {
-    /// What `host` offers; `None` if it polls runs itself and no other way.
+    /// What `host` offers; `None` if it polls every run itself, or if its table is of version 1, which leaves the
+    /// decision to the lambda.
     #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
     pub(crate) fn find(host: HostRef) -> Option<SpawnHostRef> {
         // SAFETY: the type and the id belong together (`extensions.rs`).
-        unsafe { host.extension(SPAWN) }.map(SpawnHostRef)
+        let table: &SpawnHost = unsafe { host.extension(SPAWN) }?;
+        (table.version >= 2).then_some(SpawnHostRef(table))
     }
 
-    /// Whether the run of `exchange` may leave the loader's threads; to be asked in its first poll.
+    /// Whether the run of `exchange` is to be spawned; to be asked in its first poll.
     #[expect(unsafe_code, reason = "a call through the host's table")]
     pub(crate) fn may_spawn(self, exchange: ExchangeRef<'_>) -> bool {
         // SAFETY: a promise of the host, of an exchange that is in an async run.

@@ -36,7 +36,9 @@ pub const ASYNC: &str = "effe.async/1";
 pub struct AsyncPlugin {
     /// `size_of::<AsyncPlugin>()` of whoever made the table.
     pub size: u32,
-    /// 1
+    /// 2: where the host's [`SpawnHost`] has version 2, this plugin calls [`SpawnHost::may_spawn`] in the first poll of
+    /// every run, and spawns exactly those runs for which it says OK. 1: the plugin decides by itself which runs it asks
+    /// for, so a loader can't rely on a run being spawned. A loader that knows only version 1 need not look at this.
     pub version: u32,
     /// As [`Plugin::start`](crate::raw::Plugin): when the future is done, `*context` and its status say what it made.
     /// A future that is dropped before that leaves null, and nothing to be stopped.
@@ -79,25 +81,30 @@ pub struct AsyncHost {
 /// From the host, a [`SpawnHost`]: a run may go on as a task of the lambda's own runtime.
 pub const SPAWN: &str = "effe.spawn/1";
 
-/// For runs that wait again and again, each time for something that the lambda's own threads bring: they are polled
-/// there, and the loader's thread is woken once, at the end. The future that [`AsyncPlugin::run`] made still stands
-/// for the run: it is polled for what came of it, and dropping it cancels the run. `host` is that of its exchange.
+/// For runs that wait again and again, each time for something that the lambda's own threads bring. A run that is
+/// *spawned* is polled on those threads, and the loader's thread is woken once, when the run has ended. The future that
+/// [`AsyncPlugin::run`] made still stands for the run: polling it gives the run's outcome, and dropping it cancels the
+/// run. `host` is [`Exchange::host`] of the run's exchange.
+///
+/// The loader sees every poll, so it is the loader that decides which runs are spawned. A plugin that finds no such
+/// table, or one of version 1, never spawns a run: then the loader polls all of them, which always works.
 #[repr(C)]
 pub struct SpawnHost {
     /// `size_of::<SpawnHost>()` of whoever made the table.
     pub size: u32,
-    /// 1
+    /// 2: the loader decides. 1 (loaders of before): the plugin decides, and `may_spawn` only permits.
     pub version: u32,
-    /// OK: the run may leave the loader's threads. To be asked in its first poll.
+    /// Whether this run is to be spawned: OK, or UNSUPPORTED. The plugin calls it in the first poll of every run, on the
+    /// thread of that poll, once.
     pub may_spawn: unsafe extern "C" fn(host: *mut ()) -> Status,
-    /// This thread, one of the lambda's, begins a poll of the run. What comes back is for `leave`.
+    /// This thread, one of the lambda's, begins a poll of the run. The result is for `leave`.
     pub enter: unsafe extern "C" fn(host: *mut ()) -> *const (),
-    /// The poll that this thread is in has ended.
+    /// The poll that `enter` began has ended. Called on the same thread, with what `enter` returned.
     pub leave: unsafe extern "C" fn(host: *mut (), entered: *const ()),
-    /// Until `release`, whoever this thread wakes is only noted down. Not called twice in a row, nor around anything
-    /// that takes long.
+    /// From now until `release`, the host notes down which of its wakers this thread uses, and wakes nobody. Not called
+    /// twice in a row, nor around anything that takes long.
     pub hold: unsafe extern "C" fn(),
-    /// All that this thread has noted down are woken, at once.
+    /// Wakes, at once, everything that was noted down on this thread.
     pub release: unsafe extern "C" fn(),
 }
 

@@ -1,17 +1,17 @@
 //! A run that goes on as a task of the lambda's own runtime.
 //!
-//! Most runs are polled by the loader: one that is ready at once costs no hop, and one that waits once costs one, back.
-//! But a run that waits again and again, for a connection that a task of the runtime reads or for what it has spawned,
-//! would go back and forth between the two threads each time. Where runs are seen to be of that kind, the first poll
-//! spawns them, and the loader is woken when all is over.
+//! The loader polls most runs itself: a run that is ready at once then costs no switch of threads, and a run that waits
+//! once costs one. A run that waits again and again, for a connection that a task of the runtime reads or for a task that
+//! it has spawned, would switch between the loader's thread and the runtime's each time. Such a run is spawned in its
+//! first poll, and the loader's thread is woken once, when the run has ended.
+//!
+//! This file owns the task and its hand-over. Which runs are spawned is for the loader to decide
+//! ([`SpawnHost`](crate::extensions::SpawnHost)); how a run is polled, and what it points to, is `async_entries/run.rs`'s.
 
 use std::{
     cell::RefCell,
     future::poll_fn,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, TryLockError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     task::{Poll, Waker},
 };
 
@@ -147,38 +147,5 @@ fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
         Ok(guard) => Some(guard),
         Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
         Err(TryLockError::WouldBlock) => None,
-    }
-}
-
-/// Runs from which is seen what they are like, and how many of them wait more than once, at least, where the next ones
-/// had better be spawned.
-const LOOK: u32 = 32;
-const OFTEN: u32 = 16;
-/// Runs after which spawned ones are looked at again, on the loader's threads.
-const TERM: u32 = 4096;
-
-// A generation is an image of its own, and so are its statics. Two threads may both miss what the other counts, which
-// a habit survives.
-static IS_LIKELY: AtomicBool = AtomicBool::new(false);
-/// Runs since it was last decided, and those of them that waited again.
-static N_RUNS: AtomicU32 = AtomicU32::new(0);
-static N_AGAIN: AtomicU32 = AtomicU32::new(0);
-
-/// Whether a run that begins now is likely to wait again and again.
-pub(crate) fn is_likely() -> bool {
-    IS_LIKELY.load(Ordering::Relaxed)
-}
-
-/// A run has ended, of which the loader has seen whether it waited more than once.
-pub(crate) fn learn(waited_again: bool) {
-    if waited_again {
-        N_AGAIN.fetch_add(1, Ordering::Relaxed);
-    }
-    let n_runs = N_RUNS.fetch_add(1, Ordering::Relaxed) + 1;
-    let likely = is_likely();
-    if n_runs >= if likely { TERM } else { LOOK } {
-        let n_again = N_AGAIN.swap(0, Ordering::Relaxed);
-        IS_LIKELY.store(!likely && n_again >= OFTEN, Ordering::Relaxed);
-        N_RUNS.store(0, Ordering::Relaxed);
     }
 }

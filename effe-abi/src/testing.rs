@@ -36,7 +36,7 @@ use std::{
 };
 
 use self::{host::Hosted, outcome::Outcome};
-use crate::{Level, Linked};
+use crate::{Level, Linked, extensions::SpawnHost};
 
 /// A lambda that is served in this process: Init has run, Contexts are kept between calls, and dropping it stops
 /// them all and retires it.
@@ -74,8 +74,16 @@ impl Effe {
     /// # Errors
     /// What Init said.
     pub fn try_with(lambda: &'static Linked, parameters: &[(&str, &str)]) -> Result<Effe, String> {
+        Effe::hosted(lambda, parameters, &exchange::SPAWN_OPS)
+    }
+
+    fn hosted(
+        lambda: &'static Linked,
+        parameters: &[(&str, &str)],
+        spawn_host: &'static SpawnHost,
+    ) -> Result<Effe, String> {
         let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let hosted = Hosted::new(lambda, parameters.collect::<BTreeMap<_, _>>());
+        let hosted = Hosted::new(lambda, parameters.collect::<BTreeMap<_, _>>(), spawn_host);
         let stopped = Arc::new(AtomicUsize::new(0));
         match hosted.init() {
             Outcome::Ok => {}
@@ -104,6 +112,12 @@ impl Effe {
         self.take(&call, Road::Waiting)
     }
 
+    /// As [`call`](Effe::call), but the run of an async lambda is spawned: the lambda's own runtime polls it, as a
+    /// loader has it done where runs wait again and again.
+    pub fn call_spawned(&self, call: Call) -> Answer {
+        self.take(&call, Road::Spawned(usize::MAX))
+    }
+
     /// As [`call`](Effe::call), but the client leaves once an async lambda was polled so often, and its future is
     /// dropped: `None`. It is polled again only when it was woken, and every piece that it reads or sends takes one
     /// poll more. To try a lambda out at every `.await`, count up from 0 until there is an answer.
@@ -127,9 +141,10 @@ impl Effe {
             answer.status = 500;
             return answer;
         };
-        exchange::run(call, &mut answer, |exchange| match road {
+        let spawns = matches!(road, Road::Spawned(_));
+        exchange::run(call, spawns, &mut answer, |exchange| match road {
             Road::Waiting => Some(context.run(exchange)),
-            Road::Polled(polls) => context.run_async(exchange, polls),
+            Road::Polled(polls) | Road::Spawned(polls) => context.run_async(exchange, polls),
         });
         let fit = if answer.dropped { context.keeps_cancelled() } else { !answer.panicked };
         if failed.is_none() && fit {
@@ -188,8 +203,10 @@ impl Drop for Effe {
 enum Road {
     /// By the entry that waits.
     Waiting,
-    /// By the one that is polled, so often at most; by the one that waits if there is none.
+    /// By the entry that is polled, at most so often; by the one that waits if the lambda is not async.
     Polled(usize),
+    /// As `Polled`, and the host has the run spawned.
+    Spawned(usize),
 }
 
 /// A request to be.
@@ -311,5 +328,89 @@ impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(value).ok()
+    }
+}
+
+#[cfg(all(test, feature = "async"))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{
+        AsyncLambda, AsyncResponse, Params, Request, Result, StartError, Started,
+        async_entries::async_table,
+        export::{Table, linked},
+        raw::{Status, status},
+    };
+
+    /// Waits twice, or for ever, and answers with the name of the thread that it is on then.
+    struct Probe;
+
+    impl AsyncLambda for Probe {
+        async fn start(_: Params) -> Result<Self, StartError<Self>> {
+            Ok(Probe)
+        }
+
+        async fn run(_: Started<'_, Self>, request: &Request, response: &mut AsyncResponse<'_>) -> Result {
+            if request.path() == "/for-ever" {
+                std::future::pending::<()>().await;
+            }
+            for _ in 0..2 {
+                tokio::task::yield_now().await;
+            }
+            response.text(thread::current().name().unwrap_or_default());
+            Ok(())
+        }
+    }
+
+    static TABLE: Table = async_table::<Probe>("{}", "");
+    static LAMBDA: Linked = linked(&TABLE, "probe");
+
+    /// How often a host was asked whether a run is to be spawned.
+    static N_ASKED: AtomicUsize = AtomicUsize::new(0);
+
+    #[expect(unsafe_code, reason = "an entry of the host's table")]
+    unsafe extern "C" fn yes(_: *mut ()) -> Status {
+        N_ASKED.fetch_add(1, Ordering::Relaxed);
+        status::OK
+    }
+
+    #[expect(unsafe_code, reason = "an entry of the host's table")]
+    unsafe extern "C" fn no(_: *mut ()) -> Status {
+        N_ASKED.fetch_add(1, Ordering::Relaxed);
+        status::UNSUPPORTED
+    }
+
+    const fn host(version: u32, may_spawn: unsafe extern "C" fn(*mut ()) -> Status) -> SpawnHost {
+        let (enter, leave) = (exchange::enter, exchange::leave);
+        let (hold, release) = (exchange::hold, exchange::release);
+        SpawnHost { size: size_of::<SpawnHost>() as u32, version, may_spawn, enter, leave, hold, release }
+    }
+
+    #[test]
+    fn a_host_of_version_2_decides_for_every_run_and_one_of_version_1_is_never_asked() {
+        static WANTS_IT: SpawnHost = host(2, yes);
+        static WANTS_IT_NOT: SpawnHost = host(2, no);
+        static OF_BEFORE: SpawnHost = host(1, yes);
+        for (spawn_host, n_asked, is_spawned) in
+            [(&WANTS_IT, 100, true), (&WANTS_IT_NOT, 100, false), (&OF_BEFORE, 0, false)]
+        {
+            let effe = Effe::hosted(&LAMBDA, &[], spawn_host).unwrap();
+            for _ in 0..100 {
+                let on_own_thread = effe.get("/").text() == "effe-lambda";
+                assert_eq!(on_own_thread, is_spawned);
+            }
+            assert_eq!(N_ASKED.swap(0, Ordering::Relaxed), n_asked);
+        }
+    }
+
+    #[test]
+    fn a_spawned_run_that_is_dropped_leaves_nothing_behind() {
+        let effe = Effe::of(&LAMBDA);
+        for polls in [0, 1] {
+            assert!(effe.take(&Call::get("/for-ever"), Road::Spawned(polls)).dropped);
+        }
+        assert_eq!(effe.call_spawned(Call::get("/")).text(), "effe-lambda");
+        assert_eq!((effe.started(), effe.stopped()), (3, 2));
     }
 }

@@ -261,9 +261,11 @@ fn critical(log: &[(Level, String)]) -> Vec<&str> {
     log.iter().filter(|(level, _)| *level == Level::Critical).map(|(_, text)| text.as_str()).collect()
 }
 
-fn both(call: impl Fn() -> Call, check: impl Fn(Answer)) {
+/// The same call on each of the three ways that a run may take.
+fn on_all_roads(call: impl Fn() -> Call, check: impl Fn(Answer)) {
     check(effe().call(call()));
     check(effe().call_waiting(call()));
+    check(effe().call_spawned(call()));
 }
 
 #[test]
@@ -322,15 +324,15 @@ fn errors_and_panics_of_every_step_are_reported_with_their_place() {
 
 #[test]
 fn a_body_comes_and_goes_in_pieces() {
-    both(
+    on_all_roads(
         || Call::post("/upper").body("begin ").chunk("middle ").chunk("").chunk("end"),
         |answer| assert_eq!(answer.pieces, [&b"BEGIN "[..], b"MIDDLE ", b"END"]),
     );
-    both(
+    on_all_roads(
         || Call::post("/everything").body("abc").chunk("def"),
         |answer| assert_eq!((answer.text().as_str(), answer.header("x-kind")), ("ABCDEF.", Some("stream"))),
     );
-    both(
+    on_all_roads(
         || Call::post("/copy").body("x").chunk(vec![b'y'; 200_000]),
         |answer| {
             assert_eq!(answer.bytes().len(), 200_001 + 6);
@@ -376,7 +378,7 @@ fn a_client_that_leaves_is_no_error_to_the_operator() {
 
 #[test]
 fn a_waker_may_be_cloned_and_used_on_any_thread() {
-    both(|| Call::get("/waker"), |answer| assert_eq!(answer.text(), "woken"));
+    on_all_roads(|| Call::get("/waker"), |answer| assert_eq!(answer.text(), "woken"));
 }
 
 #[test]
@@ -412,6 +414,11 @@ fn a_panic_in_a_poll_a_drop_or_at_the_end_is_caught() {
         let answer = effe.get(target);
         assert_eq!((answer.status, answer.panicked), (500, true));
     }
+    let spawned = self::effe();
+    for target in ["/panics-later", "/bomb-later", "/end-panics"] {
+        assert!(spawned.call_spawned(Call::get(target)).panicked, "{target}");
+    }
+    assert_eq!((spawned.started(), spawned.stopped()), (3, 3));
     assert!(effe.call_dropped(Call::get("/drop-panics"), 1).is_none());
     let answer = effe.get("/end-panics");
     assert!(answer.panicked, "the run is over, but its Context is not to be trusted");

@@ -21,7 +21,7 @@ use crate::{
     raw::{Exchange, Failure, Status, status},
     request::Request,
     response::{Delivery, Response, Scratch},
-    spawned::{self, Spawned},
+    spawned::Spawned,
     waker,
 };
 
@@ -56,7 +56,6 @@ pub(super) unsafe fn put_run<L: AsyncLambda>(
     let future = running(started.as_mut(), exchange, scratch, kept.limit, async_host);
     kept.exchange = awaited.then_some(exchange);
     kept.failure = failure;
-    kept.n_polls = 0;
     put::<L, _>(context, kept, future, out);
 }
 
@@ -97,13 +96,10 @@ where
     if !kept.room.full {
         return status::INVALID;
     }
-    if let Some(exchange) = kept.exchange.take()
-        && spawned::is_likely()
-    {
+    if let Some(exchange) = kept.exchange.take() {
         // SAFETY: the contract above; it is not polled here after that.
         kept.spawned = unsafe { spawn::<F>(kept, exchange) };
     }
-    kept.n_polls = kept.n_polls.saturating_add(1);
     let future = kept.room.memory.cast::<F>().as_ptr();
     let poll = |waker: &task::Waker| match &kept.spawned {
         Some(spawned) => spawned.poll(waker),
@@ -115,12 +111,11 @@ where
     if status != status::PENDING {
         kept.room.full = false;
         kept.spawned = None;
-        spawned::learn(kept.n_polls > 2);
     }
     status
 }
 
-/// Lets the run's future go on as a task of the runtime, if the loader agrees.
+/// Lets the run's future go on as a task of the runtime, if the loader says so.
 ///
 /// # Safety
 /// The room holds an `F`, which nobody else polls or drops before the task is cancelled.

@@ -42,8 +42,6 @@ pub(super) struct Kept {
     pub(super) failure: *mut Failure,
     /// The run's exchange, up to its first poll, if it is the loader that polls.
     pub(super) exchange: Option<ExchangeRef<'static>>,
-    /// Polls of the run by the loader: one, and one for each time that it was woken.
-    pub(super) n_polls: u32,
     /// The run, once it goes on as a task of the runtime: then the future in the room is the task's.
     pub(super) spawned: Option<Spawned>,
 }

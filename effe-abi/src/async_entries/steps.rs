@@ -61,7 +61,6 @@ fn store<L>(
         room: Room::NONE,
         failure: std::ptr::null_mut(),
         exchange: None,
-        n_polls: 0,
         spawned: None,
     };
     let slot = Box::into_raw(Box::new(Slot { lent: Lent { started, scratch: Scratch::default() }, kept }));

@@ -15,7 +15,7 @@ use abi_stable::std_types::{RSlice, RStr};
 use super::{Answer, Call, outcome::Outcome};
 use crate::{
     Chunk,
-    extensions::{AsyncHost, Waker},
+    extensions::{AsyncHost, SpawnHost, Waker},
     raw::{self, Exchange, ExchangeOps, Header, Status, attribute, status},
     waker,
 };
@@ -26,6 +26,8 @@ struct Host<'a> {
     deadline: Option<Instant>,
     pieces: Mutex<VecDeque<Vec<u8>>>,
     answer: Mutex<Partial>,
+    /// Whether the run is to be spawned.
+    spawns: bool,
     /// Whether the last poll of a read, or of readiness, was put off: each is put off once.
     put_off: [AtomicBool; 2],
 }
@@ -40,12 +42,18 @@ struct Partial {
 }
 
 /// Has `run` run a call and fills in the answer as a client would see it. `None`: the run was dropped.
-pub(super) fn run(call: &Call, answer: &mut Answer, run: impl FnOnce(&Exchange<'_>) -> Option<Outcome>) {
+pub(super) fn run(
+    call: &Call,
+    spawns: bool,
+    answer: &mut Answer,
+    run: impl FnOnce(&Exchange<'_>) -> Option<Outcome>,
+) {
     let host = Host {
         call,
         deadline: call.deadline.map(|after| Instant::now() + after),
         pieces: Mutex::new(call.pieces.iter().cloned().collect()),
         answer: Mutex::default(),
+        spawns,
         put_off: Default::default(),
     };
     let exchange = Exchange {
@@ -236,6 +244,33 @@ unsafe extern "C" fn poll_ready(pointer: *mut (), waker: *const Waker) -> Status
     }
     status::OK
 }
+
+/// What an async lambda finds as the host's extension for spawned runs.
+pub(super) static SPAWN_OPS: SpawnHost =
+    SpawnHost { size: size_of::<SpawnHost>() as u32, version: 2, may_spawn, enter, leave, hold, release };
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn may_spawn(pointer: *mut ()) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    if host.spawns { status::OK } else { status::UNSUPPORTED }
+}
+
+// A loader measures its lambda's polls and gathers its wake-ups; a test does neither.
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+pub(super) unsafe extern "C" fn enter(_: *mut ()) -> *const () {
+    std::ptr::null()
+}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+pub(super) unsafe extern "C" fn leave(_: *mut (), _: *const ()) {}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+pub(super) unsafe extern "C" fn hold() {}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+pub(super) unsafe extern "C" fn release() {}
 
 impl Host<'_> {
     /// Whether this poll is to come again: every other one, so that a test meets every place that may wait.

@@ -14,7 +14,7 @@ use abi_stable::std_types::RStr;
 use super::{exchange, outcome::Outcome, polled};
 use crate::{
     Level, Linked,
-    extensions::{ASYNC, AsyncPlugin, READY, Ready},
+    extensions::{ASYNC, AsyncPlugin, READY, Ready, SPAWN, SpawnHost},
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };
 
@@ -33,13 +33,19 @@ struct Data {
     /// All of the parameters, as JSON.
     object: String,
     log: Mutex<Vec<(Level, String)>>,
+    spawn_host: &'static SpawnHost,
 }
 
 impl Hosted {
-    pub(super) fn new(lambda: &'static Linked, parameters: BTreeMap<String, String>) -> Hosted {
+    pub(super) fn new(
+        lambda: &'static Linked,
+        parameters: BTreeMap<String, String>,
+        spawn_host: &'static SpawnHost,
+    ) -> Hosted {
         let members = parameters.iter().map(|(key, value)| format!("{}:{}", quote(key), quote(value)));
         let object = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
-        let data: &'static Data = Box::leak(Box::new(Data { parameters, object, log: Mutex::default() }));
+        let data = Data { parameters, object, log: Mutex::default(), spawn_host };
+        let data: &'static Data = Box::leak(Box::new(data));
         let host = Box::leak(Box::new(Host {
             data: ptr::from_ref(data).cast(),
             level,
@@ -244,9 +250,12 @@ unsafe extern "C" fn attribute(_: *const (), key: u32, out: &mut RStr<'static>) 
 }
 
 #[expect(unsafe_code, reason = "an entry of the host's table")]
-unsafe extern "C" fn extension(_: *const (), id: RStr<'_>) -> *const () {
+unsafe extern "C" fn extension(pointer: *const (), id: RStr<'_>) -> *const () {
+    // SAFETY: the contract of this file's entries.
+    let data = unsafe { data(pointer) };
     match id.as_str() {
         ASYNC => ptr::from_ref(&exchange::ASYNC_OPS).cast(),
+        SPAWN => ptr::from_ref(data.spawn_host).cast(),
         _ => ptr::null(),
     }
 }
