@@ -1,7 +1,7 @@
 //! From and to the types of the `http` crate.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::poll_fn,
     io,
     pin::{Pin, pin},
@@ -29,14 +29,9 @@ const COPY_LIMIT: usize = 4 * 1024;
 /// keeps one of them keeps the block.
 const BLOCK: usize = 8 * 1024;
 
-/// Headers for which the map of an answer is used again for a request.
-const MAX_SPARE: usize = 128;
-
 thread_local! {
     /// What is left of this thread's block.
     static HEADS: RefCell<BytesMut> = RefCell::default();
-    /// The map of the last answer's headers, empty: room for those of the next request.
-    static SPARE: Cell<Option<HeaderMap>> = const { Cell::new(None) };
 }
 
 impl Request {
@@ -70,7 +65,7 @@ impl Request {
             // Not by `headers`, which would be moved with its page.
             let mut page = [raw::Header::EMPTY; PAGE];
             let (total, mut n_done) = (self.exchange().headers(0, &mut page), 0);
-            *request.headers_mut() = map(total);
+            *request.headers_mut() = HeaderMap::with_capacity(total);
             while n_done < total {
                 let here = &page[..PAGE.min(total - n_done)];
                 let values = copy(heads, here.iter().map(|header| header.value.as_slice()));
@@ -96,20 +91,6 @@ fn unfit(headers: &[raw::Header<'_>]) -> Error {
     let unfit = headers.iter().find(|header| !are_values(&header.value));
     let name = unfit.map_or("", |header| header.name.as_str());
     format!("the value of the request's header {name:?} can't be passed on").into()
-}
-
-/// Room for so many headers.
-fn map(len: usize) -> HeaderMap {
-    let spare = SPARE.take().filter(|spare| len <= spare.capacity());
-    spare.unwrap_or_else(|| HeaderMap::with_capacity(len))
-}
-
-/// Keeps the room of headers that nobody needs any more.
-fn keep(mut headers: HeaderMap) {
-    if (1..=MAX_SPARE).contains(&headers.capacity().max(headers.len())) {
-        headers.clear();
-        SPARE.set(Some(headers));
-    }
 }
 
 /// A copy that is a slice of a larger block, which is used again once all of its slices are gone.
@@ -138,7 +119,6 @@ impl AsyncResponse<'_> {
         for (name, value) in &head.headers {
             self.add_http(name, value);
         }
-        keep(head.headers);
         let mut body = pin!(body);
         while let Some(data) = self.next(body.as_mut()).await {
             let Some(mut data) = data? else { continue };

@@ -1,4 +1,8 @@
 //! What a Context pointer points to: the Context, and the room in which its runs live.
+//!
+//! The room gives a run's future a place that doesn't move and that both the loader's polls and a task of the runtime
+//! can point to. That it is allocated once for all runs of a Context saves 400 to 1,200 instructions a request, of some
+//! 17,500 (an axum Router, 1 and 3 headers, by callgrind).
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use std::{
