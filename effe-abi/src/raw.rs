@@ -76,7 +76,7 @@ pub mod attribute {
     pub const REQUEST_ID: u32 = 1;
     /// `address:port` of the client.
     pub const PEER: u32 = 2;
-    /// `http` or `https`.
+    /// What the connection to the host is, whatever a proxy in front of it says: `https` over TLS, else `http`.
     pub const SCHEME: u32 = 3;
     /// The host the client asked for, from `:authority` or `Host`.
     pub const AUTHORITY: u32 = 4;

@@ -135,7 +135,10 @@ impl Request {
         self.exchange.attribute(attribute::REQUEST_ID).unwrap_or("")
     }
 
-    /// `http` or `https`.
+    /// `https` if the connection to the loader is encrypted (TLS), else `http`.
+    ///
+    /// It says nothing of how a client reached a proxy in front of the loader. A proxy tells that in a header, such as
+    /// `X-Forwarded-Proto`; believe it only if every request comes through that proxy.
     pub fn scheme(&self) -> &str {
         self.exchange.attribute(attribute::SCHEME).unwrap_or("http")
     }

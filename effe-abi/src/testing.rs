@@ -220,6 +220,7 @@ pub struct Call {
     pieces: Vec<Vec<u8>>,
     deadline: Option<Duration>,
     gone_after: Option<usize>,
+    is_https: bool,
 }
 
 impl Call {
@@ -233,6 +234,7 @@ impl Call {
             pieces: Vec::new(),
             deadline: None,
             gone_after: None,
+            is_https: false,
         }
     }
 
@@ -250,6 +252,13 @@ impl Call {
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Call {
         self.headers.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
+        self
+    }
+
+    /// The request comes over TLS: [`Request::scheme`](crate::Request::scheme) is `https`.
+    #[must_use]
+    pub fn https(mut self) -> Call {
+        self.is_https = true;
         self
     }
 

@@ -167,6 +167,13 @@ fn the_facts_of_a_request_are_there() {
 }
 
 #[test]
+fn the_scheme_is_that_of_the_connection_whatever_a_header_says() {
+    sees(Call::get("/facts").https(), "test https None Some(127.0.0.1)");
+    let proxied = Call::get("/facts").header("x-forwarded-proto", "https");
+    sees(proxied, "test http None Some(127.0.0.1)");
+}
+
+#[test]
 fn a_deadline_is_seen_and_ends_in_being_cancelled() {
     sees(Call::get("/time"), "None false");
     let hour = Duration::from_secs(3600);

@@ -147,7 +147,7 @@ unsafe extern "C" fn attribute(pointer: *mut (), key: u32, out: &mut RStr<'stati
     let found = match key {
         attribute::REQUEST_ID => Some(given("x-request-id").unwrap_or("test")),
         attribute::PEER => Some("127.0.0.1:9"),
-        attribute::SCHEME => Some("http"),
+        attribute::SCHEME => Some(if host.call.is_https { "https" } else { "http" }),
         attribute::AUTHORITY => given("host"),
         _ => return status::UNSUPPORTED,
     };
