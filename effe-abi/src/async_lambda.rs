@@ -1,4 +1,6 @@
-//! The trait of a lambda that waits without a thread.
+//! The trait of an async lambda: one whose steps can wait without keeping a thread.
+//!
+//! The runtime that they wait in is `runtime.rs`'s; how their futures reach the loader is `async_entries.rs`'s.
 
 use std::future::Future;
 
@@ -12,18 +14,18 @@ use crate::{
 
 /// A lambda whose steps are `async fn`s; see [`Lambda`](crate::Lambda), which has the same steps and promises.
 ///
-/// Every step, and every drop of one, happens inside a tokio runtime of the lambda's own, so `tokio::spawn`, timers,
-/// sockets, sqlx, reqwest and hyper's clients work as anywhere. Run is polled on the loader's threads: one that is
-/// ready at once costs no hop, and one that waits costs no thread. Where most runs wait again and again, they go on
-/// as tasks of the runtime instead, whose own threads drive I/O, timers and what is spawned; the operator's parameter
-/// `runtime-threads` says how many they are, by default half as many as there are CPUs. Retire ends them.
+/// Every step is polled and dropped inside a tokio runtime of the lambda's own, so `tokio::spawn`, timers, sockets,
+/// sqlx, reqwest and hyper's clients work as usual. The loader polls Run on its own threads: a run that is ready at
+/// once costs no switch of threads, and a run that waits keeps no thread. The loader can also have runs that wait again
+/// and again spawned as tasks of the runtime. The runtime's own threads drive I/O, timers and spawned tasks; the
+/// operator's parameter `runtime-threads` sets their number, by default half the number of CPUs. Retire ends them.
 ///
-/// As everywhere in async Rust, a step must not block its thread, nor enter another runtime there (`block_on`): what
-/// computes or waits for long goes to `tokio::task::spawn_blocking`. The loader notices a lambda that blocks all the
-/// same, says so in the log, and polls it elsewhere.
+/// As everywhere in async Rust, a step must not block its thread, nor enter another runtime there (`block_on`). Work
+/// that computes or waits for long goes to `tokio::task::spawn_blocking`. The loader notices a lambda that blocks
+/// nevertheless, says so in the log, and no longer polls it on the server's threads.
 ///
-/// A run is **cancelled** when the client leaves or the deadline passes: its future is dropped at the `.await` it has
-/// reached. Its Context is then stopped, or used again where [`Options::keep_cancelled`] says that it may be.
+/// A run is **cancelled** when the client leaves or the deadline passes: its future is dropped at the `.await` that it
+/// has reached. Its Context is then stopped, or, with [`Options::keep_cancelled`], used again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -57,29 +59,30 @@ use crate::{
 /// # }
 /// ```
 pub trait AsyncLambda: Sized + Send + 'static {
-    /// What the loader may know beforehand; see [`Options`].
+    /// What the loader is told of Run beforehand; see [`Options`].
     const OPTIONS: Options = Options::new();
 
     /// As [`Lambda::init`](crate::Lambda::init).
     ///
     /// # Errors
-    /// The effe does not serve; the operator reads the error.
+    /// The effe doesn't serve, and the error goes to the log.
     fn init(params: Params) -> impl Future<Output = Result> + Send {
         let _ = params;
         async { Ok(()) }
     }
 
-    /// Makes a Context, whenever a request finds no idle one.
+    /// Makes a Context. Called when a request finds no idle one.
     ///
     /// # Errors
-    /// Run is called all the same, with this error, and decides what to answer; that Context is never used again.
+    /// Run is called nevertheless, once, with this error in place of a Context, and decides what to answer.
     fn start(params: Params) -> impl Future<Output = Result<Self, StartError<Self>>> + Send;
 
-    /// Answers one request. `context?` ends here if Start failed: the client gets 500, the log the error.
+    /// Answers one request. If Start failed, `context?` returns its error: the client gets 500, and the error goes to the
+    /// log.
     ///
     /// # Errors
-    /// The error goes to the log, never to the client. If nothing was written the client gets 500; what was written
-    /// stands.
+    /// The error goes to the log and never to the client. If nothing was written, the client gets 500; otherwise it gets
+    /// what was written.
     fn run(
         context: Started<'_, Self>,
         request: &Request,
@@ -89,12 +92,12 @@ pub trait AsyncLambda: Sized + Send + 'static {
     /// Whether this lambda can serve now; see [`Lambda::ready`](crate::Lambda::ready).
     ///
     /// # Errors
-    /// The effe says that it is not ready; the operator reads the error, a client doesn't.
+    /// The effe says that it is not ready. The operator sees the error, a client doesn't.
     fn ready() -> impl Future<Output = Result> + Send {
         async { Ok(()) }
     }
 
-    /// Destroys a Context: called exactly once for each that Start made, and always awaited to its end.
+    /// Destroys a Context. Called exactly once for each Context that Start made, and always polled to its end.
     ///
     /// # Errors
     /// The error goes to the log.
@@ -102,7 +105,7 @@ pub trait AsyncLambda: Sized + Send + 'static {
         async { Ok(()) }
     }
 
-    /// Once, after the last Stop: undoes Init. The runtime ends afterwards.
+    /// Undoes Init. Called once, after the last Stop. The runtime ends afterwards.
     ///
     /// # Errors
     /// The error goes to the log.

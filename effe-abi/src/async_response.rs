@@ -1,11 +1,13 @@
-//! The answer of a lambda that waits without a thread.
+//! The answer of an async lambda: a [`Response`] whose pieces are sent by `.await`.
+//!
+//! This file owns the waiting for a slow client. All else about an answer is `response.rs`'s.
 
 use std::{
     future::poll_fn,
     io,
     ops::{Deref, DerefMut},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{self, Poll, ready},
 };
 
 use tokio::io::AsyncWrite;
@@ -17,16 +19,16 @@ use crate::{
     response::{Response, STREAM_BUFFER},
 };
 
-/// A [`Response`] whose pieces are sent by `.await`: setting status and headers and holding a body is the same;
-/// [`send`](AsyncResponse::send), [`flush`](AsyncResponse::flush) and [`end`](AsyncResponse::end) wait while the
-/// client is slow. `std::io::Write` only fills the buffer, up to the limit of a held answer; tokio's `AsyncWrite`
-/// sends it on when 64 KiB are waiting.
+/// A [`Response`] whose pieces are sent by `.await`. Status, headers and a held body are set as there.
+/// [`send`](AsyncResponse::send), [`flush`](AsyncResponse::flush) and [`end`](AsyncResponse::end) wait while the client
+/// is slow. `std::io::Write` only fills the buffer, up to the limit for a held answer; tokio's `AsyncWrite` sends the
+/// buffer whenever 64 KiB are waiting.
 ///
-/// Pieces go out before the end only if the lambda declares
+/// Pieces are sent before the end only if the lambda declares
 /// [`Options::stream_response`](crate::Options::stream_response).
 pub struct AsyncResponse<'a> {
     response: Response<'a>,
-    /// `None`: writing waits on its thread, which is then the caller's choice.
+    /// `None`: the caller has a thread for this run, on which a write may wait.
     host: Option<AsyncHostRef>,
 }
 
@@ -35,7 +37,7 @@ impl<'a> AsyncResponse<'a> {
         AsyncResponse { response, host }
     }
 
-    /// Sends bytes now, if the answer is a stream, after what is waiting; otherwise adds them to the body.
+    /// Sends bytes now, after what is waiting, if the answer is a stream; otherwise adds them to the body.
     ///
     /// # Errors
     /// The client has gone, the deadline has passed, or the answer is too large to be held.
@@ -51,7 +53,7 @@ impl<'a> AsyncResponse<'a> {
         self.response.write_chunk(chunk)
     }
 
-    /// Sends what is waiting, if the answer is a stream: the head, if it has not gone yet, and what was written.
+    /// Sends what is waiting, if the answer is a stream: the head, if it was not sent yet, and what was written.
     ///
     /// # Errors
     /// As [`send`](AsyncResponse::send).
@@ -59,7 +61,7 @@ impl<'a> AsyncResponse<'a> {
         poll_fn(|cx| self.poll_push(cx)).await
     }
 
-    /// Ends the answer, so that the client has it while Run goes on. Nothing can be written after it.
+    /// Ends the answer, so that the client has all of it while Run goes on. Nothing can be written afterwards.
     ///
     /// # Errors
     /// As [`send`](AsyncResponse::send).
@@ -68,23 +70,23 @@ impl<'a> AsyncResponse<'a> {
         self.response.finish_body()
     }
 
-    /// Ends what Run began, and says what the loader should log.
+    /// Ends the answer after Run has returned, and returns what the loader is to log.
     pub(crate) async fn finish(mut self, outcome: Result) -> Result {
         if outcome.is_ok() {
-            // What it says is remembered by the response.
+            // The response remembers an error.
             let _ = poll_fn(|cx| self.poll_ready(cx)).await;
         }
         self.response.finish(outcome)
     }
 
-    /// Ready when the next piece can be handed over without waiting.
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready when the next piece can be handed to the host without waiting.
+    fn poll_ready(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         let Some(host) = self.host.filter(|_| self.response.is_sending()) else { return Poll::Ready(Ok(())) };
         let status = ready!(host.poll_ready(self.response.exchange(), cx.waker()));
         Poll::Ready(self.response.taken(status))
     }
 
-    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_push(&mut self, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         if !self.response.is_stream() {
             return Poll::Ready(Ok(()));
         }
@@ -108,18 +110,22 @@ impl<'a> DerefMut for AsyncResponse<'a> {
 }
 
 impl AsyncWrite for AsyncResponse<'_> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if self.response.held() >= STREAM_BUFFER {
             ready!(self.poll_push(cx))?;
         }
         Poll::Ready(io::Write::write(&mut self.response, bytes))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         self.poll_push(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<io::Result<()>> {
         self.poll_flush(cx)
     }
 }

@@ -1,5 +1,7 @@
-//! The body of a request as an async lambda reads it: piece by piece, by anybody who takes it, for as long as the
-//! run lasts.
+//! The body of a request as an async lambda reads it: piece by piece, in the run or in a task of its own, for as long as
+//! the run lasts.
+//!
+//! Where the pieces come from is `body/source.rs`'s. A body that is read by calls that wait is `request.rs`'s.
 
 mod source;
 
@@ -9,7 +11,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, ready},
+    task::{self, Poll, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -20,11 +22,12 @@ use self::source::Link;
 pub(crate) use self::source::Source;
 use crate::request::{Request, TAKEN};
 
-/// The body of a request: a [`Stream`] of bytes, an `AsyncRead`, with the feature `http` an `http_body::Body`.
+/// The body of a request. It is a [`Stream`] of bytes, an `AsyncRead` and, with the feature `http`, an
+/// `http_body::Body`.
 ///
-/// It may be sent to a task and outlive the run that it belongs to; it then ends in an error.
+/// It may be sent to a task and may outlive its run; reading it then ends in an error.
 pub struct Body {
-    /// What is here and not yet read.
+    /// What has arrived and is not read yet.
     here: Bytes,
     rest: Rest,
 }
@@ -32,13 +35,13 @@ pub struct Body {
 enum Rest {
     Nothing,
     Stream(Arc<Link>),
-    /// Another one reads the stream.
+    /// Another body reads the stream; reading this one is an error.
     Taken,
 }
 
 impl Request {
-    /// The body as it arrives, if [`Options::stream_request`](crate::Options::stream_request) was declared; else as it
-    /// was held. The stream can be taken once: a second one fails.
+    /// The body. If the lambda declares [`Options::stream_request`](crate::Options::stream_request), its pieces come as
+    /// they arrive; without, all of it is here already. Only one body can read the stream: reading a second one fails.
     pub fn body(&self) -> Body {
         let exchange = self.exchange();
         let rest = if !exchange.more_body() {
@@ -64,7 +67,7 @@ impl Body {
     /// All that is left of it.
     ///
     /// # Errors
-    /// The client left in the middle, or the body is larger than the operator's limit.
+    /// The client left before the end, or the body is larger than the operator's limit.
     pub async fn bytes(mut self) -> io::Result<Bytes> {
         let Some(first) = self.chunk().await.transpose()? else { return Ok(Bytes::new()) };
         let Some(second) = self.chunk().await.transpose()? else { return Ok(first) };
@@ -76,7 +79,7 @@ impl Body {
         Ok(all.freeze())
     }
 
-    pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    pub(crate) fn poll_chunk(&mut self, cx: &mut task::Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         loop {
             if !self.here.is_empty() {
                 return Poll::Ready(Some(Ok(std::mem::take(&mut self.here))));
@@ -96,7 +99,7 @@ impl Body {
         }
     }
 
-    /// Whether all that is left is here, and how much that is.
+    /// How many bytes are here, and whether they are all that is left.
     #[cfg(feature = "http")]
     pub(crate) fn left(&self) -> (usize, bool) {
         (self.here.len(), matches!(self.rest, Rest::Nothing))
@@ -106,7 +109,7 @@ impl Body {
 impl Stream for Body {
     type Item = io::Result<Bytes>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Self::Item>> {
         self.poll_chunk(cx)
     }
 }
@@ -114,7 +117,7 @@ impl Stream for Body {
 impl AsyncRead for Body {
     fn poll_read(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
+        cx: &mut task::Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.here.is_empty() {

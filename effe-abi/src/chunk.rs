@@ -1,22 +1,25 @@
-//! Bytes that cross with their owner: a piece of a body, moved and not copied.
+//! Bytes that go from one side to the other with their owner: a piece of a body, moved and not copied.
+//!
+//! This file owns reading and releasing such bytes: each is done in one place. The wire's form is
+//! [`raw::Chunk`](crate::raw::Chunk).
 
 use std::{fmt, ops::Deref, panic, ptr, slice};
 
 use crate::raw;
 
-/// Bytes and whoever owns them: a piece of a response that moves to the loader without a copy.
+/// Bytes together with their owner: a piece of a body that moves to the loader, or from it, without a copy.
 ///
-/// Made by `From` from what authors have at hand (`Vec<u8>`, `String`, `&'static str`, `&'static [u8]`), or by
-/// [`Chunk::from_owner`] from anything that holds bytes.
+/// `From` makes one of a `Vec<u8>`, a `String`, a `&'static str` or a `&'static [u8]`, and [`Chunk::from_owner`] of
+/// anything that holds bytes.
 pub struct Chunk(raw::Chunk);
 
 impl Chunk {
-    /// Bytes that live for ever; never copied.
+    /// Bytes that live for ever. They are never copied.
     pub const fn from_static(bytes: &'static [u8]) -> Chunk {
         Chunk(raw::Chunk::view(bytes))
     }
 
-    /// The bytes of `owner`, which is dropped once they have been sent, on any thread.
+    /// The bytes of `owner`. The owner is dropped when they have been sent, on any thread.
     pub fn from_owner<T: AsRef<[u8]> + Send + 'static>(owner: T) -> Chunk {
         let owner = Box::new(owner);
         let bytes: &[u8] = (*owner).as_ref();
@@ -24,16 +27,16 @@ impl Chunk {
         Chunk(raw::Chunk { ptr, len, owner: Box::into_raw(owner).cast(), release: Some(release_box::<T>) })
     }
 
-    /// Takes over a chunk that came across the border; `None` if it is only a view.
+    /// Takes over a chunk that came from the other side. `None`: it is only a view.
     ///
     /// # Safety
-    /// `raw` must be valid as the wire says, and not be used again by the caller.
+    /// `raw` is valid as the wire says, and the caller doesn't use it again.
     #[expect(unsafe_code, reason = "its duty is the caller's")]
     pub(crate) unsafe fn from_raw(raw: raw::Chunk) -> Option<Chunk> {
         raw.release.is_some().then_some(Chunk(raw))
     }
 
-    /// Hands the bytes over to whoever takes a [`raw::Chunk`].
+    /// The bytes and their owner in the wire's form, for the other side to release.
     pub fn into_raw(self) -> raw::Chunk {
         let raw::Chunk { ptr, len, owner, release } = self.0;
         std::mem::forget(self);
@@ -49,7 +52,7 @@ impl Deref for Chunk {
         if self.0.len == 0 {
             return &[];
         }
-        // SAFETY: `ptr` and `len` came from a slice whose owner is in `self`, or from a peer that promises the
+        // SAFETY: `ptr` and `len` came from a slice whose owner is in `self`, or from the other side, which promises the
         // same (the contract of `raw::Chunk`); the bytes stay until `release`, which only `drop` calls.
         unsafe { slice::from_raw_parts(self.0.ptr, self.0.len) }
     }
@@ -65,10 +68,11 @@ impl Drop for Chunk {
     }
 }
 
-// SAFETY: static bytes, or an owner that `from_owner` requires to be Send, or a peer's (`release`: any thread).
+// SAFETY: static bytes, or an owner that `from_owner` requires to be Send, or the other side's, whose `release` any
+// thread may call.
 #[expect(unsafe_code, reason = "the owner hides behind a pointer")]
 unsafe impl Send for Chunk {}
-// SAFETY: a shared chunk only lends bytes that nobody changes.
+// SAFETY: a shared chunk gives out nothing but references to bytes that nobody changes.
 #[expect(unsafe_code, reason = "as above")]
 unsafe impl Sync for Chunk {}
 
@@ -134,7 +138,8 @@ impl fmt::Debug for Chunk {
 /// Contract: `owner` is the `Box<T>` that `from_owner` gave away, and this is the only call.
 #[expect(unsafe_code, reason = "frees what this image allocated")]
 unsafe extern "C" fn release_box<T>(owner: *mut (), _: *const u8, _: usize) {
-    // The author's `Drop` may panic, and nothing may unwind from here. A payload that panics once more is leaked.
+    // The author's `Drop` may panic, and nothing may unwind from here. The payload is leaked, since dropping it may
+    // panic once more.
     let dropped = panic::catch_unwind(|| {
         // SAFETY: the contract above.
         drop(unsafe { Box::from_raw(owner.cast::<T>()) });

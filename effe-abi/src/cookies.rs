@@ -1,26 +1,28 @@
 //! The cookies of a request, and those that an answer sets.
+//!
+//! This file owns how a request's cookies are read, and which cookies are safe to send. The `cookie` crate writes them.
 
 use cookie::Cookie;
 
 use crate::{request::Request, response::Response};
 
 impl Request {
-    /// The value of a cookie, the first of that name; `None` also if it isn't UTF-8. Names match as they are written.
+    /// The value of the first cookie of that name; `None` also if it isn't UTF-8. Case matters in the name.
     ///
-    /// It is as it came, without the quotes around it if there are any. What the client says is only a claim: sign
-    /// what must not be changed.
+    /// The value is as it came, without the quotes around it if there are any. A client can send any cookie: sign those
+    /// that it must not change.
     pub fn cookie(&self, name: &str) -> Option<&str> {
         self.cookies().find_map(|(other, value)| (other == name).then_some(value))
     }
 
-    /// All cookies, name and value, in the order they came in, from as many headers as there are. What is no pair, has
-    /// no name or isn't UTF-8 is passed over.
+    /// All cookies, name and value, in the order that they came in, from all `Cookie` headers. Those that have no `=`, no
+    /// name, or aren't UTF-8 are left out.
     pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
         self.header_values("cookie").flat_map(|header| header.split(|&byte| byte == b';')).filter_map(pair)
     }
 }
 
-/// RFC 6265, section 5.4 read backwards.
+/// Reads one `name=value`, as RFC 6265, section 5.4, has a client write it.
 fn pair(bytes: &[u8]) -> Option<(&str, &str)> {
     let (name, value) = std::str::from_utf8(bytes).ok()?.split_once('=')?;
     let (name, value) = (name.trim_matches([' ', '\t']), value.trim_matches([' ', '\t']));
@@ -29,7 +31,7 @@ fn pair(bytes: &[u8]) -> Option<(&str, &str)> {
 }
 
 impl Response<'_> {
-    /// Sets a cookie, beside others.
+    /// Sets a cookie; cookies that were set before stay.
     ///
     /// ```
     /// use effe_abi::{Request, Response, Result, cookie::{Cookie, SameSite}};
@@ -63,9 +65,9 @@ impl Response<'_> {
     /// # }
     /// ```
     ///
-    /// A cookie that could not come back as it was set makes the run fail, as a bad header does: a name that is no
-    /// token, a `;`, a control character, something beyond ASCII, or white space at either end of its value. Encode
-    /// what may contain such.
+    /// A cookie that would not come back as it was set makes the run fail, as a bad header does. Its name must be a token.
+    /// Its value must have no `;`, no control character, nothing beyond ASCII, and no white space at either end: encode a
+    /// value that may have such.
     #[track_caller]
     pub fn set_cookie<'c>(&mut self, cookie: impl Into<Cookie<'c>>) -> &mut Self {
         let cookie = cookie.into();
@@ -77,7 +79,7 @@ impl Response<'_> {
     }
 }
 
-/// Whether it stays one cookie, and the same one, on its way to the client and back.
+/// Whether the client will read exactly this cookie, and send it back unchanged.
 fn is_fit(cookie: &Cookie<'_>) -> bool {
     let is_clean = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b';');
     crate::headers::is_token(cookie.name())

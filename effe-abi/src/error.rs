@@ -1,18 +1,22 @@
-//! What an author returns when something went wrong: any error, its place in the source and its severity.
+//! What an author returns when something went wrong: any error, its place in the source and its severity; and what a
+//! status of the wire is as an `io::Error`.
+//!
+//! How an error becomes a line of the log is for `fence.rs` and the loader.
 
 use std::{error, fmt, io, panic::Location};
 
 use crate::raw::status;
 
-/// `Ok`, or the [`Error`] that the operator will read. The client never sees it.
+/// `Ok`, or an [`Error`] that goes to the operator's log. The client never sees it.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 
 pub(crate) type Boxed = Box<dyn error::Error + Send + Sync>;
 
-/// Any error, with the file and line where `?` met it and the severity it is logged at.
+/// Any error, with the file and line of the `?` that returned it, and the severity that it is logged at.
 ///
-/// Everything that turns into a boxed error turns into this one by `?` or `.into()`: std errors, `&str`, `String`,
-/// the errors of other crates. It deliberately is no `std::error::Error` itself, which is what makes that possible.
+/// Whatever can become a boxed error becomes this one by `?` or `.into()`: std errors, `&str`, `String`, the errors of
+/// other crates. This type can't implement `std::error::Error` itself, because that conversion would then conflict with
+/// `From<T> for T`.
 ///
 /// ```
 /// fn limit(text: &str) -> effe_abi::Result<u32> {
@@ -30,25 +34,25 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of severity [`Level::Error`], placed where this is called.
+    /// An error of severity [`Level::Error`]. Its place is the caller's.
     #[track_caller]
     pub fn new(source: impl Into<Box<dyn error::Error + Send + Sync>>) -> Error {
         Error(Box::new(Inner { source: source.into(), location: Location::caller(), level: Level::Error }))
     }
 
-    /// The same error, logged at another severity.
+    /// The same error, to be logged at another severity.
     #[must_use]
     pub fn at_level(mut self, level: Level) -> Error {
         self.0.level = level;
         self
     }
 
-    /// The severity it is logged at.
+    /// The severity that it is logged at.
     pub fn level(&self) -> Level {
         self.0.level
     }
 
-    /// Where in the author's source it was met.
+    /// The place in the author's source.
     pub fn location(&self) -> &'static Location<'static> {
         self.0.location
     }
@@ -85,26 +89,26 @@ impl fmt::Debug for Error {
     }
 }
 
-/// How serious a thing is: syslog's severities, the numbers included.
+/// How serious something is: syslog's severities, with syslog's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
-    /// Somebody should look now; panics are logged here.
+    /// Somebody should look now. Panics have this level.
     Critical = 2,
-    /// A request failed: what an error is unless its author says otherwise.
+    /// A request failed. Errors have this level unless the author chooses another.
     Error = 3,
     /// Not wrong yet.
     Warning = 4,
     /// Normal but worth a line.
     Notice = 5,
-    /// For the curious.
+    /// Of interest now and then.
     Info = 6,
-    /// For whoever is looking for a fault.
+    /// To find a fault with.
     Debug = 7,
 }
 
-/// `query().level(Level::Debug)?`: the error of a result, at another severity.
+/// Gives the error of a result another severity: `query().level(Level::Debug)?`.
 pub trait ResultExt<T> {
-    /// Turns the error into an [`Error`] of this severity, placed where this is called.
+    /// Turns the error into an [`Error`] of this severity. Its place is the caller's.
     ///
     /// # Errors
     /// The error of `self`, if it is one.
@@ -121,7 +125,7 @@ impl<T, E: Into<Error>> ResultExt<T> for std::result::Result<T, E> {
     }
 }
 
-/// What a status of the wire is to `std::io`.
+/// A status of the wire, other than OK, as an `io::Error`.
 pub(crate) fn failure(status: u32) -> io::Error {
     match status {
         status::GONE => io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"),

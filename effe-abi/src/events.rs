@@ -1,4 +1,6 @@
 //! Server-sent events: a stream that a browser's `EventSource` reads.
+//!
+//! This file owns the format (the HTML standard, section 9.2). Sending and buffering is `response.rs`'s.
 
 use std::{
     fmt,
@@ -19,7 +21,7 @@ impl<'a> Response<'a> {
     }
 }
 
-/// One event.
+/// One event of a stream.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'a> {
     data: &'a str,
@@ -34,17 +36,17 @@ impl<'a> Event<'a> {
         Event { data, name: None, id: None, retry: None }
     }
 
-    /// What kind of event it is; without a name, `message`.
+    /// The kind of event that it is. Without a name, the client takes it for a `message`.
     pub const fn name(self, name: &'a str) -> Event<'a> {
         Event { name: Some(name), ..self }
     }
 
-    /// What the client sends as `Last-Event-ID` when it comes back.
+    /// What the client sends as `Last-Event-ID` when it connects again.
     pub const fn id(self, id: &'a str) -> Event<'a> {
         Event { id: Some(id), ..self }
     }
 
-    /// How long the client waits before it comes back.
+    /// How long the client waits before it connects again.
     pub const fn retry(self, retry: Duration) -> Event<'a> {
         Event { retry: Some(retry), ..self }
     }
@@ -71,7 +73,7 @@ impl fmt::Display for Event<'_> {
     }
 }
 
-/// Each line of a text behind a word, whatever ends the lines.
+/// Writes each line of `text` after `word`. Lines may end in CR, LF or both.
 fn lines(f: &mut fmt::Formatter<'_>, word: &str, text: &str) -> fmt::Result {
     let mut rest = text;
     loop {
@@ -83,13 +85,13 @@ fn lines(f: &mut fmt::Formatter<'_>, word: &str, text: &str) -> fmt::Result {
     }
 }
 
-/// An answer that is a stream of events; from [`Response::events`].
+/// An answer that is a stream of events, made by [`Response::events`].
 pub struct Events<'r, 'a>(&'r mut Response<'a>);
 
 impl<'r, 'a> Events<'r, 'a> {
     pub(crate) fn begin(response: &'r mut Response<'a>) -> io::Result<Events<'r, 'a>> {
         response.header("content-type", "text/event-stream").header("cache-control", "no-store");
-        // The client is told now that the stream is open, and not with the first event.
+        // The client learns now that the stream is open, and not only with the first event.
         response.flush()?;
         Ok(Events(response))
     }
@@ -97,7 +99,7 @@ impl<'r, 'a> Events<'r, 'a> {
     /// Sends an event now. Waits while the client is slow.
     ///
     /// # Errors
-    /// The client has gone, or the name or id has a line feed in it.
+    /// The client has gone, or the name or the id contains CR, LF or NUL.
     pub fn send(&mut self, event: &Event<'_>) -> io::Result<()> {
         if !event.is_well_formed() {
             let text = "the name and the id of an event are one line each, without NUL";
@@ -107,8 +109,8 @@ impl<'r, 'a> Events<'r, 'a> {
         self.0.flush()
     }
 
-    /// Sends a comment, which no client shows: it keeps proxies from closing a connection that seems idle, and finds
-    /// out whether the client is still there.
+    /// Sends a comment, which clients ignore. It keeps proxies from closing a connection that seems idle, and shows
+    /// whether the client is still there.
     ///
     /// # Errors
     /// The client has gone.

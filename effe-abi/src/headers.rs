@@ -1,4 +1,4 @@
-//! The headers of an answer, in buffers that stay with the Context.
+//! The headers of an answer, in buffers that stay with the Context; and what may be a header's name or value.
 
 use std::ops::Range;
 
@@ -10,20 +10,20 @@ use crate::raw;
 /// Headers in the order they were set.
 #[derive(Default)]
 pub(crate) struct Headers {
-    /// In lower case, one after the other.
+    /// All names in lower case, one behind the other.
     names: String,
     values: Vec<u8>,
     spans: Vec<Span>,
 }
 
-/// Where a header is.
+/// Where the name and the value of a header are.
 struct Span {
     name: Range<usize>,
     value: Range<usize>,
 }
 
 impl Headers {
-    /// None; the buffers stay.
+    /// Removes all; the buffers stay.
     pub(crate) fn clear(&mut self) {
         self.names.clear();
         self.values.clear();
@@ -36,7 +36,7 @@ impl Headers {
         self.spans.truncate(len);
     }
 
-    /// Whether there is one of this name, which is in lower case.
+    /// Whether there is one of this name. `name` is in lower case.
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.spans.iter().any(|span| &self.names[span.name.clone()] == name)
     }
@@ -47,9 +47,9 @@ impl Headers {
         self.spans.retain(|span| !names[span.name.clone()].eq_ignore_ascii_case(name));
     }
 
-    /// Adds one; false if the name or the value can't be sent.
+    /// Adds one. False: the name or the value can't be sent.
     pub(crate) fn push(&mut self, name: &str, value: &[u8]) -> bool {
-        // Without a way out of the loop: nearly all are fine to their last byte.
+        // The loop has no early exit, which lets the compiler vectorise it; nearly all headers are fine to their end.
         let unfit = value.iter().fold(!is_token(name), |unfit, &byte| unfit | !is_value(byte));
         if unfit {
             return false;
@@ -68,7 +68,7 @@ impl Headers {
         self.spans.push(Span { name: name_begin..self.names.len(), value: value_begin..self.values.len() });
     }
 
-    /// As they cross.
+    /// In the wire's form.
     pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = raw::Header<'_>> {
         self.spans.iter().map(|span| raw::Header {
             name: self.names[span.name.clone()].into(),
@@ -77,26 +77,27 @@ impl Headers {
     }
 }
 
-/// Values as the `http` crate has them, cut out of the bytes of all.
+/// Values in the `http` crate's form, cut out of one buffer that holds all of them.
 #[cfg(feature = "http")]
 pub(crate) struct Values(Bytes);
 
 #[cfg(feature = "http")]
 impl Values {
-    /// `None` if one of them can't be a value. That crate looks at one value after the other, and in each at one byte
-    /// after the other; all at once costs a tenth.
+    /// `None` if one of them can't be a value. Checking all of them in one loop takes a tenth of what the `http` crate's
+    /// own check of each takes.
     pub(crate) fn new(bytes: Bytes) -> Option<Values> {
         are_values(&bytes).then_some(Values(bytes))
     }
 
-    /// The next `len` bytes of them.
+    /// The next value, which has `len` bytes.
     ///
     /// # Panics
     /// There are fewer.
     #[expect(unsafe_code, reason = "the check is made when they come in")]
     pub(crate) fn next(&mut self, len: usize) -> HeaderValue {
         let value = self.0.split_to(len);
-        // SAFETY: what `is_value` lets pass is what `HeaderValue::from_bytes` does, of which a test makes sure.
+        // SAFETY: `new` has checked the bytes with `is_value`, which accepts the bytes that `HeaderValue::from_bytes`
+        // accepts; a test compares them.
         unsafe { HeaderValue::from_maybe_shared_unchecked(value) }
     }
 }
@@ -107,13 +108,13 @@ pub(crate) fn are_values(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, |unfit, &byte| unfit | !is_value(byte))
 }
 
-/// RFC 9110, section 5.6.2: what may be a name.
+/// Whether `name` may be a header's name: a token of RFC 9110, section 5.6.2.
 pub(crate) fn is_token(name: &str) -> bool {
-    // As with values.
+    // No early exit, as in `push`.
     !name.bytes().fold(name.is_empty(), |unfit, byte| unfit | !TOKEN[usize::from(byte)])
 }
 
-/// As a table: this is looked at for every header of every answer.
+/// The bytes of a token. A table, since every byte of every header's name is looked up.
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -130,7 +131,8 @@ const TOKEN: [bool; 256] = {
     table
 };
 
-/// RFC 9110, section 5.5: visible characters, space, tab and whatever lies beyond ASCII.
+/// Whether `byte` may be in a header's value, by RFC 9110, section 5.5: a visible character, a space, a tab, or anything
+/// beyond ASCII.
 fn is_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

@@ -1,4 +1,6 @@
-//! The trait that an author implements, and what goes in and out of it.
+//! The trait that an author implements, what Start may fail with, and what a lambda may say of itself beforehand.
+//!
+//! When each step is called is for the loader; how a call of the wire becomes a call of a step is `export.rs`'s.
 
 use std::fmt;
 
@@ -10,48 +12,49 @@ use crate::{
     response::Response,
 };
 
-/// A lambda: the type that implements it is the **Context**, made by [`start`](Lambda::start), lent to
-/// [`run`](Lambda::run), destroyed by [`stop`](Lambda::stop).
+/// A lambda. A value of the type that implements it is a **Context**: [`start`](Lambda::start) makes it,
+/// [`run`](Lambda::run) borrows it, [`stop`](Lambda::stop) destroys it.
 ///
-/// A Context is used by one request at a time, on any thread. Contexts come and go as the load does: keep in them
-/// what is costly to make (a connection, a parser, a buffer), and no state that must survive.
+/// A Context serves one request at a time, on any thread. There are more of them under more load and fewer under less:
+/// keep in them what is costly to make (a connection, a parser, a buffer), and no state that must survive.
 pub trait Lambda: Sized + Send + 'static {
-    /// What the loader may know beforehand; see [`Options`].
+    /// What the loader is told of Run beforehand; see [`Options`].
     const OPTIONS: Options = Options::new();
 
-    /// Once per process (per generation, after a hot swap), before the first Start. For what all Contexts share;
-    /// keep it in a `static OnceLock`.
+    /// Called once, before the first Start. A hot swap loads the lambda anew and calls it again there. Make here what all
+    /// Contexts share, and keep it in a `static OnceLock`.
     ///
     /// # Errors
-    /// The effe does not serve; the operator reads the error.
+    /// The effe doesn't serve, and the error goes to the log.
     fn init(params: Params) -> Result {
         let _ = params;
         Ok(())
     }
 
-    /// Makes a Context, whenever a request finds no idle one.
+    /// Makes a Context. Called when a request finds no idle one.
     ///
     /// # Errors
-    /// Run is called all the same, with this error, and decides what to answer; that Context is never used again.
+    /// Run is called nevertheless, once, with this error in place of a Context, and decides what to answer.
     fn start(params: Params) -> Result<Self, StartError<Self>>;
 
-    /// Answers one request. `context?` ends here if Start failed: the client gets 500, the log the error.
+    /// Answers one request. If Start failed, `context?` returns its error: the client gets 500, and the error goes to the
+    /// log.
     ///
     /// # Errors
-    /// The error goes to the log, never to the client. If nothing was written the client gets 500; what was
-    /// written stands.
+    /// The error goes to the log and never to the client. If nothing was written, the client gets 500; otherwise it gets
+    /// what was written.
     fn run(context: Started<'_, Self>, request: &Request, response: &mut Response<'_>) -> Result;
 
-    /// Whether this lambda can serve now: its word goes into the effe's readiness. Asked when somebody asks the effe,
-    /// at most once a second, on a thread of its own; what takes longer than 900 ms counts as "no".
+    /// Whether this lambda can serve now. Called when a probe asks the effe whether it is ready, at most once a second,
+    /// on a thread of its own. If it takes longer than 900 ms, that counts as an error.
     ///
     /// # Errors
-    /// The effe says that it is not ready; the operator reads the error, a client doesn't.
+    /// The effe says that it is not ready. The operator sees the error, a client doesn't.
     fn ready() -> Result {
         Ok(())
     }
 
-    /// Destroys a Context: called exactly once for each that Start made.
+    /// Destroys a Context. Called exactly once for each Context that Start made.
     ///
     /// # Errors
     /// The error goes to the log.
@@ -59,7 +62,7 @@ pub trait Lambda: Sized + Send + 'static {
         Ok(())
     }
 
-    /// Once, after the last Stop: undoes Init.
+    /// Undoes Init. Called once, after the last Stop.
     ///
     /// # Errors
     /// The error goes to the log.
@@ -68,14 +71,14 @@ pub trait Lambda: Sized + Send + 'static {
     }
 }
 
-/// What Run gets: the Context, or why Start failed.
+/// What Run gets: the Context, or the error of Start.
 pub type Started<'a, C> = std::result::Result<&'a mut C, &'a mut StartError<C>>;
 
-/// Why Start failed, perhaps with what it had made so far.
+/// Why Start failed, perhaps with a Context that it had made so far.
 ///
-/// Everything that [`Error`] takes turns into it by `?`.
+/// Whatever can become an [`Error`] becomes this by `?`.
 pub struct StartError<C> {
-    /// Taken by `context?`, which hands it on.
+    /// `None` once `context?` has taken it.
     error: Option<Error>,
     context: Option<C>,
 }
@@ -87,7 +90,7 @@ impl<C> StartError<C> {
         StartError { error: Some(Error::new(source)), context: None }
     }
 
-    /// The same error with a Context, which Run may use once and which will be stopped.
+    /// The same error with a Context. Run may use it once; then it is stopped.
     #[must_use]
     pub fn with_context(mut self, context: C) -> StartError<C> {
         self.context = Some(context);
@@ -99,13 +102,17 @@ impl<C> StartError<C> {
         self.context.as_mut()
     }
 
-    /// The error itself; `None` once `context?` has handed it on.
+    /// The error itself; `None` once `context?` has returned it.
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }
 
     pub(crate) fn into_context(self) -> Option<C> {
         self.context
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.error.as_ref().map_or(Level::Error, Error::level)
     }
 }
 
@@ -122,7 +129,7 @@ impl<C> From<Error> for StartError<C> {
     }
 }
 
-/// What `context?` does: Start's error, its place and severity kept, becomes Run's.
+/// This is what `context?` does: the error of Start becomes the error of Run, with its place and severity.
 impl<C> From<&mut StartError<C>> for Error {
     #[track_caller]
     fn from(failed: &mut StartError<C>) -> Error {
@@ -145,26 +152,20 @@ impl<C> fmt::Debug for StartError<C> {
     }
 }
 
-impl<C> StartError<C> {
-    pub(crate) fn level(&self) -> Level {
-        self.error.as_ref().map_or(Level::Error, Error::level)
-    }
-}
-
-/// What the loader may know about Run beforehand. Nothing need be said: by default the loader finds out by
-/// measuring, and request and response are held whole.
+/// What the loader is told of Run beforehand. Without any of it, the loader measures whether Run waits, and requests and
+/// answers are held whole.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     flags: u64,
 }
 
 impl Options {
-    /// Says nothing.
+    /// No option.
     pub const fn new() -> Options {
         Options { flags: 0 }
     }
 
-    /// Run never waits: not for a file, a lock, a database, a sleep.
+    /// Run never waits, neither for a file nor a lock, a database or a timer.
     #[must_use]
     pub const fn never_waits(self) -> Options {
         self.with(plugin_flags::NEVER_WAITS)
@@ -182,14 +183,14 @@ impl Options {
         self.with(plugin_flags::STREAM_REQUEST)
     }
 
-    /// Run sends its answer piece by piece: past 64 KiB, or at a flush.
+    /// Run sends its answer piece by piece: whenever 64 KiB are waiting, and at a flush.
     #[must_use]
     pub const fn stream_response(self) -> Options {
         self.with(plugin_flags::STREAM_RESPONSE)
     }
 
-    /// A Context whose run was cancelled may be used again: nothing of the run's stays behind in it. Otherwise it is
-    /// stopped. For an async lambda only; no other run can be cancelled.
+    /// A Context whose run was cancelled may be used again, because a run leaves nothing half done in it. Without this
+    /// option it is stopped. For async lambdas: other runs can't be cancelled.
     #[must_use]
     pub const fn keep_cancelled(self) -> Options {
         self.with(plugin_flags::KEEP_CANCELLED)

@@ -1,7 +1,7 @@
 //! What the author of an effe lambda writes against.
 //!
-//! A lambda is one type: its value is the **Context** that Start makes, Run uses and Stop destroys. The crate is
-//! built as a `cdylib`; one loader binary serves any of them.
+//! A lambda is one type. Its values are the **Contexts**: Start makes one, Run uses it, Stop destroys it. The crate is
+//! built as a `cdylib`, and one loader binary serves any such library.
 //!
 //! ```
 //! use std::io::Write;
@@ -28,7 +28,7 @@
 //! export!(Hello); // Info comes from Cargo.toml unless given
 //!
 //! # fn main() {
-//! // In a test, the same lambda through the same life cycle, without a server:
+//! // In a test, the same lambda goes through the same life cycle, without a server:
 //! use effe_abi::testing::Effe;
 //! let effe = Effe::with(&LAMBDA, &[("greeting", "Ciao")]);
 //! assert_eq!(effe.get("/world").text(), "Ciao from effe: /world\n");
@@ -38,10 +38,10 @@
 //! `Request::query`, `Request::form`, `Request::cookies` and `Response::set_cookie` come with the features `query`,
 //! `form` and `cookies`.
 //!
-//! With the feature `async`, the steps are `async fn`s (`AsyncLambda`); with `tower`, any `tower::Service` over the
-//! types of the `http` crate is a lambda, an axum `Router` for one (`export!(tower app)`).
+//! With the feature `async`, the steps are `async fn`s (`AsyncLambda`). With the feature `tower`, a lambda can be any
+//! `tower::Service` over the types of the `http` crate, for example an axum `Router` (`export!(tower app)`).
 //!
-//! What a lambda says through the [`log`] macros, and every panic, goes to the operator's log.
+//! What a lambda logs with the [`log`] macros, and every panic, goes to the operator's log.
 //!
 //! [`log`]: https://docs.rs/log
 
@@ -52,44 +52,51 @@ compile_error!(
     "a lambda must be built with panic = \"unwind\": a panic that aborts ends the server for every client"
 );
 
-#[cfg(feature = "async")]
-mod async_entries;
+// What an author writes against.
 #[cfg(feature = "async")]
 mod async_lambda;
 #[cfg(feature = "async")]
 mod async_response;
-mod backtrace;
 #[cfg(feature = "async")]
 mod body;
-mod calls;
 mod chunk;
 #[cfg(feature = "cookies")]
 mod cookies;
 mod error;
 mod events;
-mod export;
-pub mod extensions;
-mod fence;
 mod headers;
 #[cfg(feature = "http")]
 mod http;
-mod info;
 mod lambda;
 mod params;
-pub mod raw;
-mod report;
 mod request;
 mod response;
-#[cfg(feature = "async")]
-mod runtime;
-#[cfg(feature = "async")]
-mod spawned;
-pub mod testing;
 #[cfg(feature = "tower")]
 pub mod tower;
 #[cfg(feature = "query")]
 mod urlencoded;
+
+// From the author's traits to the wire: what a loader calls, and what it is called for.
+#[cfg(feature = "async")]
+mod async_entries;
+mod backtrace;
+mod calls;
+mod export;
+mod fence;
+mod info;
+mod report;
+#[cfg(feature = "async")]
+mod runtime;
+#[cfg(feature = "async")]
+mod spawned;
+
+// The wire itself, for loaders too.
+pub mod extensions;
+pub mod raw;
 pub mod waker;
+
+// A loader in miniature, for an author's unit tests.
+pub mod testing;
 
 /// The crate that [`Response::set_cookie`] takes its cookies from.
 #[cfg(feature = "cookies")]

@@ -1,4 +1,6 @@
 //! The operator's parameters, and where the lambda is being served.
+//!
+//! The values are the host's and are asked for through `calls.rs`.
 
 use std::{error, net::SocketAddr, str::FromStr};
 
@@ -8,8 +10,8 @@ use crate::{
     raw::host_attribute,
 };
 
-/// What the operator handed over with `--set key=value` and `--params file.json`. Lasts for ever and is cheap to
-/// copy; a lambda gets it in Init and in Start.
+/// The parameters that the operator gave with `--set key=value` and `--params file.json`. A lambda gets them in Init and
+/// in Start, may keep them, and can copy them cheaply.
 #[derive(Clone, Copy)]
 pub struct Params(HostRef);
 
@@ -23,7 +25,7 @@ impl Params {
         self.0
     }
 
-    /// One parameter: a text as it is, anything else as JSON text (`3`, `true`, `["a","b"]`).
+    /// One parameter: a string as it is, anything else as JSON text (`3`, `true`, `["a","b"]`).
     pub fn get(&self, key: &str) -> Option<&'static str> {
         if key.is_empty() { None } else { self.0.parameter(key) }
     }
@@ -31,7 +33,7 @@ impl Params {
     /// One parameter, parsed; `None` if it was not given.
     ///
     /// # Errors
-    /// It was given and can't be parsed; the error names the key and the value.
+    /// It can't be parsed; the error names the key and the value.
     #[track_caller]
     pub fn parse<T>(&self, key: &str) -> Result<Option<T>>
     where
@@ -44,10 +46,10 @@ impl Params {
         }
     }
 
-    /// One parameter that the lambda can't do without.
+    /// One parameter that must be given.
     ///
     /// # Errors
-    /// It was not given; the error names it.
+    /// It was not given; the error names it and says how to give it.
     #[track_caller]
     pub fn required(&self, key: &str) -> Result<&'static str> {
         match self.get(key) {
@@ -56,26 +58,26 @@ impl Params {
         }
     }
 
-    /// All of them, as the text of a JSON object.
+    /// All parameters, as the text of a JSON object.
     pub fn as_str(&self) -> &'static str {
         self.0.parameter("").unwrap_or("{}")
     }
 
-    /// All of them, as a type of the author's.
+    /// All parameters, read into a type of the author's.
     ///
     /// # Errors
     /// They don't fit the type; the error says where.
     #[cfg(feature = "json")]
     #[track_caller]
     pub fn json<T: serde::Deserialize<'static>>(&self) -> Result<T> {
-        // No closure: the place is the caller's only in functions that say so.
+        // A closure would not be `#[track_caller]`, and the error would have this place.
         match serde_json::from_str(self.as_str()) {
             Ok(value) => Ok(value),
             Err(err) => Err(Error::new(format!("the parameters: {err}"))),
         }
     }
 
-    /// The address that is served, once it is bound; `None` in a test, or for a Unix socket.
+    /// The address that is served. `None` in a test and for a Unix socket.
     pub fn address(&self) -> Option<SocketAddr> {
         self.0.attribute(host_attribute::ADDRESS)?.parse().ok()
     }

@@ -1,4 +1,7 @@
-//! The request as an author sees it: facts on demand, the body as bytes, text, JSON or a reader.
+//! The request as an author sees it: its head, facts about it, and its body as bytes, text, JSON or a reader.
+//!
+//! Everything is fetched from the loader when it is asked for (`calls.rs`). A body to be awaited is `body.rs`'s; forms,
+//! queries and cookies have files of their own.
 
 use std::{
     fmt, io,
@@ -19,21 +22,21 @@ use crate::{
     raw::{self, attribute, status},
 };
 
-/// How many headers are fetched at a time.
+/// Number of headers that are fetched at a time.
 pub(crate) const PAGE: usize = 16;
-/// Why a second reader of a stream fails.
+/// The error of a second reader of a stream.
 pub(crate) const TAKEN: &str = "the body is being read by another reader";
 
-/// One HTTP request. Only ever lent to Run: it can't be kept, nor sent to a thread that outlives the call.
+/// One HTTP request. It is lent to Run: it can't be kept, nor sent to a thread that outlives the call.
 ///
-/// Header values, the body and the peer are fetched from the loader when asked for; what isn't asked for costs
-/// nothing.
+/// Header values, the body and the peer are fetched from the loader when they are asked for, and cost nothing
+/// otherwise.
 pub struct Request {
-    /// 'static stands for "as long as this request is lent": see `new`.
+    /// 'static stands for "as long as this request lives": see `new`.
     exchange: ExchangeRef<'static>,
     /// Whether a reader has taken the stream that follows the beginning of the body.
     reading: AtomicBool,
-    /// The whole body, once somebody wanted it whole and it came as a stream.
+    /// The whole body of a request that came as a stream, once `bytes` was called.
     whole: OnceLock<std::result::Result<Vec<u8>, (io::ErrorKind, String)>>,
     #[cfg(feature = "async")]
     source: Source,
@@ -41,7 +44,7 @@ pub struct Request {
 
 impl Request {
     /// # Safety
-    /// The request must be dropped, and only be lent in between, before the exchange ends.
+    /// The caller drops the request before the exchange ends, and until then gives away no more than references to it.
     #[expect(unsafe_code, reason = "its duty is the caller's")]
     pub(crate) unsafe fn new(exchange: ExchangeRef<'static>) -> Request {
         Request {
@@ -53,7 +56,7 @@ impl Request {
         }
     }
 
-    /// The request of an async run.
+    /// Makes it the request of an async run.
     #[cfg(feature = "async")]
     pub(crate) fn awaited(self, source: Source) -> Request {
         Request { source, ..self }
@@ -69,12 +72,12 @@ impl Request {
         self.exchange
     }
 
-    /// Takes the stream that follows the beginning of the body; false if somebody has it.
+    /// Takes the stream that follows the beginning of the body. False: somebody has taken it already.
     pub(crate) fn take_stream(&self) -> bool {
         !self.reading.swap(true, Ordering::Relaxed)
     }
 
-    /// Whether a stream can only be awaited.
+    /// Whether the stream may only be awaited, and not be read by a call that waits.
     fn is_awaited(&self) -> bool {
         #[cfg(feature = "async")]
         return self.source.awaited;
@@ -82,18 +85,18 @@ impl Request {
         false
     }
 
-    /// `GET`, `POST`, … as it came.
+    /// The method as it came: `GET`, `POST`, …
     pub fn method(&self) -> &str {
         self.exchange.method()
     }
 
-    /// The path as it came, escapes and all: `/caf%C3%A9`.
+    /// The path as it came, with its escapes: `/caf%C3%A9`.
     pub fn path(&self) -> &str {
         let target = self.target();
         target.get(..self.exchange.path_len()).unwrap_or(target)
     }
 
-    /// What follows the path's `?`, as it came; `None` if there is no `?`.
+    /// What follows the `?` after the path, as it came. `None` if there is no `?`.
     pub fn query_string(&self) -> Option<&str> {
         self.target().get(self.exchange.path_len()..)?.strip_prefix('?')
     }
@@ -103,17 +106,17 @@ impl Request {
         self.exchange.target()
     }
 
-    /// The version of HTTP: 10, 11, 20 or 30.
+    /// The version of HTTP: 10, 11, 20 or 30, for 1.0, 1.1, 2 and 3.
     pub fn version(&self) -> u32 {
         self.exchange.version()
     }
 
-    /// The first value of a header; `None` also if it isn't UTF-8. Names match in any case.
+    /// The first value of a header; `None` also if it isn't UTF-8. Case doesn't matter in the name.
     pub fn header(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.header_bytes(name)?).ok()
     }
 
-    /// The first value of a header, as it came.
+    /// The first value of a header, as the bytes that came.
     pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
         self.exchange.header(name, 0)
     }
@@ -123,14 +126,14 @@ impl Request {
         (0..).map_while(move |nth| self.exchange.header(name, nth))
     }
 
-    /// All headers: names in lower case, values as they came.
+    /// All headers: names in lower case, values as the bytes that came.
     pub fn headers(&self) -> Headers<'_> {
         let mut page = [raw::Header::EMPTY; PAGE];
         let total = self.exchange.headers(0, &mut page);
         Headers { exchange: self.exchange, page, at: 0, fetched: total.min(PAGE), total }
     }
 
-    /// The id of this request, for logs: the client's (`X-Request-Id`), or one that the loader made.
+    /// The id of this request, for logs: the client's `X-Request-Id`, or one that the loader made.
     pub fn id(&self) -> &str {
         self.exchange.attribute(attribute::REQUEST_ID).unwrap_or("")
     }
@@ -148,12 +151,12 @@ impl Request {
         self.exchange.attribute(attribute::AUTHORITY)
     }
 
-    /// Who is at the other end of the connection; behind a proxy, the proxy.
+    /// The address of the other end of the connection. Behind a proxy, that is the proxy. `None` over a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.exchange.attribute(attribute::PEER)?.parse().ok()
     }
 
-    /// When the client will be told that this took too long; `None` if there is no limit.
+    /// When the time for this run is over and the client gets an error instead of an answer. `None`: there is no limit.
     pub fn deadline(&self) -> Option<Instant> {
         match self.exchange.state() {
             (_, u64::MAX) => None,
@@ -161,15 +164,16 @@ impl Request {
         }
     }
 
-    /// Whether nobody waits for the answer any more: the client has gone, or the deadline has passed.
+    /// Whether nobody waits for the answer any more, because the client has gone or the deadline has passed.
     pub fn cancelled(&self) -> bool {
         self.exchange.state().0 != status::OK
     }
 
-    /// The whole body. Waits for it if the lambda reads its bodies as streams; an async one awaits `body` instead.
+    /// The whole body. If the lambda reads bodies as streams, this waits until all of it has come; an async lambda calls
+    /// `body` instead.
     ///
     /// # Errors
-    /// The client left in the middle, the body is too large, or a [`reader`](Request::reader) has taken it.
+    /// The client left before the end, the body is too large, or a [`reader`](Request::reader) has taken it.
     #[track_caller]
     pub fn bytes(&self) -> Result<&[u8]> {
         if !self.exchange.more_body() {
@@ -197,18 +201,19 @@ impl Request {
         Ok(std::str::from_utf8(self.bytes()?)?)
     }
 
-    /// The whole body as JSON of a type of the author's, which may borrow from it.
+    /// The whole body, read as JSON into a type of the author's, which may borrow from it.
     ///
     /// # Errors
-    /// As [`bytes`](Request::bytes), or it doesn't fit the type; the error says where.
+    /// As [`bytes`](Request::bytes), or the body doesn't fit the type; the error says where.
     #[cfg(feature = "json")]
     #[track_caller]
     pub fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T> {
         Ok(serde_json::from_slice(self.bytes()?)?)
     }
 
-    /// The body as it arrives, if [`Options::stream_request`](crate::Options::stream_request) was declared; else as
-    /// it was held. The stream can be taken once: a second reader of it fails.
+    /// A reader of the body. If the lambda declares [`Options::stream_request`](crate::Options::stream_request), it
+    /// reads what has arrived and waits for more; without, all of the body is here already. Only one reader can read the
+    /// stream: every read of a second one fails.
     pub fn reader(&self) -> Reader<'_> {
         let stream = if !self.exchange.more_body() {
             Stream::Ended
@@ -234,9 +239,9 @@ impl fmt::Debug for Request {
 pub struct Headers<'a> {
     exchange: ExchangeRef<'a>,
     page: [raw::Header<'a>; PAGE],
-    /// The number of the next header.
+    /// The number of the next header to return.
     at: usize,
-    /// The number of the first header that is not fetched yet.
+    /// How many have been fetched.
     fetched: usize,
     total: usize,
 }
@@ -266,12 +271,12 @@ impl<'a> Iterator for Headers<'a> {
 
 impl ExactSizeIterator for Headers<'_> {}
 
-/// The body of a request as it arrives.
+/// Reads the body of a request as it arrives; made by [`Request::reader`].
 pub struct Reader<'a> {
     exchange: ExchangeRef<'a>,
-    /// What was here before the stream.
+    /// What is left of the part that was here before the stream began.
     begin: &'a [u8],
-    /// The piece of the stream that is being read, from `at` on.
+    /// The piece of the stream that is being read; `at` is where its unread part begins.
     piece: Chunk,
     at: usize,
     stream: Stream,
@@ -280,15 +285,15 @@ pub struct Reader<'a> {
 enum Stream {
     Open,
     Ended,
-    /// For this reason.
+    /// Every read fails, with this text.
     Refused(&'static str),
 }
 
 impl Reader<'_> {
-    /// The next piece, with its owner: to be handed on without a copy. `None` at the end.
+    /// The next piece, with its owner, so that it can be passed on without a copy. `None` at the end.
     ///
     /// # Errors
-    /// As any read: the client left in the middle, or the body is larger than the operator's limit.
+    /// As any read: the client left before the end, or the body is larger than the operator's limit.
     pub fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
         if io::BufRead::fill_buf(self)?.is_empty() {
             return Ok(None);

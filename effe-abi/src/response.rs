@@ -1,4 +1,8 @@
 //! The answer as an author writes it: status, headers, and a body that is held or sent piece by piece.
+//!
+//! This file owns the order of things: the head before the body, nothing after the end, the first fault kept. What may
+//! be in a header is `headers.rs`'s; waiting without a thread is `async_response.rs`'s; how bytes reach the client is
+//! the loader's.
 
 use std::{borrow::Cow, error, fmt, io, mem};
 
@@ -10,45 +14,47 @@ use crate::{
     raw::{self, Status, status},
 };
 
-/// A streamed answer goes out when this much of it is waiting.
+/// Bytes of a streamed answer after which the buffer is sent.
 pub(crate) const STREAM_BUFFER: usize = 64 * 1024;
-/// A held body up to this size is copied out of the buffer, which stays; a larger one is given away with it.
+/// A held body up to this many bytes is lent to the loader, which copies it, and its buffer is used again. A larger one
+/// is given to the loader with its buffer.
 const COPY_LIMIT: usize = 16 * 1024;
-/// Headers of one answer that need no allocation.
+/// Number of headers that an answer can have without an allocation.
 const FEW_HEADERS: usize = 8;
 
-/// The way to answer. Writes are held until Run returns, or, if the lambda declares
-/// [`Options::stream_response`](crate::Options::stream_response), sent on past 64 KiB or at a flush.
+/// The answer to a request. What is written is held until Run returns. If the lambda declares
+/// [`Options::stream_response`](crate::Options::stream_response), it is sent earlier: whenever 64 KiB are waiting, and at
+/// a flush.
 ///
-/// Methods that set something can be chained; `std::io::Write` works on it. What can't be sent (a status of 99, a
-/// line feed in a header) makes the run fail: the client gets 500, the log says why.
+/// Methods that set something can be chained, and `std::io::Write` is implemented. What can't be sent (a status of 99, a
+/// line feed in a header) makes the run fail: the client gets 500, and the log says why.
 pub struct Response<'a> {
     exchange: ExchangeRef<'a>,
     scratch: &'a mut Scratch,
-    /// The body, as long as it is this one piece.
+    /// What is waiting to be sent, if it is one piece with an owner; otherwise it is in `scratch.body`.
     chunk: Option<Chunk>,
     status: Option<u16>,
     state: State,
     delivery: Delivery,
-    /// Bytes that may be held.
+    /// Number of bytes that may be held.
     limit: usize,
-    /// What makes the answer unfit to be sent, and where the author did it.
+    /// The first thing that makes the answer unfit to be sent, with the author's line.
     fault: Option<Error>,
 }
 
 /// How an answer goes out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// Whole, once Run returns.
+    /// All at once, when Run has returned.
     Whole,
-    /// Piece by piece; a write waits on its thread while the client is slow.
+    /// Piece by piece. A write waits, and its thread with it, while the client is slow.
     Waiting,
-    /// Piece by piece, by whoever awaits it: nothing goes out in between.
+    /// Piece by piece, by calls that are awaited. A plain write only fills the buffer.
     #[cfg(feature = "async")]
     Awaited,
 }
 
-/// Buffers that live with the Context, so that a request allocates nothing.
+/// Buffers that stay with the Context from one request to the next, so that a request allocates nothing.
 #[derive(Default)]
 pub(crate) struct Scratch {
     body: Vec<u8>,
@@ -58,10 +64,10 @@ pub(crate) struct Scratch {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Unsent,
-    /// The head has gone, more of the body may follow.
+    /// The head has been sent; more of the body may follow.
     Sending,
     Ended,
-    /// The loader did not take it, for this status; it takes no more of it.
+    /// The loader refused a piece with this status, and takes no further one.
     Lost(Status),
 }
 
@@ -101,39 +107,39 @@ impl<'a> Response<'a> {
         self
     }
 
-    /// Sets a header, in place of an earlier one of that name.
+    /// Sets a header and replaces earlier ones of that name.
     ///
-    /// `Transfer-Encoding`, `Connection` and `Date` are the loader's business, and so is `Content-Length`, except of
-    /// a streamed answer, where it is a promise, and of the answer to a HEAD.
+    /// The loader sets `Transfer-Encoding`, `Connection` and `Date` itself, and `Content-Length` too. Only a streamed
+    /// answer and the answer to a HEAD may have a `Content-Length` of the lambda's; a stream must then keep to it.
     #[track_caller]
     pub fn header(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
         self.scratch.headers.remove(name);
         self.add_header(name, value)
     }
 
-    /// Adds a header beside others of that name: `Set-Cookie`, `Link`, `Vary`.
+    /// Adds a header and keeps others of that name: for `Set-Cookie`, `Link`, `Vary`.
     #[track_caller]
     pub fn add_header(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
         self.push_header(name, value.as_ref());
         self
     }
 
-    /// Text, as `text/plain; charset=utf-8` unless a content type is set.
+    /// Adds text to the body; the content type is `text/plain; charset=utf-8` unless one is set.
     #[track_caller]
     pub fn text<'t>(&mut self, text: impl Into<Cow<'t, str>>) -> &mut Self {
         self.content_type("text/plain; charset=utf-8").put_text(text.into())
     }
 
-    /// HTML, as `text/html; charset=utf-8` unless a content type is set.
+    /// Adds HTML to the body; the content type is `text/html; charset=utf-8` unless one is set.
     #[track_caller]
     pub fn html<'t>(&mut self, html: impl Into<Cow<'t, str>>) -> &mut Self {
         self.content_type("text/html; charset=utf-8").put_text(html.into())
     }
 
-    /// A value as JSON, as `application/json` unless a content type is set.
+    /// Adds a value as JSON to the body; the content type is `application/json` unless one is set.
     ///
     /// # Errors
-    /// The value can't be written as JSON; the answer is then as it was before, unless part of it has been sent.
+    /// The value can't be written as JSON. The answer is then what it was before, unless part of it has been sent.
     #[cfg(feature = "json")]
     #[track_caller]
     pub fn json<T: serde::Serialize + ?Sized>(&mut self, value: &T) -> Result<&mut Self> {
@@ -149,20 +155,21 @@ impl<'a> Response<'a> {
         Ok(self)
     }
 
-    /// 303, and where to go: the client GETs it. Set another status afterwards to change that.
+    /// Sends the client to another place, with status 303: the client then GETs it. Set another status afterwards to
+    /// change that.
     #[track_caller]
     pub fn redirect(&mut self, location: &str) -> &mut Self {
         self.status(303).header("location", location)
     }
 
-    /// Adds bytes to the body. What owns them moves to the loader without a copy if it is the whole body.
+    /// Adds bytes to the body. If they are the whole body, they go to the loader with their owner, without a copy.
     #[track_caller]
     pub fn body(&mut self, bytes: impl Into<Chunk>) -> &mut Self {
         let written = self.put(bytes.into());
         self.remember(written)
     }
 
-    /// Sends bytes now, if the answer is a stream, after what is waiting; otherwise adds them to the body.
+    /// Sends bytes now, after what is waiting, if the answer is a stream; otherwise adds them to the body.
     ///
     /// # Errors
     /// The client has gone, the deadline has passed, or the answer is too large to be held.
@@ -177,14 +184,14 @@ impl<'a> Response<'a> {
         self.write_chunk(chunk)
     }
 
-    /// Hands a piece to the host, after the head.
+    /// Hands a piece to the host. The head has been sent.
     pub(crate) fn write_chunk(&mut self, chunk: Chunk) -> io::Result<()> {
         self.refuse_if_ended()?;
         let sent = self.exchange.write(chunk.into_raw(), raw::MORE);
         self.taken(sent)
     }
 
-    /// Ends the answer, so that the client has it while Run goes on. Nothing can be written after it.
+    /// Ends the answer, so that the client has all of it while Run goes on. Nothing can be written afterwards.
     ///
     /// # Errors
     /// As [`send`](Response::send).
@@ -206,7 +213,7 @@ impl<'a> Response<'a> {
         Ok(())
     }
 
-    /// Ends what Run began, and says what the loader should log.
+    /// Ends the answer after Run has returned, and returns what the loader is to log.
     pub(crate) fn finish(mut self, outcome: Result) -> Result {
         let unfit = self.fault.is_some();
         let outcome = outcome.and(self.fault.take().map_or(Ok(()), Err));
@@ -215,12 +222,12 @@ impl<'a> Response<'a> {
             State::Lost(status) => Err(failure(status)),
             State::Ended => Ok(()),
             _ if outcome.is_ok() => self.transmit(0),
-            // What was written stands.
+            // Run failed, but what it has written is sent.
             State::Unsent if wrote && !unfit => self.transmit(0),
             _ => Ok(()),
         };
         match (outcome.and(sent.map_err(Error::new)), self.state) {
-            // That a client leaves is nobody's fault.
+            // A client that leaves is no fault of the lambda's.
             (Err(err), State::Lost(status::GONE)) if is_broken_pipe(&err) => Err(err.at_level(Level::Debug)),
             (outcome, _) => outcome,
         }
@@ -235,11 +242,11 @@ impl<'a> Response<'a> {
         self.remember(written)
     }
 
-    /// For methods that return no result: a failure ends the run.
+    /// For methods that return no result: a failure to write makes the run fail.
     #[track_caller]
     fn remember(&mut self, written: io::Result<()>) -> &mut Self {
         match (written, self.state) {
-            // A state that is remembered already.
+            // `Lost` is remembered already.
             (Ok(()), _) | (Err(_), State::Lost(_)) => {}
             (Err(err), _) => self.fail(Fault::Unwritten(err)),
         }
@@ -256,7 +263,7 @@ impl<'a> Response<'a> {
         io::Write::write_all(self, &chunk)
     }
 
-    /// Sends what is waiting and says that more follows.
+    /// Sends what is waiting; more will follow.
     pub(crate) fn push(&mut self) -> io::Result<()> {
         self.refuse_if_unfit()?;
         self.transmit(raw::MORE)?;
@@ -293,7 +300,7 @@ impl<'a> Response<'a> {
         self.taken(sent)
     }
 
-    /// What became of a piece that was handed to the host.
+    /// Takes note of what the host said to a piece that was handed to it.
     pub(crate) fn taken(&mut self, sent: Status) -> io::Result<()> {
         if sent == status::OK {
             return Ok(());
@@ -310,14 +317,14 @@ impl<'a> Response<'a> {
         self
     }
 
-    /// Adds a header of an answer of which nothing has been sent.
+    /// Adds a header from the `http` crate.
     #[cfg(feature = "http")]
     #[track_caller]
     pub(crate) fn add_http(&mut self, name: &http::HeaderName, value: &http::HeaderValue) {
         if self.state != State::Unsent {
             return self.fail(Fault::HeadSent);
         }
-        // The types say that both can be sent, and names are in lower case.
+        // The types guarantee that both can be sent, and that the name is in lower case.
         self.scratch.headers.add(name.as_str(), value.as_bytes());
     }
 
@@ -338,29 +345,29 @@ impl<'a> Response<'a> {
         self
     }
 
-    /// Bytes that wait to be sent.
+    /// Number of bytes that wait to be sent.
     pub(crate) fn held(&self) -> usize {
         self.scratch.body.len() + self.chunk.as_deref().map_or(0, <[u8]>::len)
     }
 
-    /// Whether anything waits to be sent, be it the head alone.
+    /// Whether anything waits to be sent, even if it is the head alone.
     pub(crate) fn has_waiting(&self) -> bool {
         self.state == State::Unsent || !self.scratch.body.is_empty() || self.chunk.is_some()
     }
 
-    /// Whether this is a stream whose head has not gone.
+    /// Whether this is a stream whose head has not been sent.
     #[cfg(feature = "http")]
     pub(crate) fn may_begin(&self) -> bool {
         self.is_stream() && self.state == State::Unsent
     }
 
-    /// Whether the head has gone and more may follow.
+    /// Whether the head has been sent and more may follow.
     #[cfg(feature = "async")]
     pub(crate) fn is_sending(&self) -> bool {
         self.state == State::Sending
     }
 
-    /// Whether pieces may go out before the end.
+    /// Whether pieces may be sent before the end.
     #[cfg(feature = "async")]
     pub(crate) fn is_stream(&self) -> bool {
         self.delivery != Delivery::Whole
@@ -371,7 +378,7 @@ impl<'a> Response<'a> {
         self.exchange
     }
 
-    /// Whether `len` more bytes may be held; if not, the answer is unfit to be sent.
+    /// Whether `len` more bytes may be held. If not, the answer becomes unfit to be sent.
     #[track_caller]
     fn fits(&mut self, len: usize) -> bool {
         let fits = self.delivery == Delivery::Waiting || self.held().saturating_add(len) <= self.limit;
@@ -397,7 +404,7 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// Keeps the first fault: the others follow from it.
+    /// Remembers the first fault; later ones are consequences of it.
     #[track_caller]
     fn fail(&mut self, fault: Fault) {
         if self.fault.is_none() {
@@ -423,11 +430,11 @@ impl io::Write for Response<'_> {
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // A piece is taken whole or not at all.
+        // `write` takes all of the bytes or none.
         self.write(bytes).map(drop)
     }
 
-    /// Sends what is waiting, if the answer is a stream; waits while the client is slow.
+    /// Sends what is waiting, if the answer is a stream. Waits while the client is slow.
     fn flush(&mut self) -> io::Result<()> {
         if self.delivery == Delivery::Waiting { self.push() } else { Ok(()) }
     }
@@ -451,7 +458,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Whether the client's leaving is at the bottom of it.
+/// Whether a broken pipe, which is a client that has left, is among the causes.
 fn is_broken_pipe(err: &Error) -> bool {
     let mut cause: Option<&(dyn error::Error + 'static)> = Some(err.source());
     while let Some(err) = cause {

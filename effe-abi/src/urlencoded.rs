@@ -1,4 +1,7 @@
-//! Queries and forms as types of the author's.
+//! Queries and forms, read into types of the author's.
+//!
+//! `serde_html_form` reads them. This file owns the errors: one line each, which names the field and can be shown to the
+//! client.
 
 use serde::Deserialize;
 
@@ -7,15 +10,15 @@ use crate::{
     request::Request,
 };
 
-/// What a browser calls the body of a form.
+/// The content type of a form that a browser sends.
 #[cfg(feature = "form")]
 const FORM: &str = "application/x-www-form-urlencoded";
-/// How many characters an error's line has: the client may have written most of it.
-const LONGEST: usize = 200;
+/// Number of characters that an error's line may have, since the client may have written most of it.
+const MAX_LINE_LEN: usize = 200;
 
 impl Request {
-    /// The query as a type of the author's. A key that comes several times is a list; no query is an empty one, which
-    /// fits where every field is an `Option`, a list or has a default.
+    /// The query, read into a type of the author's. A key that comes several times is read as a list. No query is the same
+    /// as an empty one: it fits a type whose fields are all `Option`s, lists or have defaults.
     ///
     /// ```
     /// use effe_abi::{Request, Response, Result};
@@ -58,8 +61,8 @@ impl Request {
     /// ```
     ///
     /// # Errors
-    /// It doesn't fit the type. The error's [`source`](Error::source) is one line that names the field, fit to be
-    /// shown to the client.
+    /// It doesn't fit the type. The error's [`source`](Error::source) is one line that names the field and can be shown
+    /// to the client.
     #[track_caller]
     pub fn query<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         match parse("the query", self.query_string().unwrap_or("").as_bytes()) {
@@ -68,7 +71,7 @@ impl Request {
         }
     }
 
-    /// The whole body as a type of the author's, if it is a form as browsers send it unless they are told otherwise
+    /// The whole body, read into a type of the author's, if it is a form of the type that browsers send by default
     /// (`application/x-www-form-urlencoded`). Fields are read as [`query`](Request::query) reads them.
     ///
     /// ```
@@ -102,8 +105,8 @@ impl Request {
     /// ```
     ///
     /// # Errors
-    /// As [`bytes`](Request::bytes); the content type is another one, or it doesn't fit the type: then the error's
-    /// [`source`](Error::source) is one line, fit to be shown to the client.
+    /// As [`bytes`](Request::bytes); or the content type is another one, or the body doesn't fit the type: then the
+    /// error's [`source`](Error::source) is one line that can be shown to the client.
     #[cfg(feature = "form")]
     #[track_caller]
     pub fn form<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
@@ -122,16 +125,16 @@ impl Request {
     }
 }
 
-/// Reads pairs of keys and values, or says in one line why they don't fit.
+/// Reads pairs of keys and values. The error is one line that says why they don't fit.
 fn parse<'a, T: Deserialize<'a>>(what: &str, pairs: &'a [u8]) -> Result<T, String> {
     serde_path_to_error::deserialize(serde_html_form::Deserializer::from_bytes(pairs))
         .map_err(|err| one_line(format_args!("{what}: {err}")))
 }
 
-/// Keys and values of the client's may be in it: no control character is left, and not too much of them.
+/// The text as one line of bounded length, with control characters escaped: it may quote what the client sent.
 fn one_line(text: std::fmt::Arguments<'_>) -> String {
     let text = text.to_string();
-    let (mut line, mut n_left) = (String::new(), LONGEST);
+    let (mut line, mut n_left) = (String::new(), MAX_LINE_LEN);
     for char in text.chars() {
         let escape = char.is_control().then(|| char.escape_default());
         let Some(left) = n_left.checked_sub(escape.as_ref().map_or(1, ExactSizeIterator::len)) else {

@@ -1,4 +1,7 @@
-//! Where the bodies of a request read from: the exchange, for as long as the run lasts.
+//! Where the bodies of a request read from: its exchange, for as long as the run lasts.
+//!
+//! A body may outlive its run, and the exchange doesn't. So a body has the exchange only through a [`Link`], and the
+//! request cuts the link when it is dropped.
 
 use std::{
     io,
@@ -14,17 +17,17 @@ use crate::{
     raw::status,
 };
 
-/// The request's side of its bodies.
+/// What a request keeps for its bodies. Dropping it cuts the link.
 #[derive(Default)]
 pub(crate) struct Source {
-    /// Whether the lambda is async: then nothing may wait on its thread.
+    /// Whether the lambda is async: then reading must not wait on its thread.
     pub(crate) awaited: bool,
     pub(super) host: Option<AsyncHostRef>,
     pub(super) link: OnceLock<Arc<Link>>,
 }
 
 impl Source {
-    /// For a run of an async lambda; without a host's table, reading waits on its thread.
+    /// For a run of an async lambda. Without a host's table, reading waits on its thread.
     pub(crate) fn new(host: Option<AsyncHostRef>) -> Source {
         Source { awaited: true, host, link: OnceLock::new() }
     }
@@ -38,7 +41,7 @@ impl Drop for Source {
     }
 }
 
-/// What a body reads from. The exchange is taken out when the run ends.
+/// What a body reads from. `exchange` is `None` once the run has ended.
 pub(super) struct Link {
     pub(super) exchange: Mutex<Option<ExchangeRef<'static>>>,
     /// `None`: reading waits on its thread.
@@ -51,7 +54,7 @@ impl Link {
     }
 
     pub(super) fn poll_read(&self, waker: &Waker) -> Poll<Option<io::Result<Bytes>>> {
-        // Held while the host is asked: the run can't end meanwhile, and there is one call at a time.
+        // The lock is held while the host is asked: so the run can't end meanwhile, and there is one call at a time.
         let exchange = self.exchange();
         let Some(exchange) = *exchange else {
             return Poll::Ready(Some(Err(io::Error::other("the request is over"))));
