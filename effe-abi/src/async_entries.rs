@@ -1,8 +1,9 @@
-//! From the author's async trait to the wire: Start, Run and Stop as futures, and the entries of v1, which wait for
-//! them on their thread.
+//! From the author's async trait to the wire: Start, Run and Stop as futures, and the entries of v1, which wait for the
+//! same futures on their thread.
 //!
-//! A run's future lives in its Context's slot, in room that is made for it once: in the steady state a request
-//! allocates nothing here.
+//! This file owns the tables. `run` has Run, whose future lives in its Context's `slot`, so that a request allocates
+//! nothing here; `steps` has the other steps, whose futures are `boxed`; `waiting` has v1's entries, which `block_on` a
+//! future. The runtime is `runtime.rs`'s.
 
 mod block_on;
 mod boxed;
@@ -40,7 +41,7 @@ pub const fn async_table<L: AsyncLambda>(info: &'static str, build: &'static str
     })
 }
 
-/// The entries that wait without a thread.
+/// The lambda's tables beyond v1.
 struct Entries<L>(L);
 
 impl<L: AsyncLambda> Entries<L> {

@@ -1,12 +1,13 @@
-//! The safe face of what the host offers: every call from a lambda into its host is made in this file.
+//! Safe functions over the host's tables: every call from a lambda into its host is made in this file.
 //!
-//! [`HostRef`] and [`ExchangeRef`] are made only where a host hands its tables in (`export.rs`); from there on the
-//! rest of the crate is safe code.
-
-use abi_stable::std_types::{RSlice, RStr};
+//! [`HostRef`] and [`ExchangeRef`] are made only where a host passes its tables in (`export.rs`, `async_entries/`). The
+//! rest of the crate calls the host through them, in safe code. What the calls mean is said in `raw.rs` and
+//! `extensions.rs`.
 
 #[cfg(feature = "async")]
 use std::task::{Poll, Waker};
+
+use abi_stable::std_types::{RSlice, RStr};
 
 use crate::{
     chunk::Chunk,
@@ -30,7 +31,7 @@ impl HostRef {
         HostRef(host)
     }
 
-    /// The least severe level that is wanted now.
+    /// The least severe level that is logged now.
     #[expect(unsafe_code, reason = "a call through the host's table")]
     pub(crate) fn level(self) -> u32 {
         // SAFETY: a promise of the host (`new`): any thread, at any time.
@@ -62,34 +63,34 @@ impl HostRef {
 
 #[cfg(feature = "async")]
 impl HostRef {
-    /// What tells hosts apart.
+    /// The address of the host's table, which tells hosts apart.
     pub(crate) fn address(self) -> usize {
         std::ptr::from_ref(self.0).addr()
     }
 
-    /// What the host offers under `id`, if it is as much as a `T`.
+    /// The host's table of this id, if there is one that has all fields of `T`.
     ///
     /// # Safety
-    /// `T` is what tables of this id begin as, and begins with its size.
+    /// Tables of this id begin with the fields of `T`, whose first field is its size.
     #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
     unsafe fn extension<T>(self, id: &str) -> Option<&'static T> {
         // SAFETY: as in `level`.
         let table = unsafe { (self.0.extension)(self.0.data, id.into()) };
-        // SAFETY: a promise of the host: null, or a table of this id, for ever, and each begins with its size.
+        // SAFETY: the host's promise: null, or a table of this id, which lives for ever and begins with its size.
         let size = unsafe { table.cast::<u32>().as_ref() }?;
-        // SAFETY: as above, and it is long enough.
+        // SAFETY: as above, and the size says that all of `T` is there.
         (*size as usize >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
     }
 }
 
-/// What a host offers to those that wait without a thread.
+/// The host's table for async runs.
 #[cfg(feature = "async")]
 #[derive(Clone, Copy)]
 pub(crate) struct AsyncHostRef(&'static AsyncHost);
 
 #[cfg(feature = "async")]
 impl AsyncHostRef {
-    /// What `host` offers; `None` if it knows nothing of async.
+    /// `None`: the host doesn't offer it.
     #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
     pub(crate) fn find(host: HostRef) -> Option<AsyncHostRef> {
         // SAFETY: the type and the id belong together (`extensions.rs`).
@@ -100,7 +101,7 @@ impl AsyncHostRef {
     #[expect(unsafe_code, reason = "a call through the host's table")]
     pub(crate) fn poll_read(self, exchange: ExchangeRef<'_>, waker: &Waker) -> Poll<Result<Chunk, Status>> {
         let mut out = raw::Chunk::EMPTY;
-        // SAFETY: as in `ExchangeRef::read`; the body sees to it that there is one call at a time.
+        // SAFETY: as in `ExchangeRef::read`; `body/source.rs` has a lock, so there is one call at a time.
         let status =
             waker::lend(waker, |waker| unsafe { (self.0.poll_read)(exchange.0.host, waker, &mut out) });
         if status == status::PENDING { Poll::Pending } else { Poll::Ready(take_piece(status, out)) }
@@ -115,15 +116,14 @@ impl AsyncHostRef {
     }
 }
 
-/// What a host offers to runs that go on as tasks of the lambda's own.
+/// The host's table for runs that are spawned in the lambda's own runtime.
 #[cfg(feature = "async")]
 #[derive(Clone, Copy)]
 pub(crate) struct SpawnHostRef(&'static SpawnHost);
 
 #[cfg(feature = "async")]
 impl SpawnHostRef {
-    /// What `host` offers; `None` if it polls every run itself, or if its table is of version 1, which leaves the
-    /// decision to the lambda.
+    /// `None`: the host doesn't offer it, or only its version 1, which leaves the decision to the lambda.
     #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
     pub(crate) fn find(host: HostRef) -> Option<SpawnHostRef> {
         // SAFETY: the type and the id belong together (`extensions.rs`).
@@ -134,7 +134,7 @@ impl SpawnHostRef {
     /// Whether the run of `exchange` is to be spawned; to be asked in its first poll.
     #[expect(unsafe_code, reason = "a call through the host's table")]
     pub(crate) fn may_spawn(self, exchange: ExchangeRef<'_>) -> bool {
-        // SAFETY: a promise of the host, of an exchange that is in an async run.
+        // SAFETY: the host's promise, for an exchange that is in an async run.
         unsafe { (self.0.may_spawn)(exchange.0.host) == status::OK }
     }
 
@@ -149,13 +149,13 @@ impl SpawnHostRef {
         value
     }
 
-    /// Wakes all of them, and each thread of the loader's once.
+    /// Wakes all of them, and each of the loader's threads only once.
     #[expect(unsafe_code, reason = "calls through the host's table")]
     pub(crate) fn wake_all(self, wakers: impl IntoIterator<Item = Waker>) {
-        // SAFETY: a promise of the host: any thread.
+        // SAFETY: the host's promise: any thread.
         unsafe { (self.0.hold)() };
         wakers.into_iter().for_each(Waker::wake);
-        // SAFETY: as above; wakers of the host do not unwind.
+        // SAFETY: as above. Wakers of the host don't unwind, so `release` follows.
         unsafe { (self.0.release)() };
     }
 }
@@ -166,8 +166,8 @@ pub(crate) struct ExchangeRef<'a>(&'a raw::Exchange<'a>);
 
 impl<'a> ExchangeRef<'a> {
     /// # Safety
-    /// `exchange` keeps the wire's promises, and whoever uses the result keeps the rules of `ExchangeOps` about
-    /// what may be called at the same time: `read` from one thread at a time, `respond` and `write` likewise.
+    /// `exchange` keeps the wire's promises. Whoever uses the result keeps the rules of `ExchangeOps` about calls at the
+    /// same time: one `read` at a time, and one `respond` or `write` at a time.
     #[expect(unsafe_code, reason = "its duty is the caller's")]
     pub(crate) unsafe fn new(exchange: &'a raw::Exchange<'a>) -> ExchangeRef<'a> {
         ExchangeRef(exchange)
@@ -189,7 +189,7 @@ impl<'a> ExchangeRef<'a> {
         self.0.version
     }
 
-    /// What of the body is here already.
+    /// The part of the body that is here already.
     pub(crate) fn body(self) -> &'a [u8] {
         self.0.body.as_slice()
     }
@@ -207,7 +207,7 @@ impl<'a> ExchangeRef<'a> {
         (status == status::OK).then(|| out.as_slice())
     }
 
-    /// Fills `page` with the headers from number `skip` on; how many there are in all.
+    /// Fills `page` with the headers from number `skip` on. Returns how many there are in all.
     #[expect(unsafe_code, reason = "a call through the exchange's table")]
     pub(crate) fn headers(self, skip: usize, page: &mut [raw::Header<'a>]) -> usize {
         // SAFETY: as in `header`; `page` is writable for its length, and the host says 'static only because the
@@ -232,11 +232,11 @@ impl<'a> ExchangeRef<'a> {
         (status, remaining)
     }
 
-    /// Hands the next piece of the body to `take`, which is the longest that a view of it lasts.
+    /// The next piece of the body, or why there is none.
     #[expect(unsafe_code, reason = "a call through the exchange's table")]
     pub(crate) fn read(self) -> Result<Chunk, Status> {
         let mut out = raw::Chunk::EMPTY;
-        // SAFETY: one thread at a time is `new`'s condition; `Request::reader` sees to it.
+        // SAFETY: one call at a time is `new`'s condition; `Request::reader` gives the stream to one reader only.
         let status = unsafe { (self.0.ops.read)(self.0.host, &mut out) };
         take_piece(status, out)
     }
@@ -249,8 +249,8 @@ impl<'a> ExchangeRef<'a> {
         body: raw::Chunk,
         flags: u32,
     ) -> Status {
-        // SAFETY: one thread at a time is `new`'s condition; only `Response`, behind `&mut`, calls it. The views
-        // live as long as the call, an owned chunk is given away.
+        // SAFETY: one call at a time is `new`'s condition; only `Response` calls it, behind `&mut`. The views are valid
+        // for the length of the call, and an owned chunk is given away.
         unsafe { (self.0.ops.respond)(self.0.host, status.into(), headers.into(), body, flags) }
     }
 
@@ -261,7 +261,7 @@ impl<'a> ExchangeRef<'a> {
     }
 }
 
-/// Takes over what a read has brought.
+/// Takes over the piece that a read has returned.
 #[expect(unsafe_code, reason = "takes bytes over from the host")]
 fn take_piece(status: Status, out: raw::Chunk) -> Result<Chunk, Status> {
     if status != status::OK {
@@ -275,6 +275,6 @@ fn take_piece(status: Status, out: raw::Chunk) -> Result<Chunk, Status> {
     if view.1 == 0 {
         return Ok(Chunk::from_static(b""));
     }
-    // SAFETY: a view that lives until the next read, which can't happen before this copy is done.
+    // SAFETY: a view that is valid until the next read, which can't happen before this copy is made.
     Ok(unsafe { std::slice::from_raw_parts(view.0, view.1) }.to_vec().into())
 }

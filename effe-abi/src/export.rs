@@ -1,5 +1,7 @@
 //! From the author's trait to the wire: one `extern "C"` entry for each step of the life cycle, and the macro that puts
-//! them into a table.
+//! them into the table that a library exports.
+//!
+//! The entries of async lambdas are in `async_entries.rs`. What catches a panic is `fence.rs`'s, and Info is `info.rs`'s.
 
 use std::{marker::PhantomData, ptr, task::Poll};
 
@@ -26,14 +28,14 @@ use crate::{
 /// | form | what it takes |
 /// |---|---|
 /// | `export!(Hello);` | a type that implements [`Lambda`] |
-/// | `export!(async Hello);` | one that implements `AsyncLambda`; needs the feature `async` |
-/// | `export!(tower app);` | an `async fn app(Params) -> Result<impl Service>`, an axum `Router` for one; needs the feature `tower` |
+/// | `export!(async Hello);` | a type that implements `AsyncLambda`; needs the feature `async` |
+/// | `export!(tower app);` | an `async fn app(Params) -> Result<impl Service>`, where the service may be an axum `Router`; needs the feature `tower` |
 ///
-/// Info comes from Cargo.toml (name, version, description, authors, license, repository: what is not empty).
-/// `export!(Hello, info = "{…}");` or `info = include_str!("info.json")` gives any JSON object.
+/// Info comes from Cargo.toml: name, version, description, authors, license and repository, without those that are empty.
+/// `export!(Hello, info = "{…}");` or `info = include_str!("info.json")` gives any JSON object instead.
 ///
-/// It defines `pub static LAMBDA: effe_abi::Linked`, for tests and programs that link the lambda in, and the one
-/// symbol that a cdylib exports. One lambda per crate.
+/// The macro defines `pub static LAMBDA: effe_abi::Linked`, for tests and for programs that link the lambda in, and the
+/// one symbol that a cdylib exports. A crate can have one lambda.
 #[macro_export]
 macro_rules! export {
     (@define $info:expr, $table:expr) => {
@@ -93,25 +95,25 @@ macro_rules! export {
     };
 }
 
-/// A lambda as a Rust item: what `export!` defines as `LAMBDA`.
+/// A lambda as a Rust item; `export!` defines it as `LAMBDA`.
 pub struct Linked {
     plugin: PluginRef,
     module: &'static str,
 }
 
 impl Linked {
-    /// The table, as a host takes it.
+    /// The table that a host calls.
     pub fn plugin(&'static self) -> PluginRef {
         self.plugin
     }
 
-    /// The crate that it is in, by the name that its `log` records have.
+    /// The name of its crate, as it stands in the target of the crate's `log` records.
     pub fn crate_name(&self) -> &'static str {
         self.module.split("::").next().unwrap_or(self.module)
     }
 }
 
-/// What `export!` expands to. Not for people.
+/// What the expansion of `export!` needs. Not for use by hand.
 #[doc(hidden)]
 pub mod __private {
     pub use abi_stable::library::{LibHeader, RootModuleResult};
@@ -124,10 +126,10 @@ pub mod __private {
     pub use crate::tower::tower_table;
 }
 
-/// The static part of a plugin.
+/// A plugin's table, as a static holds it.
 pub type Table = WithMetadata<Plugin>;
 
-/// The build record: what a refusal can name.
+/// The build record: what a loader that refuses the plugin can name.
 pub const BUILD: &str = concat!(
     "effe-abi=",
     env!("CARGO_PKG_VERSION"),
@@ -138,7 +140,7 @@ pub const BUILD: &str = concat!(
     "; panic=unwind"
 );
 
-/// The fields that are not empty come first; how many they are.
+/// Moves the fields that are not empty to the front, and says how many they are.
 pub const fn given(fields: &[crate::info::Field]) -> ([crate::info::Field; 6], usize) {
     let mut out = [("", ""); 6];
     let mut n = 0;
@@ -168,32 +170,32 @@ pub const fn table<L: Lambda>(info: &'static str, build: &'static str) -> Table 
     })
 }
 
-/// The Rust item over a table, and the module that it is in.
+/// The Rust item for a table that is in `module`.
 pub const fn linked(table: &'static Table, module: &'static str) -> Linked {
     Linked { plugin: PluginRef(table.static_as_prefix()), module }
 }
 
-/// What a loader calls to get the table of a library that it opened.
-#[expect(unsafe_code, reason = "the wire's root module is erased")]
+/// Gives the table to a loader that has opened the library.
+#[expect(unsafe_code, reason = "the type of the root module is erased on the wire")]
 pub fn root_module(linked: &'static Linked) -> RootModuleResult {
     report::is_plugin();
-    // SAFETY: `header` says of which type it is, and `LibHeader` casts it back to that.
+    // SAFETY: `header` says which type it has, and `LibHeader` casts it back to that.
     RResult::ROk(unsafe { linked.plugin.to_prefix_ref().cast() })
 }
 
-/// The header that a loader looks for.
+/// The header by which a loader finds the table.
 #[expect(unsafe_code, reason = "abi_stable can't see what the constructor erases")]
 pub const fn header(constructor: extern "C" fn() -> RootModuleResult) -> LibHeader {
     // SAFETY: the only constructor is `root_module` above, which erases a `PluginRef`.
     unsafe { LibHeader::from_constructor::<PluginRef>(constructor, CheckTypeLayout::Yes) }
 }
 
-/// What a Context pointer points to: the Context or why there is none, and the buffers that live with it.
+/// What a Context pointer points to.
 struct Slot<L> {
     host: HostRef,
     started: std::result::Result<L, StartError<L>>,
     scratch: Scratch,
-    /// Bytes of a response that may be held.
+    /// Number of bytes of an answer that may be held.
     limit: usize,
 }
 
@@ -218,10 +220,10 @@ unsafe extern "C" fn start<L: Lambda>(
         let level = started.as_ref().err().map(StartError::level);
         let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
         let slot = Slot { host, started, scratch: Scratch::default(), limit: limit.unwrap_or(usize::MAX) };
-        // Stored before the author's `Display` runs, which may panic: the loader stops what is not null.
+        // Stored before the author's `Display` is called, which may panic: the loader stops a Context that is not null.
         let slot = Box::into_raw(Box::new(slot));
         *context = slot.cast();
-        // SAFETY: just made, and nobody else has it before this entry returns.
+        // SAFETY: just made, and the loader doesn't use it before this entry returns.
         let started = unsafe { &(*slot).started };
         Poll::Ready(match (started, level) {
             (Err(failed), Some(level)) => Err((level, failed.to_string())),
@@ -239,10 +241,11 @@ unsafe extern "C" fn run<L: Lambda>(
     // SAFETY: `start` made it, and the loader uses a Context in one call at a time.
     let slot = unsafe { &mut *context.cast::<Slot<L>>() };
     fence(slot.host, failure, || {
-        // SAFETY: the loader's promise, by the wire's contract of `run`; `Request` and `Response` keep the rules
-        // about what is called at the same time.
+        // SAFETY: the loader's promise, by the wire's contract of `run`; `Request` and `Response` keep the rules about
+        // calls at the same time.
         let exchange = unsafe { ExchangeRef::new(exchange) };
-        // SAFETY: `Request::new` says what must hold: it is dropped in this function and lent to Run alone.
+        // SAFETY: it only goes to `Request::new`, whose condition holds: the request is dropped in this function, and Run
+        // gets no more than a reference.
         let lent = unsafe { std::mem::transmute::<ExchangeRef<'_>, ExchangeRef<'static>>(exchange) };
         // SAFETY: as above.
         let request = unsafe { Request::new(lent) };
@@ -288,7 +291,7 @@ unsafe extern "C" fn extension<L: Lambda>(id: RStr<'_>) -> *const () {
     }
 }
 
-/// The tables that a lambda has beyond v1.
+/// The lambda's tables beyond v1.
 struct Extensions<L>(PhantomData<L>);
 
 impl<L: Lambda> Extensions<L> {

@@ -1,84 +1,86 @@
-//! What the wire has grown since v1: tables that one side asks the other for, by id, through `extension`.
+//! What was added to the wire since v1: tables that one side asks the other for, by id, through `extension`.
 //!
-//! An extension is optional on both sides: null means "not supported here", and whoever asked does without. Each
-//! table begins with its size and version, so that it can be told how much of it there is; a table may grow at its
-//! end under the same id, where the size says so, and all else changes under another id.
+//! An extension is optional on both sides: null means "not supported", and whoever asked does without. Each table begins
+//! with its size and its version. A table may get new fields at its end under the same id: its size then says whether
+//! they are there. Its version says what its maker promises beyond that. Any other change needs another id.
 //!
-//! The three rules of [`raw`](crate::raw) hold here too. abi_stable does not compare these tables: their layout is
-//! pinned below, and by `tests/layout.rs`.
+//! The trust, the rules and the ownership of views are those of [`raw`](crate::raw). abi_stable doesn't compare these
+//! tables: their layout is asserted below, and in `tests/layout.rs`.
 //!
-//! An author never meets this module; a loader is written against it.
+//! Authors don't need this module; loaders are written against it.
 
 use std::ptr;
 
 use crate::raw::{Chunk, Exchange, Failure, Host, Status, status};
 
-/// From the lambda, a [`Ready`]: whether it can serve.
+/// Id of the plugin's table [`Ready`]: whether the lambda can serve.
 pub const READY: &str = "effe.ready/1";
 
-/// The lambda's own word on whether it wants requests.
+/// Asks the lambda whether it can serve.
 #[repr(C)]
 pub struct Ready {
-    /// `size_of::<Ready>()` of whoever made the table.
+    /// `size_of::<Ready>()`, as its maker knows it.
     pub size: u32,
     /// 1
     pub version: u32,
-    /// OK: it can serve. Any thread, one call at a time, between `init` and `retire`. May wait.
+    /// OK: it can serve. Any thread, one call at a time, after `init` and before `retire`. May wait.
     pub ready: unsafe extern "C" fn(host: &'static Host, failure: &mut Failure) -> Status,
 }
 
-/// From the lambda, an [`AsyncPlugin`]: entries that wait without a thread. From the host, an [`AsyncHost`].
+/// Id of the plugin's table [`AsyncPlugin`], entries that wait without a thread, and of the host's table [`AsyncHost`].
 pub const ASYNC: &str = "effe.async/1";
 
-/// Start, Run and Stop as futures. The entries of [`Plugin`](crate::raw::Plugin) still work: they wait on their
-/// thread. All that is handed in must stay until the future is dropped.
+/// Start, Run and Stop as futures. The entries of [`Plugin`](crate::raw::Plugin) work too: they wait on their thread.
+///
+/// OWNERSHIP: whatever a pointer among the arguments points to must stay valid until the future is dropped.
 #[repr(C)]
 pub struct AsyncPlugin {
-    /// `size_of::<AsyncPlugin>()` of whoever made the table.
+    /// `size_of::<AsyncPlugin>()`, as its maker knows it.
     pub size: u32,
     /// 2: where the host's [`SpawnHost`] has version 2, this plugin calls [`SpawnHost::may_spawn`] in the first poll of
     /// every run, and spawns exactly those runs for which it says OK. 1: the plugin decides by itself which runs it asks
     /// for, so a loader can't rely on a run being spawned. A loader that knows only version 1 need not look at this.
     pub version: u32,
-    /// As [`Plugin::start`](crate::raw::Plugin): when the future is done, `*context` and its status say what it made.
-    /// A future that is dropped before that leaves null, and nothing to be stopped.
+    /// As [`Plugin::start`](crate::raw::Plugin): when the future is done, its status and `*context` are what that entry
+    /// leaves. If the future is dropped before, `*context` is null and there is nothing to stop.
     pub start: unsafe extern "C" fn(
         host: &'static Host,
         context: *mut *mut (),
         failure: *mut Failure,
         out: &mut Future,
     ),
-    /// As [`Plugin::run`](crate::raw::Plugin). The exchange's host must offer [`AsyncHost`]. If the future is dropped
-    /// before it is done, the run is cancelled; the Context may be used again where the plugin's flags say
-    /// [`KEEP_CANCELLED`](crate::raw::plugin_flags::KEEP_CANCELLED), and is only for `stop` where they don't.
+    /// As [`Plugin::run`](crate::raw::Plugin). The host must offer [`AsyncHost`]. If the future is dropped before it is
+    /// done, the run is cancelled. Then the Context may be used again if the plugin's flags have
+    /// [`KEEP_CANCELLED`](crate::raw::plugin_flags::KEEP_CANCELLED); if not, nothing but `stop` may be called with it.
     pub run: unsafe extern "C" fn(
         context: *mut (),
         exchange: *const Exchange<'static>,
         failure: *mut Failure,
         out: &mut Future,
     ),
-    /// As [`Plugin::stop`](crate::raw::Plugin). The future must be polled to its end: dropped before that, the
-    /// Context is gone without the author's last words.
+    /// As [`Plugin::stop`](crate::raw::Plugin). The future must be polled to its end: if it is dropped before, the
+    /// Context is dropped without the rest of the author's Stop.
     pub stop: unsafe extern "C" fn(context: *mut (), failure: *mut Failure, out: &mut Future),
 }
 
-/// `read` and `write` that say "not yet" instead of waiting. `host` is [`Exchange::host`] of an exchange that is
-/// being run by [`AsyncPlugin::run`]; who may call at the same time is as for
-/// [`ExchangeOps`](crate::raw::ExchangeOps).
+/// `read` and `write` that return PENDING instead of waiting. `host` is [`Exchange::host`] of an exchange that was passed
+/// to [`AsyncPlugin::run`].
+///
+/// THREADS: as [`ExchangeOps`](crate::raw::ExchangeOps), where `poll_read` counts as `read` and `poll_ready` as `write`.
 #[repr(C)]
 pub struct AsyncHost {
-    /// `size_of::<AsyncHost>()` of whoever made the table.
+    /// `size_of::<AsyncHost>()`, as its maker knows it.
     pub size: u32,
     /// 1
     pub version: u32,
-    /// As `read`, or PENDING: then the waker will be woken, unless another call brings another one.
+    /// As `read`, or PENDING: then the waker will be woken, unless a later call passes another one.
     pub poll_read: unsafe extern "C" fn(host: *mut (), waker: *const Waker, out: &mut Chunk) -> Status,
-    /// OK: the next `write` does not wait. GONE, TIMEOUT, or PENDING as above. Without asking, the first `respond`
-    /// with `MORE`, and one `write` after it, do not wait either.
+    /// OK: the next `write` will not wait. GONE, TIMEOUT, or PENDING as above. The first `respond` with `MORE`, and one
+    /// `write` after it, don't wait even if this was not called.
     pub poll_ready: unsafe extern "C" fn(host: *mut (), waker: *const Waker) -> Status,
 }
 
-/// From the host, a [`SpawnHost`]: a run may go on as a task of the lambda's own runtime.
+/// Id of the host's table [`SpawnHost`]: a run may go on as a task of the lambda's own runtime.
 pub const SPAWN: &str = "effe.spawn/1";
 
 /// For runs that wait again and again, each time for something that the lambda's own threads bring. A run that is
@@ -90,9 +92,9 @@ pub const SPAWN: &str = "effe.spawn/1";
 /// table, or one of version 1, never spawns a run: then the loader polls all of them, which always works.
 #[repr(C)]
 pub struct SpawnHost {
-    /// `size_of::<SpawnHost>()` of whoever made the table.
+    /// `size_of::<SpawnHost>()`, as its maker knows it.
     pub size: u32,
-    /// 2: the loader decides. 1 (loaders of before): the plugin decides, and `may_spawn` only permits.
+    /// 2: the loader decides. 1 (older loaders): the plugin decides, and `may_spawn` only permits.
     pub version: u32,
     /// Whether this run is to be spawned: OK, or UNSUPPORTED. The plugin calls it in the first poll of every run, on the
     /// thread of that poll, once.
@@ -109,18 +111,21 @@ pub struct SpawnHost {
 }
 
 /// Work that waits without a thread.
+///
+/// OWNERSHIP: whoever asked for the future owns it, polls it, and calls `drop`, which frees it.
 #[repr(C)]
 pub struct Future {
-    /// First argument of both functions.
+    /// First argument of both functions; only its maker knows what it is.
     pub data: *mut (),
-    /// Any thread, one call at a time, until it reports something other than PENDING. The waker is lent.
+    /// Any thread, one call at a time, until it returns something other than PENDING. The waker is valid for the length
+    /// of the call.
     pub poll: unsafe extern "C" fn(data: *mut (), waker: *const Waker) -> Status,
-    /// Exactly once, on any thread, after the last `poll`.
+    /// Called exactly once, on any thread, after the last `poll`.
     pub drop: unsafe extern "C" fn(data: *mut ()),
 }
 
 impl Future {
-    /// No work: what a caller hands in to be written over.
+    /// No work: the caller passes it in, to be overwritten.
     pub const NONE: Future = Future { data: ptr::null_mut(), poll: poll_none, drop: drop_none };
 }
 
@@ -132,28 +137,29 @@ unsafe extern "C" fn poll_none(_: *mut (), _: *const Waker) -> Status {
 #[expect(unsafe_code, reason = "an entry of the wire")]
 unsafe extern "C" fn drop_none(_: *mut ()) {}
 
-/// The first word of an object that only its maker knows the rest of. Lent for the length of a call; whoever wants to
-/// keep it clones it. Any thread may call any of its functions.
+/// The first word of an object whose rest only its maker knows. Any thread may call any of its functions.
+///
+/// OWNERSHIP: it is valid for the length of the call that it is passed to. Whoever wants to keep it makes a clone.
 #[repr(C)]
 pub struct Waker {
-    /// What can be done with it.
+    /// Its functions.
     pub table: &'static WakerTable,
 }
 
 /// The functions of a [`Waker`].
 #[repr(C)]
 pub struct WakerTable {
-    /// One that may be kept; never null. It wants one `wake` or one `drop`.
+    /// Returns a clone that may be kept; never null. The caller owns it, and ends it by one `wake` or one `drop`.
     pub clone: unsafe extern "C" fn(*const Waker) -> *const Waker,
-    /// Uses up a clone.
+    /// Wakes, and uses up a clone.
     pub wake: unsafe extern "C" fn(*const Waker),
-    /// Wakes, and leaves the waker as it is.
+    /// Wakes, and uses up nothing. Works on a clone or on the waker that was passed in.
     pub wake_by_ref: unsafe extern "C" fn(*const Waker),
     /// Uses up a clone.
     pub drop: unsafe extern "C" fn(*const Waker),
 }
 
-/// The size of every type and the place of every field: a change does not compile.
+/// The size of every type and the offset of every field: a change doesn't compile.
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     use std::mem::offset_of;

@@ -1,17 +1,21 @@
-//! The wire, v1: all that crosses between a loader and a plugin.
+//! The wire, v1: everything that a loader and a plugin pass to each other.
 //!
-//! Nothing here ever changes once it is frozen: no field, name or number. Growth goes through the two
-//! `extension` doors. Three rules hold for every function below, on both sides:
+//! A plugin is trusted: it runs in the loader's process, and neither side checks the other's pointers.
+//!
+//! Nothing here ever changes, no field, name or number: plugins in the field were built against it. New tables are
+//! asked for by id through the two `extension` functions, and are in [`extensions`](crate::extensions). Three rules hold
+//! for every function below, on both sides:
 //!
 //! - nothing unwinds out of it;
 //! - whoever allocates frees;
 //! - integers with unknown values are not errors: an unknown status is a failure, an unknown flag or level is
 //!   ignored, an unknown key is [`status::UNSUPPORTED`].
 //!
-//! Views (`RStr`, `RSlice`, a [`Chunk`] without `release`) handed *in* live as long as the call. Those that come
-//! *out* of an [`Exchange`] live as long as the exchange; out of a [`Host`], for ever.
+//! OWNERSHIP of views (`RStr`, `RSlice`, a [`Chunk`] without `release`): one that is passed *in* as an argument is valid
+//! for the length of the call. One that comes *out* of an [`Exchange`] is valid as long as the exchange; one out of a
+//! [`Host`], for ever.
 //!
-//! An author never meets this module; a loader is written against it.
+//! Authors don't need this module; loaders are written against it.
 
 use std::ptr;
 
@@ -22,30 +26,31 @@ use abi_stable::{
     std_types::{RSlice, RStr, RString},
 };
 
-/// What an entry reports: a number and not an enum, so that values unknown to one side stay defined.
+/// What a function of the wire returns. It is a number and not an enum, so that a value that one side doesn't know is
+/// no undefined behaviour.
 pub type Status = u32;
 
 /// Values of [`Status`].
 pub mod status {
     /// Done.
     pub const OK: u32 = 0;
-    /// The author's code returned an error; the failure says which.
+    /// The author's code returned an error, which is in the failure.
     pub const ERROR: u32 = 1;
-    /// The author's code panicked; the failure says where. The panic hook has logged it already.
+    /// The author's code panicked; the failure says where. The plugin's panic hook has logged it already.
     pub const PANIC: u32 = 2;
     /// The client has gone.
     pub const GONE: u32 = 3;
     /// There is no more, or no such thing: the end of a body, an absent header or parameter.
     pub const END: u32 = 4;
-    /// This side can't do that, or not here.
+    /// This side can't do that, or not now.
     pub const UNSUPPORTED: u32 = 5;
-    /// A malformed status or header, or calls in the wrong order.
+    /// A malformed status or header, or a call in the wrong order.
     pub const INVALID: u32 = 6;
-    /// Past a limit of the operator's.
+    /// Larger than a limit that the operator has set.
     pub const TOO_LARGE: u32 = 7;
     /// The deadline has passed.
     pub const TIMEOUT: u32 = 8;
-    /// Only from functions that take a waker: not yet, it will be woken.
+    /// Not yet: the waker will be woken. Only from functions that take a waker.
     pub const PENDING: u32 = 9;
 }
 
@@ -55,24 +60,24 @@ pub mod plugin_flags {
     pub const NEVER_WAITS: u64 = 1;
     /// Run always waits.
     pub const WAITS: u64 = 2;
-    /// Run wants the body as it arrives; without it, the exchange holds the whole body.
+    /// Run reads the body as it arrives. Without this bit, the exchange holds the whole body.
     pub const STREAM_REQUEST: u64 = 4;
-    /// Run sends its answer piece by piece; without it, the answer is held whole.
+    /// Run sends its answer piece by piece. Without this bit, the answer is held whole.
     pub const STREAM_RESPONSE: u64 = 8;
-    /// Async: a Context whose run was cancelled may be used again.
+    /// Of an async lambda: a Context whose run was cancelled may be used again.
     pub const KEEP_CANCELLED: u64 = 16;
 }
 
-/// The severity below syslog's debug (7).
+/// A level of [`Host::log`] less severe than syslog's debug (7).
 pub const TRACE: u32 = 8;
-/// Bit of [`Exchange::flags`]: `body` is only the beginning, `read` gives the rest.
+/// Bit of [`Exchange::flags`]: `body` is only the beginning of the body, and `read` gives the rest.
 pub const MORE_BODY: u32 = 1;
-/// Bit of `respond`'s and `write`'s flags: more of the answer follows.
+/// Bit of the flags of `respond` and `write`: more of the answer follows.
 pub const MORE: u32 = 1;
 
 /// Keys of [`ExchangeOps::attribute`].
 pub mod attribute {
-    /// The request's id, made when none came with it.
+    /// The request's id: the client's, or one that the host made.
     pub const REQUEST_ID: u32 = 1;
     /// `address:port` of the client.
     pub const PEER: u32 = 2;
@@ -84,7 +89,7 @@ pub mod attribute {
 
 /// Keys of [`Host::attribute`].
 pub mod host_attribute {
-    /// The bound address, `address:port`; with several listeners the first.
+    /// The address that is served, `address:port`. With several listeners, the first.
     pub const ADDRESS: u32 = 1;
     /// The largest answer that is held whole, in bytes, as decimal digits.
     pub const RESPONSE_LIMIT: u32 = 2;
@@ -92,18 +97,20 @@ pub mod host_attribute {
     pub const SOFTWARE: u32 = 3;
 }
 
-/// Bytes. With `release` they now belong to the receiver, who calls it exactly once, on any thread, whatever
-/// status it reports; without, they are a view.
+/// Bytes.
+///
+/// OWNERSHIP: with `release` they belong to the receiver, who calls it exactly once, on any thread, whatever status the
+/// receiver returns. Without, they are a view.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct Chunk {
-    /// The first byte; may be null if `len` is 0.
+    /// The first byte. It may be null if `len` is 0.
     pub ptr: *const u8,
-    /// Bytes, at most `isize::MAX`.
+    /// Number of bytes, at most `isize::MAX`.
     pub len: usize,
-    /// Whatever `release` needs to know.
+    /// First argument of `release`; only its maker knows what it is.
     pub owner: *mut (),
-    /// Frees the bytes. Any thread; never unwinds.
+    /// Frees the bytes. Any thread may call it.
     pub release: Option<unsafe extern "C" fn(owner: *mut (), ptr: *const u8, len: usize)>,
 }
 
@@ -123,16 +130,16 @@ impl Chunk {
 pub struct Header<'a> {
     /// In lower case.
     pub name: RStr<'a>,
-    /// Bytes: header values need not be UTF-8.
+    /// Bytes, which need not be UTF-8.
     pub value: RSlice<'a, u8>,
 }
 
 impl Header<'_> {
-    /// No name, no value: what a buffer of headers is filled with before it is written.
+    /// No name and no value, to fill a buffer of headers with before it is written to.
     pub const EMPTY: Header<'static> = Header { name: RStr::from_str(""), value: RSlice::EMPTY };
 }
 
-/// Why an entry did not report OK. The caller hands in an empty one.
+/// Why an entry did not return OK. The caller passes in an empty one.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct Failure {
@@ -143,7 +150,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// What a caller hands in; allocates nothing.
+    /// An empty one. Allocates nothing.
     pub const fn new() -> Failure {
         Failure { level: 3, text: RString::new() }
     }
@@ -155,7 +162,8 @@ impl Default for Failure {
     }
 }
 
-/// What the loader gives a generation of a plugin; it lives for ever. Any thread may call any of it.
+/// What the loader gives to a generation of a plugin. It lives for ever, and any thread may call any of its functions at
+/// any time.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct Host {
@@ -163,63 +171,65 @@ pub struct Host {
     pub data: *const (),
     /// The least severe level that is wanted now.
     pub level: unsafe extern "C" fn(data: *const ()) -> u32,
-    /// A line, or lines, for the log. Levels are syslog's (2 critical … 7 debug) and [`TRACE`].
+    /// Writes one or more lines to the log. Levels are syslog's, 2 (critical) to 7 (debug), and [`TRACE`].
     pub log: unsafe extern "C" fn(data: *const (), level: u32, target: RStr<'_>, text: RStr<'_>),
-    /// One of the operator's parameters: a JSON string without its quotes, anything else as JSON text.
-    /// The empty key is the JSON object of all. OK or END.
+    /// One of the operator's parameters: the text of a JSON string, or anything else as JSON text. The empty key gives
+    /// the JSON object of all parameters. OK or END.
     pub parameter: unsafe extern "C" fn(data: *const (), key: RStr<'_>, out: &mut RStr<'static>) -> Status,
     /// A fact about the host, by a key of [`host_attribute`]. OK, END, UNSUPPORTED.
     pub attribute: unsafe extern "C" fn(data: *const (), key: u32, out: &mut RStr<'static>) -> Status,
-    /// A table, for ever, or null.
+    /// The table of this id, which lives for ever, or null.
     pub extension: unsafe extern "C" fn(data: *const (), id: RStr<'_>) -> *const (),
 }
 
-/// One request and the way to answer it. Valid until the call it was given to returns; for an async run, until
-/// the future is dropped. Extensions of the host name an exchange by its `host`.
+/// One request and the functions to answer it. It is valid until the call that it was passed to returns; in an async
+/// run, until the future is dropped. Extensions of the host name an exchange by its `host`.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct Exchange<'a> {
-    /// As it came, `GET`.
+    /// The method as it came, `GET`.
     pub method: RStr<'a>,
     /// Path and query as they came.
     pub target: RStr<'a>,
-    /// `target[..path_len]` is the path; what follows is nothing, or `?` and the query.
+    /// `target[..path_len]` is the path. After it comes nothing, or `?` and the query.
     pub path_len: usize,
-    /// The whole body, or with [`MORE_BODY`] its beginning.
+    /// The whole body, or its beginning if `flags` has [`MORE_BODY`].
     pub body: RSlice<'a, u8>,
-    /// [`MORE_BODY`]
+    /// [`MORE_BODY`] or 0.
     pub flags: u32,
-    /// 10, 11, 20, 30
+    /// The version of HTTP: 10, 11, 20, 30.
     pub version: u32,
     /// First argument of every function in `ops`.
     pub host: *mut (),
-    /// What can be asked and done.
+    /// The functions.
     pub ops: &'a ExchangeOps,
 }
 
-/// `header`, `headers`, `attribute`, `state`: from any thread, also at the same time. `read`: from any thread, one
-/// call at a time. `respond` and `write`: from any thread, one call at a time, also while a `read` waits.
+/// The functions of an [`Exchange`].
+///
+/// THREADS: any thread may call any of them. `header`, `headers`, `attribute` and `state` may be called at the same time.
+/// Of `read`, one call at a time. Of `respond` and `write` together, one call at a time, also while a `read` waits.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct ExchangeOps {
-    /// The nth value of a header; names match in any case. OK or END.
+    /// The nth value of a header; case doesn't matter in the name. OK or END.
     pub header: unsafe extern "C" fn(
         host: *mut (),
         name: RStr<'_>,
         nth: usize,
         out: &mut RSlice<'static, u8>,
     ) -> Status,
-    /// Writes up to `capacity` headers from number `skip` on; reports how many there are in all.
+    /// Writes up to `capacity` headers to `out`, from number `skip` on. Returns how many there are in all.
     pub headers:
         unsafe extern "C" fn(host: *mut (), skip: usize, out: *mut Header<'static>, capacity: usize) -> usize,
     /// A fact about the request, by a key of [`attribute`]. OK, END, UNSUPPORTED.
     pub attribute: unsafe extern "C" fn(host: *mut (), key: u32, out: &mut RStr<'static>) -> Status,
-    /// OK, GONE or TIMEOUT, and the nanoseconds that are left (`u64::MAX`: there is no deadline).
+    /// OK, GONE or TIMEOUT, and the nanoseconds until the deadline (`u64::MAX`: there is none).
     pub state: unsafe extern "C" fn(host: *mut (), remaining: &mut u64) -> Status,
-    /// The next piece of the body; a view lives until the next `read`. May wait. OK, END, GONE, TOO_LARGE, TIMEOUT.
+    /// The next piece of the body. A view is valid until the next `read`. May wait. OK, END, GONE, TOO_LARGE, TIMEOUT.
     pub read: unsafe extern "C" fn(host: *mut (), out: &mut Chunk) -> Status,
-    /// The head, once, and the body: all of it, or with [`MORE`] its beginning. Heads with a 1xx status and
-    /// `MORE` may precede. OK, GONE, INVALID, TOO_LARGE, TIMEOUT.
+    /// Sends the head and the body: all of the body, or its beginning with [`MORE`]. Called once; only heads with a 1xx
+    /// status, sent with `MORE`, may precede it. OK, GONE, INVALID, TOO_LARGE, TIMEOUT.
     pub respond: unsafe extern "C" fn(
         host: *mut (),
         status: u32,
@@ -227,8 +237,8 @@ pub struct ExchangeOps {
         body: Chunk,
         flags: u32,
     ) -> Status,
-    /// The next piece of the body, to be sent without delay; without [`MORE`], the last. May wait while the
-    /// client is slow. OK, GONE, INVALID, TOO_LARGE, TIMEOUT.
+    /// Sends the next piece of the body without delay. Without [`MORE`], it is the last. May wait while the client is
+    /// slow. OK, GONE, INVALID, TOO_LARGE, TIMEOUT.
     pub write: unsafe extern "C" fn(host: *mut (), chunk: Chunk, flags: u32) -> Status,
 }
 
@@ -242,23 +252,25 @@ pub struct Plugin {
     pub flags: u64,
     /// A JSON object.
     pub info: RStr<'static>,
-    /// `key=value; …` for people and refusals; contains `panic=unwind` or `panic=abort`.
+    /// `key=value; …`, for people and for the message of a loader that refuses the plugin. Contains `panic=unwind` or
+    /// `panic=abort`.
     pub build: RStr<'static>,
-    /// Once, before any `start`.
+    /// Called once, before any `start`.
     pub init: unsafe extern "C" fn(host: &'static Host, failure: &mut Failure) -> Status,
-    /// `*context` comes in null. OK: it holds a Context. ERROR: it holds an error, and perhaps a Context; it
-    /// wants one `run`. PANIC: no `run`. If it is not null now, it wants exactly one `stop`.
+    /// The caller sets `*context` to null. OK: `*context` is a Context. ERROR: `*context` has the error and perhaps a
+    /// Context, and one `run` must follow. PANIC: no `run` may follow. If `*context` is not null afterwards, whatever the
+    /// status, exactly one `stop` must follow.
     pub start:
         unsafe extern "C" fn(host: &'static Host, context: &mut *mut (), failure: &mut Failure) -> Status,
-    /// One at a time per Context, on any thread. Not OK and nothing responded: the client gets 500. Not OK in
-    /// the midst of an answer: the connection is broken off. OK ends an answer that was not ended. After PANIC
-    /// the Context is only for `stop`.
+    /// Any thread, one call at a time for each Context. OK ends an answer that was not ended. Not OK before `respond` was
+    /// called: the client gets 500. Not OK in the middle of an answer: the connection is broken off. After PANIC nothing
+    /// but `stop` may be called with the Context.
     pub run: unsafe extern "C" fn(context: *mut (), exchange: &Exchange<'_>, failure: &mut Failure) -> Status,
-    /// Whatever it reports, the Context is gone.
+    /// Destroys the Context, whatever it returns.
     pub stop: unsafe extern "C" fn(context: *mut (), failure: &mut Failure) -> Status,
-    /// Once, after the last `stop`; nothing is called after it.
+    /// Called once, after the last `stop`, and nothing after it.
     pub retire: unsafe extern "C" fn(host: &'static Host, failure: &mut Failure) -> Status,
-    /// A table, for ever, or null. Any thread.
+    /// The table of this id, which lives for ever, or null. Any thread, at any time.
     #[sabi(last_prefix_field)]
     pub extension: unsafe extern "C" fn(id: RStr<'_>) -> *const (),
 }
@@ -270,7 +282,7 @@ impl RootModule for PluginRef {
     const VERSION_STRINGS: VersionStrings = VersionStrings::new("1.0.0");
 }
 
-// SAFETY: the contract of `Host`: any thread may call any of it.
+// SAFETY: the contract of `Host`: any thread may call any of its functions.
 #[expect(unsafe_code, reason = "the table holds a pointer that its functions share between threads")]
 unsafe impl Send for Host {}
 // SAFETY: as above.
@@ -279,11 +291,11 @@ unsafe impl Sync for Host {}
 // SAFETY: views, and functions that `ExchangeOps` lets any thread call.
 #[expect(unsafe_code, reason = "an exchange may be used by any thread of a lambda")]
 unsafe impl Send for Exchange<'_> {}
-// SAFETY: as above; calling the functions is unsafe, and what may be called at the same time is said there.
+// SAFETY: as above. Calling the functions is unsafe, and `ExchangeOps` says which may be called at the same time.
 #[expect(unsafe_code, reason = "as above")]
 unsafe impl Sync for Exchange<'_> {}
 
-/// The size of every type and the place of every field: a change to v1 does not compile.
+/// The size of every type and the offset of every field: a change to v1 doesn't compile.
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     use std::mem::offset_of;

@@ -400,9 +400,9 @@ mod tests {
     fn a_host_of_version_2_decides_for_every_run_and_one_of_version_1_is_never_asked() {
         static WANTS_IT: SpawnHost = host(2, yes);
         static WANTS_IT_NOT: SpawnHost = host(2, no);
-        static OF_BEFORE: SpawnHost = host(1, yes);
+        static OLD: SpawnHost = host(1, yes);
         for (spawn_host, n_asked, is_spawned) in
-            [(&WANTS_IT, 100, true), (&WANTS_IT_NOT, 100, false), (&OF_BEFORE, 0, false)]
+            [(&WANTS_IT, 100, true), (&WANTS_IT_NOT, 100, false), (&OLD, 0, false)]
         {
             let effe = Effe::hosted(&LAMBDA, &[], spawn_host).unwrap();
             for _ in 0..100 {

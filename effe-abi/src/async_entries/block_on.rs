@@ -1,4 +1,4 @@
-//! Waits for a future of ours on the thread that asks.
+//! Waits for a future of this crate on the calling thread.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use std::{
@@ -16,13 +16,15 @@ use crate::{
     waker,
 };
 
-/// Polls a future of ours to its end on this thread. It is no `Runtime::block_on`, which panics where a program's
-/// thread is inside the same tokio already.
-pub(super) fn wait(future: Future) -> Status {
-    let woken = Arc::new(Sleeper { thread: thread::current(), woken: AtomicBool::new(false) });
+/// Polls a future of this crate to its end on this thread, and drops it.
+///
+/// tokio's `Runtime::block_on` can't be used: it panics on a thread that is inside a runtime of the same tokio already, as
+/// a program's thread may be that has a lambda linked in.
+pub(super) fn block_on(future: Future) -> Status {
+    let woken = Arc::new(ThreadWaker { thread: thread::current(), woken: AtomicBool::new(false) });
     let waker = task::Waker::from(Arc::clone(&woken));
     loop {
-        // SAFETY: made in this file, and polled by nobody else.
+        // SAFETY: made by this crate, and polled by nobody else.
         let status = waker::lend(&waker, |waker| unsafe { (future.poll)(future.data, waker) });
         if status != status::PENDING {
             // SAFETY: as above, once.
@@ -35,13 +37,13 @@ pub(super) fn wait(future: Future) -> Status {
     }
 }
 
-/// A thread that waits for a future.
-struct Sleeper {
+/// Wakes a thread that is parked in `block_on`.
+struct ThreadWaker {
     thread: Thread,
     woken: AtomicBool,
 }
 
-impl Wake for Sleeper {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -1,4 +1,6 @@
-//! Futures of the rare steps, each in a box of its own, and what they have in common with a run.
+//! Futures of the steps other than Run, each in a box; and what they have in common with a run's future.
+//!
+//! Those steps are rare, so an allocation for each does no harm. What the futures do is `steps.rs`'s.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use std::{
@@ -17,7 +19,7 @@ use crate::{
     waker,
 };
 
-/// A future of a step that is rare enough for a box of its own.
+/// The future of a step.
 pub(super) struct Boxed<F> {
     host: HostRef,
     runtime: Handle,
@@ -38,12 +40,12 @@ impl<F: future::Future<Output = Verdict> + Send> Boxed<F> {
         if future.is_none() {
             return status::INVALID;
         }
-        // SAFETY: whoever asked for the future keeps it until `drop`.
+        // SAFETY: by the wire's contract, it is valid until `drop`.
         let failure = unsafe { &mut **failure };
         let status = fence(*host, failure, || {
             let _entered = runtime.enter();
             let Some(running) = future else { return Poll::Pending };
-            // SAFETY: it is in a box, and not moved until it is dropped.
+            // SAFETY: it is in a box, and is not moved before it is dropped.
             let pinned = unsafe { Pin::new_unchecked(running) };
             // SAFETY: the loader's promise, by the wire's contract of `poll`.
             let polled = unsafe { waker::borrow(waker, |waker| poll(pinned, waker)) };
@@ -71,7 +73,7 @@ pub(super) fn poll<F: future::Future>(future: Pin<&mut F>, waker: &task::Waker) 
     future.poll(&mut task::Context::from_waker(waker))
 }
 
-/// Drops something of the author's. A panic in it is in the log, and ends here.
+/// Drops a value of the author's inside the runtime. A panic is logged, and ends here.
 pub(super) fn discard(host: HostRef, runtime: &Handle, drop: impl FnOnce()) {
     fence(host, &mut Failure::new(), || {
         let _entered = runtime.enter();
@@ -80,8 +82,8 @@ pub(super) fn discard(host: HostRef, runtime: &Handle, drop: impl FnOnce()) {
     });
 }
 
-/// A pointer that a future of ours carries: whoever handed it in keeps it until the future is dropped.
-pub(super) struct Carried<T>(pub(super) *mut T);
+/// A pointer inside a future. By the wire's contract, it is valid until the future is dropped.
+pub(super) struct SendPtr<T>(pub(super) *mut T);
 
-// SAFETY: the wire lets any thread poll, one at a time; what is behind the pointer is used in polls alone.
-unsafe impl<T> Send for Carried<T> {}
+// SAFETY: the wire lets any thread poll, one at a time, and only polls use what the pointer points to.
+unsafe impl<T> Send for SendPtr<T> {}

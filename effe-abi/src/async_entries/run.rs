@@ -1,4 +1,7 @@
-//! Run: one future for a request, in the room of its Context's slot, polled here or as a task of the runtime.
+//! Run: one future for each request, in the storage of its Context's slot. The loader's polls poll it, or, if the loader
+//! says so in the first poll, a task of the runtime does.
+//!
+//! This file owns the future: who polls it and that it is dropped once. The task is `spawned.rs`'s.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use std::{future, pin::Pin, task};
@@ -6,7 +9,7 @@ use std::{future, pin::Pin, task};
 use tokio::runtime::Handle;
 
 use super::{
-    boxed::{Carried, discard, poll},
+    boxed::{SendPtr, discard, poll},
     slot::{Kept, Lent, kept, lent},
 };
 use crate::{
@@ -35,8 +38,11 @@ pub(super) unsafe extern "C" fn run<L: AsyncLambda>(
     unsafe { put_run::<L>(context, exchange, failure, true, out) }
 }
 
+/// Makes a run's future and puts it into its slot. With `awaited`, the future returns PENDING where it waits; without, it
+/// waits on its thread.
+///
 /// # Safety
-/// As the wire's `run`. Without `awaited` the future waits on its thread.
+/// As the wire's `run`.
 pub(super) unsafe fn put_run<L: AsyncLambda>(
     context: *mut (),
     exchange: *const Exchange<'static>,
@@ -44,9 +50,9 @@ pub(super) unsafe fn put_run<L: AsyncLambda>(
     awaited: bool,
     out: &mut Future,
 ) {
-    // SAFETY: the caller's promise: it stays until the future is dropped, the longest that anything here uses it.
+    // SAFETY: the caller's promise: it is valid until the future is dropped, and nothing here uses it longer.
     let exchange = unsafe { &*exchange };
-    // SAFETY: as above; `Request` and `Response` keep the rules about what is called at the same time.
+    // SAFETY: as above; `Request` and `Response` keep the rules about calls at the same time.
     let exchange = unsafe { ExchangeRef::new(exchange) };
     // SAFETY: the caller's promise; until the future is dropped, only the future uses this half.
     let Lent { started, scratch } = unsafe { lent::<L>(context) };
@@ -67,7 +73,8 @@ async fn running<L: AsyncLambda>(
     limit: usize,
     async_host: Option<AsyncHostRef>,
 ) -> Result {
-    // SAFETY: it is a local of this future, which is dropped before the exchange ends, and lent to Run alone.
+    // SAFETY: it is a local of this future, which is dropped before the exchange ends, and Run gets no more than a
+    // reference.
     let request = unsafe { Request::new(exchange) }.awaited(Source::new(async_host));
     let delivery = if L::OPTIONS.streams_response() { Delivery::Awaited } else { Delivery::Whole };
     let response = Response::new(exchange, scratch, delivery, limit);
@@ -81,35 +88,35 @@ fn put<L: AsyncLambda, F>(context: *mut (), kept: &mut Kept, future: F, out: &mu
 where
     F: future::Future<Output = Result> + Send + 'static,
 {
-    kept.room.put(future);
+    kept.storage.put(future);
     *out = Future { data: context, poll: poll_run::<L, F>, drop: drop_run::<L, F> };
 }
 
-/// Contract of `poll_run` and `drop_run`: `context` is that of a `put` with the same types, by the wire's rules about
-/// futures.
+/// Contract of `poll_run` and `drop_run`: `context` was passed to `put` with the same types, and the calls keep the wire's
+/// rules about futures.
 unsafe extern "C" fn poll_run<L: AsyncLambda, F>(context: *mut (), waker: *const Waker) -> Status
 where
     F: future::Future<Output = Result> + Send + 'static,
 {
     // SAFETY: the contract above; polls come one at a time, and this half is not the future's.
     let kept = unsafe { kept::<L>(context) };
-    if !kept.room.full {
+    if !kept.storage.full {
         return status::INVALID;
     }
     if let Some(exchange) = kept.exchange.take() {
-        // SAFETY: the contract above; it is not polled here after that.
+        // SAFETY: the contract above. If there is a task now, nothing here polls the future.
         kept.spawned = unsafe { spawn::<F>(kept, exchange) };
     }
-    let future = kept.room.memory.cast::<F>().as_ptr();
+    let future = kept.storage.memory.cast::<F>().as_ptr();
     let poll = |waker: &task::Waker| match &kept.spawned {
         Some(spawned) => spawned.poll(waker),
-        // SAFETY: `put` moved it there, and whoever asked for the run keeps the failure until `drop`.
+        // SAFETY: `put` moved it there, and the failure is valid until `drop`.
         None => unsafe { poll_in_place(future, kept.host, &kept.runtime, kept.failure, waker) },
     };
     // SAFETY: the loader's promise, by the wire's contract of `poll`.
     let status = unsafe { waker::borrow(waker, poll) };
     if status != status::PENDING {
-        kept.room.full = false;
+        kept.storage.full = false;
         kept.spawned = None;
     }
     status
@@ -118,28 +125,28 @@ where
 /// Lets the run's future go on as a task of the runtime, if the loader says so.
 ///
 /// # Safety
-/// The room holds an `F`, which nobody else polls or drops before the task is cancelled.
+/// There is an `F` in the storage, and nobody else polls or drops it before the task is cancelled.
 unsafe fn spawn<F>(kept: &Kept, exchange: ExchangeRef<'static>) -> Option<Spawned>
 where
     F: future::Future<Output = Result> + Send + 'static,
 {
     let spawn_host = kept.spawn_host.filter(|host| host.may_spawn(exchange))?;
     let (host, runtime) = (kept.host, kept.runtime.clone());
-    let (future, failure) = (Carried(kept.room.memory.cast::<F>().as_ptr()), Carried(kept.failure));
+    let (future, failure) = (SendPtr(kept.storage.memory.cast::<F>().as_ptr()), SendPtr(kept.failure));
     let poll = move |waker: &task::Waker| {
-        let (Carried(future), Carried(failure)) = (&future, &failure);
+        let (SendPtr(future), SendPtr(failure)) = (&future, &failure);
         let poll =
-            // SAFETY: the caller's promise; both stay until the task is through with the run, or cancelled.
+            // SAFETY: the caller's promise; both are valid until the run has ended or the task is cancelled.
             || unsafe { poll_in_place(*future, host, &runtime, *failure, waker) };
         spawn_host.inside(exchange, poll)
     };
     Some(Spawned::new(&kept.runtime, spawn_host, poll))
 }
 
-/// Polls a run's future. Whenever this is not PENDING, the future is gone.
+/// Polls a run's future. If this returns anything but PENDING, it has dropped the future.
 ///
 /// # Safety
-/// `future` is there, and not moved until it is dropped; nobody else uses `failure` meanwhile.
+/// `future` was not dropped and won't be moved; nobody else uses it or `failure` during the call.
 unsafe fn poll_in_place<F>(
     future: *mut F,
     host: HostRef,
@@ -152,7 +159,7 @@ where
 {
     // SAFETY: the caller's promise.
     let failure = unsafe { &mut *failure };
-    let mut is_there = true;
+    let mut is_alive = true;
     let status = fence(host, failure, || {
         let _entered = runtime.enter();
         // SAFETY: the caller's promise.
@@ -161,26 +168,26 @@ where
         let pinned = unsafe { Pin::new_unchecked(running) };
         let polled = poll(pinned, waker);
         if polled.is_ready() {
-            // Here, so that the runtime need not be entered again.
-            is_there = false;
-            // SAFETY: nothing uses it any more.
+            // Dropped here, where the runtime is entered already.
+            is_alive = false;
+            // SAFETY: it was not dropped before, and nothing uses it any more.
             unsafe { future.drop_in_place() };
         }
         polled.map(verdict)
     });
-    if status == status::PANIC && is_there {
-        // SAFETY: as above: what is left of it after a panic.
+    if status == status::PANIC && is_alive {
+        // SAFETY: as above. It is what a panic has left of it.
         discard(host, runtime, || unsafe { future.drop_in_place() });
     }
     status
 }
 
 unsafe extern "C" fn drop_run<L: AsyncLambda, F>(context: *mut ()) {
-    // SAFETY: the contract above; no poll comes any more.
-    let Kept { host, runtime, room, spawned, exchange, .. } = unsafe { kept::<L>(context) };
+    // SAFETY: the contract above; the loader polls it no more.
+    let Kept { host, runtime, storage, spawned, exchange, .. } = unsafe { kept::<L>(context) };
     *exchange = None;
-    if std::mem::take(&mut room.full) {
-        let future = room.memory.cast::<F>().as_ptr();
+    if std::mem::take(&mut storage.full) {
+        let future = storage.memory.cast::<F>().as_ptr();
         // SAFETY: `put` moved it there, and it was not dropped yet.
         let drop = || discard(*host, runtime, || unsafe { future.drop_in_place() });
         match spawned.take() {

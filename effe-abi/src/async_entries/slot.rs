@@ -1,8 +1,10 @@
-//! What a Context pointer points to: the Context, and the room in which its runs live.
+//! What a Context pointer points to: the Context, and the storage for the futures of its runs.
 //!
-//! The room gives a run's future a place that doesn't move and that both the loader's polls and a task of the runtime
-//! can point to. That it is allocated once for all runs of a Context saves 400 to 1,200 instructions a request, of some
-//! 17,500 (an axum Router, 1 and 3 headers, by callgrind).
+//! The storage gives a run's future a place that doesn't move, to which both the loader's polls and a task of the runtime
+//! can point. It is allocated once for all runs of a Context, which saves 400 to 1,200 of the about 17,500 instructions of
+//! a request (an axum Router, requests with 3 and 1 headers, by callgrind).
+//!
+//! This file owns the memory. Who uses which half of it when is `run.rs`'s.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use std::{
@@ -20,38 +22,39 @@ use crate::{
     spawned::Spawned,
 };
 
-/// What a Context pointer points to. Its two halves are reached through the pointer, one or the other: a run's future
-/// borrows the first while a poll uses the second.
+/// What a Context pointer points to. It has two halves, and a reference to one is made without a reference to the other:
+/// a run's future borrows the first half while a poll uses the second.
 pub(super) struct Slot<L> {
     pub(super) lent: Lent<L>,
     pub(super) kept: Kept,
 }
 
-/// What a run's future borrows: the Context or why there is none, and the buffers that live with it.
+/// The half that a run's future borrows.
 pub(super) struct Lent<L> {
+    /// The Context, or why Start made none.
     pub(super) started: std::result::Result<L, StartError<L>>,
     pub(super) scratch: Scratch,
 }
 
-/// What polling and dropping need.
+/// The half that polling and dropping use.
 pub(super) struct Kept {
     pub(super) host: HostRef,
     pub(super) runtime: Handle,
     pub(super) async_host: Option<AsyncHostRef>,
     pub(super) spawn_host: Option<SpawnHostRef>,
-    /// Bytes of a response that may be held.
+    /// Number of bytes of an answer that may be held.
     pub(super) limit: usize,
-    pub(super) room: Room,
-    /// Where the run at hand says why it failed.
+    pub(super) storage: FutureStorage,
+    /// Where the current run says why it failed.
     pub(super) failure: *mut Failure,
-    /// The run's exchange, up to its first poll, if it is the loader that polls.
+    /// The current run's exchange, until its first poll. `None` also if the run waits on its thread.
     pub(super) exchange: Option<ExchangeRef<'static>>,
-    /// The run, once it goes on as a task of the runtime: then the future in the room is the task's.
+    /// The current run, if it was spawned: then the future in the storage is the task's.
     pub(super) spawned: Option<Spawned>,
 }
 
 /// # Safety
-/// `start` made the Context, `stop` has not been called, and no other reference to this half lives.
+/// `start` made the Context, `stop` has not been called, and there is no other reference to this half.
 pub(super) unsafe fn lent<'a, L>(context: *mut ()) -> &'a mut Lent<L> {
     // SAFETY: the caller's promise.
     unsafe { &mut (*context.cast::<Slot<L>>()).lent }
@@ -64,34 +67,34 @@ pub(super) unsafe fn kept<'a, L>(context: *mut ()) -> &'a mut Kept {
     unsafe { &mut (*context.cast::<Slot<L>>()).kept }
 }
 
-/// Memory for the future of a run, which has the same type each time.
-pub(super) struct Room {
+/// Memory for the future of a run, which has the same type in every run.
+pub(super) struct FutureStorage {
     pub(super) memory: NonNull<u8>,
     layout: Layout,
-    /// Whether there is a future in it.
+    /// Whether there is a future in the memory.
     pub(super) full: bool,
 }
 
-impl Room {
-    pub(super) const NONE: Room =
-        Room { memory: NonNull::dangling(), layout: Layout::new::<()>(), full: false };
+impl FutureStorage {
+    pub(super) const NONE: FutureStorage =
+        FutureStorage { memory: NonNull::dangling(), layout: Layout::new::<()>(), full: false };
 
-    /// Moves a future in. The room must be empty.
+    /// Moves a future in. There must be none.
     pub(super) fn put<F>(&mut self, future: F) {
         let layout = Layout::new::<F>();
         if self.layout != layout && layout.size() > 0 {
             // SAFETY: its size is not 0.
             let memory = unsafe { alloc::alloc(layout) };
             let memory = NonNull::new(memory).unwrap_or_else(|| alloc::handle_alloc_error(layout));
-            *self = Room { memory, layout, full: false };
+            *self = FutureStorage { memory, layout, full: false };
         }
-        // SAFETY: the memory has this layout, and nothing is in it.
+        // SAFETY: the memory has this layout, and there is no future in it.
         unsafe { self.memory.cast::<F>().write(future) };
         self.full = true;
     }
 }
 
-impl Drop for Room {
+impl Drop for FutureStorage {
     fn drop(&mut self) {
         if self.layout.size() > 0 {
             // SAFETY: `put` got it with this layout.

@@ -1,4 +1,6 @@
-//! The steps beside Run: Start and Stop as futures; Init, Ready and Retire, which wait on their thread.
+//! The steps other than Run. Start and Stop are futures; Init, Retire and Ready wait on their thread.
+//!
+//! This file owns what each step does for the wire. The futures themselves are `boxed.rs`'s.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use std::task::Poll;
@@ -6,9 +8,9 @@ use std::task::Poll;
 use tokio::runtime::Handle;
 
 use super::{
-    block_on::wait,
-    boxed::{Boxed, Carried, discard},
-    slot::{Kept, Lent, Room, Slot},
+    block_on::block_on,
+    boxed::{Boxed, SendPtr, discard},
+    slot::{FutureStorage, Kept, Lent, Slot},
 };
 use crate::{
     async_lambda::AsyncLambda,
@@ -23,6 +25,25 @@ use crate::{
     runtime,
 };
 
+pub(super) unsafe extern "C" fn init<L: AsyncLambda>(host: &'static Host, failure: &mut Failure) -> Status {
+    // SAFETY: the loader's promise, by the wire's contract of `init`.
+    let host = unsafe { HostRef::new(host) };
+    report::install(host);
+    let mut joined = None;
+    let status =
+        fence(host, failure, || Poll::Ready(verdict(runtime::join(host).map(|it| joined = Some(it)))));
+    let Some(runtime) = joined else { return status };
+    let mut future = Future::NONE;
+    let init = async move { verdict(L::init(Params::new(host)).await) };
+    Boxed::put(host, runtime, failure, init, &mut future);
+    let status = block_on(future);
+    if status != status::OK {
+        // No Retire follows a failed Init.
+        runtime::leave(host);
+    }
+    status
+}
+
 pub(super) unsafe extern "C" fn start<L: AsyncLambda>(
     host: &'static Host,
     context: *mut *mut (),
@@ -35,56 +56,12 @@ pub(super) unsafe extern "C" fn start<L: AsyncLambda>(
         Ok(runtime) => runtime,
         Err(err) => return put_failed(err, failure, out),
     };
-    let (context, in_slot) = (Carried(context), runtime.clone());
+    let (context, in_slot) = (SendPtr(context), runtime.clone());
     let starting = async move {
         let started = L::start(Params::new(host)).await;
         store(host, in_slot, started, context)
     };
     Boxed::put(host, runtime, failure, starting, out);
-}
-
-/// Makes a Context's slot of what Start made.
-fn store<L>(
-    host: HostRef,
-    runtime: Handle,
-    started: std::result::Result<L, StartError<L>>,
-    context: Carried<*mut ()>,
-) -> Verdict {
-    let level = started.as_ref().err().map(StartError::level);
-    let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
-    let kept = Kept {
-        host,
-        runtime,
-        async_host: AsyncHostRef::find(host),
-        spawn_host: SpawnHostRef::find(host),
-        limit: limit.unwrap_or(usize::MAX),
-        room: Room::NONE,
-        failure: std::ptr::null_mut(),
-        exchange: None,
-        spawned: None,
-    };
-    let slot = Box::into_raw(Box::new(Slot { lent: Lent { started, scratch: Scratch::default() }, kept }));
-    // Stored before the author's `Display` runs, which may panic: the loader stops what is not null.
-    // SAFETY: by the contract of `start`, it stays until its future is dropped.
-    unsafe { *context.0 = slot.cast() };
-    // SAFETY: just made; the loader doesn't use it before the future is done.
-    let started = unsafe { &(*slot).lent.started };
-    match (started, level) {
-        (Err(failed), Some(level)) => Err((level, failed.to_string())),
-        _ => Ok(()),
-    }
-}
-
-/// A Start that has failed already.
-fn put_failed(err: crate::Error, failure: *mut Failure, out: &mut Future) {
-    // SAFETY: by the contract of `start`, it stays until the future is dropped.
-    let failure = unsafe { &mut *failure };
-    failure.level = err.level() as u32;
-    failure.text = err.to_string().into();
-    unsafe extern "C" fn poll(_: *mut (), _: *const Waker) -> Status {
-        status::ERROR
-    }
-    *out = Future { poll, ..Future::NONE };
 }
 
 pub(super) unsafe extern "C" fn stop<L: AsyncLambda>(
@@ -108,25 +85,6 @@ pub(super) unsafe extern "C" fn stop<L: AsyncLambda>(
     Boxed::put(host, runtime, failure, stopping, out);
 }
 
-pub(super) unsafe extern "C" fn init<L: AsyncLambda>(host: &'static Host, failure: &mut Failure) -> Status {
-    // SAFETY: the loader's promise, by the wire's contract of `init`.
-    let host = unsafe { HostRef::new(host) };
-    report::install(host);
-    let mut joined = None;
-    let status =
-        fence(host, failure, || Poll::Ready(verdict(runtime::join(host).map(|it| joined = Some(it)))));
-    let Some(runtime) = joined else { return status };
-    let mut future = Future::NONE;
-    let init = async move { verdict(L::init(Params::new(host)).await) };
-    Boxed::put(host, runtime, failure, init, &mut future);
-    let status = wait(future);
-    if status != status::OK {
-        // There will be no Retire.
-        runtime::leave(host);
-    }
-    status
-}
-
 pub(super) unsafe extern "C" fn retire<L: AsyncLambda>(host: &'static Host, failure: &mut Failure) -> Status {
     // SAFETY: the loader's promise, by the wire's contract of `retire`.
     let host = unsafe { HostRef::new(host) };
@@ -134,7 +92,7 @@ pub(super) unsafe extern "C" fn retire<L: AsyncLambda>(host: &'static Host, fail
     if let Ok(runtime) = runtime::join(host) {
         let mut future = Future::NONE;
         Boxed::put(host, runtime.clone(), failure, async { verdict(L::retire().await) }, &mut future);
-        status = wait(future);
+        status = block_on(future);
         discard(host, &runtime, || drop(runtime::take_kept(host)));
     }
     fence(host, &mut Failure::new(), || {
@@ -147,9 +105,53 @@ pub(super) unsafe extern "C" fn retire<L: AsyncLambda>(host: &'static Host, fail
 pub(super) unsafe extern "C" fn ready<L: AsyncLambda>(host: &'static Host, failure: &mut Failure) -> Status {
     // SAFETY: the loader's promise, by the contract of `Ready::ready`.
     let host = unsafe { HostRef::new(host) };
-    // The generation has joined, and has not left.
+    // Between Init and Retire, this finds the runtime.
     let Ok(runtime) = runtime::join(host) else { return status::UNSUPPORTED };
     let mut future = Future::NONE;
     Boxed::put(host, runtime, failure, async { verdict(L::ready().await) }, &mut future);
-    wait(future)
+    block_on(future)
+}
+
+/// Puts what Start made into a new slot, and the slot's address into `context`.
+fn store<L>(
+    host: HostRef,
+    runtime: Handle,
+    started: std::result::Result<L, StartError<L>>,
+    context: SendPtr<*mut ()>,
+) -> Verdict {
+    let level = started.as_ref().err().map(StartError::level);
+    let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
+    let kept = Kept {
+        host,
+        runtime,
+        async_host: AsyncHostRef::find(host),
+        spawn_host: SpawnHostRef::find(host),
+        limit: limit.unwrap_or(usize::MAX),
+        storage: FutureStorage::NONE,
+        failure: std::ptr::null_mut(),
+        exchange: None,
+        spawned: None,
+    };
+    let slot = Box::into_raw(Box::new(Slot { lent: Lent { started, scratch: Scratch::default() }, kept }));
+    // Stored before the author's `Display` is called, which may panic: the loader stops a Context that is not null.
+    // SAFETY: by the contract of `start`, it is valid until the future is dropped.
+    unsafe { *context.0 = slot.cast() };
+    // SAFETY: just made; the loader doesn't use it before the future is done.
+    let started = unsafe { &(*slot).lent.started };
+    match (started, level) {
+        (Err(failed), Some(level)) => Err((level, failed.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// The future of a Start that has failed already.
+fn put_failed(err: crate::Error, failure: *mut Failure, out: &mut Future) {
+    // SAFETY: by the contract of `start`, it is valid until the future is dropped.
+    let failure = unsafe { &mut *failure };
+    failure.level = err.level() as u32;
+    failure.text = err.to_string().into();
+    unsafe extern "C" fn poll(_: *mut (), _: *const Waker) -> Status {
+        status::ERROR
+    }
+    *out = Future { poll, ..Future::NONE };
 }

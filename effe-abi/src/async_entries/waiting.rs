@@ -1,8 +1,9 @@
-//! The entries of v1: each waits on its thread for the future of the same step.
+//! The entries of v1, for a loader that doesn't poll: each waits on its thread for the future of the same step, which it
+//! leaves to `run.rs` and `steps.rs`.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use super::{
-    block_on::wait,
+    block_on::block_on,
     run::put_run,
     steps::{start, stop},
 };
@@ -18,9 +19,9 @@ pub(super) unsafe extern "C" fn start_waiting<L: AsyncLambda>(
     failure: &mut Failure,
 ) -> Status {
     let mut future = Future::NONE;
-    // SAFETY: the caller's duty is the callee's condition; both pointers stay until `wait` returns.
+    // SAFETY: the caller's duty is the callee's condition; both pointers are valid until `block_on` returns.
     unsafe { start::<L>(host, context, failure, &mut future) };
-    wait(future)
+    block_on(future)
 }
 
 pub(super) unsafe extern "C" fn run_waiting<L: AsyncLambda>(
@@ -29,9 +30,9 @@ pub(super) unsafe extern "C" fn run_waiting<L: AsyncLambda>(
     failure: &mut Failure,
 ) -> Status {
     let mut future = Future::NONE;
-    // SAFETY: the caller's duty is the callee's condition; all of it stays until `wait` returns.
+    // SAFETY: the caller's duty is the callee's condition; all of it is valid until `block_on` returns.
     unsafe { put_run::<L>(context, std::ptr::from_ref(exchange).cast(), failure, false, &mut future) };
-    wait(future)
+    block_on(future)
 }
 
 pub(super) unsafe extern "C" fn stop_waiting<L: AsyncLambda>(
@@ -39,7 +40,7 @@ pub(super) unsafe extern "C" fn stop_waiting<L: AsyncLambda>(
     failure: &mut Failure,
 ) -> Status {
     let mut future = Future::NONE;
-    // SAFETY: the caller's duty is the callee's condition; `failure` stays until `wait` returns.
+    // SAFETY: the caller's duty is the callee's condition; `failure` is valid until `block_on` returns.
     unsafe { stop::<L>(context, failure, &mut future) };
-    wait(future)
+    block_on(future)
 }
