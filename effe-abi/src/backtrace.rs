@@ -1,5 +1,7 @@
-//! The calls that led to a panic, for one line of a log: without the machinery of panicking, nor what leads to the
-//! lambda.
+//! The calls that led to a panic, for the log: those of the lambda, without the calls of the panic machinery and those of
+//! the loader and this crate.
+//!
+//! When it is called, and where the text goes, is `report.rs`'s.
 
 use std::{
     backtrace::Backtrace,
@@ -9,11 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// At most one in this time: naming the calls takes milliseconds, and a client may know how to make a lambda panic.
+/// There is at most one backtrace in this time: to find the names of the calls takes milliseconds, and a client may know
+/// how to make a lambda panic.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The calls that led to the panic whose hook this is called from, the innermost first, one a line. `None` if the
-/// variable `RUST_BACKTRACE` is 0, or if the one before is less than a second old.
+/// The calls that led to a panic, the innermost first, one a line; to be called from its hook. `None` if the environment
+/// variable `RUST_BACKTRACE` is 0, or if the last backtrace is less than a second old.
 pub(crate) fn of_panic() -> Option<String> {
     static WANTED: OnceLock<bool> = OnceLock::new();
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
@@ -31,7 +34,7 @@ pub(crate) fn of_panic() -> Option<String> {
     (!calls.is_empty()).then_some(calls)
 }
 
-/// What of a backtrace's text is the program's own.
+/// The lambda's own calls in the text of a backtrace.
 fn calls(text: &str) -> String {
     let mut calls: Vec<(&str, Option<&str>)> = Vec::new();
     for line in text.lines().map(str::trim) {
@@ -52,7 +55,7 @@ fn calls(text: &str) -> String {
             .iter()
             .any(|part| name.contains(part))
     };
-    // What catches the panic is named so, too, and is further out than the way into the lambda.
+    // The functions that catch a panic have such names, too, so this must not be searched from the outside.
     let outside = |name: &str| {
         ["effe_abi::export", "effe_abi::fence", "effe_abi::async_entries", "__rust_begin_short_backtrace"]
             .iter()

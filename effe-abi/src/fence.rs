@@ -1,4 +1,7 @@
-//! The fence around every entry: the author's code runs inside, and no panic passes.
+//! The fence around every entry: the author's code runs inside it, and no panic gets out.
+//!
+//! This file turns what the author's code returned, or its panic, into a status and a failure. The text of a panic is
+//! `report.rs`'s.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -9,21 +12,21 @@ use crate::{
     calls::HostRef,
     error::{Level, Result},
     raw::{Failure, Status, status},
-    report::{self, Inside},
+    report::{self, CallScope},
 };
 
-/// What an entry reports instead of OK: how severe it is, and what the operator reads.
+/// What the author's code came to. An error has its severity and the text for the operator.
 pub(crate) type Verdict = std::result::Result<(), (Level, String)>;
 
-/// Turns the author's result into what is reported; to be called inside the fence, for the author's `Display` is the
-/// author's code too.
+/// Turns the author's result into a verdict. It must be called inside the fence, because `Display` of the author's error
+/// is the author's code, too.
 pub(crate) fn verdict(outcome: Result) -> Verdict {
     outcome.map_err(|err| (err.level(), err.to_string()))
 }
 
-/// Runs the author's code so that nothing unwinds out of it, and turns what came of it into a status.
+/// Calls `body`, which calls the author's code. Returns its status and fills in `failure`; doesn't unwind.
 pub(crate) fn fence(host: HostRef, failure: &mut Failure, body: impl FnOnce() -> Poll<Verdict>) -> Status {
-    let _inside = Inside::enter(host);
+    let _scope = CallScope::enter(host);
     match panic::catch_unwind(AssertUnwindSafe(body)) {
         Ok(Poll::Pending) => status::PENDING,
         Ok(Poll::Ready(Ok(()))) => status::OK,
@@ -33,7 +36,7 @@ pub(crate) fn fence(host: HostRef, failure: &mut Failure, body: impl FnOnce() ->
         }
         Err(payload) => {
             report_failure(failure, Level::Critical, report::describe_panic(host, &*payload));
-            // A payload's destructor may panic as well (rust-lang/rust#86027); what that panics with is leaked.
+            // Dropping the payload may panic, too (rust-lang/rust#86027). That second payload is leaked.
             if let Err(second) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
                 std::mem::forget(second);
             }

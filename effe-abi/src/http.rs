@@ -1,11 +1,18 @@
-//! From and to the types of the `http` crate.
+//! Requests and answers as types of the `http` crate.
+//!
+//! This file owns the conversion, and when the head of an answer is sent. What may be in a header's value is
+//! `headers.rs`'s.
+//!
+//! A request's strings are copied into blocks that several requests share. A header map that was kept from one request
+//! to the next was tried as well; it saved 1 % of a request's instructions at best, and cost as much where the next
+//! request had more headers.
 
 use std::{
     cell::RefCell,
     future::poll_fn,
     io,
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{self, Poll, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -22,24 +29,24 @@ use crate::{
     runtime,
 };
 
-/// A body up to this size is copied: cheaper than keeping its owner.
+/// A body of up to this many bytes is copied, which costs less than passing on its owner.
 const COPY_LIMIT: usize = 4 * 1024;
 
-/// Bytes of a block that the targets and headers' values of requests are copied to: of some ten requests. Whoever
-/// keeps one of them keeps the block.
+/// Size of a block in bytes. The targets and header values of about ten requests fit in. Whoever keeps one of them keeps
+/// the block.
 const BLOCK: usize = 8 * 1024;
 
 thread_local! {
-    /// What is left of this thread's block.
+    /// The free rest of this thread's block.
     static HEADS: RefCell<BytesMut> = RefCell::default();
 }
 
 impl Request {
-    /// The request as the `http` crate has it. Its strings are copies, slices of a block that it may share with other
-    /// requests; the body is read as it is asked for.
+    /// The request as the `http` crate's type. Its strings are copies, in a block that other requests may share. The body
+    /// is read when it is polled.
     ///
     /// # Errors
-    /// The method, the target or a header is one that the `http` crate does not take.
+    /// The method, the target or a header is one that the `http` crate refuses.
     #[track_caller]
     pub fn to_http(&self) -> Result<http::Request<Body>> {
         let mut request = http::Request::new(self.body());
@@ -58,11 +65,11 @@ impl Request {
             _ => Version::HTTP_11,
         };
         HEADS.with_borrow_mut(|heads| {
-            // A new request has this one already.
+            // A new request has the target "/" already.
             if self.target() != "/" {
                 *request.uri_mut() = Uri::from_maybe_shared(copy(heads, [self.target().as_bytes()]))?;
             }
-            // Not by `headers`, which would be moved with its page.
+            // `self.headers()` would be slower here: it returns its page of headers by value.
             let mut page = [raw::Header::EMPTY; PAGE];
             let (total, mut n_done) = (self.exchange().headers(0, &mut page), 0);
             *request.headers_mut() = HeaderMap::with_capacity(total);
@@ -84,7 +91,7 @@ impl Request {
     }
 }
 
-/// Which of a request's headers has a value that can't be one.
+/// The error for the first of these headers whose value the `http` crate refuses.
 #[cold]
 #[track_caller]
 fn unfit(headers: &[raw::Header<'_>]) -> Error {
@@ -93,7 +100,8 @@ fn unfit(headers: &[raw::Header<'_>]) -> Error {
     format!("the value of the request's header {name:?} can't be passed on").into()
 }
 
-/// A copy that is a slice of a larger block, which is used again once all of its slices are gone.
+/// Copies the pieces, one behind the other, into the block. The block's memory is used again when all copies in it have
+/// been dropped.
 fn copy<'a>(block: &mut BytesMut, pieces: impl IntoIterator<Item = &'a [u8]> + Clone) -> Bytes {
     let len = pieces.clone().into_iter().map(<[u8]>::len).sum();
     if block.capacity() < len {
@@ -104,9 +112,9 @@ fn copy<'a>(block: &mut BytesMut, pieces: impl IntoIterator<Item = &'a [u8]> + C
 }
 
 impl AsyncResponse<'_> {
-    /// Answers with a response of the `http` crate. A body that is more than one piece is sent piece by piece if the
-    /// lambda declares [`Options::stream_response`](crate::Options::stream_response), and held whole if not. Trailers
-    /// are left out.
+    /// Answers with a response of the `http` crate. A body of more than one piece is sent piece by piece if the lambda
+    /// declares [`Options::stream_response`](crate::Options::stream_response), and held whole otherwise. Trailers are left
+    /// out.
     ///
     /// # Errors
     /// The body broke off, the client has gone, the deadline has passed, or the answer is too large to be held.
@@ -122,7 +130,7 @@ impl AsyncResponse<'_> {
         let mut body = pin!(body);
         while let Some(data) = self.next(body.as_mut()).await {
             let Some(mut data) = data? else { continue };
-            // What is whole by now goes out at the end, in one piece, with its length.
+            // If this is all of the body, it is sent when Run has returned, in one piece and with its length.
             if !self.is_sending() && body.is_end_stream() {
                 if data.remaining() > COPY_LIMIT {
                     self.body(data.copy_to_bytes(data.remaining()));
@@ -142,9 +150,10 @@ impl AsyncResponse<'_> {
         Ok(())
     }
 
-    /// The next piece of a body; `None` in place of it is a frame of another kind. While there is none, the head goes
-    /// out; on a thread of the runtime's own not before its other tasks have had a turn, of which one may bring the
-    /// piece, so that both can go out together.
+    /// The next piece of a body. `Some(Ok(None))` is a frame that isn't data.
+    ///
+    /// While there is no piece yet, the head is sent alone. On a thread of the runtime, that is put off by one poll: in
+    /// the meantime another task may bring the piece, and both are sent together.
     async fn next<B>(&mut self, mut body: Pin<&mut B>) -> Option<Result<Option<B::Data>>>
     where
         B: http_body::Body<Error: Into<Boxed>>,
@@ -169,7 +178,10 @@ impl http_body::Body for Body {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let piece = ready!(self.poll_chunk(cx));
         Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
     }

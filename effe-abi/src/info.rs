@@ -1,11 +1,12 @@
-//! Info in constants: escaped from Cargo.toml and checked to be JSON while the author's crate compiles.
+//! Info as a constant: while the author's crate is compiled, it is written from Cargo.toml, or checked to be JSON.
 //!
-//! The table of a plugin holds Info as data, so that `effe-loader --info` runs no code of the lambda.
+//! Info is data in the plugin's table, so that `effe-loader --info` runs no code of the lambda. Which fields there are is
+//! `export.rs`'s.
 
-/// The keys and values of the Info that Cargo.toml gives.
+/// A key and its value.
 pub type Field = (&'static str, &'static str);
 
-/// Bytes that [`write_object`] will need.
+/// Number of bytes that [`write_object`] writes.
 pub const fn object_len(fields: &[Field]) -> usize {
     let mut len = 2;
     let mut n = 0;
@@ -16,7 +17,7 @@ pub const fn object_len(fields: &[Field]) -> usize {
     if fields.is_empty() { len } else { len - 1 }
 }
 
-/// A JSON object of strings.
+/// The text of a JSON object whose values are strings.
 pub const fn write_object<const LEN: usize>(fields: &[Field]) -> [u8; LEN] {
     let mut out = [0; LEN];
     out[0] = b'{';
@@ -36,7 +37,7 @@ pub const fn write_object<const LEN: usize>(fields: &[Field]) -> [u8; LEN] {
     out
 }
 
-/// The text of what [`write_object`] wrote.
+/// What [`write_object`] wrote, as text.
 pub const fn text(bytes: &[u8]) -> &str {
     match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -111,7 +112,7 @@ const fn skip_space(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The end of the value that begins at `at`.
+/// Where the value ends that begins at `at`. `None`: there is no value. The functions below are alike.
 const fn value(text: &[u8], at: usize, depth: usize) -> Option<usize> {
     if at == text.len() || depth == 0 {
         return None;

@@ -1,8 +1,10 @@
-//! What a lambda says outside its return values, on its way to the host: panics and `log` records.
+//! Panics and `log` records of a lambda, on their way to the host's log.
 //!
-//! A plugin's std, its panic hook and its `log` are copies of its own, so Init installs ours there. In a program
-//! that lambda and host share (a test, a linked-in lambda) they are the program's: then only what happens inside a
-//! call of the lambda is the lambda's.
+//! A plugin has its own copies of std, its panic hook and the `log` crate, so Init installs a hook and a logger there. In
+//! a program that has both the lambda and the host in it (a test, a program with a linked-in lambda), they are the
+//! program's: there, only what happens inside a call of the lambda counts as the lambda's.
+//!
+//! Catching a panic is `fence.rs`'s, the calls that led to it are `backtrace.rs`'s.
 
 use std::{
     any::Any,
@@ -18,31 +20,31 @@ use std::{
 use crate::{backtrace, calls::HostRef, error::Level, raw};
 
 thread_local! {
-    /// The call that this thread is in.
+    /// The call of the lambda that this thread is in.
     static CURRENT: Cell<Call> = const { Cell::new(Call { host: None, panicked: false }) };
-    /// What the hook said of the panic that this thread is unwinding from.
+    /// The hook's text for the panic that this thread is unwinding from.
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// A call of the lambda's.
+/// A call of the lambda; `host` is `None` outside of any.
 #[derive(Clone, Copy)]
 struct Call {
     host: Option<HostRef>,
-    /// Whether `LAST_PANIC` is to be looked at.
+    /// Whether `LAST_PANIC` was written during this call.
     panicked: bool,
 }
 
-/// Whether this image was opened as a plugin, so that all of its threads are the lambda's.
+/// Whether this image was opened as a plugin. Then all panics and records in it are the lambda's, on any thread.
 static PLUGIN: AtomicBool = AtomicBool::new(false);
-/// The host of a plugin, for threads outside any call.
+/// The host of a plugin, for threads that are in no call.
 static HOST: OnceLock<HostRef> = OnceLock::new();
 
-/// Says that this image is a plugin.
+/// Notes that this image was opened as a plugin.
 pub(crate) fn is_plugin() {
     PLUGIN.store(true, Ordering::Relaxed);
 }
 
-/// Makes panics and `log` records of this image reach the host. The first call counts.
+/// Installs the panic hook and the logger. Only the first call does something.
 pub(crate) fn install(host: HostRef) {
     static INSTALLED: Once = Once::new();
     if PLUGIN.load(Ordering::Relaxed) {
@@ -54,34 +56,36 @@ pub(crate) fn install(host: HostRef) {
             Some(host) => hook(host, info),
             None => previous(info),
         }));
-        // Fails where the program has a logger of its own, which then serves the lambda too.
-        if log::set_logger(&Forward).is_ok() {
+        // Fails if the program has a logger of its own, which then serves the lambda, too.
+        if log::set_logger(&HostLogger).is_ok() {
             log::set_max_level(log::LevelFilter::Trace);
         }
     });
 }
 
-/// Marks this thread as being inside a call of the lambda, until dropped.
-pub(crate) struct Inside {
-    outer: Call,
+/// Marks this thread as being inside a call of the lambda, until it is dropped.
+pub(crate) struct CallScope {
+    previous: Call,
 }
 
-impl Inside {
-    pub(crate) fn enter(host: HostRef) -> Inside {
-        Inside { outer: CURRENT.replace(Call { host: Some(host), panicked: false }) }
+impl CallScope {
+    pub(crate) fn enter(host: HostRef) -> CallScope {
+        CallScope { previous: CURRENT.replace(Call { host: Some(host), panicked: false }) }
     }
 }
 
-impl Drop for Inside {
+impl Drop for CallScope {
     fn drop(&mut self) {
-        if CURRENT.replace(self.outer).panicked {
-            // A panic that the author caught is not to be blamed for a later one that no hook sees.
+        if CURRENT.replace(self.previous).panicked {
+            // The author may have caught that panic. Its text must not be taken for that of a later panic that no hook
+            // of this crate sees.
             let _ = last_panic();
         }
     }
 }
 
-/// What a caught panic said. If no hook of ours has logged it (the author's own hook, `resume_unwind`), this does.
+/// The text of a panic that the fence has caught. Logs it if this crate's hook has not: if the author has installed
+/// another hook, or has called `resume_unwind`.
 pub(crate) fn describe_panic(host: HostRef, payload: &(dyn Any + Send)) -> String {
     if let Some(text) = last_panic() {
         return text;
@@ -91,7 +95,7 @@ pub(crate) fn describe_panic(host: HostRef, payload: &(dyn Any + Send)) -> Strin
     text
 }
 
-/// What the hook said; nothing where the thread is so near to its end that its variables are gone.
+/// Takes the hook's text. There is none if the thread is ending and its thread-local variables are gone.
 fn last_panic() -> Option<String> {
     LAST_PANIC.try_with(RefCell::take).ok().flatten()
 }
@@ -128,9 +132,10 @@ fn message(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-struct Forward;
+/// The logger that `install` sets.
+struct HostLogger;
 
-impl log::Log for Forward {
+impl log::Log for HostLogger {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         current().is_some_and(|host| severity(metadata.level()) <= host.level())
     }

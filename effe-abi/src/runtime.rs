@@ -1,7 +1,9 @@
-//! The tokio runtime of a lambda: one for each generation, made by Init, ended by Retire.
+//! The tokio runtime of a lambda: each generation has one, which Init makes and Retire ends.
 //!
-//! A generation is an image of its own, and so are its statics. In a test, several effes share the image: then they
-//! share the runtime too, and the last to retire ends it.
+//! Each generation is loaded as a library of its own, with its own statics, so the runtime is in a static. In a test,
+//! several effes may be in one program: then they share the runtime, and the last one to retire ends it.
+//!
+//! What runs in it is `async_entries.rs`'s and `spawned.rs`'s.
 
 use std::{
     any::Any,
@@ -17,41 +19,18 @@ use crate::{calls::HostRef, error::Result, params::Params};
 
 /// The operator's parameter for the number of threads.
 const THREADS: &str = "runtime-threads";
-/// How long Retire waits for tasks that are in the midst of a poll, and for blocking ones.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long Retire waits for tasks that are being polled, and for blocking ones.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 thread_local! {
+    /// Whether this is a thread of the runtime.
     static OWN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is one of the runtime's.
-#[cfg(feature = "http")]
-pub(crate) fn is_own_thread() -> bool {
-    OWN.get()
-}
-
-struct Shared {
-    runtime: Option<Runtime>,
-    users: Vec<User>,
-}
-
-/// A generation that needs the runtime.
-struct User {
-    /// Its host's address.
-    host: usize,
-    /// What its Contexts share; dropped after the last of them.
-    kept: Option<Box<dyn Any + Send>>,
-}
-
-fn shared() -> MutexGuard<'static, Shared> {
-    static SHARED: Mutex<Shared> = Mutex::new(Shared { runtime: None, users: Vec::new() });
-    SHARED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The runtime, for as long as the generation of `host` lasts.
+/// The runtime for the generation of `host`, made if there is none. It lasts until `leave`.
 ///
 /// # Errors
-/// The parameter is no number above 0, or the system has no room for the threads.
+/// The parameter is no number above 0, or the threads can't be started.
 pub(crate) fn join(host: HostRef) -> Result<Handle> {
     let mut shared = shared();
     let handle = match &shared.runtime {
@@ -75,7 +54,7 @@ pub(crate) fn join(host: HostRef) -> Result<Handle> {
     Ok(handle)
 }
 
-/// Keeps something for the Contexts of a generation.
+/// Keeps a value for the Contexts of a generation.
 #[cfg(feature = "tower")]
 pub(crate) fn keep<T: Send + 'static>(host: HostRef, value: T) {
     if let Some(user) = shared().users.iter_mut().find(|user| user.host == host.address()) {
@@ -83,7 +62,7 @@ pub(crate) fn keep<T: Send + 'static>(host: HostRef, value: T) {
     }
 }
 
-/// A clone of what is kept.
+/// A clone of the value that `keep` keeps.
 #[cfg(feature = "tower")]
 pub(crate) fn kept<T: Clone + 'static>(host: HostRef) -> Option<T> {
     let shared = shared();
@@ -91,13 +70,14 @@ pub(crate) fn kept<T: Clone + 'static>(host: HostRef) -> Option<T> {
     user.kept.as_ref()?.downcast_ref().cloned()
 }
 
-/// What was kept for the generation of `host`, for the caller to drop inside the runtime.
+/// Takes the value that `keep` keeps, so that the caller can drop it inside the runtime.
 pub(crate) fn take_kept(host: HostRef) -> Option<Box<dyn Any + Send>> {
     let mut shared = shared();
     shared.users.iter_mut().find(|user| user.host == host.address())?.kept.take()
 }
 
-/// The generation of `host` is over. The last one ends the runtime: its tasks are dropped, its threads end.
+/// Notes that the generation of `host` is over. After the last one, the runtime ends: its tasks are dropped, and its
+/// threads end.
 pub(crate) fn leave(host: HostRef) {
     let mut shared = shared();
     shared.users.retain(|user| user.host != host.address());
@@ -105,15 +85,39 @@ pub(crate) fn leave(host: HostRef) {
         let runtime = shared.runtime.take();
         drop(shared);
         match runtime {
-            // A test that is async itself: waiting is not allowed here.
+            // An async test drops its effe inside its own runtime, where waiting isn't allowed.
             Some(runtime) if Handle::try_current().is_ok() => runtime.shutdown_background(),
-            Some(runtime) => runtime.shutdown_timeout(PATIENCE),
+            Some(runtime) => runtime.shutdown_timeout(SHUTDOWN_TIMEOUT),
             None => {}
         }
     }
 }
 
-/// Runs are polled on the loader's threads; these only drive I/O, timers and what the lambda spawns.
+/// Whether this thread is one of the runtime's.
+#[cfg(feature = "http")]
+pub(crate) fn is_own_thread() -> bool {
+    OWN.get()
+}
+
+struct Shared {
+    runtime: Option<Runtime>,
+    users: Vec<User>,
+}
+
+/// A generation that needs the runtime.
+struct User {
+    /// The address of its host's table.
+    host: usize,
+    /// What its Contexts share. It is dropped after the last of them.
+    kept: Option<Box<dyn Any + Send>>,
+}
+
+fn shared() -> MutexGuard<'static, Shared> {
+    static SHARED: Mutex<Shared> = Mutex::new(Shared { runtime: None, users: Vec::new() });
+    SHARED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Half of the CPUs: most runs are polled on the loader's threads, and the runtime's drive I/O, timers and spawned tasks.
 fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).max(1))
 }

@@ -22,47 +22,49 @@ use crate::{
     raw::{Status, status},
 };
 
-/// The loader's end of a spawned run. Dropped, it leaves the task alone; see [`cancel`](Spawned::cancel).
+/// What the loader's future keeps of a spawned run. Dropping it doesn't end the task; [`cancel`](Spawned::cancel) does.
 pub(crate) struct Spawned {
     shared: Arc<Shared>,
     task: AbortHandle,
 }
 
 struct Shared {
-    /// Whether the run is there; held by whoever polls it or drops it.
-    is_there: Mutex<bool>,
+    /// Whether the run's future was not dropped yet. Whoever polls or drops the future holds the lock.
+    is_alive: Mutex<bool>,
     outcome: Mutex<Outcome>,
 }
 
 enum Outcome {
-    /// Whom to wake.
-    Awaited(Option<Waker>),
-    Known(Status),
+    /// The run goes on; this waker is to be woken at its end.
+    Pending(Option<Waker>),
+    /// The run has ended with this status.
+    Ended(Status),
 }
 
 impl Spawned {
-    /// Spawns a run of which `poll` is one poll: it is called on the runtime's threads, one call at a time, until it says
-    /// something other than PENDING. It must not unwind.
+    /// Spawns a task for a run. The task calls `poll`, which polls the run, on the runtime's threads, one call at a time,
+    /// until it returns something other than PENDING. `poll` must not unwind.
     pub(crate) fn new(
         runtime: &Handle,
         host: SpawnHostRef,
         mut poll: impl FnMut(&Waker) -> Status + Send + 'static,
     ) -> Spawned {
         let shared =
-            Arc::new(Shared { is_there: Mutex::new(true), outcome: Mutex::new(Outcome::Awaited(None)) });
+            Arc::new(Shared { is_alive: Mutex::new(true), outcome: Mutex::new(Outcome::Pending(None)) });
         let task = runtime.spawn(poll_fn({
             let shared = Arc::clone(&shared);
             move |cx| {
-                // Held by somebody else, it is being dropped; to wait for that would keep from it what drives the runtime.
-                let Some(mut is_there) = try_lock(&shared.is_there).filter(|is_there| **is_there) else {
+                // If the lock is taken, `cancel` is dropping the run, and that may need this thread to drive I/O or timers.
+                // So this doesn't wait for the lock.
+                let Some(mut is_alive) = try_lock(&shared.is_alive).filter(|is_alive| **is_alive) else {
                     return Poll::Ready(());
                 };
                 let status = poll(cx.waker());
                 if status == status::PENDING {
                     return Poll::Pending;
                 }
-                *is_there = false;
-                drop(is_there);
+                *is_alive = false;
+                drop(is_alive);
                 shared.end(status, host);
                 Poll::Ready(())
             }
@@ -70,23 +72,23 @@ impl Spawned {
         Spawned { shared, task: task.abort_handle() }
     }
 
-    /// What came of the run; PENDING: `waker` will be woken.
+    /// How the run has ended. PENDING: not yet, and `waker` will be woken.
     pub(crate) fn poll(&self, waker: &Waker) -> Status {
         match &mut *lock(&self.shared.outcome) {
-            Outcome::Known(status) => *status,
-            Outcome::Awaited(Some(known)) if known.will_wake(waker) => status::PENDING,
-            Outcome::Awaited(place) => {
+            Outcome::Ended(status) => *status,
+            Outcome::Pending(Some(known)) if known.will_wake(waker) => status::PENDING,
+            Outcome::Pending(place) => {
                 *place = Some(waker.clone());
                 status::PENDING
             }
         }
     }
 
-    /// Ends the task. If the run is still there, `drop` drops it first; a poll that is under way is waited for,
-    /// as one would be that had been made here.
+    /// Ends the task. If the run has not ended, `drop` is called first, to drop its future. If the task is polling it, this
+    /// waits until that poll is over.
     pub(crate) fn cancel(self, drop: impl FnOnce()) {
-        let mut is_there = lock(&self.shared.is_there);
-        if std::mem::take(&mut *is_there) {
+        let mut is_alive = lock(&self.shared.is_alive);
+        if std::mem::take(&mut *is_alive) {
             drop();
             self.task.abort();
         }
@@ -95,22 +97,23 @@ impl Spawned {
 
 impl Shared {
     fn end(&self, status: Status, host: SpawnHostRef) {
-        let before = std::mem::replace(&mut *lock(&self.outcome), Outcome::Known(status));
-        if let Outcome::Awaited(Some(waker)) = before {
+        let before = std::mem::replace(&mut *lock(&self.outcome), Outcome::Ended(status));
+        if let Outcome::Pending(Some(waker)) = before {
             wake_soon(waker, host);
         }
     }
 }
 
-/// Whom to wake together; `None` once that was done.
+/// Wakers that are to be woken together; `None` once they were.
 type Wakers = Arc<Mutex<Option<Vec<Waker>>>>;
 
 thread_local! {
+    /// Those that the current round of this thread's tasks has left to be woken.
     static WAITING: RefCell<Wakers> = RefCell::default();
 }
 
-/// Wakes the loader's thread after the tasks that this thread is to run already, of which others may want to wake it:
-/// each wake by itself would take the CPU from them.
+/// Wakes the loader's thread, but only after the tasks that are due on this thread already. Others of them may want to
+/// wake it too, and if each did so at once, the loader's thread would take the CPU from the rest.
 fn wake_soon(waker: Waker, host: SpawnHostRef) {
     WAITING.with_borrow_mut(|wakers| {
         if let Some(waiting) = &mut *lock(wakers) {
@@ -125,7 +128,7 @@ fn wake_soon(waker: Waker, host: SpawnHostRef) {
     })
 }
 
-/// Wakes all of them when it is dropped, be it with the runtime.
+/// Wakes all of them when it is dropped: by the task that has it, or with the runtime if that ends first.
 struct WakesAll {
     wakers: Wakers,
     host: SpawnHostRef,

@@ -1,4 +1,7 @@
-//! A lambda in a unit test: through the real life cycle and the real wire, without a server.
+//! A lambda in a unit test: it goes through the real life cycle and the real wire, without a server.
+//!
+//! This is a loader in miniature: it has no limits and no threads of its own, and logs to memory. `host` calls the
+//! lambda's table, `exchange` is what the lambda calls during a run, and `polled` polls the futures of an async lambda.
 //!
 //! ```
 //! # use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
@@ -38,10 +41,10 @@ use std::{
 use self::{host::Hosted, outcome::Outcome};
 use crate::{Level, Linked, extensions::SpawnHost};
 
-/// A lambda that is served in this process: Init has run, Contexts are kept between calls, and dropping it stops
-/// them all and retires it.
+/// A lambda that is served in this process. Init has been called; idle Contexts are kept between calls. Dropping it stops
+/// all Contexts and calls Retire.
 ///
-/// Calls may come from several threads at once.
+/// Several threads may make calls at the same time.
 pub struct Effe {
     hosted: Hosted,
     idle: Mutex<Vec<host::Context>>,
@@ -102,31 +105,32 @@ impl Effe {
         self.call(Call::get(target))
     }
 
-    /// One request through an idle Context, or a new one. An async lambda is polled until it is done.
+    /// Serves one request with an idle Context, or a new one. The run of an async lambda is polled until it is done.
     pub fn call(&self, call: Call) -> Answer {
-        self.take(&call, Road::Polled(usize::MAX))
+        self.take(&call, RunMode::Polled(usize::MAX))
     }
 
-    /// As [`call`](Effe::call), by the entry that waits on its thread, as a loader does that knows nothing of async.
+    /// As [`call`](Effe::call), but by the entry that waits on its thread, as a loader without async calls it.
     pub fn call_waiting(&self, call: Call) -> Answer {
-        self.take(&call, Road::Waiting)
+        self.take(&call, RunMode::Waiting)
     }
 
-    /// As [`call`](Effe::call), but the run of an async lambda is spawned: the lambda's own runtime polls it, as a
-    /// loader has it done where runs wait again and again.
+    /// As [`call`](Effe::call), but the run of an async lambda is spawned: it is polled by the lambda's own runtime, as
+    /// the loader wants it for runs that wait again and again.
     pub fn call_spawned(&self, call: Call) -> Answer {
-        self.take(&call, Road::Spawned(usize::MAX))
+        self.take(&call, RunMode::Spawned(usize::MAX))
     }
 
-    /// As [`call`](Effe::call), but the client leaves once an async lambda was polled so often, and its future is
-    /// dropped: `None`. It is polled again only when it was woken, and every piece that it reads or sends takes one
-    /// poll more. To try a lambda out at every `.await`, count up from 0 until there is an answer.
+    /// As [`call`](Effe::call), but if the run of an async lambda isn't done after `polls` polls, the client leaves: its
+    /// future is dropped, and this returns `None`. A run is polled again when it was woken, and each piece that it reads or
+    /// sends takes one more poll. To cancel a lambda at each of its `.await`s, count `polls` up from 0 until there is an
+    /// answer.
     pub fn call_dropped(&self, call: Call, polls: usize) -> Option<Answer> {
-        let answer = self.take(&call, Road::Polled(polls));
+        let answer = self.take(&call, RunMode::Polled(polls));
         (!answer.dropped).then_some(answer)
     }
 
-    fn take(&self, call: &Call, road: Road) -> Answer {
+    fn take(&self, call: &Call, mode: RunMode) -> Answer {
         let mut answer = Answer::default();
         let (context, failed) = match self.lock().pop() {
             Some(context) => (Some(context), None),
@@ -141,10 +145,10 @@ impl Effe {
             answer.status = 500;
             return answer;
         };
-        let spawns = matches!(road, Road::Spawned(_));
-        exchange::run(call, spawns, &mut answer, |exchange| match road {
-            Road::Waiting => Some(context.run(exchange)),
-            Road::Polled(polls) | Road::Spawned(polls) => context.run_async(exchange, polls),
+        let spawns = matches!(mode, RunMode::Spawned(_));
+        exchange::run(call, spawns, &mut answer, |exchange| match mode {
+            RunMode::Waiting => Some(context.run(exchange)),
+            RunMode::Polled(polls) | RunMode::Spawned(polls) => context.run_async(exchange, polls),
         });
         let fit = if answer.dropped { context.keeps_cancelled() } else { !answer.panicked };
         if failed.is_none() && fit {
@@ -153,10 +157,10 @@ impl Effe {
         answer
     }
 
-    /// What the lambda says when it is asked whether it can serve.
+    /// Asks the lambda whether it can serve.
     ///
     /// # Errors
-    /// Why not.
+    /// The lambda's error.
     pub fn ready(&self) -> Result<(), String> {
         match self.hosted.ready() {
             Outcome::Ok => Ok(()),
@@ -164,25 +168,25 @@ impl Effe {
         }
     }
 
-    /// What the operator has read so far: what the lambda logged, its panics, and the errors that it returned.
+    /// The log so far: what the lambda logged, its panics, and the errors that it returned.
     pub fn log(&self) -> Vec<(Level, String)> {
         self.hosted.log()
     }
 
-    /// Stops every Context and retires the lambda, as dropping does, and gives back the whole log.
+    /// Stops every Context and calls Retire, as dropping does. Returns the whole log.
     pub fn retire(self) -> Vec<(Level, String)> {
         let hosted = self.hosted.clone();
         drop(self);
         hosted.log()
     }
 
-    /// How often Start was called.
+    /// The number of calls of Start.
     pub fn started(&self) -> usize {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// How many of what Start made were stopped; a failed Start counts, though without a Context the lambda's own
-    /// `stop` is not called.
+    /// The number of Contexts that were stopped. A failed Start counts, too, although the lambda's `stop` is not called
+    /// if it left no Context.
     pub fn stopped(&self) -> usize {
         self.stopped.load(Ordering::Relaxed)
     }
@@ -199,17 +203,7 @@ impl Drop for Effe {
     }
 }
 
-/// How a run is made.
-enum Road {
-    /// By the entry that waits.
-    Waiting,
-    /// By the entry that is polled, at most so often; by the one that waits if the lambda is not async.
-    Polled(usize),
-    /// As `Polled`, and the host has the run spawned.
-    Spawned(usize),
-}
-
-/// A request to be.
+/// A request that is to be made.
 #[derive(Clone, Debug)]
 pub struct Call {
     method: String,
@@ -269,14 +263,14 @@ impl Call {
         self
     }
 
-    /// Adds a piece of the body that arrives later, as a lambda meets it that declares `stream_request`.
+    /// Adds a piece of the body that arrives later, as it does for a lambda that declares `stream_request`.
     #[must_use]
     pub fn chunk(mut self, piece: impl AsRef<[u8]>) -> Call {
         self.pieces.push(piece.as_ref().to_vec());
         self
     }
 
-    /// The time that the run may take, as the lambda sees it. Nothing ends it here.
+    /// The time until the deadline, as the lambda sees it. The harness doesn't end a run that takes longer.
     #[must_use]
     pub fn deadline(mut self, after: Duration) -> Call {
         self.deadline = Some(after);
@@ -291,22 +285,22 @@ impl Call {
     }
 }
 
-/// What came of a call.
+/// The answer to a call, and what else came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// What the client gets; 500 if the lambda answered nothing.
+    /// The status that the client gets: 500 if the lambda answered nothing.
     pub status: u16,
-    /// Names in lower case.
+    /// Names, in lower case, and values.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The body, in the pieces in which it was sent; one, unless the answer was streamed.
+    /// The body, in the pieces that the lambda sent: one, unless it streamed the answer.
     pub pieces: Vec<Vec<u8>>,
-    /// What the operator reads: Run's error, or where it panicked.
+    /// Run's error, or where it panicked, as the operator reads it.
     pub failure: Option<String>,
     /// Whether Start or Run panicked.
     pub panicked: bool,
-    /// Whether the client saw the connection break in the midst of the answer.
+    /// Whether the connection broke off before the end of the answer.
     pub broken: bool,
-    /// Whether the client left first.
+    /// Whether the client left before there was an answer.
     dropped: bool,
 }
 
@@ -333,11 +327,21 @@ impl Answer {
         serde_json::from_slice(&self.bytes()).expect("the body is JSON")
     }
 
-    /// The first value of a header, if it is text. Names match in any case.
+    /// The first value of a header, if it is UTF-8. Case doesn't matter in the name.
     pub fn header(&self, name: &str) -> Option<&str> {
         let (_, value) = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(value).ok()
     }
+}
+
+/// How a run is made.
+enum RunMode {
+    /// By the entry that waits.
+    Waiting,
+    /// By the entry that is polled, at most so often; by the one that waits if the lambda is not async.
+    Polled(usize),
+    /// As `Polled`, and the host has the run spawned.
+    Spawned(usize),
 }
 
 #[cfg(all(test, feature = "async"))]
@@ -417,7 +421,7 @@ mod tests {
     fn a_spawned_run_that_is_dropped_leaves_nothing_behind() {
         let effe = Effe::of(&LAMBDA);
         for polls in [0, 1] {
-            assert!(effe.take(&Call::get("/for-ever"), Road::Spawned(polls)).dropped);
+            assert!(effe.take(&Call::get("/for-ever"), RunMode::Spawned(polls)).dropped);
         }
         assert_eq!(effe.call_spawned(Call::get("/")).text(), "effe-lambda");
         assert_eq!((effe.started(), effe.stopped()), (3, 2));

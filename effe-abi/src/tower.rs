@@ -1,4 +1,4 @@
-//! Any `tower::Service` over the types of the `http` crate as a lambda: an axum `Router`, with its middleware and all.
+//! Any `tower::Service` over the types of the `http` crate as a lambda: for example an axum `Router` with its middleware.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -17,10 +17,13 @@
 //! # }
 //! ```
 //!
-//! `app` is called once, by Init: if it fails, the effe does not serve. Each Context is a clone of what it returned, as
-//! axum's own server has a clone for each connection. Bodies are streams, both ways.
+//! Init calls `app` once; if it fails, the effe doesn't serve. Each Context is a clone of the service that it returned, as
+//! axum's own server makes a clone for each connection. Bodies are streams in both directions.
 //!
-//! A service of one's own for each Context, or one with other options, is an [`AsyncLambda`] whose Run calls [`serve`].
+//! For a service that is made anew for each Context, or for other options, write an [`AsyncLambda`] whose Run calls
+//! [`serve`].
+//!
+//! The conversion between the types is `http.rs`'s.
 
 use std::{
     future::{Future, poll_fn},
@@ -43,9 +46,9 @@ use crate::{
     runtime,
 };
 
-/// Answers a request by a service: waits until it is ready, calls it, and sends what it returns.
+/// Answers a request with a service: waits until the service is ready, calls it, and sends what it returns.
 ///
-/// A service that wants another type of body than [`Body`] gets it from `tower`'s `map_request`.
+/// For a service that takes another type of body than [`Body`], use `tower`'s `map_request`.
 ///
 /// # Errors
 /// The service's error, or why its answer could not be sent.
@@ -55,14 +58,14 @@ where
     B: http_body::Body<Error: Into<Boxed>>,
 {
     poll_fn(|cx| service.poll_ready(cx)).await.map_err(Error::new)?;
-    // As `to_http` does it, without moving the request out of a result.
+    // Not by `to_http`: to move the request out of its result would cost a copy.
     let mut converted = http::Request::new(request.body());
     request.fill(&mut converted)?;
     let answer = service.call(converted).await.map_err(Error::new)?;
     response.send_http(answer).await
 }
 
-/// The table of a lambda that is a function which makes a service.
+/// The table of the lambda for `app`, a function that makes a service.
 pub const fn tower_table<F, Fut, S, B>(app: F, info: &'static str, build: &'static str) -> Table
 where
     F: Fn(Params) -> Fut + Copy + Send + Sync + 'static,
@@ -71,13 +74,14 @@ where
     S: Clone + Send + 'static,
     B: http_body::Body<Error: Into<Boxed>, Data: Send> + Send + 'static,
 {
-    // What it shows is that there is an `F`: the entries of the table have only its type.
+    // The entries of the table know the function by its type alone, and make its value from nothing. That `app` was passed
+    // in proves that there is such a value.
     let _ = app;
     const { assert!(size_of::<F>() == 0, "export!(tower …) takes a function that captures nothing") };
     async_table::<Tower<F, S>>(info, build)
 }
 
-/// A Context: a clone of the service that `F` made.
+/// A Context: a clone of the service that the function `F` made.
 struct Tower<F, S>(S, PhantomData<fn() -> F>);
 
 impl<F, Fut, S, B> AsyncLambda for Tower<F, S>
@@ -109,7 +113,7 @@ where
 /// The function that `tower_table` was given.
 #[expect(unsafe_code, reason = "a function's type has one value, and that takes no memory")]
 fn function<F: Copy + 'static>() -> F {
-    // SAFETY: `tower_table`, which alone names this type, has seen a value of it, of size 0; a copy of such a value is
-    // a read of no bytes.
+    // SAFETY: only `tower_table` names this type, and it was passed a value of it and has checked that its size is 0. `F`
+    // is `Copy`, and copying such a value reads no bytes.
     unsafe { NonNull::<F>::dangling().read() }
 }

@@ -1,4 +1,6 @@
-//! One exchange in the test's own process: a request from a [`Call`], an answer into an [`Answer`].
+//! One exchange in the test's own process: its request comes from a [`Call`], and its answer goes into an [`Answer`].
+//!
+//! This file owns the tables that a lambda calls during a run. Who calls the lambda is the caller's.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +22,7 @@ use crate::{
     waker,
 };
 
-/// What the entries below find behind `host`.
+/// What `host` points to in the entries below.
 struct Host<'a> {
     call: &'a Call,
     deadline: Option<Instant>,
@@ -28,7 +30,7 @@ struct Host<'a> {
     answer: Mutex<Partial>,
     /// Whether the run is to be spawned.
     spawns: bool,
-    /// Whether the last poll of a read, or of readiness, was put off: each is put off once.
+    /// Whether the last poll of `poll_read`, and of `poll_ready`, was put off: every other poll is.
     put_off: [AtomicBool; 2],
 }
 
@@ -41,7 +43,8 @@ struct Partial {
     ended: bool,
 }
 
-/// Has `run` run a call and fills in the answer as a client would see it. `None`: the run was dropped.
+/// Calls `run` with the exchange of a call, and fills in the answer as a client would see it. `run` returns `None` if it
+/// dropped the lambda's future.
 pub(super) fn run(
     call: &Call,
     spawns: bool,
@@ -81,23 +84,23 @@ pub(super) fn run(
 
 static OPS: ExchangeOps = ExchangeOps { header, headers, attribute, state, read, respond, write };
 
-/// Contract of all below: `host` is the `Host` of a `run` that has not returned.
+/// Contract of all functions below: `host` is the `Host` of a `run` that has not returned.
 #[expect(unsafe_code, reason = "the table's `host` comes back as a pointer")]
 unsafe fn host<'a>(host: *mut ()) -> &'a Host<'a> {
     // SAFETY: the contract above.
     unsafe { &*host.cast::<Host<'a>>() }
 }
 
-/// What the wire calls 'static lives as long as the exchange.
+/// Text that lives as long as the exchange. The wire says 'static for that.
 #[expect(unsafe_code, reason = "the wire can't name the exchange's lifetime")]
 fn lasting(text: &str) -> RStr<'static> {
-    // SAFETY: the text is the call's, which outlives the exchange.
+    // SAFETY: the text belongs to the call, or is static; both outlive the exchange.
     unsafe { std::mem::transmute::<RStr<'_>, RStr<'static>>(RStr::from(text)) }
 }
 
 #[expect(unsafe_code, reason = "the wire can't name the exchange's lifetime")]
 fn lasting_bytes(bytes: &[u8]) -> RSlice<'static, u8> {
-    // SAFETY: the bytes are the call's, which outlives the exchange.
+    // SAFETY: the bytes belong to the call, which outlives the exchange.
     unsafe { std::mem::transmute::<RSlice<'_, u8>, RSlice<'static, u8>>(RSlice::from(bytes)) }
 }
 
@@ -213,7 +216,7 @@ unsafe extern "C" fn write(pointer: *mut (), chunk: raw::Chunk, flags: u32) -> S
     host.put(&mut answer, piece, flags)
 }
 
-/// What an async lambda finds as the host's extension.
+/// The host's table for async runs.
 pub(super) static ASYNC_OPS: AsyncHost =
     AsyncHost { size: size_of::<AsyncHost>() as u32, version: 1, poll_read, poll_ready };
 
@@ -245,7 +248,7 @@ unsafe extern "C" fn poll_ready(pointer: *mut (), waker: *const Waker) -> Status
     status::OK
 }
 
-/// What an async lambda finds as the host's extension for spawned runs.
+/// The host's table for spawned runs.
 pub(super) static SPAWN_OPS: SpawnHost =
     SpawnHost { size: size_of::<SpawnHost>() as u32, version: 2, may_spawn, enter, leave, hold, release };
 
@@ -256,7 +259,7 @@ unsafe extern "C" fn may_spawn(pointer: *mut ()) -> Status {
     if host.spawns { status::OK } else { status::UNSUPPORTED }
 }
 
-// A loader measures its lambda's polls and gathers its wake-ups; a test does neither.
+// In these a loader measures polls and gathers wake-ups. A test has no use for either.
 
 #[expect(unsafe_code, reason = "an entry of the host's table")]
 pub(super) unsafe extern "C" fn enter(_: *mut ()) -> *const () {
@@ -273,7 +276,7 @@ pub(super) unsafe extern "C" fn hold() {}
 pub(super) unsafe extern "C" fn release() {}
 
 impl Host<'_> {
-    /// Whether this poll is to come again: every other one, so that a test meets every place that may wait.
+    /// Whether this poll is to return PENDING. Every other one does, so that a test stops at every place that may wait.
     fn puts_off(&self, which: usize) -> bool {
         !self.put_off[which].fetch_xor(true, Ordering::Relaxed)
     }
@@ -298,7 +301,7 @@ impl Host<'_> {
     }
 }
 
-/// A copy of what the lambda handed over, released as it asks.
+/// A copy of the bytes that the lambda has handed over; the chunk is released.
 #[expect(unsafe_code, reason = "plays the host's side of a chunk")]
 fn bytes(chunk: raw::Chunk) -> Vec<u8> {
     let view = (chunk.ptr, chunk.len);
@@ -309,6 +312,6 @@ fn bytes(chunk: raw::Chunk) -> Vec<u8> {
     if view.1 == 0 {
         return Vec::new();
     }
-    // SAFETY: a view that lives as long as the call.
+    // SAFETY: a view that is valid for the length of the call.
     unsafe { std::slice::from_raw_parts(view.0, view.1) }.to_vec()
 }

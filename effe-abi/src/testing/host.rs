@@ -1,4 +1,6 @@
-//! A host in the test's own process, and the calls into the lambda's table.
+//! A host in the test's own process, and the calls of the lambda's table.
+//!
+//! This file owns the life cycle: what is called in which order. The futures of an async lambda are `polled.rs`'s.
 
 use std::{
     collections::BTreeMap,
@@ -18,19 +20,19 @@ use crate::{
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };
 
-/// One lambda under one host. The host is leaked: the wire promises it for ever.
+/// A lambda and its host. The host is leaked, because the wire promises that it lives for ever.
 #[derive(Clone)]
 pub(super) struct Hosted {
     plugin: PluginRef,
     host: &'static Host,
     data: &'static Data,
-    /// What the lambda offers if it is async.
+    /// The lambda's async entries, if it is async.
     entries: Option<&'static AsyncPlugin>,
 }
 
 struct Data {
     parameters: BTreeMap<String, String>,
-    /// All of the parameters, as JSON.
+    /// All parameters, as the text of a JSON object.
     object: String,
     log: Mutex<Vec<(Level, String)>>,
     spawn_host: &'static SpawnHost,
@@ -70,7 +72,7 @@ impl Hosted {
         self.data.outcome(status, failure)
     }
 
-    /// A Context, unless Start panicked, and what Start said if it failed.
+    /// A Context, unless Start panicked; and the text of its error or panic.
     #[expect(unsafe_code, reason = "a call through the lambda's table")]
     pub(super) fn start(&self, stopped: &Arc<AtomicUsize>) -> (Option<Context>, Option<String>) {
         let (mut context, mut failure) = (ptr::null_mut(), Failure::new());
@@ -85,17 +87,17 @@ impl Hosted {
             Outcome::Error(text) | Outcome::Panic(text) => Some(text),
         };
         let stopped = Arc::clone(stopped);
-        // Non-null wants one stop, whatever the status.
+        // What is not null must be stopped, whatever the status.
         let context = (!context.is_null()).then(|| Context { hosted: self.clone(), context, stopped });
         if status == status::PANIC { (None, failed) } else { (context, failed) }
     }
 
-    /// What the lambda says of its readiness.
+    /// Asks the lambda whether it can serve.
     #[expect(unsafe_code, reason = "a call through the lambda's table")]
     pub(super) fn ready(&self) -> Outcome {
         // SAFETY: any thread, at any time.
         let table = unsafe { (self.plugin.extension())(READY.into()) };
-        // SAFETY: under this id is such a table, for ever, or null.
+        // SAFETY: the table of this id is such a one and lives for ever, or is null.
         let Some(table) = (unsafe { table.cast::<Ready>().as_ref() }) else { return Outcome::Ok };
         let mut failure = Failure::new();
         // SAFETY: as in `init`, which has been called; `retire` has not.
@@ -117,7 +119,7 @@ impl Hosted {
 }
 
 impl Data {
-    /// Reads what an entry reports, and logs an error as a loader does.
+    /// What an entry's status and failure mean. Logs an error, as a loader does.
     fn outcome(&self, status: Status, failure: Failure) -> Outcome {
         let text = String::from(failure.text);
         match status {
@@ -143,7 +145,7 @@ impl Data {
     }
 }
 
-/// A Context of the lambda's; dropping it is Stop.
+/// A Context of the lambda. Dropping it calls Stop.
 pub(super) struct Context {
     hosted: Hosted,
     context: *mut (),
@@ -159,7 +161,7 @@ impl Context {
         self.hosted.data.outcome(status, failure)
     }
 
-    /// The same, polled up to `polls` times and then dropped, which gives `None`; waiting, if the lambda isn't async.
+    /// As `run`, but polled up to `polls` times and then dropped, which gives `None`. If the lambda isn't async, it waits.
     #[expect(unsafe_code, reason = "a call through the lambda's table")]
     pub(super) fn run_async(&mut self, exchange: &Exchange<'_>, polls: usize) -> Option<Outcome> {
         let Some(entries) = self.hosted.entries else { return Some(self.run(exchange)) };
@@ -169,7 +171,7 @@ impl Context {
         status.map(|status| self.hosted.data.outcome(status, failure))
     }
 
-    /// Whether a cancelled run leaves it fit for the next.
+    /// Whether it may be used again after a cancelled run.
     pub(super) fn keeps_cancelled(&self) -> bool {
         self.hosted.plugin.flags() & plugin_flags::KEEP_CANCELLED != 0
     }
@@ -190,7 +192,7 @@ impl Drop for Context {
     }
 }
 
-// SAFETY: the wire lets a Context be used on any thread, one call at a time, which `&mut` sees to.
+// SAFETY: the wire lets a Context be used on any thread, one call at a time, which `&mut` makes sure of.
 #[expect(unsafe_code, reason = "the wire's pointer says nothing of threads")]
 unsafe impl Send for Context {}
 
@@ -207,7 +209,7 @@ fn quote(text: &str) -> String {
     out
 }
 
-/// Contract of all below: `data` is the `Data` that `Hosted::new` leaked.
+/// Contract of all functions below: `data` is the `Data` that `Hosted::new` leaked.
 #[expect(unsafe_code, reason = "the table's `data` comes back as a pointer")]
 unsafe fn data(data: *const ()) -> &'static Data {
     // SAFETY: the contract above.

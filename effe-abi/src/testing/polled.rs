@@ -1,4 +1,6 @@
-//! The entries of a lambda that wait without a thread, polled on the test's thread.
+//! The futures of an async lambda, polled on the test's thread.
+//!
+//! This file owns the polling, so that each future is dropped once. In which order the steps come is `host.rs`'s.
 
 use std::{
     ptr,
@@ -16,12 +18,12 @@ use crate::{
     waker,
 };
 
-/// The entries; `None` if the lambda is not async.
+/// The lambda's async entries; `None` if it isn't async.
 #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
 pub(super) fn find(plugin: PluginRef) -> Option<&'static AsyncPlugin> {
-    // SAFETY: the wire: any thread, at any time.
+    // SAFETY: the wire's promise: any thread, at any time.
     let table = unsafe { (plugin.extension())(ASYNC.into()) }.cast::<AsyncPlugin>();
-    // SAFETY: the lambda's promise: null, or a table of this id, for ever.
+    // SAFETY: the lambda's promise: null, or a table of this id that lives for ever.
     unsafe { table.as_ref() }
 }
 
@@ -37,13 +39,13 @@ pub(super) unsafe fn start(
     failure: &mut Failure,
 ) -> Status {
     let mut future = Future::NONE;
-    // SAFETY: the caller's duty is the callee's condition; both pointers stay until `drive` returns.
+    // SAFETY: the caller's duty is the callee's condition; both pointers are valid until `drive` returns.
     unsafe { (entries.start)(host, context, failure, &mut future) };
     // SAFETY: just made.
     unsafe { drive(future, usize::MAX) }.unwrap_or(status::INVALID)
 }
 
-/// Calls Run and polls it, up to `polls` times; `None` if it was dropped then.
+/// Calls Run and polls it up to `polls` times. `None`: it was not done by then and was dropped.
 ///
 /// # Safety
 /// As the wire's `run`.
@@ -56,7 +58,7 @@ pub(super) unsafe fn run(
     polls: usize,
 ) -> Option<Status> {
     let mut future = Future::NONE;
-    // SAFETY: the caller's duty is the callee's condition; all of it stays until `drive` returns.
+    // SAFETY: the caller's duty is the callee's condition; all of it is valid until `drive` returns.
     unsafe { (entries.run)(context, ptr::from_ref(exchange).cast(), failure, &mut future) };
     // SAFETY: just made.
     unsafe { drive(future, polls) }
@@ -69,23 +71,23 @@ pub(super) unsafe fn run(
 #[expect(unsafe_code, reason = "a call through the lambda's table")]
 pub(super) unsafe fn stop(entries: &AsyncPlugin, context: *mut (), failure: &mut Failure) -> Status {
     let mut future = Future::NONE;
-    // SAFETY: the caller's duty is the callee's condition; `failure` stays until `drive` returns.
+    // SAFETY: the caller's duty is the callee's condition; `failure` is valid until `drive` returns.
     unsafe { (entries.stop)(context, failure, &mut future) };
     // SAFETY: just made.
     unsafe { drive(future, usize::MAX) }.unwrap_or(status::INVALID)
 }
 
-/// Polls a future up to `polls` times, each time that it was woken, and drops it. `None`: it was not done by then.
+/// Polls a future up to `polls` times, whenever it was woken, and drops it. `None`: it was not done by then.
 ///
 /// # Safety
-/// It has just been made, and all that it was made from stays for the length of the call.
+/// It has just been made, and what it was made from is valid for the length of the call.
 #[expect(unsafe_code, reason = "its duty is the caller's")]
 unsafe fn drive(future: Future, polls: usize) -> Option<Status> {
-    let sleeper = Arc::new(Sleeper { thread: thread::current(), woken: AtomicBool::new(true) });
-    let waker = task::Waker::from(Arc::clone(&sleeper));
+    let thread_waker = Arc::new(ThreadWaker { thread: thread::current(), woken: AtomicBool::new(true) });
+    let waker = task::Waker::from(Arc::clone(&thread_waker));
     let mut done = None;
     for _ in 0..polls {
-        while !sleeper.woken.swap(false, Ordering::Acquire) {
+        while !thread_waker.woken.swap(false, Ordering::Acquire) {
             thread::park();
         }
         // SAFETY: the caller's promise.
@@ -100,12 +102,13 @@ unsafe fn drive(future: Future, polls: usize) -> Option<Status> {
     done
 }
 
-struct Sleeper {
+/// Wakes a thread that is parked in `drive`.
+struct ThreadWaker {
     thread: Thread,
     woken: AtomicBool,
 }
 
-impl Wake for Sleeper {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
         self.woken.store(true, Ordering::Release);
         self.thread.unpark();
