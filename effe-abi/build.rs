@@ -1,4 +1,4 @@
-//! Tells the crate which compiler and target it is built for: the build record of a plugin names them.
+//! Tells the crate which compiler it is built with and for which target. The build record of a plugin names both.
 
 use std::{env, process::Command};
 

@@ -3,7 +3,7 @@
 //!
 //! This file owns the tables. `run` has Run, whose future lives in its Context's `slot`, so that a request allocates
 //! nothing here; `steps` has the other steps, whose futures are `boxed`; `waiting` has v1's entries, which `block_on` a
-//! future. The runtime is `runtime.rs`'s.
+//! future. The runtime is left to `runtime.rs`.
 
 mod block_on;
 mod boxed;

@@ -1,6 +1,7 @@
 //! The trait of an async lambda: one whose steps can wait without keeping a thread.
 //!
-//! The runtime that they wait in is `runtime.rs`'s; how their futures reach the loader is `async_entries.rs`'s.
+//! The runtime that they wait in is left to `runtime.rs`; how their futures reach the loader is left to
+//! `async_entries.rs`.
 
 use std::future::Future;
 
@@ -77,12 +78,12 @@ pub trait AsyncLambda: Sized + Send + 'static {
     /// Run is called nevertheless, once, with this error in place of a Context, and decides what to answer.
     fn start(params: Params) -> impl Future<Output = Result<Self, StartError<Self>>> + Send;
 
-    /// Answers one request. If Start failed, `context?` returns its error: the client gets 500, and the error goes to the
-    /// log.
+    /// Answers one request. If Start failed, `context?` returns its error: the client gets 500, and the error goes to
+    /// the log.
     ///
     /// # Errors
-    /// The error goes to the log and never to the client. If nothing was written, the client gets 500; otherwise it gets
-    /// what was written.
+    /// The error goes to the log and never to the client. If nothing was written, the client gets 500; otherwise it
+    /// gets what was written.
     fn run(
         context: Started<'_, Self>,
         request: &Request,

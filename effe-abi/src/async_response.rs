@@ -1,6 +1,6 @@
 //! The answer of an async lambda: a [`Response`] whose pieces are sent by `.await`.
 //!
-//! This file owns the waiting for a slow client. All else about an answer is `response.rs`'s.
+//! This file owns the waiting for a slow client. All else about an answer is left to `response.rs`.
 
 use std::{
     future::poll_fn,

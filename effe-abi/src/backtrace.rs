@@ -1,7 +1,7 @@
-//! The calls that led to a panic, for the log: those of the lambda, without the calls of the panic machinery and those of
-//! the loader and this crate.
+//! The calls that led to a panic, for the log: those of the lambda, without the calls of the panic machinery and those
+//! of the loader and this crate.
 //!
-//! When it is called, and where the text goes, is `report.rs`'s.
+//! When it is called, and where the text goes, is left to `report.rs`.
 
 use std::{
     backtrace::Backtrace,
@@ -11,12 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// There is at most one backtrace in this time: to find the names of the calls takes milliseconds, and a client may know
-/// how to make a lambda panic.
+/// There is at most one backtrace in this time: to find the names of the calls takes milliseconds, and a client may
+/// know how to make a lambda panic.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The calls that led to a panic, the innermost first, one a line; to be called from its hook. `None` if the environment
-/// variable `RUST_BACKTRACE` is 0, or if the last backtrace is less than a second old.
+/// The calls that led to a panic, the innermost first, one a line; to be called from its hook. `None` if the
+/// environment variable `RUST_BACKTRACE` is 0, or if the last backtrace is less than a second old.
 pub(crate) fn of_panic() -> Option<String> {
     static WANTED: OnceLock<bool> = OnceLock::new();
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);

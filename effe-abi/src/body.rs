@@ -1,7 +1,8 @@
-//! The body of a request as an async lambda reads it: piece by piece, in the run or in a task of its own, for as long as
-//! the run lasts.
+//! The body of a request as an async lambda reads it: piece by piece, in the run or in a task of its own, for as long
+//! as the run lasts.
 //!
-//! Where the pieces come from is `body/source.rs`'s. A body that is read by calls that wait is `request.rs`'s.
+//! Where the pieces come from is left to `body/source.rs`. A body that is read by calls that wait is left to
+//! `request.rs`.
 
 mod source;
 

@@ -166,8 +166,8 @@ pub(crate) struct ExchangeRef<'a>(&'a raw::Exchange<'a>);
 
 impl<'a> ExchangeRef<'a> {
     /// # Safety
-    /// `exchange` keeps the wire's promises. Whoever uses the result keeps the rules of `ExchangeOps` about calls at the
-    /// same time: one `read` at a time, and one `respond` or `write` at a time.
+    /// `exchange` keeps the wire's promises. Whoever uses the result keeps the rules of `ExchangeOps` about calls at
+    /// the same time: one `read` at a time, and one `respond` or `write` at a time.
     #[expect(unsafe_code, reason = "its duty is the caller's")]
     pub(crate) unsafe fn new(exchange: &'a raw::Exchange<'a>) -> ExchangeRef<'a> {
         ExchangeRef(exchange)

@@ -1,7 +1,7 @@
 //! Bytes that go from one side to the other with their owner: a piece of a body, moved and not copied.
 //!
 //! This file owns reading and releasing such bytes: each is done in one place. The wire's form is
-//! [`raw::Chunk`](crate::raw::Chunk).
+//! [`raw::Chunk`].
 
 use std::{fmt, ops::Deref, panic, ptr, slice};
 
@@ -52,8 +52,8 @@ impl Deref for Chunk {
         if self.0.len == 0 {
             return &[];
         }
-        // SAFETY: `ptr` and `len` came from a slice whose owner is in `self`, or from the other side, which promises the
-        // same (the contract of `raw::Chunk`); the bytes stay until `release`, which only `drop` calls.
+        // SAFETY: `ptr` and `len` came from a slice whose owner is in `self`, or from the other side, which promises
+        // the same (the contract of `raw::Chunk`); the bytes stay until `release`, which only `drop` calls.
         unsafe { slice::from_raw_parts(self.0.ptr, self.0.len) }
     }
 }

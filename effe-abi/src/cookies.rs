@@ -15,8 +15,8 @@ impl Request {
         self.cookies().find_map(|(other, value)| (other == name).then_some(value))
     }
 
-    /// All cookies, name and value, in the order that they came in, from all `Cookie` headers. Those that have no `=`, no
-    /// name, or aren't UTF-8 are left out.
+    /// All cookies, name and value, in the order that they came in, from all `Cookie` headers. Those that have no `=`,
+    /// no name, or aren't UTF-8 are left out.
     pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
         self.header_values("cookie").flat_map(|header| header.split(|&byte| byte == b';')).filter_map(pair)
     }
@@ -65,9 +65,9 @@ impl Response<'_> {
     /// # }
     /// ```
     ///
-    /// A cookie that would not come back as it was set makes the run fail, as a bad header does. Its name must be a token.
-    /// Its value must have no `;`, no control character, nothing beyond ASCII, and no white space at either end: encode a
-    /// value that may have such.
+    /// A cookie that would not come back as it was set makes the run fail, as a bad header does. Its name must be a
+    /// token. Its value must have no `;`, no control character, nothing beyond ASCII, and no white space at either end:
+    /// encode a value that may have such.
     #[track_caller]
     pub fn set_cookie<'c>(&mut self, cookie: impl Into<Cookie<'c>>) -> &mut Self {
         let cookie = cookie.into();

@@ -1,7 +1,7 @@
 //! What an author returns when something went wrong: any error, its place in the source and its severity; and what a
 //! status of the wire is as an `io::Error`.
 //!
-//! How an error becomes a line of the log is for `fence.rs` and the loader.
+//! How an error becomes a line of the log is left to `fence.rs` and the loader.
 
 use std::{error, fmt, io, panic::Location};
 
@@ -102,7 +102,7 @@ pub enum Level {
     Notice = 5,
     /// Of interest now and then.
     Info = 6,
-    /// To find a fault with.
+    /// Helps to find a fault.
     Debug = 7,
 }
 

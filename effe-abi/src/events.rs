@@ -1,6 +1,6 @@
 //! Server-sent events: a stream that a browser's `EventSource` reads.
 //!
-//! This file owns the format (the HTML standard, section 9.2). Sending and buffering is `response.rs`'s.
+//! This file owns the format (the HTML standard, section 9.2). Sending and buffering is left to `response.rs`.
 
 use std::{
     fmt,

@@ -1,7 +1,8 @@
 //! From the author's trait to the wire: one `extern "C"` entry for each step of the life cycle, and the macro that puts
 //! them into the table that a library exports.
 //!
-//! The entries of async lambdas are in `async_entries.rs`. What catches a panic is `fence.rs`'s, and Info is `info.rs`'s.
+//! The entries of async lambdas are in `async_entries.rs`. Catching a panic is left to `fence.rs`, and Info to
+//! `info.rs`.
 
 use std::{marker::PhantomData, ptr, task::Poll};
 
@@ -31,8 +32,8 @@ use crate::{
 /// | `export!(async Hello);` | a type that implements `AsyncLambda`; needs the feature `async` |
 /// | `export!(tower app);` | an `async fn app(Params) -> Result<impl Service>`, where the service may be an axum `Router`; needs the feature `tower` |
 ///
-/// Info comes from Cargo.toml: name, version, description, authors, license and repository, without those that are empty.
-/// `export!(Hello, info = "{…}");` or `info = include_str!("info.json")` gives any JSON object instead.
+/// Info comes from Cargo.toml: name, version, description, authors, license and repository, without those that are
+/// empty. `export!(Hello, info = "{…}");` or `info = include_str!("info.json")` gives any JSON object instead.
 ///
 /// The macro defines `pub static LAMBDA: effe_abi::Linked`, for tests and for programs that link the lambda in, and the
 /// one symbol that a cdylib exports. A crate can have one lambda.
@@ -244,8 +245,8 @@ unsafe extern "C" fn run<L: Lambda>(
         // SAFETY: the loader's promise, by the wire's contract of `run`; `Request` and `Response` keep the rules about
         // calls at the same time.
         let exchange = unsafe { ExchangeRef::new(exchange) };
-        // SAFETY: it only goes to `Request::new`, whose condition holds: the request is dropped in this function, and Run
-        // gets no more than a reference.
+        // SAFETY: it only goes to `Request::new`, whose condition holds: the request is dropped in this function, and
+        // Run gets no more than a reference.
         let lent = unsafe { std::mem::transmute::<ExchangeRef<'_>, ExchangeRef<'static>>(exchange) };
         // SAFETY: as above.
         let request = unsafe { Request::new(lent) };

@@ -1,8 +1,8 @@
 //! What was added to the wire since v1: tables that one side asks the other for, by id, through `extension`.
 //!
-//! An extension is optional on both sides: null means "not supported", and whoever asked does without. Each table begins
-//! with its size and its version. A table may get new fields at its end under the same id: its size then says whether
-//! they are there. Its version says what its maker promises beyond that. Any other change needs another id.
+//! An extension is optional on both sides: null means "not supported", and whoever asked does without. Each table
+//! begins with its size and its version. A table may get new fields at its end under the same id: its size then says
+//! whether they are there. Its version says what its maker promises beyond that. Any other change needs another id.
 //!
 //! The trust, the rules and the ownership of views are those of [`raw`](crate::raw). abi_stable doesn't compare these
 //! tables: their layout is asserted below, and in `tests/layout.rs`.
@@ -38,8 +38,9 @@ pub struct AsyncPlugin {
     /// `size_of::<AsyncPlugin>()`, as its maker knows it.
     pub size: u32,
     /// 2: where the host's [`SpawnHost`] has version 2, this plugin calls [`SpawnHost::may_spawn`] in the first poll of
-    /// every run, and spawns exactly those runs for which it says OK. 1: the plugin decides by itself which runs it asks
-    /// for, so a loader can't rely on a run being spawned. A loader that knows only version 1 need not look at this.
+    /// every run, and spawns exactly those runs for which it says OK. 1: the plugin decides by itself which runs it
+    /// asks for, so a loader can't rely on a run being spawned. A loader that knows only version 1 need not look at
+    /// this.
     pub version: u32,
     /// As [`Plugin::start`](crate::raw::Plugin): when the future is done, its status and `*context` are what that entry
     /// leaves. If the future is dropped before, `*context` is null and there is nothing to stop.
@@ -63,10 +64,11 @@ pub struct AsyncPlugin {
     pub stop: unsafe extern "C" fn(context: *mut (), failure: *mut Failure, out: &mut Future),
 }
 
-/// `read` and `write` that return PENDING instead of waiting. `host` is [`Exchange::host`] of an exchange that was passed
-/// to [`AsyncPlugin::run`].
+/// `read` and `write` that return PENDING instead of waiting. `host` is [`Exchange::host`] of an exchange that was
+/// passed to [`AsyncPlugin::run`].
 ///
-/// THREADS: as [`ExchangeOps`](crate::raw::ExchangeOps), where `poll_read` counts as `read` and `poll_ready` as `write`.
+/// THREADS: as [`ExchangeOps`](crate::raw::ExchangeOps), where `poll_read` counts as `read` and `poll_ready` as
+/// `write`.
 #[repr(C)]
 pub struct AsyncHost {
     /// `size_of::<AsyncHost>()`, as its maker knows it.
@@ -96,8 +98,8 @@ pub struct SpawnHost {
     pub size: u32,
     /// 2: the loader decides. 1 (older loaders): the plugin decides, and `may_spawn` only permits.
     pub version: u32,
-    /// Whether this run is to be spawned: OK, or UNSUPPORTED. The plugin calls it in the first poll of every run, on the
-    /// thread of that poll, once.
+    /// Whether this run is to be spawned: OK, or UNSUPPORTED. The plugin calls it in the first poll of every run, on
+    /// the thread of that poll, once.
     pub may_spawn: unsafe extern "C" fn(host: *mut ()) -> Status,
     /// This thread, one of the lambda's, begins a poll of the run. The result is for `leave`.
     pub enter: unsafe extern "C" fn(host: *mut ()) -> *const (),

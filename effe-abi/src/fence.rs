@@ -1,7 +1,7 @@
 //! The fence around every entry: the author's code runs inside it, and no panic gets out.
 //!
 //! This file turns what the author's code returned, or its panic, into a status and a failure. The text of a panic is
-//! `report.rs`'s.
+//! left to `report.rs`.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -18,8 +18,8 @@ use crate::{
 /// What the author's code came to. An error has its severity and the text for the operator.
 pub(crate) type Verdict = std::result::Result<(), (Level, String)>;
 
-/// Turns the author's result into a verdict. It must be called inside the fence, because `Display` of the author's error
-/// is the author's code, too.
+/// Turns the author's result into a verdict. It must be called inside the fence, because `Display` of the author's
+/// error is the author's code, too.
 pub(crate) fn verdict(outcome: Result) -> Verdict {
     outcome.map_err(|err| (err.level(), err.to_string()))
 }

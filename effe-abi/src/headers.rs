@@ -83,8 +83,8 @@ pub(crate) struct Values(Bytes);
 
 #[cfg(feature = "http")]
 impl Values {
-    /// `None` if one of them can't be a value. Checking all of them in one loop takes a tenth of what the `http` crate's
-    /// own check of each takes.
+    /// `None` if one of them can't be a value. Checking all of them in one loop takes a tenth of what the `http`
+    /// crate's own check of each takes.
     pub(crate) fn new(bytes: Bytes) -> Option<Values> {
         are_values(&bytes).then_some(Values(bytes))
     }
@@ -131,8 +131,8 @@ const TOKEN: [bool; 256] = {
     table
 };
 
-/// Whether `byte` may be in a header's value, by RFC 9110, section 5.5: a visible character, a space, a tab, or anything
-/// beyond ASCII.
+/// Whether `byte` may be in a header's value, by RFC 9110, section 5.5: a visible character, a space, a tab, or
+/// anything beyond ASCII.
 fn is_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

@@ -1,7 +1,7 @@
 //! Requests and answers as types of the `http` crate.
 //!
-//! This file owns the conversion, and when the head of an answer is sent. What may be in a header's value is
-//! `headers.rs`'s.
+//! This file owns the conversion, and when the head of an answer is sent. What may be in a header's value is left to
+//! `headers.rs`.
 //!
 //! A request's strings are copied into blocks that several requests share. A header map that was kept from one request
 //! to the next was tried as well; it saved 1 % of a request's instructions at best, and cost as much where the next
@@ -32,8 +32,8 @@ use crate::{
 /// A body of up to this many bytes is copied, which costs less than passing on its owner.
 const COPY_LIMIT: usize = 4 * 1024;
 
-/// Size of a block in bytes. The targets and header values of about ten requests fit in. Whoever keeps one of them keeps
-/// the block.
+/// Size of a block in bytes. The targets and header values of about ten requests fit in. Whoever keeps one of them
+/// keeps the block.
 const BLOCK: usize = 8 * 1024;
 
 thread_local! {
@@ -42,8 +42,8 @@ thread_local! {
 }
 
 impl Request {
-    /// The request as the `http` crate's type. Its strings are copies, in a block that other requests may share. The body
-    /// is read when it is polled.
+    /// The request as the `http` crate's type. Its strings are copies, in a block that other requests may share. The
+    /// body is read when it is polled.
     ///
     /// # Errors
     /// The method, the target or a header is one that the `http` crate refuses.
@@ -113,8 +113,8 @@ fn copy<'a>(block: &mut BytesMut, pieces: impl IntoIterator<Item = &'a [u8]> + C
 
 impl AsyncResponse<'_> {
     /// Answers with a response of the `http` crate. A body of more than one piece is sent piece by piece if the lambda
-    /// declares [`Options::stream_response`](crate::Options::stream_response), and held whole otherwise. Trailers are left
-    /// out.
+    /// declares [`Options::stream_response`](crate::Options::stream_response), and held whole otherwise. Trailers are
+    /// left out.
     ///
     /// # Errors
     /// The body broke off, the client has gone, the deadline has passed, or the answer is too large to be held.

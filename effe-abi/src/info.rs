@@ -1,7 +1,7 @@
 //! Info as a constant: while the author's crate is compiled, it is written from Cargo.toml, or checked to be JSON.
 //!
-//! Info is data in the plugin's table, so that `effe-loader --info` runs no code of the lambda. Which fields there are is
-//! `export.rs`'s.
+//! Info is data in the plugin's table, so that `effe-loader --info` runs no code of the lambda. Which fields there are
+//! is left to `export.rs`.
 
 /// A key and its value.
 pub type Field = (&'static str, &'static str);

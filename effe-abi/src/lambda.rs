@@ -1,6 +1,7 @@
 //! The trait that an author implements, what Start may fail with, and what a lambda may say of itself beforehand.
 //!
-//! When each step is called is for the loader; how a call of the wire becomes a call of a step is `export.rs`'s.
+//! When each step is called is left to the loader; how a call of the wire becomes a call of a step is left to
+//! `export.rs`.
 
 use std::fmt;
 
@@ -21,8 +22,8 @@ pub trait Lambda: Sized + Send + 'static {
     /// What the loader is told of Run beforehand; see [`Options`].
     const OPTIONS: Options = Options::new();
 
-    /// Called once, before the first Start. A hot swap loads the lambda anew and calls it again there. Make here what all
-    /// Contexts share, and keep it in a `static OnceLock`.
+    /// Called once, before the first Start. A hot swap loads the lambda anew and calls it again there. Make here what
+    /// all Contexts share, and keep it in a `static OnceLock`.
     ///
     /// # Errors
     /// The effe doesn't serve, and the error goes to the log.
@@ -37,12 +38,12 @@ pub trait Lambda: Sized + Send + 'static {
     /// Run is called nevertheless, once, with this error in place of a Context, and decides what to answer.
     fn start(params: Params) -> Result<Self, StartError<Self>>;
 
-    /// Answers one request. If Start failed, `context?` returns its error: the client gets 500, and the error goes to the
-    /// log.
+    /// Answers one request. If Start failed, `context?` returns its error: the client gets 500, and the error goes to
+    /// the log.
     ///
     /// # Errors
-    /// The error goes to the log and never to the client. If nothing was written, the client gets 500; otherwise it gets
-    /// what was written.
+    /// The error goes to the log and never to the client. If nothing was written, the client gets 500; otherwise it
+    /// gets what was written.
     fn run(context: Started<'_, Self>, request: &Request, response: &mut Response<'_>) -> Result;
 
     /// Whether this lambda can serve now. Called when a probe asks the effe whether it is ready, at most once a second,
@@ -152,8 +153,8 @@ impl<C> fmt::Debug for StartError<C> {
     }
 }
 
-/// What the loader is told of Run beforehand. Without any of it, the loader measures whether Run waits, and requests and
-/// answers are held whole.
+/// What the loader is told of Run beforehand. Without any of it, the loader measures whether Run waits, and requests
+/// and answers are held whole.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     flags: u64,

@@ -76,7 +76,7 @@ pub mod tower;
 #[cfg(feature = "query")]
 mod urlencoded;
 
-// From the author's traits to the wire: what a loader calls, and what it is called for.
+// From the author's traits to the wire: the entries that a loader calls, and the calls of the loader's tables.
 #[cfg(feature = "async")]
 mod async_entries;
 mod backtrace;

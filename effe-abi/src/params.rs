@@ -10,8 +10,8 @@ use crate::{
     raw::host_attribute,
 };
 
-/// The parameters that the operator gave with `--set key=value` and `--params file.json`. A lambda gets them in Init and
-/// in Start, may keep them, and can copy them cheaply.
+/// The parameters that the operator gave with `--set key=value` and `--params file.json`. A lambda gets them in Init
+/// and in Start, may keep them, and can copy them cheaply.
 #[derive(Clone, Copy)]
 pub struct Params(HostRef);
 

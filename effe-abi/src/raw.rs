@@ -3,17 +3,17 @@
 //! A plugin is trusted: it runs in the loader's process, and neither side checks the other's pointers.
 //!
 //! Nothing here ever changes, no field, name or number: plugins in the field were built against it. New tables are
-//! asked for by id through the two `extension` functions, and are in [`extensions`](crate::extensions). Three rules hold
-//! for every function below, on both sides:
+//! asked for by id through the two `extension` functions, and are in [`extensions`](crate::extensions). Three rules
+//! hold for every function below, on both sides:
 //!
 //! - nothing unwinds out of it;
 //! - whoever allocates frees;
 //! - integers with unknown values are not errors: an unknown status is a failure, an unknown flag or level is
 //!   ignored, an unknown key is [`status::UNSUPPORTED`].
 //!
-//! OWNERSHIP of views (`RStr`, `RSlice`, a [`Chunk`] without `release`): one that is passed *in* as an argument is valid
-//! for the length of the call. One that comes *out* of an [`Exchange`] is valid as long as the exchange; one out of a
-//! [`Host`], for ever.
+//! OWNERSHIP of views (`RStr`, `RSlice`, a [`Chunk`] without `release`): one that is passed *in* as an argument is
+//! valid for the length of the call. One that comes *out* of an [`Exchange`] is valid as long as the exchange; one out
+//! of a [`Host`], for ever.
 //!
 //! Authors don't need this module; loaders are written against it.
 
@@ -162,8 +162,8 @@ impl Default for Failure {
     }
 }
 
-/// What the loader gives to a generation of a plugin. It lives for ever, and any thread may call any of its functions at
-/// any time.
+/// What the loader gives to a generation of a plugin. It lives for ever, and any thread may call any of its functions
+/// at any time.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct Host {
@@ -207,8 +207,9 @@ pub struct Exchange<'a> {
 
 /// The functions of an [`Exchange`].
 ///
-/// THREADS: any thread may call any of them. `header`, `headers`, `attribute` and `state` may be called at the same time.
-/// Of `read`, one call at a time. Of `respond` and `write` together, one call at a time, also while a `read` waits.
+/// THREADS: any thread may call any of them. `header`, `headers`, `attribute` and `state` may be called at the same
+/// time. Of `read`, one call at a time. Of `respond` and `write` together, one call at a time, also while a `read`
+/// waits.
 #[repr(C)]
 #[derive(StableAbi)]
 pub struct ExchangeOps {
@@ -258,13 +259,13 @@ pub struct Plugin {
     /// Called once, before any `start`.
     pub init: unsafe extern "C" fn(host: &'static Host, failure: &mut Failure) -> Status,
     /// The caller sets `*context` to null. OK: `*context` is a Context. ERROR: `*context` has the error and perhaps a
-    /// Context, and one `run` must follow. PANIC: no `run` may follow. If `*context` is not null afterwards, whatever the
-    /// status, exactly one `stop` must follow.
+    /// Context, and one `run` must follow. PANIC: no `run` may follow. If `*context` is not null afterwards, whatever
+    /// the status, exactly one `stop` must follow.
     pub start:
         unsafe extern "C" fn(host: &'static Host, context: &mut *mut (), failure: &mut Failure) -> Status,
-    /// Any thread, one call at a time for each Context. OK ends an answer that was not ended. Not OK before `respond` was
-    /// called: the client gets 500. Not OK in the middle of an answer: the connection is broken off. After PANIC nothing
-    /// but `stop` may be called with the Context.
+    /// Any thread, one call at a time for each Context. OK ends an answer that was not ended. Not OK before `respond`
+    /// was called: the client gets 500. Not OK in the middle of an answer: the connection is broken off. After PANIC
+    /// nothing but `stop` may be called with the Context.
     pub run: unsafe extern "C" fn(context: *mut (), exchange: &Exchange<'_>, failure: &mut Failure) -> Status,
     /// Destroys the Context, whatever it returns.
     pub stop: unsafe extern "C" fn(context: *mut (), failure: &mut Failure) -> Status,

@@ -1,10 +1,10 @@
 //! Panics and `log` records of a lambda, on their way to the host's log.
 //!
-//! A plugin has its own copies of std, its panic hook and the `log` crate, so Init installs a hook and a logger there. In
-//! a program that has both the lambda and the host in it (a test, a program with a linked-in lambda), they are the
+//! A plugin has its own copies of std, its panic hook and the `log` crate, so Init installs a hook and a logger there.
+//! In a program that has both the lambda and the host in it (a test, a program with a linked-in lambda), they are the
 //! program's: there, only what happens inside a call of the lambda counts as the lambda's.
 //!
-//! Catching a panic is `fence.rs`'s, the calls that led to it are `backtrace.rs`'s.
+//! Catching a panic is left to `fence.rs`, and finding the calls that led to it to `backtrace.rs`.
 
 use std::{
     any::Any,

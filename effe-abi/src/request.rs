@@ -1,7 +1,7 @@
 //! The request as an author sees it: its head, facts about it, and its body as bytes, text, JSON or a reader.
 //!
-//! Everything is fetched from the loader when it is asked for (`calls.rs`). A body to be awaited is `body.rs`'s; forms,
-//! queries and cookies have files of their own.
+//! Everything is fetched from the loader when it is asked for (`calls.rs`). A body to be awaited is left to `body.rs`;
+//! forms, queries and cookies have files of their own.
 
 use std::{
     fmt, io,
@@ -169,8 +169,8 @@ impl Request {
         self.exchange.state().0 != status::OK
     }
 
-    /// The whole body. If the lambda reads bodies as streams, this waits until all of it has come; an async lambda calls
-    /// `body` instead.
+    /// The whole body. If the lambda reads bodies as streams, this waits until all of it has come; an async lambda
+    /// calls `body` instead.
     ///
     /// # Errors
     /// The client left before the end, the body is too large, or a [`reader`](Request::reader) has taken it.
@@ -212,8 +212,8 @@ impl Request {
     }
 
     /// A reader of the body. If the lambda declares [`Options::stream_request`](crate::Options::stream_request), it
-    /// reads what has arrived and waits for more; without, all of the body is here already. Only one reader can read the
-    /// stream: every read of a second one fails.
+    /// reads what has arrived and waits for more; without, all of the body is here already. Only one reader can read
+    /// the stream: every read of a second one fails.
     pub fn reader(&self) -> Reader<'_> {
         let stream = if !self.exchange.more_body() {
             Stream::Ended

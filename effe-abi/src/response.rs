@@ -1,8 +1,8 @@
 //! The answer as an author writes it: status, headers, and a body that is held or sent piece by piece.
 //!
 //! This file owns the order of things: the head before the body, nothing after the end, the first fault kept. What may
-//! be in a header is `headers.rs`'s; waiting without a thread is `async_response.rs`'s; how bytes reach the client is
-//! the loader's.
+//! be in a header is left to `headers.rs`; waiting without a thread is left to `async_response.rs`; how bytes reach the
+//! client is left to the loader.
 
 use std::{borrow::Cow, error, fmt, io, mem};
 
@@ -23,11 +23,11 @@ const COPY_LIMIT: usize = 16 * 1024;
 const FEW_HEADERS: usize = 8;
 
 /// The answer to a request. What is written is held until Run returns. If the lambda declares
-/// [`Options::stream_response`](crate::Options::stream_response), it is sent earlier: whenever 64 KiB are waiting, and at
-/// a flush.
+/// [`Options::stream_response`](crate::Options::stream_response), it is sent earlier: whenever 64 KiB are waiting, and
+/// at a flush.
 ///
-/// Methods that set something can be chained, and `std::io::Write` is implemented. What can't be sent (a status of 99, a
-/// line feed in a header) makes the run fail: the client gets 500, and the log says why.
+/// Methods that set something can be chained, and `std::io::Write` is implemented. What can't be sent (a status of 99,
+/// a line feed in a header) makes the run fail: the client gets 500, and the log says why.
 pub struct Response<'a> {
     exchange: ExchangeRef<'a>,
     scratch: &'a mut Scratch,

@@ -3,7 +3,7 @@
 //! Each generation is loaded as a library of its own, with its own statics, so the runtime is in a static. In a test,
 //! several effes may be in one program: then they share the runtime, and the last one to retire ends it.
 //!
-//! What runs in it is `async_entries.rs`'s and `spawned.rs`'s.
+//! What runs in it is left to `async_entries.rs` and `spawned.rs`.
 
 use std::{
     any::Any,
@@ -117,7 +117,8 @@ fn shared() -> MutexGuard<'static, Shared> {
     SHARED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Half of the CPUs: most runs are polled on the loader's threads, and the runtime's drive I/O, timers and spawned tasks.
+/// Half of the CPUs: most runs are polled on the loader's threads, and the runtime's drive I/O, timers and spawned
+/// tasks.
 fn default_threads() -> usize {
     thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).max(1))
 }

@@ -1,12 +1,13 @@
 //! A run that goes on as a task of the lambda's own runtime.
 //!
 //! The loader polls most runs itself: a run that is ready at once then costs no switch of threads, and a run that waits
-//! once costs one. A run that waits again and again, for a connection that a task of the runtime reads or for a task that
-//! it has spawned, would switch between the loader's thread and the runtime's each time. Such a run is spawned in its
-//! first poll, and the loader's thread is woken once, when the run has ended.
+//! once costs one. A run that waits again and again, for a connection that a task of the runtime reads or for a task
+//! that it has spawned, would switch between the loader's thread and the runtime's each time. Such a run is spawned in
+//! its first poll, and the loader's thread is woken once, when the run has ended.
 //!
-//! This file owns the task and its hand-over. Which runs are spawned is for the loader to decide
-//! ([`SpawnHost`](crate::extensions::SpawnHost)); how a run is polled, and what it points to, is `async_entries/run.rs`'s.
+//! This file owns the task and its hand-over. Which runs are spawned is decided by the loader
+//! ([`SpawnHost`](crate::extensions::SpawnHost)); how a run is polled, and what it points to, is left to
+//! `async_entries/run.rs`.
 
 use std::{
     cell::RefCell,
@@ -42,8 +43,8 @@ enum Outcome {
 }
 
 impl Spawned {
-    /// Spawns a task for a run. The task calls `poll`, which polls the run, on the runtime's threads, one call at a time,
-    /// until it returns something other than PENDING. `poll` must not unwind.
+    /// Spawns a task for a run. The task calls `poll`, which polls the run, on the runtime's threads, one call at a
+    /// time, until it returns something other than PENDING. `poll` must not unwind.
     pub(crate) fn new(
         runtime: &Handle,
         host: SpawnHostRef,
@@ -54,8 +55,8 @@ impl Spawned {
         let task = runtime.spawn(poll_fn({
             let shared = Arc::clone(&shared);
             move |cx| {
-                // If the lock is taken, `cancel` is dropping the run, and that may need this thread to drive I/O or timers.
-                // So this doesn't wait for the lock.
+                // If the lock is taken, `cancel` is dropping the run, and that may need this thread to drive I/O or
+                // timers. So this doesn't wait for the lock.
                 let Some(mut is_alive) = try_lock(&shared.is_alive).filter(|is_alive| **is_alive) else {
                     return Poll::Ready(());
                 };
@@ -84,8 +85,8 @@ impl Spawned {
         }
     }
 
-    /// Ends the task. If the run has not ended, `drop` is called first, to drop its future. If the task is polling it, this
-    /// waits until that poll is over.
+    /// Ends the task. If the run has not ended, `drop` is called first, to drop its future. If the task is polling it,
+    /// this waits until that poll is over.
     pub(crate) fn cancel(self, drop: impl FnOnce()) {
         let mut is_alive = lock(&self.shared.is_alive);
         if std::mem::take(&mut *is_alive) {

@@ -41,8 +41,8 @@ use std::{
 use self::{host::Hosted, outcome::Outcome};
 use crate::{Level, Linked, extensions::SpawnHost};
 
-/// A lambda that is served in this process. Init has been called; idle Contexts are kept between calls. Dropping it stops
-/// all Contexts and calls Retire.
+/// A lambda that is served in this process. Init has been called; idle Contexts are kept between calls. Dropping it
+/// stops all Contexts and calls Retire.
 ///
 /// Several threads may make calls at the same time.
 pub struct Effe {
@@ -121,10 +121,10 @@ impl Effe {
         self.take(&call, RunMode::Spawned(usize::MAX))
     }
 
-    /// As [`call`](Effe::call), but if the run of an async lambda isn't done after `polls` polls, the client leaves: its
-    /// future is dropped, and this returns `None`. A run is polled again when it was woken, and each piece that it reads or
-    /// sends takes one more poll. To cancel a lambda at each of its `.await`s, count `polls` up from 0 until there is an
-    /// answer.
+    /// As [`call`](Effe::call), but if the run of an async lambda isn't done after `polls` polls, the client leaves:
+    /// its future is dropped, and this returns `None`. A run is polled again when it was woken, and each piece that it
+    /// reads or sends takes one more poll. To cancel a lambda at each of its `.await`s, count `polls` up from 0 until
+    /// there is an answer.
     pub fn call_dropped(&self, call: Call, polls: usize) -> Option<Answer> {
         let answer = self.take(&call, RunMode::Polled(polls));
         (!answer.dropped).then_some(answer)

@@ -1,4 +1,5 @@
-//! Any `tower::Service` over the types of the `http` crate as a lambda: for example an axum `Router` with its middleware.
+//! Any `tower::Service` over the types of the `http` crate as a lambda: for example an axum `Router` with its
+//! middleware.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -17,13 +18,13 @@
 //! # }
 //! ```
 //!
-//! Init calls `app` once; if it fails, the effe doesn't serve. Each Context is a clone of the service that it returned, as
-//! axum's own server makes a clone for each connection. Bodies are streams in both directions.
+//! Init calls `app` once; if it fails, the effe doesn't serve. Each Context is a clone of the service that it returned,
+//! as axum's own server makes a clone for each connection. Bodies are streams in both directions.
 //!
 //! For a service that is made anew for each Context, or for other options, write an [`AsyncLambda`] whose Run calls
 //! [`serve`].
 //!
-//! The conversion between the types is `http.rs`'s.
+//! The conversion between the types is left to `http.rs`.
 
 use std::{
     future::{Future, poll_fn},
@@ -74,8 +75,8 @@ where
     S: Clone + Send + 'static,
     B: http_body::Body<Error: Into<Boxed>, Data: Send> + Send + 'static,
 {
-    // The entries of the table know the function by its type alone, and make its value from nothing. That `app` was passed
-    // in proves that there is such a value.
+    // The entries of the table know the function by its type alone, and make its value from nothing. That `app` was
+    // passed in proves that there is such a value.
     let _ = app;
     const { assert!(size_of::<F>() == 0, "export!(tower …) takes a function that captures nothing") };
     async_table::<Tower<F, S>>(info, build)
@@ -113,7 +114,7 @@ where
 /// The function that `tower_table` was given.
 #[expect(unsafe_code, reason = "a function's type has one value, and that takes no memory")]
 fn function<F: Copy + 'static>() -> F {
-    // SAFETY: only `tower_table` names this type, and it was passed a value of it and has checked that its size is 0. `F`
-    // is `Copy`, and copying such a value reads no bytes.
+    // SAFETY: only `tower_table` names this type, and it was passed a value of it and has checked that its size is 0.
+    // `F` is `Copy`, and copying such a value reads no bytes.
     unsafe { NonNull::<F>::dangling().read() }
 }

@@ -1,7 +1,7 @@
 //! Queries and forms, read into types of the author's.
 //!
-//! `serde_html_form` reads them. This file owns the errors: one line each, which names the field and can be shown to the
-//! client.
+//! `serde_html_form` reads them. This file owns the errors: one line each, which names the field and can be shown to
+//! the client.
 
 use serde::Deserialize;
 
@@ -17,8 +17,8 @@ const FORM: &str = "application/x-www-form-urlencoded";
 const MAX_LINE_LEN: usize = 200;
 
 impl Request {
-    /// The query, read into a type of the author's. A key that comes several times is read as a list. No query is the same
-    /// as an empty one: it fits a type whose fields are all `Option`s, lists or have defaults.
+    /// The query, read into a type of the author's. A key that comes several times is read as a list. No query is the
+    /// same as an empty one: it fits a type whose fields are all `Option`s, lists or have defaults.
     ///
     /// ```
     /// use effe_abi::{Request, Response, Result};

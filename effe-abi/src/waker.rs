@@ -1,10 +1,11 @@
-//! Wakers on their way between the two sides: a `std` waker in the wire's form, and a waker of the wire as a `std` waker.
+//! Wakers on their way between the two sides: a `std` waker in the wire's form, and a waker of the wire as a `std`
+//! waker.
 //!
 //! A waker that comes back to the side that made it is not wrapped a second time. A clone counts a reference and
 //! allocates nothing, except for the first clone of a waker that was only lent.
 //!
-//! The wire's form is [`extensions::Waker`](crate::extensions::Waker). Authors don't need this module; loaders are written
-//! against it.
+//! The wire's form is [`extensions::Waker`](crate::extensions::Waker). Authors don't need this module; loaders are
+//! written against it.
 
 use std::{
     mem::ManuallyDrop,
@@ -38,8 +39,8 @@ pub unsafe fn borrow<T>(waker: *const Waker, call: impl FnOnce(&task::Waker) -> 
     call(&waker)
 }
 
-/// A waker in the wire's form that can be passed again and again, and whose clones only count a reference: for work that
-/// is polled more than once.
+/// A waker in the wire's form that can be passed again and again, and whose clones only count a reference: for work
+/// that is polled more than once.
 pub struct Shared(Arc<Counted>);
 
 impl Shared {

@@ -1,5 +1,5 @@
-//! A lambda that waits without a thread: the promises of its life cycle, streams both ways, what becomes of a future
-//! that is dropped at any of its awaits, and of a panic anywhere.
+//! An async lambda: the promises of its life cycle, streams in both directions, futures that are dropped at any of
+//! their awaits, and panics anywhere.
 
 use std::{
     future::{pending, poll_fn},
@@ -115,7 +115,7 @@ impl AsyncLambda for Probe {
                 let _bomb = Bomb;
             }
             "/waker" => {
-                // Woken from a foreign thread, by a clone, after the poll.
+                // Woken on another thread, with a clone of the waker, after the poll has returned.
                 let mut woken = false;
                 poll_fn(|cx| {
                     if std::mem::replace(&mut woken, true) {
@@ -158,7 +158,7 @@ impl AsyncLambda for Probe {
 
 export!(async Probe);
 
-/// Logs a step, waits in it, and goes wrong as its parameter says.
+/// One step: logs its name, waits, and fails as the step's parameter says.
 async fn step(name: &'static str, how: Option<&'static str>) -> Result {
     log::info!("{name}");
     sleep(Duration::from_millis(1)).await;
@@ -174,7 +174,7 @@ fn go_wrong(step: &str, how: Option<&'static str>) -> Result {
     }
 }
 
-/// A task, a timer, sockets, and pieces both ways: what only works inside a runtime.
+/// A run with a task, a timer, sockets, and pieces in both directions, which needs a runtime.
 async fn everything(request: &Request, response: &mut AsyncResponse<'_>) -> Result {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -206,11 +206,11 @@ async fn everything(request: &Request, response: &mut AsyncResponse<'_>) -> Resu
     Ok(())
 }
 
-/// For a task that reads a body whose run is over, and what it read.
+/// For `/kept-body`: tells its task that the run is over, and holds what the task then read.
 static RUN_OVER: Notify = Notify::const_new();
 static READ_LATE: OnceLock<String> = OnceLock::new();
 
-/// Waits for what happens on another thread.
+/// Waits for something that happens on another thread.
 #[track_caller]
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -222,7 +222,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts runs and tasks whose state has not been dropped.
+/// Counts the runs and tasks that have not been dropped.
 struct Alive;
 
 impl Alive {
@@ -234,7 +234,7 @@ impl Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        // Every drop happens inside the runtime.
+        // This panics if the drop doesn't happen inside the runtime.
         tokio::runtime::Handle::current();
         ALIVE.fetch_sub(1, Ordering::Relaxed);
     }
@@ -261,8 +261,8 @@ fn critical(log: &[(Level, String)]) -> Vec<&str> {
     log.iter().filter(|(level, _)| *level == Level::Critical).map(|(_, text)| text.as_str()).collect()
 }
 
-/// The same call on each of the three ways that a run may take.
-fn on_all_roads(call: impl Fn() -> Call, check: impl Fn(Answer)) {
+/// Makes the same call in each of the three ways that a run can be made.
+fn in_every_way(call: impl Fn() -> Call, check: impl Fn(Answer)) {
     check(effe().call(call()));
     check(effe().call_waiting(call()));
     check(effe().call_spawned(call()));
@@ -324,15 +324,15 @@ fn errors_and_panics_of_every_step_are_reported_with_their_place() {
 
 #[test]
 fn a_body_comes_and_goes_in_pieces() {
-    on_all_roads(
+    in_every_way(
         || Call::post("/upper").body("begin ").chunk("middle ").chunk("").chunk("end"),
         |answer| assert_eq!(answer.pieces, [&b"BEGIN "[..], b"MIDDLE ", b"END"]),
     );
-    on_all_roads(
+    in_every_way(
         || Call::post("/everything").body("abc").chunk("def"),
         |answer| assert_eq!((answer.text().as_str(), answer.header("x-kind")), ("ABCDEF.", Some("stream"))),
     );
-    on_all_roads(
+    in_every_way(
         || Call::post("/copy").body("x").chunk(vec![b'y'; 200_000]),
         |answer| {
             assert_eq!(answer.bytes().len(), 200_001 + 6);
@@ -378,7 +378,7 @@ fn a_client_that_leaves_is_no_error_to_the_operator() {
 
 #[test]
 fn a_waker_may_be_cloned_and_used_on_any_thread() {
-    on_all_roads(|| Call::get("/waker"), |answer| assert_eq!(answer.text(), "woken"));
+    in_every_way(|| Call::get("/waker"), |answer| assert_eq!(answer.text(), "woken"));
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn dropped_after_any_poll_a_run_leaves_nothing_behind_and_its_context_is_stopped
         let count = |name| log.iter().filter(|(_, step)| step == name).count();
         assert_eq!((count("start"), count("stop"), count("retire")), (started, started, 1));
     }
-    // Retire has ended the runtime, and with it the tasks; other tests may have one of their own at this moment.
+    // Retire has ended the runtime, and the tasks with it. Runs and tasks of other tests may be alive at this moment.
     wait_until("no run and no task is alive", || ALIVE.load(Ordering::Relaxed) == 0);
 }
 
@@ -438,7 +438,7 @@ fn a_future_that_is_never_woken_can_be_dropped() {
 #[test]
 fn the_number_of_threads_is_the_operators() {
     let refused = Effe::try_with(&LAMBDA, &[("runtime-threads", "none")]).err();
-    // Another test's effe may have made the runtime already: then there is nothing to refuse.
+    // If another test's effe has made the runtime already, the parameter isn't read, and nothing is refused.
     if let Some(text) = refused {
         assert!(text.contains("the parameter `runtime-threads` is \"none\""), "{text}");
     }

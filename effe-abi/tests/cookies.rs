@@ -1,4 +1,4 @@
-//! Cookies: what a client sends, however odd, and what an answer sets.
+//! Cookies: those that a client sends, also odd ones, and those that an answer sets.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ use effe_abi::{
     testing::{Call, Effe},
 };
 
-/// Tells the cookies that it sees, and sets those that its body names: `name=value`, a line each.
+/// Answers with the request's cookies, and sets those that the request's body names, one `name=value` a line.
 struct Jar;
 
 impl Lambda for Jar {

@@ -1,6 +1,6 @@
-//! Pins v1 of the wire: where every field lies, and the text that says what it means.
+//! Keeps v1 of the wire as it is: the offset of every field, and the source text of the tables.
 //!
-//! A plugin that was built years ago meets today's loader through these tables, and nothing else.
+//! A plugin that was built years ago and today's loader know each other only by these tables.
 
 use std::mem::offset_of;
 
@@ -12,7 +12,7 @@ use effe_abi::{
 /// The hash of `src/raw.rs` without its comments and spaces, as it was frozen.
 const FROZEN: u64 = 0x8e7d_e2f9_2483_853f;
 
-/// The hash of `src/extensions.rs`, likewise, as it is with the extensions of today.
+/// The hash of `src/extensions.rs`, computed likewise, with the extensions of today.
 const EXTENSIONS: u64 = 0x5a17_26bb_14c0_9f01;
 
 #[test]
@@ -89,7 +89,7 @@ fn the_text_of_v1_has_not_changed() {
 
 #[test]
 fn the_source_that_is_kept_is_the_wire() {
-    // Not there in a published package.
+    // The file is not in a published package.
     let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/frozen/effe-abi/src/raw.rs");
     if let Ok(kept) = std::fs::read_to_string(kept) {
         assert_eq!(

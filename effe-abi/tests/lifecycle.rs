@@ -1,7 +1,7 @@
-//! What the life cycle promises an author: how often each step is called, and what becomes of its errors and panics.
+//! What the life cycle promises to an author: how often each step is called, and where its errors and panics go.
 //!
-//! One lambda stands in for all: a parameter named like a step says how that step fails, and each step logs its
-//! name, so that the log of an effe is the story of its Contexts.
+//! One lambda serves all tests. A parameter that has a step's name says how that step fails, and each step logs its
+//! name, so that the log shows which steps were called, in order.
 
 use std::{
     cell::Cell,
@@ -19,7 +19,7 @@ use effe_abi::{
 struct Probe(Params);
 
 thread_local! {
-    /// Retire gets no parameters; an effe is made and retired on one thread here.
+    /// The parameters for Retire, which gets none. In these tests, an effe is made and retired on one thread.
     static PARAMS: Cell<Option<Params>> = const { Cell::new(None) };
 }
 
@@ -111,7 +111,7 @@ impl Drop for Bomb {
     }
 }
 
-/// An error that can't even be displayed.
+/// An error whose `Display` panics.
 #[derive(Debug)]
 struct Rude;
 
@@ -133,7 +133,7 @@ fn at(level: Level, log: &[(Level, String)]) -> Vec<&str> {
     log.iter().filter(|(other, _)| *other == level).map(|(_, text)| text.as_str()).collect()
 }
 
-/// What the client sees when something went wrong: 500, and nothing of why.
+/// Checks what the client sees when something went wrong: 500, and not why.
 fn assert_only_500(answer: &Answer) {
     assert_eq!((answer.status, answer.bytes()), (500, Vec::new()));
     assert!(answer.headers.is_empty() && !answer.broken, "{answer:?}");
@@ -209,7 +209,7 @@ fn a_failed_start_with_a_context_gets_one_run_and_one_stop() {
     assert_only_500(&effe.get("/"));
     let log = effe.retire();
     assert_eq!(story(&log), "init start run stop start run stop retire");
-    // Once for each Start, and once for the Run that handed it on.
+    // One for each of the two Starts, and one for the second Run, which returned the error of its Start.
     let errors = at(Level::Error, &log);
     assert_eq!(errors.len(), 3);
     errors.iter().for_each(|text| assert_says(text, "half a database"));

@@ -1,5 +1,5 @@
-//! What holds for any bytes that clients send: queries, forms, cookies; and for any event that a lambda sends.
-//! `BOLERO_RANDOM_ITERATIONS` says how many are tried.
+//! Properties that hold for any bytes that clients send as queries, forms and cookies, and for any event that a lambda
+//! sends. The environment variable `BOLERO_RANDOM_ITERATIONS` says how many are tried.
 
 use std::{fmt::Write, sync::LazyLock};
 
@@ -9,7 +9,7 @@ use effe_abi::{
     testing::{Call, Effe},
 };
 
-/// Reads by the path what it is sent, and sets a cookie.
+/// Reads what it is sent, as the path says, and sets a cookie.
 struct Parser;
 
 impl Lambda for Parser {
@@ -46,7 +46,7 @@ fn form(path: &str, body: impl AsRef<[u8]>) -> Call {
     Call::post(path).header("content-type", "application/x-www-form-urlencoded").body(body)
 }
 
-/// Every byte as an escape.
+/// Writes every byte as an escape.
 fn encoded(pairs: &[(String, String)]) -> String {
     let mut text = String::new();
     for (key, value) in pairs {
@@ -101,7 +101,7 @@ fn any_bytes_are_cookies_that_none_of_the_others_is_part_of() {
 #[test]
 fn a_cookie_comes_back_as_it_was_set_or_is_not_set_at_all() {
     check!().with_type::<(String, String, bool)>().for_each(|(name, value, plain)| {
-        // Most of any texts is not fit; half of these are.
+        // Few random texts can be a cookie, so half of those here are made of visible characters.
         let plain = |text: &str| match plain {
             true => text.bytes().map(|byte| char::from(b'!' + byte % 94)).collect(),
             false => text.replace('\0', ""),
@@ -117,7 +117,7 @@ fn a_cookie_comes_back_as_it_was_set_or_is_not_set_at_all() {
     });
 }
 
-/// An event as the HTML standard, section 9.2.6, has a browser read it: name, id, retry, data.
+/// Reads an event as a browser does by the HTML standard, section 9.2.6: name, id, retry, data.
 fn read(stream: &str) -> Vec<[String; 4]> {
     let (mut events, mut event, mut data) = (Vec::new(), <[String; 4]>::default(), None::<String>);
     for line in stream.replace("\r\n", "\n").split(['\r', '\n']) {
@@ -143,7 +143,7 @@ fn read(stream: &str) -> Vec<[String; 4]> {
 #[test]
 fn an_event_of_any_text_is_one_event_and_read_as_it_was_meant() {
     check!().with_type::<(String, Vec<u8>, u16)>().for_each(|(text, ends, retry)| {
-        // Line ends and colons are rare in any text, and are what matters here.
+        // Line ends and colons matter here, and are rare in random text.
         let mut data = text.clone();
         ends.iter().for_each(|end| data.push(['\n', '\r', ':', ' ', 'd'][usize::from(*end) % 5]));
         let retry = std::time::Duration::from_millis((*retry).into());

@@ -1,4 +1,4 @@
-//! Queries and forms as types, and what is said of those that don't fit.
+//! Queries and forms that are read into types, and the errors of those that don't fit.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,8 @@ use effe_abi::{
 };
 use serde::Deserialize;
 
-/// Reads queries by the path, and forms if it is posted to; what doesn't fit is answered with 400 and the reason.
+/// Reads a query, or the form of a POST, into the type that the path names. Answers 400 and the reason if it doesn't
+/// fit.
 struct Reader;
 
 impl Lambda for Reader {

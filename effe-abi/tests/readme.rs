@@ -1,4 +1,4 @@
-//! The lambda that the README shows is the template, to the letter: what readers copy compiles and is tested.
+//! The lambda in the README is the template, letter by letter. So what readers copy compiles and is tested.
 
 #[test]
 fn the_readme_shows_the_template() {

@@ -1,4 +1,4 @@
-//! What a lambda sees of a request and of the operator's parameters, and what it says back through `log`.
+//! What a lambda sees of a request and of the operator's parameters, and what it logs.
 
 #![cfg(feature = "json")]
 
@@ -14,7 +14,7 @@ use effe_abi::{
 };
 use serde::Deserialize;
 
-/// Tells what it sees, by the path.
+/// Answers with what it sees; the path says of what.
 struct Mirror(Params);
 
 impl Lambda for Mirror {
@@ -97,7 +97,7 @@ fn sees(call: Call, expected: &str) {
     assert_eq!(Effe::of(&LAMBDA).call(call).text(), expected);
 }
 
-/// The error that Run ends with names what went wrong and a line of this file, not one of the crate's own.
+/// Checks that Run's error says what went wrong and names a line of this file, not one of the crate.
 #[track_caller]
 fn fails(call: Call, parameters: &[(&str, &str)], what: &str) {
     let answer = Effe::with(&LAMBDA, parameters).call(call);

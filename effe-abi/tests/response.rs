@@ -1,4 +1,4 @@
-//! What a client gets of an answer that is held until Run returns.
+//! What a client gets if the answer is held until Run returns.
 
 #![cfg(feature = "json")]
 
@@ -124,7 +124,7 @@ fn answers(target: &str, status: u16, content_type: Option<&str>, body: &str) {
     assert_eq!(found, (status, content_type, body.to_owned()));
 }
 
-/// The client gets an empty 500, the operator the reason and the author's line.
+/// Checks that the client gets an empty 500, and the operator the reason and the author's line.
 #[track_caller]
 fn is_unfit(target: &str, why: &str) {
     let answer = get(target);

@@ -1,4 +1,4 @@
-//! Bodies that come and go piece by piece, for a lambda that declares both.
+//! Bodies that come and go piece by piece, for a lambda that declares `stream_request` and `stream_response`.
 
 use std::io::{self, Read, Write};
 

@@ -47,7 +47,7 @@ async fn stamp(request: Request, next: Next) -> Response {
     response
 }
 
-/// A body of the given pieces, none of which says that it is the last.
+/// A body of the given pieces, which doesn't say beforehand which one is the last.
 struct Pieces(Vec<std::result::Result<Bytes, &'static str>>);
 
 impl axum::body::HttpBody for Pieces {
@@ -140,7 +140,7 @@ fn the_app_is_made_once_and_what_it_says_keeps_the_effe_from_serving() {
     let refused = Effe::try_with(&LAMBDA, &[("greeting", "")]).err().unwrap();
     assert!(refused.starts_with("nothing to say ("), "{refused}");
     let effe = Effe::of(&LAMBDA);
-    // A request that waits for another keeps both Contexts in use.
+    // Four threads at a time need up to four Contexts, and no more apps than one.
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| (0..50).for_each(|_| assert_eq!(effe.get("/greet/you").status, 200)));

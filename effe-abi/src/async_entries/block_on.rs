@@ -18,8 +18,8 @@ use crate::{
 
 /// Polls a future of this crate to its end on this thread, and drops it.
 ///
-/// tokio's `Runtime::block_on` can't be used: it panics on a thread that is inside a runtime of the same tokio already, as
-/// a program's thread may be that has a lambda linked in.
+/// tokio's `Runtime::block_on` can't be used. It panics on a thread that is inside a runtime of the same tokio already,
+/// and in a program that has the lambda linked in, the calling thread may be.
 pub(super) fn block_on(future: Future) -> Status {
     let woken = Arc::new(ThreadWaker { thread: thread::current(), woken: AtomicBool::new(false) });
     let waker = task::Waker::from(Arc::clone(&woken));

@@ -1,6 +1,6 @@
 //! Futures of the steps other than Run, each in a box; and what they have in common with a run's future.
 //!
-//! Those steps are rare, so an allocation for each does no harm. What the futures do is `steps.rs`'s.
+//! Those steps are rare, so an allocation for each does no harm. What the futures do is left to `steps.rs`.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use std::{

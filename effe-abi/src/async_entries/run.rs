@@ -1,7 +1,7 @@
-//! Run: one future for each request, in the storage of its Context's slot. The loader's polls poll it, or, if the loader
-//! says so in the first poll, a task of the runtime does.
+//! Run: one future for each request, in the storage of its Context's slot. The loader's polls poll it, or, if the
+//! loader says so in the first poll, a task of the runtime does.
 //!
-//! This file owns the future: who polls it and that it is dropped once. The task is `spawned.rs`'s.
+//! This file owns the future: who polls it and that it is dropped once. The task is left to `spawned.rs`.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use std::{future, pin::Pin, task};
@@ -38,8 +38,8 @@ pub(super) unsafe extern "C" fn run<L: AsyncLambda>(
     unsafe { put_run::<L>(context, exchange, failure, true, out) }
 }
 
-/// Makes a run's future and puts it into its slot. With `awaited`, the future returns PENDING where it waits; without, it
-/// waits on its thread.
+/// Makes a run's future and puts it into its slot. With `awaited`, the future returns PENDING where it waits; without,
+/// it waits on its thread.
 ///
 /// # Safety
 /// As the wire's `run`.
@@ -92,8 +92,8 @@ where
     *out = Future { data: context, poll: poll_run::<L, F>, drop: drop_run::<L, F> };
 }
 
-/// Contract of `poll_run` and `drop_run`: `context` was passed to `put` with the same types, and the calls keep the wire's
-/// rules about futures.
+/// Contract of `poll_run` and `drop_run`: `context` was passed to `put` with the same types, and the calls keep the
+/// wire's rules about futures.
 unsafe extern "C" fn poll_run<L: AsyncLambda, F>(context: *mut (), waker: *const Waker) -> Status
 where
     F: future::Future<Output = Result> + Send + 'static,

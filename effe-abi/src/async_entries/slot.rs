@@ -1,10 +1,10 @@
 //! What a Context pointer points to: the Context, and the storage for the futures of its runs.
 //!
-//! The storage gives a run's future a place that doesn't move, to which both the loader's polls and a task of the runtime
-//! can point. It is allocated once for all runs of a Context, which saves 400 to 1,200 of the about 17,500 instructions of
-//! a request (an axum Router, requests with 3 and 1 headers, by callgrind).
+//! The storage gives a run's future a place that doesn't move, to which both the loader's polls and a task of the
+//! runtime can point. It is allocated once for all runs of a Context, which saves 400 to 1,200 of the about 17,500
+//! instructions of a request (an axum Router, requests with 3 and 1 headers, by callgrind).
 //!
-//! This file owns the memory. Who uses which half of it when is `run.rs`'s.
+//! This file owns the memory. Which half of it is used when is left to `run.rs`.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use std::{
@@ -22,8 +22,8 @@ use crate::{
     spawned::Spawned,
 };
 
-/// What a Context pointer points to. It has two halves, and a reference to one is made without a reference to the other:
-/// a run's future borrows the first half while a poll uses the second.
+/// What a Context pointer points to. It has two halves, and a reference to one is made without a reference to the
+/// other: a run's future borrows the first half while a poll uses the second.
 pub(super) struct Slot<L> {
     pub(super) lent: Lent<L>,
     pub(super) kept: Kept,

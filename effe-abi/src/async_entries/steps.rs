@@ -1,6 +1,6 @@
 //! The steps other than Run. Start and Stop are futures; Init, Retire and Ready wait on their thread.
 //!
-//! This file owns what each step does for the wire. The futures themselves are `boxed.rs`'s.
+//! This file owns what each step does for the wire. The futures themselves are left to `boxed.rs`.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use std::task::Poll;

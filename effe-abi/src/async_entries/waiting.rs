@@ -1,5 +1,5 @@
-//! The entries of v1, for a loader that doesn't poll: each waits on its thread for the future of the same step, which it
-//! leaves to `run.rs` and `steps.rs`.
+//! The entries of v1, for a loader that doesn't poll: each waits on its thread for the future of the same step, which
+//! it leaves to `run.rs` and `steps.rs`.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
 
 use super::{

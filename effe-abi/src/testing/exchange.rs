@@ -1,6 +1,6 @@
 //! One exchange in the test's own process: its request comes from a [`Call`], and its answer goes into an [`Answer`].
 //!
-//! This file owns the tables that a lambda calls during a run. Who calls the lambda is the caller's.
+//! This file owns the tables that a lambda calls during a run. Calling the lambda is left to the caller.
 
 use std::{
     collections::VecDeque,
@@ -43,8 +43,8 @@ struct Partial {
     ended: bool,
 }
 
-/// Calls `run` with the exchange of a call, and fills in the answer as a client would see it. `run` returns `None` if it
-/// dropped the lambda's future.
+/// Calls `run` with the exchange of a call, and fills in the answer as a client would see it. `run` returns `None` if
+/// it dropped the lambda's future.
 pub(super) fn run(
     call: &Call,
     spawns: bool,

@@ -1,6 +1,7 @@
 //! A host in the test's own process, and the calls of the lambda's table.
 //!
-//! This file owns the life cycle: what is called in which order. The futures of an async lambda are `polled.rs`'s.
+//! This file owns the life cycle: what is called in which order. The futures of an async lambda are left to
+//! `polled.rs`.
 
 use std::{
     collections::BTreeMap,
@@ -161,7 +162,8 @@ impl Context {
         self.hosted.data.outcome(status, failure)
     }
 
-    /// As `run`, but polled up to `polls` times and then dropped, which gives `None`. If the lambda isn't async, it waits.
+    /// As `run`, but polled up to `polls` times and then dropped, which gives `None`. If the lambda isn't async, it
+    /// waits.
     #[expect(unsafe_code, reason = "a call through the lambda's table")]
     pub(super) fn run_async(&mut self, exchange: &Exchange<'_>, polls: usize) -> Option<Outcome> {
         let Some(entries) = self.hosted.entries else { return Some(self.run(exchange)) };

@@ -1,6 +1,6 @@
 //! The futures of an async lambda, polled on the test's thread.
 //!
-//! This file owns the polling, so that each future is dropped once. In which order the steps come is `host.rs`'s.
+//! This file owns the polling, so that each future is dropped once. In which order the steps come is left to `host.rs`.
 
 use std::{
     ptr,

@@ -1,7 +1,7 @@
-//! What must not compile, doesn't; and what the author reads instead is worth reading.
+//! What must not compile doesn't, and the compiler's message helps the author.
 //!
-//! The texts beside the cases are those of one rustc. After an update of it, `TRYBUILD=overwrite` writes them anew;
-//! read the difference before keeping it.
+//! The messages beside the cases are those of one version of rustc. After an update, `TRYBUILD=overwrite` writes them
+//! anew; read the difference before you commit it.
 
 #[test]
 fn what_would_be_unsound_or_broken_does_not_compile() {

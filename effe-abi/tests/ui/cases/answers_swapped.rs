@@ -1,4 +1,4 @@
-//! The answers of two runs, one inside the other, can't be taken for each other.
+//! The answers of two runs can't be swapped, even if one run is inside the other.
 
 use effe_abi::Response;
 

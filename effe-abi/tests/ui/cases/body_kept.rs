@@ -1,4 +1,4 @@
-//! Nor can a part of it: the body is the loader's.
+//! A request's body can't be kept for later: it belongs to the loader.
 
 use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
 

@@ -1,4 +1,4 @@
-//! A Context is used on one thread after the other.
+//! A Context must be `Send`, since it is used on one thread after another.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! Info is checked while the lambda is compiled.
+//! Info must be a JSON object, which is checked while the lambda is compiled.
 
 use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
 

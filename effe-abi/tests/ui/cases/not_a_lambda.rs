@@ -1,4 +1,4 @@
-//! What is exported must be a lambda.
+//! What `export!` is given must be a lambda.
 
 struct Nothing;
 

@@ -1,4 +1,4 @@
-//! A request can't be kept for later: it is gone when Run returns.
+//! A request can't be kept for later: it ends when Run returns.
 
 use std::sync::Mutex;
 

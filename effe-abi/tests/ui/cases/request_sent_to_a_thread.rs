@@ -1,4 +1,4 @@
-//! A thread that may outlive Run can't have the request.
+//! A request can't be sent to a thread that may outlive Run.
 
 use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
 

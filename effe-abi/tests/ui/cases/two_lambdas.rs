@@ -1,4 +1,4 @@
-//! One lambda per crate.
+//! A crate can export only one lambda.
 
 use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
 
