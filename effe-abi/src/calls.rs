@@ -131,11 +131,18 @@ impl SpawnHostRef {
         (table.version >= 2).then_some(SpawnHostRef(table))
     }
 
-    /// Whether the run of `exchange` is to be spawned; to be asked in its first poll.
+    /// Whether the run of `exchange` is to be spawned; to be asked before each poll, until it is.
     #[expect(unsafe_code, reason = "a call through the host's table")]
     pub(crate) fn may_spawn(self, exchange: ExchangeRef<'_>) -> bool {
         // SAFETY: the host's promise, for an exchange that is in an async run.
         unsafe { (self.0.may_spawn)(exchange.0.host) == status::OK }
+    }
+
+    /// Whether the next poll of the run of `exchange`, which is spawned, may block its thread.
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn may_block(self, exchange: ExchangeRef<'_>) -> bool {
+        // SAFETY: as in `may_spawn`.
+        unsafe { (self.0.may_block)(exchange.0.host) == status::OK }
     }
 
     /// Polls the run of `exchange` on this thread, which is the lambda's own. `poll` must not unwind.

@@ -98,8 +98,8 @@ pub struct SpawnHost {
     pub size: u32,
     /// 2: the loader decides. 1 (older loaders): the plugin decides, and `may_spawn` only permits.
     pub version: u32,
-    /// Whether this run is to be spawned: OK, or UNSUPPORTED. The plugin calls it in the first poll of every run, on
-    /// the thread of that poll, once.
+    /// Whether this run is to be spawned: OK, or UNSUPPORTED. The plugin calls it before each poll of every run, on the
+    /// thread of that poll, until the answer is OK.
     pub may_spawn: unsafe extern "C" fn(host: *mut ()) -> Status,
     /// This thread, one of the lambda's, begins a poll of the run. The result is for `leave`.
     pub enter: unsafe extern "C" fn(host: *mut ()) -> *const (),
@@ -110,6 +110,9 @@ pub struct SpawnHost {
     pub hold: unsafe extern "C" fn(),
     /// Wakes, at once, everything that was noted down on this thread.
     pub release: unsafe extern "C" fn(),
+    /// In a table of version 2: whether the next poll of a spawned run may block its thread, OK or UNSUPPORTED. Then the
+    /// plugin polls it where other tasks don't wait for that thread, as tokio's `block_in_place` does.
+    pub may_block: unsafe extern "C" fn(host: *mut ()) -> Status,
 }
 
 /// Work that waits without a thread.
@@ -171,10 +174,10 @@ const _: () = {
     assert!(offset_of!(AsyncPlugin, stop) == 24);
     assert!(size_of::<AsyncHost>() == 24 && offset_of!(AsyncHost, version) == 4);
     assert!(offset_of!(AsyncHost, poll_read) == 8 && offset_of!(AsyncHost, poll_ready) == 16);
-    assert!(size_of::<SpawnHost>() == 48 && offset_of!(SpawnHost, version) == 4);
+    assert!(size_of::<SpawnHost>() == 56 && offset_of!(SpawnHost, version) == 4);
     assert!(offset_of!(SpawnHost, may_spawn) == 8 && offset_of!(SpawnHost, enter) == 16);
     assert!(offset_of!(SpawnHost, leave) == 24 && offset_of!(SpawnHost, hold) == 32);
-    assert!(offset_of!(SpawnHost, release) == 40);
+    assert!(offset_of!(SpawnHost, release) == 40 && offset_of!(SpawnHost, may_block) == 48);
     assert!(size_of::<Future>() == 24 && offset_of!(Future, poll) == 8 && offset_of!(Future, drop) == 16);
     assert!(size_of::<Waker>() == 8 && size_of::<WakerTable>() == 32);
     assert!(offset_of!(WakerTable, wake) == 8 && offset_of!(WakerTable, wake_by_ref) == 16);

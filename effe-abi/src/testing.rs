@@ -396,17 +396,26 @@ mod tests {
 
     const fn host(version: u32, may_spawn: unsafe extern "C" fn(*mut ()) -> Status) -> SpawnHost {
         let (enter, leave) = (exchange::enter, exchange::leave);
-        let (hold, release) = (exchange::hold, exchange::release);
-        SpawnHost { size: size_of::<SpawnHost>() as u32, version, may_spawn, enter, leave, hold, release }
+        let (hold, release, may_block) = (exchange::hold, exchange::release, exchange::may_block);
+        SpawnHost {
+            size: size_of::<SpawnHost>() as u32,
+            version,
+            may_spawn,
+            enter,
+            leave,
+            hold,
+            release,
+            may_block,
+        }
     }
 
     #[test]
-    fn a_host_of_version_2_decides_for_every_run_and_one_of_version_1_is_never_asked() {
+    fn a_host_of_version_2_decides_before_each_poll_and_one_of_version_1_is_never_asked() {
         static WANTS_IT: SpawnHost = host(2, yes);
         static WANTS_IT_NOT: SpawnHost = host(2, no);
         static OLD: SpawnHost = host(1, yes);
         for (spawn_host, n_asked, is_spawned) in
-            [(&WANTS_IT, 100, true), (&WANTS_IT_NOT, 100, false), (&OLD, 0, false)]
+            [(&WANTS_IT, 100, true), (&WANTS_IT_NOT, 300, false), (&OLD, 0, false)]
         {
             let effe = Effe::hosted(&LAMBDA, &[], spawn_host).unwrap();
             for _ in 0..100 {

@@ -13,7 +13,7 @@ use effe_abi::{
 const FROZEN: u64 = 0x8e7d_e2f9_2483_853f;
 
 /// The hash of `src/extensions.rs`, computed likewise, with the extensions of today.
-const EXTENSIONS: u64 = 0x5a17_26bb_14c0_9f01;
+const EXTENSIONS: u64 = 0x66d8_2156_622b_0ac9;
 
 #[test]
 #[cfg(target_pointer_width = "64")]
@@ -46,9 +46,9 @@ fn every_field_lies_where_v1_put_it() {
         ("Ready", 16, vec![("size", 0), ("version", 4), ("ready", 8)]),
         ("AsyncPlugin", 32, vec![("size", 0), ("version", 4), ("start", 8), ("run", 16), ("stop", 24)]),
         ("AsyncHost", 24, vec![("size", 0), ("version", 4), ("poll_read", 8), ("poll_ready", 16)]),
-        ("SpawnHost", 48, vec![
+        ("SpawnHost", 56, vec![
             ("size", 0), ("version", 4), ("may_spawn", 8), ("enter", 16), ("leave", 24), ("hold", 32),
-            ("release", 40),
+            ("release", 40), ("may_block", 48),
         ]),
         ("Future", 24, vec![("data", 0), ("poll", 8), ("drop", 16)]),
         ("Waker", 8, vec![("table", 0)]),
@@ -65,7 +65,7 @@ fn every_field_lies_where_v1_put_it() {
         table!(Ready: size version ready),
         table!(AsyncPlugin: size version start run stop),
         table!(AsyncHost: size version poll_read poll_ready),
-        table!(SpawnHost: size version may_spawn enter leave hold release),
+        table!(SpawnHost: size version may_spawn enter leave hold release may_block),
         table!(Future: data poll drop),
         table!(Waker: table),
         table!(WakerTable: clone wake wake_by_ref drop),

@@ -302,20 +302,57 @@ fn a_lambda_that_blocks_is_named_and_polled_elsewhere() {
     // Others that wait meanwhile move along with it.
     let mut waiting: Vec<_> = (0..5).map(|_| begin(&server, &counts, "/sleep?300")).collect();
     assert_eq!(server.get("/block?100").text(), "blocked");
-    let line = server.wait_for_line("running on the pool");
+    let line = server.wait_for_line("running in its own runtime");
     assert!(line.contains("GET /block: a poll took "), "{line}");
-    assert!(server.get("/thread").text().starts_with("effe-run-"));
+    assert_eq!(server.get("/thread").text(), "effe-lambda\n");
     let begun = Instant::now();
-    let mut blocked = begin(&server, &counts, "/block?2000");
+    // More of them than the runtime has threads: none keeps another one waiting.
+    let mut blocked: Vec<_> = (0..4).map(|_| begin(&server, &counts, "/block?2000")).collect();
     assert_eq!(server.get("/").text(), "done");
-    assert!(begun.elapsed() < Duration::from_secs(2), "the server's thread is free");
-    assert_eq!(blocked.reply().text(), "blocked");
+    assert!(begun.elapsed() < Duration::from_secs(2), "the server's thread is free, and the runtime's");
+    for blocked in &mut blocked {
+        assert_eq!(blocked.reply().text(), "blocked");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "they block side by side");
     for connection in &mut waiting {
         assert_eq!(connection.reply().text(), "slept");
     }
     let leaves = begin(&server, &counts, "/never");
     leaves.reset();
     counts.wait_for("dropped", 1);
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn a_client_that_leaves_a_run_that_blocks_keeps_no_thread_of_the_servers_waiting() {
+    let counts = Counts::new();
+    let server = loader(&counts).args(["--workers", "1"]).serve();
+    assert_eq!(server.get("/block?100").text(), "blocked");
+    server.wait_for_line("running in its own runtime");
+    let begun = Instant::now();
+    begin(&server, &counts, "/block?2000").reset();
+    assert_eq!(server.get("/").text(), "done");
+    assert!(begun.elapsed() < Duration::from_secs(2), "the server's thread is free");
+    server.stop();
+    counts.assert_complete();
+}
+
+#[test]
+fn on_the_pool_a_run_has_a_thread_and_is_dropped_when_its_client_leaves_or_its_time_is_up() {
+    let counts = Counts::new();
+    let args = ["--execution", "pool", "--run-timeout", "300ms", "--max-concurrency", "2"];
+    let server = loader(&counts).args(args).serve();
+    assert!(server.get("/thread").text().starts_with("effe-run-"));
+    assert_eq!(server.get("/sleep?50").text(), "slept");
+    assert_eq!(server.get("/pieces?3").text(), "0\n1\n2\n");
+    begin(&server, &counts, "/never").reset();
+    counts.wait_for("dropped", 1);
+    let mut never = begin(&server, &counts, "/never");
+    assert_eq!(never.reply().status, 504);
+    counts.wait_for("dropped", 2);
+    // Both threads are free again.
+    assert_eq!(server.get("/").text(), "done");
     server.stop();
     counts.assert_complete();
 }

@@ -1,5 +1,5 @@
 //! Run: one future for each request, in the storage of its Context's slot. The loader's polls poll it, or, if the
-//! loader says so in the first poll, a task of the runtime does.
+//! loader says so before a poll, a task of the runtime does from then on.
 //!
 //! This file owns the future: who polls it and that it is dropped once. The task is left to `spawned.rs`.
 #![expect(unsafe_code, reason = "the entries of the wire get their data as pointers")]
@@ -103,7 +103,9 @@ where
     if !kept.storage.full {
         return status::INVALID;
     }
-    if let Some(exchange) = kept.exchange.take() {
+    if kept.spawned.is_none()
+        && let Some(exchange) = kept.exchange
+    {
         // SAFETY: the contract above. If there is a task now, nothing here polls the future.
         kept.spawned = unsafe { spawn::<F>(kept, exchange) };
     }
@@ -138,7 +140,12 @@ where
         let poll =
             // SAFETY: the caller's promise; both are valid until the run has ended or the task is cancelled.
             || unsafe { poll_in_place(*future, host, &runtime, *failure, waker) };
-        spawn_host.inside(exchange, poll)
+        if spawn_host.may_block(exchange) {
+            // Other tasks go on, on another thread.
+            tokio::task::block_in_place(|| spawn_host.inside(exchange, poll))
+        } else {
+            spawn_host.inside(exchange, poll)
+        }
     };
     Some(Spawned::new(&kept.runtime, spawn_host, poll))
 }

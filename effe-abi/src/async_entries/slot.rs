@@ -47,7 +47,7 @@ pub(super) struct Kept {
     pub(super) storage: FutureStorage,
     /// Where the current run says why it failed.
     pub(super) failure: *mut Failure,
-    /// The current run's exchange, until its first poll. `None` also if the run waits on its thread.
+    /// The current run's exchange, until it is spawned. `None` also if the run waits on its thread.
     pub(super) exchange: Option<ExchangeRef<'static>>,
     /// The current run, if it was spawned: then the future in the storage is the task's.
     pub(super) spawned: Option<Spawned>,

@@ -249,8 +249,16 @@ unsafe extern "C" fn poll_ready(pointer: *mut (), waker: *const Waker) -> Status
 }
 
 /// The host's table for spawned runs.
-pub(super) static SPAWN_OPS: SpawnHost =
-    SpawnHost { size: size_of::<SpawnHost>() as u32, version: 2, may_spawn, enter, leave, hold, release };
+pub(super) static SPAWN_OPS: SpawnHost = SpawnHost {
+    size: size_of::<SpawnHost>() as u32,
+    version: 2,
+    may_spawn,
+    enter,
+    leave,
+    hold,
+    release,
+    may_block,
+};
 
 #[expect(unsafe_code, reason = "an entry of the host's table")]
 unsafe extern "C" fn may_spawn(pointer: *mut ()) -> Status {
@@ -260,6 +268,11 @@ unsafe extern "C" fn may_spawn(pointer: *mut ()) -> Status {
 }
 
 // In these a loader measures polls and gathers wake-ups. A test has no use for either.
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+pub(super) unsafe extern "C" fn may_block(_: *mut ()) -> Status {
+    status::UNSUPPORTED
+}
 
 #[expect(unsafe_code, reason = "an entry of the host's table")]
 pub(super) unsafe extern "C" fn enter(_: *mut ()) -> *const () {

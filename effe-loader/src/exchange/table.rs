@@ -19,7 +19,10 @@ use effe_abi::{
 use super::{Exchange, Head};
 use crate::{
     body::pipe::{End, Left},
-    placement::run_clock::{self, Ended},
+    placement::{
+        Place,
+        run_clock::{self, Ended},
+    },
     rt::{block_on::block_until, clock::Moment, wake_batch},
 };
 
@@ -221,8 +224,16 @@ unsafe extern "C" fn poll_ready(host: *mut (), waker: *const Waker) -> Status {
 
 /// What an async lambda finds under the id of the extension for runs that go on as tasks of its own runtime: there they
 /// are looked at as polls on the server's threads are.
-pub static SPAWN_OPS: SpawnHost =
-    SpawnHost { size: size_of::<SpawnHost>() as u32, version: 2, may_spawn, enter, leave, hold, release };
+pub static SPAWN_OPS: SpawnHost = SpawnHost {
+    size: size_of::<SpawnHost>() as u32,
+    version: 2,
+    may_spawn,
+    enter,
+    leave,
+    hold,
+    release,
+    may_block,
+};
 
 unsafe extern "C" fn may_spawn(host: *mut ()) -> Status {
     // SAFETY: the contract of this file's entries.
@@ -252,6 +263,13 @@ unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
     if let Some(execution) = &exchange.polls {
         execution.ran_spawned(took, || (exchange.head.method(), exchange.head.path()));
     }
+}
+
+unsafe extern "C" fn may_block(host: *mut ()) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let blocks = exchange.polls.as_ref().is_some_and(|execution| execution.place() != Place::Inline);
+    if blocks { status::OK } else { status::UNSUPPORTED }
 }
 
 unsafe extern "C" fn hold() {

@@ -57,6 +57,8 @@ struct Waiting {
     is_timed: bool,
     progress: Arc<Progress>,
     state: State,
+    /// Whether the call itself has come back after it was late.
+    is_back: bool,
 }
 
 enum State {
@@ -125,8 +127,13 @@ impl Desk {
     pub fn ask(self: &Rc<Self>, mut call: Box<Call>, send: impl FnOnce(Box<Call>)) -> Asked {
         let sent = Moment::now();
         call.deadline = self.timeouts.run.map(|timeout| sent + timeout);
-        let waiting =
-            Waiting { sent, is_timed: true, progress: Arc::clone(&call.progress), state: State::Away(None) };
+        let waiting = Waiting {
+            sent,
+            is_timed: true,
+            progress: Arc::clone(&call.progress),
+            state: State::Away(None),
+            is_back: false,
+        };
         let key = self.waiting.borrow_mut().insert(waiting);
         call.key = key;
         let may_be_late = self.timeouts.queue.is_some() || self.timeouts.run.is_some();
@@ -175,18 +182,22 @@ impl Desk {
     fn arrive(&self, call: Box<Call>) {
         let mut waiting = self.waiting.borrow_mut();
         let Some(place) = waiting.get_mut(call.key) else { return };
-        if let State::Away(waker) = &mut place.state {
-            let waker = waker.take();
-            place.state = State::Back(call);
-            drop(waiting);
-            if let Some(waker) = waker {
-                waker.wake();
+        match &mut place.state {
+            State::Away(waker) => {
+                let waker = waker.take();
+                place.state = State::Back(call);
+                drop(waiting);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+                return;
             }
-        } else {
-            waiting.remove(call.key);
-            drop(waiting);
-            self.keep(call);
+            // Whoever waits for it has been woken, and will look at its place.
+            State::GivenUp | State::Overdue => place.is_back = true,
+            State::Back(_) | State::Left => drop(waiting.remove(call.key)),
         }
+        drop(waiting);
+        self.keep(call);
     }
 
     /// Tells whoever waits for a call that is late by now. One look at all that is away costs less than a timer for
@@ -258,6 +269,9 @@ impl Future for Asked {
             State::Overdue => Outcome::Overdue(Arc::clone(&waiting[key].progress)),
             State::Away(_) | State::Left => unreachable!("seen above; only a drop says that it left"),
         };
+        if waiting.get(key).is_some_and(|place| place.is_back) {
+            waiting.remove(key);
+        }
         drop(waiting);
         self.key = None;
         Poll::Ready(outcome)
@@ -269,14 +283,17 @@ impl Drop for Asked {
         let Some(key) = self.key else { return };
         let mut waiting = self.desk.waiting.borrow_mut();
         let place = &mut waiting[key];
-        if let State::Back(_) = place.state {
-            if let State::Back(call) = waiting.remove(key).state {
+        if !matches!(place.state, State::Back(_)) {
+            place.progress.leave();
+        }
+        match std::mem::replace(&mut place.state, State::Left) {
+            State::Back(call) => {
+                waiting.remove(key);
                 drop(waiting);
                 self.desk.keep(call);
             }
-        } else {
-            place.progress.leave();
-            place.state = State::Left;
+            _ if place.is_back => drop(waiting.remove(key)),
+            _ => {}
         }
     }
 }
@@ -348,6 +365,24 @@ mod tests {
             assert!(call.progress.begin());
             rt::time::sleep(Duration::from_millis(60)).await;
             assert!(call.progress.end(), "a run has its own timeout");
+        });
+    }
+
+    #[test]
+    fn a_call_that_is_late_and_back_before_anybody_looks_is_overdue_all_the_same() {
+        let timeouts = Timeouts { queue: None, run: Some(Duration::from_millis(20)) };
+        served(timeouts, async |desk| {
+            let (mut asked, call) = away(&desk);
+            assert!(call.progress.begin());
+            assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut asked).poll(cx))).await.is_pending());
+            // Nothing waits for `asked` until the call is back.
+            poll_fn(|cx| call.progress.poll_unwanted(cx)).await;
+            assert!(!call.progress.end());
+            call.send_back().ring();
+            rt::task::yield_now().await;
+            rt::task::yield_now().await;
+            assert!(matches!(asked.await, Outcome::Overdue(_)));
+            assert!(desk.waiting.borrow().is_empty());
         });
     }
 
