@@ -125,7 +125,7 @@ impl Handler {
         };
         response.map_body(|_, mut body| {
             if let Body::Stream(stream) = &mut body {
-                stream.hold(running, answering);
+                stream.hold(Box::new((running, answering)));
             }
             body
         })
@@ -166,7 +166,7 @@ impl Handler {
         } else {
             match self.run_inline(&generation, request, &body) {
                 Some((response, _)) => response,
-                None => self.run_on_pool(request, body, streams).await,
+                None => self.run_on_pool(request, body, streams, answering).await,
             }
         };
         // A lambda that fails because its body fails is not to blame.

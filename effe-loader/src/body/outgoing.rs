@@ -1,7 +1,7 @@
 //! The body of an answer as the server sends it: held whole, or as it comes out of a run.
 
 use std::{
-    future::Future,
+    any::Any,
     io, mem,
     pin::Pin,
     sync::Arc,
@@ -11,13 +11,7 @@ use std::{
 use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use crate::{
-    body::{pipe::End, sender::Outlet},
-    effe::async_run::Waiting,
-    handler::access_log::Visit,
-    net::connection::Answering,
-    scheduler::{in_flight::Asked, worker_status::Running},
-};
+use crate::body::{pipe::End, sender::Outlet};
 
 /// The body of an answer.
 pub enum Body {
@@ -49,18 +43,19 @@ impl MessageBody for Body {
             Body::Absent(_) => return Poll::Ready(None),
             Body::Stream(stream) => stream,
         };
-        stream.poll_source(context);
+        if stream.producer.as_mut().is_some_and(|producer| producer.poll(context).is_ready()) {
+            stream.producer = None;
+        }
         match ready!(stream.outlet.pipe.poll_next(context)) {
             Ok(piece) => {
-                if let Some(visit) = &mut stream.visit {
-                    visit.sent(piece.len());
+                if let Some(observer) = &mut stream.observer {
+                    observer.sent(piece.len());
                 }
                 Poll::Ready(Some(Ok(piece)))
             }
             Err(End::Whole) => {
-                // Its last word may be on another thread, and it may have more to do than to answer.
-                if let Source::Polled(waiting) = mem::replace(&mut stream.source, Source::Done) {
-                    waiting.go_on();
+                if let Some(producer) = stream.producer.take() {
+                    producer.finish();
                 }
                 Poll::Ready(None)
             }
@@ -76,59 +71,48 @@ impl MessageBody for Body {
     }
 }
 
-/// The run that writes a body. Dropping it tells the run that the client has left, or ends it.
-pub enum Source {
-    /// On the pool.
-    Pool(Asked),
-    /// Polled with the body.
-    Polled(Waiting),
-    /// It is over.
-    Done,
+/// Whoever writes a body while it is sent. When it is dropped, nobody wants the rest.
+pub trait Producer {
+    /// Lets the producer go on, for as long as what it has written is wanted; ready once it is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// The body is complete and has been taken. The producer may have more to do.
+    fn finish(self: Box<Self>);
 }
 
-/// A body that a run writes while it is sent.
+/// Whoever wants to know how much of a body was sent. It is dropped once the body has gone.
+pub trait Observer {
+    /// So many more bytes were sent.
+    fn sent(&mut self, n_bytes: usize);
+}
+
+/// A body that is written while it is sent.
 pub struct Stream {
     outlet: Arc<Outlet>,
     length: Option<u64>,
     /// Whether it ends before it is whole.
     breaks_off: bool,
-    source: Source,
-    /// Until the body has gone, the request is being answered.
-    held: Option<(Running, Answering)>,
-    /// Its line in the access log.
-    visit: Option<Visit>,
+    /// `None` once it is over.
+    producer: Option<Box<dyn Producer>>,
+    observer: Option<Box<dyn Observer>>,
+    /// What is given back once the body has gone.
+    guard: Option<Box<dyn Any>>,
 }
 
 impl Stream {
     /// The body that follows a head.
-    pub fn new(outlet: Arc<Outlet>, length: Option<u64>, source: Source) -> Stream {
-        Stream { outlet, length, breaks_off: false, source, held: None, visit: None }
+    pub fn new(outlet: Arc<Outlet>, length: Option<u64>, producer: Option<Box<dyn Producer>>) -> Stream {
+        Stream { outlet, length, breaks_off: false, producer, observer: None, guard: None }
     }
 
-    /// Lets an async run go on, for as long as what it has written is wanted.
-    fn poll_source(&mut self, context: &mut Context<'_>) {
-        let Source::Polled(waiting) = &mut self.source else { return };
-        match Pin::new(&mut *waiting).poll(context) {
-            Poll::Ready(call) => waiting.keep(call),
-            Poll::Pending if waiting.progress().poll_unwanted(context).is_ready() => self.outlet.abandon(),
-            Poll::Pending => return,
-        }
-        self.source = Source::Done;
+    /// Tells `observer` how much is sent.
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.observer = Some(observer);
     }
 
-    /// What hears how much was sent, and writes its line once the body has gone.
-    pub fn log(&mut self, visit: Visit) {
-        self.visit = Some(visit);
-    }
-
-    /// What is given back once the body has gone.
-    pub fn hold(&mut self, running: Running, answering: Answering) {
-        match &self.source {
-            Source::Pool(asked) => answering.watch(asked.progress()),
-            Source::Polled(waiting) => answering.watch(Some(Arc::clone(waiting.progress()))),
-            Source::Done => {}
-        }
-        self.held = Some((running, answering));
+    /// Drops `guard` once the body has gone.
+    pub fn hold(&mut self, guard: Box<dyn Any>) {
+        self.guard = Some(guard);
     }
 }
 

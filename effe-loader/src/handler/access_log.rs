@@ -13,6 +13,7 @@ use actix_http::{
 };
 
 use crate::{
+    body::outgoing::Observer,
     exchange::Head,
     journal::{Access, Journal},
     rt::clock::Moment,
@@ -170,11 +171,12 @@ impl Visit {
             head.headers.insert(REQUEST_ID, name);
         }
     }
+}
 
-    /// More of the body has been sent. The line is written when the visit is dropped.
-    pub fn sent(&mut self, bytes: usize) {
+impl Observer for Visit {
+    fn sent(&mut self, n_bytes: usize) {
         if let Some(access) = &mut self.access {
-            access.bytes += bytes as u64;
+            access.bytes += n_bytes as u64;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
 };
 
 use actix_http::{Request, Response};
@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     body::{
-        outgoing::{Body, Source},
-        sender::{self, Streams},
+        outgoing::{Body, Producer},
+        sender::{self, Outlet, Streams},
     },
     effe::async_run::Waiting,
     exchange::{Head, call::Call},
@@ -66,7 +66,8 @@ impl Handler {
         };
         match (outcome, outlet) {
             (Ok(Begun::Head(head)), Some(outlet)) => {
-                Ok(stream(request, head, outlet, Source::Polled(waiting)))
+                let writes = Writes { run: waiting, outlet: Arc::clone(&outlet) };
+                Ok(stream(request, head, outlet, Some(Box::new(writes))))
             }
             (Ok(Begun::Head(_)), None) => unreachable!("a head comes out of an outlet"),
             (Ok(Begun::Over(call)), outlet) => {
@@ -91,7 +92,7 @@ impl Handler {
         let outlet = call.streams.outlet.take();
         let head = outlet.as_ref().and_then(|outlet| outlet.take_head());
         let response = match (head, outlet) {
-            (Some(head), Some(outlet)) => Some(stream(request, head, outlet, Source::Done)),
+            (Some(head), Some(outlet)) => Some(stream(request, head, outlet, None)),
             (_, unneeded) => {
                 if let Some(outlet) = unneeded {
                     self.outlets.keep(outlet);
@@ -102,6 +103,28 @@ impl Handler {
         let response = response.ok_or_else(|| unanswered(&call));
         self.thread.desk.keep(call);
         response
+    }
+}
+
+/// A run that is polled with the body that it writes.
+struct Writes {
+    run: Waiting,
+    outlet: Arc<Outlet>,
+}
+
+impl Producer for Writes {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match Pin::new(&mut self.run).poll(cx) {
+            Poll::Ready(call) => self.run.keep(call),
+            Poll::Pending if self.run.progress().poll_unwanted(cx).is_ready() => self.outlet.abandon(),
+            Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(())
+    }
+
+    fn finish(self: Box<Self>) {
+        // Its last word may be on another thread, and it may have more to do than to answer.
+        self.run.go_on();
     }
 }
 

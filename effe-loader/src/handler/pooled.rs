@@ -1,6 +1,10 @@
 //! A run on a thread of the pool.
 
-use std::{future::poll_fn, pin::Pin, task::Poll};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use actix_http::{Request, Response};
 use bytes::Bytes;
@@ -13,11 +17,12 @@ use super::{
 };
 use crate::{
     body::{
-        outgoing::{Body, Source},
+        outgoing::{Body, Producer},
         sender::{Awaited, Streams},
     },
     exchange::Head,
-    scheduler::in_flight::Outcome,
+    net::connection::Answering,
+    scheduler::in_flight::{Asked, Outcome},
 };
 
 impl Handler {
@@ -26,6 +31,7 @@ impl Handler {
         request: &Request,
         body: Bytes,
         streams: Streams,
+        answering: &Answering,
     ) -> Result<Response<Body>, Failure> {
         self.watch.look();
         let mut call = self.thread.desk.call();
@@ -42,7 +48,8 @@ impl Handler {
             Ok(head) => {
                 let outlet = awaited.take().expect("the head came out of it");
                 asked.take_your_time();
-                return Ok(stream(request, head, outlet, Source::Pool(asked)));
+                answering.watch(asked.progress());
+                return Ok(stream(request, head, outlet, Some(Box::new(asked))));
             }
             Err(outcome) => outcome,
         };
@@ -60,4 +67,13 @@ impl Handler {
             }
         }
     }
+}
+
+/// The run that writes a body is on the pool: what it writes comes by itself.
+impl Producer for Asked {
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    fn finish(self: Box<Self>) {}
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     body::{
-        outgoing::{Body, Source, Stream},
+        outgoing::{Body, Producer, Stream},
         sender::{self, Outlet},
     },
     exchange::response::Answer,
@@ -34,12 +34,17 @@ pub fn respond(answer: &mut Answer, request: &Request) -> Option<Response<Body>>
 }
 
 /// An answer whose body is still being written.
-pub fn stream(request: &Request, head: sender::Head, outlet: Arc<Outlet>, source: Source) -> Response<Body> {
+pub fn stream(
+    request: &Request,
+    head: sender::Head,
+    outlet: Arc<Outlet>,
+    producer: Option<Box<dyn Producer>>,
+) -> Response<Body> {
     let sender::Head { status, headers, length } = head;
     let has_body = request.method() != Method::HEAD
         && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     let body = if has_body {
-        Body::Stream(Box::new(Stream::new(outlet, length, source)))
+        Body::Stream(Box::new(Stream::new(outlet, length, producer)))
     } else {
         // Nobody wants the rest.
         outlet.pipe.leave();

@@ -130,7 +130,7 @@ fn logged(mut response: Response<Body>, visit: Option<Visit>) -> Response<Body> 
     visit.answered(response.head_mut(), bytes);
     response.map_body(|_, mut body| {
         if let Body::Stream(stream) = &mut body {
-            stream.log(visit);
+            stream.observe(Box::new(visit));
         }
         body
     })
