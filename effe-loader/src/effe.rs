@@ -25,8 +25,8 @@ use self::{
     generation::{Generation, Generations},
 };
 use crate::{
-    exchange::{Exchange, Head, response::Answer},
-    http::head,
+    exchange::{Exchange, response::Answer},
+    http::head::{self, Head},
     journal::{Journal, Record, Severity, Source},
     plugin::{Census, Context, Fault, Started},
     rt::clock::Moment,

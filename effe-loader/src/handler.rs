@@ -23,10 +23,10 @@ use bytes::Bytes;
 use effe_abi::raw::{plugin_flags, status};
 use tokio::time;
 
-pub use self::service::{Answered, Guarded, HandlerService, Handling};
+pub use self::service::HandlerService;
 use self::{
     failure::Failure,
-    response::{plain, respond, stream},
+    response::{respond, stream},
 };
 use crate::{
     body::{
@@ -42,8 +42,9 @@ use crate::{
         generation::Generation,
         monitor::Watch,
     },
-    exchange::{Head, response::Answer},
-    net::connection::{Answering, Patience},
+    exchange::response::Answer,
+    http::{canned::plain, head::Head, request_guard::Answering},
+    net::activity::Patience,
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
     scheduler::{
         background::Errands,

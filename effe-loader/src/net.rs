@@ -1,5 +1,6 @@
 //! Bytes between the loader and its clients: listeners, connections, TLS.
 
+pub mod activity;
 pub mod connection;
 pub mod listeners;
 pub mod stream;

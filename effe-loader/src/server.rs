@@ -31,7 +31,8 @@ use crate::{
     },
     http::{h1::Http1, h2, service::Site},
     net::{
-        connection::{Connection, Connections, Patience},
+        activity::Patience,
+        connection::{Connection, Connections},
         listeners::{Listener, Stream},
         stream::Io,
         tls::Tls,

@@ -15,7 +15,7 @@ use crate::{
     body::{pipe::End, sender::Outlet},
     effe::async_run::Waiting,
     handler::access_log::Visit,
-    net::connection::Answering,
+    http::request_guard::Answering,
     scheduler::{in_flight::Asked, worker_status::Running},
 };
 

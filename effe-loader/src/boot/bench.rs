@@ -12,7 +12,8 @@ use actix_http::{
 };
 
 use crate::{
-    exchange::{Exchange, Head, response::Answer},
+    exchange::{Exchange, response::Answer},
+    http::head::Head,
     plugin::{
         Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host, parameters::Parameters,
     },

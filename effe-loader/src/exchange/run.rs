@@ -9,10 +9,10 @@ use std::{
 
 use effe_abi::raw::{self, Failure};
 
-use super::{Exchange, Head};
+use super::Exchange;
 use crate::{
     body::sender::Outlet,
-    http::head::Snapshot,
+    http::head::{Head, Snapshot},
     placement::Execution,
     plugin::{Context, Fault, Running},
     scheduler::in_flight::{Call, Progress},

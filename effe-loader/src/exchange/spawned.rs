@@ -86,8 +86,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        exchange::{Exchange, Head, current_id, response::Answer},
-        http::head::Snapshot,
+        exchange::{Exchange, current_id, response::Answer},
+        http::head::{Head, Snapshot},
         journal::{Format, Journal, Settings, SyslogTarget},
         placement::{Execution, Mode},
     };

@@ -13,7 +13,7 @@ use actix_http::{
 };
 
 use crate::{
-    exchange::Head,
+    http::head::Head,
     journal::{Access, Journal},
     rt::clock::Moment,
 };

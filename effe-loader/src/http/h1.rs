@@ -33,9 +33,11 @@ use crate::{
         incoming::{Incoming, Uploads},
         outgoing::Body,
     },
-    handler::{Answered, Guarded},
-    http::{arrival::Arrival, service::Site},
-    net::connection::{Answering, Connection, Traffic},
+    http::{
+        request_guard::Answering,
+        service::{Answered, Arrival, Guarded, Site},
+    },
+    net::{activity::Traffic, connection::Connection},
 };
 
 /// How long a client that was told that the connection closes may take to close it, too.

@@ -31,10 +31,14 @@ use tokio::io::Interest;
 
 use crate::{
     body::outgoing::Body,
-    handler::{Answered, HandlerService},
-    http::{arrival::Arrival, validate::MAX_HEAD},
+    handler::HandlerService,
+    http::{
+        request_guard::Answering,
+        service::{Answered, Arrival},
+        validate::MAX_HEAD,
+    },
     net::{
-        connection::{Answering, Connection, Shared},
+        connection::{Connection, Shared},
         stream::Io,
     },
 };

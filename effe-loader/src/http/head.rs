@@ -4,6 +4,65 @@ use std::{net::SocketAddr, ops::Range};
 
 use actix_http::RequestHead;
 
+use crate::http::request_id;
+
+/// Where the request's head is.
+pub enum Head<'a> {
+    /// In the server's memory.
+    Live(&'a RequestHead),
+    /// In a copy.
+    Copied(&'a Snapshot),
+}
+
+impl Head<'_> {
+    /// `GET`, …
+    pub fn method(&self) -> &str {
+        match self {
+            Head::Live(head) => head.method.as_str(),
+            Head::Copied(copy) => copy.method(),
+        }
+    }
+
+    /// Path and query, and how much of it is the path.
+    pub fn target(&self) -> (&str, usize) {
+        match self {
+            Head::Live(head) => target(head),
+            Head::Copied(copy) => (copy.target(), copy.path_len()),
+        }
+    }
+
+    /// Without the query.
+    pub fn path(&self) -> &str {
+        let (target, path_len) = self.target();
+        &target[..path_len]
+    }
+
+    /// What the request is called.
+    pub fn request_id(&self) -> String {
+        request_id::of(|name| self.header(name, 0))
+    }
+
+    /// 10, 11, 20
+    pub fn version(&self) -> u32 {
+        match self {
+            Head::Live(head) => version(head),
+            Head::Copied(copy) => copy.version(),
+        }
+    }
+
+    /// The value of a header's nth occurrence.
+    pub fn header(&self, name: &str, nth: usize) -> Option<&[u8]> {
+        match self {
+            Head::Live(head) => head.headers.get_all(name).nth(nth).map(|value| value.as_bytes()),
+            Head::Copied(copy) => copy
+                .headers()
+                .filter(|(other, _)| other.eq_ignore_ascii_case(name))
+                .nth(nth)
+                .map(|(_, value)| value),
+        }
+    }
+}
+
 /// The head of one request in two buffers, which are used again for the next.
 #[derive(Default)]
 pub struct Snapshot {
@@ -99,7 +158,7 @@ pub fn target(head: &RequestHead) -> (&str, usize) {
 }
 
 /// 10, 11, 20
-pub fn version(head: &RequestHead) -> u32 {
+fn version(head: &RequestHead) -> u32 {
     match head.version {
         actix_http::Version::HTTP_09 => 9,
         actix_http::Version::HTTP_10 => 10,

@@ -11,16 +11,14 @@ use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     io,
-    net::IpAddr,
     os::fd::{AsFd, AsRawFd},
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use actix_http::{ConnectionType, RequestHead};
 use actix_web::rt;
 use rustix::net::sockopt::set_socket_linger;
 use slab::Slab;
@@ -30,10 +28,13 @@ use tokio::{
 };
 
 use crate::{
-    body::incoming::Uploads,
-    net::{stream::Io, tls::Tls, tracker::Lobby},
-    rt::{clock::Moment, tasks},
-    scheduler::in_flight::Progress,
+    net::{
+        activity::{Patience, Traffic},
+        stream::Io,
+        tls::Tls,
+        tracker::Lobby,
+    },
+    rt::clock::Moment,
 };
 
 /// How often a thread looks after its connections.
@@ -43,21 +44,8 @@ const QUICK_LOOK: Duration = Duration::from_millis(10);
 /// How long a connection may idle while the effe stops: a client that sends its next request within this time gets
 /// an answer, and with it the news that the connection closes.
 const LAST_CALL: Duration = Duration::from_millis(500);
-/// Requests on one connection. A client that wants more opens another, which finds the thread with the least to do.
-const MAX_REQUESTS: u64 = 10_000;
 /// Bytes per second that a client must read, or send, on average, once its time of grace is over.
 pub const MIN_RATE: u64 = 240;
-
-/// How long clients may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// Between two requests; a look or two longer.
-    pub keep_alive: Option<Duration>,
-    /// For a request's head, and between the pieces of its body.
-    pub read: Option<Duration>,
-    /// To read something of what they are sent.
-    pub write: Option<Duration>,
-}
 
 /// The connections of one thread of the server.
 pub struct Connections {
@@ -121,144 +109,6 @@ impl Connections {
                 }
             }
         }
-    }
-}
-
-/// One connection as those see it who answer its requests.
-#[derive(Default)]
-pub struct Traffic {
-    waker: RefCell<Option<Waker>>,
-    /// Requests that are being answered.
-    n_running: Cell<usize>,
-    n_requests: Cell<u64>,
-    /// Since when there have been bytes that are no request yet.
-    head_since: Cell<Option<Moment>>,
-    /// The default, if it has begun to idle since the last look.
-    idle_since: Cell<Moment>,
-    /// Whether no request is answered any more.
-    closing: Cell<bool>,
-    /// Whether something waits for the client to read.
-    blocked: Cell<bool>,
-    /// Whether the client has closed its end.
-    has_left: Cell<bool>,
-    /// The address of ours that it came to, where that matters.
-    local_address: Cell<Option<IpAddr>>,
-    /// Whether requests are answered side by side, and somebody else sees to the connection's end.
-    is_shared: Cell<bool>,
-    /// Who wants to know that.
-    watching: RefCell<Option<Arc<Progress>>>,
-}
-
-impl Traffic {
-    /// A request has come.
-    fn begin(&self) {
-        self.head_since.set(None);
-        self.n_running.set(self.n_running.get() + 1);
-        self.n_requests.set(self.n_requests.get() + 1);
-    }
-
-    /// What has come belonged to the last request: nothing of the next one is here.
-    pub fn rest(&self) {
-        self.head_since.set(None);
-        self.idle_since.set(Moment::default());
-    }
-
-    /// The request that is being answered is the last.
-    pub fn close(&self) {
-        self.closing.set(true);
-    }
-
-    /// Whether that is so.
-    pub fn is_closing(&self) -> bool {
-        self.closing.get()
-    }
-
-    /// A request has been answered.
-    fn end(&self) {
-        self.watching.take();
-        self.n_running.set(self.n_running.get() - 1);
-        self.idle_since.set(Moment::default());
-    }
-
-    /// Whether one that is idle has been so for too long. A timer for each request would tell that more precisely, at
-    /// a tenth of what a short request costs.
-    fn is_late(&self, now: Moment, patience: Patience) -> bool {
-        let since = self.idle_since.get();
-        let is_new = self.n_requests.get() == 0 && !self.is_shared();
-        let patience = if is_new { patience.read } else { patience.keep_alive };
-        patience.is_some_and(|patience| since != Moment::default() && since + patience <= now)
-    }
-
-    /// Whether requests are answered side by side.
-    fn is_shared(&self) -> bool {
-        cfg!(feature = "http2") && self.is_shared.get()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.n_running.get() == 0 && self.head_since.get().is_none() && !self.blocked.get()
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
-    }
-
-    fn wait(&self, context: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        match &mut *waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            None => *waker = Some(context.waker().clone()),
-        }
-    }
-}
-
-/// A request that its connection knows to be under way.
-pub struct Answering {
-    traffic: Rc<Traffic>,
-    uploads: Option<Rc<Uploads>>,
-}
-
-impl Answering {
-    /// It has come. Its body is read in the task of its connection, if there is a place for that.
-    pub fn begin(traffic: &Rc<Traffic>, head: &RequestHead, uploads: Option<&Rc<Uploads>>) -> Answering {
-        traffic.begin();
-        if !traffic.is_shared()
-            && (head.connection_type() == ConnectionType::Close || traffic.n_requests.get() >= MAX_REQUESTS)
-        {
-            traffic.close();
-        }
-        Answering { traffic: Rc::clone(traffic), uploads: uploads.cloned() }
-    }
-
-    /// A run reads its body as it comes, by `upload`.
-    pub fn upload(&self, upload: impl Future<Output = ()> + 'static) {
-        match &self.uploads {
-            Some(uploads) => uploads.begin(upload),
-            None => tasks::spawn(upload),
-        }
-    }
-
-    /// The address of ours that it came to, if it came over the network and somebody noted it.
-    pub fn local_address(&self) -> Option<IpAddr> {
-        self.traffic.local_address.get()
-    }
-
-    /// A call that wants to know when the client has closed its end of the connection, though it may still read.
-    pub fn watch(&self, progress: Option<Arc<Progress>>) {
-        // Where requests are answered side by side, one that is taken back is dropped.
-        if let Some(progress) = progress.filter(|_| !self.traffic.is_shared()) {
-            if self.traffic.has_left.get() {
-                progress.leave();
-            }
-            self.traffic.watching.replace(Some(progress));
-        }
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.traffic.end();
     }
 }
 

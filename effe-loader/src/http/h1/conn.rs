@@ -26,7 +26,7 @@ use tokio_util::{
 use super::{Over, buf_pool, write_buf::Output};
 use crate::{
     body::incoming::announced,
-    net::connection::{Connection, Traffic},
+    net::{activity::Traffic, connection::Connection},
 };
 
 /// Room there is at least when something is read.

@@ -2,8 +2,11 @@
 
 use std::{future::Future, rc::Rc, task::Context, time::Duration};
 
-use super::{Connection, Connections, LAST_CALL, Shared, Traffic};
-use crate::{net::stream::Io, rt::clock::Moment};
+use super::{Connection, Connections, LAST_CALL, Shared};
+use crate::{
+    net::{activity::Traffic, stream::Io},
+    rt::clock::Moment,
+};
 
 impl Connection {
     /// What carries its bytes.
