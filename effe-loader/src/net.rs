@@ -3,6 +3,7 @@
 pub mod activity;
 pub mod connection;
 pub mod listeners;
+pub mod plain;
 pub mod stream;
 #[cfg_attr(not(feature = "tls"), path = "net/tls/disabled.rs")]
 pub mod tls;

@@ -34,7 +34,7 @@ use crate::{
         activity::Patience,
         connection::{Connection, Connections},
         listeners::{Listener, Stream},
-        stream::Io,
+        plain::Plain,
         tls::Tls,
         tracker::Lobby,
     },
@@ -225,9 +225,9 @@ fn open_tcp(connections: &Rc<Connections>, io: TcpStream) -> (Connection, Option
     // Answers go out in one piece; waiting for more would only delay the last piece of a stream.
     let _ = io.set_nodelay(true);
     let peer = io.peer_addr().ok();
-    (connections.open(Io::Tcp(io)), peer)
+    (connections.open(Plain::Tcp(io)), peer)
 }
 
 fn open_unix(connections: &Rc<Connections>, io: UnixStream) -> (Connection, Option<SocketAddr>) {
-    (connections.open(Io::Unix(io)), None)
+    (connections.open(Plain::Unix(io)), None)
 }

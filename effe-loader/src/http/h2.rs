@@ -12,7 +12,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::BorrowedFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -27,7 +27,6 @@ use h2::{
 };
 use http::{Method, Request};
 use rustix::net::{RecvFlags, recv};
-use tokio::io::Interest;
 
 use crate::{
     body::outgoing::Body,
@@ -81,19 +80,13 @@ pub async fn take(
 
 /// Whether a client has chosen it, over TLS by name, else by how it begins.
 async fn is_spoken(io: &Io) -> io::Result<bool> {
+    let socket = match io {
+        Io::Tls(stream) => return Ok(stream.is_http2()),
+        Io::Plain(socket) => socket,
+    };
     loop {
-        let (ready, begins) = match io {
-            Io::Tls(stream) => return Ok(stream.is_http2()),
-            Io::Tcp(stream) => {
-                let ready = stream.ready(Interest::READABLE).await?;
-                (ready, stream.try_io(Interest::READABLE, || begins_with_preface(stream.as_fd())))
-            }
-            Io::Unix(stream) => {
-                let ready = stream.ready(Interest::READABLE).await?;
-                (ready, stream.try_io(Interest::READABLE, || begins_with_preface(stream.as_fd())))
-            }
-        };
-        match begins {
+        let ready = socket.readable().await?;
+        match socket.try_read_with(begins_with_preface) {
             // Nothing more comes: it is not long enough for anything.
             Err(err) if err.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
                 return Ok(false);

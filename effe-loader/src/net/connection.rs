@@ -30,6 +30,7 @@ use tokio::{
 use crate::{
     net::{
         activity::{Patience, Traffic},
+        plain::Plain,
         stream::Io,
         tls::Tls,
         tracker::Lobby,
@@ -65,7 +66,7 @@ impl Connections {
     }
 
     /// A connection that was accepted.
-    pub fn open(self: &Rc<Self>, io: Io) -> Connection {
+    pub fn open(self: &Rc<Self>, socket: Plain) -> Connection {
         let mut open = self.open.borrow_mut();
         if open.is_empty() {
             self.now.set(Moment::now());
@@ -75,7 +76,7 @@ impl Connections {
         let key = open.insert(Rc::clone(&traffic));
         self.lobby.opened();
         let place = Place { shared: Shared { traffic, connections: Rc::clone(self) }, key };
-        Connection { io, place, stall: None }
+        Connection { io: Io::Plain(socket), place, stall: None }
     }
 
     /// Wakes those whose time may be up, for as long as the thread serves.
@@ -153,8 +154,8 @@ impl Connection {
     /// The same connection over TLS; `None` if the client has no part in that, or takes too long over it. What it sends
     /// instead is no matter for the log.
     pub async fn secured(self, tls: &Tls) -> Option<Connection> {
-        let Connection { io, place, .. } = self;
-        let io = Io::Tls(place.shared.prepare(tls.accept(io)).await?.ok()?);
+        let Connection { io: Io::Plain(socket), place, .. } = self else { return None };
+        let io = Io::Tls(place.shared.prepare(tls.accept(socket)).await?.ok()?);
         Some(Connection { io, place, stall: None })
     }
 
@@ -165,9 +166,8 @@ impl Connection {
 
     /// Lets those who answer know the address of ours that the client has connected to, if it came over the network.
     pub fn note_local_address(&self) {
-        if let Io::Tcp(io) = &self.io {
-            let address = io.local_addr().ok();
-            self.place.shared.traffic.local_address.set(address.map(|address| address.ip().to_canonical()));
+        if let Io::Plain(socket) = &self.io {
+            self.place.shared.traffic.local_address.set(socket.local_ip());
         }
     }
 
