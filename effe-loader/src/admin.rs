@@ -24,7 +24,7 @@ use crate::{
     error::Error,
     http::{
         h1::Http1,
-        service::{Answer, Arrival, Handling, Site},
+        service::{Answered, Arrival, Guarded, Service},
         validate,
     },
     journal::{Journal, Severity},
@@ -94,8 +94,7 @@ fn serve(socket: ListeningSocket, gate: Gate, admin: Admin) -> io::Result<()> {
         let door = Door::open(socket)?;
         let connections = Rc::new(Connections::new(PATIENCE, Arc::default()));
         tasks::spawn(Rc::clone(&connections).look_after());
-        let desk = Rc::new(Desk { gate, admin });
-        let http = Http1::new(Site::Other(desk));
+        let http = Http1::new(Rc::new(AdminService(Rc::new(Desk { gate, admin }))));
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
             let (http, connection) = (Rc::clone(&http), connections.open(door.accept().await));
@@ -115,9 +114,13 @@ struct Desk {
     admin: Admin,
 }
 
-impl Answer for Desk {
-    fn answer(self: Rc<Self>, arrival: Arrival) -> Handling {
-        Box::pin(async move { Ok(self.respond(arrival).await) })
+/// Answers requests to the admin listener.
+struct AdminService(Rc<Desk>);
+
+impl Service for AdminService {
+    fn call(&self, arrival: Arrival) -> Answered {
+        let desk = Rc::clone(&self.0);
+        Answered::Later(Guarded::new(Box::pin(async move { Ok(desk.respond(arrival).await) })))
     }
 }
 

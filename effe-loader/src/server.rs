@@ -29,7 +29,7 @@ use crate::{
         Handler, HandlerService, Limits,
         access_log::{AccessLog, Wanted},
     },
-    http::{h1::Http1, h2, service::Site},
+    http::{h1::Http1, h2, service::Service},
     net::{
         activity::Patience,
         connection::{Connection, Connections},
@@ -162,7 +162,7 @@ struct Reception {
 /// What a thread of the server has once, whatever listeners it serves.
 #[derive(Clone)]
 struct Worker {
-    handler: Rc<HandlerService>,
+    service: Rc<dyn Service>,
     http1: Rc<Http1>,
     connections: Rc<Connections>,
 }
@@ -183,8 +183,9 @@ impl Reception {
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
         let handler = Rc::new(Handler::new(effe, watch, settings.limits, settings.patience));
-        let handler = Rc::new(HandlerService { handler, probes: settings.probes, access_log });
-        Worker { http1: Http1::new(Site::Effe(Rc::clone(&handler))), handler, connections }
+        let service: Rc<dyn Service> =
+            Rc::new(HandlerService { handler, probes: settings.probes, access_log });
+        Worker { http1: Http1::new(Rc::clone(&service)), service, connections }
     }
 
     /// The service of one listener: `open` makes a connection of what was accepted.
@@ -214,7 +215,7 @@ async fn accept(
         Some(tls) => connection.secured(&tls).await,
     };
     if let Some(connection) = connection
-        && let Some(connection) = h2::take(connection, &worker.handler, peer).await
+        && let Some(connection) = h2::take(connection, &worker.service, peer).await
     {
         worker.http1.serve(connection, peer).await;
     }

@@ -18,7 +18,7 @@ use crate::{
     handler::access_log::{AccessLog, Visit},
     http::{
         canned::{plain, sorry},
-        service::{Answered, Arrival, Guarded},
+        service::{Answered, Arrival, Guarded, Service},
         validate,
     },
 };
@@ -32,9 +32,8 @@ pub struct HandlerService {
     pub access_log: Option<Rc<AccessLog>>,
 }
 
-impl HandlerService {
-    /// Answers a request.
-    pub fn answer(&self, arrival: Arrival) -> Answered {
+impl Service for HandlerService {
+    fn call(&self, arrival: Arrival) -> Answered {
         let Arrival { mut request, n_head, incoming, answering } = arrival;
         if let Err(broken) = validate::check(request.head(), n_head) {
             return Answered::Now(self.handler.finish(request.head(), Err(broken.into()), None));

@@ -35,7 +35,7 @@ use crate::{
     },
     http::{
         request_guard::Answering,
-        service::{Answered, Arrival, Guarded, Site},
+        service::{Answered, Arrival, Guarded, Service},
     },
     net::{activity::Traffic, connection::Connection},
 };
@@ -45,15 +45,15 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// What answers on the connections of one thread.
 pub struct Http1 {
-    site: Site,
+    service: Rc<dyn Service>,
     /// What actix-http has to know; it keeps the time of day for the answers.
     config: ServiceConfig,
 }
 
 impl Http1 {
-    /// What makes of connections what `site` answers. Called on the thread of the connections.
-    pub fn new(site: Site) -> Rc<Http1> {
-        Rc::new(Http1 { site, config: ServiceConfig::default() })
+    /// Connections whose requests `service` answers. To be called on their thread.
+    pub fn new(service: Rc<dyn Service>) -> Rc<Http1> {
+        Rc::new(Http1 { service, config: ServiceConfig::default() })
     }
 
     /// Answers what comes over a connection, until it ends.
@@ -201,7 +201,7 @@ impl Exchanges {
                     None => Incoming::Pieces(Box::pin(Pieces::of(&self.wire))),
                 };
                 let answering = Answering::begin(&self.traffic, request.head(), Some(&self.uploads));
-                match self.http.site.answer(Arrival { request, n_head, incoming, answering }) {
+                match self.http.service.call(Arrival { request, n_head, incoming, answering }) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
                     Answered::Later(answer) => self.step = Step::Answering(answer),
                 }

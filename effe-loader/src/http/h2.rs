@@ -30,10 +30,9 @@ use rustix::net::{RecvFlags, recv};
 
 use crate::{
     body::outgoing::Body,
-    handler::HandlerService,
     http::{
         request_guard::Answering,
-        service::{Answered, Arrival},
+        service::{Answered, Arrival, Service},
         validate::MAX_HEAD,
     },
     net::{
@@ -58,7 +57,7 @@ const MAX_RESETS: u64 = 500;
 /// never says what it speaks is closed.
 pub async fn take(
     connection: Connection,
-    service: &Rc<HandlerService>,
+    service: &Rc<dyn Service>,
     peer: Option<SocketAddr>,
 ) -> Option<Connection> {
     if !connection.prepare(is_spoken(connection.io())).await?.ok()? {
@@ -110,7 +109,7 @@ fn begins_with_preface(socket: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// The other end of a connection.
 struct Client {
-    service: Rc<HandlerService>,
+    service: Rc<dyn Service>,
     peer: Option<SocketAddr>,
     shared: Shared,
     /// Requests that it has taken back before they were answered.
@@ -161,7 +160,7 @@ impl Client {
         let answering = Answering::begin(self.shared.traffic(), request.head(), None);
         // h2 has looked at its size.
         let arrival = Arrival { request, n_head: usize::MAX, incoming, answering };
-        match self.service.answer(arrival) {
+        match self.service.call(arrival) {
             Answered::Now(response) => {
                 if response::is_short(&response) {
                     response::send_short(response, respond, is_head);

@@ -4,7 +4,11 @@ use std::{future::Future, net::IpAddr, rc::Rc, sync::Arc};
 
 use actix_http::{ConnectionType, RequestHead};
 
-use crate::{body::incoming::Uploads, net::activity::Traffic, rt::tasks, scheduler::in_flight::Progress};
+use crate::{
+    body::incoming::Uploads,
+    net::activity::{Hangup, Traffic},
+    rt::tasks,
+};
 
 /// Requests on one connection. A client that wants more opens another, which finds the thread with the least to do.
 const MAX_REQUESTS: u64 = 10_000;
@@ -40,14 +44,14 @@ impl Answering {
         self.traffic.local_address.get()
     }
 
-    /// A call that wants to know when the client has closed its end of the connection, though it may still read.
-    pub fn watch(&self, progress: Option<Arc<Progress>>) {
-        // Where requests are answered side by side, one that is taken back is dropped.
-        if let Some(progress) = progress.filter(|_| !self.traffic.is_shared()) {
+    /// Tells `run` when the client closes its end of the connection.
+    pub fn watch(&self, run: Option<Arc<impl Hangup + 'static>>) {
+        // Where requests are answered side by side, the future of one that is taken back is dropped.
+        if let Some(run) = run.filter(|_| !self.traffic.is_shared()) {
             if self.traffic.has_left.get() {
-                progress.leave();
+                run.leave();
             }
-            self.traffic.watching.replace(Some(progress));
+            self.traffic.watching.replace(Some(run));
         }
     }
 }

@@ -1,12 +1,11 @@
-//! Who answers on a connection, whichever protocol it speaks: the effe, or the admin listener. Both take this one way,
-//! so that the protocol's code is in the program once.
+//! What answers on a connection, whichever protocol it speaks: a `Service`, which the handler of the effe and the admin
+//! listener implement. The protocols call it as `dyn`, so that their code is in the program once.
 
 use std::{
     convert::Infallible,
     future::Future,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -14,9 +13,14 @@ use actix_http::{Request, Response};
 
 use crate::{
     body::{incoming::Incoming, outgoing::Body},
-    handler::HandlerService,
     http::{canned::sorry, request_guard::Answering},
 };
+
+/// Answers requests.
+pub trait Service {
+    /// Begins to answer a request; at once, if that needs no waiting.
+    fn call(&self, arrival: Arrival) -> Answered;
+}
 
 /// A request that has come.
 pub struct Arrival {
@@ -59,30 +63,6 @@ impl Future for Guarded {
 
 /// A request that takes its time.
 pub type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
-
-/// Who answers.
-pub enum Site {
-    /// The effe.
-    Effe(Rc<HandlerService>),
-    /// Somebody else, in no hurry.
-    Other(Rc<dyn Answer>),
-}
-
-/// Answers requests that may take their time.
-pub trait Answer {
-    /// The answer to one.
-    fn answer(self: Rc<Self>, arrival: Arrival) -> Handling;
-}
-
-impl Site {
-    /// [`Answer::answer`]
-    pub fn answer(&self, arrival: Arrival) -> Answered {
-        match self {
-            Site::Effe(handler) => handler.answer(arrival),
-            Site::Other(other) => Answered::Later(Guarded::new(Rc::clone(other).answer(arrival))),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

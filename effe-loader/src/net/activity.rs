@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{rt::clock::Moment, scheduler::in_flight::Progress};
+use crate::rt::clock::Moment;
 
 /// How long clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,12 @@ pub struct Patience {
     pub read: Option<Duration>,
     /// To read something of what they are sent.
     pub write: Option<Duration>,
+}
+
+/// Hears that a client has left.
+pub trait Hangup {
+    /// The client has closed its end of the connection, though it may still read.
+    fn leave(&self);
 }
 
 /// One connection as those see it who answer its requests.
@@ -43,7 +49,7 @@ pub struct Traffic {
     /// Whether requests are answered side by side, and somebody else sees to the connection's end.
     pub is_shared: Cell<bool>,
     /// Who wants to know that.
-    pub watching: RefCell<Option<Arc<Progress>>>,
+    pub watching: RefCell<Option<Arc<dyn Hangup>>>,
 }
 
 impl Traffic {

@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use crate::{
+    body::min_rate::MIN_RATE,
     net::{
         activity::{Patience, Traffic},
         plain::Plain,
@@ -45,8 +46,6 @@ const QUICK_LOOK: Duration = Duration::from_millis(10);
 /// How long a connection may idle while the effe stops: a client that sends its next request within this time gets
 /// an answer, and with it the news that the connection closes.
 const LAST_CALL: Duration = Duration::from_millis(500);
-/// Bytes per second that a client must read, or send, on average, once its time of grace is over.
-pub const MIN_RATE: u64 = 240;
 
 /// The connections of one thread of the server.
 pub struct Connections {
@@ -266,8 +265,8 @@ impl AsyncRead for Connection {
         let n = buffer.filled().len() - before;
         if n == 0 && buffer.capacity() > before {
             traffic.has_left.set(true);
-            if let Some(progress) = &*traffic.watching.borrow() {
-                progress.leave();
+            if let Some(watching) = &*traffic.watching.borrow() {
+                watching.leave();
             }
         } else if traffic.n_running.get() == 0 && !traffic.is_shared() {
             let now = connections.now.get();

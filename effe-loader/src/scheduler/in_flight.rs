@@ -24,6 +24,7 @@ use crate::{
     body::sender::Streams,
     exchange::{Room, response::Answer},
     http::head::Snapshot,
+    net::activity::Hangup,
     rt::clock::Moment,
 };
 
@@ -85,12 +86,6 @@ const OVERDUE: u8 = 3;
 const DONE: u8 = 4;
 
 impl Progress {
-    /// The client has left, or has closed its end.
-    pub fn leave(&self) {
-        self.gone.store(true, Ordering::Release);
-        self.leaving.wake();
-    }
-
     /// Ready once the client has left.
     pub fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
         self.leaving.register(context.waker());
@@ -129,6 +124,13 @@ impl Progress {
 
     fn step(&self, from: u8, to: u8) -> bool {
         self.step.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Hangup for Progress {
+    fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.leaving.wake();
     }
 }
 
