@@ -28,7 +28,10 @@ use crate::{
         validate,
     },
     journal::{Journal, Severity},
-    net::{activity::Patience, connection::Connections},
+    net::{
+        activity::Patience,
+        connection::{Connection, Connections},
+    },
     plugin::Plugin,
     process::{control::Control, signals::Ender},
     rt::tasks,
@@ -97,7 +100,8 @@ fn serve(socket: ListeningSocket, gate: Gate, admin: Admin) -> io::Result<()> {
         let http = Http1::new(Rc::new(AdminService(Rc::new(Desk { gate, admin }))));
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-            let (http, connection) = (Rc::clone(&http), connections.open(door.accept().await));
+            let (http, socket) = (Rc::clone(&http), door.accept().await);
+            let connection = Connection::plain(connections.register(), socket);
             connection.note_local_address();
             tasks::spawn(async move {
                 http.serve(connection, None).await;

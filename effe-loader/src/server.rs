@@ -32,7 +32,7 @@ use crate::{
     http::{h1::Http1, h2, service::Service},
     net::{
         activity::Patience,
-        connection::{Connection, Connections},
+        connection::{Connection, Connections, Registration},
         listeners::{Listener, Stream},
         plain::Plain,
         tls::Tls,
@@ -191,28 +191,29 @@ impl Reception {
     /// The service of one listener: `open` makes a connection of what was accepted.
     fn service<I: 'static>(
         self,
-        open: fn(&Rc<Connections>, I) -> (Connection, Option<SocketAddr>),
+        open: fn(I) -> (Plain, Option<SocketAddr>),
     ) -> impl ServiceFactory<I, Config = (), Response = (), Error = Infallible, InitError = ()> {
         fn_factory(move || {
             let (worker, tls) = (self.worker(), self.settings.tls.clone());
             ready(Ok(fn_service(move |io: I| {
-                let (connection, peer) = open(&worker.connections, io);
-                accept(worker.clone(), tls.clone(), connection, peer)
+                let (socket, peer) = open(io);
+                serve_connection(worker.clone(), tls.clone(), worker.connections.register(), socket, peer)
             })))
         })
     }
 }
 
 /// Answers what comes over a connection, behind its handshake.
-async fn accept(
+async fn serve_connection(
     worker: Worker,
     tls: Option<Arc<Tls>>,
-    connection: Connection,
+    registration: Registration,
+    socket: Plain,
     peer: Option<SocketAddr>,
 ) -> Result<(), Infallible> {
     let connection = match tls {
-        None => Some(connection),
-        Some(tls) => connection.secured(&tls).await,
+        None => Some(Connection::plain(registration, socket)),
+        Some(tls) => Connection::secure(registration, socket, &tls).await,
     };
     if let Some(connection) = connection
         && let Some(connection) = h2::take(connection, &worker.service, peer).await
@@ -222,13 +223,13 @@ async fn accept(
     Ok(())
 }
 
-fn open_tcp(connections: &Rc<Connections>, io: TcpStream) -> (Connection, Option<SocketAddr>) {
+fn open_tcp(io: TcpStream) -> (Plain, Option<SocketAddr>) {
     // Answers go out in one piece; waiting for more would only delay the last piece of a stream.
     let _ = io.set_nodelay(true);
     let peer = io.peer_addr().ok();
-    (connections.open(Plain::Tcp(io)), peer)
+    (Plain::Tcp(io), peer)
 }
 
-fn open_unix(connections: &Rc<Connections>, io: UnixStream) -> (Connection, Option<SocketAddr>) {
-    (connections.open(Plain::Unix(io)), None)
+fn open_unix(io: UnixStream) -> (Plain, Option<SocketAddr>) {
+    (Plain::Unix(io), None)
 }

@@ -64,8 +64,8 @@ impl Connections {
         Connections { open: RefCell::default(), opened: Notify::new(), now, patience, lobby }
     }
 
-    /// A connection that was accepted.
-    pub fn open(self: &Rc<Self>, socket: Plain) -> Connection {
+    /// Counts a connection that was accepted, until what comes back is dropped.
+    pub fn register(self: &Rc<Self>) -> Registration {
         let mut open = self.open.borrow_mut();
         if open.is_empty() {
             self.now.set(Moment::now());
@@ -74,8 +74,7 @@ impl Connections {
         let traffic = Rc::new(Traffic { idle_since: Cell::new(self.now.get()), ..Traffic::default() });
         let key = open.insert(Rc::clone(&traffic));
         self.lobby.opened();
-        let place = Place { shared: Shared { traffic, connections: Rc::clone(self) }, key };
-        Connection { io: Io::Plain(socket), place, stall: None }
+        Registration { shared: Shared { traffic, connections: Rc::clone(self) }, key }
     }
 
     /// Wakes those whose time may be up, for as long as the thread serves.
@@ -115,12 +114,12 @@ impl Connections {
 /// A connection as the server sees it: bytes in, bytes out.
 pub struct Connection {
     io: Io,
-    place: Place,
+    registration: Registration,
     stall: Option<Stall>,
 }
 
 /// A connection as its thread counts it, whatever carries its bytes.
-struct Place {
+pub struct Registration {
     shared: Shared,
     key: usize,
 }
@@ -147,15 +146,19 @@ struct Stall {
 impl Connection {
     /// What those see of it who answer its requests.
     pub fn traffic(&self) -> &Rc<Traffic> {
-        &self.place.shared.traffic
+        &self.registration.shared.traffic
     }
 
-    /// The same connection over TLS; `None` if the client has no part in that, or takes too long over it. What it sends
-    /// instead is no matter for the log.
-    pub async fn secured(self, tls: &Tls) -> Option<Connection> {
-        let Connection { io: Io::Plain(socket), place, .. } = self else { return None };
-        let io = Io::Tls(place.shared.prepare(tls.accept(socket)).await?.ok()?);
-        Some(Connection { io, place, stall: None })
+    /// A connection without TLS.
+    pub fn plain(registration: Registration, socket: Plain) -> Connection {
+        Connection { io: Io::Plain(socket), registration, stall: None }
+    }
+
+    /// A connection over TLS; `None` if the client doesn't complete the handshake in time. That is not logged: anybody
+    /// can connect and send something else.
+    pub async fn secure(registration: Registration, socket: Plain, tls: &Tls) -> Option<Connection> {
+        let io = Io::Tls(registration.shared.prepare(tls.accept(socket)).await?.ok()?);
+        Some(Connection { io, registration, stall: None })
     }
 
     /// The client sees that what it has got is not all.
@@ -166,13 +169,13 @@ impl Connection {
     /// Lets those who answer know the address of ours that the client has connected to, if it came over the network.
     pub fn note_local_address(&self) {
         if let Io::Plain(socket) = &self.io {
-            self.place.shared.traffic.local_address.set(socket.local_ip());
+            self.registration.shared.traffic.local_address.set(socket.local_ip());
         }
     }
 
     /// What is to be done when nothing has come in.
     fn verdict(&self) -> Option<io::Result<()>> {
-        let Shared { traffic, connections } = &self.place.shared;
+        let Shared { traffic, connections } = &self.registration.shared;
         let Traffic { n_running, head_since, idle_since, .. } = &**traffic;
         let (now, patience) = (connections.now.get(), connections.patience);
         if n_running.get() > 0 || traffic.is_shared() {
@@ -195,10 +198,10 @@ impl Connection {
 
     /// The system takes no more; whether the client reads too slowly.
     fn stalls(&mut self) -> bool {
-        let Some(write) = self.place.shared.connections.patience.write else { return false };
-        let now = self.place.shared.connections.now.get();
+        let Some(write) = self.registration.shared.connections.patience.write else { return false };
+        let now = self.registration.shared.connections.now.get();
         let Some(stall) = &mut self.stall else {
-            self.place.shared.traffic.blocked.set(true);
+            self.registration.shared.traffic.blocked.set(true);
             let n_waiting = n_waiting(&self.io);
             let now = Moment::now();
             self.stall = Some(Stall { since: now, n_taken: 0, n_waiting, last: (now, 0), looked: now });
@@ -241,7 +244,7 @@ impl Shared {
     }
 }
 
-impl Drop for Place {
+impl Drop for Registration {
     fn drop(&mut self) {
         self.shared.connections.open.borrow_mut().remove(self.key);
         self.shared.connections.lobby.closed();
@@ -257,7 +260,7 @@ impl AsyncRead for Connection {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.io).poll_read(context, buffer);
-        let Shared { traffic, connections } = &this.place.shared;
+        let Shared { traffic, connections } = &this.registration.shared;
         if read.is_pending() {
             traffic.wait(context);
             return this.verdict().map_or(Poll::Pending, Poll::Ready);
@@ -301,7 +304,7 @@ impl AsyncWrite for Connection {
         let flushed = Pin::new(&mut this.io).poll_flush(context);
         if this.stall.is_some() && flushed.is_ready() {
             this.stall = None;
-            this.place.shared.traffic.blocked.set(false);
+            this.registration.shared.traffic.blocked.set(false);
         }
         flushed
     }
@@ -320,7 +323,7 @@ impl Connection {
         let this = self.get_mut();
         let written = write(Pin::new(&mut this.io), context);
         if written.is_pending() {
-            this.place.shared.traffic.wait(context);
+            this.registration.shared.traffic.wait(context);
             if !this.stalls() {
                 return Poll::Pending;
             }

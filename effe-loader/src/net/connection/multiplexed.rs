@@ -16,13 +16,13 @@ impl Connection {
 
     /// [`Shared::prepare`]
     pub async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
-        self.place.shared.prepare(what).await
+        self.registration.shared.prepare(what).await
     }
 
     /// From now on its requests are answered side by side, and who has this sees to its end.
     pub fn share(&self) -> Shared {
-        self.place.shared.traffic.is_shared.set(true);
-        self.place.shared.clone()
+        self.registration.shared.traffic.is_shared.set(true);
+        self.registration.shared.clone()
     }
 }
 
