@@ -18,15 +18,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::RequestHead;
-
 use self::{
     async_run::Away,
     generation::{Generation, Generations},
 };
 use crate::{
     exchange::{Exchange, response::Answer},
-    http::head::{self, Head},
+    http::{head::Head, request::Request},
     journal::{Journal, Record, Severity, Source},
     plugin::{Census, Context, Fault, Started},
     rt::clock::Moment,
@@ -117,19 +115,20 @@ impl Effe {
     pub fn run_inline(
         self: &Arc<Self>,
         generation: &Generation,
-        head: &RequestHead,
+        request: &Request,
         body: &[u8],
         answer: &mut Answer,
         seat: &Seat,
     ) -> Option<Duration> {
         let mut context = generation.contexts.take()?;
-        let (target, path_len) = head::target(head);
+        let head = Head::Live(request);
+        let (target, path_len) = head.target();
         let path = &target[..path_len];
-        let begun = seat.begin(head.method.as_str(), path, generation.number, None);
+        let begun = seat.begin(head.method(), path, generation.number, None);
         let deadline = self.limits.run_timeout.map(|timeout| begun + timeout);
         let id = OnceLock::new();
         let exchange = Exchange::new(
-            Head::Live(head),
+            Head::Live(request),
             body,
             answer,
             seat.never_gone(),
@@ -141,7 +140,7 @@ impl Effe {
         drop(exchange);
         let Ended { took, excused } = seat.end(begun);
         if !excused {
-            generation.execution.ran_inline(took, || (head.method.as_str(), path));
+            generation.execution.ran_inline(took, || (head.method(), path));
         }
         if let Some(meter) = &seat.meter {
             count(meter, generation, took, outcome.is_err());
@@ -152,7 +151,7 @@ impl Effe {
                 generation.contexts.give(context)
             }
             Err(fault) => {
-                self.log("run", &Head::Live(head), &id, &fault);
+                self.log("run", &head, &id, &fault);
                 if let Fault::Panic(_) = fault { Some(context) } else { generation.contexts.give(context) }
             }
         };

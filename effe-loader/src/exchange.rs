@@ -160,7 +160,7 @@ impl<'a> Exchange<'a> {
 
     fn peer(&self) -> Option<&str> {
         let peer: Option<SocketAddr> = match self.head {
-            Head::Live(head) => head.peer_addr,
+            Head::Live(request) => request.peer_addr(),
             Head::Copied(copy) => copy.peer(),
         };
         peer.map(|peer| self.peer.get_or_init(|| peer.to_string()).as_str())
@@ -168,7 +168,7 @@ impl<'a> Exchange<'a> {
 
     fn authority(&self) -> Option<&str> {
         let authority = match self.head {
-            Head::Live(head) => head.uri.authority().map(|authority| authority.as_str()),
+            Head::Live(request) => request.uri().authority().map(|authority| authority.as_str()),
             Head::Copied(copy) => copy.authority(),
         };
         authority.or_else(|| self.text_header("host"))
@@ -232,11 +232,12 @@ unsafe extern "C" fn headers(
         unsafe { place.write(header) };
     };
     match exchange.head {
-        Head::Live(head) => {
-            for (n, (name, value)) in head.headers.iter().skip(skip).take(capacity).enumerate() {
+        Head::Live(request) => {
+            let headers = &request.head().headers;
+            for (n, (name, value)) in headers.iter().skip(skip).take(capacity).enumerate() {
                 put(n, name.as_str(), value.as_bytes());
             }
-            head.headers.len()
+            headers.len()
         }
         Head::Copied(copy) => {
             for (n, (name, value)) in copy.headers().skip(skip).take(capacity).enumerate() {
@@ -253,7 +254,7 @@ unsafe extern "C" fn attribute(host: *mut (), key: u32, out: &mut RStr<'static>)
     let found = match key {
         attribute::REQUEST_ID => Some(exchange.id()),
         attribute::PEER => exchange.peer(),
-        attribute::SCHEME => Some("http"),
+        attribute::SCHEME => Some(exchange.head.scheme()),
         attribute::AUTHORITY => exchange.authority(),
         _ => return status::UNSUPPORTED,
     };

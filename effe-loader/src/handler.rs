@@ -16,7 +16,7 @@ use std::{
 };
 
 use actix_http::{
-    ConnectionType, Request, RequestHead, Response,
+    ConnectionType, RequestHead, Response,
     header::{self, HeaderValue},
 };
 use bytes::Bytes;
@@ -43,7 +43,7 @@ use crate::{
         monitor::Watch,
     },
     exchange::response::Answer,
-    http::{canned::plain, head::Head, request_guard::Answering},
+    http::{canned::plain, head::Head, request::Request, request_guard::Answering},
     net::activity::Patience,
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
     scheduler::{
@@ -200,7 +200,7 @@ impl Handler {
     fn call(&self, request: &Request, body: Bytes, streams: Streams) -> (Box<Call>, Moment) {
         self.watch.look();
         let mut call = self.thread.desk.call();
-        call.head.take(request.head());
+        call.head.take(request);
         call.body = body;
         call.streams = streams;
         let now = Moment::now();
@@ -243,7 +243,7 @@ impl Handler {
                     Some(n_lost) => format!("{n_lost} threads are lost to such runs"),
                     None => "it is dropped".to_owned(),
                 };
-                let head = Head::Live(request.head());
+                let head = Head::Live(request);
                 self.thread.effe.report_overdue(&head, waiting.id(), &what);
                 Err(Failure::Overdue)
             }
@@ -282,7 +282,7 @@ impl Handler {
         let mut answer = self.answer.borrow_mut();
         answer.clear();
         let (effe, seat) = (&self.thread.effe, &self.thread.seat);
-        let took = effe.run_inline(generation, request.head(), body, &mut answer, seat)?;
+        let took = effe.run_inline(generation, request, body, &mut answer, seat)?;
         Some((respond(&mut answer, request).ok_or(Failure::Lambda), took))
     }
 
@@ -294,7 +294,7 @@ impl Handler {
     ) -> Result<Response<Body>, Failure> {
         self.watch.look();
         let mut call = self.thread.desk.call();
-        call.head.take(request.head());
+        call.head.take(request);
         call.body = body;
         let mut awaited = Awaited::new(streams.outlet.clone());
         call.streams = streams;
@@ -320,7 +320,7 @@ impl Handler {
             Outcome::GivenUp => Err(Failure::Busy),
             Outcome::Overdue(progress) => {
                 let what = format!("{} threads are lost to such runs", self.thread.effe.lose_thread());
-                self.thread.effe.report_overdue(&Head::Live(request.head()), &progress.id, &what);
+                self.thread.effe.report_overdue(&Head::Live(request), &progress.id, &what);
                 Err(Failure::Overdue)
             }
         }

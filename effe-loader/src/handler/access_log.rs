@@ -8,12 +8,12 @@ use std::{
 };
 
 use actix_http::{
-    Request, ResponseHead, Version,
+    ResponseHead, Version,
     header::{HeaderName, HeaderValue},
 };
 
 use crate::{
-    http::head::Head,
+    http::{head::Head, request::Request},
     journal::{Access, Journal},
     rt::clock::Moment,
 };
@@ -97,7 +97,7 @@ impl AccessLog {
     /// meanwhile agree on it.
     pub fn begin(&self, request: &mut Request) -> Visit {
         let begun = Moment::now();
-        let head = Head::Live(request.head());
+        let head = Head::Live(request);
         let request_id = head.request_id();
         let given = request
             .head()

@@ -34,6 +34,7 @@ use crate::{
         outgoing::Body,
     },
     http::{
+        request::Request,
         request_guard::Answering,
         service::{Answered, Arrival, Guarded, Service},
     },
@@ -58,10 +59,17 @@ impl Http1 {
 
     /// Answers what comes over a connection, until it ends.
     pub async fn serve(self: Rc<Self>, connection: Connection, peer: Option<SocketAddr>) {
-        let traffic = Rc::clone(connection.traffic());
+        let (traffic, is_tls) = (Rc::clone(connection.traffic()), connection.is_tls());
         let wire = Rc::new(RefCell::new(Wire::new(connection, self.config.clone())));
-        let mut exchanges =
-            Exchanges { http: self, peer, traffic, wire, uploads: Rc::default(), step: Step::Waiting };
+        let mut exchanges = Exchanges {
+            http: self,
+            peer,
+            is_tls,
+            traffic,
+            wire,
+            uploads: Rc::default(),
+            step: Step::Waiting,
+        };
         poll_fn(|context| exchanges.poll(context)).await;
     }
 }
@@ -70,6 +78,7 @@ impl Http1 {
 struct Exchanges {
     http: Rc<Http1>,
     peer: Option<SocketAddr>,
+    is_tls: bool,
     traffic: Rc<Traffic>,
     wire: Rc<RefCell<Wire>>,
     /// The body of the request that is being answered, on its way to a run that reads it as it comes.
@@ -201,6 +210,7 @@ impl Exchanges {
                     None => Incoming::Pieces(Box::pin(Pieces::of(&self.wire))),
                 };
                 let answering = Answering::begin(&self.traffic, request.head(), Some(&self.uploads));
+                let request = Request::new(request, self.is_tls);
                 match self.http.service.call(Arrival { request, n_head, incoming, answering }) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
                     Answered::Later(answer) => self.step = Step::Answering(answer),

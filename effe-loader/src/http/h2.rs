@@ -31,6 +31,7 @@ use rustix::net::{RecvFlags, recv};
 use crate::{
     body::outgoing::Body,
     http::{
+        request::Request as Head,
         request_guard::Answering,
         service::{Answered, Arrival, Service},
         validate::MAX_HEAD,
@@ -63,7 +64,7 @@ pub async fn take(
     if !connection.prepare(is_spoken(connection.io())).await?.ok()? {
         return Some(connection);
     }
-    let shared = connection.share();
+    let (shared, is_tls) = (connection.share(), connection.is_tls());
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -72,7 +73,8 @@ pub async fn take(
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
     let frames = shared.prepare(builder.handshake(connection)).await?.ok()?;
-    let client = Rc::new(Client { service: Rc::clone(service), peer, shared, n_resets: Cell::new(0) });
+    let client =
+        Rc::new(Client { service: Rc::clone(service), peer, is_tls, shared, n_resets: Cell::new(0) });
     client.serve(frames).await;
     None
 }
@@ -111,6 +113,7 @@ fn begins_with_preface(socket: BorrowedFd<'_>) -> io::Result<bool> {
 struct Client {
     service: Rc<dyn Service>,
     peer: Option<SocketAddr>,
+    is_tls: bool,
     shared: Shared,
     /// Requests that it has taken back before they were answered.
     n_resets: Cell<u64>,
@@ -159,6 +162,7 @@ impl Client {
         };
         let answering = Answering::begin(self.shared.traffic(), request.head(), None);
         // h2 has looked at its size.
+        let request = Head::new(request, self.is_tls);
         let arrival = Arrival { request, n_head: usize::MAX, incoming, answering };
         match self.service.call(arrival) {
             Answered::Now(response) => {

@@ -9,11 +9,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::{Request, Response};
+use actix_http::Response;
 
 use crate::{
     body::{incoming::Incoming, outgoing::Body},
-    http::{canned::sorry, request_guard::Answering},
+    http::{canned::sorry, request::Request, request_guard::Answering},
 };
 
 /// Answers requests.

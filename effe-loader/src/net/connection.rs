@@ -161,6 +161,11 @@ impl Connection {
         Some(Connection { io, registration, stall: None })
     }
 
+    /// Whether TLS carries its bytes.
+    pub fn is_tls(&self) -> bool {
+        self.io.is_tls()
+    }
+
     /// The client sees that what it has got is not all.
     pub fn reset(&self) {
         let _ = set_socket_linger(&self.io, Some(Duration::ZERO));

@@ -29,6 +29,13 @@ macro_rules! on_each {
     };
 }
 
+impl Io {
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Io::Tls(_))
+    }
+}
+
 impl AsFd for Io {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
