@@ -49,6 +49,7 @@ use crate::{
     scheduler::{
         background::Errands,
         in_flight::{Call, Desk, Outcome, Timeouts},
+        worker_status::Running,
     },
 };
 
@@ -111,12 +112,16 @@ impl Handler {
             let (call, now) = self.call(request, body.clone(), streams);
             match self.thread.run(&generation, call, now) {
                 Ok(call) => self.answered(request, call),
-                Err(waiting) => return Now::Waits(waiting, since),
+                Err(waiting) => return Now::Waits(waiting, since, self.thread.seat.take_up()),
             }
         };
         let response = self.finish(request.head(), response, since.map(Moment::elapsed));
         // What is sent piece by piece is counted as long as it is sent.
-        if let Body::Stream(_) = response.body() { Now::Streams(response) } else { Now::Answered(response) }
+        if let Body::Stream(_) = response.body() {
+            Now::Streams(response, self.thread.seat.take_up())
+        } else {
+            Now::Answered(response)
+        }
     }
 
     /// Answers a request, of which perhaps something is done already.
@@ -127,18 +132,19 @@ impl Handler {
         now: Now,
         answering: Answering,
     ) -> Response<Body> {
-        let running = self.thread.seat.take_up();
-        let response = match now {
-            Now::Answered(response) | Now::Streams(response) => response,
-            Now::Waits(waiting, since) => {
+        let (response, running) = match now {
+            Now::Answered(response) => return response,
+            Now::Streams(response, running) => (response, running),
+            Now::Waits(waiting, since, running) => {
                 answering.watch(Some(Arc::clone(waiting.progress())));
                 let response = self.wait(*waiting, &request).await;
-                self.finish(request.head(), response, since.map(Moment::elapsed))
+                (self.finish(request.head(), response, since.map(Moment::elapsed)), running)
             }
             Now::Later => {
+                let running = self.thread.seat.take_up();
                 let begun = self.is_observed().then(Moment::now);
                 let response = self.answer(&request, incoming, &answering).await;
-                self.finish(request.head(), response, begun.map(Moment::elapsed))
+                (self.finish(request.head(), response, begun.map(Moment::elapsed)), running)
             }
         };
         response.map_body(|_, mut body| {
@@ -390,10 +396,11 @@ enum Begun {
 pub enum Now {
     /// All of it.
     Answered(Response<Body>),
-    /// Its answer is on its way out.
-    Streams(Response<Body>),
-    /// Its run has begun, when somebody wants to know, and waits for something.
-    Waits(Box<Waiting>, Option<Moment>),
+    /// Its answer is on its way out. It counts as running from now on, not only once its future is polled: over HTTP/2
+    /// a hundred requests may be begun before that.
+    Streams(Response<Body>, Running),
+    /// Its run has begun, when somebody wants to know, and waits for something. It counts, as one that streams does.
+    Waits(Box<Waiting>, Option<Moment>, Running),
     /// Nothing.
     Later,
 }
