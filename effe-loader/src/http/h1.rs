@@ -211,7 +211,7 @@ impl Exchanges {
                 };
                 let answering = Answering::begin(&self.traffic, request.head(), Some(&self.uploads));
                 let request = Request::new(request, self.is_tls);
-                match self.http.service.call(Arrival { request, n_head, incoming, answering }) {
+                match self.http.service.call(Arrival { request, n_head: Some(n_head), incoming, answering }) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
                     Answered::Later(answer) => self.step = Step::Answering(answer),
                 }

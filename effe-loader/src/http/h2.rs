@@ -161,9 +161,8 @@ impl Client {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
         let answering = Answering::begin(self.shared.traffic(), request.head(), None);
-        // h2 has looked at its size.
         let request = Head::new(request, self.is_tls);
-        let arrival = Arrival { request, n_head: usize::MAX, incoming, answering };
+        let arrival = Arrival { request, n_head: None, incoming, answering };
         match self.service.call(arrival) {
             Answered::Now(response) => {
                 if response::is_short(&response) {

@@ -26,8 +26,8 @@ pub trait Service {
 pub struct Arrival {
     /// Its head.
     pub request: Request,
-    /// Of how many bytes that is.
-    pub n_head: usize,
+    /// The bytes that it took on the connection; `None` over HTTP/2, which compresses heads.
+    pub n_head: Option<usize>,
     /// Its body.
     pub incoming: Incoming,
     /// What its connection has to know of it.
