@@ -28,10 +28,7 @@ use crate::{
         validate,
     },
     journal::{Journal, Severity},
-    net::{
-        activity::Patience,
-        connection::{Connection, Connections},
-    },
+    net::{activity::Patience, connection::Connection, connections::Connections},
     plugin::Plugin,
     process::{control::Control, signals::Ender},
     rt::tasks,
@@ -102,7 +99,7 @@ fn serve(socket: ListeningSocket, gate: Gate, admin: Admin) -> io::Result<()> {
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
             let (http, socket) = (Rc::clone(&http), door.accept().await);
             let connection = Connection::plain(connections.register(), socket);
-            connection.note_local_address();
+            connection.note_local_ip();
             tasks::spawn(async move {
                 http.serve(connection, None).await;
                 drop(place);
@@ -135,7 +132,7 @@ impl Desk {
         if validate::check(request.head(), n_head).is_err() {
             return routes::malformed();
         }
-        match self.gate.admit(request.method(), &request.head().headers, answering.local_address()) {
+        match self.gate.admit(request.method(), &request.head().headers, answering.local_ip()) {
             Ok(()) => routes::answer(&self.admin, &request, incoming).await,
             Err(refused) => routes::refuse(refused),
         }

@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod connection;
+pub mod connections;
 pub mod listeners;
 pub mod plain;
 pub mod stream;

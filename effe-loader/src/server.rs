@@ -32,7 +32,8 @@ use crate::{
     http::{h1::Http1, h2, service::Service},
     net::{
         activity::Patience,
-        connection::{Connection, Connections, Registration},
+        connection::Connection,
+        connections::{Connections, Registration},
         listeners::{Listener, Stream},
         plain::Plain,
         tls::Tls,

@@ -36,10 +36,7 @@ use crate::{
         service::{Answered, Arrival, Service},
         validate::MAX_HEAD,
     },
-    net::{
-        connection::{Connection, Shared},
-        stream::Io,
-    },
+    net::{connection::Connection, connections::Shared, stream::Io},
 };
 
 /// How a client begins that speaks HTTP/2 without asking; no method of HTTP/1.1 begins like this.
@@ -61,10 +58,11 @@ pub async fn take(
     service: &Rc<dyn Service>,
     peer: Option<SocketAddr>,
 ) -> Option<Connection> {
-    if !connection.prepare(is_spoken(connection.io())).await?.ok()? {
+    if !connection.shared().prepare(is_spoken(connection.io())).await?.ok()? {
         return Some(connection);
     }
-    let (shared, is_tls) = (connection.share(), connection.is_tls());
+    let (shared, is_tls) = (connection.shared().clone(), connection.is_tls());
+    shared.traffic().share();
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -124,7 +122,7 @@ impl Client {
     async fn serve(self: Rc<Self>, mut frames: Frames<Connection, Bytes>) {
         let mut asked_to_leave = None;
         poll_fn(|context| {
-            self.shared.wait(context);
+            self.shared.traffic().wait(context);
             match asked_to_leave {
                 // It is told that no request after those that have come is taken; then it leaves by itself.
                 None if self.shared.is_over() => {
@@ -143,7 +141,9 @@ impl Client {
 
     fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.n_resets.get() > self.shared.n_requests() / 2 && self.n_resets.get() > MAX_RESETS {
+            if self.n_resets.get() > self.shared.traffic().n_requests() / 2
+                && self.n_resets.get() > MAX_RESETS
+            {
                 frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
             match frames.poll_accept(context) {

@@ -24,7 +24,7 @@ impl Answering {
     pub fn begin(traffic: &Rc<Traffic>, head: &RequestHead, uploads: Option<&Rc<Uploads>>) -> Answering {
         traffic.begin();
         if !traffic.is_shared()
-            && (head.connection_type() == ConnectionType::Close || traffic.n_requests.get() >= MAX_REQUESTS)
+            && (head.connection_type() == ConnectionType::Close || traffic.n_requests() >= MAX_REQUESTS)
         {
             traffic.close();
         }
@@ -40,18 +40,15 @@ impl Answering {
     }
 
     /// The address of ours that it came to, if it came over the network and somebody noted it.
-    pub fn local_address(&self) -> Option<IpAddr> {
-        self.traffic.local_address.get()
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.traffic.local_ip()
     }
 
     /// Tells `run` when the client closes its end of the connection.
     pub fn watch(&self, run: Option<Arc<impl Hangup + 'static>>) {
         // Where requests are answered side by side, the future of one that is taken back is dropped.
         if let Some(run) = run.filter(|_| !self.traffic.is_shared()) {
-            if self.traffic.has_left.get() {
-                run.leave();
-            }
-            self.traffic.watching.replace(Some(run));
+            self.traffic.watch(run);
         }
     }
 }
