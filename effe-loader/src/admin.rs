@@ -22,15 +22,13 @@ use crate::{
     body::outgoing::Body,
     effe::health::Health,
     error::Error,
-    handler::service::Handling,
     http::{
-        arrival::Arrival,
         h1::Http1,
-        service::{Answer, Site},
+        service::{Answered, Arrival, Guarded, Service},
         validate,
     },
     journal::{Journal, Severity},
-    net::connection::{Connections, Patience},
+    net::{activity::Patience, connection::Connection, connections::Connections},
     plugin::Plugin,
     process::{control::Control, signals::Ender},
     rt::tasks,
@@ -96,12 +94,12 @@ fn serve(socket: ListeningSocket, gate: Gate, admin: Admin) -> io::Result<()> {
         let door = Door::open(socket)?;
         let connections = Rc::new(Connections::new(PATIENCE, Arc::default()));
         tasks::spawn(Rc::clone(&connections).look_after());
-        let desk = Rc::new(Desk { gate, admin });
-        let http = Http1::new(Site::Other(desk));
+        let http = Http1::new(Rc::new(AdminService(Rc::new(Desk { gate, admin }))));
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-            let (http, connection) = (Rc::clone(&http), connections.open(door.accept().await));
-            connection.note_local_address();
+            let (http, socket) = (Rc::clone(&http), door.accept().await);
+            let connection = Connection::plain(connections.register(), socket);
+            connection.note_local_ip();
             tasks::spawn(async move {
                 http.serve(connection, None).await;
                 drop(place);
@@ -117,9 +115,13 @@ struct Desk {
     admin: Admin,
 }
 
-impl Answer for Desk {
-    fn answer(self: Rc<Self>, arrival: Arrival) -> Handling {
-        Box::pin(async move { Ok(self.respond(arrival).await) })
+/// Answers requests to the admin listener.
+struct AdminService(Rc<Desk>);
+
+impl Service for AdminService {
+    fn call(&self, arrival: Arrival) -> Answered {
+        let desk = Rc::clone(&self.0);
+        Answered::Later(Guarded::new(Box::pin(async move { Ok(desk.respond(arrival).await) })))
     }
 }
 
@@ -130,7 +132,7 @@ impl Desk {
         if validate::check(request.head(), n_head).is_err() {
             return routes::malformed();
         }
-        match self.gate.admit(request.method(), &request.head().headers, answering.local_address()) {
+        match self.gate.admit(request.method(), &request.head().headers, answering.local_ip()) {
             Ok(()) => routes::answer(&self.admin, &request, incoming).await,
             Err(refused) => routes::refuse(refused),
         }

@@ -28,7 +28,7 @@ use crate::{
     handler,
     journal::{self, Inmate, Journal, Severity},
     net::{
-        connection::Patience,
+        activity::Patience,
         listeners::{self, Bound, Listener},
     },
     plugin::{

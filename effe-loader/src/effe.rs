@@ -20,17 +20,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use actix_http::RequestHead;
-
 use self::generation::{Generation, Generations};
 use crate::{
     exchange::{
-        Exchange, Head,
+        Exchange,
         call::{Call, Mailbox},
         response::Answer,
         run::AsyncRun,
     },
-    http::head,
+    http::{head::Head, request::Request},
     journal::{Journal, Record, Severity, Source},
     placement::run_clock::Ended,
     plugin::{Census, Context, Fault, Started},
@@ -143,19 +141,20 @@ impl Effe {
     pub fn run_inline(
         self: &Arc<Self>,
         generation: &Generation,
-        head: &RequestHead,
+        request: &Request,
         body: &[u8],
         answer: &mut Answer,
         seat: &Seat,
     ) -> Option<Duration> {
         let mut context = generation.contexts.take()?;
-        let (target, path_len) = head::target(head);
+        let head = Head::Live(request);
+        let (target, path_len) = head.target();
         let path = &target[..path_len];
-        let begun = seat.begin(head.method.as_str(), path, generation.number, None);
+        let begun = seat.begin(head.method(), path, generation.number, None);
         let deadline = self.limits.run_timeout.map(|timeout| begun + timeout);
         let id = OnceLock::new();
         let exchange = Exchange::new(
-            Head::Live(head),
+            Head::Live(request),
             body,
             answer,
             seat.never_gone(),
@@ -167,7 +166,7 @@ impl Effe {
         drop(exchange);
         let Ended { took, excused } = seat.end(begun);
         if !excused {
-            generation.execution.ran_inline(took, || (head.method.as_str(), path));
+            generation.execution.ran_inline(took, || (head.method(), path));
         }
         if let Some(meter) = &seat.meter {
             count(meter, generation, took, outcome.is_err());
@@ -178,7 +177,7 @@ impl Effe {
                 generation.contexts.give(context)
             }
             Err(fault) => {
-                self.log("run", &Head::Live(head), &id, &fault);
+                self.log("run", &head, &id, &fault);
                 if let Fault::Panic(_) = fault { Some(context) } else { generation.contexts.give(context) }
             }
         };

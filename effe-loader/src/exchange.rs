@@ -1,7 +1,7 @@
 //! One exchange as the lambda sees it: what it asks of the loader while Run lasts.
 //!
 //! The request is lent from the server's own memory when Run happens on the server's thread, and from a
-//! [`Snapshot`] when it happens on another.
+//! [`Snapshot`](crate::http::head::Snapshot) when it happens on another.
 
 pub mod call;
 pub mod lent;
@@ -14,75 +14,16 @@ use std::{
     sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
 };
 
-use actix_http::RequestHead;
 use bytes::Bytes;
 use effe_abi::raw::Status;
 
 use self::response::Answer;
 use crate::{
     body::sender::{Outlet, Streams},
-    http::{
-        head::{self, Snapshot},
-        request_id,
-    },
+    http::head::Head,
     placement::Execution,
     rt::clock::Moment,
 };
-
-/// Where the request's head is.
-pub enum Head<'a> {
-    /// In the server's memory.
-    Live(&'a RequestHead),
-    /// In a copy.
-    Copied(&'a Snapshot),
-}
-
-impl Head<'_> {
-    /// `GET`, …
-    pub fn method(&self) -> &str {
-        match self {
-            Head::Live(head) => head.method.as_str(),
-            Head::Copied(copy) => copy.method(),
-        }
-    }
-
-    /// Path and query, and how much of it is the path.
-    pub fn target(&self) -> (&str, usize) {
-        match self {
-            Head::Live(head) => head::target(head),
-            Head::Copied(copy) => (copy.target(), copy.path_len()),
-        }
-    }
-
-    /// Without the query.
-    pub fn path(&self) -> &str {
-        let (target, path_len) = self.target();
-        &target[..path_len]
-    }
-
-    /// What the request is called.
-    pub fn request_id(&self) -> String {
-        request_id::of(|name| self.header(name, 0))
-    }
-
-    fn version(&self) -> u32 {
-        match self {
-            Head::Live(head) => head::version(head),
-            Head::Copied(copy) => copy.version(),
-        }
-    }
-
-    fn header(&self, name: &str, nth: usize) -> Option<&[u8]> {
-        match self {
-            Head::Live(head) => head.headers.get_all(name).nth(nth).map(|value| value.as_bytes()),
-            Head::Copied(copy) => copy
-                .headers()
-                .filter(|(other, _)| other.eq_ignore_ascii_case(name))
-                .nth(nth)
-                .map(|(_, value)| value),
-        }
-    }
-}
 
 static NO_STREAMS: Streams = Streams::NONE;
 
@@ -159,7 +100,7 @@ impl<'a> Exchange<'a> {
 
     fn peer(&self) -> Option<&str> {
         let peer: Option<SocketAddr> = match self.head {
-            Head::Live(head) => head.peer_addr,
+            Head::Live(request) => request.peer_addr(),
             Head::Copied(copy) => copy.peer(),
         };
         peer.map(|peer| self.peer.get_or_init(|| peer.to_string()).as_str())
@@ -167,7 +108,7 @@ impl<'a> Exchange<'a> {
 
     fn authority(&self) -> Option<&str> {
         let authority = match self.head {
-            Head::Live(head) => head.uri.authority().map(|authority| authority.as_str()),
+            Head::Live(request) => request.uri().authority().map(|authority| authority.as_str()),
             Head::Copied(copy) => copy.authority(),
         };
         authority.or_else(|| self.text_header("host"))

@@ -11,13 +11,13 @@ pub mod service;
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use actix_http::{
-    ConnectionType, Request, RequestHead, Response,
+    ConnectionType, RequestHead, Response,
     header::{self, HeaderValue},
 };
 use bytes::Bytes;
 use effe_abi::raw::{plugin_flags, status};
 
-use self::{failure::Failure, response::plain};
+use self::failure::Failure;
 use crate::{
     body::{incoming::Incoming, outgoing::Body, pipe::Pipe, sender::Outlets, upload::Upload},
     effe::{
@@ -26,11 +26,13 @@ use crate::{
         monitor::Watch,
     },
     exchange::{call::Call, response::Answer},
-    net::connection::{Answering, Patience},
+    http::{canned::plain, request::Request, request_guard::Answering},
+    net::activity::Patience,
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
     scheduler::{
         background::Errands,
         in_flight::{Desk, Timeouts},
+        worker_status::Running,
     },
 };
 
@@ -93,12 +95,16 @@ impl Handler {
             let (call, now) = self.call(request, body.clone(), streams);
             match self.thread.run(&generation, call, now) {
                 Ok(call) => self.answered(request, call),
-                Err(waiting) => return Now::Waits(waiting, since),
+                Err(waiting) => return Now::Waits(waiting, since, self.thread.seat.take_up()),
             }
         };
         let response = self.finish(request.head(), response, since.map(Moment::elapsed));
         // What is sent piece by piece is counted as long as it is sent.
-        if let Body::Stream(_) = response.body() { Now::Streams(response) } else { Now::Answered(response) }
+        if let Body::Stream(_) = response.body() {
+            Now::Streams(response, self.thread.seat.take_up())
+        } else {
+            Now::Answered(response)
+        }
     }
 
     /// Answers a request, of which perhaps something is done already.
@@ -109,18 +115,19 @@ impl Handler {
         now: Now,
         answering: Answering,
     ) -> Response<Body> {
-        let running = self.thread.seat.take_up();
-        let response = match now {
-            Now::Answered(response) | Now::Streams(response) => response,
-            Now::Waits(waiting, since) => {
+        let (response, running) = match now {
+            Now::Answered(response) => return response,
+            Now::Streams(response, running) => (response, running),
+            Now::Waits(waiting, since, running) => {
                 answering.watch(Some(Arc::clone(waiting.progress())));
                 let response = self.wait(*waiting, &request).await;
-                self.finish(request.head(), response, since.map(Moment::elapsed))
+                (self.finish(request.head(), response, since.map(Moment::elapsed)), running)
             }
             Now::Later => {
+                let running = self.thread.seat.take_up();
                 let begun = self.is_observed().then(Moment::now);
                 let response = self.answer(&request, incoming, &answering).await;
-                self.finish(request.head(), response, begun.map(Moment::elapsed))
+                (self.finish(request.head(), response, begun.map(Moment::elapsed)), running)
             }
         };
         response.map_body(|_, mut body| {
@@ -233,10 +240,11 @@ fn unanswered(call: &Call) -> Failure {
 pub enum Now {
     /// All of it.
     Answered(Response<Body>),
-    /// Its answer is on its way out.
-    Streams(Response<Body>),
-    /// Its run has begun, when somebody wants to know, and waits for something.
-    Waits(Box<Waiting>, Option<Moment>),
+    /// Its answer is on its way out. It counts as running from now on, not only once its future is polled: over HTTP/2
+    /// a hundred requests may be begun before that.
+    Streams(Response<Body>, Running),
+    /// Its run has begun, when somebody wants to know, and waits for something. It counts, as one that streams does.
+    Waits(Box<Waiting>, Option<Moment>, Running),
     /// Nothing.
     Later,
 }

@@ -30,11 +30,13 @@ use crate::{
         access_log::{AccessLog, Wanted},
         service::HandlerService,
     },
-    http::{h1::Http1, h2, service::Site},
+    http::{h1::Http1, h2, service::Service},
     net::{
-        connection::{Connection, Connections, Patience},
+        activity::Patience,
+        connection::Connection,
+        connections::{Connections, Registration},
         listeners::{Listener, Stream},
-        stream::Io,
+        plain::Plain,
         tls::Tls,
         tracker::Lobby,
     },
@@ -162,7 +164,7 @@ struct Reception {
 /// What a thread of the server has once, whatever listeners it serves.
 #[derive(Clone)]
 struct Worker {
-    handler: Rc<HandlerService>,
+    service: Rc<dyn Service>,
     http1: Rc<Http1>,
     connections: Rc<Connections>,
 }
@@ -183,51 +185,53 @@ impl Reception {
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
         let handler = Rc::new(Handler::new(effe, watch, settings.limits, settings.patience));
-        let handler = Rc::new(HandlerService { handler, probes: settings.probes, access_log });
-        Worker { http1: Http1::new(Site::Effe(Rc::clone(&handler))), handler, connections }
+        let service: Rc<dyn Service> =
+            Rc::new(HandlerService { handler, probes: settings.probes, access_log });
+        Worker { http1: Http1::new(Rc::clone(&service)), service, connections }
     }
 
     /// The service of one listener: `open` makes a connection of what was accepted.
     fn service<I: 'static>(
         self,
-        open: fn(&Rc<Connections>, I) -> (Connection, Option<SocketAddr>),
+        open: fn(I) -> (Plain, Option<SocketAddr>),
     ) -> impl ServiceFactory<I, Config = (), Response = (), Error = Infallible, InitError = ()> {
         fn_factory(move || {
             let (worker, tls) = (self.worker(), self.settings.tls.clone());
             ready(Ok(fn_service(move |io: I| {
-                let (connection, peer) = open(&worker.connections, io);
-                accept(worker.clone(), tls.clone(), connection, peer)
+                let (socket, peer) = open(io);
+                serve_connection(worker.clone(), tls.clone(), worker.connections.register(), socket, peer)
             })))
         })
     }
 }
 
 /// Answers what comes over a connection, behind its handshake.
-async fn accept(
+async fn serve_connection(
     worker: Worker,
     tls: Option<Arc<Tls>>,
-    connection: Connection,
+    registration: Registration,
+    socket: Plain,
     peer: Option<SocketAddr>,
 ) -> Result<(), Infallible> {
     let connection = match tls {
-        None => Some(connection),
-        Some(tls) => connection.secured(&tls).await,
+        None => Some(Connection::plain(registration, socket)),
+        Some(tls) => Connection::secure(registration, socket, &tls).await,
     };
     if let Some(connection) = connection
-        && let Some(connection) = h2::take(connection, &worker.handler, peer).await
+        && let Some(connection) = h2::take(connection, &worker.service, peer).await
     {
         worker.http1.serve(connection, peer).await;
     }
     Ok(())
 }
 
-fn open_tcp(connections: &Rc<Connections>, io: TcpStream) -> (Connection, Option<SocketAddr>) {
+fn open_tcp(io: TcpStream) -> (Plain, Option<SocketAddr>) {
     // Answers go out in one piece; waiting for more would only delay the last piece of a stream.
     let _ = io.set_nodelay(true);
     let peer = io.peer_addr().ok();
-    (connections.open(Io::Tcp(io)), peer)
+    (Plain::Tcp(io), peer)
 }
 
-fn open_unix(connections: &Rc<Connections>, io: UnixStream) -> (Connection, Option<SocketAddr>) {
-    (connections.open(Io::Unix(io)), None)
+fn open_unix(io: UnixStream) -> (Plain, Option<SocketAddr>) {
+    (Plain::Unix(io), None)
 }

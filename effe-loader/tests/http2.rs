@@ -2,14 +2,16 @@
 
 use std::{
     env, fs,
-    future::poll_fn,
+    future::{self, poll_fn},
     io::{Read, Write},
     net::TcpStream,
+    pin::pin,
     process::Command,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use h2::{
     Reason, RecvStream, SendStream,
     client::{ResponseFuture, SendRequest},
@@ -19,7 +21,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Counts, LONG, Loader, Scratch, Server,
-    plugins::{pipe, probe, spout, succeed},
+    plugins::{async_probe, pipe, probe, spout, succeed},
     wait_until,
 };
 
@@ -239,6 +241,34 @@ fn what_breaks_a_rule_never_reaches_the_lambda_and_leaves_the_others_alone() {
     });
     server.stop();
     counts.assert_complete();
+}
+
+#[test]
+fn no_more_runs_wait_than_may_though_many_come_at_once() {
+    let limits = ["--workers", "1", "--max-async", "10", "--drain-timeout", "200ms"];
+    for target in ["/never", "/begins"] {
+        let counts = Counts::new();
+        let server = Loader::of(async_probe()).counting(&counts).args(limits).serve();
+        let n_refused = run(async {
+            let client = connect(&server).await;
+            // They are all on their way before the first is answered.
+            let answers = FuturesUnordered::new();
+            for _ in 0..100 {
+                answers.push(begin(&client, request("GET", target), true).await.0);
+            }
+            let mut refused =
+                pin!(answers.filter(|answer| future::ready(answer.as_ref().unwrap().status() == 503)));
+            let mut n_refused = 0;
+            while n_refused + counts.of("run") < 100 {
+                let next = tokio::time::timeout(Duration::from_millis(20), refused.next());
+                n_refused += usize::from(next.await.is_ok_and(|answer| answer.is_some()));
+            }
+            n_refused
+        });
+        assert_eq!((counts.of("run"), n_refused), (10, 90), "{target}");
+        server.signal(Signal::TERM);
+        server.ends_with(0);
+    }
 }
 
 /// The first head that comes back on stream 1, in HPACK.

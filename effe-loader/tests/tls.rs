@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Counts, LONG, Loader, Scratch, Server,
-    plugins::{pipe, probe, spout, succeed},
+    plugins::{async_probe, pipe, probe, spout, succeed},
     tls::{Pair, connect},
     wait_until,
 };
@@ -53,6 +53,34 @@ fn requests_are_answered_over_tls_on_all_listeners() {
     assert!(!worked, "another certificate is not believed: {text}");
     server.stop();
     counts.assert_complete();
+}
+
+#[test]
+fn a_lambda_is_told_that_the_connection_is_encrypted() {
+    let scratch = Scratch::new();
+    let pair = Pair::new(&scratch, "a");
+    let versions: &[&str] = if cfg!(feature = "http2") { &["--http1.1", "--http2"] } else { &["--http1.1"] };
+    for execution in ["inline", "pool"] {
+        let execution = ["--execution", execution];
+        for (plugin, target, says) in
+            [(probe(), "/scheme", "https"), (async_probe(), "/scheme?0", "https https")]
+        {
+            let server = pair.of(Loader::of(plugin.clone()).args(execution)).serve();
+            for version in versions {
+                // A proxy in front may say what it likes.
+                let args = [version, "-H", "X-Forwarded-Proto: http"];
+                assert_eq!(
+                    curl(&server, &pair, &args, target),
+                    (true, says.to_owned()),
+                    "{execution:?} {version}"
+                );
+            }
+            server.stop();
+            let server = Loader::of(plugin).args(execution).serve();
+            assert_eq!(server.get(target).text(), says.replace("https", "http"));
+            server.stop();
+        }
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{net, time};
 
-use crate::{error::Error, net::stream::Io};
+use crate::{error::Error, net::plain::Plain};
 
 /// Only the user that the loader runs as.
 const SOCKET_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -129,14 +129,14 @@ impl Door {
     }
 
     /// The next connection.
-    pub async fn accept(&self) -> Io {
+    pub async fn accept(&self) -> Plain {
         loop {
             let accepted = match self {
-                Door::Tcp(socket) => socket.accept().await.map(|(stream, _)| Io::Tcp(stream)),
-                Door::Unix(socket) => socket.accept().await.map(|(stream, _)| Io::Unix(stream)),
+                Door::Tcp(socket) => socket.accept().await.map(|(stream, _)| Plain::Tcp(stream)),
+                Door::Unix(socket) => socket.accept().await.map(|(stream, _)| Plain::Unix(stream)),
             };
             match accepted {
-                Ok(io) => return io,
+                Ok(socket) => return socket,
                 Err(_) => time::sleep(BREATH).await,
             }
         }

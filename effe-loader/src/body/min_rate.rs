@@ -9,7 +9,10 @@ use std::{
 
 use tokio::time;
 
-use crate::{net::connection::MIN_RATE, rt::clock::Moment};
+use crate::rt::clock::Moment;
+
+/// Bytes per second that a client must read, or send, on average, once its time of grace is over.
+pub const MIN_RATE: u64 = 240;
 
 /// The pace of one body.
 pub struct Pace {

@@ -6,13 +6,11 @@ use std::{
     sync::{Arc, OnceLock, atomic::AtomicBool},
 };
 
-use actix_http::{
-    RequestHead,
-    header::{CONTENT_TYPE, HeaderValue},
-};
+use actix_http::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::{
-    exchange::{Exchange, Head, response::Answer},
+    exchange::{Exchange, response::Answer},
+    http::{head::Head, request::Request},
     plugin::{
         Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host, parameters::Parameters,
     },
@@ -26,7 +24,7 @@ const RESPONSE_LIMIT: usize = 16 << 20;
 pub struct Crossing {
     plugin: &'static Plugin,
     context: Context,
-    head: RequestHead,
+    request: Request,
     answer: Answer,
 }
 
@@ -46,9 +44,9 @@ impl Crossing {
         let plugin = plugin.map_err(|refusal| refusal.to_string())?;
         plugin.init().map_err(|err| err.to_string())?;
         let Started::Ready(context) = plugin.start() else { return Err("Start failed".to_owned()) };
-        let mut head = RequestHead::default();
-        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Crossing { plugin, context, head, answer: Answer::default() })
+        let mut request = Request::new(actix_http::Request::new(), false);
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(Crossing { plugin, context, request, answer: Answer::default() })
     }
 
     /// One Run, from the head and the body to an answer that is complete; how long its body is.
@@ -59,7 +57,7 @@ impl Crossing {
         static STAYS: AtomicBool = AtomicBool::new(false);
         let id = OnceLock::new();
         self.answer.clear();
-        let head = Head::Live(&self.head);
+        let head = Head::Live(&self.request);
         let deadline = Some(Moment::from_nanos(u64::MAX));
         let exchange = Exchange::new(head, body, &mut self.answer, &STAYS, deadline, RESPONSE_LIMIT, &id);
         let outcome = exchange.lend(|exchange| self.context.run(exchange));

@@ -15,7 +15,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use super::{lent::Room, response::Answer};
-use crate::{body::sender::Streams, http::head::Snapshot, rt::clock::Moment};
+use crate::{body::sender::Streams, http::head::Snapshot, net::activity::Hangup, rt::clock::Moment};
 
 /// One request and the room for its answer. Used again for the next request, so that the steady state allocates
 /// nothing.
@@ -91,12 +91,6 @@ const OVERDUE: u8 = 3;
 const DONE: u8 = 4;
 
 impl Progress {
-    /// The client has left, or has closed its end.
-    pub fn leave(&self) {
-        self.gone.store(true, Ordering::Release);
-        self.leaving.wake();
-    }
-
     /// Ready once nobody waits for the run any more: the client has left, or has been told that the run takes too long.
     pub fn poll_unwanted(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.leaving.register(cx.waker());
@@ -140,6 +134,13 @@ impl Progress {
 
     fn step(&self, from: u8, to: u8) -> bool {
         self.step.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+impl Hangup for Progress {
+    fn leave(&self) {
+        self.gone.store(true, Ordering::Release);
+        self.leaving.wake();
     }
 }
 

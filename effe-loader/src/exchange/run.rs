@@ -11,13 +11,13 @@ use std::{
 use effe_abi::raw::Failure;
 
 use super::{
-    Exchange, Head,
+    Exchange,
     call::{Call, Progress},
     lent::{Lent, Room},
 };
 use crate::{
     body::sender::Outlet,
-    http::head::Snapshot,
+    http::head::{Head, Snapshot},
     placement::Execution,
     plugin::{Context, Fault, Running},
 };

@@ -16,9 +16,10 @@ use effe_abi::{
     waker,
 };
 
-use super::{Exchange, Head};
+use super::Exchange;
 use crate::{
     body::pipe::{End, Left},
+    http::head::Head,
     placement::{
         Place,
         run_clock::{self, Ended},
@@ -128,11 +129,12 @@ unsafe extern "C" fn headers(
         unsafe { place.write(header) };
     };
     match exchange.head {
-        Head::Live(head) => {
-            for (n, (name, value)) in head.headers.iter().skip(skip).take(capacity).enumerate() {
+        Head::Live(request) => {
+            let headers = &request.head().headers;
+            for (n, (name, value)) in headers.iter().skip(skip).take(capacity).enumerate() {
                 put(n, name.as_str(), value.as_bytes());
             }
-            head.headers.len()
+            headers.len()
         }
         Head::Copied(copy) => {
             for (n, (name, value)) in copy.headers().skip(skip).take(capacity).enumerate() {
@@ -149,7 +151,7 @@ unsafe extern "C" fn attribute(host: *mut (), key: u32, out: &mut RStr<'static>)
     let found = match key {
         attribute::REQUEST_ID => Some(exchange.id()),
         attribute::PEER => exchange.peer(),
-        attribute::SCHEME => Some("http"),
+        attribute::SCHEME => Some(exchange.head.scheme()),
         attribute::AUTHORITY => exchange.authority(),
         _ => return status::UNSUPPORTED,
     };
@@ -373,8 +375,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        exchange::{Exchange, Head, response::Answer, table::current_id},
-        http::head::Snapshot,
+        exchange::{Exchange, response::Answer, table::current_id},
+        http::head::{Head, Snapshot},
         journal::{Format, Journal, Settings, SyslogTarget},
         placement::{Execution, Kind, Mode, Place, policy::OVERSTAY},
     };

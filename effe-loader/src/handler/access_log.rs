@@ -8,13 +8,13 @@ use std::{
 };
 
 use actix_http::{
-    Request, ResponseHead, Version,
+    ResponseHead, Version,
     header::{HeaderName, HeaderValue},
 };
 
 use crate::{
     body::outgoing::Observer,
-    exchange::Head,
+    http::{head::Head, request::Request},
     journal::{Access, Journal},
     rt::clock::Moment,
 };
@@ -98,7 +98,7 @@ impl AccessLog {
     /// meanwhile agree on it.
     pub fn begin(&self, request: &mut Request) -> Visit {
         let begun = Moment::now();
-        let head = Head::Live(request.head());
+        let head = Head::Live(request);
         let request_id = head.request_id();
         let given = request
             .head()

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use actix_http::{Request, Response};
+use actix_http::Response;
 
 use super::{Handler, failure::Failure, response::respond};
-use crate::{body::outgoing::Body, effe::generation::Generation};
+use crate::{body::outgoing::Body, effe::generation::Generation, http::request::Request};
 
 impl Handler {
     /// The answer, and how long the run took; `None` if it can't be here.
@@ -22,7 +22,7 @@ impl Handler {
         let mut answer = self.answer.borrow_mut();
         answer.clear();
         let (effe, seat) = (&self.thread.effe, &self.thread.seat);
-        let took = effe.run_inline(generation, request.head(), body, &mut answer, seat)?;
+        let took = effe.run_inline(generation, request, body, &mut answer, seat)?;
         Some((respond(&mut answer, request).ok_or(Failure::Lambda), took))
     }
 }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::{Request, Response};
+use actix_http::Response;
 use bytes::Bytes;
 use tokio::time;
 
@@ -23,7 +23,8 @@ use crate::{
         sender::{self, Outlet, Streams},
     },
     effe::async_run::Waiting,
-    exchange::{Head, call::Call},
+    exchange::call::Call,
+    http::{head::Head, request::Request},
     rt::clock::Moment,
 };
 
@@ -32,7 +33,7 @@ impl Handler {
     pub(super) fn call(&self, request: &Request, body: Bytes, streams: Streams) -> (Box<Call>, Moment) {
         self.watch.look();
         let mut call = self.thread.desk.call();
-        call.head.take(request.head());
+        call.head.take(request);
         call.body = body;
         call.streams = streams;
         let now = Moment::now();
@@ -80,7 +81,7 @@ impl Handler {
                     Some(n_lost) => format!("{n_lost} threads are lost to such runs"),
                     None => "it is dropped".to_owned(),
                 };
-                let head = Head::Live(request.head());
+                let head = Head::Live(request);
                 self.thread.effe.report_overdue(&head, waiting.id(), &what);
                 Err(Failure::Overdue)
             }

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::{Request, Response};
+use actix_http::Response;
 use bytes::Bytes;
 
 use super::{
@@ -20,8 +20,7 @@ use crate::{
         outgoing::{Body, Producer},
         sender::{Awaited, Streams},
     },
-    exchange::Head,
-    net::connection::Answering,
+    http::{head::Head, request::Request, request_guard::Answering},
     scheduler::in_flight::{Asked, Outcome},
 };
 
@@ -35,7 +34,7 @@ impl Handler {
     ) -> Result<Response<Body>, Failure> {
         self.watch.look();
         let mut call = self.thread.desk.call();
-        call.head.take(request.head());
+        call.head.take(request);
         call.body = body;
         let mut awaited = Awaited::new(streams.outlet.clone());
         call.streams = streams;
@@ -62,7 +61,7 @@ impl Handler {
             Outcome::GivenUp => Err(Failure::Busy),
             Outcome::Overdue(progress) => {
                 let what = format!("{} threads are lost to such runs", self.thread.effe.lose_thread());
-                self.thread.effe.report_overdue(&Head::Live(request.head()), &progress.id, &what);
+                self.thread.effe.report_overdue(&Head::Live(request), &progress.id, &what);
                 Err(Failure::Overdue)
             }
         }

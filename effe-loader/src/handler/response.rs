@@ -1,11 +1,8 @@
-//! Answers as they go out: the lambda's, whole or still being written, and the server's own.
+//! Answers of the lambda as they go out: whole, or still being written.
 
 use std::sync::Arc;
 
-use actix_http::{
-    ConnectionType, Method, Request, Response, StatusCode,
-    header::{self, HeaderValue},
-};
+use actix_http::{Method, Request, Response, StatusCode};
 use bytes::Bytes;
 
 use crate::{
@@ -54,20 +51,5 @@ pub fn stream(
     for (name, value) in headers {
         response.head_mut().headers.append(name, value);
     }
-    response
-}
-
-/// A sentence of the server's.
-pub fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::with_body(status, Body::Whole(Bytes::from_static(text.as_bytes())));
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.head_mut().headers.insert(header::CONTENT_TYPE, plain);
-    response
-}
-
-/// What is said where our own code has failed: it is the connection's last answer.
-pub fn sorry() -> Response<Body> {
-    let mut response = plain(StatusCode::INTERNAL_SERVER_ERROR, "the server failed\n");
-    response.head_mut().set_connection_type(ConnectionType::Close);
     response
 }

@@ -3,27 +3,24 @@
 
 use std::{
     convert::Infallible,
-    future::Future,
     panic::{self, AssertUnwindSafe},
-    pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
 };
 
 use actix_http::{Response, StatusCode};
 use bytes::Bytes;
 
-use super::{
-    Handler, Now,
-    failure::Failure,
-    response::{plain, sorry},
-};
+use super::{Handler, Now, failure::Failure};
 use crate::{
     body::{incoming::Incoming, outgoing::Body},
     effe::health::{Health, Probe},
     handler::access_log::{AccessLog, Visit},
-    http::{arrival::Arrival, validate},
+    http::{
+        canned::{plain, sorry},
+        service::{Answered, Arrival, Guarded, Service},
+        validate,
+    },
 };
 
 /// The handler as connections call it: what can be answered at once needs no future of its own.
@@ -35,17 +32,8 @@ pub struct HandlerService {
     pub access_log: Option<Rc<AccessLog>>,
 }
 
-/// What comes of a request.
-pub enum Answered {
-    /// Its answer.
-    Now(Response<Body>),
-    /// Its answer, in time.
-    Later(Guarded),
-}
-
-impl HandlerService {
-    /// Answers a request.
-    pub fn answer(&self, arrival: Arrival) -> Answered {
+impl Service for HandlerService {
+    fn call(&self, arrival: Arrival) -> Answered {
         let Arrival { mut request, n_head, incoming, answering } = arrival;
         if let Err(broken) = validate::check(request.head(), n_head) {
             return Answered::Now(self.handler.finish(request.head(), Err(broken.into()), None));
@@ -54,7 +42,7 @@ impl HandlerService {
             && let Some(probe) = Probe::at(request.path())
         {
             let (handler, health) = (Rc::clone(&self.handler), Arc::clone(health));
-            return Answered::Later(Guarded(Box::pin(async move {
+            return Answered::Later(Guarded::new(Box::pin(async move {
                 let response = answer_probe(handler, health, probe).await;
                 drop(answering);
                 response
@@ -79,33 +67,11 @@ impl HandlerService {
             }
         }
         let handler = Rc::clone(&self.handler);
-        Answered::Later(Guarded(Box::pin(async move {
+        Answered::Later(Guarded::new(Box::pin(async move {
             Ok(logged(handler.handle(request, incoming, now, answering).await, visit))
         })))
     }
 }
-
-/// A request whose answer comes even if our own code panics over it. What a lambda's code does never gets here.
-pub struct Guarded(Handling);
-
-impl Guarded {
-    /// The answer of somebody else's code.
-    pub fn new(handling: Handling) -> Guarded {
-        Guarded(handling)
-    }
-}
-
-impl Future for Guarded {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
-        polled.unwrap_or_else(|_| Poll::Ready(Ok(sorry())))
-    }
-}
-
-/// A request that takes its time.
-pub type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
 
 /// Answers a probe: no request, so it is neither counted nor logged. Why the effe is not ready is not for clients.
 async fn answer_probe(
@@ -134,20 +100,4 @@ fn logged(mut response: Response<Body>, visit: Option<Visit>) -> Response<Body> 
         }
         body
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use actix_http::ConnectionType;
-
-    use super::*;
-
-    #[test]
-    fn a_panic_of_ours_is_a_500() {
-        let mut guarded = Guarded(Box::pin(async { panic!("ours") }));
-        let polled = Pin::new(&mut guarded).poll(&mut Context::from_waker(std::task::Waker::noop()));
-        let Poll::Ready(Ok(response)) = polled else { panic!("there is an answer") };
-        assert_eq!(response.status(), 500);
-        assert_eq!(response.head().connection_type(), ConnectionType::Close);
-    }
 }

@@ -4,9 +4,14 @@
 //! actix-http's own dispatcher is not asked: it reads bodies ahead for a reader in another task, copies every piece
 //! of an answer, keeps two buffers for a connection that waits, and answers what comes behind a `Connection: close`.
 
-mod buf_pool;
 mod conn;
+
+mod codec;
+
+mod read_buf;
 mod write_buf;
+
+mod buf_pool;
 
 use std::{
     cell::RefCell,
@@ -25,17 +30,20 @@ use actix_http::{
 use actix_web::rt::time::{self, Sleep};
 
 use self::{
-    conn::{MAX_DRAIN, Message, Pieces, Wire},
-    write_buf::Unequal,
+    codec::{MAX_DRAIN, Message},
+    conn::{Over, Pieces, Wire},
 };
 use crate::{
     body::{
         incoming::{Incoming, Uploads},
         outgoing::Body,
     },
-    handler::service::{Answered, Guarded},
-    http::{arrival::Arrival, service::Site},
-    net::connection::{Answering, Connection, Traffic},
+    http::{
+        request::Request,
+        request_guard::Answering,
+        service::{Answered, Arrival, Guarded, Service},
+    },
+    net::{activity::Traffic, connection::Connection},
 };
 
 /// How long a client that was told that the connection closes may take to close it, too.
@@ -43,23 +51,30 @@ const LINGER: Duration = Duration::from_secs(1);
 
 /// What answers on the connections of one thread.
 pub struct Http1 {
-    site: Site,
+    service: Rc<dyn Service>,
     /// What actix-http has to know; it keeps the time of day for the answers.
     config: ServiceConfig,
 }
 
 impl Http1 {
-    /// What makes of connections what `site` answers. Called on the thread of the connections.
-    pub fn new(site: Site) -> Rc<Http1> {
-        Rc::new(Http1 { site, config: ServiceConfig::default() })
+    /// Connections whose requests `service` answers. To be called on their thread.
+    pub fn new(service: Rc<dyn Service>) -> Rc<Http1> {
+        Rc::new(Http1 { service, config: ServiceConfig::default() })
     }
 
     /// Answers what comes over a connection, until it ends.
     pub async fn serve(self: Rc<Self>, connection: Connection, peer: Option<SocketAddr>) {
-        let traffic = Rc::clone(connection.traffic());
+        let (traffic, is_tls) = (Rc::clone(connection.traffic()), connection.is_tls());
         let wire = Rc::new(RefCell::new(Wire::new(connection, self.config.clone())));
-        let mut exchanges =
-            Exchanges { http: self, peer, traffic, wire, uploads: Rc::default(), step: Step::Waiting };
+        let mut exchanges = Exchanges {
+            http: self,
+            peer,
+            is_tls,
+            traffic,
+            wire,
+            uploads: Rc::default(),
+            step: Step::Waiting,
+        };
         poll_fn(|context| exchanges.poll(context)).await;
     }
 }
@@ -68,6 +83,7 @@ impl Http1 {
 struct Exchanges {
     http: Rc<Http1>,
     peer: Option<SocketAddr>,
+    is_tls: bool,
     traffic: Rc<Traffic>,
     wire: Rc<RefCell<Wire>>,
     /// The body of the request that is being answered, on its way to a run that reads it as it comes.
@@ -88,9 +104,6 @@ enum Step {
     /// All is said; what the client still says is not listened to.
     Lingering(Pin<Box<Sleep>>),
 }
-
-/// The connection is over; whom it was to be told has been told.
-struct Over;
 
 impl Exchanges {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -180,16 +193,15 @@ impl Exchanges {
             Some(message) => message,
             None => {
                 ready!(wire.poll_flush(context))?;
-                match ready!(wire.poll_fill(context)) {
-                    Ok(0) => Message::End,
-                    Ok(_) => return Poll::Ready(Ok(())),
-                    Err(err) => wire.unreadable(&err).ok_or(Over)?,
+                match ready!(wire.poll_more(context))? {
+                    None => return Poll::Ready(Ok(())),
+                    Some(message) => message,
                 }
             }
         };
         match message {
             Message::Request { mut request, n_head, body } => {
-                let (is_read, is_kept_back) = (wire.is_read(), wire.is_kept_back());
+                let (is_read, is_kept_back) = (wire.codec.is_read(), wire.codec.is_kept_back());
                 drop(wire);
                 request.head_mut().peer_addr = self.peer;
                 let incoming = match body {
@@ -199,7 +211,8 @@ impl Exchanges {
                     None => Incoming::Pieces(Box::pin(Pieces::of(&self.wire))),
                 };
                 let answering = Answering::begin(&self.traffic, request.head(), Some(&self.uploads));
-                match self.http.site.answer(Arrival { request, n_head, incoming, answering }) {
+                let request = Request::new(request, self.is_tls);
+                match self.http.service.call(Arrival { request, n_head: Some(n_head), incoming, answering }) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
                     Answered::Later(answer) => self.step = Step::Answering(answer),
                 }
@@ -225,7 +238,7 @@ impl Exchanges {
         if let Poll::Ready(Err(over)) = wire.poll_flush(context) {
             return Poll::Ready(Err(over));
         }
-        wire.poll_look_ahead(context).map(|_| Err(Over))
+        wire.poll_look_ahead(context).map(Err)
     }
 
     /// The answer begins.
@@ -233,20 +246,20 @@ impl Exchanges {
         let (mut response, body) = response.into_parts();
         let mut wire = self.wire.borrow_mut();
         let (size, head) = (body.size(), response.head_mut());
-        if self.traffic.is_closing() || !wire.can_skip() {
+        if self.traffic.is_closing() || !wire.codec.can_skip() {
             head.set_connection_type(ConnectionType::Close);
         }
-        if size == BodySize::Stream && wire.version() < Version::HTTP_11 {
+        if size == BodySize::Stream && wire.codec.version() < Version::HTTP_11 {
             // The end of the connection is the end of the body.
             head.no_chunking(true);
             head.set_connection_type(ConnectionType::Close);
         }
-        let has_body =
-            !wire.is_head() && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
+        let has_body = !wire.codec.is_head()
+            && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
         wire.begin(response, size)?;
         match body {
             Body::Stream(_) if has_body => {
-                let version = wire.version();
+                let version = wire.codec.version();
                 wire.output.frame(size, version);
                 drop(wire);
                 self.step = Step::Sending(body);
@@ -268,15 +281,9 @@ impl Exchanges {
         let mut wire = self.wire.borrow_mut();
         wire.end();
         self.step = match () {
-            () if !wire.is_kept() || !wire.can_skip() => Step::Closing,
-            () if wire.is_read() => Step::Waiting,
+            () if !wire.codec.is_kept() || !wire.codec.can_skip() => Step::Closing,
+            () if wire.codec.is_read() => Step::Waiting,
             () => Step::Draining(MAX_DRAIN),
         };
-    }
-}
-
-impl From<Unequal> for Over {
-    fn from(_: Unequal) -> Over {
-        Over
     }
 }

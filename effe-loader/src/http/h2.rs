@@ -12,7 +12,7 @@ use std::{
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::BorrowedFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -27,16 +27,16 @@ use h2::{
 };
 use http::{Method, Request};
 use rustix::net::{RecvFlags, recv};
-use tokio::io::Interest;
 
 use crate::{
     body::outgoing::Body,
-    handler::service::{Answered, HandlerService},
-    http::{arrival::Arrival, validate::MAX_HEAD},
-    net::{
-        connection::{Answering, Connection, Shared},
-        stream::Io,
+    http::{
+        request::Request as Head,
+        request_guard::Answering,
+        service::{Answered, Arrival, Service},
+        validate::MAX_HEAD,
     },
+    net::{connection::Connection, connections::Shared, stream::Io},
 };
 
 /// How a client begins that speaks HTTP/2 without asking; no method of HTTP/1.1 begins like this.
@@ -55,13 +55,14 @@ const MAX_RESETS: u64 = 500;
 /// never says what it speaks is closed.
 pub async fn take(
     connection: Connection,
-    service: &Rc<HandlerService>,
+    service: &Rc<dyn Service>,
     peer: Option<SocketAddr>,
 ) -> Option<Connection> {
-    if !connection.prepare(is_spoken(connection.io())).await?.ok()? {
+    if !connection.shared().prepare(is_spoken(connection.io())).await?.ok()? {
         return Some(connection);
     }
-    let shared = connection.share();
+    let (shared, is_tls) = (connection.shared().clone(), connection.is_tls());
+    shared.traffic().share();
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -70,26 +71,21 @@ pub async fn take(
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
     let frames = shared.prepare(builder.handshake(connection)).await?.ok()?;
-    let client = Rc::new(Client { service: Rc::clone(service), peer, shared, n_resets: Cell::new(0) });
+    let client =
+        Rc::new(Client { service: Rc::clone(service), peer, is_tls, shared, n_resets: Cell::new(0) });
     client.serve(frames).await;
     None
 }
 
 /// Whether a client has chosen it, over TLS by name, else by how it begins.
 async fn is_spoken(io: &Io) -> io::Result<bool> {
+    let socket = match io {
+        Io::Tls(stream) => return Ok(stream.is_http2()),
+        Io::Plain(socket) => socket,
+    };
     loop {
-        let (ready, begins) = match io {
-            Io::Tls(stream) => return Ok(stream.is_http2()),
-            Io::Tcp(stream) => {
-                let ready = stream.ready(Interest::READABLE).await?;
-                (ready, stream.try_io(Interest::READABLE, || begins_with_preface(stream.as_fd())))
-            }
-            Io::Unix(stream) => {
-                let ready = stream.ready(Interest::READABLE).await?;
-                (ready, stream.try_io(Interest::READABLE, || begins_with_preface(stream.as_fd())))
-            }
-        };
-        match begins {
+        let ready = socket.readable().await?;
+        match socket.try_read_with(begins_with_preface) {
             // Nothing more comes: it is not long enough for anything.
             Err(err) if err.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
                 return Ok(false);
@@ -113,8 +109,9 @@ fn begins_with_preface(socket: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// The other end of a connection.
 struct Client {
-    service: Rc<HandlerService>,
+    service: Rc<dyn Service>,
     peer: Option<SocketAddr>,
+    is_tls: bool,
     shared: Shared,
     /// Requests that it has taken back before they were answered.
     n_resets: Cell<u64>,
@@ -125,7 +122,7 @@ impl Client {
     async fn serve(self: Rc<Self>, mut frames: Frames<Connection, Bytes>) {
         let mut asked_to_leave = None;
         poll_fn(|context| {
-            self.shared.wait(context);
+            self.shared.traffic().wait(context);
             match asked_to_leave {
                 // It is told that no request after those that have come is taken; then it leaves by itself.
                 None if self.shared.is_over() => {
@@ -144,7 +141,9 @@ impl Client {
 
     fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, context: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.n_resets.get() > self.shared.n_requests() / 2 && self.n_resets.get() > MAX_RESETS {
+            if self.n_resets.get() > self.shared.traffic().n_requests() / 2
+                && self.n_resets.get() > MAX_RESETS
+            {
                 frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
             match frames.poll_accept(context) {
@@ -162,9 +161,9 @@ impl Client {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
         let answering = Answering::begin(self.shared.traffic(), request.head(), None);
-        // h2 has looked at its size.
-        let arrival = Arrival { request, n_head: usize::MAX, incoming, answering };
-        match self.service.answer(arrival) {
+        let request = Head::new(request, self.is_tls);
+        let arrival = Arrival { request, n_head: None, incoming, answering };
+        match self.service.call(arrival) {
             Answered::Now(response) => {
                 if response::is_short(&response) {
                     response::send_short(response, respond, is_head);

@@ -4,6 +4,76 @@ use std::{net::SocketAddr, ops::Range};
 
 use actix_http::RequestHead;
 
+use crate::http::{request::Request, request_id};
+
+/// Where the request's head is.
+pub enum Head<'a> {
+    /// In the server's memory.
+    Live(&'a Request),
+    /// In a copy.
+    Copied(&'a Snapshot),
+}
+
+impl Head<'_> {
+    /// `GET`, …
+    pub fn method(&self) -> &str {
+        match self {
+            Head::Live(request) => request.method().as_str(),
+            Head::Copied(copy) => copy.method(),
+        }
+    }
+
+    /// Path and query, and how much of it is the path.
+    pub fn target(&self) -> (&str, usize) {
+        match self {
+            Head::Live(request) => target(request.head()),
+            Head::Copied(copy) => (copy.target(), copy.path_len()),
+        }
+    }
+
+    /// Without the query.
+    pub fn path(&self) -> &str {
+        let (target, path_len) = self.target();
+        &target[..path_len]
+    }
+
+    /// What the request is called.
+    pub fn request_id(&self) -> String {
+        request_id::of(|name| self.header(name, 0))
+    }
+
+    /// 10, 11, 20
+    pub fn version(&self) -> u32 {
+        match self {
+            Head::Live(request) => version(request.head()),
+            Head::Copied(copy) => copy.version(),
+        }
+    }
+
+    /// `http` or `https`, as its own connection is.
+    pub fn scheme(&self) -> &'static str {
+        let is_tls = match self {
+            Head::Live(request) => request.is_tls(),
+            Head::Copied(copy) => copy.is_tls(),
+        };
+        if is_tls { "https" } else { "http" }
+    }
+
+    /// The value of a header's nth occurrence.
+    pub fn header(&self, name: &str, nth: usize) -> Option<&[u8]> {
+        match self {
+            Head::Live(request) => {
+                request.head().headers.get_all(name).nth(nth).map(|value| value.as_bytes())
+            }
+            Head::Copied(copy) => copy
+                .headers()
+                .filter(|(other, _)| other.eq_ignore_ascii_case(name))
+                .nth(nth)
+                .map(|(_, value)| value),
+        }
+    }
+}
+
 /// The head of one request in two buffers, which are used again for the next.
 #[derive(Default)]
 pub struct Snapshot {
@@ -18,11 +88,13 @@ pub struct Snapshot {
     authority: Option<Range<usize>>,
     peer: Option<SocketAddr>,
     version: u32,
+    is_tls: bool,
 }
 
 impl Snapshot {
     /// Takes the place of what was here before.
-    pub fn take(&mut self, head: &RequestHead) {
+    pub fn take(&mut self, request: &Request) {
+        let head = request.head();
         self.text.clear();
         self.values.clear();
         self.headers.clear();
@@ -36,7 +108,7 @@ impl Snapshot {
             self.headers.push(spans);
         }
         self.authority = head.uri.authority().map(|authority| self.push(authority.as_str()));
-        (self.peer, self.version) = (head.peer_addr, version(head));
+        (self.peer, self.version, self.is_tls) = (head.peer_addr, version(head), request.is_tls());
     }
 
     /// `GET`, …
@@ -62,6 +134,11 @@ impl Snapshot {
     /// 10, 11, 20
     pub fn version(&self) -> u32 {
         self.version
+    }
+
+    /// Whether TLS carries it.
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// The authority that the target names, which counts for more than the Host header.
@@ -91,7 +168,7 @@ impl Snapshot {
 }
 
 /// Path and query of a request, and how much of it is the path.
-pub fn target(head: &RequestHead) -> (&str, usize) {
+fn target(head: &RequestHead) -> (&str, usize) {
     match head.uri.path_and_query() {
         Some(target) => (target.as_str(), target.path().len()),
         None => ("/", 1),
@@ -99,7 +176,7 @@ pub fn target(head: &RequestHead) -> (&str, usize) {
 }
 
 /// 10, 11, 20
-pub fn version(head: &RequestHead) -> u32 {
+fn version(head: &RequestHead) -> u32 {
     match head.version {
         actix_http::Version::HTTP_09 => 9,
         actix_http::Version::HTTP_10 => 10,

@@ -1,33 +1,81 @@
-//! Who answers on a connection, whichever protocol it speaks: the effe, or the admin listener. Both take this one way,
-//! so that the protocol's code is in the program once.
+//! What answers on a connection, whichever protocol it speaks: a `Service`, which the handler of the effe and the admin
+//! listener implement. The protocols call it as `dyn`, so that their code is in the program once.
 
-use std::rc::Rc;
-
-use crate::{
-    handler::service::{Answered, Guarded, HandlerService, Handling},
-    http::arrival::Arrival,
+use std::{
+    convert::Infallible,
+    future::Future,
+    panic::{self, AssertUnwindSafe},
+    pin::Pin,
+    task::{Context, Poll},
 };
 
-/// Who answers.
-pub enum Site {
-    /// The effe.
-    Effe(Rc<HandlerService>),
-    /// Somebody else, in no hurry.
-    Other(Rc<dyn Answer>),
+use actix_http::Response;
+
+use crate::{
+    body::{incoming::Incoming, outgoing::Body},
+    http::{canned::sorry, request::Request, request_guard::Answering},
+};
+
+/// Answers requests.
+pub trait Service {
+    /// Begins to answer a request; at once, if that needs no waiting.
+    fn call(&self, arrival: Arrival) -> Answered;
 }
 
-/// Answers requests that may take their time.
-pub trait Answer {
-    /// The answer to one.
-    fn answer(self: Rc<Self>, arrival: Arrival) -> Handling;
+/// A request that has come.
+pub struct Arrival {
+    /// Its head.
+    pub request: Request,
+    /// The bytes that it took on the connection; `None` over HTTP/2, which compresses heads.
+    pub n_head: Option<usize>,
+    /// Its body.
+    pub incoming: Incoming,
+    /// What its connection has to know of it.
+    pub answering: Answering,
 }
 
-impl Site {
-    /// [`Answer::answer`]
-    pub fn answer(&self, arrival: Arrival) -> Answered {
-        match self {
-            Site::Effe(handler) => handler.answer(arrival),
-            Site::Other(other) => Answered::Later(Guarded::new(Rc::clone(other).answer(arrival))),
-        }
+/// What comes of a request.
+pub enum Answered {
+    /// Its answer.
+    Now(Response<Body>),
+    /// Its answer, in time.
+    Later(Guarded),
+}
+
+/// A request whose answer comes even if our own code panics over it. What a lambda's code does never gets here.
+pub struct Guarded(Handling);
+
+impl Guarded {
+    /// The answer of somebody else's code.
+    pub fn new(handling: Handling) -> Guarded {
+        Guarded(handling)
+    }
+}
+
+impl Future for Guarded {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
+        polled.unwrap_or_else(|_| Poll::Ready(Ok(sorry())))
+    }
+}
+
+/// A request that takes its time.
+pub type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
+#[cfg(test)]
+mod tests {
+    use actix_http::ConnectionType;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_of_ours_is_a_500() {
+        let mut guarded = Guarded(Box::pin(async { panic!("ours") }));
+        let polled = Pin::new(&mut guarded).poll(&mut Context::from_waker(std::task::Waker::noop()));
+        let Poll::Ready(Ok(response)) = polled else { panic!("there is an answer") };
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.head().connection_type(), ConnectionType::Close);
     }
 }

@@ -1,478 +1,114 @@
-//! One connection, with what the server below lacks: it sees a client that doesn't read, or dawdles over a request's
-//! head, and lets go of those that idle when the effe stops.
-//!
-//! Nothing here costs a request a clock reading or a timer: a look per second and thread, while there are
-//! connections, finds those whose time is up.
-
-#[cfg(feature = "http2")]
-mod multiplexed;
+//! One connection as bytes: reading and writing, and a client that doesn't read what it is sent. Whether a connection
+//! must close because nothing comes is decided in `net/connections`.
 
 use std::{
-    cell::{Cell, RefCell},
-    future::{Future, poll_fn},
     io,
-    net::IpAddr,
     os::fd::{AsFd, AsRawFd},
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
-    sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use actix_http::{ConnectionType, RequestHead};
-use actix_web::rt;
 use rustix::net::sockopt::set_socket_linger;
-use slab::Slab;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    body::incoming::Uploads,
-    exchange::call::Progress,
-    net::{stream::Io, tls::Tls, tracker::Lobby},
-    rt::{clock::Moment, tasks},
+    body::min_rate::MIN_RATE,
+    net::{
+        activity::Traffic,
+        connections::{Registration, Shared, Verdict},
+        plain::Plain,
+        stream::Io,
+        tls::Tls,
+    },
+    rt::clock::Moment,
 };
 
-/// How often a thread looks after its connections.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often while the effe stops.
-const QUICK_LOOK: Duration = Duration::from_millis(10);
-/// How long a connection may idle while the effe stops: a client that sends its next request within this time gets
-/// an answer, and with it the news that the connection closes.
-const LAST_CALL: Duration = Duration::from_millis(500);
-/// Requests on one connection. A client that wants more opens another, which finds the thread with the least to do.
-const MAX_REQUESTS: u64 = 10_000;
-/// Bytes per second that a client must read, or send, on average, once its time of grace is over.
-pub const MIN_RATE: u64 = 240;
-
-/// How long clients may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// Between two requests; a look or two longer.
-    pub keep_alive: Option<Duration>,
-    /// For a request's head, and between the pieces of its body.
-    pub read: Option<Duration>,
-    /// To read something of what they are sent.
-    pub write: Option<Duration>,
-}
-
-/// The connections of one thread of the server.
-pub struct Connections {
-    open: RefCell<Slab<Rc<Traffic>>>,
-    opened: Notify,
-    /// As of the last look: so exact that no time limit is shortened, and free of charge.
-    now: Cell<Moment>,
-    patience: Patience,
-    lobby: Arc<Lobby>,
-}
-
-impl Connections {
-    /// No connections yet; [`Connections::look_after`] must be spawned.
-    pub fn new(patience: Patience, lobby: Arc<Lobby>) -> Connections {
-        let now = Cell::new(Moment::now());
-        Connections { open: RefCell::default(), opened: Notify::new(), now, patience, lobby }
-    }
-
-    /// A connection that was accepted.
-    pub fn open(self: &Rc<Self>, io: Io) -> Connection {
-        let mut open = self.open.borrow_mut();
-        if open.is_empty() {
-            self.now.set(Moment::now());
-            self.opened.notify_one();
-        }
-        let traffic = Rc::new(Traffic { idle_since: Cell::new(self.now.get()), ..Traffic::default() });
-        let key = open.insert(Rc::clone(&traffic));
-        self.lobby.opened();
-        let place = Place { shared: Shared { traffic, connections: Rc::clone(self) }, key };
-        Connection { io, place, stall: None }
-    }
-
-    /// Wakes those whose time may be up, for as long as the thread serves.
-    pub async fn look_after(self: Rc<Self>) {
-        loop {
-            while self.open.borrow().is_empty() {
-                self.opened.notified().await;
-            }
-            if self.lobby.is_closing() {
-                rt::time::sleep(QUICK_LOOK).await;
-            } else {
-                tokio::select! {
-                    () = rt::time::sleep(LOOK) => {}
-                    () = self.lobby.closing() => {}
-                }
-            }
-            let now = Moment::now();
-            self.now.set(now);
-            let closing = self.lobby.is_closing();
-            // Waking only schedules the connection's task, which looks for itself.
-            for (_, traffic) in &*self.open.borrow() {
-                if traffic.idle_since.get() == Moment::default() {
-                    traffic.idle_since.set(now);
-                }
-                if traffic.blocked.get()
-                    || traffic.head_since.get().is_some()
-                    || (closing && traffic.is_shared())
-                    || (traffic.is_idle() && (closing || traffic.is_late(now, self.patience)))
-                {
-                    traffic.wake();
-                }
-            }
-        }
-    }
-}
-
-/// One connection as those see it who answer its requests.
-#[derive(Default)]
-pub struct Traffic {
-    waker: RefCell<Option<Waker>>,
-    /// Requests that are being answered.
-    n_running: Cell<usize>,
-    n_requests: Cell<u64>,
-    /// Since when there have been bytes that are no request yet.
-    head_since: Cell<Option<Moment>>,
-    /// The default, if it has begun to idle since the last look.
-    idle_since: Cell<Moment>,
-    /// Whether no request is answered any more.
-    closing: Cell<bool>,
-    /// Whether something waits for the client to read.
-    blocked: Cell<bool>,
-    /// Whether the client has closed its end.
-    has_left: Cell<bool>,
-    /// The address of ours that it came to, where that matters.
-    local_address: Cell<Option<IpAddr>>,
-    /// Whether requests are answered side by side, and somebody else sees to the connection's end.
-    is_shared: Cell<bool>,
-    /// Who wants to know that.
-    watching: RefCell<Option<Arc<Progress>>>,
-}
-
-impl Traffic {
-    /// A request has come.
-    fn begin(&self) {
-        self.head_since.set(None);
-        self.n_running.set(self.n_running.get() + 1);
-        self.n_requests.set(self.n_requests.get() + 1);
-    }
-
-    /// What has come belonged to the last request: nothing of the next one is here.
-    pub fn rest(&self) {
-        self.head_since.set(None);
-        self.idle_since.set(Moment::default());
-    }
-
-    /// The request that is being answered is the last.
-    pub fn close(&self) {
-        self.closing.set(true);
-    }
-
-    /// Whether that is so.
-    pub fn is_closing(&self) -> bool {
-        self.closing.get()
-    }
-
-    /// A request has been answered.
-    fn end(&self) {
-        self.watching.take();
-        self.n_running.set(self.n_running.get() - 1);
-        self.idle_since.set(Moment::default());
-    }
-
-    /// Whether one that is idle has been so for too long. A timer for each request would tell that more precisely, at
-    /// a tenth of what a short request costs.
-    fn is_late(&self, now: Moment, patience: Patience) -> bool {
-        let since = self.idle_since.get();
-        let is_new = self.n_requests.get() == 0 && !self.is_shared();
-        let patience = if is_new { patience.read } else { patience.keep_alive };
-        patience.is_some_and(|patience| since != Moment::default() && since + patience <= now)
-    }
-
-    /// Whether requests are answered side by side.
-    fn is_shared(&self) -> bool {
-        cfg!(feature = "http2") && self.is_shared.get()
-    }
-
-    fn is_idle(&self) -> bool {
-        self.n_running.get() == 0 && self.head_since.get().is_none() && !self.blocked.get()
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
-    }
-
-    fn wait(&self, context: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        match &mut *waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            None => *waker = Some(context.waker().clone()),
-        }
-    }
-}
-
-/// A request that its connection knows to be under way.
-pub struct Answering {
-    traffic: Rc<Traffic>,
-    uploads: Option<Rc<Uploads>>,
-}
-
-impl Answering {
-    /// It has come. Its body is read in the task of its connection, if there is a place for that.
-    pub fn begin(traffic: &Rc<Traffic>, head: &RequestHead, uploads: Option<&Rc<Uploads>>) -> Answering {
-        traffic.begin();
-        if !traffic.is_shared()
-            && (head.connection_type() == ConnectionType::Close || traffic.n_requests.get() >= MAX_REQUESTS)
-        {
-            traffic.close();
-        }
-        Answering { traffic: Rc::clone(traffic), uploads: uploads.cloned() }
-    }
-
-    /// A run reads its body as it comes, by `upload`.
-    pub fn upload(&self, upload: impl Future<Output = ()> + 'static) {
-        match &self.uploads {
-            Some(uploads) => uploads.begin(upload),
-            None => tasks::spawn(upload),
-        }
-    }
-
-    /// The address of ours that it came to, if it came over the network and somebody noted it.
-    pub fn local_address(&self) -> Option<IpAddr> {
-        self.traffic.local_address.get()
-    }
-
-    /// A call that wants to know when the client has closed its end of the connection, though it may still read.
-    pub fn watch(&self, progress: Option<Arc<Progress>>) {
-        // Where requests are answered side by side, one that is taken back is dropped.
-        if let Some(progress) = progress.filter(|_| !self.traffic.is_shared()) {
-            if self.traffic.has_left.get() {
-                progress.leave();
-            }
-            self.traffic.watching.replace(Some(progress));
-        }
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.traffic.end();
-    }
-}
-
-/// A connection as the server sees it: bytes in, bytes out.
+/// A connection.
 pub struct Connection {
     io: Io,
-    place: Place,
+    registration: Registration,
     stall: Option<Stall>,
 }
 
-/// A connection as its thread counts it, whatever carries its bytes.
-struct Place {
-    shared: Shared,
-    key: usize,
-}
-
-/// A connection as its thread wakes it, and as those see it who speak for it.
-#[derive(Clone)]
-pub struct Shared {
-    traffic: Rc<Traffic>,
-    connections: Rc<Connections>,
-}
-
-/// A client that doesn't read as fast as it is sent.
-struct Stall {
-    since: Moment,
-    /// Bytes that the system has taken since then.
-    n_taken: u64,
-    /// What waited in the system then.
-    n_waiting: u64,
-    /// When the client last read something, and how much it had read by then.
-    last: (Moment, u64),
-    looked: Moment,
-}
-
 impl Connection {
-    /// What those see of it who answer its requests.
+    /// A connection without TLS.
+    pub fn plain(registration: Registration, socket: Plain) -> Connection {
+        Connection { io: Io::Plain(socket), registration, stall: None }
+    }
+
+    /// A connection over TLS; `None` if the client doesn't complete the handshake in time. That is not logged: anybody
+    /// can connect and send something else.
+    pub async fn secure(registration: Registration, socket: Plain, tls: &Tls) -> Option<Connection> {
+        let io = Io::Tls(registration.shared().prepare(tls.accept(socket)).await?.ok()?);
+        Some(Connection { io, registration, stall: None })
+    }
+
+    /// What carries its bytes.
+    #[cfg(feature = "http2")]
+    pub fn io(&self) -> &Io {
+        &self.io
+    }
+
+    /// What it is doing.
     pub fn traffic(&self) -> &Rc<Traffic> {
-        &self.place.shared.traffic
+        self.shared().traffic()
     }
 
-    /// The same connection over TLS; `None` if the client has no part in that, or takes too long over it. What it sends
-    /// instead is no matter for the log.
-    pub async fn secured(self, tls: &Tls) -> Option<Connection> {
-        let Connection { io, place, .. } = self;
-        let io = Io::Tls(place.shared.prepare(tls.accept(io)).await?.ok()?);
-        Some(Connection { io, place, stall: None })
+    /// Whether TLS carries its bytes.
+    pub fn is_tls(&self) -> bool {
+        self.io.is_tls()
     }
 
-    /// The client sees that what it has got is not all.
+    /// Whether it must close, though its client has neither sent anything nor left. To be asked when a read waits; the
+    /// task that has read is woken when the answer may have changed.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.shared().verdict()
+    }
+
+    /// Lets the client see, when this is dropped, that what it has got is not all.
     pub fn reset(&self) {
         let _ = set_socket_linger(&self.io, Some(Duration::ZERO));
     }
 
-    /// Lets those who answer know the address of ours that the client has connected to, if it came over the network.
-    pub fn note_local_address(&self) {
-        if let Io::Tcp(io) = &self.io {
-            let address = io.local_addr().ok();
-            self.place.shared.traffic.local_address.set(address.map(|address| address.ip().to_canonical()));
+    /// Notes our own address that the client has connected to, for the guards of its requests.
+    pub fn note_local_ip(&self) {
+        if let Io::Plain(socket) = &self.io {
+            self.traffic().set_local_ip(socket.local_ip());
         }
     }
 
-    /// What is to be done when nothing has come in.
-    fn verdict(&self) -> Option<io::Result<()>> {
-        let Shared { traffic, connections } = &self.place.shared;
-        let Traffic { n_running, head_since, idle_since, .. } = &**traffic;
-        let (now, patience) = (connections.now.get(), connections.patience);
-        if n_running.get() > 0 || traffic.is_shared() {
-            return None;
-        }
-        if let Some(since) = head_since.get() {
-            let late = patience.read.is_some_and(|read| since + read < now);
-            return late.then(|| Err(io::ErrorKind::TimedOut.into()));
-        }
-        // As if the client had closed: what is on its way to it still goes out.
-        if traffic.is_late(now, patience) {
-            return Some(Ok(()));
-        }
-        if !connections.lobby.is_closing() {
-            return None;
-        }
-        let last_call = idle_since.get().max(connections.lobby.closing_since()) + LAST_CALL;
-        (last_call <= now).then_some(Ok(()))
+    /// What it is doing, and its thread's limits.
+    pub fn shared(&self) -> &Shared {
+        self.registration.shared()
     }
 
-    /// The system takes no more; whether the client reads too slowly.
-    fn stalls(&mut self) -> bool {
-        let Some(write) = self.place.shared.connections.patience.write else { return false };
-        let now = self.place.shared.connections.now.get();
+    /// Looks at a client when the system takes no more bytes for it: whether it reads too slowly.
+    fn is_too_slow(&mut self) -> bool {
+        let Some(write) = self.shared().write_patience() else { return false };
+        let now = self.shared().now();
         let Some(stall) = &mut self.stall else {
-            self.place.shared.traffic.blocked.set(true);
-            let n_waiting = n_waiting(&self.io);
-            let now = Moment::now();
-            self.stall = Some(Stall { since: now, n_taken: 0, n_waiting, last: (now, 0), looked: now });
+            self.traffic().set_blocked(true);
+            self.stall = Some(Stall::new(n_waiting(&self.io)));
             return false;
         };
         if stall.looked >= now {
             return false;
         }
-        stall.looked = now;
-        let n_read = (stall.n_waiting + stall.n_taken).saturating_sub(n_waiting(&self.io));
-        if n_read > stall.last.1 {
-            stall.last = (now, n_read);
-        }
-        let slow = n_read < now.since(stall.since + write).as_secs().saturating_mul(MIN_RATE);
-        slow || stall.last.0 + write < now
+        stall.is_too_slow(n_waiting(&self.io), write, now)
     }
-}
 
-impl Shared {
-    /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the
-    /// effe stops meanwhile.
-    pub async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
-        let Connections { now, patience, lobby, .. } = &*self.connections;
-        let since = now.get();
-        // So that each look wakes it.
-        self.traffic.head_since.set(Some(since));
-        let mut what = pin!(what);
-        let done = poll_fn(|context| {
-            if let Poll::Ready(done) = what.as_mut().poll(context) {
-                return Poll::Ready(Some(done));
-            }
-            self.traffic.wait(context);
-            let is_late = patience.read.is_some_and(|read| since + read < now.get());
-            let is_over = lobby.is_closing() && since.max(lobby.closing_since()) + LAST_CALL <= now.get();
-            if is_late || is_over { Poll::Ready(None) } else { Poll::Pending }
-        });
-        let done = done.await;
-        self.traffic.head_since.set(None);
-        done
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shared.connections.open.borrow_mut().remove(self.key);
-        self.shared.connections.lobby.closed();
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
+    fn write_with(
         self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.io).poll_read(context, buffer);
-        let Shared { traffic, connections } = &this.place.shared;
-        if read.is_pending() {
-            traffic.wait(context);
-            return this.verdict().map_or(Poll::Pending, Poll::Ready);
-        }
-        let n = buffer.filled().len() - before;
-        if n == 0 && buffer.capacity() > before {
-            traffic.has_left.set(true);
-            if let Some(progress) = &*traffic.watching.borrow() {
-                progress.leave();
-            }
-        } else if traffic.n_running.get() == 0 && !traffic.is_shared() {
-            let now = connections.now.get();
-            traffic.idle_since.set(now);
-            if traffic.head_since.get().is_none() {
-                traffic.head_since.set(Some(now));
-            }
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.written(context, |io, context| io.poll_write(context, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.written(context, |io, context| io.poll_write_vectored(context, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let flushed = Pin::new(&mut this.io).poll_flush(context);
-        if this.stall.is_some() && flushed.is_ready() {
-            this.stall = None;
-            this.place.shared.traffic.blocked.set(false);
-        }
-        flushed
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
-    }
-}
-
-impl Connection {
-    fn written(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut Io>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = write(Pin::new(&mut this.io), context);
+        let written = write(Pin::new(&mut this.io), cx);
         if written.is_pending() {
-            this.place.shared.traffic.wait(context);
-            if !this.stalls() {
+            this.traffic().wait(cx);
+            if !this.is_too_slow() {
                 return Poll::Pending;
             }
             // Else the system would go on offering what the client doesn't take.
@@ -484,6 +120,92 @@ impl Connection {
             stall.n_taken += n as u64;
         }
         Poll::Ready(Ok(n))
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, buffer);
+        let traffic = this.traffic();
+        if read.is_pending() {
+            traffic.wait(cx);
+            return Poll::Pending;
+        }
+        if buffer.filled().len() == before && buffer.capacity() > before {
+            traffic.leave();
+        } else {
+            traffic.received(this.shared().now());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.write_with(cx, |io, cx| io.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write_with(cx, |io, cx| io.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.io).poll_flush(cx);
+        if this.stall.is_some() && flushed.is_ready() {
+            this.stall = None;
+            this.traffic().set_blocked(false);
+        }
+        flushed
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+/// A client that doesn't read as fast as it is sent.
+struct Stall {
+    since: Moment,
+    /// Bytes that the system has taken since then.
+    n_taken: u64,
+    /// Bytes that waited in the system then.
+    n_waiting: u64,
+    /// When the client last read something, and how much it had read by then.
+    last: (Moment, u64),
+    looked: Moment,
+}
+
+impl Stall {
+    /// It begins now, while `n_waiting` bytes wait in the system.
+    fn new(n_waiting: u64) -> Stall {
+        let now = Moment::now();
+        Stall { since: now, n_taken: 0, n_waiting, last: (now, 0), looked: now }
+    }
+
+    /// Whether the client has read nothing for as long as `write`, or less than [`MIN_RATE`] since then.
+    fn is_too_slow(&mut self, n_waiting: u64, write: Duration, now: Moment) -> bool {
+        self.looked = now;
+        let n_read = (self.n_waiting + self.n_taken).saturating_sub(n_waiting);
+        if n_read > self.last.1 {
+            self.last = (now, n_read);
+        }
+        let least = now.since(self.since + write).as_secs().saturating_mul(MIN_RATE);
+        n_read < least || self.last.0 + write < now
     }
 }
 

@@ -1,4 +1,4 @@
-//! What carries the bytes of a connection.
+//! A connection's bytes, with TLS or without.
 
 use std::{
     io,
@@ -7,20 +7,15 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::tls;
+use crate::net::{plain::Plain, tls};
 
 /// What carries the bytes.
 pub enum Io {
-    /// TCP.
-    Tcp(TcpStream),
-    /// A Unix socket.
-    Unix(UnixStream),
-    /// TLS over one of them. In a loader without the feature there is no such value, and no code for it.
+    /// A socket as it is.
+    Plain(Plain),
+    /// TLS over a socket. In a loader without the feature there is no such value, and no code for it.
     Tls(tls::Stream),
 }
 
@@ -28,18 +23,23 @@ pub enum Io {
 macro_rules! on_each {
     ($io:expr, $name:ident($($arg:expr),*)) => {
         match $io {
-            Io::Tcp(io) => Pin::new(io).$name($($arg),*),
-            Io::Unix(io) => Pin::new(io).$name($($arg),*),
+            Io::Plain(io) => Pin::new(io).$name($($arg),*),
             Io::Tls(io) => Pin::new(io).$name($($arg),*),
         }
     };
 }
 
+impl Io {
+    /// Whether it is encrypted.
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Io::Tls(_))
+    }
+}
+
 impl AsFd for Io {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Io::Tcp(io) => io.as_fd(),
-            Io::Unix(io) => io.as_fd(),
+            Io::Plain(io) => io.as_fd(),
             Io::Tls(io) => io.as_fd(),
         }
     }
@@ -49,42 +49,41 @@ impl AsyncRead for Io {
     #[inline]
     fn poll_read(
         self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        on_each!(self.get_mut(), poll_read(context, buffer))
+        on_each!(self.get_mut(), poll_read(cx, buffer))
     }
 }
 
 impl AsyncWrite for Io {
     #[inline]
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        on_each!(self.get_mut(), poll_write(context, bytes))
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        on_each!(self.get_mut(), poll_write(cx, bytes))
     }
 
     #[inline]
     fn poll_write_vectored(
         self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        on_each!(self.get_mut(), poll_write_vectored(context, slices))
+        on_each!(self.get_mut(), poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Io::Tcp(io) => io.is_write_vectored(),
-            Io::Unix(io) => io.is_write_vectored(),
+            Io::Plain(io) => io.is_write_vectored(),
             Io::Tls(io) => io.is_write_vectored(),
         }
     }
 
     #[inline]
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_each!(self.get_mut(), poll_flush(context))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_each!(self.get_mut(), poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_each!(self.get_mut(), poll_shutdown(context))
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        on_each!(self.get_mut(), poll_shutdown(cx))
     }
 }

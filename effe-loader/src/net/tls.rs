@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::net::stream::Io;
+use crate::net::plain::Plain;
 
 /// What HTTP/2 is called in a handshake.
 const HTTP2: &[u8] = b"h2";
@@ -69,7 +69,7 @@ impl Tls {
     ///
     /// # Errors
     /// The client doesn't speak TLS, or not as we do, or has left.
-    pub async fn accept(&self, io: Io) -> io::Result<Stream> {
+    pub async fn accept(&self, io: Plain) -> io::Result<Stream> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.current.load().config));
         let stream = acceptor.accept(io).await?;
         Ok(Stream(Box::new(stream)))
@@ -126,7 +126,7 @@ impl Pair {
 }
 
 /// What a connection carries, encrypted on the way.
-pub struct Stream(Box<TlsStream<Io>>);
+pub struct Stream(Box<TlsStream<Plain>>);
 
 #[cfg(feature = "http2")]
 impl Stream {

@@ -18,6 +18,7 @@ use tokio::time;
 use crate::{
     body::sender::Streams,
     exchange::call::{Call, Mailbox, Progress},
+    net::activity::Hangup,
     rt::clock::Moment,
 };
 

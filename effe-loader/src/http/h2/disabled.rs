@@ -2,13 +2,9 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use crate::{handler::service::HandlerService, net::connection::Connection};
+use crate::{http::service::Service, net::connection::Connection};
 
 /// Gives the connection back.
-pub async fn take(
-    connection: Connection,
-    _: &Rc<HandlerService>,
-    _: Option<SocketAddr>,
-) -> Option<Connection> {
+pub async fn take(connection: Connection, _: &Rc<dyn Service>, _: Option<SocketAddr>) -> Option<Connection> {
     Some(connection)
 }

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::stream::Io;
+use crate::net::plain::Plain;
 
 /// There is none.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Tls {
     ///
     /// # Errors
     /// None.
-    pub async fn accept(&self, _: Io) -> io::Result<Stream> {
+    pub async fn accept(&self, _: Plain) -> io::Result<Stream> {
         match *self {}
     }
 }

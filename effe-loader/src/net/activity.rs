@@ -1,0 +1,218 @@
+//! What one connection is doing: requests under way, since when it idles, and whether its client has left. The
+//! connection, its thread's table and the guards of its requests share it. What follows from it is decided in
+//! `net/connections`.
+
+use std::{
+    cell::{Cell, RefCell},
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use crate::rt::clock::Moment;
+
+/// How long clients may take; `None` for ever. Each may become a second or two longer: connections are looked at once
+/// a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Between two requests.
+    pub keep_alive: Option<Duration>,
+    /// For a request's head, and between the pieces of its body.
+    pub read: Option<Duration>,
+    /// Until they read some of what they are sent.
+    pub write: Option<Duration>,
+}
+
+/// Hears that a client has left.
+pub trait Hangup {
+    /// The client has closed its end of the connection, though it may still read.
+    fn leave(&self);
+}
+
+/// What one connection is doing. It belongs to one thread.
+#[derive(Default)]
+pub struct Traffic {
+    waker: RefCell<Option<Waker>>,
+    /// Requests that are being answered.
+    n_running: Cell<usize>,
+    /// Requests so far.
+    n_requests: Cell<u64>,
+    /// When the first bytes of a request came whose head isn't whole yet.
+    head_since: Cell<Option<Moment>>,
+    /// Since when nothing has come; the default until the next look sets it, which saves reading the clock.
+    idle_since: Cell<Moment>,
+    /// Whether the request that is being answered is the connection's last.
+    is_closing: Cell<bool>,
+    /// Whether bytes wait because the client doesn't read.
+    is_blocked: Cell<bool>,
+    /// Whether the client has closed its end.
+    has_left: Cell<bool>,
+    /// Our own address that the client has connected to, where somebody asks for it.
+    local_ip: Cell<Option<IpAddr>>,
+    /// Whether requests are answered side by side, as in HTTP/2, whose code then decides when to close.
+    is_shared: Cell<bool>,
+    /// Hears when the client closes its end.
+    watching: RefCell<Option<Arc<dyn Hangup>>>,
+}
+
+impl Traffic {
+    /// Nothing has come since `now`.
+    pub fn new(now: Moment) -> Traffic {
+        Traffic { idle_since: Cell::new(now), ..Traffic::default() }
+    }
+
+    /// A request has come whose answer begins.
+    pub fn begin(&self) {
+        self.head_since.set(None);
+        self.n_running.set(self.n_running.get() + 1);
+        self.n_requests.set(self.n_requests.get() + 1);
+    }
+
+    /// A request has been answered.
+    pub fn end(&self) {
+        self.watching.take();
+        self.n_running.set(self.n_running.get() - 1);
+        self.idle_since.set(Moment::default());
+    }
+
+    /// All that has come belonged to the last request; none of the next one is here.
+    pub fn rest(&self) {
+        self.head_since.set(None);
+        self.idle_since.set(Moment::default());
+    }
+
+    /// Bytes have come. While no request is being answered, they are the next one's head.
+    pub fn received(&self, now: Moment) {
+        if self.n_running.get() == 0 && !self.is_shared() {
+            self.idle_since.set(now);
+            if self.head_since.get().is_none() {
+                self.head_since.set(Some(now));
+            }
+        }
+    }
+
+    /// Something must come within the time for a request's head: a handshake, or that head.
+    pub fn await_head(&self, since: Moment) {
+        self.head_since.set(Some(since));
+    }
+
+    /// It has come.
+    pub fn end_head(&self) {
+        self.head_since.set(None);
+    }
+
+    /// When what must come was begun to be awaited, if there is such a thing.
+    pub fn head_since(&self) -> Option<Moment> {
+        self.head_since.get()
+    }
+
+    /// The client has closed its end; it may still read.
+    pub fn leave(&self) {
+        self.has_left.set(true);
+        if let Some(watching) = &*self.watching.borrow() {
+            watching.leave();
+        }
+    }
+
+    /// Tells `run` when the client closes its end, or that it has.
+    pub fn watch(&self, run: Arc<dyn Hangup>) {
+        if self.has_left.get() {
+            run.leave();
+        }
+        self.watching.replace(Some(run));
+    }
+
+    /// The request that is being answered is the connection's last.
+    pub fn close(&self) {
+        self.is_closing.set(true);
+    }
+
+    /// Whether [`Traffic::close`] was called.
+    pub fn is_closing(&self) -> bool {
+        self.is_closing.get()
+    }
+
+    /// From now on requests are answered side by side, and the caller decides when the connection closes.
+    #[cfg(feature = "http2")]
+    pub fn share(&self) {
+        self.is_shared.set(true);
+    }
+
+    /// Whether requests are answered side by side.
+    pub fn is_shared(&self) -> bool {
+        cfg!(feature = "http2") && self.is_shared.get()
+    }
+
+    /// Notes whether bytes wait because the client doesn't read.
+    pub fn set_blocked(&self, is_blocked: bool) {
+        self.is_blocked.set(is_blocked);
+    }
+
+    /// Whether bytes wait because the client doesn't read.
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked.get()
+    }
+
+    /// Notes our own address that the client has connected to.
+    pub fn set_local_ip(&self, ip: Option<IpAddr>) {
+        self.local_ip.set(ip);
+    }
+
+    /// Our own address that the client has connected to, if it was noted.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.local_ip.get()
+    }
+
+    /// Requests that are being answered.
+    pub fn n_running(&self) -> usize {
+        self.n_running.get()
+    }
+
+    /// Requests so far.
+    pub fn n_requests(&self) -> u64 {
+        self.n_requests.get()
+    }
+
+    /// Whether nothing comes, goes or runs.
+    pub fn is_idle(&self) -> bool {
+        self.n_running.get() == 0 && self.head_since.get().is_none() && !self.is_blocked.get()
+    }
+
+    /// Notes the time of a look, for a connection that has begun to idle since the one before.
+    pub fn look(&self, now: Moment) {
+        if self.idle_since.get() == Moment::default() {
+            self.idle_since.set(now);
+        }
+    }
+
+    /// Since when it has idled.
+    pub fn idle_since(&self) -> Moment {
+        self.idle_since.get()
+    }
+
+    /// Whether an idle connection has idled for too long. A timer for each request would be more precise, at a tenth
+    /// of what a short request costs.
+    pub fn is_late(&self, now: Moment, patience: Patience) -> bool {
+        let since = self.idle_since.get();
+        let is_new = self.n_requests.get() == 0 && !self.is_shared();
+        let patience = if is_new { patience.read } else { patience.keep_alive };
+        patience.is_some_and(|patience| since != Moment::default() && since + patience <= now)
+    }
+
+    /// Wakes the task that waits for the connection, if one does.
+    pub fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// The task of `cx` waits for the connection.
+    pub fn wait(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        match &mut *waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            None => *waker = Some(cx.waker().clone()),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! The connections of one thread: all that are open, and which of them must close, because their client takes too
+//! long or because the effe stops. Bytes are read and written in `net/connection`.
+//!
+//! A request costs neither a reading of the clock nor a timer: once a second each thread looks at its connections and
+//! wakes those whose time may be up.
+
+#[cfg(feature = "http2")]
+mod multiplexed;
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use actix_web::rt;
+use slab::Slab;
+use tokio::sync::Notify;
+
+use crate::{
+    net::{
+        activity::{Patience, Traffic},
+        tracker::Lobby,
+    },
+    rt::clock::Moment,
+};
+
+/// How often a thread looks at its connections.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often while the effe stops.
+const QUICK_LOOK: Duration = Duration::from_millis(10);
+/// How long a connection may idle while the effe stops: a client that sends its next request within this time gets
+/// an answer, and with it the news that the connection closes.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
+/// The connections of one thread.
+pub struct Connections {
+    open: RefCell<Slab<Rc<Traffic>>>,
+    /// The first connection has been opened.
+    opened: Notify,
+    /// The time of the last look: a second old at most, which lets nobody wait less than he may, and free.
+    now: Cell<Moment>,
+    patience: Patience,
+    lobby: Arc<Lobby>,
+}
+
+impl Connections {
+    /// No connections yet; [`Connections::look_after`] must be spawned.
+    pub fn new(patience: Patience, lobby: Arc<Lobby>) -> Connections {
+        let now = Cell::new(Moment::now());
+        Connections { open: RefCell::default(), opened: Notify::new(), now, patience, lobby }
+    }
+
+    /// Counts a connection that was accepted, until what comes back is dropped.
+    pub fn register(self: &Rc<Self>) -> Registration {
+        let mut open = self.open.borrow_mut();
+        if open.is_empty() {
+            self.now.set(Moment::now());
+            self.opened.notify_one();
+        }
+        let traffic = Rc::new(Traffic::new(self.now.get()));
+        let key = open.insert(Rc::clone(&traffic));
+        self.lobby.opened();
+        Registration { shared: Shared { traffic, connections: Rc::clone(self) }, key }
+    }
+
+    /// Wakes the connections whose time may be up, for as long as the thread serves.
+    pub async fn look_after(self: Rc<Self>) {
+        loop {
+            while self.open.borrow().is_empty() {
+                self.opened.notified().await;
+            }
+            if self.lobby.is_closing() {
+                rt::time::sleep(QUICK_LOOK).await;
+            } else {
+                tokio::select! {
+                    () = rt::time::sleep(LOOK) => {}
+                    () = self.lobby.closing() => {}
+                }
+            }
+            self.look();
+        }
+    }
+
+    fn look(&self) {
+        let now = Moment::now();
+        self.now.set(now);
+        let closing = self.lobby.is_closing();
+        // Waking only schedules a connection's task, which then decides.
+        for (_, traffic) in &*self.open.borrow() {
+            traffic.look(now);
+            if traffic.is_blocked()
+                || traffic.head_since().is_some()
+                || (closing && traffic.is_shared())
+                || (traffic.is_idle() && (closing || traffic.is_late(now, self.patience)))
+            {
+                traffic.wake();
+            }
+        }
+    }
+}
+
+/// A connection that is counted as open.
+pub struct Registration {
+    shared: Shared,
+    key: usize,
+}
+
+impl Registration {
+    /// The connection as others see it.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.shared.connections.open.borrow_mut().remove(self.key);
+        self.shared.connections.lobby.closed();
+    }
+}
+
+/// Why a connection must close now.
+pub enum Verdict {
+    /// It has idled for too long, or the effe stops. What is on its way to the client still goes out.
+    Idle,
+    /// A request's head takes too long.
+    Late,
+}
+
+/// What a connection is doing, and its thread's limits.
+#[derive(Clone)]
+pub struct Shared {
+    traffic: Rc<Traffic>,
+    connections: Rc<Connections>,
+}
+
+impl Shared {
+    /// What the connection is doing.
+    pub fn traffic(&self) -> &Rc<Traffic> {
+        &self.traffic
+    }
+
+    /// The time of the last look.
+    pub fn now(&self) -> Moment {
+        self.connections.now.get()
+    }
+
+    /// How long the client may not read anything of what it is sent.
+    pub fn write_patience(&self) -> Option<Duration> {
+        self.connections.patience.write
+    }
+
+    /// Whether the connection must close, though its client has neither sent anything nor left. To be asked when
+    /// nothing can be read; each look asks again.
+    pub fn verdict(&self) -> Option<Verdict> {
+        let Shared { traffic, connections } = self;
+        let Connections { now, patience, lobby, .. } = &**connections;
+        if traffic.n_running() > 0 || traffic.is_shared() {
+            return None;
+        }
+        if let Some(since) = traffic.head_since() {
+            let is_late = patience.read.is_some_and(|read| since + read < now.get());
+            return is_late.then_some(Verdict::Late);
+        }
+        let is_over = lobby.is_closing() && self.has_had_last_call(traffic.idle_since());
+        (is_over || traffic.is_late(now.get(), *patience)).then_some(Verdict::Idle)
+    }
+
+    /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the
+    /// effe stops meanwhile.
+    pub async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
+        let Connections { now, patience, lobby, .. } = &*self.connections;
+        let since = now.get();
+        // So that each look wakes this task.
+        self.traffic.await_head(since);
+        let mut what = pin!(what);
+        let done = poll_fn(|cx| {
+            if let Poll::Ready(done) = what.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            self.traffic.wait(cx);
+            let is_late = patience.read.is_some_and(|read| since + read < now.get());
+            let is_over = lobby.is_closing() && self.has_had_last_call(since);
+            if is_late || is_over { Poll::Ready(None) } else { Poll::Pending }
+        });
+        let done = done.await;
+        self.traffic.end_head();
+        done
+    }
+
+    /// Whether a connection that has idled since then has had its time since the effe began to stop.
+    fn has_had_last_call(&self, idle_since: Moment) -> bool {
+        let Connections { now, lobby, .. } = &*self.connections;
+        idle_since.max(lobby.closing_since()) + LAST_CALL <= now.get()
+    }
+}

@@ -1,0 +1,22 @@
+//! When a connection of HTTP/2 must close: its requests are answered side by side, and the client is told first.
+
+use std::time::Duration;
+
+use super::{Connections, LAST_CALL, Shared};
+use crate::rt::clock::Moment;
+
+impl Shared {
+    /// Whether the client is to be told to leave, because the effe stops or it has asked for nothing for too long.
+    pub fn is_over(&self) -> bool {
+        let Connections { now, patience, lobby, .. } = &*self.connections;
+        lobby.is_closing() || (self.traffic.is_idle() && self.traffic.is_late(now.get(), *patience))
+    }
+
+    /// Whether a client that was told to leave then has had its time. What is still on its way to it may take as long
+    /// as a client may not read.
+    pub fn has_overstayed(&self, since: Moment, is_sent_something: bool) -> bool {
+        let Connections { now, patience, .. } = &*self.connections;
+        let time: Option<Duration> = if is_sent_something { patience.write } else { Some(LAST_CALL) };
+        self.traffic.n_running() == 0 && time.is_some_and(|time| since + time <= now.get())
+    }
+}
