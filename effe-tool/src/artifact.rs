@@ -9,11 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    elf::Elf,
-    lambda::hex,
-    loader::{self, Verdict},
-};
+use crate::{elf::Elf, lambda::hex};
 
 /// How long a name or a version may be.
 const LONGEST: usize = 64;
@@ -68,17 +64,6 @@ impl Artifact {
         let mut begin = [0; 4];
         fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut begin)).is_ok()
             && begin == object::elf::ELFMAG
-    }
-
-    /// Its Info, as the loader prints it.
-    ///
-    /// # Errors
-    /// The loader can't use it, or isn't there.
-    pub(crate) fn info(&self) -> Result<Info> {
-        match loader::ask(self)? {
-            Verdict::Takes(text) => Info::parse(&text).with_context(|| self.path.display().to_string()),
-            Verdict::Refuses(line) => bail!("{line}"),
-        }
     }
 
     /// A name for the file, from Info and, where that says nothing, from the content.

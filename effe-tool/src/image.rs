@@ -71,7 +71,7 @@ impl Image {
     /// # Errors
     /// A library or the loader is missing on this machine, or Info can't name an image.
     pub(crate) fn of(artifact: &Artifact, tag: Option<&str>, base: Base, ca: Option<&Path>) -> Result<Image> {
-        let info = artifact.info()?;
+        let info = loader::info(artifact)?;
         let tag = match tag {
             Some(tag) => checked_tag(tag)?,
             None => artifact.tag(&info)?,

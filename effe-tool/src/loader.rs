@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::artifact::{Artifact, Kind};
+use crate::artifact::{Artifact, Info, Kind};
 
 /// The loader's exit code for a plugin that it can't use.
 const REFUSED: i32 = 78;
@@ -57,6 +57,17 @@ pub(crate) fn command(artifact: &Artifact) -> Result<Command> {
             command
         }
     })
+}
+
+/// Its Info, as the loader prints it.
+///
+/// # Errors
+/// The loader can't use it, or isn't there.
+pub(crate) fn info(artifact: &Artifact) -> Result<Info> {
+    match ask(artifact)? {
+        Verdict::Takes(text) => Info::parse(&text).with_context(|| artifact.path.display().to_string()),
+        Verdict::Refuses(line) => bail!("{line}"),
+    }
 }
 
 /// What the loader makes of an artifact.

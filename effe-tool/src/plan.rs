@@ -18,6 +18,7 @@ use crate::{
     Usage,
     artifact::{Artifact, Info, Kind},
     cli::RouteArgs,
+    loader,
 };
 
 /// Where the router listens.
@@ -83,7 +84,7 @@ impl Plan {
             None if Path::new(SETTINGS).is_file() => Settings::read(Path::new(SETTINGS))?,
             None => Settings::default(),
         };
-        let infos = artifacts.iter().map(|artifact| Ok((artifact, artifact.info()?)));
+        let infos = artifacts.iter().map(|artifact| Ok((artifact, loader::info(artifact)?)));
         let infos = infos.collect::<Result<Vec<_>>>()?;
         let mut names = Vec::new();
         for (artifact, info) in &infos {

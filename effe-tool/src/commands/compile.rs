@@ -15,7 +15,7 @@ use crate::{
     artifact::{self, Artifact, Info, Kind},
     cargo::{self, Linking},
     cli::CompileArgs,
-    lambda,
+    lambda, loader,
     shell::Shell,
     source::{self, Source},
 };
@@ -102,7 +102,7 @@ fn compile(
         }
     };
     let artifact = Artifact::read(&file)?;
-    let info = match artifact.info() {
+    let info = match loader::info(&artifact) {
         Ok(info) => info,
         // Another machine's plugin can't be asked here.
         Err(err) if args.build.target.is_some() => {

@@ -18,7 +18,7 @@ use crate::{
     cli::DockerArgs,
     engine,
     image::{Base, Image},
-    oci,
+    loader, oci,
     shell::Shell,
 };
 
@@ -93,7 +93,7 @@ fn artifacts(args: &DockerArgs, shell: &mut Shell) -> Result<Vec<Artifact>> {
 fn refuse_one_tag_for_two(artifacts: &[Artifact]) -> Result<()> {
     let mut known = BTreeMap::new();
     for artifact in artifacts {
-        let tag = artifact.tag(&artifact.info()?)?;
+        let tag = artifact.tag(&loader::info(artifact)?)?;
         if let Some(other) = known.insert(tag.clone(), artifact) {
             bail!(
                 "{} and {} would both be {tag}; nothing was packed: give each its own name or version, \
