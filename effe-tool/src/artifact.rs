@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::{elf::Elf, lambda::hex};
+use crate::{elf::Elf, package::hex};
 
 /// How long a name or a version may be.
 const LONGEST: usize = 64;

@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     cli::{BuildArgs, Verbosity},
-    lambda::{self, Lambda},
+    package::{self, Lambda},
     shell::Shell,
 };
 
@@ -93,7 +93,7 @@ pub(crate) fn plugin(lambda: &Lambda, target: &Path, args: &BuildArgs, shell: &m
     });
     let plugin = plugin.ok_or_else(|| anyhow!("cargo built no library of {}", lambda.manifest.display()))?;
     // Where no lambda of the same name comes and takes its place.
-    let own = directory.join("lambdas").join(lambda::distinct(lambda)).with_extension("so");
+    let own = directory.join("lambdas").join(package::distinct(lambda)).with_extension("so");
     put(&plugin, &own)?;
     Ok(own)
 }
@@ -133,7 +133,7 @@ pub(crate) fn executable(
     let _turn = turn(target, shell)?;
     let built = build(command, &lambda.directory, manifest, shell)?.into_iter().next();
     let built = built.ok_or_else(|| anyhow!("cargo built no executable of {}", manifest.display()))?;
-    let own = profile_directory(target, &args).join("lambdas").join(lambda::distinct(lambda));
+    let own = profile_directory(target, &args).join("lambdas").join(package::distinct(lambda));
     put(&built, &own)?;
     Ok(own)
 }

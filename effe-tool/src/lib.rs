@@ -19,6 +19,7 @@ mod image;
 mod lambda;
 mod loader;
 mod oci;
+mod package;
 mod plan;
 mod serving;
 mod shell;

@@ -16,7 +16,7 @@ use tar::{EntryType, Header};
 
 use crate::{
     image::{Image, PORT, Part, STOP_SIGNAL, USER},
-    lambda::hex,
+    package::hex,
 };
 
 /// When everything in an image was made, so that it is the same whenever it is made.

@@ -27,8 +27,8 @@ use crate::{
     cargo,
     changes::{Notices, Snapshot},
     cli::{BuildArgs, WatchArgs},
-    lambda::{self, Lambda},
-    loader,
+    lambda, loader,
+    package::{self, Lambda},
     serving::{self, FAREWELL, Serving},
     shell::Shell,
     source::{self, Source},
@@ -305,7 +305,7 @@ impl Watched {
     fn build(&mut self, target: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<(Lambda, bool)> {
         let lambda = lambda::prepare(&self.source, target, args)?;
         let built = cargo::plugin(&lambda, target, args, shell)?;
-        self.plugin = target.join("watch").join(lambda::distinct(&lambda)).with_extension("so");
+        self.plugin = target.join("watch").join(package::distinct(&lambda)).with_extension("so");
         let is_the_same = self.serving.is_some()
             && fs::read(&built).is_ok_and(|new| fs::read(&self.plugin).is_ok_and(|old| old == new));
         if is_the_same {
