@@ -1,10 +1,10 @@
 //! `watch`: serves lambdas, builds each again when its source changes, and has its loader swap the new one in. What
 //! doesn't build, or can't be loaded, leaves the last good generation serving.
 
+mod served;
+
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
-    fs,
     net::TcpListener,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -20,34 +20,22 @@ use signal_hook::{
     iterator::Signals,
 };
 
+use self::served::{Event, Watched, roots};
 use super::columns;
 use crate::{
     Usage,
-    artifact::Artifact,
-    cargo,
     changes::{Notices, Snapshot},
     cli::{BuildArgs, WatchArgs},
     lambda, loader,
-    package::{self, Lambda},
     serving::{self, FAREWELL, Serving},
     shell::Shell,
-    source::{self, Source},
+    source,
 };
 
 /// An editor writes several files at once, and some of them twice: quiet for so long is the end of a change.
 const QUIET: Duration = Duration::from_millis(100);
 /// The first port.
 const PORT: u16 = 8080;
-
-/// What a watch waits for.
-enum Event {
-    /// Something on disk has changed.
-    Change,
-    /// A line of the loader with this number; none if it has ended.
-    Said(u64, Option<String>),
-    /// It is time to go.
-    Stop,
-}
 
 /// Serves until told to stop.
 ///
@@ -85,21 +73,6 @@ struct Watch<'a> {
     lambdas: BTreeMap<PathBuf, Watched>,
     /// Of lambdas that are gone. Dropping one would kill it.
     leaving: Vec<Serving>,
-}
-
-/// A lambda, and who serves it.
-struct Watched {
-    source: Source,
-    /// What its loader is told to open; a new one takes its place.
-    plugin: PathBuf,
-    port: u16,
-    serving: Option<Serving>,
-    /// The loader's number.
-    loader: u64,
-    generation: u64,
-    /// What it is made of.
-    roots: Vec<PathBuf>,
-    seen: Snapshot,
 }
 
 impl Watch<'_> {
@@ -298,70 +271,4 @@ impl Watch<'_> {
         }
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
-}
-
-impl Watched {
-    /// Builds it; false if what came of it is what is served already.
-    fn build(&mut self, target: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<(Lambda, bool)> {
-        let lambda = lambda::prepare(&self.source, target, args)?;
-        let built = cargo::plugin(&lambda, target, args, shell)?;
-        self.plugin = target.join("watch").join(package::distinct(&lambda)).with_extension("so");
-        let is_the_same = self.serving.is_some()
-            && fs::read(&built).is_ok_and(|new| fs::read(&self.plugin).is_ok_and(|old| old == new));
-        if is_the_same {
-            return Ok((lambda, false));
-        }
-        cargo::put(&built, &self.plugin)?;
-        Ok((lambda, true))
-    }
-
-    /// Has its loader swap it in, or starts one.
-    fn serve(
-        &mut self,
-        args: &WatchArgs,
-        number: u64,
-        sender: &Sender<Event>,
-        shell: &mut Shell,
-    ) -> Result<()> {
-        if let Some(serving) = &self.serving {
-            serving.tell(Signal::HUP);
-            return Ok(());
-        }
-        let artifact = Artifact::read(&self.plugin)?;
-        let mut command = loader::command(&artifact)?;
-        command.args(serving::at_home(&args.loader_args)).arg("--port").arg(self.port.to_string());
-        command.args::<_, &OsString>(&args.loader_args);
-        let mut serving = Serving::by(command, &artifact, shell)?;
-        let sender = sender.clone();
-        serving.forward(move |line| drop(sender.send(Event::Said(number, line))));
-        self.serving = Some(serving);
-        self.loader = number;
-        self.generation = 1;
-        self.say(shell);
-        Ok(())
-    }
-
-    fn say(&self, shell: &mut Shell) {
-        if let Some(serving) = &self.serving {
-            let (path, address) = (self.source.path.display(), serving.address());
-            shell.status(
-                "Serving",
-                format_args!("{path} at http://{address}, generation {}", self.generation),
-            );
-        }
-    }
-}
-
-/// Everything on this machine that a lambda is made of, and that cargo didn't make.
-fn roots(source: &Source, lambda: &Lambda, target: &Path) -> Vec<PathBuf> {
-    let mut roots: Vec<_> = source.path.canonicalize().into_iter().collect();
-    let workspace = ["Cargo.toml", "Cargo.lock"].map(|name| lambda.workspace.join(name));
-    let others = cargo::local_packages(&lambda.manifest).unwrap_or_default();
-    for path in workspace.into_iter().chain(others) {
-        let is_new = !roots.iter().any(|root| path.starts_with(root));
-        if is_new && !path.starts_with(target) {
-            roots.push(path);
-        }
-    }
-    roots
 }
