@@ -1,6 +1,7 @@
 //! Which lambda is reached how, and how many loaders serve it: from Info, `effe.toml` and flags, checked once. What is
 //! made of it for an engine is text, and pure.
 
+mod flags;
 pub(crate) mod haproxy;
 pub(crate) mod kubernetes;
 mod settings;
@@ -13,9 +14,11 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use self::settings::{One, Settings};
+use self::{
+    flags::Flags,
+    settings::{One, Settings},
+};
 use crate::{
-    Usage,
     artifact::{Artifact, Info, Kind},
     cli::RouteArgs,
     loader,
@@ -253,61 +256,6 @@ fn name(artifact: &Artifact, info: &Info) -> Result<String> {
         );
     }
     Ok(name)
-}
-
-/// The flags, taken apart.
-#[derive(Default)]
-struct Flags {
-    all: One,
-    lambdas: BTreeMap<String, One>,
-}
-
-impl Flags {
-    fn of(args: &RouteArgs, names: &[String]) -> Result<Flags> {
-        let mut flags = Flags::default();
-        let wrong = |flag: &str, text: &str, why: &str| Usage(format!("--{flag} {text}: {why}"));
-        for text in &args.paths_of {
-            let (one, value) = flags.one(text, names)?;
-            one.path = Some(value.to_owned());
-        }
-        for text in &args.hosts {
-            let (one, value) = flags.one(text, names)?;
-            one.host = Some(value.to_owned());
-        }
-        for text in &args.ports {
-            let (one, value) = flags.one(text, names)?;
-            one.port = Some(value.parse().map_err(|_| wrong("port", text, "write N or NAME=N"))?);
-        }
-        for text in &args.replicas {
-            let (one, value) = flags.one(text, names)?;
-            one.replicas = Some(value.parse().map_err(|_| wrong("replicas", text, "write N or NAME=N"))?);
-        }
-        for text in &args.set {
-            let pair = text.split_once('=');
-            let (key, value) = pair.ok_or_else(|| wrong("set", text, "write [NAME.]KEY=VALUE"))?;
-            let (one, key) = match key.split_once('.').filter(|(name, _)| names.iter().any(|one| one == name))
-            {
-                Some((name, key)) => (flags.lambdas.entry(name.to_owned()).or_default(), key),
-                None => (&mut flags.all, key),
-            };
-            one.set.insert(key.to_owned(), value.to_owned());
-        }
-        Ok(flags)
-    }
-
-    /// Of whom `[NAME=]VALUE` speaks, and what it says.
-    fn one<'a>(&mut self, text: &'a str, names: &[String]) -> Result<(&mut One, &'a str)> {
-        match text.split_once('=') {
-            None => Ok((&mut self.all, text)),
-            Some((name, value)) if names.iter().any(|one| one == name) => {
-                Ok((self.lambdas.entry(name.to_owned()).or_default(), value))
-            }
-            Some((name, _)) => {
-                Err(Usage(format!("{text}: there is no lambda {name:?}; here are {}", names.join(", ")))
-                    .into())
-            }
-        }
-    }
 }
 
 #[cfg(test)]
