@@ -30,6 +30,10 @@ const CA_BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 const LOADER_PATH: &str = "bin/effe-loader";
+/// The flag of `strip` for the loader: a backtrace in the log leaves the loader's functions out, so no names are needed.
+const ALL_SYMBOLS: &str = "--strip-unneeded";
+/// The flag of `strip` for a lambda: its symbol table stays, from which a backtrace takes the names of functions.
+const DEBUG_INFO: &str = "--strip-debug";
 
 /// A file of an image.
 #[derive(Clone, Debug)]
@@ -81,16 +85,16 @@ impl Image {
         let (own, entrypoint) = match artifact.kind {
             Kind::Plugin => {
                 let loader = loader::find()?.canonicalize().context("cannot find the loader")?;
-                shared.push(part("loader", LOADER_PATH, stripped(&loader)?, 0o755));
+                shared.push(part("loader", LOADER_PATH, stripped(&loader, ALL_SYMBOLS)?, 0o755));
                 files.push(loader);
                 let path = format!("lambda/{}.so", artifact.name(&info)?);
                 let entrypoint =
                     [&format!("/{LOADER_PATH}"), "--plugin", &format!("/{path}")].map(str::to_owned);
-                (part("plugin", &path, stripped(&artifact.path)?, 0o644), entrypoint.to_vec())
+                (part("plugin", &path, stripped(&artifact.path, DEBUG_INFO)?, 0o644), entrypoint.to_vec())
             }
             Kind::Executable => {
                 let path = format!("bin/{}", artifact.name(&info)?);
-                let own = part("lambda with loader", &path, stripped(&artifact.path)?, 0o755);
+                let own = part("lambda with loader", &path, stripped(&artifact.path, DEBUG_INFO)?, 0o755);
                 (own, vec![format!("/{path}")])
             }
         };
@@ -207,12 +211,12 @@ fn checked_tag(text: &str) -> Result<String> {
     Ok(format!("{name}:{tag}"))
 }
 
-/// A file without what only debuggers read; as it is where this machine has no `strip`.
-fn stripped(path: &Path) -> Result<Vec<u8>> {
+/// A file without the sections that `flag` names; unchanged where this machine has no `strip`.
+fn stripped(path: &Path, flag: &str) -> Result<Vec<u8>> {
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let copy = directory.path().join("stripped");
     let mut command = Command::new("strip");
-    command.arg("--strip-unneeded").arg("-o").arg(&copy).arg(path).stdin(Stdio::null());
+    command.arg(flag).arg("-o").arg(&copy).arg(path).stdin(Stdio::null());
     match command.stdout(Stdio::null()).stderr(Stdio::null()).status() {
         Ok(status) if status.success() => read(&copy),
         _ => read(path),

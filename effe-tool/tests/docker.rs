@@ -150,6 +150,64 @@ fn a_static_program_serves_from_an_image_of_two_files() {
     server.stop();
 }
 
+/// A lambda that panics in a function of its own, which the compiler does not inline.
+const PANICKING: &str = r#"
+use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
+struct Scale;
+impl Lambda for Scale {
+    fn start(_: Params) -> Result<Self, StartError<Self>> { Ok(Scale) }
+    fn run(scale: Started<Self>, request: &Request, response: &mut Response) -> Result {
+        scale?;
+        response.text(weigh(request.path()));
+        Ok(())
+    }
+}
+#[inline(never)]
+fn weigh(path: &str) -> String {
+    let n: usize = path.trim_start_matches('/').parse().unwrap();
+    format!("{n} grams\n")
+}
+export!(Scale);
+"#;
+
+/// Serves a plugin, makes it panic, and returns what the log says of it: its lines.
+fn panic_of(plugin: &Path) -> Vec<String> {
+    let mut command = Command::new(tool::loader());
+    command.arg("--plugin").arg(plugin).args(["--syslog", "none", "--log-format", "json"]);
+    let server = Loader::by(command).serve();
+    assert_eq!(server.get("/x").status, 500);
+    let (line, _) = server.wait_for_line(&["panicked at "]);
+    server.stop();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    line["message"].as_str().unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_panic_in_a_release_and_in_an_image_of_it_is_logged_with_the_names_of_functions() {
+    let scratch = Scratch::new();
+    scratch.write("scale.rs", PANICKING);
+    tool(&scratch).args(["compile", "scale.rs"]).optimized().run().assert_code(0);
+    let compiled = scratch.join("out/scale_v0.0.0.so");
+    tool(&scratch).args(["docker", "out/scale_v0.0.0.so", "--oci", "scale.tar"]).run().assert_code(0);
+    unpack(&scratch.join("scale.tar"), &scratch.join("root"));
+    for plugin in [compiled, scratch.join("root/lambda/scale_v0.0.0.so")] {
+        let lines = panic_of(&plugin);
+        assert!(lines[0].contains("scale.rs:14:57"), "{lines:#?}");
+        assert!(lines.contains(&"in scale::weigh".to_owned()), "{lines:#?}");
+    }
+}
+
+#[test]
+fn an_author_who_asks_for_line_tables_finds_file_and_line_of_each_call_in_the_log() {
+    let scratch = Scratch::new();
+    let front = "---cargo\n[profile.release]\ndebug = \"line-tables-only\"\n---";
+    scratch.write("scale.rs", format!("{front}{PANICKING}"));
+    tool(&scratch).args(["compile", "scale.rs"]).run().assert_code(0);
+    let lines = panic_of(&scratch.join("out/scale_v0.0.0.so"));
+    let is_weigh = |line: &String| line.contains("weigh at ") && line.contains("/scale.rs:17:");
+    assert!(lines.iter().any(is_weigh), "{lines:#?}");
+}
+
 /// A server of TLS whose certificate is of an authority that nobody knows; the authority's certificate.
 fn serve_tls() -> (SocketAddr, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();

@@ -80,7 +80,6 @@ impl Tool {
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
-            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
             .env("EFFE_LOADER", loader())
             .env("NO_COLOR", "1")
             .env("STORAGE_DRIVER", "vfs");
