@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     fs::{self, File},
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -80,11 +81,15 @@ pub(crate) fn plugin(lambda: &Lambda, target: &Path, args: &BuildArgs, shell: &m
     profile(&mut command, &lambda.workspace, args)?;
     flags(&mut command, target, args, shell);
     if let Some((copy, file)) = &lambda.stands_for {
-        let mut remap = std::ffi::OsString::from("--remap-path-prefix=");
-        remap.push(copy);
-        remap.push("=");
-        remap.push(file.file_name().unwrap_or_default());
-        command.arg("--").arg(remap);
+        command.arg("--");
+        // cargo gives rustc the path below the crate; debug information has the whole of it.
+        for path in [copy.as_os_str(), copy.file_name().unwrap_or_default()] {
+            let mut remap = OsString::from("--remap-path-prefix=");
+            remap.push(path);
+            remap.push("=");
+            remap.push(file.file_name().unwrap_or_default());
+            command.arg(remap);
+        }
     }
     let directory = profile_directory(target, args);
     let _turn = turn(target, shell)?;
