@@ -22,13 +22,6 @@ pub(crate) const PORT: &str = "8080/tcp";
 pub(crate) const STOP_SIGNAL: &str = "SIGTERM";
 /// Where programs look for certificates.
 const CA_PATH: &str = "etc/ssl/certs/ca-certificates.crt";
-/// Where this machine may keep them.
-const CA_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 const LOADER_PATH: &str = "bin/effe-loader";
 /// The flag of `strip` for the loader: a backtrace in the log leaves the loader's functions out, so no names are needed.
 const ALL_SYMBOLS: &str = "--strip-unneeded";
@@ -224,14 +217,11 @@ fn stripped(path: &Path, flag: &str) -> Result<Vec<u8>> {
 }
 
 fn certificates(given: Option<&Path>) -> Result<Vec<u8>> {
-    let path = match given {
-        Some(path) => path,
-        None => match CA_BUNDLES.iter().map(Path::new).find(|path| path.is_file()) {
-            Some(path) => path,
-            None => bail!("this machine has no CA certificates; install ca-certificates, or give --ca FILE"),
-        },
+    let path = given.map(Path::to_owned).or_else(|| openssl_probe::probe().cert_file);
+    let Some(path) = path else {
+        bail!("this machine has no CA certificates; install ca-certificates, or give --ca FILE");
     };
-    let bytes = read(path)?;
+    let bytes = read(&path)?;
     let begin = b"-----BEGIN CERTIFICATE-----";
     if !bytes.windows(begin.len()).any(|window| window == begin) {
         bail!("{} holds no certificate; give a file of PEM certificates", path.display());
