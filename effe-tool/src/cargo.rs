@@ -1,4 +1,7 @@
-//! Spawns cargo, reads its JSON, finds what was built.
+//! Runs cargo: asks it for metadata, builds lambdas with it, and finds the files that it built.
+//!
+//! [`crate::lambda`] makes the crates; this file owns the flags, the release profile and the lock of the target
+//! directory.
 
 use std::{
     env,
@@ -30,7 +33,7 @@ const RELEASE: [(&str, &str, &str); 2] = [
     ("codegen-units", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
 ];
 
-/// What cargo knows of a crate and its workspace; resolves nothing, so needs no network.
+/// What cargo knows about a crate and its workspace. Dependencies are not resolved, so no network is needed.
 ///
 /// # Errors
 /// cargo's own.
@@ -39,7 +42,7 @@ pub(crate) fn metadata(manifest: &Path, args: &BuildArgs) -> Result<Metadata> {
     ask(manifest, &[&["--no-deps"], offline].concat())
 }
 
-/// The directories of the packages on this machine that a crate, built once, depends on, and its own.
+/// The directory of a crate, and those of the packages on this machine that it depends on. The crate was built before.
 ///
 /// # Errors
 /// cargo's own.
@@ -69,10 +72,10 @@ fn ask(manifest: &Path, flags: &[&str]) -> Result<Metadata> {
 /// Builds a lambda as a plugin.
 ///
 /// # Errors
-/// The profile is one that no lambda can have, or cargo fails.
+/// The profile has `panic = "abort"`, or cargo fails.
 pub(crate) fn plugin(lambda: &Lambda, target: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<PathBuf> {
     let mut command = cargo();
-    // The library alone, as a cdylib alone: beside an rlib, cargo leaves link-time optimization out.
+    // Only the library, and only as a cdylib: with an rlib beside it, cargo does no link-time optimization.
     command.args(["rustc", "--lib", "--crate-type", "cdylib", "--manifest-path"]).arg(&lambda.manifest);
     features(&mut command, args);
     if args.locked && lambda.stands_for.is_none() {
@@ -92,17 +95,17 @@ pub(crate) fn plugin(lambda: &Lambda, target: &Path, args: &BuildArgs, shell: &m
         }
     }
     let directory = profile_directory(target, args);
-    let _turn = turn(target, shell)?;
-    forget_others(lambda, &directory)?;
+    let _lock = lock(target, shell)?;
+    forget_other_lambdas(lambda, &directory)?;
     let built = build(command, &lambda.directory, &lambda.manifest, shell)?;
     let plugin = built.into_iter().find(|path| {
         path.extension()
             .is_some_and(|extension| ["so", "dylib", "dll"].iter().any(|known| extension == *known))
     });
     let plugin = plugin.ok_or_else(|| anyhow!("cargo built no library of {}", lambda.manifest.display()))?;
-    // Where no lambda of the same name comes and takes its place.
-    let own = directory.join("lambdas").join(package::distinct(lambda)).with_extension("so");
-    put(&plugin, &own)?;
+    // A copy under a unique name: the next lambda of the same name would overwrite cargo's file.
+    let own = directory.join("lambdas").join(package::unique_name(lambda)).with_extension("so");
+    replace_file(&plugin, &own)?;
     Ok(own)
 }
 
@@ -128,7 +131,7 @@ pub(crate) fn executable(
             None => static_target()?,
         };
         if triple.contains("-gnu") {
-            // With a target given, flags are not for build scripts and macros, which can't be static.
+            // With `--target`, cargo doesn't apply the flag to build scripts and macros, which can't be static.
             let flags = "-Ctarget-feature=+crt-static";
             match env::var("RUSTFLAGS") {
                 Ok(given) => command.env("RUSTFLAGS", format!("{given} {flags}")),
@@ -138,15 +141,15 @@ pub(crate) fn executable(
         args.target = Some(triple);
     }
     flags(&mut command, target, &args, shell);
-    let _turn = turn(target, shell)?;
+    let _lock = lock(target, shell)?;
     let built = build(command, &lambda.directory, manifest, shell)?.into_iter().next();
     let built = built.ok_or_else(|| anyhow!("cargo built no executable of {}", manifest.display()))?;
-    let own = profile_directory(target, &args).join("lambdas").join(package::distinct(lambda));
-    put(&built, &own)?;
+    let own = profile_directory(target, &args).join("lambdas").join(package::unique_name(lambda));
+    replace_file(&built, &own)?;
     Ok(own)
 }
 
-/// Whether an executable needs libraries of the machine.
+/// Whether an executable uses the machine's C library or holds its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Linking {
     Dynamic,
@@ -196,7 +199,7 @@ fn flags(command: &mut Command, target: &Path, args: &BuildArgs, shell: &Shell) 
     }
 }
 
-/// Completes the release profile where the workspace leaves it open, and refuses one that aborts.
+/// Sets what the workspace's release profile leaves open, and refuses a profile with `panic = "abort"`.
 fn profile(command: &mut Command, workspace: &Path, args: &BuildArgs) -> Result<()> {
     let path = workspace.join("Cargo.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -226,7 +229,7 @@ fn profile(command: &mut Command, workspace: &Path, args: &BuildArgs) -> Result<
     Ok(())
 }
 
-/// Where cargo puts what it builds.
+/// The directory into which cargo puts what it builds.
 fn profile_directory(target: &Path, args: &BuildArgs) -> PathBuf {
     let mut directory = target.to_owned();
     directory.extend(args.target.as_deref());
@@ -234,8 +237,9 @@ fn profile_directory(target: &Path, args: &BuildArgs) -> PathBuf {
     directory
 }
 
-/// Waits until no other effe-tool builds in a directory: cargo's own lock ends before its file has been taken away.
-fn turn(target: &Path, shell: &mut Shell) -> Result<File> {
+/// Locks the target directory against other processes of this tool, until the returned file is dropped. cargo's own
+/// lock doesn't suffice: it ends before the built file is copied.
+fn lock(target: &Path, shell: &mut Shell) -> Result<File> {
     fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
     let path = target.join(".turn");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -247,8 +251,9 @@ fn turn(target: &Path, shell: &mut Shell) -> Result<File> {
     Ok(file)
 }
 
-/// cargo gives cdylibs of the same name the same file, and takes the one that lies there for its own.
-fn forget_others(lambda: &Lambda, directory: &Path) -> Result<()> {
+/// Removes the library that another lambda of the same name left: cargo builds both into one file, and would regard the
+/// one that is there as up to date.
+fn forget_other_lambdas(lambda: &Lambda, directory: &Path) -> Result<()> {
     let owner = directory.join(format!(".{}.manifest", lambda.library));
     let ours = lambda.manifest.as_os_str().as_encoded_bytes();
     if fs::read(&owner).is_ok_and(|theirs| theirs == ours) {
@@ -261,11 +266,11 @@ fn forget_others(lambda: &Lambda, directory: &Path) -> Result<()> {
     fs::write(&owner, ours).with_context(|| format!("cannot write {}", owner.display()))
 }
 
-/// Copies a file under another name first: a loader may be running with the one that is there.
+/// Copies a file to `path` by way of a temporary file and a rename, because a loader may have the old file open.
 ///
 /// # Errors
-/// It can't be written.
-pub(crate) fn put(file: &Path, path: &Path) -> Result<()> {
+/// The file can't be written.
+pub(crate) fn replace_file(file: &Path, path: &Path) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let mut draft = path.as_os_str().to_owned();
@@ -277,7 +282,7 @@ pub(crate) fn put(file: &Path, path: &Path) -> Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// musl where it is installed, else this machine's target with its C library linked in.
+/// The target for static programs: musl if it is installed, else this machine's own target.
 fn static_target() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let ask = |args: &[&str]| {
@@ -292,10 +297,10 @@ fn static_target() -> Result<String> {
     Ok(if library.is_dir() { musl } else { host.to_owned() })
 }
 
-/// Runs cargo, lets everything through that it says to people, and collects the files of `manifest`'s package.
+/// Runs cargo, shows its messages, and returns the files that it built of the package with this manifest.
 fn build(mut command: Command, directory: &Path, manifest: &Path, shell: &mut Shell) -> Result<Vec<PathBuf>> {
     command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped());
-    if shell.shows_a_bar() {
+    if shell.has_progress_bar() {
         command.stderr(Stdio::piped());
     }
     shell.command(&command);
@@ -305,7 +310,7 @@ fn build(mut command: Command, directory: &Path, manifest: &Path, shell: &mut Sh
     let reader = thread::spawn(move || files(stdout, &manifest));
     if let Some(stderr) = child.stderr.take() {
         for line in BufReader::new(stderr).lines() {
-            shell.passed_on(&line.context("cannot read what cargo says")?);
+            shell.relay(&line.context("cannot read what cargo says")?);
         }
     }
     let status = child.wait().context("cannot wait for cargo")?;

@@ -1,4 +1,6 @@
-//! What cargo knows of a lambda's crate, and the names of the files that are made of it.
+//! What cargo knows about a lambda's crate, and unique names for the files that are built from it.
+//!
+//! [`crate::lambda`] makes these values; [`crate::cargo`] builds from them.
 
 use std::path::{Path, PathBuf};
 
@@ -6,41 +8,42 @@ use sha2::{Digest, Sha256};
 
 use crate::template::EffeAbi;
 
-/// A crate with a lambda in it.
+/// A crate that holds a lambda.
 #[derive(Debug)]
 pub(crate) struct Lambda {
-    /// Its Cargo.toml, absolute.
+    /// The absolute path of its Cargo.toml.
     pub(crate) manifest: PathBuf,
-    /// Where cargo is to be run: its configuration and toolchain file are looked up from there.
+    /// The directory to run cargo in: cargo looks for its configuration and the toolchain file from there upwards.
     pub(crate) directory: PathBuf,
-    /// The package's name and version.
+    /// The package's name.
     pub(crate) package: String,
+    /// The package's version.
     pub(crate) version: String,
     /// The library's name.
     pub(crate) library: String,
-    /// Whether another crate can link it in.
+    /// Whether another crate can link it.
     pub(crate) links: bool,
-    /// The crate-type that its manifest gives.
+    /// The crate types in its manifest.
     pub(crate) crate_types: Vec<String>,
-    /// Where the workspace's Cargo.toml and Cargo.lock lie.
+    /// The directory of the workspace's Cargo.toml and Cargo.lock.
     pub(crate) workspace: PathBuf,
     /// The effe-abi that it depends on.
     pub(crate) effe_abi: EffeAbi,
-    /// A copied file, and the one that messages are to name in its place.
+    /// For a single file that is compiled as a copy: the copy, and the file that messages name in its place.
     pub(crate) stands_for: Option<(PathBuf, PathBuf)>,
 }
 
-/// A file's name for what is made of a lambda: that of no other one.
-pub(crate) fn distinct(lambda: &Lambda) -> String {
-    format!("{}-{}", lambda.library, digest(&lambda.manifest))
+/// A file name for what is built from a lambda, different from that of every other lambda.
+pub(crate) fn unique_name(lambda: &Lambda) -> String {
+    format!("{}-{}", lambda.library, short_hash(&lambda.manifest))
 }
 
-/// Tells files of the same name apart.
-pub(crate) fn digest(path: &Path) -> String {
+/// The start of the hash of a path: different for files of the same name.
+pub(crate) fn short_hash(path: &Path) -> String {
     hex(&Sha256::digest(path.as_os_str().as_encoded_bytes()))[..8].to_owned()
 }
 
-/// Hexadecimal digits.
+/// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,10 +1,11 @@
-//! What `new` starts from: the templates, embedded, as text to write out. Pure.
+//! The templates of `new`, embedded in the program, and the dependency on effe-abi that goes into a manifest. This file
+//! makes text; [`crate::commands::new`] writes it.
 
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-/// The name that every template carries, and the line by which it depends on effe-abi.
+/// The line with the package's name in every template, and the start of the line with its dependency on effe-abi.
 const NAME: &str = "name = \"plugin-template\"";
 const EFFE_ABI: &str = "effe-abi = ";
 
@@ -30,14 +31,14 @@ struct Files {
 /// The effe-abi that a lambda depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EffeAbi {
-    /// As crates.io has it.
+    /// A version on crates.io.
     Version(String),
-    /// A checkout's crate, absolute.
+    /// The absolute path of the crate in a checkout.
     Path(PathBuf),
 }
 
 impl EffeAbi {
-    /// What `--effe-abi` says: a version starts with a digit, and is no path that exists.
+    /// Parses `--effe-abi`: the path of a crate that exists, or a version, which starts with a digit.
     pub(crate) fn parse(text: &str) -> anyhow::Result<EffeAbi> {
         let path = Path::new(text);
         if path.join("Cargo.toml").is_file() {
@@ -55,7 +56,7 @@ impl EffeAbi {
         Ok(EffeAbi::Version(text.to_owned()))
     }
 
-    /// The checkout that this tool was built from, while it exists; else the version that the tool knows.
+    /// The checkout that this tool was built from, if it still exists; else the major version 1.
     pub(crate) fn default() -> EffeAbi {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../effe-abi");
         match checkout.join("Cargo.toml").is_file().then(|| checkout.canonicalize()) {
@@ -69,7 +70,7 @@ impl EffeAbi {
         flag.map_or_else(|| Ok(EffeAbi::default()), EffeAbi::parse)
     }
 
-    /// The crate `effe-loader` that goes with it, as a program that holds its lambda depends on it.
+    /// The dependency on the matching crate `effe-loader`, for a program that links its lambda.
     pub(crate) fn loader(&self) -> toml::Value {
         let beside = |path: &Path| path.parent().map(|parent| parent.join("effe-loader"));
         let theirs = match self {
@@ -80,7 +81,7 @@ impl EffeAbi {
         let loader =
             path.map_or_else(|| EffeAbi::Version(env!("CARGO_PKG_VERSION").to_owned()), EffeAbi::Path);
         let mut table = loader.table();
-        // By default it leaves out what is logged below a warning: here the lambda would fall silent with it.
+        // Its default features compile out all records of `log` below a warning, and here the lambda's records, too.
         table.insert("default-features".to_owned(), false.into());
         toml::Value::Table(table)
     }
@@ -112,7 +113,7 @@ impl EffeAbi {
 }
 
 impl Template {
-    /// A crate: paths below its directory, and their texts.
+    /// The files of a crate: paths below its directory, and their texts.
     pub(crate) fn crate_files(self, name: &str, effe_abi: &EffeAbi) -> [(&'static str, String); 3] {
         let Files { manifest, ignore, source } = self.files();
         let dependency = format!("{EFFE_ABI}{}\n", effe_abi.with_features(self.features()));
@@ -123,7 +124,7 @@ impl Template {
         [("Cargo.toml", manifest), (".gitignore", ignore.to_owned()), ("src/lib.rs", source.to_owned())]
     }
 
-    /// One file: what its manifest must say, in front of the source; tests are for crates.
+    /// A single file: the necessary part of the manifest, and the source without its tests.
     pub(crate) fn single_file(self, effe_abi: Option<&EffeAbi>) -> String {
         let Files { manifest, source, .. } = self.files();
         let mut front = String::from("---cargo\n");
@@ -146,7 +147,7 @@ impl Template {
         front + source
     }
 
-    /// What it needs of effe-abi.
+    /// The features of effe-abi that it needs.
     fn features(self) -> &'static [&'static str] {
         match self {
             Template::Axum => &["tower"],

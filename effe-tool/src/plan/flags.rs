@@ -1,17 +1,17 @@
-//! The flags of `route`, each of which speaks of all lambdas or of one.
+//! The flags of `route`, each of which is for all lambdas or for one.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use super::settings::One;
+use super::settings::LambdaSettings;
 use crate::{Usage, cli::RouteArgs};
 
-/// The flags, taken apart.
+/// The values of the flags: for all lambdas, and for each by its name.
 #[derive(Default)]
 pub(super) struct Flags {
-    pub(super) all: One,
-    pub(super) lambdas: BTreeMap<String, One>,
+    pub(super) all: LambdaSettings,
+    pub(super) lambdas: BTreeMap<String, LambdaSettings>,
 }
 
 impl Flags {
@@ -19,19 +19,19 @@ impl Flags {
         let mut flags = Flags::default();
         let wrong = |flag: &str, text: &str, why: &str| Usage(format!("--{flag} {text}: {why}"));
         for text in &args.paths_of {
-            let (one, value) = flags.one(text, names)?;
+            let (one, value) = flags.target(text, names)?;
             one.path = Some(value.to_owned());
         }
         for text in &args.hosts {
-            let (one, value) = flags.one(text, names)?;
+            let (one, value) = flags.target(text, names)?;
             one.host = Some(value.to_owned());
         }
         for text in &args.ports {
-            let (one, value) = flags.one(text, names)?;
+            let (one, value) = flags.target(text, names)?;
             one.port = Some(value.parse().map_err(|_| wrong("port", text, "write N or NAME=N"))?);
         }
         for text in &args.replicas {
-            let (one, value) = flags.one(text, names)?;
+            let (one, value) = flags.target(text, names)?;
             one.replicas = Some(value.parse().map_err(|_| wrong("replicas", text, "write N or NAME=N"))?);
         }
         for text in &args.set {
@@ -47,8 +47,8 @@ impl Flags {
         Ok(flags)
     }
 
-    /// Of whom `[NAME=]VALUE` speaks, and what it says.
-    fn one<'a>(&mut self, text: &'a str, names: &[String]) -> Result<(&mut One, &'a str)> {
+    /// The lambda, or all, that `[NAME=]VALUE` is for, and the value.
+    fn target<'a>(&mut self, text: &'a str, names: &[String]) -> Result<(&mut LambdaSettings, &'a str)> {
         match text.split_once('=') {
             None => Ok((&mut self.all, text)),
             Some((name, value)) if names.iter().any(|one| one == name) => {

@@ -1,10 +1,11 @@
-//! A plan as Kubernetes objects: a Deployment for each lambda, and what leads to it, keeps it, and scales it.
+//! A plan as Kubernetes objects, for each lambda: a Deployment, Service, Ingress, PodDisruptionBudget and
+//! HorizontalPodAutoscaler.
 
 use std::path::PathBuf;
 
 use super::{CONCURRENCY, DRAIN_DELAY, DRAIN_TIMEOUT, File, Plan, Route};
 
-/// What Stop, Retire and the end of the process may take beyond the drain.
+/// How many seconds Stop, Retire and the end of the process may take after the drain.
 const SLACK: u16 = 10;
 
 /// One file for each lambda.
@@ -26,11 +27,11 @@ fn objects(route: &Route) -> String {
         .map(|pair| format!("\n            - --set\n            - {}", quoted(&pair)))
         .collect();
     let (path, host) = (&route.path, route.host.as_ref());
-    // A lambda knows no URL: what leads to it is cut off.
+    // A lambda doesn't know its own path, so the router removes it from the URL.
     let rewrite = match path.as_str() {
         "/" => String::new(),
         path => format!(
-            "\n    # A lambda knows no URL: what leads to it is cut off.\n    haproxy.org/path-rewrite: {}",
+            "\n    # A lambda doesn't know its own path, so the router removes it from the URL.\n    haproxy.org/path-rewrite: {}",
             quoted(&format!("{}/?(.*) /\\1", path.replace('.', "\\.")))
         ),
     };
@@ -46,12 +47,12 @@ metadata:
     app.kubernetes.io/name: {name}{version}
     app.kubernetes.io/managed-by: effe-tool
 spec:
-  # How many is for the HorizontalPodAutoscaler below to say.
+  # The number of replicas is set by the HorizontalPodAutoscaler below.
   selector:
     matchLabels:
       app.kubernetes.io/name: {name}
   strategy:
-    # A new one is ready before an old one goes.
+    # An old pod ends only after a new one is ready.
     rollingUpdate:
       maxSurge: 1
       maxUnavailable: 0
@@ -86,7 +87,7 @@ spec:
             - --probes
             - --max-concurrency
             - "{CONCURRENCY}"
-            # Endpoints are told of a pod's end at the same time as the pod is: for so long it still takes connections.
+            # The endpoints learn of a pod's end at the same time as the pod: it accepts connections for this long.
             - --drain-delay
             - {DRAIN_DELAY}s
             - --drain-timeout
@@ -94,14 +95,14 @@ spec:
           ports:
             - name: http
               containerPort: 8080
-          # Init may take its minute; a process that hangs in it is started again.
+          # Init may take a minute; a process that hangs in it is started again.
           startupProbe:
             httpGet:
               path: /health/readiness
               port: http
             periodSeconds: 1
             failureThreshold: 60
-          # Says no while draining, before a first Start has succeeded, and when the lambda itself says no.
+          # Not ready while draining, before a first Start has succeeded, and when the lambda itself isn't ready.
           readinessProbe:
             httpGet:
               path: /health/readiness
@@ -119,7 +120,7 @@ spec:
             requests:
               cpu: {cpu}
               memory: {memory}
-            # A limit on CPU would only make requests wait while the machine has time to spare.
+            # There is no limit on CPU: it would make requests wait although the machine has idle time.
             limits:
               memory: {memory}
           securityContext:
@@ -165,7 +166,7 @@ spec:
                 port:
                   name: http
 ---
-# Nodes are emptied one pod at a time.
+# When nodes are drained, one pod at a time ends.
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
@@ -192,7 +193,7 @@ spec:
   minReplicas: {replicas}
   maxReplicas: {max}
   metrics:
-    # Of what is requested above. A lambda that waits rather than computes scales by requests instead; see docs/scale.md.
+    # In percent of the CPU requested above. For a lambda that mostly waits, scale by requests; see docs/scale.md.
     - type: Resource
       resource:
         name: cpu
@@ -203,7 +204,7 @@ spec:
     )
 }
 
-/// A JSON string is a YAML string.
+/// A text as a YAML string; every JSON string is one.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -92,8 +92,8 @@ fn whatever_may_be_routed_adds_no_line_to_a_configuration() {
 #[test]
 fn two_lambdas_are_not_in_each_others_way() {
     let (one, two) = (route("one"), Route { port: 7052, ..route("two") });
-    two.beside(&one).unwrap();
-    let clash = |two: Route| two.beside(&one).unwrap_err().to_string();
+    two.check_against(&one).unwrap();
+    let clash = |two: Route| two.check_against(&one).unwrap_err().to_string();
     assert!(clash(Route { port: 7051, ..two.clone() }).contains("share port 7051"));
     assert!(clash(Route { path: "/one".to_owned(), ..two.clone() }).contains("--path"));
     assert!(clash(Route { name: "one".to_owned(), ..two }).contains("both called one"));

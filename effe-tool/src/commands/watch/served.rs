@@ -1,4 +1,6 @@
-//! One lambda of a watch: what it is built from, and the loader that serves it.
+//! One lambda of a watch: the files that it is built from, its build, and the loader that serves it.
+//!
+//! [`super`] decides when it is built.
 
 use std::{
     ffi::OsString,
@@ -17,38 +19,38 @@ use crate::{
     cli::{BuildArgs, WatchArgs},
     lambda, loader,
     package::{self, Lambda},
-    serving::{self, Serving},
+    serving::{self, RunningLoader},
     shell::Shell,
     source::Source,
 };
 
-/// What a watch waits for.
+/// An event that the loop of a watch waits for.
 pub(super) enum Event {
     /// Something on disk has changed.
     Change,
-    /// A line of the loader with this number; none if it has ended.
-    Said(u64, Option<String>),
-    /// It is time to go.
+    /// A line that the loader with this number wrote; `None` if that loader has ended.
+    Line(u64, Option<String>),
+    /// A signal says to stop.
     Stop,
 }
 
-/// A lambda, and who serves it.
+/// A lambda and the loader that serves it.
 pub(super) struct Watched {
     pub(super) source: Source,
-    /// What its loader is told to open; a new one takes its place.
+    /// The file that its loader opens; each build replaces it.
     pub(super) plugin: PathBuf,
     pub(super) port: u16,
-    pub(super) serving: Option<Serving>,
+    pub(super) serving: Option<RunningLoader>,
     /// The loader's number.
     pub(super) loader: u64,
     pub(super) generation: u64,
-    /// What it is made of.
+    /// The files and directories that it is built from.
     pub(super) roots: Vec<PathBuf>,
     pub(super) seen: Snapshot,
 }
 
 impl Watched {
-    /// Builds it; false if what came of it is what is served already.
+    /// Builds the lambda. Returns false if the result is the same file that is served already.
     pub(super) fn build(
         &mut self,
         target: &Path,
@@ -57,17 +59,17 @@ impl Watched {
     ) -> Result<(Lambda, bool)> {
         let lambda = lambda::prepare(&self.source, target, args)?;
         let built = cargo::plugin(&lambda, target, args, shell)?;
-        self.plugin = target.join("watch").join(package::distinct(&lambda)).with_extension("so");
+        self.plugin = target.join("watch").join(package::unique_name(&lambda)).with_extension("so");
         let is_the_same = self.serving.is_some()
             && fs::read(&built).is_ok_and(|new| fs::read(&self.plugin).is_ok_and(|old| old == new));
         if is_the_same {
             return Ok((lambda, false));
         }
-        cargo::put(&built, &self.plugin)?;
+        cargo::replace_file(&built, &self.plugin)?;
         Ok((lambda, true))
     }
 
-    /// Has its loader swap it in, or starts one.
+    /// Makes the loader swap in the new build, or starts a loader if none runs.
     pub(super) fn serve(
         &mut self,
         args: &WatchArgs,
@@ -76,24 +78,24 @@ impl Watched {
         shell: &mut Shell,
     ) -> Result<()> {
         if let Some(serving) = &self.serving {
-            serving.tell(Signal::HUP);
+            serving.signal(Signal::HUP);
             return Ok(());
         }
         let artifact = Artifact::read(&self.plugin)?;
         let mut command = loader::command(&artifact)?;
-        command.args(serving::at_home(&args.loader_args)).arg("--port").arg(self.port.to_string());
+        command.args(serving::loopback_flags(&args.loader_args)).arg("--port").arg(self.port.to_string());
         command.args::<_, &OsString>(&args.loader_args);
-        let mut serving = Serving::by(command, &artifact, shell)?;
+        let mut serving = RunningLoader::spawn(command, &artifact, shell)?;
         let sender = sender.clone();
-        serving.forward(move |line| drop(sender.send(Event::Said(number, line))));
+        serving.forward(move |line| drop(sender.send(Event::Line(number, line))));
         self.serving = Some(serving);
         self.loader = number;
         self.generation = 1;
-        self.say(shell);
+        self.print_address(shell);
         Ok(())
     }
 
-    pub(super) fn say(&self, shell: &mut Shell) {
+    pub(super) fn print_address(&self, shell: &mut Shell) {
         if let Some(serving) = &self.serving {
             let (path, address) = (self.source.path.display(), serving.address());
             shell.status(
@@ -104,7 +106,7 @@ impl Watched {
     }
 }
 
-/// Everything on this machine that a lambda is made of, and that cargo didn't make.
+/// Everything on this machine that a lambda is built from, except what cargo wrote.
 pub(super) fn roots(source: &Source, lambda: &Lambda, target: &Path) -> Vec<PathBuf> {
     let mut roots: Vec<_> = source.path.canonicalize().into_iter().collect();
     let workspace = ["Cargo.toml", "Cargo.lock"].map(|name| lambda.workspace.join(name));
