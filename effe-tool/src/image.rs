@@ -12,13 +12,11 @@ use anyhow::{Context, Result, bail};
 use crate::{
     artifact::{Artifact, Info, Kind},
     elf::{self, Libraries},
-    loader,
+    loader::{self, PORT},
 };
 
 /// The user that the image runs as, without any rights; distroless images have the same.
-pub(crate) const USER: &str = "65532:65532";
-/// The port on which the loader listens by default.
-pub(crate) const PORT: &str = "8080/tcp";
+pub(crate) const USER: u32 = 65532;
 /// The signal at which the loader finishes its requests and stops.
 pub(crate) const STOP_SIGNAL: &str = "SIGTERM";
 /// The path at which programs look for CA certificates.
@@ -139,10 +137,9 @@ impl Image {
         for (key, value) in &self.labels {
             text.push_str(&format!("LABEL {key}={}\n", label(value)));
         }
-        let port = PORT;
         let entrypoint = serde_json::json!(self.entrypoint);
         text.push_str(&format!(
-            "USER {USER}\nSTOPSIGNAL {STOP_SIGNAL}\nEXPOSE {port}\nENTRYPOINT {entrypoint}\n"
+            "USER {USER}:{USER}\nSTOPSIGNAL {STOP_SIGNAL}\nEXPOSE {PORT}/tcp\nENTRYPOINT {entrypoint}\n"
         ));
         text
     }

@@ -12,6 +12,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::artifact::{Artifact, Info, Kind};
 
+/// The loader's default port.
+pub(crate) const PORT: u16 = 8080;
+/// The loader's default `--run-timeout`, in seconds: it answers 504 after it.
+pub(crate) const RUN_TIMEOUT: u16 = 60;
+/// The loader's default `--drain-timeout`, in seconds: how long requests may take to finish once it stops.
+pub(crate) const DRAIN_TIMEOUT: u16 = 30;
+/// How many seconds Stop, Retire and the end of the process may take after the drain.
+pub(crate) const STOP_MARGIN: u16 = 10;
 /// The loader's exit code for a plugin that it refuses.
 const REFUSED: i32 = 78;
 

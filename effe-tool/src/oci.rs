@@ -17,7 +17,8 @@ use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
 use crate::{
-    image::{Image, PORT, Part, STOP_SIGNAL, USER},
+    image::{Image, Part, STOP_SIGNAL, USER},
+    loader::PORT,
     package::hex,
 };
 
@@ -48,8 +49,8 @@ pub(crate) fn write(image: &Image, out: impl Write) -> Result<()> {
         machine => bail!("there are no images for {machine}"),
     };
     let config = ConfigBuilder::default()
-        .user(USER)
-        .exposed_ports([PORT.to_owned()])
+        .user(format!("{USER}:{USER}"))
+        .exposed_ports([format!("{PORT}/tcp")])
         .entrypoint(image.entrypoint.clone())
         .working_dir("/")
         .labels(image.labels.iter().cloned().collect::<std::collections::HashMap<_, _>>())

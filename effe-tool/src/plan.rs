@@ -22,7 +22,7 @@ use self::{
 use crate::{
     artifact::{Artifact, Info, Kind},
     cli::RouteArgs,
-    loader,
+    loader::{self, RUN_TIMEOUT},
 };
 
 /// The default address of the router.
@@ -38,8 +38,9 @@ const SETTINGS: &str = "effe.toml";
 /// The loaders' `--drain-delay`, in seconds: how long a loader accepts connections after SIGTERM. It is longer than a
 /// router needs to notice that the loader isn't ready any more.
 pub(crate) const DRAIN_DELAY: u16 = 5;
-/// The loaders' `--drain-timeout`, in seconds: how long requests may take to finish after the delay.
-pub(crate) const DRAIN_TIMEOUT: u16 = 30;
+/// How long a router waits for an answer, in seconds: a little longer than a loader's `--run-timeout`, so that the loader's
+/// 504 reaches the client.
+pub(crate) const SERVER_TIMEOUT: u16 = RUN_TIMEOUT + 5;
 /// The loaders' `--max-concurrency`: how many requests a loader runs at once.
 pub(crate) const CONCURRENCY: u16 = 256;
 

@@ -17,13 +17,16 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use serde_json::Value;
 
-use crate::{artifact::Artifact, loader, shell::Shell};
+use crate::{
+    artifact::Artifact,
+    loader::{self, DRAIN_TIMEOUT, STOP_MARGIN},
+    shell::Shell,
+};
 
 /// How long a loader may take until it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a loader may take to stop, before it is killed: longer than its `--drain-timeout` of 30 s. It is also the
-/// `TimeoutStopSec` of the systemd unit, which a test compares.
-pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(40);
+/// How long a loader with default flags may take to stop, before it is killed.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs((DRAIN_TIMEOUT + STOP_MARGIN) as u64);
 
 /// The first argument of a process of this program that becomes a loader; see [`bound`].
 const BIND_FLAG: &str = "--bound-to";

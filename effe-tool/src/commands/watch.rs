@@ -28,7 +28,8 @@ use crate::{
     Usage,
     changes::{ChangeWatcher, Snapshot},
     cli::{BuildArgs, WatchArgs},
-    lambda, loader,
+    lambda,
+    loader::{self, PORT},
     serving::{self, RunningLoader, STOP_TIMEOUT},
     shell::Shell,
     source,
@@ -36,8 +37,6 @@ use crate::{
 
 /// A change is complete when nothing was written for this long: editors write several files, and some of them twice.
 const QUIET: Duration = Duration::from_millis(100);
-/// The default port.
-const PORT: u16 = 8080;
 
 /// Serves until a signal says to stop.
 ///

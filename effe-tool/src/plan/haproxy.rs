@@ -2,39 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{CONCURRENCY, DRAIN_DELAY, DRAIN_TIMEOUT, File, Plan, Route};
-use crate::artifact::Kind;
-
-const HEAD: &str = "\
-global
-    log stderr format short daemon
-    maxconn 8192
-    # After a reload, the old process serves its connections for at most this long.
-    hard-stop-after 60s
-
-defaults
-    mode http
-    log global
-    option httplog
-    option dontlognull
-    timeout connect 1s
-    # The router handles clients that send heads slowly or stay idle.
-    timeout http-request 10s
-    timeout http-keep-alive 60s
-    timeout client 60s
-    # A little longer than the loader's --run-timeout, so that its 504 reaches the client.
-    timeout server 65s
-    # How long a request may wait for one of a backend's loaders to have room.
-    timeout queue 5s
-    balance leastconn
-    # A request that no loader has begun goes to another one at once. One that a loader may have begun is sent again
-    # only if its method is idempotent; see disable-l7-retry below.
-    retries 3
-    option redispatch 1
-    retry-on conn-failure empty-response 503
-    option httpchk GET /health/readiness
-    http-check expect status 200
-";
+use super::{CONCURRENCY, DRAIN_DELAY, File, Plan, Route, SERVER_TIMEOUT};
+use crate::{artifact::Kind, loader::DRAIN_TIMEOUT};
 
 /// The configuration.
 pub(crate) fn files(plan: &Plan) -> Vec<File> {
@@ -50,7 +19,7 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
         "# For a new version, replace the plugin's file and send the loader SIGHUP; no request is lost.\n\
          # After SIGTERM, a loader reports that it isn't ready, and serves on for --drain-delay.\n",
     );
-    text.push_str(HEAD);
+    text.push_str(&head());
     text.push_str(&format!(
         "    # As many as a loader runs at once. Other requests wait here, where each loader can take them.\n    \
          default-server check inter 1s fastinter 250ms fall 2 rise 1 maxconn {CONCURRENCY}\n\n\
@@ -102,6 +71,42 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
          http-request return status 404 content-type text/plain string \"no lambda is routed here\"\n",
     );
     vec![File { path: PathBuf::from("haproxy.cfg"), text }]
+}
+
+/// The sections `global` and `defaults`.
+fn head() -> String {
+    format!(
+        "\
+global
+    log stderr format short daemon
+    maxconn 8192
+    # After a reload, the old process serves its connections for at most this long.
+    hard-stop-after 60s
+
+defaults
+    mode http
+    log global
+    option httplog
+    option dontlognull
+    timeout connect 1s
+    # The router handles clients that send heads slowly or stay idle.
+    timeout http-request 10s
+    timeout http-keep-alive 60s
+    timeout client 60s
+    # A little longer than the loader's --run-timeout, so that its 504 reaches the client.
+    timeout server {SERVER_TIMEOUT}s
+    # How long a request may wait for one of a backend's loaders to have room.
+    timeout queue 5s
+    balance leastconn
+    # A request that no loader has begun goes to another one at once. One that a loader may have begun is sent again
+    # only if its method is idempotent; see disable-l7-retry below.
+    retries 3
+    option redispatch 1
+    retry-on conn-failure empty-response 503
+    option httpchk GET /health/readiness
+    http-check expect status 200
+"
+    )
 }
 
 /// The command line of a loader.

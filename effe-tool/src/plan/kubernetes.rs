@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
-use super::{CONCURRENCY, DRAIN_DELAY, DRAIN_TIMEOUT, File, Plan, Route};
-
-/// How many seconds Stop, Retire and the end of the process may take after the drain.
-const SLACK: u16 = 10;
+use super::{CONCURRENCY, DRAIN_DELAY, File, Plan, Route, SERVER_TIMEOUT};
+use crate::{
+    image::USER,
+    loader::{DRAIN_TIMEOUT, PORT, RUN_TIMEOUT, STOP_MARGIN},
+};
 
 /// One file for each lambda.
 pub(crate) fn files(plan: &Plan) -> Vec<File> {
@@ -21,7 +22,7 @@ fn objects(route: &Route) -> String {
         .version
         .as_ref()
         .map_or(String::new(), |version| format!("\n    app.kubernetes.io/version: {}", quoted(version)));
-    let grace = DRAIN_DELAY + DRAIN_TIMEOUT + SLACK;
+    let grace = DRAIN_DELAY + DRAIN_TIMEOUT + STOP_MARGIN;
     let parameters: String = route
         .parameters()
         .map(|pair| format!("\n            - --set\n            - {}", quoted(&pair)))
@@ -67,8 +68,8 @@ spec:
       enableServiceLinks: false
       securityContext:
         runAsNonRoot: true
-        runAsUser: 65532
-        runAsGroup: 65532
+        runAsUser: {USER}
+        runAsGroup: {USER}
         seccompProfile:
           type: RuntimeDefault
       topologySpreadConstraints:
@@ -83,7 +84,7 @@ spec:
           image: {image}
           args:
             - --port
-            - "8080"
+            - "{PORT}"
             - --probes
             - --max-concurrency
             - "{CONCURRENCY}"
@@ -94,7 +95,7 @@ spec:
             - {DRAIN_TIMEOUT}s{parameters}
           ports:
             - name: http
-              containerPort: 8080
+              containerPort: {PORT}
           # Init may take a minute; a process that hangs in it is started again.
           startupProbe:
             httpGet:
@@ -151,8 +152,8 @@ metadata:
   labels:
     app.kubernetes.io/name: {name}
   annotations:
-    # The loader answers 504 after --run-timeout, which is 60s.
-    haproxy.org/timeout-server: 65s{rewrite}
+    # The loader answers 504 after --run-timeout, which is {RUN_TIMEOUT}s.
+    haproxy.org/timeout-server: {SERVER_TIMEOUT}s{rewrite}
 spec:
   ingressClassName: haproxy
   rules:

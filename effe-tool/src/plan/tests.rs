@@ -1,7 +1,10 @@
 use clap::Parser;
 
 use super::*;
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    serving::STOP_TIMEOUT,
+};
 
 fn names() -> Vec<String> {
     ["hello", "shop"].map(str::to_owned).to_vec()
@@ -129,4 +132,11 @@ fn settings_are_understood_or_refused() {
     assert_eq!((settings.all.replicas, settings.lambdas["shop"].path.as_deref()), (Some(3), Some("/")));
     let err = toml::from_str::<Settings>("[lambda.shop]\nreplica = 3\n").unwrap_err().to_string();
     assert!(err.contains("replica") && err.contains("line 2"), "{err}");
+}
+
+#[test]
+fn systemd_waits_for_a_loader_as_long_as_the_tool_does() {
+    let plan = Plan { listen: "*:80".to_owned(), loader: LOADER.to_owned(), routes: Vec::new() };
+    let unit = &systemd::files(&plan)[0].text;
+    assert!(unit.contains(&format!("\nTimeoutStopSec={}\n", STOP_TIMEOUT.as_secs())), "{unit}");
 }
