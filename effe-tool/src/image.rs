@@ -23,9 +23,9 @@ pub(crate) const STOP_SIGNAL: &str = "SIGTERM";
 const CA_PATH: &str = "etc/ssl/certs/ca-certificates.crt";
 const LOADER_PATH: &str = "bin/effe-loader";
 /// The flag of `strip` for the loader: a backtrace in the log leaves the loader's functions out, so no names are
-/// needed.
+/// needed. It is also for a program that has the loader linked in, whose symbol table would add 1.4 MB.
 const ALL_SYMBOLS: &str = "--strip-unneeded";
-/// The flag of `strip` for a lambda: its symbol table stays, from which a backtrace takes the names of functions.
+/// The flag of `strip` for a plugin: its symbol table stays, from which a backtrace takes the names of functions.
 const DEBUG_INFO: &str = "--strip-debug";
 
 /// A file of an image.
@@ -87,7 +87,7 @@ impl Image {
             }
             Kind::Executable => {
                 let path = format!("bin/{}", artifact.name(&info)?);
-                let own = part("lambda with loader", &path, stripped(&artifact.path, DEBUG_INFO)?, 0o755);
+                let own = part("lambda with loader", &path, stripped(&artifact.path, ALL_SYMBOLS)?, 0o755);
                 (own, vec![format!("/{path}")])
             }
         };
