@@ -65,7 +65,8 @@ pub(crate) enum Base {
 impl Image {
     /// Collects the parts.
     ///
-    /// # Errors A library or the loader is missing on this machine, the loader refuses the lambda, or its name and
+    /// # Errors
+    /// A library or the loader is missing on this machine, the loader refuses the lambda, or its name and
     /// version are not fit for an image.
     pub(crate) fn of(artifact: &Artifact, tag: Option<&str>, base: Base, ca: Option<&Path>) -> Result<Image> {
         let info = loader::info(artifact)?;

@@ -35,7 +35,8 @@ struct Built {
 
 /// Compiles all sources.
 ///
-/// # Errors A path is missing or has nothing to compile, or the flags contradict each other. A source that fails to
+/// # Errors
+/// A path is missing or has nothing to compile, or the flags contradict each other. A source that fails to
 /// compile is no error; the table has it, and the exit code is 1.
 pub(crate) fn run(args: &CompileArgs, shell: &mut Shell) -> Result<ExitCode> {
     if let Some(name) = &args.out
