@@ -11,11 +11,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::{
     cargo,
     cli::BuildArgs,
+    effe_abi::EffeAbi,
     frontmatter,
     package::{Lambda, short_hash},
     shell::Shell,
     source::{Kind, Source},
-    template::EffeAbi,
 };
 
 /// The directory in which the tool builds the lambda or lambdas at `path`. It is `effe` in cargo's target directory:

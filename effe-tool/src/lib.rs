@@ -14,6 +14,7 @@ mod commands;
 mod artifact;
 mod cargo;
 mod changes;
+mod effe_abi;
 mod elf;
 mod engine;
 mod frontmatter;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::template::EffeAbi;
+use crate::effe_abi::EffeAbi;
 
 /// A crate that holds a lambda.
 #[derive(Debug)]

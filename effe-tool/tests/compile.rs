@@ -62,7 +62,11 @@ fn a_directory_is_compiled_past_its_failures_and_keeps_its_structure() {
         "2 of 5 lambdas failed",
         "lambdas/notes.rs is left out: it doesn't use effe_abi",
     ]);
-    assert_eq!(done.stderr.matches("Compiling effe-abi").count().max(1), 1, "it is built once for all lambdas");
+    assert_eq!(
+        done.stderr.matches("Compiling effe-abi").count().max(1),
+        1,
+        "it is built once for all lambdas"
+    );
     let built = ["deep/er/two_v0.0.0.so", "deep/three_v2.0.0.so", "one_v1.0.0.so"];
     assert_eq!(files(&scratch.join("built")), built.map(str::to_owned).into());
     for part in

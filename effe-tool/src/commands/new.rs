@@ -7,8 +7,8 @@ use anyhow::{Context, Result, bail};
 use crate::{
     Usage, cargo,
     cli::{BuildArgs, NewArgs},
+    effe_abi::EffeAbi,
     shell::Shell,
-    template::EffeAbi,
 };
 
 /// Names that cargo refuses, and names of crates that a template depends on.
