@@ -83,7 +83,7 @@ impl Watch<'_> {
             bail!("{} holds no lambda; make one with effe-tool new NAME", self.args.path.display());
         }
         loop {
-            match events.recv().context("nobody is left to wait for")? {
+            match events.recv().context("no source of events is left")? {
                 Event::Stop => break,
                 Event::Line(loader, line) => self.on_line(loader, line, shell)?,
                 Event::Change => {

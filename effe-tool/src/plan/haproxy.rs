@@ -51,7 +51,8 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
         }
     }
     text.push_str(&rules);
-    text.push_str("    default_backend nobody\n");
+    // With an underscore, which no lambda has in its name.
+    text.push_str("    default_backend not_found\n");
     for route in &plan.routes {
         text.push_str(&format!("\nbackend {}\n", route.name));
         text.push_str("    http-request disable-l7-retry unless { method GET HEAD OPTIONS }\n");
@@ -67,7 +68,7 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
         }
     }
     text.push_str(
-        "\nbackend nobody\n    \
+        "\nbackend not_found\n    \
          http-request return status 404 content-type text/plain string \"no lambda is routed here\"\n",
     );
     vec![File { path: PathBuf::from("haproxy.cfg"), text }]

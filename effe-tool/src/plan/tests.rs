@@ -140,3 +140,14 @@ fn systemd_waits_for_a_loader_as_long_as_the_tool_does() {
     let unit = &systemd::files(&plan)[0].text;
     assert!(unit.contains(&format!("\nTimeoutStopSec={}\n", STOP_TIMEOUT.as_secs())), "{unit}");
 }
+
+#[test]
+fn no_lambda_has_the_name_of_the_backend_for_unknown_paths() {
+    for name in ["nobody", "not-found"] {
+        let plan = Plan { listen: "*:80".to_owned(), loader: LOADER.to_owned(), routes: vec![route(name)] };
+        let text = &haproxy::files(&plan)[0].text;
+        let mut backends: Vec<_> = text.lines().filter(|line| line.starts_with("backend ")).collect();
+        backends.dedup();
+        assert_eq!(backends, [format!("backend {name}").as_str(), "backend not_found"]);
+    }
+}
