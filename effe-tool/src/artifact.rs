@@ -1,4 +1,6 @@
-//! What was compiled: a plugin or an executable, its Info, and the name that its Info gives it.
+//! A compiled lambda, which is a plugin or an executable: its file, its Info and the names made from it.
+//!
+//! This file reads files alone. [`crate::loader`] asks the loader for Info.
 
 use std::{
     fs,
@@ -9,18 +11,14 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    elf::Elf,
-    lambda::hex,
-    loader::{self, Verdict},
-};
+use crate::{elf::Elf, package::hex};
 
-/// How long a name or a version may be.
-const LONGEST: usize = 64;
-/// Digits of the content hash in a name.
+/// The longest name or version, in bytes.
+const MAX_NAME_LEN: usize = 64;
+/// How many hexadecimal digits of the content's hash stand in a name.
 const HASH_DIGITS: usize = 16;
-/// The first words of every build record.
-const RECORD: &[u8] = b"effe-abi=";
+/// How every build record begins.
+const RECORD_PREFIX: &[u8] = b"effe-abi=";
 
 /// A file that serves a lambda.
 #[derive(Clone, Debug)]
@@ -28,9 +26,9 @@ pub(crate) struct Artifact {
     pub(crate) path: PathBuf,
     pub(crate) kind: Kind,
     pub(crate) elf: Elf,
-    /// Its size.
+    /// In bytes.
     pub(crate) size: u64,
-    /// Its build record, in parts.
+    /// The keys and values of its build record; empty if it has none.
     pub(crate) record: Vec<(String, String)>,
     hash: String,
 }
@@ -39,7 +37,7 @@ pub(crate) struct Artifact {
 pub(crate) enum Kind {
     /// A library that a loader opens.
     Plugin,
-    /// A program with the loader in it.
+    /// A program that has the loader linked in.
     Executable,
 }
 
@@ -47,7 +45,7 @@ impl Artifact {
     /// Reads a file.
     ///
     /// # Errors
-    /// It can't be read, or is neither library nor executable.
+    /// The file can't be read, or is neither a library nor an executable with a lambda.
     pub(crate) fn read(path: &Path) -> Result<Artifact> {
         if path.is_dir() {
             bail!("{0} is a directory; name what effe-tool compile {0} builds", path.display());
@@ -63,28 +61,17 @@ impl Artifact {
         Ok(Artifact { path: path.to_owned(), kind, elf, size: bytes.len() as u64, record, hash })
     }
 
-    /// Whether a file begins as an artifact does.
-    pub(crate) fn is_one(path: &Path) -> bool {
+    /// Whether a file begins with the mark of ELF files.
+    pub(crate) fn is_elf(path: &Path) -> bool {
         let mut begin = [0; 4];
         fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut begin)).is_ok()
             && begin == object::elf::ELFMAG
     }
 
-    /// Its Info, as the loader prints it.
+    /// The name of the file: `NAME_vVERSION` from Info. The content's hash replaces what Info doesn't have.
     ///
     /// # Errors
-    /// The loader can't use it, or isn't there.
-    pub(crate) fn info(&self) -> Result<Info> {
-        match loader::ask(self)? {
-            Verdict::Takes(text) => Info::parse(&text).with_context(|| self.path.display().to_string()),
-            Verdict::Refuses(line) => bail!("{line}"),
-        }
-    }
-
-    /// A name for the file, from Info and, where that says nothing, from the content.
-    ///
-    /// # Errors
-    /// Info says something that could not stand in a file's name.
+    /// The name or version in Info can't be part of a file's name.
     pub(crate) fn name(&self, info: &Info) -> Result<String> {
         Ok(match (info.checked("name")?, info.checked("version")?) {
             (None, None) => self.hash.clone(),
@@ -95,13 +82,13 @@ impl Artifact {
         })
     }
 
-    /// `hello:0.1.0`, for an image.
+    /// The name and tag of an image, such as `hello:0.1.0`.
     ///
     /// # Errors
     /// As [`Artifact::name`].
     pub(crate) fn tag(&self, info: &Info) -> Result<String> {
         let name = info.checked("name")?.unwrap_or(&self.hash).to_lowercase();
-        // Between letters and digits a registry allows one separator, and none at the ends.
+        // A registry allows one separator between letters and digits, and none at the ends.
         let parts = name.split(['.', '_', '-']).filter(|part| !part.is_empty());
         let name = parts.collect::<Vec<_>>().join("-");
         let name = if name.is_empty() { self.hash.clone() } else { name };
@@ -110,15 +97,15 @@ impl Artifact {
     }
 }
 
-/// What a lambda says of itself.
+/// The Info of a lambda: the JSON object that describes it.
 #[derive(Clone, Debug)]
 pub(crate) struct Info(pub(crate) Map<String, Value>);
 
 impl Info {
-    /// Reads what `--info` printed.
+    /// Parses the output of `--info`.
     ///
     /// # Errors
-    /// It is not a JSON object.
+    /// The text is not a JSON object.
     pub(crate) fn parse(text: &str) -> Result<Info> {
         match serde_json::from_str(text) {
             Ok(Value::Object(info)) => Ok(Info(info)),
@@ -126,50 +113,50 @@ impl Info {
         }
     }
 
-    /// What a package's manifest says, for an artifact that can't be asked here.
+    /// Name and version from a package's manifest, for an artifact of another machine, which can't run here.
     pub(crate) fn of_package(name: &str, version: &str) -> Info {
         let pairs = [("name", name), ("version", version)];
         Info(pairs.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect())
     }
 
-    /// A text of it, if it is one.
+    /// The value of a key, if it is a string and not empty.
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.0.get(key)?.as_str().filter(|text| !text.is_empty())
     }
 
-    /// A text that may name a file or an image.
+    /// The same, checked to be fit for the name of a file or an image.
     ///
     /// # Errors
-    /// It could mean another place, or something else than a name.
+    /// The value isn't a plain name: it could be a path, for example.
     pub(crate) fn checked(&self, key: &str) -> Result<Option<&str>> {
         let Some(text) = self.text(key) else { return Ok(None) };
         if !is_name(text) {
             bail!(
                 "its Info has the {key} {text:?}, which can't name a file: give export! one of letters, digits, \
-                 `.`, `_` and `-`, at most {LONGEST}, the first one no dot; or name the file yourself with --out"
+                 `.`, `_` and `-`, at most {MAX_NAME_LEN}, the first one no dot; or name the file yourself with --out"
             );
         }
         Ok(Some(text))
     }
 }
 
-/// Whether a text may name a file.
+/// Whether a text is fit for a file's name: no path, no hidden file, no spaces.
 pub(crate) fn is_name(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    !text.is_empty() && text.len() <= LONGEST && !text.starts_with('.') && text.bytes().all(allowed)
+    !text.is_empty() && text.len() <= MAX_NAME_LEN && !text.starts_with('.') && text.bytes().all(allowed)
 }
 
-/// The build record among a file's constants: `effe-abi=1.0.0; rustc=1.95.0; target=…; panic=unwind`.
+/// Finds the build record among a file's constants: `effe-abi=1.0.0; rustc=1.95.0; target=…; panic=unwind`.
 fn record(bytes: &[u8]) -> Vec<(String, String)> {
     let printable = |byte: &u8| (0x20..0x7f).contains(byte);
     let mut rest = bytes;
-    while let Some(at) = rest.windows(RECORD.len()).position(|window| window == RECORD) {
+    while let Some(at) = rest.windows(RECORD_PREFIX.len()).position(|window| window == RECORD_PREFIX) {
         rest = &rest[at..];
         let end = rest.iter().position(|byte| !printable(byte)).unwrap_or(rest.len());
         let text = String::from_utf8_lossy(&rest[..end]);
         let parts = text.split("; ").map_while(|part| part.split_once('='));
         let mut parts: Vec<_> = parts.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        // The constants that follow it in the file have no end mark between them.
+        // `panic` is the last part. No end mark separates it from the next constant in the file.
         if let Some(at) = parts.iter().position(|(key, _)| key == "panic") {
             parts.truncate(at + 1);
             let panic = &mut parts[at].1;
@@ -180,7 +167,7 @@ fn record(bytes: &[u8]) -> Vec<(String, String)> {
             }
             return parts;
         }
-        rest = &rest[RECORD.len()..];
+        rest = &rest[RECORD_PREFIX.len()..];
     }
     Vec::new()
 }
@@ -194,7 +181,7 @@ mod tests {
         for good in ["hello", "a.b-c_D9", "1.0.0-rc.1", "-"] {
             assert!(is_name(good), "{good}");
         }
-        let long = "a".repeat(LONGEST + 1);
+        let long = "a".repeat(MAX_NAME_LEN + 1);
         for bad in ["", ".", "..", "../../x", "a/b", "a b", ".hidden", "ä", "a\n", "a:b", &long] {
             assert!(!is_name(bad), "{bad}");
         }

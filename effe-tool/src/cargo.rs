@@ -1,7 +1,13 @@
-//! Spawns cargo, reads its JSON, finds what was built.
+//! Runs cargo: asks it for metadata, builds lambdas with it, and finds the files that it built.
+//!
+//! [`crate::lambda`] makes the crates; this file owns the flags, the release profile and the lock of the target
+//! directory.
+
+mod profile;
 
 use std::{
     env,
+    ffi::OsString,
     fs::{self, File},
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -15,18 +21,11 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{
     cli::{BuildArgs, Verbosity},
-    lambda::{self, Lambda},
+    package::{self, Lambda},
     shell::Shell,
 };
 
-/// What a release of a small library wants, where its author says nothing else.
-const RELEASE: [(&str, &str, &str); 3] = [
-    ("strip", "CARGO_PROFILE_RELEASE_STRIP", "symbols"),
-    ("lto", "CARGO_PROFILE_RELEASE_LTO", "fat"),
-    ("codegen-units", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
-];
-
-/// What cargo knows of a crate and its workspace; resolves nothing, so needs no network.
+/// What cargo knows about a crate and its workspace. Dependencies are not resolved, so no network is needed.
 ///
 /// # Errors
 /// cargo's own.
@@ -35,7 +34,7 @@ pub(crate) fn metadata(manifest: &Path, args: &BuildArgs) -> Result<Metadata> {
     ask(manifest, &[&["--no-deps"], offline].concat())
 }
 
-/// The directories of the packages on this machine that a crate, built once, depends on, and its own.
+/// The directory of a crate, and those of the packages on this machine that it depends on. The crate was built before.
 ///
 /// # Errors
 /// cargo's own.
@@ -65,36 +64,40 @@ fn ask(manifest: &Path, flags: &[&str]) -> Result<Metadata> {
 /// Builds a lambda as a plugin.
 ///
 /// # Errors
-/// The profile is one that no lambda can have, or cargo fails.
+/// The profile has `panic = "abort"`, or cargo fails.
 pub(crate) fn plugin(lambda: &Lambda, target: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<PathBuf> {
     let mut command = cargo();
-    // The library alone, as a cdylib alone: beside an rlib, cargo leaves link-time optimization out.
+    // Only the library, and only as a cdylib: with an rlib beside it, cargo does no link-time optimization.
     command.args(["rustc", "--lib", "--crate-type", "cdylib", "--manifest-path"]).arg(&lambda.manifest);
     features(&mut command, args);
     if args.locked && lambda.stands_for.is_none() {
         command.arg("--locked");
     }
-    profile(&mut command, &lambda.workspace, args)?;
+    profile::set(&mut command, &lambda.workspace, args)?;
     flags(&mut command, target, args, shell);
     if let Some((copy, file)) = &lambda.stands_for {
-        let mut remap = std::ffi::OsString::from("--remap-path-prefix=");
-        remap.push(copy);
-        remap.push("=");
-        remap.push(file.file_name().unwrap_or_default());
-        command.arg("--").arg(remap);
+        command.arg("--");
+        // cargo gives rustc the path below the crate; debug information has the whole of it.
+        for path in [copy.as_os_str(), copy.file_name().unwrap_or_default()] {
+            let mut remap = OsString::from("--remap-path-prefix=");
+            remap.push(path);
+            remap.push("=");
+            remap.push(file.file_name().unwrap_or_default());
+            command.arg(remap);
+        }
     }
     let directory = profile_directory(target, args);
-    let _turn = turn(target, shell)?;
-    forget_others(lambda, &directory)?;
+    let _lock = lock(target, shell)?;
+    forget_other_lambdas(lambda, &directory)?;
     let built = build(command, &lambda.directory, &lambda.manifest, shell)?;
     let plugin = built.into_iter().find(|path| {
         path.extension()
             .is_some_and(|extension| ["so", "dylib", "dll"].iter().any(|known| extension == *known))
     });
     let plugin = plugin.ok_or_else(|| anyhow!("cargo built no library of {}", lambda.manifest.display()))?;
-    // Where no lambda of the same name comes and takes its place.
-    let own = directory.join("lambdas").join(lambda::distinct(lambda)).with_extension("so");
-    put(&plugin, &own)?;
+    // A copy under a unique name: the next lambda of the same name would overwrite cargo's file.
+    let own = directory.join("lambdas").join(package::unique_name(lambda)).with_extension("so");
+    replace_file(&plugin, &own)?;
     Ok(own)
 }
 
@@ -112,7 +115,7 @@ pub(crate) fn executable(
 ) -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--manifest-path"]).arg(manifest);
-    profile(&mut command, &lambda.workspace, args)?;
+    profile::set(&mut command, &lambda.workspace, args)?;
     let mut args = args.clone();
     if linking == Linking::Static {
         let triple = match &args.target {
@@ -120,7 +123,7 @@ pub(crate) fn executable(
             None => static_target()?,
         };
         if triple.contains("-gnu") {
-            // With a target given, flags are not for build scripts and macros, which can't be static.
+            // With `--target`, cargo doesn't apply the flag to build scripts and macros, which can't be static.
             let flags = "-Ctarget-feature=+crt-static";
             match env::var("RUSTFLAGS") {
                 Ok(given) => command.env("RUSTFLAGS", format!("{given} {flags}")),
@@ -130,15 +133,15 @@ pub(crate) fn executable(
         args.target = Some(triple);
     }
     flags(&mut command, target, &args, shell);
-    let _turn = turn(target, shell)?;
+    let _lock = lock(target, shell)?;
     let built = build(command, &lambda.directory, manifest, shell)?.into_iter().next();
     let built = built.ok_or_else(|| anyhow!("cargo built no executable of {}", manifest.display()))?;
-    let own = profile_directory(target, &args).join("lambdas").join(lambda::distinct(lambda));
-    put(&built, &own)?;
+    let own = profile_directory(target, &args).join("lambdas").join(package::unique_name(lambda));
+    replace_file(&built, &own)?;
     Ok(own)
 }
 
-/// Whether an executable needs libraries of the machine.
+/// Whether an executable uses the machine's C library or holds its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Linking {
     Dynamic,
@@ -188,37 +191,7 @@ fn flags(command: &mut Command, target: &Path, args: &BuildArgs, shell: &Shell) 
     }
 }
 
-/// Completes the release profile where the workspace leaves it open, and refuses one that aborts.
-fn profile(command: &mut Command, workspace: &Path, args: &BuildArgs) -> Result<()> {
-    let path = workspace.join("Cargo.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let manifest: toml::Table = text.parse().with_context(|| format!("{} is no manifest", path.display()))?;
-    let name = if args.debug { "dev" } else { "release" };
-    let given = |key: &str| manifest.get("profile")?.get(name)?.get(key);
-    let variable = format!("CARGO_PROFILE_{}_PANIC", name.to_uppercase());
-    let place = match env::var(&variable).as_deref() {
-        Ok("abort") => Some(format!("the variable {variable} says")),
-        Ok(_) => None,
-        Err(_) if given("panic").and_then(toml::Value::as_str) == Some("abort") => {
-            Some(format!("[profile.{name}] of {} says", path.display()))
-        }
-        Err(_) => None,
-    };
-    if let Some(place) = place {
-        bail!(
-            "{place} panic = \"abort\": a panic in a lambda must unwind to the fence around its entries, \
-             or it ends the server for every client; remove that line"
-        );
-    }
-    for (key, variable, value) in RELEASE {
-        if !args.debug && given(key).is_none() && env::var_os(variable).is_none() {
-            command.env(variable, value);
-        }
-    }
-    Ok(())
-}
-
-/// Where cargo puts what it builds.
+/// The directory into which cargo puts what it builds.
 fn profile_directory(target: &Path, args: &BuildArgs) -> PathBuf {
     let mut directory = target.to_owned();
     directory.extend(args.target.as_deref());
@@ -226,8 +199,9 @@ fn profile_directory(target: &Path, args: &BuildArgs) -> PathBuf {
     directory
 }
 
-/// Waits until no other effe-tool builds in a directory: cargo's own lock ends before its file has been taken away.
-fn turn(target: &Path, shell: &mut Shell) -> Result<File> {
+/// Locks the target directory against other processes of this tool, until the returned file is dropped. cargo's own
+/// lock doesn't suffice: it ends before the built file is copied.
+fn lock(target: &Path, shell: &mut Shell) -> Result<File> {
     fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
     let path = target.join(".turn");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -239,8 +213,9 @@ fn turn(target: &Path, shell: &mut Shell) -> Result<File> {
     Ok(file)
 }
 
-/// cargo gives cdylibs of the same name the same file, and takes the one that lies there for its own.
-fn forget_others(lambda: &Lambda, directory: &Path) -> Result<()> {
+/// Removes the library that another lambda of the same name left: cargo builds both into one file, and would regard the
+/// one that is there as up to date.
+fn forget_other_lambdas(lambda: &Lambda, directory: &Path) -> Result<()> {
     let owner = directory.join(format!(".{}.manifest", lambda.library));
     let ours = lambda.manifest.as_os_str().as_encoded_bytes();
     if fs::read(&owner).is_ok_and(|theirs| theirs == ours) {
@@ -253,11 +228,11 @@ fn forget_others(lambda: &Lambda, directory: &Path) -> Result<()> {
     fs::write(&owner, ours).with_context(|| format!("cannot write {}", owner.display()))
 }
 
-/// Copies a file under another name first: a loader may be running with the one that is there.
+/// Copies a file to `path` by way of a temporary file and a rename, because a loader may have the old file open.
 ///
 /// # Errors
-/// It can't be written.
-pub(crate) fn put(file: &Path, path: &Path) -> Result<()> {
+/// The file can't be written.
+pub(crate) fn replace_file(file: &Path, path: &Path) -> Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let mut draft = path.as_os_str().to_owned();
@@ -269,7 +244,7 @@ pub(crate) fn put(file: &Path, path: &Path) -> Result<()> {
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// musl where it is installed, else this machine's target with its C library linked in.
+/// The target for static programs: musl if it is installed, else this machine's own target.
 fn static_target() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let ask = |args: &[&str]| {
@@ -284,10 +259,10 @@ fn static_target() -> Result<String> {
     Ok(if library.is_dir() { musl } else { host.to_owned() })
 }
 
-/// Runs cargo, lets everything through that it says to people, and collects the files of `manifest`'s package.
+/// Runs cargo, shows its messages, and returns the files that it built of the package with this manifest.
 fn build(mut command: Command, directory: &Path, manifest: &Path, shell: &mut Shell) -> Result<Vec<PathBuf>> {
     command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped());
-    if shell.shows_a_bar() {
+    if shell.has_progress_bar() {
         command.stderr(Stdio::piped());
     }
     shell.command(&command);
@@ -297,7 +272,7 @@ fn build(mut command: Command, directory: &Path, manifest: &Path, shell: &mut Sh
     let reader = thread::spawn(move || files(stdout, &manifest));
     if let Some(stderr) = child.stderr.take() {
         for line in BufReader::new(stderr).lines() {
-            shell.passed_on(&line.context("cannot read what cargo says")?);
+            shell.relay(&line.context("cannot read what cargo says")?);
         }
     }
     let status = child.wait().context("cannot wait for cargo")?;

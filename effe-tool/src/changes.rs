@@ -1,4 +1,5 @@
-//! What changes on disk: files that are nobody's output, as far as .gitignore knows, seen by the system's own notices.
+//! Detects changes of source files: snapshots of the files below some directories, without those that a .gitignore
+//! names, and notifications from the system (inotify) that say when to take a new snapshot.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,15 +12,15 @@ use anyhow::{Context, Result};
 use ignore::WalkBuilder;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-/// What cargo itself writes beside the sources.
+/// The file that cargo itself writes beside the sources.
 const LOCK: &str = "Cargo.lock";
-/// By this file, directories such as cargo's target say that backups may leave them out.
+/// A file that marks directories of files that can be made again, such as cargo's target directory.
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 
-/// The state of a file: when it was written, and how long it is.
+/// The state of a file: the time of its last change, and its size.
 type Stamp = (Option<SystemTime>, u64);
 
-/// The files below some roots, with their states.
+/// The files below some directories, with their states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     files: BTreeMap<PathBuf, Stamp>,
@@ -27,14 +28,14 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks at all files below `roots` that no .gitignore names. What can't be read isn't there.
+    /// Takes a snapshot of all files below `roots` that no .gitignore names. Files that can't be read are left out.
     pub(crate) fn of<'a>(roots: impl IntoIterator<Item = &'a Path>) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for root in roots {
             let n_files = snapshot.files.len();
             snapshot.add(root, true);
             if snapshot.files.len() == n_files {
-                // All of it is ignored by something above it. Whoever names it all the same means what it holds.
+                // A .gitignore above the root names all of it. The user has named the root, so its files count.
                 snapshot.add(root, false);
             }
         }
@@ -43,7 +44,7 @@ impl Snapshot {
 
     fn add(&mut self, root: &Path, as_parents_say: bool) {
         let mut walk = WalkBuilder::new(root);
-        // .cargo/config.toml is hidden, and counts.
+        // Hidden files count, because .cargo/config.toml is one.
         walk.hidden(false).require_git(false).parents(as_parents_say).filter_entry(|entry| {
             let is_directory = entry.file_type().is_some_and(|kind| kind.is_dir());
             !(is_directory && (entry.file_name() == ".git" || entry.path().join(CACHE_TAG).is_file()))
@@ -61,13 +62,14 @@ impl Snapshot {
         }
     }
 
-    /// Whether a file has come, gone or changed.
+    /// Whether a file was added, removed or changed.
     pub(crate) fn differs_from(&self, other: &Snapshot) -> bool {
         self.files != other.files
     }
 
-    /// What `later` shows, as far as it is cargo's doing or lies below none of `roots`: a build writes the first, and
-    /// says that the second matters.
+    /// Takes from `later`, a snapshot after a build, the states of the files that the build itself wrote (Cargo.lock)
+    /// and of files outside `roots`, which only the build has shown to matter. Every other file keeps the state that it
+    /// had before the build, so that an edit during the build still counts as a change.
     pub(crate) fn take_over(&mut self, later: Snapshot, roots: &[PathBuf]) {
         for (path, stamp) in later.files {
             let is_known = roots.iter().any(|root| path.starts_with(root));
@@ -82,27 +84,27 @@ fn stamp(metadata: &Metadata) -> Stamp {
     (metadata.modified().ok(), metadata.len())
 }
 
-/// Tells when something below the directories it was given changes; what, a new [`Snapshot`] shows.
-pub(crate) struct Notices(RecommendedWatcher);
+/// Calls back when something in the watched directories changes. A new [`Snapshot`] shows what it was.
+pub(crate) struct ChangeWatcher(RecommendedWatcher);
 
-impl Notices {
-    /// `notice` is called on a thread of its own.
+impl ChangeWatcher {
+    /// A watcher that calls `notice` on a thread of its own after each change.
     ///
     /// # Errors
-    /// The system has no notices to give.
-    pub(crate) fn new(notice: impl Fn() + Send + 'static) -> Result<Notices> {
+    /// The system offers no notifications.
+    pub(crate) fn new(notice: impl Fn() + Send + 'static) -> Result<ChangeWatcher> {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // To look is an access, and must not be a reason to look.
+            // Taking a snapshot is an access itself; it must not lead to the next snapshot.
             if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
                 notice();
             }
         });
         let watcher = watcher.context("cannot watch for changes")?;
-        Ok(Notices(watcher))
+        Ok(ChangeWatcher(watcher))
     }
 
-    /// Watches the directories of a snapshot, each one for itself: below an ignored one, nobody listens. To be called
-    /// with every new snapshot: a directory that came back under its old name is another one for the system.
+    /// Watches each directory of a snapshot, but not those below it, because a .gitignore may name them. Call it with
+    /// every new snapshot: if a directory was removed and made again, the system regards it as another one.
     ///
     /// # Errors
     /// The system's own, with the directory.
@@ -110,7 +112,7 @@ impl Notices {
         for directory in &snapshot.directories {
             match self.0.watch(directory, RecursiveMode::NonRecursive) {
                 Ok(()) => {}
-                // It is gone already; the one above it says so.
+                // The directory was removed since; its parent's notification says so.
                 Err(err) if matches!(err.kind, notify::ErrorKind::PathNotFound) => {}
                 Err(err) => {
                     return Err(err).with_context(|| {
@@ -180,7 +182,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         let (sender, notices) = mpsc::channel();
-        let mut watcher = Notices::new(move || sender.send(()).unwrap_or_default()).unwrap();
+        let mut watcher = ChangeWatcher::new(move || sender.send(()).unwrap_or_default()).unwrap();
         let patience = Duration::from_secs(10);
         watcher.watch(&Snapshot::of([root])).unwrap();
         fs::create_dir(root.join("new")).unwrap();

@@ -1,4 +1,5 @@
-//! Every command and flag: their doc comments are the help. Words and flags are cargo's wherever cargo has them.
+//! Every command and flag of the tool. The doc comments are the text of `--help`. Flags are named as cargo names its
+//! own where cargo has the same one. This file owns the syntax alone; `commands` owns what the commands do.
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
@@ -6,9 +7,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::template::Template;
 
-/// Where `compile` puts what it built.
+/// The directory into which `compile` puts what it builds.
 const DEFAULT_DIROUT: &str = "out";
-/// What every command takes comes after its own.
+/// The place in `--help` of the flags that every command has: after the command's own.
 const LAST: usize = 100;
 
 /// Make, compile, run, call, inspect and pack effe lambdas.
@@ -26,7 +27,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 
-    /// Colours: auto, always or never; NO_COLOR is heeded
+    /// Colours: auto, always or never; auto respects NO_COLOR
     #[arg(
         long,
         value_name = "WHEN",
@@ -39,7 +40,7 @@ pub struct Cli {
     )]
     pub color: ColorChoice,
 
-    /// Say only what went wrong
+    /// Print only warnings and errors
     #[arg(long, short, global = true, display_order = LAST, conflicts_with = "verbose")]
     pub quiet: bool,
 
@@ -51,27 +52,27 @@ pub struct Cli {
 /// When to colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ColorChoice {
-    /// On a terminal.
+    /// If stderr is a terminal.
     Auto,
-    /// Everywhere.
+    /// In every case.
     Always,
-    /// Nowhere.
+    /// In no case.
     Never,
 }
 
-/// How much to say.
+/// How much to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verbosity {
-    /// What went wrong.
+    /// Warnings and errors.
     Quiet,
-    /// What is done.
+    /// Also the steps.
     Normal,
-    /// The commands that are run, too.
+    /// Also the commands that are run.
     Verbose,
 }
 
 impl Cli {
-    /// How much to say.
+    /// How much to print, from `--quiet` and `--verbose`.
     pub fn verbosity(&self) -> Verbosity {
         match (self.quiet, self.verbose) {
             (true, _) => Verbosity::Quiet,
@@ -92,19 +93,19 @@ pub enum Command {
     Compile(CompileArgs),
     /// Compile a lambda and serve it
     Run(RunArgs),
-    /// Serve lambdas, and swap each in anew whenever its source changes
+    /// Serve lambdas, and rebuild and swap each one when its source changes
     #[command(visible_alias = "w")]
     Watch(WatchArgs),
     /// Send one request to a lambda, or to a URL
     Invoke(InvokeArgs),
-    /// Show what a plugin says of itself, what it needs, and whether the loader takes it
+    /// Show a plugin's Info, what it needs, and whether the loader accepts it
     Inspect(InspectArgs),
     /// Pack a lambda into a container image that holds nothing else
     #[command(visible_alias = "d")]
     Docker(DockerArgs),
-    /// Write the configuration of an engine that runs lambdas and leads requests to them
+    /// Write the configuration of a router or supervisor that runs lambdas and sends requests to them
     Route(RouteArgs),
-    /// Print a shell's completions
+    /// Print the completions for a shell
     Completions(CompletionsArgs),
 }
 
@@ -119,7 +120,8 @@ pub struct NewArgs {
     #[arg(long, short, value_name = "TEMPLATE", default_value = "hello")]
     pub template: Template,
 
-    /// The effe-abi to depend on: a version, or the path of its crate [default: the one this tool came with]
+    /// The effe-abi to depend on: a version, or the path of its crate [default: that of this tool's checkout or
+    /// release]
     #[arg(long, value_name = "VERSION|PATH")]
     pub effe_abi: Option<String>,
 }
@@ -128,7 +130,7 @@ pub struct NewArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Build options")]
 pub struct BuildArgs {
-    /// Build with optimizations; this is the default, but for `watch`
+    /// Build with optimizations; the default for all commands except `watch`
     #[arg(long, short, conflicts_with = "debug")]
     pub release: bool,
 
@@ -152,7 +154,7 @@ pub struct BuildArgs {
     #[arg(long)]
     pub no_default_features: bool,
 
-    /// Demand that Cargo.lock stays as it is
+    /// Fail if Cargo.lock would have to change
     #[arg(long)]
     pub locked: bool,
 
@@ -164,11 +166,11 @@ pub struct BuildArgs {
     #[arg(long, short, value_name = "N")]
     pub jobs: Option<String>,
 
-    /// Where to build; this tool's part of it is the directory `effe` in it
+    /// The target directory; this tool builds in its subdirectory `effe`
     #[arg(long, value_name = "DIR", env = "CARGO_TARGET_DIR", hide_env = true, value_hint = ValueHint::DirPath)]
     pub target_dir: Option<PathBuf>,
 
-    /// The effe-abi of single files that name none: a version, or the path of its crate
+    /// The effe-abi of single files: a version, or the path of its crate
     #[arg(long, value_name = "VERSION|PATH")]
     pub effe_abi: Option<String>,
 }
@@ -180,11 +182,11 @@ pub struct CompileArgs {
     #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
 
-    /// Where to put what is built; folders below PATH are kept
+    /// Where to put what is built; the folders below PATH are kept
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DIROUT, value_hint = ValueHint::DirPath)]
     pub dirout: PathBuf,
 
-    /// What to call the one that is built, in place of the name and version of its Info
+    /// The name of the built file, in place of the name and version in Info; for a single lambda
     #[arg(long, short, value_name = "NAME")]
     pub out: Option<String>,
 
@@ -192,9 +194,9 @@ pub struct CompileArgs {
     #[arg(long)]
     pub exe: bool,
 
-    /// With --exe: link everything in, the C library too
+    /// With --exe: link the C library in, too
     #[arg(long = "static", requires = "exe")]
-    pub fixed: bool,
+    pub is_static: bool,
 
     /// Print the results as JSON
     #[arg(long)]
@@ -208,7 +210,7 @@ pub struct CompileArgs {
 /// `run`
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// A file or crate to compile, or what was compiled
+    /// A file or crate to compile, or a compiled plugin or executable
     #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
 
@@ -228,7 +230,7 @@ pub struct WatchArgs {
     #[arg(value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
 
-    /// The port; the lambdas of a directory take this one and those that follow. 0 picks free ones
+    /// The port; the lambdas of a directory get this one and those that follow. 0 picks free ones
     /// [default: 8080, or the next that is free]
     #[arg(long, value_name = "N", env = "EFFE_PORT", hide_env = true)]
     pub port: Option<u16>,
@@ -245,7 +247,7 @@ pub struct WatchArgs {
 /// `invoke`
 #[derive(Args, Debug)]
 pub struct InvokeArgs {
-    /// A file or crate to compile, what was compiled, or http://…
+    /// A file or crate to compile, a compiled plugin or executable, or http://…
     #[arg(value_name = "PATH|URL", value_hint = ValueHint::AnyPath)]
     pub callee: String,
 
@@ -253,7 +255,7 @@ pub struct InvokeArgs {
     #[arg(long, short = 'X', value_name = "METHOD")]
     pub method: Option<String>,
 
-    /// Path and query, after the URL's if there is one [default: /]
+    /// Path and query; added to those of a URL [default: /]
     #[arg(long, short, value_name = "/PATH?QUERY")]
     pub path: Option<String>,
 
@@ -269,11 +271,11 @@ pub struct InvokeArgs {
     #[arg(long)]
     pub raise_on_status: bool,
 
-    /// Send it so often, one after the other; show the last answer and the times
+    /// Send it N times, one after the other; show the last answer and the times
     #[arg(long, value_name = "N", default_value = "1", hide_default_value = true)]
     pub repeat: NonZeroUsize,
 
-    /// Give up on an answer after so many seconds
+    /// Fail if there is no answer after this many seconds
     #[arg(long, value_name = "SECONDS", default_value = "60")]
     pub timeout: u64,
 
@@ -313,7 +315,7 @@ pub struct DockerArgs {
     #[arg(long, short, value_name = "NAME:TAG")]
     pub tag: Option<String>,
 
-    /// Write the image as an OCI archive; needs no engine. For several lambdas a directory
+    /// Write the image as an OCI archive; needs no engine. For several lambdas, a directory of archives
     #[arg(long, value_name = "FILE", conflicts_with_all = ["base", "dockerfile", "engine"],
           value_hint = ValueHint::FilePath)]
     pub oci: Option<PathBuf>,
@@ -322,7 +324,7 @@ pub struct DockerArgs {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub ca: Option<PathBuf>,
 
-    /// An image to build upon in place of nothing; it brings the C library and the certificates
+    /// The base image [default: none]; it must have the C library and the certificates
     #[arg(long, value_name = "IMAGE")]
     pub base: Option<String>,
 
@@ -330,7 +332,7 @@ pub struct DockerArgs {
     #[arg(long)]
     pub dockerfile: bool,
 
-    /// What makes the image [default: the first that answers]
+    /// The program that takes the image [default: the first that answers]
     #[arg(long, value_name = "PROGRAM")]
     pub engine: Option<Engine>,
 
@@ -346,7 +348,7 @@ pub struct DockerArgs {
 /// `route`
 #[derive(Args, Debug)]
 pub struct RouteArgs {
-    /// For whom
+    /// Which configuration to write
     #[arg(value_name = "ENGINE")]
     pub router: Router,
 
@@ -358,11 +360,11 @@ pub struct RouteArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dirout: Option<PathBuf>,
 
-    /// What to know of the lambdas; flags come on top [default: effe.toml, if it is there]
+    /// Settings of the lambdas, which flags override [default: effe.toml, if it exists]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
 
-    /// The path that leads to a lambda [default: /NAME, or / on a host of its own]
+    /// The URL path of a lambda [default: /NAME, or / on a host of its own]
     #[arg(long = "path", value_name = "NAME=/PATH")]
     pub paths_of: Vec<String>,
 
@@ -370,11 +372,11 @@ pub struct RouteArgs {
     #[arg(long = "host", value_name = "[NAME=]HOST")]
     pub hosts: Vec<String>,
 
-    /// The port of the first loader of all, or of one lambda; others count up [default: 7050]
+    /// The first loader's port, of all lambdas or of one; the others count up [default: 7050]
     #[arg(long = "port", value_name = "[NAME=]N")]
     pub ports: Vec<String>,
 
-    /// How many loaders serve each lambda, or one of them [default: 2]
+    /// How many loaders serve each lambda, or one lambda [default: 2]
     #[arg(long, value_name = "[NAME=]N")]
     pub replicas: Vec<String>,
 
@@ -382,21 +384,21 @@ pub struct RouteArgs {
     #[arg(long, value_name = "[NAME.]KEY=VALUE")]
     pub set: Vec<String>,
 
-    /// haproxy: where it listens [default: *:8080]
+    /// haproxy: the address to listen on [default: *:8080]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
 
-    /// kubernetes: what stands before the images' names
+    /// kubernetes: the registry of the images
     #[arg(long, value_name = "REGISTRY")]
     pub registry: Option<String>,
 }
 
-/// Who leads requests to lambdas.
+/// What runs lambdas and sends requests to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Router {
-    /// HAProxy, before loaders on this machine
+    /// HAProxy, in front of loaders on this machine
     Haproxy,
-    /// Kubernetes: Deployments and what goes with them
+    /// Kubernetes: Deployments, Services and related objects
     Kubernetes,
     /// systemd: one template unit, started by socket
     Systemd,
@@ -409,7 +411,7 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// A program that keeps images.
+/// A container engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
     /// docker, if its daemon answers

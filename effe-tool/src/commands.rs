@@ -1,4 +1,7 @@
-//! One file for each command.
+//! The commands, a file for each, and what several of them use: finding artifacts, and printing tables.
+//!
+//! A command checks how its flags fit together, does the work by means of the other modules, and prints the result.
+//! [`crate::cli`] owns the flags.
 
 pub(crate) mod compile;
 pub(crate) mod completions;
@@ -17,9 +20,9 @@ use walkdir::WalkDir;
 
 use crate::{artifact::Artifact, cargo, cli::BuildArgs, lambda, shell::Shell, source};
 
-/// The artifact that a path names: what was compiled already, or what comes of compiling it now.
+/// The artifact at a path, which is one that was compiled before, or a source, which is compiled now.
 fn artifact(path: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<Artifact> {
-    if path.is_file() && Artifact::is_one(path) {
+    if path.is_file() && Artifact::is_elf(path) {
         return Artifact::read(path);
     }
     let source = source::one(path)?;
@@ -28,12 +31,12 @@ fn artifact(path: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<Artifact
     Artifact::read(&cargo::plugin(&lambda, &target, args, shell)?)
 }
 
-/// What was compiled and lies below a directory, in the order of the names.
+/// All artifacts below a directory, sorted by name.
 fn artifacts_below(directory: &Path) -> Result<Vec<Artifact>> {
     let mut artifacts = Vec::new();
     for entry in WalkDir::new(directory).sort_by_file_name() {
         let entry = entry.with_context(|| format!("cannot read all of {}", directory.display()))?;
-        if entry.file_type().is_file() && Artifact::is_one(entry.path()) {
+        if entry.file_type().is_file() && Artifact::is_elf(entry.path()) {
             artifacts.push(Artifact::read(entry.path())?);
         }
     }
@@ -43,7 +46,7 @@ fn artifacts_below(directory: &Path) -> Result<Vec<Artifact>> {
     Ok(artifacts)
 }
 
-/// `435.2 kB`
+/// A size for people, such as `435.2 kB`.
 fn size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
@@ -52,7 +55,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// Rows as columns; the last column is not padded.
+/// A table with aligned columns; the last column is not padded.
 fn columns(rows: &[Vec<String>]) -> String {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =

@@ -1,4 +1,4 @@
-//! What an ELF file needs, read from its headers; and where this machine keeps it.
+//! Reads from an ELF file's headers which libraries it needs, and finds these libraries on this machine.
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +13,8 @@ use object::{
     read::elf::{Dyn, FileHeader, ProgramHeader},
 };
 
-/// Where the dynamic linker looks without being told.
-const PLACES: [&str; 8] = [
+/// The directories that the dynamic linker searches by default.
+const DEFAULT_DIRS: [&str; 8] = [
     "/lib/x86_64-linux-gnu",
     "/usr/lib/x86_64-linux-gnu",
     "/lib/aarch64-linux-gnu",
@@ -30,15 +30,15 @@ const PLACES: [&str; 8] = [
 pub(crate) struct Elf {
     /// `x86_64`, `aarch64`, …
     pub(crate) machine: String,
-    /// Whether it can be run.
+    /// Whether it is a program, with an entry point.
     pub(crate) executable: bool,
-    /// The dynamic linker that it asks for.
+    /// The path of the dynamic linker that it asks for.
     pub(crate) interpreter: Option<PathBuf>,
-    /// Names of the libraries that it needs.
+    /// The names of the libraries that it needs.
     pub(crate) needed: Vec<String>,
-    /// Where it wants them looked for.
+    /// The directories in which it wants them searched first.
     pub(crate) run_path: Vec<String>,
-    /// The highest version of glibc that a symbol asks for.
+    /// The highest version of glibc that one of its symbols needs.
     pub(crate) glibc: Option<(u32, u32)>,
 }
 
@@ -46,7 +46,7 @@ impl Elf {
     /// Reads the headers.
     ///
     /// # Errors
-    /// It is no ELF file, or a damaged one.
+    /// The bytes are not a 64-bit ELF file, or a damaged one.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Elf> {
         if !bytes.starts_with(&elf::ELFMAG) {
             bail!("it is neither a library nor an executable of Linux");
@@ -120,18 +120,18 @@ fn machine(machine: elf::Machine) -> String {
     }
 }
 
-/// The libraries of this machine that files need, and those that they need in turn.
+/// The libraries of this machine that some files need, directly and indirectly.
 #[derive(Debug, Default)]
 pub(crate) struct Libraries {
-    /// By name: the file, its links followed.
+    /// The file of each library, by the library's name; symbolic links are resolved.
     pub(crate) files: BTreeMap<String, PathBuf>,
-    /// The dynamic linker: the path under which it must lie, and the file.
+    /// The dynamic linker: the path that it must have, and the file.
     pub(crate) linker: Option<(PathBuf, PathBuf)>,
-    /// A directory in which the dynamic linker looks by itself: where libc lies.
+    /// A directory that the dynamic linker searches by default: that of libc.
     pub(crate) directory: Option<PathBuf>,
 }
 
-/// Finds everything that the files need.
+/// Finds all libraries that the files need.
 ///
 /// # Errors
 /// A library is missing on this machine, or a file can't be read.
@@ -152,7 +152,7 @@ pub(crate) fn libraries(files: &[&Path]) -> Result<Libraries> {
             found.linker = Some((linker, file));
         }
         for name in elf.needed {
-            // The dynamic linker is a library, too; it is there already when it looks for libraries.
+            // The dynamic linker is listed as a library, too, but is loaded already when it searches for libraries.
             if name.starts_with("ld-linux") || found.files.contains_key(&name) {
                 continue;
             }
@@ -161,7 +161,7 @@ pub(crate) fn libraries(files: &[&Path]) -> Result<Libraries> {
                 .run_path
                 .iter()
                 .map(|place| PathBuf::from(place.replace("$ORIGIN", &origin).replace("${ORIGIN}", &origin)));
-            let places = own.chain(PLACES.iter().map(PathBuf::from)).map(|place| place.join(&name));
+            let places = own.chain(DEFAULT_DIRS.iter().map(PathBuf::from)).map(|place| place.join(&name));
             let file = places.into_iter().find(|file| is_for(file, &elf.machine)).or_else(|| {
                 let cache = cache.get_or_insert_with(linker_cache);
                 cache
@@ -187,7 +187,7 @@ fn is_for(file: &Path, machine: &str) -> bool {
     fs::read(file).is_ok_and(|bytes| Elf::parse(&bytes).is_ok_and(|elf| elf.machine == machine))
 }
 
-/// What the dynamic linker's own cache lists.
+/// The paths in the dynamic linker's own cache.
 fn linker_cache() -> Vec<String> {
     let output = ["/sbin/ldconfig", "/usr/sbin/ldconfig", "ldconfig"]
         .iter()

@@ -1,4 +1,4 @@
-//! Programs that keep images: which one answers, and how it takes an image in.
+//! Container engines (docker, podman, buildah): finds one that answers, and makes it load or build an image.
 
 use std::{
     fs::File,
@@ -12,13 +12,13 @@ use anyhow::{Context, Result, bail};
 
 use crate::{cli::Engine, shell::Shell};
 
-/// How long a program may take to say that it is there. One whose daemon hangs counts as absent.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an engine may take to answer. One whose daemon hangs counts as absent.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The engine asked for, or the first that answers.
+/// The engine that the user named, or the first that answers.
 ///
 /// # Errors
-/// None does.
+/// No engine answers.
 pub(crate) fn find(asked: Option<Engine>) -> Result<Engine> {
     let all = [Engine::Docker, Engine::Podman, Engine::Buildah];
     if let Some(engine) = asked {
@@ -33,7 +33,7 @@ pub(crate) fn find(asked: Option<Engine>) -> Result<Engine> {
     }
 }
 
-/// Takes an archive in under its tag.
+/// Loads an image from an archive, under its tag.
 ///
 /// # Errors
 /// The engine's own.
@@ -55,7 +55,7 @@ pub(crate) fn load(engine: Engine, archive: &Path, tag: &str, shell: &mut Shell)
     Ok(())
 }
 
-/// Builds a context with a Dockerfile in it.
+/// Builds an image from a directory that has a Dockerfile.
 ///
 /// # Errors
 /// The engine's own.
@@ -65,7 +65,7 @@ pub(crate) fn build(engine: Engine, context: &Path, tag: &str, shell: &mut Shell
     output(&mut command, shell).map(|_| ())
 }
 
-/// The program's name.
+/// The name of the engine's program.
 pub(crate) fn program(engine: Engine) -> &'static str {
     match engine {
         Engine::Docker => "docker",
@@ -77,13 +77,13 @@ pub(crate) fn program(engine: Engine) -> &'static str {
 fn answers(engine: Engine) -> bool {
     let mut command = Command::new(program(engine));
     match engine {
-        // Without its daemon, the client alone says a version, too.
+        // The client prints its own version even without a daemon, so ask for the server's.
         Engine::Docker => command.args(["version", "--format", "{{.Server.Version}}"]),
         Engine::Podman | Engine::Buildah => command.arg("info"),
     };
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let Ok(mut child) = child else { return false };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return status.success(),

@@ -1,21 +1,21 @@
-//! The manifest at the top of a single-file lambda, as cargo script has it (RFC 3503): a block between lines of
-//! dashes. Pure.
+//! Splits a single-file lambda into its manifest and its source. The manifest is a block between lines of dashes at the
+//! top of the file, in the format of cargo script (RFC 3503). This file does no I/O.
 
 use anyhow::{Result, bail};
 
-/// A source file, taken apart.
+/// The parts of a single-file lambda.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Parts {
-    /// The TOML between the fences; empty if there are none.
+    /// The TOML between the lines of dashes; empty if there is no block.
     pub(crate) manifest: String,
-    /// The file without them, its lines where they were; `None` if the file is Rust as it stands.
+    /// The file without the block, with the same line numbers; `None` if there is no block to remove.
     pub(crate) source: Option<String>,
 }
 
-/// Takes a file apart.
+/// Splits a file.
 ///
 /// # Errors
-/// The block has no end, or is meant for something else than cargo.
+/// The block has no end, or is marked for another tool than cargo.
 pub(crate) fn split(text: &str) -> Result<Parts> {
     let plain = Ok(Parts { manifest: String::new(), source: None });
     let mut offset = 0;
@@ -50,7 +50,7 @@ pub(crate) fn split(text: &str) -> Result<Parts> {
             let mut source = text[..offset].to_owned();
             source.push_str(&blank(offset..close));
             source.push_str(&text[close..]);
-            // Empty lines in front, so that an error in the manifest names the line of the file.
+            // With as many empty lines in front as the file has, an error in the manifest names the file's line.
             let manifest = "\n".repeat(line_number(text, begin) - 1) + &text[begin..end];
             return Ok(Parts { manifest, source: Some(source) });
         }

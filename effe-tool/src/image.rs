@@ -1,4 +1,5 @@
-//! What lies in an image: the loader, the plugin, the libraries that they need, CA certificates, and nothing else.
+//! The content of a container image: the loader, the lambda, the libraries that they need, CA certificates, and nothing
+//! else. [`crate::oci`] writes it as an archive; [`crate::engine`] gives it to an engine.
 
 use std::{
     fs,
@@ -11,57 +12,53 @@ use anyhow::{Context, Result, bail};
 use crate::{
     artifact::{Artifact, Info, Kind},
     elf::{self, Libraries},
-    loader,
+    loader::{self, PORT},
 };
 
-/// nobody: the user of distroless images, too.
-pub(crate) const USER: &str = "65532:65532";
-/// What the loader listens on unless told otherwise.
-pub(crate) const PORT: &str = "8080/tcp";
-/// What the loader takes for the order to finish and stop.
+/// The user that the image runs as, without any rights; distroless images have the same.
+pub(crate) const USER: u32 = 65532;
+/// The signal at which the loader finishes its requests and stops.
 pub(crate) const STOP_SIGNAL: &str = "SIGTERM";
-/// Where programs look for certificates.
+/// The path at which programs look for CA certificates.
 const CA_PATH: &str = "etc/ssl/certs/ca-certificates.crt";
-/// Where this machine may keep them.
-const CA_BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 const LOADER_PATH: &str = "bin/effe-loader";
+/// The flag of `strip` for the loader: a backtrace in the log leaves the loader's functions out, so no names are
+/// needed. It is also for a program that has the loader linked in, whose symbol table would add 1.4 MB.
+const ALL_SYMBOLS: &str = "--strip-unneeded";
+/// The flag of `strip` for a plugin: its symbol table stays, from which a backtrace takes the names of functions.
+const DEBUG_INFO: &str = "--strip-debug";
 
 /// A file of an image.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
-    /// What it is, in a word or two.
+    /// A name for the table that the command prints.
     pub(crate) what: String,
-    /// Its path in the image, without the slash in front.
+    /// Its path in the image, without the leading slash.
     pub(crate) path: String,
     pub(crate) bytes: Vec<u8>,
     pub(crate) mode: u32,
 }
 
-/// An image, before it is an archive.
+/// An image in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
     /// `hello:0.1.0`
     pub(crate) tag: String,
-    /// As `uname -m` has it.
+    /// The machine, as `uname -m` names it.
     pub(crate) machine: String,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) entrypoint: Vec<String>,
-    /// Layers, each with its parts sorted by path. The last one is the lambda's own; what is below it is the same for
-    /// every lambda, and is stored and sent once.
+    /// Layers, each with its parts sorted by path. The last one holds the lambda. The one below it is the same for all
+    /// lambdas, so that registries and machines store it once.
     pub(crate) layers: Vec<Vec<Part>>,
 }
 
-/// What the image stands on.
+/// What the image is built upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Base {
-    /// Nothing: it brings all that it needs.
+    /// Nothing: it holds everything that it needs.
     Scratch,
-    /// An image that has a C library and certificates.
+    /// A base image that has a C library and certificates.
     Other,
 }
 
@@ -69,9 +66,10 @@ impl Image {
     /// Collects the parts.
     ///
     /// # Errors
-    /// A library or the loader is missing on this machine, or Info can't name an image.
+    /// A library or the loader is missing on this machine, the loader refuses the lambda, or its name and
+    /// version are not fit for an image.
     pub(crate) fn of(artifact: &Artifact, tag: Option<&str>, base: Base, ca: Option<&Path>) -> Result<Image> {
-        let info = artifact.info()?;
+        let info = loader::info(artifact)?;
         let tag = match tag {
             Some(tag) => checked_tag(tag)?,
             None => artifact.tag(&info)?,
@@ -81,16 +79,16 @@ impl Image {
         let (own, entrypoint) = match artifact.kind {
             Kind::Plugin => {
                 let loader = loader::find()?.canonicalize().context("cannot find the loader")?;
-                shared.push(part("loader", LOADER_PATH, stripped(&loader)?, 0o755));
+                shared.push(part("loader", LOADER_PATH, stripped(&loader, ALL_SYMBOLS)?, 0o755));
                 files.push(loader);
                 let path = format!("lambda/{}.so", artifact.name(&info)?);
                 let entrypoint =
                     [&format!("/{LOADER_PATH}"), "--plugin", &format!("/{path}")].map(str::to_owned);
-                (part("plugin", &path, stripped(&artifact.path)?, 0o644), entrypoint.to_vec())
+                (part("plugin", &path, stripped(&artifact.path, DEBUG_INFO)?, 0o644), entrypoint.to_vec())
             }
             Kind::Executable => {
                 let path = format!("bin/{}", artifact.name(&info)?);
-                let own = part("lambda with loader", &path, stripped(&artifact.path)?, 0o755);
+                let own = part("lambda with loader", &path, stripped(&artifact.path, ALL_SYMBOLS)?, 0o755);
                 (own, vec![format!("/{path}")])
             }
         };
@@ -125,7 +123,7 @@ impl Image {
         self.parts().map(|part| part.bytes.len() as u64).sum()
     }
 
-    /// The same image as a Dockerfile, for a context in which the parts lie under `rootfs`.
+    /// The same image as a Dockerfile, whose build context has the parts below `rootfs`.
     pub(crate) fn dockerfile(&self, base: Option<&str>) -> String {
         let mut text = format!("FROM {}\n", base.unwrap_or("scratch"));
         for layer in &self.layers {
@@ -140,18 +138,17 @@ impl Image {
         for (key, value) in &self.labels {
             text.push_str(&format!("LABEL {key}={}\n", label(value)));
         }
-        let port = PORT;
         let entrypoint = serde_json::json!(self.entrypoint);
         text.push_str(&format!(
-            "USER {USER}\nSTOPSIGNAL {STOP_SIGNAL}\nEXPOSE {port}\nENTRYPOINT {entrypoint}\n"
+            "USER {USER}:{USER}\nSTOPSIGNAL {STOP_SIGNAL}\nEXPOSE {PORT}/tcp\nENTRYPOINT {entrypoint}\n"
         ));
         text
     }
 
-    /// Writes the parts below a directory, and the Dockerfile beside them.
+    /// Writes a build context: the Dockerfile, and the parts below `rootfs`.
     ///
     /// # Errors
-    /// It can't be written.
+    /// A file can't be written.
     pub(crate) fn write_context(&self, directory: &Path, base: Option<&str>) -> Result<()> {
         use std::os::unix::fs::PermissionsExt;
         for part in self.parts() {
@@ -171,7 +168,7 @@ fn part(what: &str, path: &str, bytes: Vec<u8>, mode: u32) -> Part {
     Part { what: what.to_owned(), path: path.to_owned(), bytes, mode }
 }
 
-/// The labels that Info has something for.
+/// The OCI labels for the keys that Info has.
 fn labels(info: &Info) -> Vec<(String, String)> {
     let keys = [
         ("authors", "authors"),
@@ -185,7 +182,7 @@ fn labels(info: &Info) -> Vec<(String, String)> {
     given.map(|(label, text)| (format!("org.opencontainers.image.{label}"), text.to_owned())).collect()
 }
 
-/// A name that every engine takes: `[host/]path[:tag]`, the path in lower case.
+/// Checks that every engine accepts a tag: `[host/]path[:tag]`, the path in lower case.
 fn checked_tag(text: &str) -> Result<String> {
     let (name, tag) = match text.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, tag),
@@ -207,12 +204,12 @@ fn checked_tag(text: &str) -> Result<String> {
     Ok(format!("{name}:{tag}"))
 }
 
-/// A file without what only debuggers read; as it is where this machine has no `strip`.
-fn stripped(path: &Path) -> Result<Vec<u8>> {
+/// A file without the sections that `flag` names; unchanged where this machine has no `strip`.
+fn stripped(path: &Path, flag: &str) -> Result<Vec<u8>> {
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let copy = directory.path().join("stripped");
     let mut command = Command::new("strip");
-    command.arg("--strip-unneeded").arg("-o").arg(&copy).arg(path).stdin(Stdio::null());
+    command.arg(flag).arg("-o").arg(&copy).arg(path).stdin(Stdio::null());
     match command.stdout(Stdio::null()).stderr(Stdio::null()).status() {
         Ok(status) if status.success() => read(&copy),
         _ => read(path),
@@ -220,14 +217,11 @@ fn stripped(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn certificates(given: Option<&Path>) -> Result<Vec<u8>> {
-    let path = match given {
-        Some(path) => path,
-        None => match CA_BUNDLES.iter().map(Path::new).find(|path| path.is_file()) {
-            Some(path) => path,
-            None => bail!("this machine has no CA certificates; install ca-certificates, or give --ca FILE"),
-        },
+    let path = given.map(Path::to_owned).or_else(|| openssl_probe::probe().cert_file);
+    let Some(path) = path else {
+        bail!("this machine has no CA certificates; install ca-certificates, or give --ca FILE");
     };
-    let bytes = read(path)?;
+    let bytes = read(&path)?;
     let begin = b"-----BEGIN CERTIFICATE-----";
     if !bytes.windows(begin.len()).any(|window| window == begin) {
         bail!("{} holds no certificate; give a file of PEM certificates", path.display());
@@ -244,12 +238,12 @@ fn inside(path: &Path) -> String {
     path.to_string_lossy().trim_start_matches('/').to_owned()
 }
 
-/// A word of a Dockerfile's COPY: they have no spaces, or the line would be JSON.
+/// A path as a word of a Dockerfile's COPY, quoted if it needs quotes.
 fn quoted(path: &str) -> String {
     if path.contains([' ', '\\', '"']) { serde_json::json!(path).to_string() } else { path.to_owned() }
 }
 
-/// A label's value: a Dockerfile expands `$` and ends with the line.
+/// A label's value for a Dockerfile, which expands `$` and ends values at the end of the line.
 fn label(value: &str) -> String {
     let mut text = String::from("\"");
     for ch in value.chars() {

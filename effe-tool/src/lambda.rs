@@ -1,4 +1,5 @@
-//! A lambda as cargo sees it: a crate. For a single file, and for an executable, one is made in the target directory.
+//! Turns a source into a crate that cargo can build. For a single file, and for an executable, this file writes such a
+//! crate into the target directory. [`crate::cargo`] builds it.
 
 use std::{
     env, fs,
@@ -6,43 +7,20 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use sha2::{Digest, Sha256};
 
 use crate::{
     cargo,
     cli::BuildArgs,
+    effe_abi::EffeAbi,
     frontmatter,
+    package::{Lambda, short_hash},
     shell::Shell,
     source::{Kind, Source},
-    template::EffeAbi,
 };
 
-/// A crate with a lambda in it.
-#[derive(Debug)]
-pub(crate) struct Lambda {
-    /// Its Cargo.toml, absolute.
-    pub(crate) manifest: PathBuf,
-    /// Where cargo is to be run: its configuration and toolchain file are looked up from there.
-    pub(crate) directory: PathBuf,
-    /// The package's name and version.
-    pub(crate) package: String,
-    pub(crate) version: String,
-    /// The library's name.
-    pub(crate) library: String,
-    /// Whether another crate can link it in.
-    pub(crate) links: bool,
-    /// The crate-type that its manifest gives.
-    pub(crate) crate_types: Vec<String>,
-    /// Where the workspace's Cargo.toml and Cargo.lock lie.
-    pub(crate) workspace: PathBuf,
-    /// The effe-abi that it depends on.
-    pub(crate) effe_abi: EffeAbi,
-    /// A copied file, and the one that messages are to name in its place.
-    pub(crate) stands_for: Option<(PathBuf, PathBuf)>,
-}
-
-/// The directory in which the tool builds what `path` is or holds: `effe` in cargo's own target directory, so that
-/// its flags and cargo's don't undo each other's work.
+/// The directory in which the tool builds the lambda or lambdas at `path`. It is `effe` in cargo's target directory:
+/// the tool's flags differ from those of a plain `cargo build`, and in one directory each would rebuild what the other
+/// built.
 pub(crate) fn target_directory(path: &Path, args: &BuildArgs) -> Result<PathBuf> {
     let target = match &args.target_dir {
         Some(directory) => std::path::absolute(directory)?,
@@ -58,7 +36,7 @@ pub(crate) fn target_directory(path: &Path, args: &BuildArgs) -> Result<PathBuf>
 /// Turns a source into a crate.
 ///
 /// # Errors
-/// The crate has no library, or the file's manifest is wrong.
+/// The crate has no library or doesn't depend on effe-abi, or the manifest is wrong.
 pub(crate) fn prepare(source: &Source, target: &Path, args: &BuildArgs) -> Result<Lambda> {
     match source.kind {
         Kind::Crate => read(&absolute(&source.path.join("Cargo.toml"))?, args),
@@ -106,7 +84,7 @@ fn read(manifest: &Path, args: &BuildArgs) -> Result<Lambda> {
     })
 }
 
-/// Makes the crate of a file that carries its own manifest.
+/// Makes a crate for a file that has its manifest at its top.
 fn single_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Lambda> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let parts = frontmatter::split(&text).map_err(|err| err.context(format!("{}", file.display())))?;
@@ -120,7 +98,7 @@ fn single_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Lambda> {
     }
     let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let directory = file.parent().unwrap_or(Path::new("/"));
-    let made = target.join("crates").join(format!("{}-{}", package_name(&stem), digest(file)));
+    let made = target.join("crates").join(format!("{}-{}", package_name(&stem), short_hash(file)));
 
     let package = table(&mut manifest, "package")?;
     for (key, value) in [("name", package_name(&stem).as_str()), ("version", "0.0.0"), ("edition", "2024")] {
@@ -138,7 +116,7 @@ fn single_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Lambda> {
         }
         dependencies.insert("effe-abi".to_owned(), effe_abi);
     }
-    // Paths are meant from the file.
+    // Paths of dependencies are relative to the file.
     for key in ["dependencies", "build-dependencies"] {
         if let Some(toml::Value::Table(dependencies)) = manifest.get_mut(key) {
             for (_, dependency) in dependencies.iter_mut() {
@@ -169,7 +147,7 @@ fn single_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Lambda> {
     Ok(Lambda { directory: directory.to_owned(), stands_for, ..lambda })
 }
 
-/// Makes a crate whose `main` is the loader's, with the lambda linked in.
+/// Makes a crate whose `main` is the loader's and which links the lambda. Returns its manifest's path.
 ///
 /// # Errors
 /// The lambda's crate can't be linked.
@@ -187,7 +165,7 @@ pub(crate) fn executable(
             lambda.crate_types
         );
     }
-    let made = target.join("crates").join(format!("{}-exe-{}", lambda.package, digest(&lambda.manifest)));
+    let made = target.join("crates").join(format!("{}-exe-{}", lambda.package, short_hash(&lambda.manifest)));
     let mut dependency = toml::Table::new();
     dependency.insert("package".to_owned(), lambda.package.clone().into());
     let directory = lambda.manifest.parent().ok_or_else(|| anyhow!("a manifest without a directory"))?;
@@ -216,7 +194,7 @@ pub(crate) fn executable(
                 effe_loader::main(Some(&the_lambda::LAMBDA))\n}\n";
     write(&made.join("Cargo.toml"), &manifest)?;
     write(&made.join("main.rs"), main)?;
-    // The same versions as the plugin is built with; cargo adds what the loader needs.
+    // The program gets the same versions as the plugin; cargo adds the dependencies of the loader.
     let (theirs, ours) = (lambda.workspace.join("Cargo.lock"), made.join("Cargo.lock"));
     let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
     if modified(&theirs) > modified(&ours) {
@@ -228,7 +206,7 @@ pub(crate) fn executable(
     Ok(made.join("Cargo.toml"))
 }
 
-/// A name that cargo takes for a package.
+/// A file's stem as a name that cargo accepts for a package.
 fn package_name(stem: &str) -> String {
     let name: String = stem
         .chars()
@@ -240,22 +218,7 @@ fn package_name(stem: &str) -> String {
     }
 }
 
-/// A file's name for what is made of a lambda: that of no other one.
-pub(crate) fn distinct(lambda: &Lambda) -> String {
-    format!("{}-{}", lambda.library, digest(&lambda.manifest))
-}
-
-/// Tells files of the same name apart.
-fn digest(path: &Path) -> String {
-    hex(&Sha256::digest(path.as_os_str().as_encoded_bytes()))[..8].to_owned()
-}
-
-/// Hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes a file if it differs, so that cargo sees what changed and nothing else.
+/// Writes a file only if its text differs, so that cargo rebuilds only what has changed.
 fn write(path: &Path, text: &str) -> Result<()> {
     if fs::read_to_string(path).is_ok_and(|old| old == text) {
         return Ok(());

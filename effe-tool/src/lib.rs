@@ -1,7 +1,9 @@
-//! What an author and an operator of lambdas type: `new`, `compile`, `run`, `watch`, `invoke`, `inspect`,
+//! The command line tool for authors and operators of lambdas: `new`, `compile`, `run`, `watch`, `invoke`, `inspect`,
 //! `docker`, `route` and `completions`.
 //!
-//! It writes crates, spawns cargo and the loader, and reads what they made; it opens no plugin itself.
+//! This file owns the start of the process, the dispatch of commands and the exit codes. The tool writes crates, starts
+//! cargo and the loader, and reads their output and the files that they made. It never opens a plugin itself: only the
+//! loader does.
 
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]
@@ -12,6 +14,7 @@ mod commands;
 mod artifact;
 mod cargo;
 mod changes;
+mod effe_abi;
 mod elf;
 mod engine;
 mod frontmatter;
@@ -19,6 +22,7 @@ mod image;
 mod lambda;
 mod loader;
 mod oci;
+mod package;
 mod plan;
 mod serving;
 mod shell;
@@ -34,13 +38,13 @@ use self::{
     shell::Shell,
 };
 
-/// The exit code of wrong usage.
+/// The exit code for wrong usage.
 const USAGE: u8 = 2;
 
-/// The tool's whole life: arguments in, exit code out.
+/// Runs the tool with the arguments of a process, and returns the exit code of that process.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.into_iter().collect();
-    if let Some(code) = serving::become_tethered(&args) {
+    if let Some(code) = serving::become_bound(&args) {
         return code;
     }
     let cli = match Cli::try_parse_from(args) {
@@ -53,7 +57,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut shell = Shell::new(cli.color, cli.verbosity());
     match run(cli.command, &mut shell) {
         Ok(code) => code,
-        // Whoever read our output has seen enough.
+        // The reader of stdout has closed it, as `head` does.
         Err(err) if is_broken_pipe(&err) => ExitCode::FAILURE,
         Err(err) => {
             shell.error(format_args!("{err:#}"));
@@ -80,7 +84,8 @@ fn is_broken_pipe(err: &anyhow::Error) -> bool {
     err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Flags that don't go together: exit code 2, as for those that clap refuses.
+/// Wrong usage that clap can't see, such as flags that exclude each other. The exit code is 2, as for clap's own
+/// errors.
 #[derive(Debug)]
 struct Usage(String);
 

@@ -1,4 +1,6 @@
-//! Where the loader is, and what it says of a plugin.
+//! Finds the loader, makes its command line, and asks it for a lambda's Info.
+//!
+//! [`crate::serving`] starts a loader that serves.
 
 use std::{
     env,
@@ -8,15 +10,23 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::artifact::{Artifact, Kind};
+use crate::artifact::{Artifact, Info, Kind};
 
-/// The loader's exit code for a plugin that it can't use.
+/// The loader's default port.
+pub(crate) const PORT: u16 = 8080;
+/// The loader's default `--run-timeout`, in seconds: it answers 504 after it.
+pub(crate) const RUN_TIMEOUT: u16 = 60;
+/// The loader's default `--drain-timeout`, in seconds: how long requests may take to finish once it stops.
+pub(crate) const DRAIN_TIMEOUT: u16 = 30;
+/// How many seconds Stop, Retire and the end of the process may take after the drain.
+pub(crate) const STOP_MARGIN: u16 = 10;
+/// The loader's exit code for a plugin that it refuses.
 const REFUSED: i32 = 78;
 
-/// Finds the loader: `EFFE_LOADER`, or beside this tool, or in `PATH`.
+/// Finds the loader: the file that `EFFE_LOADER` names, or else one beside this tool, or else one in `PATH`.
 ///
 /// # Errors
-/// It is in none of these places.
+/// There is no loader in any of these places.
 pub(crate) fn find() -> Result<PathBuf> {
     if let Some(path) = env::var_os("EFFE_LOADER").filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
@@ -39,7 +49,7 @@ pub(crate) fn find() -> Result<PathBuf> {
     Ok(found)
 }
 
-/// The command that serves an artifact: the loader with a plugin, or an executable by itself.
+/// The command that serves an artifact: the loader with the plugin, or the executable alone.
 ///
 /// # Errors
 /// There is no loader.
@@ -59,22 +69,34 @@ pub(crate) fn command(artifact: &Artifact) -> Result<Command> {
     })
 }
 
-/// What the loader makes of an artifact.
+/// The Info of an artifact, as the loader prints it.
+///
+/// # Errors
+/// The loader refuses the artifact, or there is no loader.
+pub(crate) fn info(artifact: &Artifact) -> Result<Info> {
+    match ask(artifact)? {
+        Verdict::Accepts(text) => Info::parse(&text).with_context(|| artifact.path.display().to_string()),
+        Verdict::Refuses(line) => bail!("{line}"),
+    }
+}
+
+/// The loader's answer about an artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It would serve it; the text of its Info.
-    Takes(String),
-    /// It can't use it; its one line.
+    /// The loader would serve it; the text of its Info.
+    Accepts(String),
+    /// The loader can't use it; the one line that says why.
     Refuses(String),
 }
 
-/// Asks for Info, which runs nothing of the lambda but its constructors.
+/// Asks the loader for an artifact's Info. That opens the library, which runs its constructors, and nothing else of the
+/// lambda.
 ///
 /// # Errors
-/// There is no loader, or it can't be run.
+/// There is no loader, it can't be run, or it fails for another reason than the artifact.
 pub(crate) fn ask(artifact: &Artifact) -> Result<Verdict> {
     let mut command = command(artifact)?;
-    // What the operator has set for serving has no part in this.
+    // Variables that are set for serving must not change the answer.
     for (key, _) in env::vars_os() {
         if key.to_string_lossy().starts_with("EFFE_") {
             command.env_remove(key);
@@ -85,7 +107,7 @@ pub(crate) fn ask(artifact: &Artifact) -> Result<Verdict> {
     let output = output.with_context(|| format!("cannot run {}", Path::new(&program).display()))?;
     if output.status.success() {
         let text = String::from_utf8(output.stdout).context("the loader printed no text")?;
-        return Ok(Verdict::Takes(text.trim().to_owned()));
+        return Ok(Verdict::Accepts(text.trim().to_owned()));
     }
     let text = String::from_utf8_lossy(&output.stderr);
     let line = text.trim().lines().next_back().unwrap_or("it says nothing");

@@ -1,4 +1,4 @@
-//! The tool: makes, compiles, runs, calls, inspects and packs lambdas.
+//! The program `effe-tool`.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,8 @@
-//! An image as an archive: an OCI layout that also has the index of `docker save`, so that every engine loads it.
+//! Writes an image as an archive: an OCI layout that also has the index of `docker save`, so that every engine loads
+//! it.
 //!
-//! The same parts give the same bytes: entries are sorted, and times and owners are zero.
+//! The same parts always give the same bytes: entries are sorted, and times and owners are zero. What is in the image
+//! is decided in [`crate::image`].
 
 use std::{collections::BTreeSet, io::Write};
 
@@ -15,13 +17,14 @@ use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
 use crate::{
-    image::{Image, PORT, Part, STOP_SIGNAL, USER},
-    lambda::hex,
+    image::{Image, Part, STOP_SIGNAL, USER},
+    loader::PORT,
+    package::hex,
 };
 
-/// When everything in an image was made, so that it is the same whenever it is made.
+/// The time of creation that every image has, so that the bytes don't depend on when it was made.
 const CREATED: &str = "1970-01-01T00:00:00Z";
-/// The names of an image in an index, for containerd and docker, and for podman and skopeo.
+/// The annotations that name an image in an index: for containerd and docker, and for podman and skopeo.
 const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
 
 /// Writes the archive.
@@ -46,8 +49,8 @@ pub(crate) fn write(image: &Image, out: impl Write) -> Result<()> {
         machine => bail!("there are no images for {machine}"),
     };
     let config = ConfigBuilder::default()
-        .user(USER)
-        .exposed_ports([PORT.to_owned()])
+        .user(format!("{USER}:{USER}"))
+        .exposed_ports([format!("{PORT}/tcp")])
         .entrypoint(image.entrypoint.clone())
         .working_dir("/")
         .labels(image.labels.iter().cloned().collect::<std::collections::HashMap<_, _>>())
@@ -94,7 +97,7 @@ pub(crate) fn write(image: &Image, out: impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Keeps bytes under their digest.
+/// Adds bytes as a blob, under their digest.
 fn blob(blobs: &mut Vec<(String, Vec<u8>)>, kind: MediaType, bytes: Vec<u8>) -> Result<Descriptor> {
     let digest: Sha256Digest = hex(&Sha256::digest(&bytes)).parse()?;
     let descriptor = Descriptor::new(kind, bytes.len() as u64, digest);
@@ -106,7 +109,7 @@ fn path(descriptor: &Descriptor) -> String {
     format!("blobs/sha256/{}", descriptor.digest().digest())
 }
 
-/// As docker and containerd write a name out.
+/// A tag with its registry, as docker and containerd complete it.
 fn full_name(tag: &str) -> String {
     let first = tag.split('/').next().unwrap_or(tag);
     match tag.split_once('/') {
@@ -116,7 +119,7 @@ fn full_name(tag: &str) -> String {
     }
 }
 
-/// JSON whose members are in the order of their names, at every depth: labels come out of a hash map.
+/// JSON with its keys sorted at every depth, because labels come from a hash map.
 fn sorted(value: Value) -> Vec<u8> {
     fn order(value: Value) -> Value {
         match value {
@@ -136,7 +139,7 @@ fn layer(parts: &[Part]) -> std::io::Result<Vec<u8>> {
     archive(parts, Vec::new())
 }
 
-/// A tar of parts and the directories above them.
+/// Writes a tar of parts and their parent directories.
 fn archive<W: Write>(parts: &[Part], out: W) -> std::io::Result<W> {
     let mut tar = tar::Builder::new(out);
     let mut directories = BTreeSet::new();

@@ -1,6 +1,8 @@
-//! Which lambda is reached how, and how many loaders serve it: from Info, `effe.toml` and flags, checked once. What is
-//! made of it for an engine is text, and pure.
+//! The plan of `route`: the host, path and ports of each lambda, and how many loaders serve it. This file makes it from
+//! Info, `effe.toml` and flags, and checks it once. The submodules write it as the configuration of each router; they
+//! do no I/O, and rely on the checks here.
 
+mod flags;
 pub(crate) mod haproxy;
 pub(crate) mod kubernetes;
 mod settings;
@@ -13,30 +15,36 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use self::settings::{One, Settings};
+use self::{
+    flags::Flags,
+    settings::{LambdaSettings, Settings},
+};
 use crate::{
-    Usage,
     artifact::{Artifact, Info, Kind},
     cli::RouteArgs,
+    loader::{self, RUN_TIMEOUT},
 };
 
-/// Where the router listens.
+/// The default address of the router.
 const LISTEN: &str = "*:8080";
-/// The first port of the loaders.
+/// The default port of the first loader.
 const FIRST_PORT: u16 = 7050;
-/// One that is stopped or killed leaves another one.
+/// The default number of loaders for each lambda: if one is stopped or killed, another one still serves.
 const REPLICAS: u16 = 2;
+/// The default path of the loader.
 const LOADER: &str = "/usr/local/bin/effe-loader";
-/// Read if it is there.
+/// The settings file that is read if it exists and no other is named.
 const SETTINGS: &str = "effe.toml";
-/// How long a loader takes connections after SIGTERM: longer than a router needs to see that it isn't ready.
+/// The loaders' `--drain-delay`, in seconds: how long a loader accepts connections after SIGTERM. It is longer than a
+/// router needs to notice that the loader isn't ready any more.
 pub(crate) const DRAIN_DELAY: u16 = 5;
-/// How long requests may take to finish after that.
-pub(crate) const DRAIN_TIMEOUT: u16 = 30;
-/// How many requests a loader runs at once.
+/// How long a router waits for an answer, in seconds: a little longer than a loader's `--run-timeout`, so that the loader's
+/// 504 reaches the client.
+pub(crate) const SERVER_TIMEOUT: u16 = RUN_TIMEOUT + 5;
+/// The loaders' `--max-concurrency`: how many requests a loader runs at once.
 pub(crate) const CONCURRENCY: u16 = 256;
 
-/// A set of lambdas, and the way to each.
+/// A set of lambdas, and how requests reach each of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) listen: String,
@@ -44,19 +52,19 @@ pub(crate) struct Plan {
     pub(crate) routes: Vec<Route>,
 }
 
-/// The way to a lambda.
+/// How requests reach a lambda, and what serves it.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
-    /// Lower case, letters, digits and `-`: what every engine takes for a name.
+    /// Lower case letters, digits and `-`, which every engine accepts in a name.
     pub(crate) name: String,
     pub(crate) version: Option<String>,
     pub(crate) artifact: PathBuf,
     pub(crate) kind: Kind,
-    /// `/`, or `/a/b`.
+    /// The URL path, such as `/` or `/a/b`.
     pub(crate) path: String,
-    /// Lower case; none for any.
+    /// The host, in lower case; `None` for any host.
     pub(crate) host: Option<String>,
-    /// That of the first loader; the others have those that follow.
+    /// The port of the first loader; the others have the ports that follow.
     pub(crate) port: u16,
     pub(crate) replicas: u16,
     pub(crate) cpu: String,
@@ -76,31 +84,37 @@ impl Plan {
     /// Makes a plan for artifacts.
     ///
     /// # Errors
-    /// A flag or the file says what can't be, or two lambdas are in each other's way.
+    /// A flag or the file has a wrong value, the loader refuses an artifact, or two lambdas share a name, path or port.
     pub(crate) fn of(artifacts: &[Artifact], args: &RouteArgs) -> Result<Plan> {
         let settings = match &args.config {
             Some(path) => Settings::read(path)?,
             None if Path::new(SETTINGS).is_file() => Settings::read(Path::new(SETTINGS))?,
             None => Settings::default(),
         };
-        let infos = artifacts.iter().map(|artifact| Ok((artifact, artifact.info()?)));
+        let infos = artifacts.iter().map(|artifact| Ok((artifact, loader::info(artifact)?)));
         let infos = infos.collect::<Result<Vec<_>>>()?;
         let mut names = Vec::new();
         for (artifact, info) in &infos {
             names.push(name(artifact, info)?);
         }
-        let said =
-            Said { flags: Flags::of(args, &names)?, settings: &settings, registry: args.registry.as_deref() };
+        let inputs = Inputs {
+            flags: Flags::of(args, &names)?,
+            settings: &settings,
+            registry: args.registry.as_deref(),
+        };
         let unknown = settings.lambdas.keys().find(|name| !names.contains(name));
         if let Some(unknown) = unknown {
-            bail!("effe.toml speaks of the lambda {unknown:?}, and here are {}", names.join(", "));
+            bail!(
+                "effe.toml has settings for the lambda {unknown:?}; the lambdas here are {}",
+                names.join(", ")
+            );
         }
-        let mut next_port = said.flags.all.port.or(settings.all.port).unwrap_or(FIRST_PORT);
+        let mut next_port = inputs.flags.all.port.or(settings.all.port).unwrap_or(FIRST_PORT);
         let mut routes = Vec::<Route>::new();
         for ((artifact, info), name) in infos.iter().zip(&names) {
-            let route = said.route(name, artifact, info, &mut next_port)?;
+            let route = inputs.route(name, artifact, info, &mut next_port)?;
             for other in &routes {
-                route.beside(other)?;
+                route.check_against(other)?;
             }
             routes.push(route);
         }
@@ -115,22 +129,22 @@ impl Plan {
     }
 }
 
-/// What was said of the lambdas, and where.
-struct Said<'a> {
+/// Where the values of a route come from.
+struct Inputs<'a> {
     flags: Flags,
     settings: &'a Settings,
     registry: Option<&'a str>,
 }
 
-impl Said<'_> {
+impl Inputs<'_> {
     fn route(&self, name: &str, artifact: &Artifact, info: &Info, next_port: &mut u16) -> Result<Route> {
-        let of = |all: &BTreeMap<String, One>| all.get(name).cloned().unwrap_or_default();
+        let of = |all: &BTreeMap<String, LambdaSettings>| all.get(name).cloned().unwrap_or_default();
         let own = of(&self.flags.lambdas).or(&of(&self.settings.lambdas));
         let all = self.flags.all.clone().or(&self.settings.all);
-        // A host of its own is a lambda's whole; on a shared one it has the path of its name.
+        // A lambda with a host of its own has all paths of it; on a shared host its path is its name.
         let default_path = if own.host.is_some() { "/".to_owned() } else { format!("/{name}") };
         let own_port = own.port;
-        let one = own.or(&One { port: None, path: None, ..all });
+        let one = own.or(&LambdaSettings { port: None, path: None, ..all });
         let replicas = one.replicas.unwrap_or(REPLICAS).max(1);
         let port = own_port.unwrap_or(*next_port);
         let after = port.checked_add(replicas).context("there are no ports left; give a lower --port")?;
@@ -163,17 +177,17 @@ impl Said<'_> {
 }
 
 impl Route {
-    /// The loaders' ports.
+    /// The ports of all loaders.
     pub(crate) fn ports(&self) -> std::ops::Range<u16> {
         self.port..self.port + self.replicas
     }
 
-    /// What the loader is to be told, after what it serves.
+    /// The parameters for `--set`, as `key=value`.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = String> {
         self.set.iter().map(|(key, value)| format!("{key}={value}"))
     }
 
-    /// Nothing that could end a line or a word of anybody's configuration.
+    /// Checks that no value contains anything that could end a word or a line in a configuration file.
     fn check(&self) -> Result<()> {
         let is_path = self.path.starts_with('/')
             && (self.path == "/" || !self.path.ends_with('/'))
@@ -204,8 +218,8 @@ impl Route {
         Ok(())
     }
 
-    /// Two lambdas have different names, ways and ports.
-    fn beside(&self, other: &Route) -> Result<()> {
+    /// Checks that two lambdas have different names, paths and ports.
+    fn check_against(&self, other: &Route) -> Result<()> {
         let (ours, theirs) = (self.artifact.display(), other.artifact.display());
         if self.name == other.name {
             bail!("{theirs} and {ours} are both called {}; route one of them", self.name);
@@ -231,7 +245,7 @@ impl Route {
     }
 }
 
-/// The name of a lambda, as engines take it.
+/// The name of a lambda in a form that every engine accepts.
 fn name(artifact: &Artifact, info: &Info) -> Result<String> {
     let text = match info.checked("name")? {
         Some(name) => name.to_lowercase(),
@@ -239,7 +253,7 @@ fn name(artifact: &Artifact, info: &Info) -> Result<String> {
     };
     let name: String = text.chars().map(|ch| if ch.is_ascii_alphanumeric() { ch } else { '-' }).collect();
     let name = name.trim_matches('-');
-    // Kubernetes has the strictest rule: a DNS label, and a Service's must begin with a letter.
+    // Kubernetes has the strictest rule: a name is a DNS label, and that of a Service begins with a letter.
     let name = if name.starts_with(|ch: char| ch.is_ascii_alphabetic()) {
         name.to_owned()
     } else {
@@ -252,61 +266,6 @@ fn name(artifact: &Artifact, info: &Info) -> Result<String> {
         );
     }
     Ok(name)
-}
-
-/// The flags, taken apart.
-#[derive(Default)]
-struct Flags {
-    all: One,
-    lambdas: BTreeMap<String, One>,
-}
-
-impl Flags {
-    fn of(args: &RouteArgs, names: &[String]) -> Result<Flags> {
-        let mut flags = Flags::default();
-        let wrong = |flag: &str, text: &str, why: &str| Usage(format!("--{flag} {text}: {why}"));
-        for text in &args.paths_of {
-            let (one, value) = flags.one(text, names)?;
-            one.path = Some(value.to_owned());
-        }
-        for text in &args.hosts {
-            let (one, value) = flags.one(text, names)?;
-            one.host = Some(value.to_owned());
-        }
-        for text in &args.ports {
-            let (one, value) = flags.one(text, names)?;
-            one.port = Some(value.parse().map_err(|_| wrong("port", text, "write N or NAME=N"))?);
-        }
-        for text in &args.replicas {
-            let (one, value) = flags.one(text, names)?;
-            one.replicas = Some(value.parse().map_err(|_| wrong("replicas", text, "write N or NAME=N"))?);
-        }
-        for text in &args.set {
-            let pair = text.split_once('=');
-            let (key, value) = pair.ok_or_else(|| wrong("set", text, "write [NAME.]KEY=VALUE"))?;
-            let (one, key) = match key.split_once('.').filter(|(name, _)| names.iter().any(|one| one == name))
-            {
-                Some((name, key)) => (flags.lambdas.entry(name.to_owned()).or_default(), key),
-                None => (&mut flags.all, key),
-            };
-            one.set.insert(key.to_owned(), value.to_owned());
-        }
-        Ok(flags)
-    }
-
-    /// Of whom `[NAME=]VALUE` speaks, and what it says.
-    fn one<'a>(&mut self, text: &'a str, names: &[String]) -> Result<(&mut One, &'a str)> {
-        match text.split_once('=') {
-            None => Ok((&mut self.all, text)),
-            Some((name, value)) if names.iter().any(|one| one == name) => {
-                Ok((self.lambdas.entry(name.to_owned()).or_default(), value))
-            }
-            Some((name, _)) => {
-                Err(Usage(format!("{text}: there is no lambda {name:?}; here are {}", names.join(", ")))
-                    .into())
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! A loader of our own, for as long as a command needs it, and no longer than this process lives.
+//! Runs a loader as a child of this process, reads its log, and stops it. The child never outlives this process.
+//!
+//! [`crate::loader`] finds the loader and makes the command line.
 
 use std::{
     env,
@@ -15,41 +17,47 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use serde_json::Value;
 
-use crate::{artifact::Artifact, loader, shell::Shell};
+use crate::{
+    artifact::Artifact,
+    loader::{self, DRAIN_TIMEOUT, STOP_MARGIN},
+    shell::Shell,
+};
 
-/// How long a lambda may take until it listens.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it may take to stop, past what the loader itself allows.
-pub(crate) const FAREWELL: Duration = Duration::from_secs(40);
+/// How long a loader may take until it listens.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a loader with default flags may take to stop, before it is killed.
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs((DRAIN_TIMEOUT + STOP_MARGIN) as u64);
 
-/// The first argument of a process of ours that is to become a loader.
-const TETHER: &str = "--tethered-to";
+/// The first argument of a process of this program that becomes a loader; see [`bound`].
+const BIND_FLAG: &str = "--bound-to";
 
-/// The same command, which the system tells to stop when this thread ends, however it does. It must be the main one.
+/// The same command, bound to this thread: when the thread ends, for whatever reason, the kernel sends SIGTERM to the
+/// command's process (`PR_SET_PDEATHSIG`). Call it from the main thread, which ends with the process.
 ///
-/// To ask the system for that between fork and exec is unsafe; so this program is executed first, asks, and becomes
-/// the other one.
-fn tethered(command: &Command) -> Command {
-    let mut tethered = Command::new("/proc/self/exe");
-    tethered.arg(TETHER).arg(process::id().to_string()).arg(command.get_program()).args(command.get_args());
+/// The child itself must ask the kernel for this signal. Code between fork and exec would be unsafe, so the child first
+/// executes this program again, which asks for the signal and then executes the command ([`become_bound`]).
+fn bound(command: &Command) -> Command {
+    let mut bound = Command::new("/proc/self/exe");
+    bound.arg(BIND_FLAG).arg(process::id().to_string()).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => tethered.env(name, value),
-            None => tethered.env_remove(name),
+            Some(value) => bound.env(name, value),
+            None => bound.env_remove(name),
         };
     }
-    tethered
+    bound
 }
 
-/// Becomes what [`tethered`] has in its arguments, if this process was started for that; the exit code if it can't.
-pub(crate) fn become_tethered(args: &[OsString]) -> Option<ExitCode> {
-    let [_, tether, parent, program, args @ ..] = args else { return None };
-    if tether != TETHER {
+/// If [`bound`] started this process, executes the command in the arguments. Returns the exit code if that fails, and
+/// `None` if this process was started in another way.
+pub(crate) fn become_bound(args: &[OsString]) -> Option<ExitCode> {
+    let [_, flag, parent, program, args @ ..] = args else { return None };
+    if flag != BIND_FLAG {
         return None;
     }
     let is_parent = |pid: Pid| OsStr::new(&pid.as_raw_nonzero().to_string()) == parent;
     let err = match set_parent_process_death_signal(Some(Signal::TERM)) {
-        // Whoever wanted it has ended meanwhile.
+        // The parent has ended before the kernel was asked.
         Ok(()) if !getppid().is_some_and(is_parent) => return Some(ExitCode::FAILURE),
         Ok(()) => Command::new(program).args(args).exec(),
         Err(err) => err.into(),
@@ -58,8 +66,9 @@ pub(crate) fn become_tethered(args: &[OsString]) -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-/// Loopback: whoever tries a lambda serves nobody else, unless told to.
-pub(crate) fn at_home(given: &[OsString]) -> Vec<OsString> {
+/// Flags that bind the loader to loopback, unless flags or the environment name a host: a lambda that is being tried
+/// out isn't open to the network.
+pub(crate) fn loopback_flags(given: &[OsString]) -> Vec<OsString> {
     let has_host = given.iter().any(|arg| {
         let arg = arg.to_string_lossy();
         arg == "--host" || arg.starts_with("--host=")
@@ -70,34 +79,39 @@ pub(crate) fn at_home(given: &[OsString]) -> Vec<OsString> {
     ["--host", "127.0.0.1"].map(OsString::from).to_vec()
 }
 
-/// A loader that listens. Dropping it kills it; [`Serving::stop`] is the polite way.
-pub(crate) struct Serving {
+/// A loader that listens. Dropping it kills the process; [`RunningLoader::stop`] stops it gracefully.
+pub(crate) struct RunningLoader {
     child: Child,
     lines: Receiver<String>,
     address: String,
 }
 
-impl Serving {
+impl RunningLoader {
     /// Starts a loader on a free port of loopback, and waits until it listens.
     ///
     /// # Errors
-    /// It ends before that; its reason has been shown.
-    pub(crate) fn start(artifact: &Artifact, args: &[OsString], shell: &mut Shell) -> Result<Serving> {
+    /// The loader ends before it listens; what it said was shown. Or it doesn't listen within 60 s.
+    pub(crate) fn start(artifact: &Artifact, args: &[OsString], shell: &mut Shell) -> Result<RunningLoader> {
         let mut command = loader::command(artifact)?;
         command.args(["--host", "127.0.0.1", "--port", "0"]).args(args);
-        Serving::by(command, artifact, shell)
+        RunningLoader::spawn(command, artifact, shell)
     }
 
-    /// The same with a command that says where.
+    /// Starts a loader by a command that has the address, and waits until it listens.
     ///
     /// # Errors
-    /// As [`Serving::start`].
-    pub(crate) fn by(mut command: Command, artifact: &Artifact, shell: &mut Shell) -> Result<Serving> {
+    /// As [`RunningLoader::start`].
+    pub(crate) fn spawn(
+        mut command: Command,
+        artifact: &Artifact,
+        shell: &mut Shell,
+    ) -> Result<RunningLoader> {
         command.args(["--syslog", "none", "--log-format", "json"]);
         shell.command(&command);
         let program = command.get_program().to_string_lossy().into_owned();
-        let mut command = tethered(&command);
-        // Ctrl-C is for this process alone: a second signal would have the loader drop what it does.
+        let mut command = bound(&command);
+        // In a process group of its own, the loader doesn't get Ctrl-C from the terminal. This process passes it on; a
+        // second signal would make the loader stop at once.
         command.process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot run {program}"))?;
@@ -110,8 +124,8 @@ impl Serving {
                 }
             }
         });
-        let mut serving = Serving { child, lines, address: String::new() };
-        let deadline = Instant::now() + PATIENCE;
+        let mut serving = RunningLoader { child, lines, address: String::new() };
+        let deadline = Instant::now() + START_TIMEOUT;
         while serving.address.is_empty() {
             match serving.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => match address(&line) {
@@ -119,7 +133,7 @@ impl Serving {
                     None => show(&line, shell),
                 },
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    bail!("{} does not listen after {PATIENCE:?}", artifact.path.display())
+                    bail!("{} does not listen after {START_TIMEOUT:?}", artifact.path.display())
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     let status =
@@ -131,12 +145,13 @@ impl Serving {
         Ok(serving)
     }
 
-    /// `127.0.0.1:40001`
+    /// The address that it listens on, such as `127.0.0.1:40001`.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Hands everything on that the loader says from now on, from a thread of its own, and `None` when it has ended.
+    /// From now on, calls `to` with each line that the loader writes, and with `None` when it has ended. `to` runs on a
+    /// thread of its own.
     pub(crate) fn forward(&mut self, mut to: impl FnMut(Option<String>) + Send + 'static) {
         let lines = std::mem::replace(&mut self.lines, mpsc::channel().1);
         thread::spawn(move || {
@@ -145,29 +160,29 @@ impl Serving {
         });
     }
 
-    /// Sends a signal; that it has ended already is for others to see.
-    pub(crate) fn tell(&self, signal: Signal) {
+    /// Sends a signal. If the process has ended already, nothing happens: [`RunningLoader::wait`] tells.
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// How it has ended.
+    /// Waits until the process has ended.
     ///
     /// # Errors
-    /// The system doesn't know.
+    /// The system's own.
     pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
         self.child.wait().context("cannot wait for the loader")
     }
 
-    /// Stops the loader as an operator does, and shows what the lambda has reported meanwhile.
+    /// Stops the loader by SIGTERM, as an operator does, and shows what it still writes.
     ///
     /// # Errors
-    /// It does not stop, or did not stop every Context.
+    /// It doesn't stop in time, or its exit code isn't 0, because it could not stop every Context, for example.
     pub(crate) fn stop(mut self, shell: &mut Shell) -> Result<()> {
-        self.tell(Signal::TERM);
-        let deadline = Instant::now() + FAREWELL;
-        // Its stderr is closed when it has ended.
+        self.signal(Signal::TERM);
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        // The channel closes when the loader has ended and its stderr with it.
         while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             show(&line, shell);
         }
@@ -182,7 +197,7 @@ impl Serving {
     }
 }
 
-impl Drop for Serving {
+impl Drop for RunningLoader {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -197,7 +212,7 @@ fn address(line: &str) -> Option<String> {
     line["address"].as_str().map(str::to_owned)
 }
 
-/// The generation that a line of the loader's says to serve from now on.
+/// The generation in a line of the loader's log that says that a new generation serves.
 pub(crate) fn generation(line: &str) -> Option<u64> {
     let line: Value = serde_json::from_str(line).ok()?;
     if line["source"] != "loader" || !line["message"].as_str()?.starts_with("generation ") {
@@ -206,11 +221,11 @@ pub(crate) fn generation(line: &str) -> Option<u64> {
     line["generation"].as_str()?.parse().ok()
 }
 
-/// What the lambda reports, and what the loader has to complain of.
+/// Shows a line of the loader's log: everything from the lambda, and from the loader only warnings and errors.
 pub(crate) fn show(line: &str, shell: &mut Shell) {
     let Ok(Value::Object(fields)) = serde_json::from_str(line) else {
-        // Not the journal's: printed by the lambda itself, or before there was a journal.
-        return shell.passed_on(line);
+        // No line of the log: the lambda printed it, or the loader did before its log was open.
+        return shell.relay(line);
     };
     let text = |key: &str| fields.get(key).and_then(Value::as_str).unwrap_or_default();
     let (level, source, message) = (text("level"), text("source"), text("message"));

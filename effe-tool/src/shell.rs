@@ -1,4 +1,5 @@
-//! The only file that prints: words for people on stderr, results on stdout.
+//! All output of the tool: messages on stderr, results on stdout. It owns verbosity, colours and the progress bar; no
+//! other file prints.
 
 use std::{
     env,
@@ -16,7 +17,7 @@ const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const NOTE: Style = AnsiColor::Cyan.on_default().bold();
 
-/// Where everything goes that the tool says.
+/// The tool's output.
 pub(crate) struct Shell {
     colour: bool,
     terminal: bool,
@@ -37,19 +38,19 @@ impl Shell {
         Shell { colour, terminal, verbosity, bar: None }
     }
 
-    /// One for a word before anything is known of who hears it.
+    /// An output without colours, for errors before the flags are parsed.
     pub(crate) fn plain() -> Shell {
         Shell::new(ColorChoice::Never, Verbosity::Normal)
     }
 
-    /// `   Compiling hello`
+    /// A step, as cargo prints it: `   Compiling hello`.
     pub(crate) fn status(&mut self, verb: &str, text: impl Display) {
         if self.verbosity != Verbosity::Quiet {
             self.styled(GOOD, &format!("{verb:>12}"), text);
         }
     }
 
-    /// A command that is about to run, for those who want to see it.
+    /// A command that is about to run; printed with `--verbose`.
     pub(crate) fn command(&mut self, command: &std::process::Command) {
         if self.verbosity == Verbosity::Verbose {
             self.styled(GOOD, "     Running", format_args!("{command:?}"));
@@ -70,26 +71,26 @@ impl Shell {
         self.styled(ERROR, "error:", text);
     }
 
-    /// A line that somebody else wrote: cargo, the loader.
-    pub(crate) fn passed_on(&mut self, line: &str) {
+    /// A line of another program's output, unchanged: cargo's or the loader's.
+    pub(crate) fn relay(&mut self, line: &str) {
         self.line(line);
     }
 
-    /// A line of the answer that the client of `invoke` would see in its protocol.
-    pub(crate) fn aside(&mut self, line: impl Display) {
+    /// A line about an answer, beside its body: status, header or time.
+    pub(crate) fn detail(&mut self, line: impl Display) {
         if self.verbosity != Verbosity::Quiet {
             self.line(&line.to_string());
         }
     }
 
-    /// A result: bytes on stdout, as they are.
+    /// A result: bytes for stdout, unchanged.
     pub(crate) fn result(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         stdout.write_all(bytes)?;
         stdout.flush()
     }
 
-    /// Begins to show how far a work of `n_steps` has come, if there is a terminal to show it on.
+    /// Shows a progress bar for `n_steps`, if stderr is a terminal.
     pub(crate) fn begin(&mut self, n_steps: usize) {
         if n_steps < 2 || !self.terminal || self.verbosity == Verbosity::Quiet {
             return;
@@ -107,28 +108,29 @@ impl Shell {
         self.bar = Some(bar);
     }
 
-    /// The step that begins now.
+    /// Names the step that begins now.
     pub(crate) fn step(&mut self, text: impl Display) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_string());
         }
     }
 
-    pub(crate) fn stepped(&mut self) {
+    pub(crate) fn step_done(&mut self) {
         if let Some(bar) = &self.bar {
             bar.inc(1);
         }
     }
 
-    /// The work is over.
+    /// Removes the progress bar.
     pub(crate) fn end(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
 
-    /// Whether lines of a child must come by here, so that they don't tear the bar.
-    pub(crate) fn shows_a_bar(&self) -> bool {
+    /// Whether a progress bar is shown. A child's lines must then be printed by [`Shell::relay`], or they would damage
+    /// it.
+    pub(crate) fn has_progress_bar(&self) -> bool {
         self.bar.is_some()
     }
 
@@ -147,7 +149,7 @@ impl Shell {
         }
     }
 
-    /// That stderr is closed is nobody's trouble: there is nowhere to say so.
+    /// Prints a line. An error is ignored: if stderr is closed, no message can be shown.
     fn line(&mut self, line: &str) {
         let write = || {
             let _ = writeln!(io::stderr().lock(), "{line}");

@@ -1,4 +1,5 @@
-//! What can be compiled: found in directories, told from what merely lies beside it.
+//! Finds lambdas to compile: single files and crates, named by the user or found in a directory. It reads manifests
+//! only to decide whether a crate is a lambda; [`crate::lambda`] turns a source into a crate to build.
 
 use std::{
     fs, io,
@@ -11,11 +12,11 @@ use walkdir::{DirEntry, WalkDir};
 /// Something to compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
-    /// The file, or the crate's directory, as it was named.
+    /// The file or the crate's directory, as the user wrote it.
     pub(crate) path: PathBuf,
     /// Which of the two.
     pub(crate) kind: Kind,
-    /// The folder below the output directory.
+    /// The folder for its result, below the output directory.
     pub(crate) folder: PathBuf,
 }
 
@@ -25,18 +26,18 @@ pub(crate) enum Kind {
     Crate,
 }
 
-/// What a directory holds.
+/// What was found in a directory.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) sources: Vec<Source>,
-    /// What looks like a lambda and is none, and why.
+    /// Rust files and crates that are not lambdas, and why.
     pub(crate) skipped: Vec<(PathBuf, &'static str)>,
 }
 
 /// The one source that `path` names.
 ///
 /// # Errors
-/// It is missing, or neither a Rust file nor a crate.
+/// The path is missing, or neither a Rust file nor a crate.
 pub(crate) fn one(path: &Path) -> Result<Source> {
     let metadata = match fs::metadata(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => {
@@ -61,10 +62,10 @@ pub(crate) fn one(path: &Path) -> Result<Source> {
     bail!("{} is no Rust file; name a .rs file or a crate", path.display());
 }
 
-/// Every source that `path` is or holds, in the order of their names.
+/// All sources at or below `path`, sorted by name. The directory `dirout` is skipped.
 ///
 /// # Errors
-/// It is missing or can't be read, or is neither a Rust file nor a directory.
+/// The path is missing, can't be read, or is neither a Rust file nor a directory.
 pub(crate) fn all(path: &Path, dirout: &Path) -> Result<Found> {
     if !path.is_dir() {
         return Ok(Found { sources: vec![one(path)?], ..Found::default() });
@@ -76,7 +77,7 @@ pub(crate) fn all(path: &Path, dirout: &Path) -> Result<Found> {
         return Ok(Found { sources: vec![one(path)?], ..Found::default() });
     }
     let mut found = Found::default();
-    // The directories of crates, in which no file is a lambda of its own.
+    // The directories of crates: no file in them is a single-file lambda.
     let mut crates = Vec::new();
     let dirout = dirout.canonicalize().ok();
     let mut walk = WalkDir::new(path).sort_by_file_name().into_iter();
@@ -84,7 +85,7 @@ pub(crate) fn all(path: &Path, dirout: &Path) -> Result<Found> {
         let entry = entry.with_context(|| format!("cannot read all of {}", path.display()))?;
         let at = entry.path();
         if entry.file_type().is_dir() {
-            if entry.depth() > 0 && (is_aside(&entry) || at.canonicalize().ok() == dirout) {
+            if entry.depth() > 0 && (is_excluded(&entry) || at.canonicalize().ok() == dirout) {
                 walk.skip_current_dir();
                 continue;
             }
@@ -92,9 +93,9 @@ pub(crate) fn all(path: &Path, dirout: &Path) -> Result<Found> {
                 continue;
             }
             let (reason, is_workspace) = match Manifest::read(at) {
-                // It fails to compile, and that is reported.
+                // Compiling it fails and reports the error.
                 Err(_) => (None, false),
-                Ok(manifest) => (manifest.reason_against(), manifest.is_workspace),
+                Ok(manifest) => (manifest.why_no_lambda(), manifest.is_workspace),
             };
             match reason {
                 None => found.sources.push(Source {
@@ -134,13 +135,13 @@ fn folder(root: &Path, at: &Path) -> PathBuf {
     at.parent().and_then(|parent| parent.strip_prefix(root).ok()).unwrap_or(Path::new("")).to_owned()
 }
 
-/// Hidden directories and what cargo built.
-fn is_aside(entry: &DirEntry) -> bool {
+/// Whether a directory is hidden or holds what cargo built.
+fn is_excluded(entry: &DirEntry) -> bool {
     let name = entry.file_name().to_string_lossy();
     name.starts_with('.') || name == "target" || entry.path().join("CACHEDIR.TAG").is_file()
 }
 
-/// What of a manifest decides whether its crate is a lambda.
+/// The parts of a manifest that decide whether its crate is a lambda.
 struct Manifest {
     is_package: bool,
     is_workspace: bool,
@@ -171,8 +172,8 @@ impl Manifest {
         })
     }
 
-    /// Why it is no lambda; empty if nobody would take it for one.
-    fn reason_against(&self) -> Option<&'static str> {
+    /// Why the crate is no lambda; empty if it isn't a package, which needs no explanation.
+    fn why_no_lambda(&self) -> Option<&'static str> {
         match (self.is_package, self.uses_effe_abi, self.is_cdylib) {
             (false, ..) => Some(""),
             (_, false, _) => Some("it doesn't depend on effe-abi"),

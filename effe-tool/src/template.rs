@@ -1,10 +1,10 @@
-//! What `new` starts from: the templates, embedded, as text to write out. Pure.
-
-use std::path::{Path, PathBuf};
+//! The templates of `new`, embedded in the program. This file makes text; [`crate::commands::new`] writes it.
 
 use clap::ValueEnum;
 
-/// The name that every template carries, and the line by which it depends on effe-abi.
+use crate::effe_abi::EffeAbi;
+
+/// The line with the package's name in every template, and the start of the line with its dependency on effe-abi.
 const NAME: &str = "name = \"plugin-template\"";
 const EFFE_ABI: &str = "effe-abi = ";
 
@@ -27,92 +27,8 @@ struct Files {
     source: &'static str,
 }
 
-/// The effe-abi that a lambda depends on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum EffeAbi {
-    /// As crates.io has it.
-    Version(String),
-    /// A checkout's crate, absolute.
-    Path(PathBuf),
-}
-
-impl EffeAbi {
-    /// What `--effe-abi` says: a version starts with a digit, and is no path that exists.
-    pub(crate) fn parse(text: &str) -> anyhow::Result<EffeAbi> {
-        let path = Path::new(text);
-        if path.join("Cargo.toml").is_file() {
-            return Ok(EffeAbi::Path(path.canonicalize()?));
-        }
-        let looks_like_a_version =
-            text.trim_start_matches(['=', '^', '~']).starts_with(|c: char| c.is_ascii_digit());
-        if !looks_like_a_version || text.contains(['/', '"', '\\']) {
-            anyhow::bail!(
-                "--effe-abi {text}: it is no version, and there is no {}; \
-                 write a version such as 1.0, or the directory of the crate effe-abi",
-                path.join("Cargo.toml").display()
-            );
-        }
-        Ok(EffeAbi::Version(text.to_owned()))
-    }
-
-    /// The checkout that this tool was built from, while it exists; else the version that the tool knows.
-    pub(crate) fn default() -> EffeAbi {
-        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../effe-abi");
-        match checkout.join("Cargo.toml").is_file().then(|| checkout.canonicalize()) {
-            Some(Ok(path)) => EffeAbi::Path(path),
-            _ => EffeAbi::Version("1".to_owned()),
-        }
-    }
-
-    /// `--effe-abi`, or the default.
-    pub(crate) fn chosen(flag: Option<&str>) -> anyhow::Result<EffeAbi> {
-        flag.map_or_else(|| Ok(EffeAbi::default()), EffeAbi::parse)
-    }
-
-    /// The crate `effe-loader` that goes with it, as a program that holds its lambda depends on it.
-    pub(crate) fn loader(&self) -> toml::Value {
-        let beside = |path: &Path| path.parent().map(|parent| parent.join("effe-loader"));
-        let theirs = match self {
-            EffeAbi::Path(path) => beside(path),
-            EffeAbi::Version(_) => None,
-        };
-        let path = theirs.into_iter().find(|path| path.join("Cargo.toml").is_file());
-        let loader =
-            path.map_or_else(|| EffeAbi::Version(env!("CARGO_PKG_VERSION").to_owned()), EffeAbi::Path);
-        let mut table = loader.table();
-        // By default it leaves out what is logged below a warning: here the lambda would fall silent with it.
-        table.insert("default-features".to_owned(), false.into());
-        toml::Value::Table(table)
-    }
-
-    /// The value of a dependency in a manifest.
-    pub(crate) fn to_toml(&self) -> toml::Value {
-        self.with_features(&[])
-    }
-
-    /// The value of a dependency with features in a manifest.
-    fn with_features(&self, features: &[&str]) -> toml::Value {
-        if let (EffeAbi::Version(version), []) = (self, features) {
-            return version.as_str().into();
-        }
-        let mut table = self.table();
-        if !features.is_empty() {
-            table.insert("features".to_owned(), features.to_vec().into());
-        }
-        toml::Value::Table(table)
-    }
-
-    fn table(&self) -> toml::Table {
-        let (key, value) = match self {
-            EffeAbi::Version(version) => ("version", version.clone()),
-            EffeAbi::Path(path) => ("path", path.to_string_lossy().into_owned()),
-        };
-        toml::Table::from_iter([(key.to_owned(), value.into())])
-    }
-}
-
 impl Template {
-    /// A crate: paths below its directory, and their texts.
+    /// The files of a crate: paths below its directory, and their texts.
     pub(crate) fn crate_files(self, name: &str, effe_abi: &EffeAbi) -> [(&'static str, String); 3] {
         let Files { manifest, ignore, source } = self.files();
         let dependency = format!("{EFFE_ABI}{}\n", effe_abi.with_features(self.features()));
@@ -123,7 +39,7 @@ impl Template {
         [("Cargo.toml", manifest), (".gitignore", ignore.to_owned()), ("src/lib.rs", source.to_owned())]
     }
 
-    /// One file: what its manifest must say, in front of the source; tests are for crates.
+    /// A single file: the necessary part of the manifest, and the source without its tests.
     pub(crate) fn single_file(self, effe_abi: Option<&EffeAbi>) -> String {
         let Files { manifest, source, .. } = self.files();
         let mut front = String::from("---cargo\n");
@@ -146,7 +62,7 @@ impl Template {
         front + source
     }
 
-    /// What it needs of effe-abi.
+    /// The features of effe-abi that it needs.
     fn features(self) -> &'static [&'static str] {
         match self {
             Template::Axum => &["tower"],
@@ -204,15 +120,6 @@ mod tests {
             let effe_abi = &manifest["dependencies"]["effe-abi"];
             assert_eq!(effe_abi.get("version").unwrap_or(effe_abi).as_str(), Some("1"));
             assert!(text.ends_with(");\n") && !text.contains("cfg(test)"), "{text}");
-        }
-    }
-
-    #[test]
-    fn versions_are_told_from_paths() {
-        assert_eq!(EffeAbi::parse("1.0").unwrap(), EffeAbi::Version("1.0".to_owned()));
-        assert_eq!(EffeAbi::parse("=1.0.3").unwrap(), EffeAbi::Version("=1.0.3".to_owned()));
-        for bad in ["", "effe-abi", "../nowhere", "1/2", "1\""] {
-            assert!(EffeAbi::parse(bad).is_err(), "{bad}");
         }
     }
 }

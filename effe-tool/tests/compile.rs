@@ -1,13 +1,13 @@
-//! Directories, names, structure, failures, JSON.
+//! Tests of `compile`: directories, names, failures, JSON, sizes.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::support::{Loader, Scratch, plugins::probe, tool, tool::workspace};
 
-/// What a released lambda may weigh that needs nothing but effe-abi; features that it doesn't use cost nothing.
+/// The size limit of a released lambda that depends on effe-abi alone, symbol table included.
 const SMALL: u64 = 500 * 1024;
 
-/// A lambda in one file that answers with `text`.
+/// A lambda in a single file that answers with `hi`.
 fn lambda(front: &str, export: &str) -> String {
     format!(
         "{front}use effe_abi::{{Lambda, Params, Request, Response, Result, StartError, Started, export}};\n\
@@ -57,12 +57,16 @@ fn a_directory_is_compiled_past_its_failures_and_keeps_its_structure() {
     let done = tool(&scratch).args(["compile", "lambdas", "--dirout", "built"]).run().assert_code(1);
     let done = done.assert_says(&[
         "cannot find type `B`",
-        // The line of the file itself, though what is compiled may be a copy.
+        // The line of the file itself, although a copy of it may be compiled.
         "bad.rs:8",
         "2 of 5 lambdas failed",
         "lambdas/notes.rs is left out: it doesn't use effe_abi",
     ]);
-    assert_eq!(done.stderr.matches("Compiling effe-abi").count().max(1), 1, "it is built once for all");
+    assert_eq!(
+        done.stderr.matches("Compiling effe-abi").count().max(1),
+        1,
+        "it is built once for all lambdas"
+    );
     let built = ["deep/er/two_v0.0.0.so", "deep/three_v2.0.0.so", "one_v1.0.0.so"];
     assert_eq!(files(&scratch.join("built")), built.map(str::to_owned).into());
     for part in

@@ -1,4 +1,4 @@
-//! Images: what is in them, how large they are, and that they serve with nothing else around them.
+//! Tests of `docker`: what is in an image, how large it is, and that it serves with nothing else around it.
 
 use std::{
     collections::BTreeMap,
@@ -21,9 +21,9 @@ use crate::support::{
     tool::{Tool, release_loader, workspace},
 };
 
-/// The image of 2016, uncompressed.
+/// The size of the image of 2016 in bytes, uncompressed.
 const IMAGE_OF_2016: u64 = 5_735_000;
-/// What a loader without further features may have, stripped.
+/// The size limit of a stripped loader with default features, in bytes.
 const LOADER: u64 = 2_800_000;
 
 /// The files of an archive.
@@ -38,7 +38,7 @@ fn unpacked(archive: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// Unpacks an image's layers as an engine does; its configuration.
+/// Unpacks an image's layers as an engine does. Returns its configuration.
 fn unpack(archive: &Path, root: &Path) -> Value {
     let files = unpacked(archive);
     let json = |path: &str| serde_json::from_slice::<Value>(&files[path]).unwrap();
@@ -50,12 +50,13 @@ fn unpack(archive: &Path, root: &Path) -> Value {
         let layer = GzDecoder::new(&files[&blob(layer)][..]);
         tar::Archive::new(layer).unpack(root).unwrap();
     }
-    // Docker's own index names the same blobs.
+    // The index of `docker save` names the same blobs.
     assert_eq!(json("manifest.json")[0]["Config"], blob(&manifest["config"]));
     json(&blob(&manifest["config"]))
 }
 
-/// The image's entry point, run in its root alone as the user of the image; `None` where that is not allowed.
+/// The image's entry point, run with the image as its root and as the image's user. `None` if this test may not do
+/// that.
 fn contained(root: &Path, config: &Value, args: &[&str]) -> Option<Loader> {
     let unshare = |script: &str| {
         let mut command = Command::new("unshare");
@@ -80,7 +81,7 @@ fn contained(root: &Path, config: &Value, args: &[&str]) -> Option<Loader> {
     Some(Loader::by(command))
 }
 
-/// The tool with the loader as it is installed.
+/// The tool, with a release build of the loader.
 fn packer(scratch: &Scratch) -> Tool {
     tool(scratch).env("EFFE_LOADER", release_loader())
 }
@@ -150,7 +151,67 @@ fn a_static_program_serves_from_an_image_of_two_files() {
     server.stop();
 }
 
-/// A server of TLS whose certificate is of an authority that nobody knows; the authority's certificate.
+/// A lambda that panics in a function of its own, which the compiler does not inline.
+const PANICKING: &str = r#"
+use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
+struct Scale;
+impl Lambda for Scale {
+    fn start(_: Params) -> Result<Self, StartError<Self>> { Ok(Scale) }
+    fn run(scale: Started<Self>, request: &Request, response: &mut Response) -> Result {
+        scale?;
+        response.text(weigh(request.path()));
+        Ok(())
+    }
+}
+#[inline(never)]
+fn weigh(path: &str) -> String {
+    let n: usize = path.trim_start_matches('/').parse().unwrap();
+    format!("{n} grams\n")
+}
+export!(Scale);
+"#;
+
+/// Serves a plugin, makes it panic, and returns what the log says of it: its lines.
+fn panic_of(plugin: &Path) -> Vec<String> {
+    let mut command = Command::new(tool::loader());
+    command.arg("--plugin").arg(plugin).args(["--syslog", "none", "--log-format", "json"]);
+    let server = Loader::by(command).serve();
+    assert_eq!(server.get("/x").status, 500);
+    let (line, _) = server.wait_for_line(&["panicked at "]);
+    server.stop();
+    let line: Value = serde_json::from_str(&line).unwrap();
+    line["message"].as_str().unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_panic_in_a_release_and_in_an_image_of_it_is_logged_with_the_names_of_functions() {
+    let scratch = Scratch::new();
+    scratch.write("scale.rs", PANICKING);
+    tool(&scratch).args(["compile", "scale.rs"]).optimized().run().assert_code(0);
+    let compiled = scratch.join("out/scale_v0.0.0.so");
+    tool(&scratch).args(["docker", "out/scale_v0.0.0.so", "--oci", "scale.tar"]).run().assert_code(0);
+    unpack(&scratch.join("scale.tar"), &scratch.join("root"));
+    for plugin in [compiled, scratch.join("root/lambda/scale_v0.0.0.so")] {
+        let lines = panic_of(&plugin);
+        assert!(lines[0].contains("scale.rs:14:57"), "{lines:#?}");
+        assert!(lines.contains(&"in scale::weigh".to_owned()), "{lines:#?}");
+    }
+}
+
+#[test]
+fn an_author_who_asks_for_line_tables_finds_file_and_line_of_each_call_in_the_log() {
+    let scratch = Scratch::new();
+    let front = "---cargo\n[profile.release]\ndebug = \"line-tables-only\"\n---";
+    scratch.write("scale.rs", format!("{front}{PANICKING}"));
+    tool(&scratch).args(["compile", "scale.rs"]).run().assert_code(0);
+    let lines = panic_of(&scratch.join("out/scale_v0.0.0.so"));
+    // What is compiled is a copy of the file, without the block at its top; messages name the file.
+    assert!(lines[0].starts_with("panicked at scale.rs:17:57: "), "{lines:#?}");
+    let is_weigh = |line: &String| line.contains("weigh at ") && line.contains("/scale.rs:17:");
+    assert!(lines.iter().any(is_weigh), "{lines:#?}");
+}
+
+/// Starts a TLS server with a certificate of an unknown authority. Returns its address and the authority's certificate.
 fn serve_tls() -> (SocketAddr, String) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -187,7 +248,7 @@ fn serve_tls() -> (SocketAddr, String) {
 }
 
 #[test]
-fn fetch_trusts_whom_the_image_was_told_to_trust() {
+fn fetch_trusts_the_authorities_in_the_image() {
     let scratch = Scratch::new();
     let (address, authority) = serve_tls();
     scratch.write("authority.pem", authority);
@@ -224,7 +285,7 @@ fn a_directory_of_plugins_becomes_a_directory_of_images() {
         .run()
         .assert_code(2)
         .assert_says(&["--tag x names one"]);
-    // The second would be written over the first.
+    // The second image would overwrite the first.
     let done = tool(&scratch).args(["docker", "out", "--oci", "images"]).run().assert_code(1);
     done.assert_says(&["out/hello_v0.1.0.so and out/more/copy.so would both be hello:0.1.0"]);
     assert!(!scratch.join("images").exists());
@@ -297,7 +358,7 @@ fn an_engine_takes_the_image() {
     assert!(done.stdout.contains("libc.so.6"), "{}", done.stdout);
     let inspected = run(&["inspect", "--type", "image", tag]).assert_code(0).stdout;
     assert!(inspected.contains("65532:65532") && inspected.contains("SIGTERM"), "{inspected}");
-    // The same image as a base: a build from a context.
+    // The same image as a base, which needs a build.
     let done = tool(&scratch).args([
         "docker",
         "hello",

@@ -1,4 +1,4 @@
-//! `docs/effe-tool.md`: every command in it is run.
+//! Runs every command in `docs/effe-tool.md`.
 
 use std::{env, fs, path::PathBuf, process::Command};
 
@@ -7,14 +7,14 @@ use crate::support::{
     tool::{Tool, loader, workspace},
 };
 
-/// The commands of the blocks that are marked as `sh`, in their order.
+/// The commands in the blocks marked `sh`, in order.
 fn commands(text: &str) -> Vec<&str> {
     let blocks = text.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
     let lines = blocks.flat_map(str::lines).map(|line| line.split("  #").next().unwrap().trim());
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
-/// What `cargo install` puts where programs are, as it was built for the tests.
+/// The programs that `cargo install` would install, as they were built for the tests.
 fn programs(package: &str) -> Vec<PathBuf> {
     match package {
         "effe-loader" => vec![loader()],
@@ -28,7 +28,7 @@ fn every_command_of_the_guide_works() {
     let text = fs::read_to_string(workspace().join("docs/effe-tool.md")).unwrap();
     let scratch = Scratch::new();
     fs::create_dir(scratch.join("bin")).unwrap();
-    // What is installed there, before what lies elsewhere.
+    // The installed programs come first.
     let elsewhere = env::var_os("PATH").unwrap();
     let path =
         env::join_paths([scratch.join("bin")].into_iter().chain(env::split_paths(&elsewhere))).unwrap();
@@ -42,13 +42,13 @@ fn every_command_of_the_guide_works() {
     assert!(commands.len() > 10, "{commands:?}");
     for line in commands {
         if let Some(package) = line.strip_prefix("cargo install --locked --path ") {
-            // README.md's test has cargo install both, as it says; to build them again would take minutes.
+            // scripts/test-readme runs `cargo install` itself; a second build would take minutes.
             for program in programs(package) {
                 let name = program.file_name().unwrap();
                 fs::copy(&program, scratch.join("bin").join(name)).unwrap();
             }
         } else if line.starts_with("effe-tool run ") {
-            // On any free port: 8080 may be taken where this test runs.
+            // On any free port, because 8080 may be taken here.
             let command = shell(&format!("exec {line}"), &scratch).env("EFFE_PORT", "0").into_command();
             server = Some(Loader::by(command).serve_as_told());
         } else {

@@ -1,4 +1,4 @@
-//! What is said of a plugin, and of what is none.
+//! Tests of `inspect`, with plugins and with other files.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn a_plugin_is_shown_with_what_it_needs() {
         assert!(done.stdout.contains(part), "{part}:\n{}", done.stdout);
     }
 
-    // The table has another name now, so that no loader finds it.
+    // With another name of the root module, the loader doesn't find it.
     let symbol = b"_1as_0lib_1header_0root_bmodule_bloader";
     let mut bytes = fs::read(scratch.join(plugin)).unwrap();
     while let Some(at) = bytes.windows(symbol.len()).position(|window| window == symbol) {

@@ -1,4 +1,4 @@
-//! Requests, and what comes of them.
+//! Tests of `invoke`.
 
 use std::sync::OnceLock;
 

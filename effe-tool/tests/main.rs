@@ -1,4 +1,4 @@
-//! The real tool, started as a person starts it, with the real cargo and the real loader; without the network.
+//! Tests of the tool as a program, with cargo and the loader, without the network.
 
 #![allow(clippy::print_stderr, reason = "a test says what it saw")]
 
@@ -13,11 +13,11 @@ mod support;
 mod usage;
 mod watch;
 
-/// The loader's own tests of the life cycle, with a lambda that has the loader linked in.
+/// The loader's own lifecycle tests, with a lambda that has the loader linked in.
 #[path = "../../effe-loader/tests/lifecycle.rs"]
 mod linked_lifecycle;
 
-/// The same, with everything linked in.
+/// The same, with a static program.
 #[expect(clippy::duplicate_mod, reason = "the module's name decides which program it tests")]
 #[path = "../../effe-loader/tests/lifecycle.rs"]
 mod static_lifecycle;

@@ -1,4 +1,4 @@
-//! Templates, as they are written out: they compile, their own tests pass, and they serve.
+//! Tests of `new` and `run`: each template compiles, its own tests pass, and it serves.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,7 +7,7 @@ use crate::support::{
     tool::{Tool, build_directory, workspace},
 };
 
-/// Writes a template out, runs its own tests, compiles it, and calls it.
+/// Writes a template, runs its own tests, compiles it and calls it.
 fn check(template: &str, invoke: &[&str], expected: &str) {
     let scratch = Scratch::new();
     tool(&scratch).args(["new", "lambda", "--template", template]).run().assert_code(0).assert_says(&[
@@ -17,7 +17,7 @@ fn check(template: &str, invoke: &[&str], expected: &str) {
     ]);
     Tool::by(Command::new(env!("CARGO")), &scratch)
         .args(["test", "--quiet", "--release", "--manifest-path", "lambda/Cargo.toml", "--target-dir"])
-        // Where the tool builds: what the lambda depends on is built once.
+        // In the tool's own target directory, so that the dependencies are built once.
         .arg(build_directory().join("effe"))
         .run()
         .assert_code(0);

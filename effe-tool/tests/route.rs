@@ -1,4 +1,4 @@
-//! What `route` writes, given to those who read it: HAProxy, Kubernetes' schemas, systemd, and the loader itself.
+//! Tests of `route`: its output is read by HAProxy, the schemas of Kubernetes, systemd, and the loader itself.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::support::{
     wait_until,
 };
 
-/// The first of so many free ports in a row, below those that the system gives away.
+/// The first of `n` free ports in a row, below the range from which the system picks ports.
 fn free_ports(n: u16) -> u16 {
     let start = 10_000 + u16::try_from(std::process::id() % 1_000).unwrap() * 20;
     let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
@@ -26,7 +26,7 @@ fn free_ports(n: u16) -> u16 {
         .expect("some are free")
 }
 
-/// Whether a program is there; a test that needs it says so if it isn't.
+/// Whether a program can be run. If not, the test prints that it is skipped.
 fn has(program: &str, args: &[&str]) -> bool {
     let status = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let is_there = status.is_ok_and(|status| status.success());
@@ -49,7 +49,7 @@ fn route(scratch: &Scratch, args: &[&str]) -> Done {
     tool(scratch).arg("route").args(args).run().assert_code(0)
 }
 
-/// The loaders that a configuration says are to run, with their ports.
+/// The command lines of the loaders in a configuration, with their ports.
 fn loaders(configuration: &str) -> Vec<(u16, String)> {
     let lines = configuration.lines().filter_map(|line| line.strip_prefix("#   "));
     let with_port = |line: &str| {
@@ -147,7 +147,7 @@ fn haproxy_loses_no_request_when_loaders_are_killed_drained_and_swapped() {
     let report = hammer.stop();
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
     assert_eq!(report.answers.len(), 2, "the old and the new, and nothing else: {:?}", report.answers);
-    // Nobody is led there any more: SIGINT skips the delay.
+    // No request is sent to them any more, so SIGINT may skip the delay.
     servers.into_iter().for_each(|server| drop(server.stop_by(Signal::INT)));
 }
 
@@ -205,7 +205,7 @@ fn a_manifest_says_what_the_loader_does() {
         assert_eq!(container[probe]["httpGet"]["port"], container["ports"][0]["name"]);
     }
 
-    // While it drains: no new requests are asked for, and those that come all the same are answered.
+    // While it drains, it isn't ready, but requests that still arrive are answered.
     let told = Instant::now();
     server.tell(Signal::TERM);
     wait_until("it says that it leaves", || server.get(path("readinessProbe")).status == 503);
@@ -222,7 +222,7 @@ fn a_manifest_says_what_the_loader_does() {
     server.ends();
     let grace = seconds(&pod["terminationGracePeriodSeconds"]);
     assert!(told.elapsed() > noticed && told.elapsed() < grace, "{:?} of {grace:?}", told.elapsed());
-    // If requests take all the time they may, it still ends by itself.
+    // Even if requests take the whole drain, the process ends before it is killed.
     let span = |flag: &str| {
         let args = container["args"].as_array().unwrap();
         let at = args.iter().position(|arg| arg == flag).unwrap() + 1;
@@ -291,7 +291,7 @@ fn systemd_takes_the_units_and_the_loader_what_goes_with_them() {
     let address = fs::read_to_string(units.join("effe@one.socket.d/address.conf")).unwrap();
     assert!(address.ends_with("[Socket]\nListenStream=\nListenStream=127.0.0.1:7099\n"), "{address}");
 
-    // What the unit's EnvironmentFile says, a loader takes.
+    // The loader accepts the variables in the unit's EnvironmentFile.
     let environment = fs::read_to_string(scratch.join("root/etc/effe/one.env")).unwrap();
     let mut command = Command::new(loader());
     command.arg("--plugin").arg(scratch.join("out/one_v0.1.0.so"));
@@ -309,7 +309,7 @@ fn systemd_takes_the_units_and_the_loader_what_goes_with_them() {
     if !has("systemd-analyze", &["--version"]) {
         return;
     }
-    // Of an instance, as `systemctl enable` would make it.
+    // Of an instance of the template, as `systemctl enable` makes it.
     for unit in ["service", "socket"] {
         fs::copy(units.join(format!("effe@.{unit}")), units.join(format!("effe@one.{unit}"))).unwrap();
     }

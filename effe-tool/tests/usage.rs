@@ -1,4 +1,4 @@
-//! Wrong usage: exit code 2, nothing on stdout, and what to type instead.
+//! Tests of wrong usage: exit code 2, nothing on stdout, and a message that says what to write instead.
 
 use crate::support::{Scratch, tool};
 

@@ -1,4 +1,4 @@
-//! Edits under `watch`: what is new is served, what is broken is not, and no request is lost.
+//! Tests of `watch`: new builds are served, broken ones are not, and no request is lost.
 
 use std::{fs, net::SocketAddr, process::Command, time::Duration};
 
@@ -6,17 +6,17 @@ use rustix::process::Signal;
 
 use crate::support::{Hammer, Loader, Scratch, Server, tool, tool::Tool, wait_until};
 
-/// How soon after a build its lambda must answer.
+/// How soon after a build the new generation must answer.
 const SOON: Duration = Duration::from_secs(2);
 
-/// A lambda `hello` under `watch`, on a port that is free.
+/// Starts `watch` with a lambda `hello`, on a free port.
 fn watch(scratch: &Scratch) -> Server {
     tool(scratch).args(["new", "hello"]).run().assert_code(0);
     let command = tool(scratch).args(["watch", "hello", "--port", "0"]).into_command();
     Loader::by(command).serve_as_told()
 }
 
-/// Has it greet with another word.
+/// Changes its greeting.
 fn greet_with(scratch: &Scratch, word: &str) {
     let text = include_str!("../templates/hello/lib.rs");
     scratch
@@ -39,13 +39,13 @@ fn an_edit_is_served_and_a_broken_one_keeps_the_old_answer() {
     server.hear("hello: cargo could not compile it; generation 2 goes on serving");
     assert_eq!(server.get("/").text(), "Salve from effe: /\n");
 
-    // It builds, and can't be loaded.
+    // It builds, but can't be loaded.
     let text = fs::read_to_string(scratch.join("hello/src/lib.rs")).unwrap();
     scratch.write("hello/src/lib.rs", text.replace("\" nonsense \"", "").replace("export!(Hello);", ""));
     server.hear("generation 2 goes on serving");
     assert_eq!(server.get("/").text(), "Salve from effe: /\n");
 
-    // What is ignored, and what changes nothing, makes no generation.
+    // Ignored files, and edits that don't change the build, make no generation.
     scratch.write("hello/.gitignore", "/target\n*.log\n");
     scratch.write("hello/a.log", "");
     greet_with(&scratch, "Ave");
@@ -74,7 +74,7 @@ fn ten_edits_under_load_lose_no_request() {
         assert!(report.answers.contains_key(&text), "{text:?} is missing: {:?}", report.answers);
     }
     assert_eq!(report.answers.len(), 11, "{:?}", report.answers);
-    // The machine has other things to do, so that one of them may take longer.
+    // The machine may be busy, so one of them may take longer.
     times.sort_unstable();
     assert!(times[times.len() / 2] < SOON, "{times:?}");
     eprintln!("from the end of a build to its answer: {times:?}");
@@ -137,13 +137,13 @@ fn a_loader_does_not_outlive_a_watch_that_is_killed() {
     assert!(std::net::TcpStream::connect(server.address).is_err());
 }
 
-/// The processes that the main thread of another has started.
+/// The children of another process's main thread.
 fn children(id: u32) -> Vec<u32> {
     let ids = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
     ids.split_whitespace().map(|id| id.parse().unwrap()).collect()
 }
 
-/// Whether a process is no more, or only waits for somebody to ask how it ended.
+/// Whether a process has ended; it may still be a zombie.
 fn has_ended(id: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { return true };
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))

@@ -1,4 +1,5 @@
-//! The tool as cargo finds it: `cargo effe new hello` runs `cargo-effe effe new hello`.
+//! The program `cargo-effe`, which makes the tool a subcommand of cargo: `cargo effe new hello` runs
+//! `cargo-effe effe new hello`.
 
 use std::process::ExitCode;
 

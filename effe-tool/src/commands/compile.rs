@@ -1,4 +1,5 @@
-//! `compile`: files, crates and directories of them; goes on past failures, and ends with a table.
+//! `compile`: compiles files, crates and directories of both. It continues after a failure, and prints a table at the
+//! end.
 
 use std::{
     collections::BTreeMap,
@@ -15,12 +16,12 @@ use crate::{
     artifact::{self, Artifact, Info, Kind},
     cargo::{self, Linking},
     cli::CompileArgs,
-    lambda,
+    lambda, loader,
     shell::Shell,
     source::{self, Source},
 };
 
-/// What came of one source.
+/// The result for one source.
 struct Outcome {
     source: PathBuf,
     built: Result<Built>,
@@ -32,10 +33,11 @@ struct Built {
     size: u64,
 }
 
-/// Compiles everything.
+/// Compiles all sources.
 ///
 /// # Errors
-/// A path is missing or holds nothing to compile, or flags don't go together. What fails to compile is in the table.
+/// A path is missing or has nothing to compile, or the flags contradict each other. A source that fails to
+/// compile is no error; the table has it, and the exit code is 1.
 pub(crate) fn run(args: &CompileArgs, shell: &mut Shell) -> Result<ExitCode> {
     if let Some(name) = &args.out
         && !artifact::is_name(name)
@@ -72,7 +74,7 @@ pub(crate) fn run(args: &CompileArgs, shell: &mut Shell) -> Result<ExitCode> {
             Ok(built) => shell.status("Built", built.path.display()),
             Err(err) => shell.error(format_args!("{}: {err:#}", source.path.display())),
         }
-        shell.stepped();
+        shell.step_done();
         outcomes.push(Outcome { source: source.path.clone(), built });
     }
     shell.end();
@@ -96,15 +98,15 @@ fn compile(
     let file = match args.exe {
         false => cargo::plugin(&lambda, target, &args.build, shell)?,
         true => {
-            let linking = if args.fixed { Linking::Static } else { Linking::Dynamic };
+            let linking = if args.is_static { Linking::Static } else { Linking::Dynamic };
             let manifest = lambda::executable(&lambda, target, &args.build, shell)?;
             cargo::executable(&manifest, &lambda, target, linking, &args.build, shell)?
         }
     };
     let artifact = Artifact::read(&file)?;
-    let info = match artifact.info() {
+    let info = match loader::info(&artifact) {
         Ok(info) => info,
-        // Another machine's plugin can't be asked here.
+        // A plugin for another machine can't be loaded here.
         Err(err) if args.build.target.is_some() => {
             shell.warning(format_args!("it is named by its manifest, not by its Info: {err:#}"));
             Info::of_package(&lambda.package, &lambda.version)
@@ -123,7 +125,7 @@ fn compile(
     if let Some(other) = taken.insert(path.clone(), source.path.clone()) {
         bail!("its name is that of {}: both would be {}", other.display(), path.display());
     }
-    cargo::put(&file, &path)?;
+    cargo::replace_file(&file, &path)?;
     Ok(Built { path, info, size: artifact.size })
 }
 

@@ -1,4 +1,4 @@
-//! `completions`: what a shell must know to complete commands, flags and paths.
+//! `completions`: prints the script by which a shell completes commands, flags and paths.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use crate::{
     shell::Shell,
 };
 
-/// Prints them.
+/// Prints the script.
 ///
 /// # Errors
 /// stdout is closed.

@@ -1,4 +1,4 @@
-//! `docker`: lambdas as images that hold nothing else.
+//! `docker`: packs lambdas into container images. [`crate::image`] decides what is in them.
 
 use std::{
     collections::BTreeMap,
@@ -18,24 +18,24 @@ use crate::{
     cli::DockerArgs,
     engine,
     image::{Base, Image},
-    oci,
+    loader, oci,
     shell::Shell,
 };
 
-/// Packs one lambda, or each of a directory.
+/// Packs one lambda, or each lambda of a directory.
 ///
 /// # Errors
-/// There is nothing to pack, nobody to give an image to, or a part of it is missing.
+/// There is nothing to pack, no engine answers, or a part of the image is missing on this machine.
 pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
     let artifacts = artifacts(args, shell)?;
     if let (Some(tag), true) = (&args.tag, artifacts.len() > 1) {
         return Err(Usage(format!("--tag {tag} names one image, and here are {}", artifacts.len())).into());
     }
-    let many = artifacts.len() > 1;
-    if many && !args.dockerfile {
+    let is_several = artifacts.len() > 1;
+    if is_several && !args.dockerfile {
         refuse_one_tag_for_two(&artifacts)?;
     }
-    let keeper = match args.oci.is_some() || args.dockerfile {
+    let engine = match args.oci.is_some() || args.dockerfile {
         true => None,
         false => Some(engine::find(args.engine)?),
     };
@@ -47,23 +47,24 @@ pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
             shell.result(image.dockerfile(args.base.as_deref()).as_bytes())?;
             continue;
         }
-        let place = match (&args.oci, keeper) {
+        let place = match (&args.oci, engine) {
             (Some(path), _) => {
-                let path = if many || path.is_dir() { path.join(file_name(&image)) } else { path.clone() };
+                let path =
+                    if is_several || path.is_dir() { path.join(file_name(&image)) } else { path.clone() };
                 write(&image, &path)?;
                 path.display().to_string()
             }
-            (None, Some(keeper)) => {
+            (None, Some(engine)) => {
                 let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
                 if args.base.is_some() {
                     image.write_context(directory.path(), args.base.as_deref())?;
-                    engine::build(keeper, directory.path(), &image.tag, shell)?;
+                    engine::build(engine, directory.path(), &image.tag, shell)?;
                 } else {
                     let archive = directory.path().join("image.tar");
                     write(&image, &archive)?;
-                    engine::load(keeper, &archive, &image.tag, shell)?;
+                    engine::load(engine, &archive, &image.tag, shell)?;
                 }
-                engine::program(keeper).to_owned()
+                engine::program(engine).to_owned()
             }
             (None, None) => bail!("there is no place for the image"),
         };
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was compiled, below a directory; or what comes of compiling a source.
+/// The artifacts to pack: all below a directory, or the one at a path.
 fn artifacts(args: &DockerArgs, shell: &mut Shell) -> Result<Vec<Artifact>> {
     let path = &args.path;
     if !path.is_dir() || path.join("Cargo.toml").is_file() {
@@ -89,11 +90,11 @@ fn artifacts(args: &DockerArgs, shell: &mut Shell) -> Result<Vec<Artifact>> {
     super::artifacts_below(path)
 }
 
-/// The second image would take the place of the first.
+/// Fails if two artifacts have the same tag: the second image would overwrite the first.
 fn refuse_one_tag_for_two(artifacts: &[Artifact]) -> Result<()> {
     let mut known = BTreeMap::new();
     for artifact in artifacts {
-        let tag = artifact.tag(&artifact.info()?)?;
+        let tag = artifact.tag(&loader::info(artifact)?)?;
         if let Some(other) = known.insert(tag.clone(), artifact) {
             bail!(
                 "{} and {} would both be {tag}; nothing was packed: give each its own name or version, \

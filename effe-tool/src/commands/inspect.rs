@@ -1,4 +1,4 @@
-//! `inspect`: what a plugin says of itself, what it needs, and whether the loader takes it.
+//! `inspect`: shows a plugin's Info, what it needs, and whether the loader accepts it.
 
 use std::process::ExitCode;
 
@@ -13,10 +13,10 @@ use crate::{
     shell::Shell,
 };
 
-/// Shows it; the exit code is 1 if the loader refuses it.
+/// Shows a plugin. The exit code is 1 if the loader refuses it.
 ///
 /// # Errors
-/// It can't be read, or there is no loader.
+/// The plugin can't be read, or there is no loader.
 pub(crate) fn run(args: &InspectArgs, shell: &mut Shell) -> Result<ExitCode> {
     let artifact = Artifact::read(&args.plugin)?;
     let verdict = loader::ask(&artifact)?;
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &InspectArgs, shell: &mut Shell) -> Result<ExitCode> {
     };
     shell.result(text.as_bytes())?;
     Ok(match verdict {
-        Verdict::Takes(_) => ExitCode::SUCCESS,
+        Verdict::Accepts(_) => ExitCode::SUCCESS,
         Verdict::Refuses(_) => ExitCode::FAILURE,
     })
 }
@@ -37,11 +37,11 @@ fn as_text(artifact: &Artifact, verdict: &Verdict) -> String {
     row("file", artifact.path.display().to_string());
     row("kind", kind(artifact).to_owned());
     row("size", size(artifact.size));
-    if let Verdict::Takes(text) = verdict
+    if let Verdict::Accepts(text) = verdict
         && let Ok(Info(info)) = Info::parse(text)
     {
         for (key, value) in info {
-            // One line each: a lambda doesn't write on this terminal.
+            // Escaped, so that a lambda can't control this terminal or add lines.
             let value =
                 value.as_str().map_or_else(|| value.to_string(), |text| text.escape_debug().to_string());
             row(&format!("info {}", key.escape_debug()), value);
@@ -59,7 +59,7 @@ fn as_text(artifact: &Artifact, verdict: &Verdict) -> String {
         artifact.elf.glibc.map_or("none".to_owned(), |(major, minor)| format!("{major}.{minor}")),
     );
     match verdict {
-        Verdict::Takes(_) => row("loader", "takes it".to_owned()),
+        Verdict::Accepts(_) => row("loader", "takes it".to_owned()),
         Verdict::Refuses(line) => row("loader", format!("refuses it: {line}")),
     }
     columns(&rows)
@@ -67,7 +67,7 @@ fn as_text(artifact: &Artifact, verdict: &Verdict) -> String {
 
 fn as_json(artifact: &Artifact, verdict: &Verdict) -> Value {
     let (info, refusal) = match verdict {
-        Verdict::Takes(text) => (serde_json::from_str(text).unwrap_or(Value::Null), None),
+        Verdict::Accepts(text) => (serde_json::from_str(text).unwrap_or(Value::Null), None),
         Verdict::Refuses(line) => (Value::Null, Some(line)),
     };
     let record = artifact.record.iter().map(|(key, value)| (key.clone(), value.as_str().into()));

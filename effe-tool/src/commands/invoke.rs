@@ -1,4 +1,4 @@
-//! `invoke`: one request, or the same one often; the body alone on stdout.
+//! `invoke`: sends a request once or several times. Only the body of the answer goes to stdout.
 
 use std::{
     fs,
@@ -15,37 +15,41 @@ use ureq::{
     http::{Request, Response},
 };
 
-use crate::{Usage, cli::InvokeArgs, serving::Serving, shell::Shell};
+use crate::{Usage, cli::InvokeArgs, serving::RunningLoader, shell::Shell};
 
-/// What came back.
+/// A response with its whole body.
 struct Answer {
     head: Response<()>,
     body: Vec<u8>,
 }
 
-/// Sends it.
+/// Sends the request.
 ///
 /// # Errors
-/// There is nobody to send it to, or no answer.
+/// The lambda can't be compiled or served, there is no answer, or the flags are wrong.
 pub(crate) fn run(args: &InvokeArgs, shell: &mut Shell) -> Result<ExitCode> {
     let (serving, base) = if args.callee.starts_with("http://") {
         if !args.loader_args.is_empty() {
-            return Err(
-                Usage("flags after `--` are for a loader, and a URL has its own already".to_owned()).into()
-            );
+            return Err(Usage(
+                "flags after `--` are for a loader that this command starts; a URL has its loader already"
+                    .to_owned(),
+            )
+            .into());
         }
         (None, args.callee.clone())
     } else if args.callee.contains("://") {
-        let text =
-            format!("{}: only http:// is spoken here; a proxy before the loader speaks TLS", args.callee);
+        let text = format!(
+            "{}: only http:// is supported; TLS is left to a proxy in front of the loader",
+            args.callee
+        );
         return Err(Usage(text).into());
     } else {
         let artifact = super::artifact(args.callee.as_ref(), &args.build, shell)?;
-        let serving = Serving::start(&artifact, &args.loader_args, shell)?;
+        let serving = RunningLoader::start(&artifact, &args.loader_args, shell)?;
         let base = format!("http://{}", serving.address());
         (Some(serving), base)
     };
-    let outcome = request(args, &base).and_then(|request| exchange(args, &request));
+    let outcome = request(args, &base).and_then(|request| send_all(args, &request));
     if let Some(serving) = serving {
         serving.stop(shell)?;
     }
@@ -84,8 +88,8 @@ fn request(args: &InvokeArgs, base: &str) -> Result<Request<Vec<u8>>> {
     request.body(body).map_err(|err| usage(err).into())
 }
 
-/// Sends it as often as asked, over one connection.
-fn exchange(args: &InvokeArgs, request: &Request<Vec<u8>>) -> Result<(Answer, Vec<Duration>)> {
+/// Sends the request `--repeat` times over one connection. Returns the last answer and all times.
+fn send_all(args: &InvokeArgs, request: &Request<Vec<u8>>) -> Result<(Answer, Vec<Duration>)> {
     let agent: Agent = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -125,37 +129,37 @@ fn send(agent: &Agent, request: &Request<Vec<u8>>) -> Result<Answer> {
 
 fn show(args: &InvokeArgs, answer: &Answer, times: &[Duration], shell: &mut Shell) -> Result<()> {
     let status = answer.head.status();
-    let spread = Spread::of(times);
+    let timings = Timings::of(times);
     if args.json {
         let mut value =
-            json!({"status": status.as_u16(), "headers": headers(answer), "time_ms": spread.median});
+            json!({"status": status.as_u16(), "headers": headers(answer), "time_ms": timings.median});
         match std::str::from_utf8(&answer.body) {
             Ok(text) => value["body"] = text.into(),
             Err(_) => value["body_base64"] = BASE64_STANDARD.encode(&answer.body).into(),
         }
         if times.len() > 1 {
             value["times"] = json!({
-                "n": times.len(), "min_ms": spread.min, "median_ms": spread.median, "p99_ms": spread.p99,
+                "n": times.len(), "min_ms": timings.min, "median_ms": timings.median, "p99_ms": timings.p99,
             });
         }
         return Ok(shell.result(format!("{value}\n").as_bytes())?);
     }
-    shell.aside(format_args!("{:?} {status}", answer.head.version()));
+    shell.detail(format_args!("{:?} {status}", answer.head.version()));
     for (name, value) in answer.head.headers() {
-        shell.aside(format_args!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
+        shell.detail(format_args!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
     }
     match times.len() {
-        1 => shell.aside(format_args!("in {:.3} ms", spread.median)),
-        n => shell.aside(format_args!(
+        1 => shell.detail(format_args!("in {:.3} ms", timings.median)),
+        n => shell.detail(format_args!(
             "{n} times: min {:.3} ms, median {:.3} ms, p99 {:.3} ms",
-            spread.min, spread.median, spread.p99
+            timings.min, timings.median, timings.p99
         )),
     }
-    shell.aside("");
+    shell.detail("");
     Ok(shell.result(&answer.body)?)
 }
 
-/// Names to values; a name that comes twice has a list.
+/// The headers as JSON; a name that occurs more than once has a list of values.
 fn headers(answer: &Answer) -> Map<String, Value> {
     let mut map = Map::new();
     for name in answer.head.headers().keys() {
@@ -168,23 +172,23 @@ fn headers(answer: &Answer) -> Map<String, Value> {
     map
 }
 
-/// Milliseconds.
-struct Spread {
+/// The least, the median and the 99th percentile of times, in milliseconds.
+struct Timings {
     min: f64,
     median: f64,
     p99: f64,
 }
 
-impl Spread {
-    fn of(times: &[Duration]) -> Spread {
+impl Timings {
+    fn of(times: &[Duration]) -> Timings {
         let mut times: Vec<_> = times.iter().map(|time| time.as_secs_f64() * 1e3).collect();
         times.sort_by(f64::total_cmp);
-        // The nearest rank: a time that was measured, and not one between two.
+        // The nearest rank: one of the measured times, not a mean of two.
         let at = |part: f64| {
             let rank = (part * times.len() as f64).ceil() as usize;
             times.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)
         };
-        Spread { min: at(0.0), median: at(0.5), p99: at(0.99) }
+        Timings { min: at(0.0), median: at(0.5), p99: at(0.99) }
     }
 }
 
@@ -195,9 +199,9 @@ mod tests {
     #[test]
     fn the_spread_is_of_times_that_were_measured() {
         let times: Vec<_> = (1..=200).rev().map(Duration::from_millis).collect();
-        let spread = Spread::of(&times);
-        assert_eq!((spread.min, spread.median, spread.p99), (1.0, 100.0, 198.0));
-        let spread = Spread::of(&[Duration::from_millis(7)]);
-        assert_eq!((spread.min, spread.median, spread.p99), (7.0, 7.0, 7.0));
+        let timings = Timings::of(&times);
+        assert_eq!((timings.min, timings.median, timings.p99), (1.0, 100.0, 198.0));
+        let timings = Timings::of(&[Duration::from_millis(7)]);
+        assert_eq!((timings.min, timings.median, timings.p99), (7.0, 7.0, 7.0));
     }
 }

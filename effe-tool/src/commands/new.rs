@@ -1,4 +1,4 @@
-//! `new`: a crate, or a single file, from an embedded template.
+//! `new`: writes a crate or a single file from a template.
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -7,11 +7,11 @@ use anyhow::{Context, Result, bail};
 use crate::{
     Usage, cargo,
     cli::{BuildArgs, NewArgs},
+    effe_abi::EffeAbi,
     shell::Shell,
-    template::EffeAbi,
 };
 
-/// Names that cargo refuses, and those of crates that a template depends on.
+/// Names that cargo refuses, and names of crates that a template depends on.
 const TAKEN: [&str; 9] =
     ["alloc", "core", "effe-abi", "effe_abi", "proc_macro", "rusqlite", "serde", "std", "test"];
 const KEYWORDS: &str = " abstract as async await become box break const continue crate do dyn else enum extern false \
@@ -19,10 +19,10 @@ const KEYWORDS: &str = " abstract as async await become box break const continue
                         self static struct super trait true try type typeof unsafe unsized use virtual where while \
                         yield ";
 
-/// Makes it.
+/// Writes the new lambda.
 ///
 /// # Errors
-/// Something is there already, the name can't be a crate's, or it can't be written.
+/// The path exists already, the name isn't fit for a crate, or a file can't be written.
 pub(crate) fn run(args: &NewArgs, shell: &mut Shell) -> Result<ExitCode> {
     let path = &args.path;
     if path.symlink_metadata().is_ok() {
@@ -37,13 +37,11 @@ pub(crate) fn run(args: &NewArgs, shell: &mut Shell) -> Result<ExitCode> {
 
 fn single_file(args: &NewArgs, shell: &mut Shell) -> Result<()> {
     let path = &args.path;
-    let effe_abi = args.effe_abi.as_deref().map(EffeAbi::parse).transpose()?;
-    // Only what was asked for stands in the file: it can be sent to somebody else.
-    let effe_abi = effe_abi.or_else(|| Some(EffeAbi::default()));
+    let effe_abi = EffeAbi::chosen(args.effe_abi.as_deref())?;
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    write(path, &args.template.single_file(effe_abi.as_ref()))?;
+    write(path, &args.template.single_file(Some(&effe_abi)))?;
     shell.status("Created", format_args!("lambda `{}`", path.display()));
     next(path, shell);
     Ok(())
@@ -66,7 +64,8 @@ fn whole_crate(args: &NewArgs, shell: &mut Shell) -> Result<()> {
     Ok(())
 }
 
-/// Below a workspace that doesn't list it, a crate compiles only as a workspace of its own.
+/// Gives the crate a `[workspace]` of its own if it is below a workspace that doesn't list it: otherwise cargo refuses
+/// it.
 fn stand_alone(path: &Path, shell: &mut Shell) -> Result<()> {
     let manifest = path.join("Cargo.toml");
     let manifest = manifest.canonicalize().with_context(|| format!("cannot find {}", manifest.display()))?;
@@ -80,7 +79,7 @@ fn stand_alone(path: &Path, shell: &mut Shell) -> Result<()> {
             fs::write(&manifest, text).with_context(|| format!("cannot write {}", manifest.display()))?;
             shell.note("the workspace around it doesn't list it, so it has got a [workspace] of its own");
         }
-        // Without cargo, or with a broken workspace around it: compiling says so.
+        // Any other error, such as a missing cargo, is reported when the crate is compiled.
         _ => {}
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `route`: the configuration of somebody else's engine, for a set of lambdas.
+//! `route`: writes the configuration of HAProxy, Kubernetes or systemd for a set of lambdas. [`crate::plan`] makes it.
 
 use std::{fs, path::Path, process::ExitCode};
 
@@ -11,7 +11,7 @@ use crate::{
     shell::Shell,
 };
 
-/// Prints it, or writes it below a directory.
+/// Prints the configuration, or writes its files below a directory.
 ///
 /// # Errors
 /// There is nothing to route, the plan contradicts itself, or a file can't be written.
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &RouteArgs, shell: &mut Shell) -> Result<ExitCode> {
     let Some(directory) = &args.dirout else {
         let between = if args.router == Router::Kubernetes { "---\n" } else { "" };
         for (n, file) in files.iter().enumerate() {
-            // One file is that file; several are told apart by their names.
+            // A single file is printed as it is. Before each of several stands its name.
             let name = match files.len() {
                 1 => String::new(),
                 _ => format!("# {}\n", file.path.display()),

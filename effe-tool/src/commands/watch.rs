@@ -1,10 +1,12 @@
-//! `watch`: serves lambdas, builds each again when its source changes, and has its loader swap the new one in. What
-//! doesn't build, or can't be loaded, leaves the last good generation serving.
+//! `watch`: serves lambdas, rebuilds each one when its source changes, and makes its loader swap in the new build. If a
+//! build fails, or the loader refuses it, the last good generation continues to serve.
+//!
+//! This file owns the event loop and the set of lambdas; [`served`] owns the building and serving of one.
+
+mod served;
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
-    fs,
     net::TcpListener,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -20,39 +22,26 @@ use signal_hook::{
     iterator::Signals,
 };
 
+use self::served::{Event, Watched, roots};
 use super::columns;
 use crate::{
     Usage,
-    artifact::Artifact,
-    cargo,
-    changes::{Notices, Snapshot},
+    changes::{ChangeWatcher, Snapshot},
     cli::{BuildArgs, WatchArgs},
-    lambda::{self, Lambda},
-    loader,
-    serving::{self, FAREWELL, Serving},
+    lambda,
+    loader::{self, PORT},
+    serving::{self, RunningLoader, STOP_TIMEOUT},
     shell::Shell,
-    source::{self, Source},
+    source,
 };
 
-/// An editor writes several files at once, and some of them twice: quiet for so long is the end of a change.
+/// A change is complete when nothing was written for this long: editors write several files, and some of them twice.
 const QUIET: Duration = Duration::from_millis(100);
-/// The first port.
-const PORT: u16 = 8080;
 
-/// What a watch waits for.
-enum Event {
-    /// Something on disk has changed.
-    Change,
-    /// A line of the loader with this number; none if it has ended.
-    Said(u64, Option<String>),
-    /// It is time to go.
-    Stop,
-}
-
-/// Serves until told to stop.
+/// Serves until a signal says to stop.
 ///
 /// # Errors
-/// There is nothing to watch, or no loader.
+/// There is nothing to watch or no loader, or the flags are wrong. A lambda that doesn't build is no error.
 pub(crate) fn run(args: &WatchArgs, shell: &mut Shell) -> Result<ExitCode> {
     let has_port = args.loader_args.iter().any(|arg| arg.to_string_lossy().starts_with("--port"));
     if has_port {
@@ -64,13 +53,13 @@ pub(crate) fn run(args: &WatchArgs, shell: &mut Shell) -> Result<ExitCode> {
     let stop = sender.clone();
     thread::spawn(move || signals.forever().try_for_each(|_| stop.send(Event::Stop)));
     let notice = sender.clone();
-    let notices = Notices::new(move || drop(notice.send(Event::Change)))?;
-    // Who watches wants to see the change soon, not to see it run fast.
+    let changes = ChangeWatcher::new(move || drop(notice.send(Event::Change)))?;
+    // Without optimizations by default: during development, a short build matters more than a fast lambda.
     let build = BuildArgs { debug: !args.build.release, ..args.build.clone() };
     let target = lambda::target_directory(&args.path, &build)?;
     let next_port = args.port.unwrap_or(PORT);
-    let (lambdas, leaving, n_loaders) = (BTreeMap::new(), Vec::new(), 0);
-    let watch = Watch { args, build, target, next_port, notices, sender, n_loaders, lambdas, leaving };
+    let (lambdas, stopping, n_loaders) = (BTreeMap::new(), Vec::new(), 0);
+    let watch = Watch { args, build, target, next_port, changes, sender, n_loaders, lambdas, stopping };
     watch.run(&events, shell)
 }
 
@@ -79,68 +68,53 @@ struct Watch<'a> {
     build: BuildArgs,
     target: PathBuf,
     next_port: u16,
-    notices: Notices,
+    changes: ChangeWatcher,
     sender: Sender<Event>,
     n_loaders: u64,
     lambdas: BTreeMap<PathBuf, Watched>,
-    /// Of lambdas that are gone. Dropping one would kill it.
-    leaving: Vec<Serving>,
-}
-
-/// A lambda, and who serves it.
-struct Watched {
-    source: Source,
-    /// What its loader is told to open; a new one takes its place.
-    plugin: PathBuf,
-    port: u16,
-    serving: Option<Serving>,
-    /// The loader's number.
-    loader: u64,
-    generation: u64,
-    /// What it is made of.
-    roots: Vec<PathBuf>,
-    seen: Snapshot,
+    /// The loaders of removed lambdas, which are stopping. Dropping one would kill it.
+    stopping: Vec<RunningLoader>,
 }
 
 impl Watch<'_> {
     fn run(mut self, events: &Receiver<Event>, shell: &mut Shell) -> Result<ExitCode> {
-        self.look(shell)?;
+        self.rescan(shell)?;
         if self.lambdas.is_empty() {
             bail!("{} holds no lambda; make one with effe-tool new NAME", self.args.path.display());
         }
         loop {
-            match events.recv().context("nobody is left to wait for")? {
+            match events.recv().context("no source of events is left")? {
                 Event::Stop => break,
-                Event::Said(loader, line) => self.heard(loader, line, shell)?,
+                Event::Line(loader, line) => self.on_line(loader, line, shell)?,
                 Event::Change => {
-                    if self.settle(events, shell)? {
+                    if self.wait_until_quiet(events, shell)? {
                         break;
                     }
-                    self.look(shell)?;
+                    self.rescan(shell)?;
                 }
             }
         }
         self.stop(events, shell)
     }
 
-    /// Waits until nothing has changed for a while; whether it is time to go.
-    fn settle(&mut self, events: &Receiver<Event>, shell: &mut Shell) -> Result<bool> {
+    /// Waits until nothing has changed for [`QUIET`]. Returns true if a signal says to stop.
+    fn wait_until_quiet(&mut self, events: &Receiver<Event>, shell: &mut Shell) -> Result<bool> {
         let mut quiet_at = Instant::now() + QUIET;
         loop {
             match events.recv_timeout(quiet_at.saturating_duration_since(Instant::now())) {
                 Ok(Event::Change) => quiet_at = Instant::now() + QUIET,
-                Ok(Event::Said(loader, line)) => self.heard(loader, line, shell)?,
+                Ok(Event::Line(loader, line)) => self.on_line(loader, line, shell)?,
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(true),
                 Err(RecvTimeoutError::Timeout) => return Ok(false),
             }
         }
     }
 
-    /// Takes up what has changed: lambdas that came, went, or are to be built again.
-    fn look(&mut self, shell: &mut Shell) -> Result<()> {
+    /// Looks at the disk again: serves new lambdas, stops removed ones, and rebuilds changed ones.
+    fn rescan(&mut self, shell: &mut Shell) -> Result<()> {
         let found = match source::all(&self.args.path, &self.target) {
             Ok(found) => found.sources,
-            // It may be on its way from one place to another.
+            // The path may be missing only for a moment, while it is replaced.
             Err(err) if !self.lambdas.is_empty() => {
                 shell.error(format_args!("{err:#}"));
                 return Ok(());
@@ -152,12 +126,12 @@ impl Watch<'_> {
         let mut changed = !gone.is_empty();
         for path in gone {
             if let Some(Watched { serving: Some(serving), .. }) = self.lambdas.remove(&path) {
-                serving.tell(Signal::TERM);
+                serving.signal(Signal::TERM);
                 shell.status("Stopping", path.display());
-                self.leaving.push(serving);
+                self.stopping.push(serving);
             }
         }
-        self.notices.watch(&Snapshot::of([self.args.path.as_path()]))?;
+        self.changes.watch(&Snapshot::of([self.args.path.as_path()]))?;
         for source in found {
             let path = source.path.clone();
             if !self.lambdas.contains_key(&path) {
@@ -187,11 +161,11 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Builds one lambda again if its files differ from those that it was last built from.
+    /// Rebuilds a lambda if its files differ from those of its last build.
     fn refresh(&mut self, path: &Path, shell: &mut Shell) -> Result<()> {
         let Some(watched) = self.lambdas.get_mut(path) else { return Ok(()) };
         let now = Snapshot::of(watched.roots.iter().map(PathBuf::as_path));
-        self.notices.watch(&now)?;
+        self.changes.watch(&now)?;
         if !now.differs_from(&watched.seen) {
             return Ok(());
         }
@@ -204,24 +178,24 @@ impl Watch<'_> {
             Err(ref err) => Err(anyhow!("{err:#}")),
         };
         if let Ok((lambda, _)) = &built {
-            // Only now it is known what else on this machine it is made of.
+            // Only a build tells which other packages on this machine it depends on.
             watched.roots = roots(&watched.source, lambda, &self.target);
         }
         let later = Snapshot::of(watched.roots.iter().map(PathBuf::as_path));
-        self.notices.watch(&later)?;
+        self.changes.watch(&later)?;
         let known = [watched.source.path.canonicalize().unwrap_or_default()];
         watched.seen.take_over(later, &known);
         if let Err(err) = served {
             let goes_on = match watched.serving {
                 Some(_) => format!("generation {} goes on serving", watched.generation),
-                None => "it isn't served; it will be once it is mended".to_owned(),
+                None => "it is served once it builds and loads".to_owned(),
             };
             shell.error(format_args!("{}: {err:#}; {goes_on}", path.display()));
         }
         Ok(())
     }
 
-    /// A port for one lambda more.
+    /// A port for the next lambda.
     fn port(&mut self) -> Result<u16> {
         if self.next_port == 0 {
             return Ok(0);
@@ -229,14 +203,14 @@ impl Watch<'_> {
         loop {
             let port = self.next_port;
             self.next_port = port.checked_add(1).context("there are no ports left; give a lower --port")?;
-            // Whoever gave a port wants that one, or to hear that it is taken.
+            // A port that the user gave is used even if it is taken: the loader's error then says so.
             if self.args.port.is_some() || TcpListener::bind(("127.0.0.1", port)).is_ok() {
                 return Ok(port);
             }
         }
     }
 
-    fn heard(&mut self, loader: u64, line: Option<String>, shell: &mut Shell) -> Result<()> {
+    fn on_line(&mut self, loader: u64, line: Option<String>, shell: &mut Shell) -> Result<()> {
         let Some(watched) = self.lambdas.values_mut().find(|watched| watched.loader == loader) else {
             return Ok(());
         };
@@ -244,7 +218,7 @@ impl Watch<'_> {
             Some(line) => match serving::generation(&line) {
                 Some(generation) => {
                     watched.generation = generation;
-                    watched.say(shell);
+                    watched.print_address(shell);
                 }
                 None => serving::show(&line, shell),
             },
@@ -261,7 +235,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Which lambda is where.
+    /// The table of lambdas and their addresses.
     fn table(&self) -> String {
         let mut rows = vec![["LAMBDA", "ADDRESS", "GENERATION"].map(str::to_owned).to_vec()];
         for (path, watched) in &self.lambdas {
@@ -274,18 +248,18 @@ impl Watch<'_> {
         columns(&rows)
     }
 
-    /// Stops every loader as an operator does. A second order to stop is one to leave them behind dead.
+    /// Stops all loaders by SIGTERM, as an operator does. At a second signal, they are killed.
     fn stop(mut self, events: &Receiver<Event>, shell: &mut Shell) -> Result<ExitCode> {
         let serving = |watch: &Watch<'_>| watch.lambdas.values().filter(|one| one.serving.is_some()).count();
         for watched in self.lambdas.values() {
-            watched.serving.iter().for_each(|serving| serving.tell(Signal::TERM));
+            watched.serving.iter().for_each(|serving| serving.signal(Signal::TERM));
         }
-        let deadline = Instant::now() + FAREWELL;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         let mut failed = false;
         while serving(&self) > 0 {
             match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Event::Said(loader, Some(line))) => self.heard(loader, Some(line), shell)?,
-                Ok(Event::Said(loader, None)) => {
+                Ok(Event::Line(loader, Some(line))) => self.on_line(loader, Some(line), shell)?,
+                Ok(Event::Line(loader, None)) => {
                     let watched = self.lambdas.values_mut().find(|watched| watched.loader == loader);
                     if let Some(mut serving) = watched.and_then(|watched| watched.serving.take()) {
                         failed |= !serving.wait()?.success();
@@ -298,70 +272,4 @@ impl Watch<'_> {
         }
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
-}
-
-impl Watched {
-    /// Builds it; false if what came of it is what is served already.
-    fn build(&mut self, target: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<(Lambda, bool)> {
-        let lambda = lambda::prepare(&self.source, target, args)?;
-        let built = cargo::plugin(&lambda, target, args, shell)?;
-        self.plugin = target.join("watch").join(lambda::distinct(&lambda)).with_extension("so");
-        let is_the_same = self.serving.is_some()
-            && fs::read(&built).is_ok_and(|new| fs::read(&self.plugin).is_ok_and(|old| old == new));
-        if is_the_same {
-            return Ok((lambda, false));
-        }
-        cargo::put(&built, &self.plugin)?;
-        Ok((lambda, true))
-    }
-
-    /// Has its loader swap it in, or starts one.
-    fn serve(
-        &mut self,
-        args: &WatchArgs,
-        number: u64,
-        sender: &Sender<Event>,
-        shell: &mut Shell,
-    ) -> Result<()> {
-        if let Some(serving) = &self.serving {
-            serving.tell(Signal::HUP);
-            return Ok(());
-        }
-        let artifact = Artifact::read(&self.plugin)?;
-        let mut command = loader::command(&artifact)?;
-        command.args(serving::at_home(&args.loader_args)).arg("--port").arg(self.port.to_string());
-        command.args::<_, &OsString>(&args.loader_args);
-        let mut serving = Serving::by(command, &artifact, shell)?;
-        let sender = sender.clone();
-        serving.forward(move |line| drop(sender.send(Event::Said(number, line))));
-        self.serving = Some(serving);
-        self.loader = number;
-        self.generation = 1;
-        self.say(shell);
-        Ok(())
-    }
-
-    fn say(&self, shell: &mut Shell) {
-        if let Some(serving) = &self.serving {
-            let (path, address) = (self.source.path.display(), serving.address());
-            shell.status(
-                "Serving",
-                format_args!("{path} at http://{address}, generation {}", self.generation),
-            );
-        }
-    }
-}
-
-/// Everything on this machine that a lambda is made of, and that cargo didn't make.
-fn roots(source: &Source, lambda: &Lambda, target: &Path) -> Vec<PathBuf> {
-    let mut roots: Vec<_> = source.path.canonicalize().into_iter().collect();
-    let workspace = ["Cargo.toml", "Cargo.lock"].map(|name| lambda.workspace.join(name));
-    let others = cargo::local_packages(&lambda.manifest).unwrap_or_default();
-    for path in workspace.into_iter().chain(others) {
-        let is_new = !roots.iter().any(|root| path.starts_with(root));
-        if is_new && !path.starts_with(target) {
-            roots.push(path);
-        }
-    }
-    roots
 }

@@ -1,45 +1,14 @@
-//! A plan as a configuration of HAProxy: each lambda a backend, each of its loaders a server.
+//! A plan as a configuration of HAProxy: a backend for each lambda, and a server for each of its loaders.
 
 use std::path::PathBuf;
 
-use super::{CONCURRENCY, DRAIN_DELAY, DRAIN_TIMEOUT, File, Plan, Route};
-use crate::artifact::Kind;
-
-const HEAD: &str = "\
-global
-    log stderr format short daemon
-    maxconn 8192
-    # A reload leaves the old process to its connections for so long.
-    hard-stop-after 60s
-
-defaults
-    mode http
-    log global
-    option httplog
-    option dontlognull
-    timeout connect 1s
-    # Slow senders of heads and idle ones are the router's to bear.
-    timeout http-request 10s
-    timeout http-keep-alive 60s
-    timeout client 60s
-    # A little more than the loader's --run-timeout, so that its 504 is seen.
-    timeout server 65s
-    # How long a request may wait for one of a backend's loaders to have room.
-    timeout queue 5s
-    balance leastconn
-    # A request that no loader took goes to another one at once; one that a loader may have begun is sent again only
-    # if doing it twice is doing it once, see disable-l7-retry below.
-    retries 3
-    option redispatch 1
-    retry-on conn-failure empty-response 503
-    option httpchk GET /health/readiness
-    http-check expect status 200
-";
+use super::{CONCURRENCY, DRAIN_DELAY, File, Plan, Route, SERVER_TIMEOUT};
+use crate::{artifact::Kind, loader::DRAIN_TIMEOUT};
 
 /// The configuration.
 pub(crate) fn files(plan: &Plan) -> Vec<File> {
     let mut text = String::from(
-        "# Made by effe-tool route haproxy. These loaders are to run, each under a supervisor that starts it again:\n",
+        "# Made by effe-tool route haproxy. Run these loaders, each under a supervisor that restarts it:\n",
     );
     for route in &plan.routes {
         for port in route.ports() {
@@ -47,19 +16,19 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
         }
     }
     text.push_str(
-        "# A new version: put it in the plugin's place and send the loader SIGHUP; no request is lost.\n\
-         # A loader that is stopped by SIGTERM says by its readiness that it leaves, and goes on for --drain-delay.\n",
+        "# For a new version, replace the plugin's file and send the loader SIGHUP; no request is lost.\n\
+         # After SIGTERM, a loader reports that it isn't ready, and serves on for --drain-delay.\n",
     );
-    text.push_str(HEAD);
+    text.push_str(&head());
     text.push_str(&format!(
-        "    # As many as a loader runs at once: what waits, waits here, where every loader can take it.\n    \
+        "    # As many as a loader runs at once. Other requests wait here, where each loader can take them.\n    \
          default-server check inter 1s fastinter 250ms fall 2 rise 1 maxconn {CONCURRENCY}\n\n\
          frontend effe\n    bind {}\n    option forwardfor\n    \
          http-request set-header X-Request-Id %[uuid()] unless {{ req.hdr(X-Request-Id) -m found }}\n",
         plan.listen
     ));
     let mut routes: Vec<_> = plan.routes.iter().collect();
-    // The first that fits is taken: a host before any host, a longer path before a shorter one.
+    // HAProxy takes the first rule that matches: so rules with a host come first, and longer paths before shorter ones.
     routes.sort_by_key(|route| (route.host.is_none(), std::cmp::Reverse(route.path.len())));
     let mut rules = String::new();
     for route in routes {
@@ -82,14 +51,15 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
         }
     }
     text.push_str(&rules);
-    text.push_str("    default_backend nobody\n");
+    // With an underscore, which no lambda has in its name.
+    text.push_str("    default_backend not_found\n");
     for route in &plan.routes {
         text.push_str(&format!("\nbackend {}\n", route.name));
         text.push_str("    http-request disable-l7-retry unless { method GET HEAD OPTIONS }\n");
         if route.path != "/" {
             let pattern = route.path.replace('.', "\\\\.");
             text.push_str(&format!(
-                "    # A lambda knows no URL: what leads to it is cut off.\n    \
+                "    # A lambda doesn't know its own path, so the router removes it from the URL.\n    \
                  http-request replace-path ^{pattern}/*(.*)$ /\\1\n"
             ));
         }
@@ -98,10 +68,46 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
         }
     }
     text.push_str(
-        "\nbackend nobody\n    \
+        "\nbackend not_found\n    \
          http-request return status 404 content-type text/plain string \"no lambda is routed here\"\n",
     );
     vec![File { path: PathBuf::from("haproxy.cfg"), text }]
+}
+
+/// The sections `global` and `defaults`.
+fn head() -> String {
+    format!(
+        "\
+global
+    log stderr format short daemon
+    maxconn 8192
+    # After a reload, the old process serves its connections for at most this long.
+    hard-stop-after 60s
+
+defaults
+    mode http
+    log global
+    option httplog
+    option dontlognull
+    timeout connect 1s
+    # The router handles clients that send heads slowly or stay idle.
+    timeout http-request 10s
+    timeout http-keep-alive 60s
+    timeout client 60s
+    # A little longer than the loader's --run-timeout, so that its 504 reaches the client.
+    timeout server {SERVER_TIMEOUT}s
+    # How long a request may wait for one of a backend's loaders to have room.
+    timeout queue 5s
+    balance leastconn
+    # A request that no loader has begun goes to another one at once. One that a loader may have begun is sent again
+    # only if its method is idempotent; see disable-l7-retry below.
+    retries 3
+    option redispatch 1
+    retry-on conn-failure empty-response 503
+    option httpchk GET /health/readiness
+    http-check expect status 200
+"
+    )
 }
 
 /// The command line of a loader.
@@ -119,7 +125,7 @@ fn command(plan: &Plan, route: &Route, port: u16) -> String {
     )
 }
 
-/// A word that a shell leaves as it is, on one line.
+/// A text as one word for a shell, on one line.
 fn shell_word(text: &str) -> String {
     match text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=._/:@,+-".contains(&byte)) {
         true => text.to_owned(),

@@ -1,11 +1,13 @@
-//! A plan as Kubernetes objects: a Deployment for each lambda, and what leads to it, keeps it, and scales it.
+//! A plan as Kubernetes objects, for each lambda: a Deployment, Service, Ingress, PodDisruptionBudget and
+//! HorizontalPodAutoscaler.
 
 use std::path::PathBuf;
 
-use super::{CONCURRENCY, DRAIN_DELAY, DRAIN_TIMEOUT, File, Plan, Route};
-
-/// What Stop, Retire and the end of the process may take beyond the drain.
-const SLACK: u16 = 10;
+use super::{CONCURRENCY, DRAIN_DELAY, File, Plan, Route, SERVER_TIMEOUT};
+use crate::{
+    image::USER,
+    loader::{DRAIN_TIMEOUT, PORT, RUN_TIMEOUT, STOP_MARGIN},
+};
 
 /// One file for each lambda.
 pub(crate) fn files(plan: &Plan) -> Vec<File> {
@@ -20,17 +22,17 @@ fn objects(route: &Route) -> String {
         .version
         .as_ref()
         .map_or(String::new(), |version| format!("\n    app.kubernetes.io/version: {}", quoted(version)));
-    let grace = DRAIN_DELAY + DRAIN_TIMEOUT + SLACK;
+    let grace = DRAIN_DELAY + DRAIN_TIMEOUT + STOP_MARGIN;
     let parameters: String = route
         .parameters()
         .map(|pair| format!("\n            - --set\n            - {}", quoted(&pair)))
         .collect();
     let (path, host) = (&route.path, route.host.as_ref());
-    // A lambda knows no URL: what leads to it is cut off.
+    // A lambda doesn't know its own path, so the router removes it from the URL.
     let rewrite = match path.as_str() {
         "/" => String::new(),
         path => format!(
-            "\n    # A lambda knows no URL: what leads to it is cut off.\n    haproxy.org/path-rewrite: {}",
+            "\n    # A lambda doesn't know its own path, so the router removes it from the URL.\n    haproxy.org/path-rewrite: {}",
             quoted(&format!("{}/?(.*) /\\1", path.replace('.', "\\.")))
         ),
     };
@@ -46,12 +48,12 @@ metadata:
     app.kubernetes.io/name: {name}{version}
     app.kubernetes.io/managed-by: effe-tool
 spec:
-  # How many is for the HorizontalPodAutoscaler below to say.
+  # The number of replicas is set by the HorizontalPodAutoscaler below.
   selector:
     matchLabels:
       app.kubernetes.io/name: {name}
   strategy:
-    # A new one is ready before an old one goes.
+    # An old pod ends only after a new one is ready.
     rollingUpdate:
       maxSurge: 1
       maxUnavailable: 0
@@ -66,8 +68,8 @@ spec:
       enableServiceLinks: false
       securityContext:
         runAsNonRoot: true
-        runAsUser: 65532
-        runAsGroup: 65532
+        runAsUser: {USER}
+        runAsGroup: {USER}
         seccompProfile:
           type: RuntimeDefault
       topologySpreadConstraints:
@@ -82,26 +84,26 @@ spec:
           image: {image}
           args:
             - --port
-            - "8080"
+            - "{PORT}"
             - --probes
             - --max-concurrency
             - "{CONCURRENCY}"
-            # Endpoints are told of a pod's end at the same time as the pod is: for so long it still takes connections.
+            # The endpoints learn of a pod's end at the same time as the pod: it accepts connections for this long.
             - --drain-delay
             - {DRAIN_DELAY}s
             - --drain-timeout
             - {DRAIN_TIMEOUT}s{parameters}
           ports:
             - name: http
-              containerPort: 8080
-          # Init may take its minute; a process that hangs in it is started again.
+              containerPort: {PORT}
+          # Init may take a minute; a process that hangs in it is started again.
           startupProbe:
             httpGet:
               path: /health/readiness
               port: http
             periodSeconds: 1
             failureThreshold: 60
-          # Says no while draining, before a first Start has succeeded, and when the lambda itself says no.
+          # Not ready while draining, before a first Start has succeeded, and when the lambda itself isn't ready.
           readinessProbe:
             httpGet:
               path: /health/readiness
@@ -119,7 +121,7 @@ spec:
             requests:
               cpu: {cpu}
               memory: {memory}
-            # A limit on CPU would only make requests wait while the machine has time to spare.
+            # There is no limit on CPU: it would make requests wait although the machine has idle time.
             limits:
               memory: {memory}
           securityContext:
@@ -150,8 +152,8 @@ metadata:
   labels:
     app.kubernetes.io/name: {name}
   annotations:
-    # The loader answers 504 after --run-timeout, which is 60s.
-    haproxy.org/timeout-server: 65s{rewrite}
+    # The loader answers 504 after --run-timeout, which is {RUN_TIMEOUT}s.
+    haproxy.org/timeout-server: {SERVER_TIMEOUT}s{rewrite}
 spec:
   ingressClassName: haproxy
   rules:
@@ -165,7 +167,7 @@ spec:
                 port:
                   name: http
 ---
-# Nodes are emptied one pod at a time.
+# When nodes are drained, one pod at a time ends.
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
@@ -192,7 +194,7 @@ spec:
   minReplicas: {replicas}
   maxReplicas: {max}
   metrics:
-    # Of what is requested above. A lambda that waits rather than computes scales by requests instead; see docs/scale.md.
+    # In percent of the CPU requested above. For a lambda that mostly waits, scale by requests; see docs/scale.md.
     - type: Resource
       resource:
         name: cpu
@@ -203,7 +205,7 @@ spec:
     )
 }
 
-/// A JSON string is a YAML string.
+/// A text as a YAML string; every JSON string is one.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -1,4 +1,4 @@
-//! `effe.toml`: what an operator says of lambdas once, so as not to say it in flags each time.
+//! `effe.toml`: settings of lambdas for `route`, which an operator writes once instead of flags each time.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -9,34 +9,34 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
-    /// Where the router listens: `*:8080`.
+    /// The address of the router, such as `*:8080`.
     pub(crate) listen: Option<String>,
     /// The loader's path on the machines that run it.
     pub(crate) loader: Option<String>,
-    /// What stands before an image's name: `registry.example/team`.
+    /// The registry of the images, such as `registry.example/team`.
     pub(crate) registry: Option<String>,
-    /// For the lambdas that say nothing of their own.
+    /// Settings for all lambdas that have none of their own.
     #[serde(default)]
-    pub(crate) all: One,
-    /// By the names in their Info.
+    pub(crate) all: LambdaSettings,
+    /// Settings for one lambda, by the name in its Info.
     #[serde(default, rename = "lambda")]
-    pub(crate) lambdas: BTreeMap<String, One>,
+    pub(crate) lambdas: BTreeMap<String, LambdaSettings>,
 }
 
-/// What can be said of a lambda.
+/// Settings of a lambda, each of which may be left open.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct One {
+pub(crate) struct LambdaSettings {
     pub(crate) path: Option<String>,
     pub(crate) host: Option<String>,
     pub(crate) port: Option<u16>,
     pub(crate) replicas: Option<u16>,
-    /// Of one replica, as Kubernetes writes it: `250m`.
+    /// The CPU of one replica, in the units of Kubernetes, such as `250m`.
     pub(crate) cpu: Option<String>,
-    /// The same: `64Mi`.
+    /// The memory of one replica, such as `64Mi`.
     pub(crate) memory: Option<String>,
     pub(crate) image: Option<String>,
-    /// Parameters.
+    /// The lambda's parameters.
     #[serde(default)]
     pub(crate) set: BTreeMap<String, String>,
 }
@@ -45,19 +45,19 @@ impl Settings {
     /// Reads the file.
     ///
     /// # Errors
-    /// It can't be read, or says what nobody understands; with the line.
+    /// It can't be read, or has an unknown key or a wrong value. The error names the line.
     pub(crate) fn read(path: &Path) -> Result<Settings> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("cannot use {}", path.display()))
     }
 }
 
-impl One {
-    /// Takes from `other` what this one doesn't say.
-    pub(crate) fn or(self, other: &One) -> One {
+impl LambdaSettings {
+    /// These settings, completed by those of `other`.
+    pub(crate) fn or(self, other: &LambdaSettings) -> LambdaSettings {
         let mut set = other.set.clone();
         set.extend(self.set);
-        One {
+        LambdaSettings {
             path: self.path.or_else(|| other.path.clone()),
             host: self.host.or_else(|| other.host.clone()),
             port: self.port.or(other.port),

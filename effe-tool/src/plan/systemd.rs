@@ -1,16 +1,17 @@
-//! A plan as systemd units: one template for any lambda, and for each lambda its address and its parameters.
+//! A plan as systemd units: one template for all lambdas, and for each lambda a drop-in with its address and a file
+//! with its parameters.
 
 use std::path::PathBuf;
 
 use super::{File, LOADER, Plan};
 
-/// The units, as they are in docs/systemd: a test compares them.
+/// The template units. docs/systemd has the same; a test compares them.
 const SERVICE: &str = include_str!("../../templates/systemd/effe@.service");
 const SOCKET: &str = include_str!("../../templates/systemd/effe@.socket");
-/// Where units lie.
+/// The directory of units.
 const UNITS: &str = "etc/systemd/system";
 
-/// Files below `/`.
+/// The files, with paths below `/`.
 pub(crate) fn files(plan: &Plan) -> Vec<File> {
     let file = |path: String, text: String| File { path: PathBuf::from(path), text };
     let mut files = vec![

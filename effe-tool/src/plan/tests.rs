@@ -1,7 +1,10 @@
 use clap::Parser;
 
 use super::*;
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    serving::STOP_TIMEOUT,
+};
 
 fn names() -> Vec<String> {
     ["hello", "shop"].map(str::to_owned).to_vec()
@@ -92,8 +95,8 @@ fn whatever_may_be_routed_adds_no_line_to_a_configuration() {
 #[test]
 fn two_lambdas_are_not_in_each_others_way() {
     let (one, two) = (route("one"), Route { port: 7052, ..route("two") });
-    two.beside(&one).unwrap();
-    let clash = |two: Route| two.beside(&one).unwrap_err().to_string();
+    two.check_against(&one).unwrap();
+    let clash = |two: Route| two.check_against(&one).unwrap_err().to_string();
     assert!(clash(Route { port: 7051, ..two.clone() }).contains("share port 7051"));
     assert!(clash(Route { path: "/one".to_owned(), ..two.clone() }).contains("--path"));
     assert!(clash(Route { name: "one".to_owned(), ..two }).contains("both called one"));
@@ -129,4 +132,22 @@ fn settings_are_understood_or_refused() {
     assert_eq!((settings.all.replicas, settings.lambdas["shop"].path.as_deref()), (Some(3), Some("/")));
     let err = toml::from_str::<Settings>("[lambda.shop]\nreplica = 3\n").unwrap_err().to_string();
     assert!(err.contains("replica") && err.contains("line 2"), "{err}");
+}
+
+#[test]
+fn systemd_waits_for_a_loader_as_long_as_the_tool_does() {
+    let plan = Plan { listen: "*:80".to_owned(), loader: LOADER.to_owned(), routes: Vec::new() };
+    let unit = &systemd::files(&plan)[0].text;
+    assert!(unit.contains(&format!("\nTimeoutStopSec={}\n", STOP_TIMEOUT.as_secs())), "{unit}");
+}
+
+#[test]
+fn no_lambda_has_the_name_of_the_backend_for_unknown_paths() {
+    for name in ["nobody", "not-found"] {
+        let plan = Plan { listen: "*:80".to_owned(), loader: LOADER.to_owned(), routes: vec![route(name)] };
+        let text = &haproxy::files(&plan)[0].text;
+        let mut backends: Vec<_> = text.lines().filter(|line| line.starts_with("backend ")).collect();
+        backends.dedup();
+        assert_eq!(backends, [format!("backend {name}").as_str(), "backend not_found"]);
+    }
 }

@@ -7,7 +7,7 @@ use axum::{
 };
 use effe_abi::{Params, Result, export};
 
-/// Called once, before the first request; what it returns is cloned for each Context.
+/// Makes the router. It is called once, before the first request; each Context gets a clone of the result.
 async fn app(params: Params) -> Result<Router> {
     let greeting = params.get("greeting").unwrap_or("Hello");
     Ok(Router::new().route("/", get(hello)).route("/{name}", get(greet)).with_state(greeting))

@@ -1,20 +1,20 @@
-//! A lambda that keeps notes in SQLite: POST a note, GET them all, one a line.
+//! A lambda that keeps notes in SQLite: POST adds a note, GET returns all of them, one on each line.
 
 use std::{io::Write, time::Duration};
 
 use effe_abi::{Error, Lambda, Options, Params, Request, Response, Result, StartError, Started, export};
 use rusqlite::Connection;
 
-/// The Context: a connection of its own, kept from one request to the next.
+/// The Context: a connection to the database, kept from one request to the next.
 struct Notes {
     connection: Connection,
 }
 
 impl Lambda for Notes {
-    /// Run waits for the database.
+    /// Tells the loader that Run waits: for the database.
     const OPTIONS: Options = Options::new().waits();
 
-    /// Makes a Context. The operator says where the notes are: `--set path=notes.sqlite`.
+    /// Makes a Context. The operator sets the path of the database by `--set path=notes.sqlite`.
     fn start(params: Params) -> Result<Self, StartError<Self>> {
         let connection = Connection::open(params.get("path").unwrap_or("notes.sqlite"))?;
         connection.busy_timeout(Duration::from_secs(5))?;
@@ -22,7 +22,7 @@ impl Lambda for Notes {
         Ok(Notes { connection })
     }
 
-    /// Answers one request. An error goes to the operator's log, and the client gets 500.
+    /// Answers a request. If it returns an error, the error goes to the operator's log and the client gets 500.
     fn run(notes: Started<Self>, request: &Request, response: &mut Response) -> Result {
         let connection = &notes?.connection;
         match request.method() {
@@ -46,7 +46,7 @@ impl Lambda for Notes {
         Ok(())
     }
 
-    /// Destroys a Context: exactly once for each that Start made.
+    /// Destroys a Context. It is called exactly once for each Context that Start made.
     fn stop(self) -> Result {
         self.connection.close().map_err(|(_, err)| Error::new(err))
     }

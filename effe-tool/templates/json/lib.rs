@@ -1,4 +1,4 @@
-//! A lambda that answers a JSON object with another one.
+//! A lambda that takes a JSON object and answers with another one.
 
 use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
 use serde::{Deserialize, Serialize};
@@ -15,18 +15,18 @@ struct Receipt {
     cents: u64,
 }
 
-/// The Context: what is costly to make and kept from one request to the next.
+/// The Context: state that is costly to make. It is kept from one request to the next.
 struct Shop {
     cents: u64,
 }
 
 impl Lambda for Shop {
-    /// Makes a Context. The operator gives parameters: `--set cents=250`.
+    /// Makes a Context. The operator sets parameters by flags such as `--set cents=250`.
     fn start(params: Params) -> Result<Self, StartError<Self>> {
         Ok(Shop { cents: params.parse("cents")?.unwrap_or(100) })
     }
 
-    /// Answers one request. An error goes to the operator's log, and the client gets 500.
+    /// Answers a request. If it returns an error, the error goes to the operator's log and the client gets 500.
     fn run(shop: Started<Self>, request: &Request, response: &mut Response) -> Result {
         let shop = shop?;
         match request.json::<Order>() {
@@ -34,7 +34,7 @@ impl Lambda for Shop {
                 let cents = shop.cents.saturating_mul(count.into());
                 response.json(&Receipt { item, cents })?;
             }
-            // What the client is told about its mistake is chosen here.
+            // The client made a mistake, so it gets 400 and the reason, rather than 500.
             Err(err) => {
                 response.status(400).text(format!("this is no order: {}\n", err.source()));
             }

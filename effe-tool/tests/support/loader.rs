@@ -1,4 +1,4 @@
-//! A program that serves a lambda, as a child of the test.
+//! Starts a program that serves a lambda, reads its log, and stops it.
 
 use std::{
     ffi::OsStr,
@@ -26,7 +26,7 @@ impl Loader {
         Loader::by(command)
     }
 
-    /// Whatever comes to serving in the end, and says so on stderr.
+    /// Any command that serves in the end and logs to stderr.
     pub fn by(mut command: Command) -> Loader {
         for (name, _) in std::env::vars_os() {
             if name == "PORT" || name == "RUST_BACKTRACE" {
@@ -37,13 +37,13 @@ impl Loader {
         Loader(command)
     }
 
-    /// Arguments more.
+    /// Adds arguments.
     pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Loader {
         self.0.args(args);
         self
     }
 
-    /// The probe counts here.
+    /// Makes the probe count in `counts`.
     pub fn counting(self, counts: &Counts) -> Loader {
         self.args(["--set", &counts.parameter()])
     }
@@ -54,7 +54,7 @@ impl Loader {
         self.args(["--host", "127.0.0.1", "--port", "0"]).serve_as_told()
     }
 
-    /// Starts something that doesn't say where it serves.
+    /// Starts a program that serves at `address` and doesn't log that.
     #[track_caller]
     pub fn start(mut self, address: SocketAddr) -> Server {
         let mut child = self.0.spawn().expect("it can be started");
@@ -66,7 +66,7 @@ impl Loader {
         Server { child, address, lines }
     }
 
-    /// Serves where its arguments say; the address comes from what it says itself.
+    /// Serves at the address in its arguments, and reads it from the log.
     #[track_caller]
     pub fn serve_as_told(self) -> Server {
         let mut server = self.start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
@@ -75,10 +75,10 @@ impl Loader {
     }
 }
 
-/// A program that serves. Dropped before it was stopped, it is killed.
+/// A program that serves. If it is dropped before it was stopped, it is killed.
 pub struct Server {
     child: Child,
-    /// Where it serves.
+    /// The address that it serves at.
     pub address: SocketAddr,
     lines: Receiver<String>,
 }
@@ -94,13 +94,13 @@ impl Server {
         self.child.id()
     }
 
-    /// GET over a connection of its own.
+    /// Sends GET over a new connection.
     #[track_caller]
     pub fn get(&self, target: &str) -> Reply {
         self.connect().get(target)
     }
 
-    /// Waits until it says where it serves, or where else; takes that address.
+    /// Waits for the line that says where it listens, and takes that address.
     #[track_caller]
     pub fn listen(&mut self) {
         let (line, _) = self.wait_for_line(&["listening on http://", "generation 1"]);
@@ -109,13 +109,13 @@ impl Server {
         self.address = address[..end].parse().unwrap();
     }
 
-    /// Waits until it says something; since when it has.
+    /// Waits for a line that contains `part`. Returns when it arrived.
     #[track_caller]
     pub fn hear(&self, part: &str) -> Instant {
         self.wait_for_line(&[part]).1
     }
 
-    /// Waits for a line that has one of these in it; since when it is there.
+    /// Waits for a line that contains one of `parts`. Returns the line, and when it arrived.
     #[track_caller]
     pub fn wait_for_line(&self, parts: &[&str]) -> (String, Instant) {
         let mut said = Vec::new();
@@ -131,13 +131,13 @@ impl Server {
         }
     }
 
-    /// Tells it to stop, and waits until it has ended well; what else it has said.
+    /// Stops it by SIGTERM and waits until it has ended with success. Returns the rest of its log.
     #[track_caller]
     pub fn stop(self) -> Vec<String> {
         self.stop_by(Signal::TERM)
     }
 
-    /// The same by another signal.
+    /// The same with another signal.
     #[track_caller]
     pub fn stop_by(self, signal: Signal) -> Vec<String> {
         self.tell(signal);
@@ -150,7 +150,7 @@ impl Server {
         kill_process(Pid::from_child(&self.child), signal).expect("it still runs");
     }
 
-    /// Waits until it has ended, and well; what else it has said.
+    /// Waits until it has ended with success. Returns the rest of its log.
     #[track_caller]
     pub fn ends(mut self) -> Vec<String> {
         wait_until("it ends", || self.child.try_wait().unwrap().is_some());

@@ -1,4 +1,4 @@
-//! What the tests have in common: the tool, a directory of lambdas built once, and the loader's own test support.
+//! Support for the tests: the tool, a loader, lambdas that are built once, and the loader's own test support.
 
 #![expect(dead_code, reason = "the loader's tests use more of it")]
 
@@ -28,7 +28,7 @@ pub use self::{
     tool::{Done, tool},
 };
 
-/// How long anything may take that always comes: far longer than it ever does.
+/// How long a test waits for anything: far longer than it ever takes.
 pub const LONG: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` holds.

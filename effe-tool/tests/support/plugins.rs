@@ -1,4 +1,4 @@
-//! What the loader's tests call a plugin; here it is a program.
+//! The plugins of the loader's tests; here they are programs.
 
 use std::{path::PathBuf, sync::OnceLock, thread};
 
@@ -7,7 +7,7 @@ use super::{
     tool::{tool, workspace},
 };
 
-/// The lambda that does what it is told, as a program: static in the tests that are to see that one.
+/// The probe, a lambda that does what a request tells it, as a program: a static one for `static_lifecycle`.
 pub fn probe() -> PathBuf {
     static LINKED: OnceLock<PathBuf> = OnceLock::new();
     static STATIC: OnceLock<PathBuf> = OnceLock::new();
@@ -17,7 +17,8 @@ pub fn probe() -> PathBuf {
     }
 }
 
-/// The loader's fixture is a cdylib alone; here its source is a library that a program can link, too.
+/// Compiles the probe. The loader's fixture is only a cdylib; here its source is also a library that a program can
+/// link.
 fn compile(flags: &[&str]) -> PathBuf {
     let scratch = Scratch::new();
     let source = workspace().join("effe-loader/tests/fixtures/probe/src/lib.rs");
@@ -34,7 +35,7 @@ fn compile(flags: &[&str]) -> PathBuf {
         .args(flags)
         .arg("--dirout")
         .arg(&dirout)
-        // As the image's test does it, so that what a static program is made of is built once.
+        // With the flags of the image's test, so that the dependencies of a static program are built once.
         .small()
         .run()
         .assert_code(0);

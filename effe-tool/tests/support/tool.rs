@@ -1,4 +1,4 @@
-//! The tool as a child of the test, with one target directory for all that it builds.
+//! Runs the tool as a child of the test, with one target directory for everything that it builds.
 
 use std::{
     env,
@@ -21,12 +21,12 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Where cargo has built the tool, and builds the loader.
+/// The target directory in which the tool was built, and in which the loader is built.
 pub fn target() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_effe-tool")).ancestors().nth(2).unwrap()
 }
 
-/// What the tests give as cargo's target directory.
+/// The target directory that the tests give to the tool.
 pub fn build_directory() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("build")
 }
@@ -37,10 +37,10 @@ pub fn loader() -> PathBuf {
     LOADER.get_or_init(|| build_loader(&[], &target().join("debug"))).clone()
 }
 
-/// The loader as it is installed.
+/// A release build of the loader.
 pub fn release_loader() -> PathBuf {
     static LOADER: OnceLock<PathBuf> = OnceLock::new();
-    // Where scripts/test-readme installs from: what it has built before needs no building again.
+    // In the target directory of scripts/test-readme, which may have built it before.
     LOADER.get_or_init(|| build_loader(&["--release"], &readme().join("release"))).clone()
 }
 
@@ -57,14 +57,14 @@ fn build_loader(flags: &[&str], directory: &Path) -> PathBuf {
     directory.join("effe-loader")
 }
 
-/// A command line, with none of the test's own environment that it would hear.
+/// A command line, without the variables of the test's environment that would change what it does.
 pub struct Tool {
     command: Command,
     input: Vec<u8>,
 }
 
 impl Tool {
-    /// Another program in the tool's place.
+    /// Another program, in the same environment.
     pub fn by(mut command: Command, directory: &Scratch) -> Tool {
         for (name, _) in env::vars_os() {
             let name = name.to_string_lossy();
@@ -76,42 +76,41 @@ impl Tool {
             .current_dir(directory.path())
             .env("CARGO_NET_OFFLINE", "true")
             .env("CARGO_TARGET_DIR", build_directory())
-            // What users get is checked where README.md is run. Here the same code is built in a tenth of the time.
+            // These build in a tenth of the time. scripts/test-readme checks the default profile.
             .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
             .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
-            .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
             .env("EFFE_LOADER", loader())
             .env("NO_COLOR", "1")
             .env("STORAGE_DRIVER", "vfs");
         Tool { command, input: Vec::new() }
     }
 
-    /// One argument more.
+    /// Adds an argument.
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Tool {
         self.command.arg(arg);
         self
     }
 
-    /// Arguments more.
+    /// Adds arguments.
     pub fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Tool {
         self.command.args(args);
         self
     }
 
-    /// A variable of the environment.
+    /// Sets a variable of the environment.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Tool {
         self.command.env(name, value);
         self
     }
 
-    /// A variable less.
+    /// Removes a variable of the environment.
     pub fn without(mut self, name: &str) -> Tool {
         self.command.env_remove(name);
         self
     }
 
-    /// Builds as users do, for size: without what saves the tests their time.
+    /// Builds with the default profile, as users do, without the settings that save time.
     pub fn optimized(self) -> Tool {
         let saving = [
             "CARGO_PROFILE_RELEASE_LTO",
@@ -126,7 +125,7 @@ impl Tool {
         self.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s")
     }
 
-    /// What it reads from standard input.
+    /// Sets the standard input.
     pub fn input(mut self, input: impl AsRef<[u8]>) -> Tool {
         self.input = input.as_ref().to_vec();
         self
@@ -157,7 +156,7 @@ impl Tool {
 /// A tool that has ended.
 #[derive(Debug)]
 pub struct Done {
-    /// How.
+    /// How it ended.
     pub status: ExitStatus,
     /// All of its stdout, as text.
     pub stdout: String,
@@ -176,7 +175,7 @@ impl Done {
         self
     }
 
-    /// Asserts that stderr has all of these in it.
+    /// Asserts that stderr contains all of these.
     #[track_caller]
     pub fn assert_says(self, parts: &[&str]) -> Done {
         for part in parts {

@@ -1,5 +1,5 @@
-//! An axum Router as a lambda: state that all Contexts share, extractors, and middleware of tower-http.
-//! `GET /` says hello, `POST /words` counts the words of `{"text": "…"}`, `GET /words` says how many it was so far.
+//! An axum Router as a lambda: state that all Contexts share, extractors, and middleware of tower-http. `GET /` says
+//! hello, `POST /words` counts the words of `{"text": "…"}`, `GET /words` returns how many there were so far.
 
 use std::sync::{
     Arc,

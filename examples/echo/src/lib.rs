@@ -1,4 +1,4 @@
-//! Sends the body back, with the content type that it came with.
+//! Sends the body of the request back, with its content type.
 
 use std::io::Write;
 

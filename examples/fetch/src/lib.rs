@@ -1,5 +1,5 @@
-//! Fetches a page from elsewhere: the parameter `url` says from where, `timeout` for how many seconds it may take
-//! (10). Each Context keeps its connection open from one request to the next.
+//! Fetches a page from another server: the parameter `url` is its address, `timeout` how many seconds it may take (10
+//! by default). Each Context keeps its connection open from one request to the next.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
 };
 
-/// The largest page that is passed on.
+/// The largest page that is sent to the client, in bytes.
 const LIMIT: u64 = 1024 * 1024;
 
 struct Fetch {
@@ -22,7 +22,7 @@ impl Lambda for Fetch {
 
     fn start(params: Params) -> Result<Self, StartError<Self>> {
         let timeout = Duration::from_secs(params.parse("timeout")?.unwrap_or(10));
-        // The machine's certificates and those of SSL_CERT_FILE: whom to trust is the operator's choice.
+        // The certificates of the machine or of SSL_CERT_FILE: the operator chooses which to trust.
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::PlatformVerifier)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -35,7 +35,7 @@ impl Lambda for Fetch {
         match fetch?.page() {
             Ok((content_type, page)) => response.header("content-type", content_type).body(page),
             Err(err) => {
-                // The client learns that it failed, the operator why.
+                // The client learns that the fetch failed; the reason is in the operator's log.
                 log::error!("upstream: {err}");
                 response.status(502).text("the page can't be fetched now\n")
             }
@@ -47,7 +47,7 @@ impl Lambda for Fetch {
 export!(Fetch);
 
 impl Fetch {
-    /// The content type and the text of the page. Read to its end, so that the connection can be used again.
+    /// The content type and the text of the page. It is read to its end, so that the connection can be used again.
     fn page(&self) -> Result<(String, Vec<u8>), ureq::Error> {
         let mut answer = self.agent.get(self.url).call()?;
         let content_type = answer.headers().get("content-type").and_then(|value| value.to_str().ok());

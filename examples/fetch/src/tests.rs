@@ -1,4 +1,4 @@
-//! Against a server of the test's own, which speaks plain HTTP and counts its connections.
+//! Tests with a server of their own, which serves plain HTTP and counts its connections.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -73,7 +73,7 @@ fn an_upstream_that_fails_is_a_502_and_its_reason_is_logged() {
 fn tls_is_spoken_with_the_machines_certificates() {
     let (address, _) = serve("200 OK");
     let effe = Effe::with(&LAMBDA, &[("url", &format!("https://{address}/"))]);
-    // This server knows no TLS. What counts is that the client tries, and doesn't panic for want of a provider.
+    // This server has no TLS. The test is that the client tries it, and doesn't panic because there is no provider.
     let answer = effe.get("/");
     is_a_502(&answer);
     assert!(!answer.panicked);

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::entry::Entry;
 
-/// How long a writer waits for another one.
+/// How long a writer waits for another writer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Book {
@@ -29,13 +29,13 @@ pub(crate) struct Kept {
 }
 
 impl Book {
-    /// Opens the database, and makes it if there is none.
+    /// Opens the database, or makes a new one.
     pub(crate) fn open(path: impl AsRef<Path>) -> Result<Book> {
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(PATIENCE)?;
         write_ahead(&connection)?;
         connection.pragma_update(None, "synchronous", "normal")?;
-        // Several effes may start at once: only one of them makes the table, in a transaction of its own.
+        // Several effes may start at the same time: in a transaction, only one of them makes the table.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(
             "CREATE TABLE IF NOT EXISTS entries (
@@ -72,8 +72,8 @@ impl Book {
 
 /// With a write-ahead log, readers and the writer don't wait for each other.
 ///
-/// The file remembers it, but the first to open it must switch; and while others open it too, SQLite refuses that at
-/// once, whatever the busy timeout says.
+/// The file keeps this mode, but the first connection must set it. While others open the file too, SQLite refuses that
+/// at once, regardless of the busy timeout.
 fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -1,4 +1,4 @@
-//! What a guest writes: read from a form or from JSON, and refused if it is empty or too long.
+//! An entry that a guest sends: parsed from a form or from JSON, and refused if it is empty or too long.
 
 use effe_abi::{Request, Result};
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Deserialize;
 const LONGEST_NAME: usize = 80;
 const LONGEST_TEXT: usize = 2000;
 
-/// An entry fit to be kept.
+/// A checked entry.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Draft")]
 pub(crate) struct Entry {
@@ -14,7 +14,7 @@ pub(crate) struct Entry {
     pub(crate) text: String,
 }
 
-/// An entry as it came.
+/// An entry as the guest sent it.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Draft {
@@ -23,7 +23,7 @@ struct Draft {
 }
 
 impl Entry {
-    /// Reads the body of a request; the error says what the guest can do better.
+    /// Parses the body of a request. The error tells the guest what to change.
     pub(crate) fn read(request: &Request) -> Result<Entry> {
         let is_json = request.header("content-type").is_some_and(|it| it.starts_with("application/json"));
         if is_json { request.json() } else { request.form() }

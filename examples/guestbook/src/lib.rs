@@ -16,7 +16,7 @@ use crate::{book::Book, entry::Entry};
 
 /// How many entries a page shows, unless fewer are asked for.
 const NEWEST: u32 = 50;
-/// The cookie that spares a guest to write their name again.
+/// The cookie that keeps a guest's name for the next entry.
 const GUEST: &str = "guest";
 
 /// `?newest=10`.
@@ -30,7 +30,7 @@ struct Guestbook {
 }
 
 impl Lambda for Guestbook {
-    /// A database waits for the disk, and for its other writers.
+    /// Run waits: for the disk and for other writers.
     const OPTIONS: Options = Options::new().waits();
 
     fn start(params: Params) -> Result<Self, StartError<Self>> {
@@ -38,7 +38,7 @@ impl Lambda for Guestbook {
     }
 
     fn run(guestbook: Started<Self>, request: &Request, response: &mut Response) -> Result {
-        // Why Start failed is in the log; what the client should hear is 503 rather than the 500 of `guestbook?`.
+        // The log has the reason why Start failed. The client gets 503 here; `guestbook?` would give it 500.
         let Ok(Guestbook { book }) = guestbook else {
             response.status(503).header("retry-after", "5").text("the book is closed; try again later\n");
             return Ok(());
@@ -82,12 +82,12 @@ fn add(book: &Book, request: &Request, response: &mut Response) -> Result {
         Err(err) => return refuse(response, &err),
     };
     let kept = book.add(&entry)?;
-    // Names of all scripts are welcome, but only some fit into a cookie as they are.
+    // The cookie keeps only names of ASCII letters and digits, because others would have to be encoded.
     if kept.name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         response.set_cookie(Cookie::build((GUEST, &*kept.name)).path("/").http_only(true));
     }
     if wants_html(request) {
-        // A browser gets the page again, so that reloading it does not sign the book twice.
+        // A browser is redirected to the page, so that a reload doesn't send the entry twice.
         response.redirect(request.path());
     } else {
         response.status(201).json(&kept)?;
@@ -95,13 +95,13 @@ fn add(book: &Book, request: &Request, response: &mut Response) -> Result {
     Ok(())
 }
 
-/// The reason is for the client, the place in the source isn't.
+/// The reason goes to the client, but not the place in the source.
 fn refuse(response: &mut Response, err: &Error) -> Result {
     response.status(400).text(format!("{}\n", err.source()));
     Ok(())
 }
 
-/// Browsers name `text/html` in Accept, programs seldom do.
+/// Whether the client is a browser: browsers name `text/html` in Accept, programs seldom do.
 fn wants_html(request: &Request) -> bool {
     request.header("accept").is_some_and(|accept| accept.contains("text/html"))
 }

@@ -1,10 +1,10 @@
-//! The book as a page for people.
+//! The book as an HTML page.
 
 use std::fmt;
 
 use crate::book::Kept;
 
-/// The entries and a form to add one, for a guest whose name may be known; nothing that a guest wrote can become markup.
+/// A page with the entries and a form to add one, filled with the guest's name if it is known. All texts are escaped.
 pub(crate) fn html(entries: &[Kept], guest: &str) -> String {
     let guest = Escaped(guest);
     let mut page = format!(
@@ -23,7 +23,7 @@ pub(crate) fn html(entries: &[Kept], guest: &str) -> String {
     page
 }
 
-/// A text, written so that HTML takes it for nothing else.
+/// A text, escaped for HTML.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {

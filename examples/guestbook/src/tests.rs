@@ -1,4 +1,4 @@
-//! The whole life cycle against a database in a directory of the test's own.
+//! Tests of the whole life cycle, with a database in a temporary directory.
 
 use std::thread;
 

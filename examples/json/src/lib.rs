@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
 use serde::{Deserialize, Serialize};
 
-/// Borrows from the body of the request, except for texts with escapes in them.
+/// An order, whose texts borrow from the body of the request, except those with escapes in them.
 #[derive(Deserialize)]
 struct Order<'a> {
     #[serde(borrow)]
@@ -16,7 +16,7 @@ struct Order<'a> {
     tags: Vec<Tag<'a>>,
 }
 
-/// Of a list of bare `Cow`s serde would borrow none.
+/// A text of a list: from a list of plain `Cow`s, serde would borrow nothing.
 #[derive(Deserialize)]
 struct Tag<'a>(
     #[serde(borrow)]
@@ -54,9 +54,10 @@ impl Lambda for Json {
 
 export!(Json);
 
-/// What the client is told if the order is refused is chosen here; nothing else of an error reaches it.
+/// The receipt for an order, or the text for the client if the order is refused. Nothing else of an error reaches the
+/// client.
 fn answer(request: &Request) -> Result<Receipt, String> {
-    // Without this, serde would take an array of three for an order too.
+    // Without this check, serde would also accept an array of three values as an order.
     if !request.bytes().is_ok_and(|body| body.trim_ascii_start().starts_with(b"{")) {
         return Err("this is not a JSON object".to_owned());
     }

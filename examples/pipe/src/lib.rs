@@ -1,4 +1,4 @@
-//! Sends the body back as it comes: neither side is ever held whole, however large it is.
+//! Sends the body back piece by piece as it arrives: memory never holds a whole body, however large it is.
 
 use effe_abi::{Lambda, Options, Params, Request, Response, Result, StartError, Started, export};
 

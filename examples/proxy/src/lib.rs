@@ -1,6 +1,6 @@
-//! Hands each request on to another server, and what that answers back to the client; both bodies pass through piece by
-//! piece, as fast as the slower side takes them. A client that leaves ends the request upstream as well.
-//! `--set upstream=http://host:port` says where to.
+//! Forwards each request to another server, and its response to the client. Both bodies are forwarded piece by piece,
+//! as fast as the slower side reads. If the client disconnects, the request to the other server ends, too. `--set
+//! upstream=http://host:port` sets the other server.
 
 use std::sync::OnceLock;
 
@@ -13,7 +13,7 @@ use reqwest::{
     },
 };
 
-/// Headers that are between two neighbours and no further.
+/// Hop-by-hop headers, which a proxy doesn't forward.
 static HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     HOST,
@@ -25,7 +25,7 @@ static HOP_BY_HOP: [HeaderName; 8] = [
     UPGRADE,
 ];
 
-/// One client for all: its pool of connections is worth sharing.
+/// One client for all Contexts, so that they share its pool of connections.
 static CLIENT: OnceLock<Client> = OnceLock::new();
 
 struct Proxy {

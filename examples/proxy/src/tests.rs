@@ -9,13 +9,13 @@ use tokio::{
 
 use super::LAMBDA;
 
-/// A server that answers with what it was asked, in two pieces, and closes; and where it is.
+/// Starts a server that answers with the request that it got, in two pieces, and closes. Returns its URL.
 fn upstream(runtime: &Runtime) -> String {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
     runtime.spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            // A client that leaves in the midst of it is the point of a test.
+            // One test disconnects in the middle of an answer.
             tokio::spawn(async move { drop(answer(socket).await) });
         }
     });

@@ -1,11 +1,11 @@
-//! `GET /?ms=250` is answered after 250 milliseconds: what a lambda looks like to its loader that waits for something
-//! slower. It declares nothing, so that the loader has to find out by itself.
+//! Answers `GET /?ms=250` after 250 milliseconds, like a lambda that waits for a slow service. It doesn't declare that
+//! it waits, so the loader has to find out by itself.
 
 use std::{thread, time::Duration};
 
 use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
 
-/// Nobody waits longer than a minute.
+/// The longest time: a minute.
 const LONGEST: u64 = 60_000;
 
 struct Sleep;

@@ -1,4 +1,4 @@
-//! A stream of events: a number each second, or each `every` milliseconds. A client that comes back goes on where
+//! A stream of events: a number each second, or each `every` milliseconds. A client that connects again continues where
 //! it was.
 
 use std::{thread, time::Duration};
