@@ -3,6 +3,7 @@
 //! It knows nothing of HTTP: an exchange is a thing to hand on.
 #![expect(unsafe_code, reason = "this module is where foreign code is called; its callers are safe")]
 
+mod census;
 mod copy;
 mod elf;
 mod ffi;
@@ -13,6 +14,7 @@ mod ownership;
 pub mod parameters;
 mod policy;
 mod trial;
+mod verified;
 
 use std::{
     mem::ManuallyDrop,
@@ -30,100 +32,23 @@ use effe_abi::{
     raw::{self, Exchange, Failure, Status, status},
 };
 
-use object::ReadCache;
-
+pub use self::{
+    census::Census,
+    file::PluginFile,
+    futures::{Running, Starting},
+    policy::{Digest, Policy},
+    trial::{answer as answer_trial, asked_for as asked_for_trial},
+    verified::Tried,
+};
 use self::{
     copy::PrivateCopy,
     ffi::{Entries, ReadyEntry},
     host::Host,
 };
-pub use self::{
-    file::PluginFile,
-    futures::{Running, Starting},
-    policy::{Digest, Policy},
-    trial::{Facts, answer as answer_trial, asked_for as asked_for_trial},
-};
 use crate::{
-    error::{Error, Refusal},
+    error::Error,
     journal::{Record, Severity, Source},
 };
-
-/// A plugin that has been checked and tried in a child; nothing of it is mapped here yet.
-pub struct Tried {
-    path: PathBuf,
-    copy: PrivateCopy,
-    /// Bytes that its image will take.
-    image: u64,
-    facts: Facts,
-}
-
-impl Tried {
-    /// Copies a plugin, checks what the copy holds, and opens it in a child that is forked from this process.
-    ///
-    /// # Errors
-    /// The first thing that is wrong with it, or that the policy bars.
-    ///
-    /// # Safety
-    /// Opening a plugin runs its constructors: whoever wrote the file is trusted. The process has one thread.
-    pub unsafe fn by_fork(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
-        // SAFETY: the caller's duty is the callee's condition.
-        Tried::by(file, policy, |copy| unsafe { trial::forked(copy.path()) })
-    }
-
-    /// Copies a plugin, checks what the copy holds, and opens it in a child that is this program once more.
-    ///
-    /// # Errors
-    /// The first thing that is wrong with it, or that the policy bars.
-    ///
-    /// # Safety
-    /// Opening a plugin runs its constructors, if only in the child: whoever wrote the file is trusted.
-    pub unsafe fn by_exec(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
-        Tried::by(file, policy, trial::executed)
-    }
-
-    fn by(
-        file: PluginFile,
-        policy: &Policy,
-        trial: impl FnOnce(&PrivateCopy) -> Result<Facts, String>,
-    ) -> Result<Tried, Refusal> {
-        let path = file.path.clone();
-        let refused = |reason| Refusal::new(&path, reason);
-        let copy = PrivateCopy::make(file);
-        if policy.pins() && copy.is_original() {
-            return Err(refused(
-                "no private copy can be made of it, so what is mapped can't be pinned; give the loader /proc, or a \
-                 TMPDIR that may hold executable files"
-                    .to_owned(),
-            ));
-        }
-        policy.allows(copy.file()).map_err(refused)?;
-        let image = elf::check(&ReadCache::new(copy.file())).map_err(refused)?;
-        let facts = trial(&copy).map_err(refused)?;
-        Ok(Tried { path, copy, image, facts })
-    }
-
-    /// What the lambda says of itself.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    /// Maps the plugin into this process, for good.
-    ///
-    /// # Errors
-    /// As in [`Tried::by_fork`]; what the child could open rarely fails here.
-    ///
-    /// # Safety
-    /// Opening a plugin runs its constructors: whoever wrote the file is trusted.
-    pub unsafe fn open(self, host: &'static Host, census: &Arc<Census>) -> Result<&'static Plugin, Refusal> {
-        // To compare the layouts takes as long as to map the library. The operator's own file may have changed since.
-        let is_tried = !self.copy.is_original();
-        // SAFETY: the caller's duty is the callee's condition.
-        let entries = unsafe { ffi::open(self.copy.path(), is_tried) };
-        let entries = entries.map_err(|reason| Refusal::new(&self.path, reason))?;
-        self.copy.mapped();
-        Ok(Plugin::new(self.path, entries, host, census, Some(self.copy), self.image))
-    }
-}
 
 /// One generation: a lambda that is mapped, its host, and what it has been asked so far. Lives for ever.
 pub struct Plugin {
@@ -142,26 +67,6 @@ pub struct Plugin {
     polled: OnceLock<Option<&'static AsyncPlugin>>,
     /// Whether Retire has been called, or is about to be; held while the lambda is asked whether it is ready.
     retired: Mutex<bool>,
-}
-
-/// All Contexts of the process, of whatever generation.
-#[derive(Default)]
-pub struct Census {
-    started: AtomicU64,
-    stopped: AtomicU64,
-}
-
-impl Census {
-    /// Contexts that were made so far.
-    pub fn started(&self) -> u64 {
-        self.started.load(Ordering::Relaxed)
-    }
-
-    /// Contexts that were made and not stopped yet.
-    pub fn living(&self) -> u64 {
-        let stopped = self.stopped.load(Ordering::Acquire);
-        self.started().saturating_sub(stopped)
-    }
 }
 
 /// Why an entry did not do what it was asked.
