@@ -2,6 +2,7 @@
 //!
 //! `plugin.rs` puts a safe face on it. Exchanges and hosts, which the lambda calls back, are in `exchange.rs` and
 //! `host.rs`.
+#![expect(unsafe_code, reason = "the one place where foreign code is mapped and called")]
 
 use std::{error::Error as _, io, mem, path::Path, ptr};
 

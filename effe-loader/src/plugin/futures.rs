@@ -1,4 +1,5 @@
 //! Start, Run and Stop of an async lambda, as futures of ours.
+#![expect(unsafe_code, reason = "this module calls the lambda; its callers are safe")]
 
 use std::{
     future::Future,
@@ -20,7 +21,11 @@ use effe_abi::{
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::{Context, Fault, Plugin, Started};
+use super::{
+    context::{Context, Started},
+    fault::Fault,
+    loaded::Plugin,
+};
 
 /// A future of the lambda's, which is dropped once.
 struct Work {

@@ -1,4 +1,5 @@
 //! The loader as a lambda sees it outside a request: its log, the operator's parameters, the bound address.
+#![expect(unsafe_code, reason = "the entries of the host's table get their data as a pointer")]
 
 use std::{ptr, sync::OnceLock};
 

@@ -6,12 +6,12 @@ use std::{path::PathBuf, sync::Arc};
 use object::ReadCache;
 
 use super::{
-    Plugin,
     census::Census,
     copy::PrivateCopy,
     elf, ffi,
     file::PluginFile,
     host::Host,
+    loaded::Plugin,
     policy::Policy,
     trial::{self, Facts},
 };
