@@ -7,6 +7,7 @@ mod context;
 mod fault;
 mod futures;
 mod loaded;
+mod out_param;
 mod verified;
 
 pub mod host;

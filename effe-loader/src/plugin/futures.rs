@@ -3,7 +3,6 @@
 
 use std::{
     future::Future,
-    marker::PhantomPinned,
     pin::Pin,
     ptr,
     sync::{
@@ -25,6 +24,7 @@ use super::{
     context::{Context, Started},
     fault::Fault,
     loaded::Plugin,
+    out_param::OutParam,
 };
 
 /// A future of the lambda's, which is dropped once.
@@ -79,12 +79,13 @@ impl Plugin {
 
     /// Calls Start, to be polled: by the entry that waits if there is no other.
     pub fn start_polled(&'static self) -> Starting {
-        let mut made =
-            Box::pin(Made { pointer: ptr::null_mut(), failure: Failure::new(), _pinned: PhantomPinned });
+        let made = OutParam::new(Made { pointer: ptr::null_mut(), failure: Failure::new() });
         let work = self.polled().map(|entries| {
-            // SAFETY: it is not moved: both fields are only written, through pointers.
-            let made = unsafe { made.as_mut().get_unchecked_mut() };
-            let (pointer, failure) = (&raw mut made.pointer, &raw mut made.failure);
+            let made = made.as_ptr();
+            // SAFETY: it points to a value.
+            let pointer = unsafe { &raw mut (*made).pointer };
+            // SAFETY: as above.
+            let failure = unsafe { &raw mut (*made).failure };
             // SAFETY: the table is `host.rs`'s; between `init` and `retire`; what it writes to is dropped after it.
             Work::new(|out| unsafe { (entries.start)(self.table, pointer, failure, out) })
         });
@@ -111,7 +112,6 @@ impl Plugin {
 struct Made {
     pointer: *mut (),
     failure: Failure,
-    _pinned: PhantomPinned,
 }
 
 // SAFETY: a Context's pointer, see `Context`.
@@ -122,7 +122,7 @@ pub struct Starting {
     plugin: &'static Plugin,
     /// Before what it writes to; `None` once it is done.
     work: Option<Work>,
-    made: Pin<Box<Made>>,
+    made: OutParam<Made>,
 }
 
 impl Future for Starting {
@@ -133,8 +133,8 @@ impl Future for Starting {
         let Some(work) = &mut self.work else { return Poll::Ready(plugin.start()) };
         let status = task::ready!(work.poll(cx.waker()));
         self.work = None;
-        // SAFETY: nothing points to it any more.
-        let made = unsafe { self.made.as_mut().get_unchecked_mut() };
+        // SAFETY: the lambda's future is dropped, and it was the only other user.
+        let made = unsafe { self.made.get_mut() };
         let failure = std::mem::take(&mut made.failure);
         Poll::Ready(plugin.made(std::mem::replace(&mut made.pointer, ptr::null_mut()), status, failure))
     }
@@ -185,14 +185,15 @@ impl Context {
 
     /// Calls Stop, to be polled; what came of it is logged.
     pub fn stop_polled(self: Box<Self>) -> Stopping {
-        let mut failure = Box::new(Failure::new());
+        let failure = OutParam::new(Failure::new());
         let Some(entries) = self.plugin.polled() else {
             return Stopping { work: None, failure, plugin: self.plugin, context: Some(self) };
         };
         let context = std::mem::ManuallyDrop::new(*self);
-        let out_failure = &raw mut *failure;
-        // SAFETY: `start` made the pointer, and nothing uses it after this: the Context is not dropped any more.
-        let work = Work::new(|out| unsafe { (entries.stop)(context.pointer.as_ptr(), out_failure, out) });
+        // SAFETY: `start` made the pointer, and nothing uses it after this: the Context is not dropped any more. What
+        // the future writes to is dropped after it.
+        let work =
+            Work::new(|out| unsafe { (entries.stop)(context.pointer.as_ptr(), failure.as_ptr(), out) });
         Stopping { work: Some(work), failure, plugin: context.plugin, context: None }
     }
 }
@@ -201,7 +202,7 @@ impl Context {
 pub struct Stopping {
     /// Before what it writes to; `None` once it is done.
     work: Option<Work>,
-    failure: Box<Failure>,
+    failure: OutParam<Failure>,
     plugin: &'static Plugin,
     /// One that can't be polled, and is stopped by being dropped.
     context: Option<Box<Context>>,
@@ -215,7 +216,8 @@ impl Future for Stopping {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
         let status = task::ready!(work.poll(cx.waker()));
         self.work = None;
-        let failure = std::mem::take(&mut *self.failure);
+        // SAFETY: the lambda's future is dropped, and it was the only other user.
+        let failure = std::mem::take(unsafe { self.failure.get_mut() });
         self.plugin.stopped();
         self.plugin.log_stop(Fault::of(status, failure));
         Poll::Ready(())
