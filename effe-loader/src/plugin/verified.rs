@@ -36,7 +36,7 @@ impl Tried {
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted. The process has one thread.
     pub unsafe fn by_fork(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
         // SAFETY: the caller's duty is the callee's condition.
-        Tried::by(file, policy, |copy| unsafe { trial::forked(copy.path()) })
+        Tried::by(file, policy, |copy| unsafe { trial::forked(&copy.path_in_fork()) })
     }
 
     /// Copies a plugin, checks what the copy holds, and opens it in a child that is this program once more.
