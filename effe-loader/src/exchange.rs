@@ -43,6 +43,7 @@ use crate::{
         request_id,
     },
     placement::Execution,
+    plugin::host::Exchanges,
     rt::clock::Moment,
 };
 
@@ -233,6 +234,10 @@ impl<'a> Exchange<'a> {
         authority.or_else(|| self.text_header("host"))
     }
 }
+
+/// What a lambda's host offers it of exchanges.
+pub const FOR_HOST: Exchanges =
+    Exchanges { async_host: &ASYNC_OPS, spawn_host: &SPAWN_OPS, request_id: current_id };
 
 /// What the request is called whose Run this thread is in.
 pub fn current_id() -> Option<String> {

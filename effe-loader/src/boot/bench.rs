@@ -12,7 +12,7 @@ use actix_http::{
 };
 
 use crate::{
-    exchange::{Exchange, Head, response::Answer},
+    exchange::{self, Exchange, Head, response::Answer},
     plugin::{
         Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host, parameters::Parameters,
     },
@@ -38,7 +38,7 @@ impl Crossing {
     pub fn open(path: &Path) -> Result<Crossing, String> {
         let policy = Policy::default();
         let file = PluginFile::open(path, &policy).map_err(|refusal| refusal.to_string())?;
-        let host = Host::new(Parameters::default(), RESPONSE_LIMIT);
+        let host = Host::new(Parameters::default(), RESPONSE_LIMIT, exchange::FOR_HOST);
         // SAFETY: the caller named this file to be run, and has one thread.
         let tried = unsafe { Tried::by_fork(file, &policy) }.map_err(|refusal| refusal.to_string())?;
         // SAFETY: as above.

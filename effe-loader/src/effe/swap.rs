@@ -13,6 +13,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::{
     effe::{Effe, generation::Generation},
+    exchange,
     journal::Severity,
     net::tls::Tls,
     placement::{self, Execution},
@@ -161,7 +162,7 @@ impl Swapper {
         if let Some(warning) = &file.warning {
             self.effe.journal().warning(warning.clone());
         }
-        let host = Host::new(parameters, self.recipe.response_limit);
+        let host = Host::new(parameters, self.recipe.response_limit, exchange::FOR_HOST);
         host.set_journal(self.effe.journal().clone());
         host.set_address(self.recipe.address.clone());
         let plugin = self.open(file, host)?;
