@@ -215,7 +215,10 @@ fn serve(
         );
     }
     match warm {
-        Ok(()) => systemd::ready(&effe.generations.current(), None),
+        Ok(()) => {
+            let serves = effe.generations.current();
+            systemd::ready(serves.plugin.path(), serves.number, None);
+        }
         Err(_) => systemd::starting(),
     }
     let settings = Settings {

@@ -113,7 +113,8 @@ impl Swapper {
             Change::RollBack => self.roll_back(),
         };
         if was_ready && !self.effe.is_draining() {
-            systemd::ready(&self.effe.generations.current(), outcome.as_ref().err().map(String::as_str));
+            let serves = self.effe.generations.current();
+            systemd::ready(serves.plugin.path(), serves.number, outcome.as_ref().err().map(String::as_str));
         }
         if let Err(why) = &outcome {
             let serves = self.effe.generations.current().number;
