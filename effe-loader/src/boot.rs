@@ -25,16 +25,13 @@ use crate::{
         monitor::Watch,
         swap::{self, Recipe},
     },
-    handler,
+    exchange, handler,
     journal::{self, Inmate, Journal, Severity},
     net::{
         activity::Patience,
         listeners::{self, Bound, Listener},
     },
-    plugin::{
-        self, Census, Plugin, PluginFile, Policy, Started, Tried,
-        host::{self, Host},
-    },
+    plugin::{self, Census, Plugin, PluginFile, Policy, Started, Tried, host::Host},
     process::{
         control::{Control, Drain},
         signals::Ender,
@@ -54,7 +51,7 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let inherited = Bound::inherited()?;
     let n_descriptors = listeners::raise_descriptor_limit();
-    let host = Host::new(config.parameters.clone(), config.response_limit);
+    let host = Host::new(config.parameters.clone(), config.response_limit, exchange::table::FOR_HOST);
     let census = Arc::new(Census::default());
     let (plugin, warning) = match linked {
         Some(lambda) => {
@@ -83,8 +80,10 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         ..journal::Settings::new(config.syslog.clone(), config.log_format)
     })
     .map_err(|source| Error::System { what: "start the log's thread", source })?;
-    journal
-        .install(linked.map(|lambda| Inmate { crate_name: lambda.crate_name(), log: host::log_for_lambda }));
+    journal.install(linked.map(|lambda| Inmate {
+        crate_name: lambda.crate_name(),
+        request_id: exchange::table::FOR_HOST.request_id,
+    }));
     host.set_journal(journal.clone());
     if let Some(warning) = warning {
         journal.warning(warning);
@@ -212,7 +211,10 @@ fn serve(
         );
     }
     match warm {
-        Ok(()) => systemd::ready(&effe.generations.current(), None),
+        Ok(()) => {
+            let serves = effe.generations.current();
+            systemd::ready(serves.plugin.path(), serves.number, None);
+        }
         Err(_) => systemd::starting(),
     }
     let settings = Settings {

@@ -6,6 +6,7 @@ mod admin;
 mod asynchronous;
 mod command_line;
 mod damaged;
+mod debuggers;
 mod drain;
 mod failures;
 mod files;

@@ -9,7 +9,7 @@ use std::{
 use actix_http::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::{
-    exchange::{Exchange, response::Answer},
+    exchange::{self, Exchange, response::Answer},
     http::{head::Head, request::Request},
     plugin::{
         Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host, parameters::Parameters,
@@ -36,7 +36,7 @@ impl Crossing {
     pub fn open(path: &Path) -> Result<Crossing, String> {
         let policy = Policy::default();
         let file = PluginFile::open(path, &policy).map_err(|refusal| refusal.to_string())?;
-        let host = Host::new(Parameters::default(), RESPONSE_LIMIT);
+        let host = Host::new(Parameters::default(), RESPONSE_LIMIT, exchange::table::FOR_HOST);
         // SAFETY: the caller named this file to be run, and has one thread.
         let tried = unsafe { Tried::by_fork(file, &policy) }.map_err(|refusal| refusal.to_string())?;
         // SAFETY: as above.

@@ -13,6 +13,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::{
     effe::{Effe, generation::Generation},
+    exchange,
     journal::Severity,
     net::tls::Tls,
     placement,
@@ -112,7 +113,8 @@ impl Swapper {
             Change::RollBack => self.roll_back(),
         };
         if was_ready && !self.effe.is_draining() {
-            systemd::ready(&self.effe.generations.current(), outcome.as_ref().err().map(String::as_str));
+            let serves = self.effe.generations.current();
+            systemd::ready(serves.plugin.path(), serves.number, outcome.as_ref().err().map(String::as_str));
         }
         if let Err(why) = &outcome {
             let serves = self.effe.generations.current().number;
@@ -161,7 +163,7 @@ impl Swapper {
         if let Some(warning) = &file.warning {
             self.effe.journal().warning(warning.clone());
         }
-        let host = Host::new(parameters, self.recipe.response_limit);
+        let host = Host::new(parameters, self.recipe.response_limit, exchange::table::FOR_HOST);
         host.set_journal(self.effe.journal().clone());
         host.set_address(self.recipe.address.clone());
         let plugin = self.open(file, host)?;

@@ -24,6 +24,7 @@ use crate::{
         Place,
         run_clock::{self, Ended},
     },
+    plugin::host::Exchanges,
     rt::{block_on::block_until, clock::Moment, wake_batch},
 };
 
@@ -71,6 +72,10 @@ impl Drop for Inside {
         CURRENT.set(self.0);
     }
 }
+
+/// What a lambda's host offers it of exchanges.
+pub const FOR_HOST: Exchanges =
+    Exchanges { async_host: &ASYNC_OPS, spawn_host: &SPAWN_OPS, request_id: current_id };
 
 /// What the request is called whose Run this thread is in.
 pub fn current_id() -> Option<String> {
@@ -189,7 +194,7 @@ unsafe extern "C" fn read(host: *mut (), out: &mut raw::Chunk) -> Status {
 }
 
 /// What an async lambda finds under the id of the extension.
-pub static ASYNC_OPS: AsyncHost =
+static ASYNC_OPS: AsyncHost =
     AsyncHost { size: size_of::<AsyncHost>() as u32, version: 1, poll_read, poll_ready };
 
 unsafe extern "C" fn poll_read(host: *mut (), waker: *const Waker, out: &mut raw::Chunk) -> Status {
@@ -226,7 +231,7 @@ unsafe extern "C" fn poll_ready(host: *mut (), waker: *const Waker) -> Status {
 
 /// What an async lambda finds under the id of the extension for runs that go on as tasks of its own runtime: there they
 /// are looked at as polls on the server's threads are.
-pub static SPAWN_OPS: SpawnHost = SpawnHost {
+static SPAWN_OPS: SpawnHost = SpawnHost {
     size: size_of::<SpawnHost>() as u32,
     version: 2,
     may_spawn,

@@ -11,8 +11,8 @@ static INSTALLED: OnceLock<Bridge> = OnceLock::new();
 pub struct Inmate {
     /// The name of its crate.
     pub crate_name: &'static str,
-    /// Logs a text with its target as the lambda's.
-    pub log: fn(&Journal, Severity, &str, String),
+    /// The id of the request whose Run this thread is in.
+    pub request_id: fn() -> Option<String>,
 }
 
 /// Makes `journal` the program's logger, if it has none.
@@ -59,7 +59,9 @@ impl log::Log for Bridge {
         }
         let (severity, target, text) = (severity(record.level()), record.target(), record.args().to_string());
         match self.author(target) {
-            Some(lambda) => (lambda.log)(&self.journal, severity, target, text),
+            Some(lambda) => {
+                self.journal.log(Record::of_lambda(severity, target, text, (lambda.request_id)()));
+            }
             None => {
                 let (source, target, fields) = (Source::Loader, target.to_owned().into(), Vec::new());
                 self.journal.log(Record { severity, source, target, text, fields });
@@ -128,13 +130,11 @@ mod tests {
 
     #[test]
     fn what_a_lambda_logs_that_is_linked_in_is_the_lambdas() {
-        let log: fn(&Journal, Severity, &str, String) =
-            |journal, severity, target, text| journal.report(severity, format!("{target} said {text}"), []);
-        let lambda = Inmate { crate_name: "hello", log };
+        let lambda = Inmate { crate_name: "hello", request_id: || Some("abc".to_owned()) };
         let lines = said(Some(lambda), &["hello", "hello::inner", "hello_world"]);
         assert_eq!(lines.len(), 3 + 3 + 2, "{lines:#?}");
-        assert!(lines[2].ends_with("hello said at INFO"), "{lines:#?}");
-        assert!(lines[5].ends_with("hello::inner said at INFO"), "{lines:#?}");
+        assert!(lines[2].ends_with("lambda: info: hello: at INFO request_id=abc"), "{lines:#?}");
+        assert!(lines[5].ends_with("lambda: info: hello::inner: at INFO request_id=abc"), "{lines:#?}");
         assert!(lines[6].ends_with("effe-loader: error: hello_world: at ERROR"), "{lines:#?}");
     }
 }

@@ -46,6 +46,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// What a lambda says. `request_id` is the request whose Run it says it in, if it is in one: a task that the author
+    /// spawned is in none.
+    pub fn of_lambda(severity: Severity, target: &str, text: String, request_id: Option<String>) -> Record {
+        let fields = request_id.map(|id| ("request_id", id)).into_iter().collect();
+        Record { severity, source: Source::Lambda, target: target.to_owned().into(), text, fields }
+    }
+
     /// Cuts what is too long, so that a queue of records has a bound, and syslog takes each of them.
     pub fn cut(&mut self) {
         line::cut(&mut self.text, TEXT_LIMIT);

@@ -6,7 +6,7 @@ use std::{
     io::{self, Read as _, Seek as _},
     os::{
         fd::AsRawFd,
-        unix::fs::{FileExt, OpenOptionsExt},
+        unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
     process::{self, Stdio},
@@ -68,6 +68,15 @@ impl PrivateCopy {
     /// The absolute path to map.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The path to map for a fork of this process, which has the same descriptors. It has no rights over its parent if
+    /// the program has file capabilities, and then can't open `/proc/PID/fd`.
+    pub fn path_in_fork(&self) -> PathBuf {
+        match &self.kind {
+            Kind::Memory(memory) => format!("/proc/self/fd/{}", memory.as_raw_fd()).into(),
+            Kind::File(_) | Kind::Original(_) => self.path.clone(),
+        }
     }
 
     /// The path to map for a child process that is given `Stdio` as its stdin.
@@ -137,8 +146,17 @@ fn in_memory(file: &PluginFile) -> Option<(PathBuf, File)> {
     fill(&memory, file).ok()?;
     seal(&memory).ok()?;
     let n = COPIES.fetch_add(1, Ordering::Relaxed);
-    let path = PathBuf::from(alias(n, memory.as_raw_fd()));
-    path.exists().then_some((path, memory))
+    // The number that this process has where /proc is mounted: in another PID namespace, `process::id` may be wrong.
+    let this = fs::read_link("/proc/self").unwrap_or_else(|_| "self".into());
+    let names = [this.as_path(), Path::new("self")].map(|process| alias(n, process, memory.as_raw_fd()));
+    let path = names.into_iter().find(|path| is_named(&memory, path))?;
+    Some((path, memory))
+}
+
+/// Whether a path leads to the file.
+fn is_named(file: &File, path: &Path) -> bool {
+    let (Ok(file), Ok(named)) = (file.metadata(), path.metadata()) else { return false };
+    (file.dev(), file.ino()) == (named.dev(), named.ino())
 }
 
 /// Nobody ever changes it again. Nothing maps it yet, so to bar writes from now on is as good as to bar them all; but
@@ -152,9 +170,11 @@ fn seal(memory: &File) -> rustix::io::Result<()> {
 
 /// A name of a descriptor that no other copy ever has, though descriptors are used again: the dynamic linker takes
 /// a name that it knows for the library that it knows. The number is written in binary, as `/` and `/.`.
-fn alias(n: u32, fd: i32) -> String {
+///
+/// A debugger opens the name, too, and `self` would mean itself to it: so `process` is the number of this process.
+fn alias(n: u32, process: &Path, fd: i32) -> PathBuf {
     let digits: String = (0..u32::BITS).map(|bit| if n >> bit & 1 == 1 { "/." } else { "/" }).collect();
-    format!("/proc/self{digits}/fd/{fd}")
+    PathBuf::from(format!("/proc/{}{digits}/fd/{fd}", process.display()))
 }
 
 fn in_directory(file: &PluginFile, directory: &Path) -> io::Result<(PathBuf, File)> {
@@ -181,10 +201,12 @@ mod tests {
 
     #[test]
     fn a_descriptor_that_is_used_again_has_another_name() {
-        let names: std::collections::HashSet<_> = (0..1000).map(|n| alias(n, 7)).collect();
+        let process = Path::new("self");
+        let names: std::collections::HashSet<_> =
+            (0..1000).map(|n| alias(n, process, 7).into_os_string()).collect();
         assert_eq!(names.len(), 1000);
         let memory = File::from(memfd_create("x", MemfdFlags::CLOEXEC).unwrap());
-        assert!(Path::new(&alias(u32::MAX, memory.as_raw_fd())).exists());
+        assert!(is_named(&memory, &alias(u32::MAX, process, memory.as_raw_fd())));
     }
 
     #[test]

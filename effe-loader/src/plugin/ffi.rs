@@ -2,6 +2,7 @@
 //!
 //! `plugin.rs` puts a safe face on it. Exchanges and hosts, which the lambda calls back, are in `exchange.rs` and
 //! `host.rs`.
+#![expect(unsafe_code, reason = "the one place where foreign code is mapped and called")]
 
 use std::{error::Error as _, io, mem, path::Path, ptr};
 
@@ -93,20 +94,28 @@ impl Entries {
 
     /// The lambda's entry for its own readiness, if it has one. To be called between `init` and `retire`.
     pub fn ready(&self) -> Option<ReadyEntry> {
-        // SAFETY: the wire's promise: any thread, at any time.
-        let table = unsafe { (self.extension)(READY.into()) };
-        // SAFETY: the extension's promise: under this id is such a table, for ever, or null.
-        let table = unsafe { table.cast::<Ready>().as_ref() }?;
-        (table.size as usize >= mem::size_of::<Ready>()).then_some(table.ready)
+        // SAFETY: the type and the id belong together (`effe_abi::extensions`).
+        unsafe { self.table::<Ready>(READY) }.map(|table| table.ready)
     }
 
     /// Start, Run and Stop to be polled, if the lambda is async. To be called before `retire`.
     pub fn polled(&self) -> Option<&'static AsyncPlugin> {
+        // SAFETY: the type and the id belong together (`effe_abi::extensions`).
+        unsafe { self.table(ASYNC) }
+    }
+
+    /// The plugin's table under `id`. `None` if it has none, or one that is shorter than a `T`.
+    ///
+    /// # Safety
+    /// `T` is the type of the tables under this id, and its first field is the table's size as a `u32`.
+    unsafe fn table<T>(&self, id: &str) -> Option<&'static T> {
         // SAFETY: the wire's promise: any thread, at any time.
-        let table = unsafe { (self.extension)(ASYNC.into()) };
-        // SAFETY: the extension's promise: under this id is such a table, for ever, or null.
-        let table = unsafe { table.cast::<AsyncPlugin>().as_ref() }?;
-        (table.size as usize >= mem::size_of::<AsyncPlugin>()).then_some(table)
+        let table = unsafe { (self.extension)(id.into()) };
+        // SAFETY: the extension's promise: null, or a table of this id that lives for ever and begins with its size.
+        let size = unsafe { table.cast::<u32>().as_ref() }?;
+        // A reference to a table that is shorter would be undefined behaviour, even if nobody read through it.
+        // SAFETY: as above; it is as large as a `T`, and the caller says that it is one.
+        (*size as usize >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
     }
 
     /// Calls Retire.
@@ -253,4 +262,86 @@ pub unsafe fn fork() -> io::Result<Fork> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no conditions.
     unsafe { libc::_exit(code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::Cell,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use effe_abi::raw::status;
+
+    use super::*;
+
+    thread_local! {
+        static TABLE: Cell<*const ()> = const { Cell::new(ptr::null()) };
+    }
+
+    unsafe extern "C" fn with_host(_: &'static Host, _: &mut Failure) -> Status {
+        status::OK
+    }
+
+    unsafe extern "C" fn start(_: &'static Host, _: &mut *mut (), _: &mut Failure) -> Status {
+        status::OK
+    }
+
+    unsafe extern "C" fn run(_: *mut (), _: &Exchange<'_>, _: &mut Failure) -> Status {
+        status::OK
+    }
+
+    unsafe extern "C" fn stop(_: *mut (), _: &mut Failure) -> Status {
+        status::OK
+    }
+
+    unsafe extern "C" fn extension(_: RStr<'_>) -> *const () {
+        TABLE.get()
+    }
+
+    const ENTRIES: Entries = Entries {
+        flags: 0,
+        info: "{}",
+        build: "",
+        init: with_host,
+        start,
+        run,
+        stop,
+        retire: with_host,
+        extension,
+    };
+
+    /// So many bytes at the end of a page that no readable page follows: to read further kills the test.
+    fn at_the_end_of_memory(n_bytes: usize) -> *const AtomicU32 {
+        // A whole number of pages, however large they are.
+        let page = 64 * 1024;
+        let (flags, none) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_NONE);
+        // SAFETY: new memory, wherever the system wants to have it.
+        let start = unsafe { libc::mmap(ptr::null_mut(), 2 * page, none, flags, -1, 0) };
+        assert_ne!(start, libc::MAP_FAILED);
+        // SAFETY: it was mapped above, and nothing is in it yet.
+        assert_eq!(unsafe { libc::mprotect(start, page, libc::PROT_READ | libc::PROT_WRITE) }, 0);
+        start.cast::<AtomicU32>().wrapping_byte_add(page - n_bytes)
+    }
+
+    #[test]
+    fn a_table_that_is_too_short_is_none_and_nothing_behind_it_is_read() {
+        assert!(ENTRIES.ready().is_none() && ENTRIES.polled().is_none(), "there is no table");
+        // Size and version, and that is all.
+        let header = at_the_end_of_memory(8);
+        // SAFETY: mapped for good, readable and writable.
+        let size = unsafe { &*header };
+        TABLE.set(header.cast());
+        for n in [0, 4, 8, 15] {
+            size.store(n, Ordering::Relaxed);
+            assert!(ENTRIES.ready().is_none() && ENTRIES.polled().is_none(), "{n}");
+        }
+    }
+
+    #[test]
+    fn a_table_of_a_later_version_is_longer_and_counts() {
+        static READY: Ready = Ready { size: 100, version: 2, ready: with_host };
+        TABLE.set(ptr::from_ref(&READY).cast());
+        assert!(ENTRIES.ready().is_some_and(|ready| ptr::fn_addr_eq(ready, READY.ready)));
+    }
 }

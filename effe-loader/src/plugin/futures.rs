@@ -1,8 +1,8 @@
 //! Start, Run and Stop of an async lambda, as futures of ours.
+#![expect(unsafe_code, reason = "this module calls the lambda; its callers are safe")]
 
 use std::{
     future::Future,
-    marker::PhantomPinned,
     pin::Pin,
     ptr,
     task::{self, Poll},
@@ -15,7 +15,12 @@ use effe_abi::{
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::{Context, Fault, Plugin, Started};
+use super::{
+    context::{Context, Started},
+    fault::Fault,
+    loaded::Plugin,
+    out_param::OutParam,
+};
 use crate::rt::block_on::block_on;
 
 /// A future of the lambda's, which is dropped once.
@@ -75,12 +80,13 @@ impl Plugin {
 
     /// Calls Start, to be polled: by the entry that waits if there is no other.
     pub fn start_polled(&'static self) -> Starting {
-        let mut made =
-            Box::pin(Made { pointer: ptr::null_mut(), failure: Failure::new(), _pinned: PhantomPinned });
+        let made = OutParam::new(Made { pointer: ptr::null_mut(), failure: Failure::new() });
         let work = self.polled().map(|entries| {
-            // SAFETY: it is not moved: both fields are only written, through pointers.
-            let made = unsafe { made.as_mut().get_unchecked_mut() };
-            let (pointer, failure) = (&raw mut made.pointer, &raw mut made.failure);
+            let made = made.as_ptr();
+            // SAFETY: it points to a value.
+            let pointer = unsafe { &raw mut (*made).pointer };
+            // SAFETY: as above.
+            let failure = unsafe { &raw mut (*made).failure };
             // SAFETY: the table is `host.rs`'s; between `init` and `retire`; what it writes to is dropped after it.
             Work::new(|out| unsafe { (entries.start)(self.table, pointer, failure, out) })
         });
@@ -107,7 +113,6 @@ impl Plugin {
 struct Made {
     pointer: *mut (),
     failure: Failure,
-    _pinned: PhantomPinned,
 }
 
 // SAFETY: a Context's pointer, see `Context`.
@@ -118,7 +123,7 @@ pub struct Starting {
     plugin: &'static Plugin,
     /// Before what it writes to; `None` once it is done.
     work: Option<Work>,
-    made: Pin<Box<Made>>,
+    made: OutParam<Made>,
 }
 
 impl Future for Starting {
@@ -129,8 +134,8 @@ impl Future for Starting {
         let Some(work) = &mut self.work else { return Poll::Ready(plugin.start()) };
         let status = task::ready!(work.poll(cx.waker()));
         self.work = None;
-        // SAFETY: nothing points to it any more.
-        let made = unsafe { self.made.as_mut().get_unchecked_mut() };
+        // SAFETY: the lambda's future is dropped, and it was the only other user.
+        let made = unsafe { self.made.get_mut() };
         let failure = std::mem::take(&mut made.failure);
         Poll::Ready(plugin.made(std::mem::replace(&mut made.pointer, ptr::null_mut()), status, failure))
     }
@@ -181,14 +186,15 @@ impl Context {
 
     /// Calls Stop, to be polled; what came of it is logged.
     pub fn stop_polled(self: Box<Self>) -> Stopping {
-        let mut failure = Box::new(Failure::new());
+        let failure = OutParam::new(Failure::new());
         let Some(entries) = self.plugin.polled() else {
             return Stopping { work: None, failure, plugin: self.plugin, context: Some(self) };
         };
         let context = std::mem::ManuallyDrop::new(*self);
-        let out_failure = &raw mut *failure;
-        // SAFETY: `start` made the pointer, and nothing uses it after this: the Context is not dropped any more.
-        let work = Work::new(|out| unsafe { (entries.stop)(context.pointer.as_ptr(), out_failure, out) });
+        // SAFETY: `start` made the pointer, and nothing uses it after this: the Context is not dropped any more. What
+        // the future writes to is dropped after it.
+        let work =
+            Work::new(|out| unsafe { (entries.stop)(context.pointer.as_ptr(), failure.as_ptr(), out) });
         Stopping { work: Some(work), failure, plugin: context.plugin, context: None }
     }
 }
@@ -197,7 +203,7 @@ impl Context {
 pub struct Stopping {
     /// Before what it writes to; `None` once it is done.
     work: Option<Work>,
-    failure: Box<Failure>,
+    failure: OutParam<Failure>,
     plugin: &'static Plugin,
     /// One that can't be polled, and is stopped by being dropped.
     context: Option<Box<Context>>,
@@ -211,7 +217,8 @@ impl Future for Stopping {
         let Some(work) = &mut self.work else { return Poll::Ready(()) };
         let status = task::ready!(work.poll(cx.waker()));
         self.work = None;
-        let failure = std::mem::take(&mut *self.failure);
+        // SAFETY: the lambda's future is dropped, and it was the only other user.
+        let failure = std::mem::take(unsafe { self.failure.get_mut() });
         self.plugin.stopped();
         self.plugin.log_stop(Fault::of(status, failure));
         Poll::Ready(())

@@ -1,18 +1,27 @@
 //! The loader as a lambda sees it outside a request: its log, the operator's parameters, the bound address.
+#![expect(unsafe_code, reason = "the entries of the host's table get their data as a pointer")]
 
 use std::{ptr, sync::OnceLock};
 
 use abi_stable::std_types::RStr;
 use effe_abi::{
-    extensions::{ASYNC, SPAWN},
+    extensions::{ASYNC, AsyncHost, SPAWN, SpawnHost},
     raw::{self, Status, host_attribute, status},
 };
 
-use crate::{
-    exchange,
-    journal::{Journal, Record, Severity, Source},
-    plugin::parameters::Parameters,
-};
+use super::parameters::Parameters;
+use crate::journal::{Journal, Record, Severity};
+
+/// What the layer above gives a host: the loader's side of an exchange.
+#[derive(Clone, Copy)]
+pub struct Exchanges {
+    /// What an async run may ask.
+    pub async_host: &'static AsyncHost,
+    /// What a run may ask that becomes a task of the lambda's own.
+    pub spawn_host: &'static SpawnHost,
+    /// The id of the request whose Run this thread is in.
+    pub request_id: fn() -> Option<String>,
+}
 
 /// What stands behind a generation's table; leaked with it.
 pub struct Host {
@@ -21,15 +30,16 @@ pub struct Host {
     object: String,
     address: OnceLock<String>,
     response_limit: String,
+    exchanges: Exchanges,
 }
 
 impl Host {
     /// A host without a journal yet, for a plugin that is opened before any thread is started.
-    pub fn new(parameters: Parameters, response_limit: usize) -> &'static Host {
+    pub fn new(parameters: Parameters, response_limit: usize, exchanges: Exchanges) -> &'static Host {
         let object = parameters.object();
         let response_limit = response_limit.to_string();
         let (journal, address) = (OnceLock::new(), OnceLock::new());
-        Box::leak(Box::new(Host { journal, parameters, object, address, response_limit }))
+        Box::leak(Box::new(Host { journal, parameters, object, address, response_limit, exchanges }))
     }
 
     /// Where the lambda's lines go; before this is called, nowhere.
@@ -76,16 +86,9 @@ unsafe extern "C" fn log(data: *const (), level: u32, target: RStr<'_>, text: RS
     let host = unsafe { host(data) };
     let severity = Severity::from(level);
     if let Some(journal) = host.journal.get().filter(|journal| journal.wants(severity)) {
-        log_for_lambda(journal, severity, target.as_str(), text.to_string());
+        let request_id = (host.exchanges.request_id)();
+        journal.log(Record::of_lambda(severity, target.as_str(), text.to_string(), request_id));
     }
-}
-
-/// Logs a text of a lambda's, and for which request that was.
-pub fn log_for_lambda(journal: &Journal, severity: Severity, target: &str, text: String) {
-    // Nothing outside of a Run, nor in a task that the author spawned.
-    let id = exchange::table::current_id().map(|id| ("request_id", id));
-    let fields = id.into_iter().collect();
-    journal.log(Record { severity, source: Source::Lambda, target: target.to_owned().into(), text, fields });
 }
 
 unsafe extern "C" fn parameter(data: *const (), key: RStr<'_>, out: &mut RStr<'static>) -> Status {
@@ -105,10 +108,12 @@ unsafe extern "C" fn attribute(data: *const (), key: u32, out: &mut RStr<'static
     }
 }
 
-unsafe extern "C" fn extension(_: *const (), id: RStr<'_>) -> *const () {
+unsafe extern "C" fn extension(data: *const (), id: RStr<'_>) -> *const () {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(data) };
     match id.as_str() {
-        ASYNC => ptr::from_ref(&exchange::table::ASYNC_OPS).cast(),
-        SPAWN => ptr::from_ref(&exchange::table::SPAWN_OPS).cast(),
+        ASYNC => ptr::from_ref(host.exchanges.async_host).cast(),
+        SPAWN => ptr::from_ref(host.exchanges.spawn_host).cast(),
         _ => ptr::null(),
     }
 }

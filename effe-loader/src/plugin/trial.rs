@@ -3,6 +3,7 @@
 //!
 //! While the process has one thread the child is a fork of it, which costs a tenth of starting a program. Later, for
 //! a swap, it is the loader's own program once more.
+#![expect(unsafe_code, reason = "opening a plugin runs foreign code, here in a child")]
 
 use std::{
     ffi::{OsStr, OsString},

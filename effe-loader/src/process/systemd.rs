@@ -2,13 +2,14 @@
 //! up, is on its way out. Without `NOTIFY_SOCKET` it is told nothing, and a message that can't be sent is dropped: the
 //! manager has a timeout of its own.
 
+use std::path::Path;
+
 use sd_notify::NotifyState;
 
-use crate::effe::generation::Generation;
-
-/// A first Start has succeeded, or the last change is done, whatever came of it; `failed` is why nothing came of it.
-pub fn ready(serves: &Generation, failed: Option<&str>) {
-    let mut status = format!("serving {}, generation {}", serves.plugin.path().display(), serves.number);
+/// A first Start has succeeded, or the last change is over. Generation `number` of `plugin` serves; `failed` says why the
+/// change has failed, if it has.
+pub fn ready(plugin: &Path, number: u64, failed: Option<&str>) {
+    let mut status = format!("serving {}, generation {number}", plugin.display());
     if let Some(why) = failed {
         status.push_str("; the last change failed: ");
         status.push_str(why);

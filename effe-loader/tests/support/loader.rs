@@ -21,7 +21,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 
-use super::{Connection, Counts, LONG, Reply, Scratch};
+use super::{Connection, Counts, LONG, Reply, Scratch, plugins::succeed};
 
 /// A command line of the loader's, with none of the test's own environment that it would hear.
 pub struct Loader(Command);
@@ -39,7 +39,9 @@ impl Loader {
             return Loader::bare();
         }
         let loader = directory.join("effe-loader");
-        fs::copy(env!("CARGO_BIN_EXE_effe-loader"), &loader).unwrap();
+        // By a process of its own: a child that another test starts meanwhile would have the copy open to write, and a
+        // file that is open to write can't be executed.
+        succeed(Command::new("cp").arg(env!("CARGO_BIN_EXE_effe-loader")).arg(&loader));
         let mut command = Loader::at(loader);
         command.0.uid(65_534);
         command

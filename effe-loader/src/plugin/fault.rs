@@ -1,0 +1,37 @@
+//! What an entry of a lambda reports when it did not do what it was asked.
+
+use effe_abi::raw::{Failure, Status, status};
+
+use crate::journal::Severity;
+
+/// Why an entry did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The author's error, at the author's severity.
+    Error(Severity, String),
+    /// A panic, which the lambda's hook has logged.
+    Panic(String),
+}
+
+impl Fault {
+    /// What an entry reports, unless it is OK.
+    pub fn of(status: Status, failure: Failure) -> Option<Fault> {
+        match status {
+            status::OK => None,
+            status::PANIC => Some(Fault::Panic(failure.text.into())),
+            status::ERROR => Some(Fault::Error(Severity::from(failure.level), failure.text.into())),
+            unexpected => {
+                Some(Fault::Error(Severity::Error, format!("an entry reports status {unexpected}")))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Error(_, text) => write!(f, "failed: {text}"),
+            Fault::Panic(text) => f.write_str(text),
+        }
+    }
+}

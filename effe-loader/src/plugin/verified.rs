@@ -1,0 +1,95 @@
+//! A plugin that has been checked and tried, before it is mapped into this process.
+#![expect(unsafe_code, reason = "opening a plugin runs foreign code")]
+
+use std::{path::PathBuf, sync::Arc};
+
+use object::ReadCache;
+
+use super::{
+    census::Census,
+    copy::PrivateCopy,
+    elf, ffi,
+    file::PluginFile,
+    host::Host,
+    loaded::Plugin,
+    policy::Policy,
+    trial::{self, Facts},
+};
+use crate::error::Refusal;
+
+/// A plugin that has been checked and tried in a child; nothing of it is mapped here yet.
+pub struct Tried {
+    path: PathBuf,
+    copy: PrivateCopy,
+    /// Bytes that its image will take.
+    image: u64,
+    facts: Facts,
+}
+
+impl Tried {
+    /// Copies a plugin, checks what the copy holds, and opens it in a child that is forked from this process.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it, or that the policy bars.
+    ///
+    /// # Safety
+    /// Opening a plugin runs its constructors: whoever wrote the file is trusted. The process has one thread.
+    pub unsafe fn by_fork(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
+        // SAFETY: the caller's duty is the callee's condition.
+        Tried::by(file, policy, |copy| unsafe { trial::forked(&copy.path_in_fork()) })
+    }
+
+    /// Copies a plugin, checks what the copy holds, and opens it in a child that is this program once more.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it, or that the policy bars.
+    ///
+    /// # Safety
+    /// Opening a plugin runs its constructors, if only in the child: whoever wrote the file is trusted.
+    pub unsafe fn by_exec(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
+        Tried::by(file, policy, trial::executed)
+    }
+
+    fn by(
+        file: PluginFile,
+        policy: &Policy,
+        trial: impl FnOnce(&PrivateCopy) -> Result<Facts, String>,
+    ) -> Result<Tried, Refusal> {
+        let path = file.path.clone();
+        let refused = |reason| Refusal::new(&path, reason);
+        let copy = PrivateCopy::make(file);
+        if policy.pins() && copy.is_original() {
+            return Err(refused(
+                "no private copy can be made of it, so what is mapped can't be pinned; give the loader /proc, or a \
+                 TMPDIR that may hold executable files"
+                    .to_owned(),
+            ));
+        }
+        policy.allows(copy.file()).map_err(refused)?;
+        let image = elf::check(&ReadCache::new(copy.file())).map_err(refused)?;
+        let facts = trial(&copy).map_err(refused)?;
+        Ok(Tried { path, copy, image, facts })
+    }
+
+    /// What the lambda says of itself.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Maps the plugin into this process, for good.
+    ///
+    /// # Errors
+    /// As in [`Tried::by_fork`]; what the child could open rarely fails here.
+    ///
+    /// # Safety
+    /// Opening a plugin runs its constructors: whoever wrote the file is trusted.
+    pub unsafe fn open(self, host: &'static Host, census: &Arc<Census>) -> Result<&'static Plugin, Refusal> {
+        // To compare the layouts takes as long as to map the library. The operator's own file may have changed since.
+        let is_tried = !self.copy.is_original();
+        // SAFETY: the caller's duty is the callee's condition.
+        let entries = unsafe { ffi::open(self.copy.path(), is_tried) };
+        let entries = entries.map_err(|reason| Refusal::new(&self.path, reason))?;
+        self.copy.mapped();
+        Ok(Plugin::new(self.path, entries, host, census, Some(self.copy), self.image))
+    }
+}
