@@ -14,6 +14,7 @@ mod frozen;
 mod health;
 #[cfg(feature = "http2")]
 mod http2;
+mod layers;
 mod lifecycle;
 mod limits;
 mod listeners;
