@@ -3,7 +3,11 @@
 
 use std::sync::OnceLock;
 
-use super::{Journal, Record, Severity, Source};
+use super::{
+    handle::Journal,
+    record::{Record, Source},
+    severity::Severity,
+};
 
 static INSTALLED: OnceLock<Bridge> = OnceLock::new();
 
