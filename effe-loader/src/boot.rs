@@ -25,6 +25,7 @@ use crate::{
         monitor::Watch,
         swap::{self, Recipe},
     },
+    error::{DONE, FAILED},
     exchange, handler,
     journal::{self, Inmate, Journal, Severity},
     net::{
@@ -41,13 +42,6 @@ use crate::{
     scheduler::in_flight::Timeouts,
     server::{self, Settings},
 };
-
-/// The exit code of a loader that did what it was told.
-pub(crate) const DONE: u8 = 0;
-/// The exit code of one that failed while it ran.
-const FAILED: u8 = 1;
-/// The exit code of wrong usage.
-pub(crate) const USAGE: u8 = 2;
 
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let inherited = Bound::inherited()?;

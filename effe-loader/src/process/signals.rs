@@ -20,6 +20,7 @@ use signal_hook::{
 };
 
 use crate::{
+    error::FAILED,
     journal::Journal,
     plugin::Census,
     process::control::{Change, Control, Drain, Stop},
@@ -58,7 +59,7 @@ impl Ender {
     fn leave(&self, why: &str) -> ! {
         self.journal.critical(format!("{why}; {} Contexts were not stopped", self.census.living()));
         self.journal.close(Duration::from_millis(200));
-        low_level::exit(1)
+        low_level::exit(FAILED.into())
     }
 }
 
