@@ -33,7 +33,7 @@ use crate::{
         listeners::{self, Bound, Listener},
     },
     placement::Execution,
-    plugin::{self, Census, Plugin, PluginFile, Policy, Started, Tried, host::Host},
+    plugin::{self, Census, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
         control::{Control, Drain},
         signals::Ender,
@@ -59,14 +59,14 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         None => {
             let file = PluginFile::open(&config.plugin, &config.policy)?;
             let warning = file.warning.clone();
-            let tried = tried(file, &config.policy)?;
+            let verified = verified(file, &config.policy)?;
             if config.mode == Mode::Info {
                 if let Some(warning) = warning {
                     let _ = writeln!(std::io::stderr(), "effe-loader: warning: {warning}");
                 }
-                return Ok(print(&tried.facts().info));
+                return Ok(print(&verified.facts().info));
             }
-            (open(tried, host, &census)?, warning)
+            (open(verified, host, &census)?, warning)
         }
     };
     // From here on there are threads.
@@ -103,15 +103,15 @@ pub(crate) fn answer_trial(path: &Path) -> ! {
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn tried(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
+fn verified(file: PluginFile, policy: &Policy) -> Result<Verified, Refusal> {
     // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
-    unsafe { Tried::by_fork(file, policy) }
+    unsafe { Verified::by_fork(file, policy) }
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn open(tried: Tried, host: &'static Host, census: &Arc<Census>) -> Result<&'static Plugin, Refusal> {
-    // SAFETY: as in `tried`.
-    unsafe { tried.open(host, census) }
+fn open(verified: Verified, host: &'static Host, census: &Arc<Census>) -> Result<&'static Plugin, Refusal> {
+    // SAFETY: as in `verified`.
+    unsafe { verified.open(host, census) }
 }
 
 /// Init, one Start, one Stop, Retire.

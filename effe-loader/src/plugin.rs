@@ -30,5 +30,5 @@ pub use self::{
     loaded::Plugin,
     policy::{Digest, Policy},
     trial::{answer as answer_trial, asked_for as asked_for_trial},
-    verified::Tried,
+    verified::Verified,
 };

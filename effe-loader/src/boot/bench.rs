@@ -14,7 +14,7 @@ use actix_http::{
 use crate::{
     exchange::{self, Exchange, Head, response::Answer},
     plugin::{
-        Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host, parameters::Parameters,
+        Census, Context, Plugin, PluginFile, Policy, Started, Verified, host::Host, parameters::Parameters,
     },
     rt::clock::Moment,
 };
@@ -40,9 +40,9 @@ impl Crossing {
         let file = PluginFile::open(path, &policy).map_err(|refusal| refusal.to_string())?;
         let host = Host::new(Parameters::default(), RESPONSE_LIMIT, exchange::FOR_HOST);
         // SAFETY: the caller named this file to be run, and has one thread.
-        let tried = unsafe { Tried::by_fork(file, &policy) }.map_err(|refusal| refusal.to_string())?;
+        let verified = unsafe { Verified::by_fork(file, &policy) }.map_err(|refusal| refusal.to_string())?;
         // SAFETY: as above.
-        let plugin = unsafe { tried.open(host, &Arc::new(Census::default())) };
+        let plugin = unsafe { verified.open(host, &Arc::new(Census::default())) };
         let plugin = plugin.map_err(|refusal| refusal.to_string())?;
         plugin.init().map_err(|err| err.to_string())?;
         let Started::Ready(context) = plugin.start() else { return Err("Start failed".to_owned()) };
