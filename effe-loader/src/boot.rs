@@ -33,7 +33,7 @@ use crate::{
         listeners::{self, Bound, Listener},
     },
     placement::Execution,
-    plugin::{self, Census, Plugin, PluginFile, Policy, Started, Verified, host::Host},
+    plugin::{self, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
         control::{Control, Drain},
         signals::Ender,
@@ -47,10 +47,10 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     let inherited = Bound::inherited()?;
     let n_descriptors = listeners::raise_descriptor_limit();
     let host = Host::new(config.parameters.clone(), config.response_limit, exchange::FOR_HOST);
-    let census = Arc::new(Census::default());
+    let counts = Arc::new(ContextCounts::default());
     let (plugin, warning) = match linked {
         Some(lambda) => {
-            let plugin = Plugin::linked(lambda, host, &census);
+            let plugin = Plugin::linked(lambda, host, &counts);
             if config.mode == Mode::Info {
                 return Ok(print(plugin.info()));
             }
@@ -66,7 +66,7 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
                 }
                 return Ok(print(&verified.facts().info));
             }
-            (open(verified, host, &census)?, warning)
+            (open(verified, host, &counts)?, warning)
         }
     };
     // From here on there are threads.
@@ -88,7 +88,7 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     let outcome = match config.mode {
         Mode::Check => check(plugin),
         Mode::Serve | Mode::Info => {
-            serve(config, plugin, census, &journal, Doors { inherited, n_descriptors })
+            serve(config, plugin, counts, &journal, Doors { inherited, n_descriptors })
         }
     };
     // Longer than one line may wait for a syslog daemon that has stopped reading.
@@ -109,9 +109,13 @@ fn verified(file: PluginFile, policy: &Policy) -> Result<Verified, Refusal> {
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn open(verified: Verified, host: &'static Host, census: &Arc<Census>) -> Result<&'static Plugin, Refusal> {
+fn open(
+    verified: Verified,
+    host: &'static Host,
+    counts: &Arc<ContextCounts>,
+) -> Result<&'static Plugin, Refusal> {
     // SAFETY: as in `verified`.
-    unsafe { verified.open(host, census) }
+    unsafe { verified.open(host, counts) }
 }
 
 /// Init, one Start, one Stop, Retire.
@@ -139,14 +143,14 @@ struct Doors {
 fn serve(
     config: &Config,
     plugin: &'static Plugin,
-    census: Arc<Census>,
+    counts: Arc<ContextCounts>,
     journal: &Journal,
     Doors { inherited, n_descriptors }: Doors,
 ) -> Result<u8, Error> {
     let system = |what| move |source| Error::System { what, source };
     let (control, orders) = Control::new();
     let drain = Drain { delay: config.drain_delay, timeout: config.drain_timeout };
-    let ender = Ender { census: Arc::clone(&census), journal: journal.clone(), drain };
+    let ender = Ender { counts: Arc::clone(&counts), journal: journal.clone(), drain };
     // Before Init: a signal then is an order to stop, too.
     let watch = Watch::start(ender.clone(), control.clone()).map_err(system("watch for signals"))?;
     let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
@@ -184,7 +188,7 @@ fn serve(
         max_lost_threads: config.max_lost_threads,
         metered: config.admin.is_some(),
     };
-    let effe = Effe::new(first, census, limits, control.stopping(), journal.clone());
+    let effe = Effe::new(first, counts, limits, control.stopping(), journal.clone());
     health.serves(&effe);
     let keeper = Keeper::new(Arc::clone(&effe), config.idle_timeout, warm.is_ok());
     watch.take_on(Arc::clone(&effe), keeper);
@@ -240,7 +244,7 @@ fn serve(
         journal.critical(format!("the time to stop is over; {abandoned} Contexts were not stopped"));
         return Ok(FAILED);
     }
-    journal.notice(format!("stopped; {} Contexts were started and stopped", effe.census().started()));
+    journal.notice(format!("stopped; {} Contexts were started and stopped", effe.context_counts().started()));
     Ok(if stop.failed { FAILED } else { DONE })
 }
 

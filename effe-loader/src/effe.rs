@@ -28,7 +28,7 @@ use crate::{
     exchange::{Exchange, Head, response::Answer},
     http::head,
     journal::{Journal, Record, Severity, Source},
-    plugin::{Census, Context, Fault, Started},
+    plugin::{Context, ContextCounts, Fault, Started},
     rt::clock::Moment,
     scheduler::{
         in_flight::{Call, Mailbox},
@@ -48,7 +48,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Effe {
     /// The lambda that serves, and those before it.
     pub generations: Generations,
-    census: Arc<Census>,
+    context_counts: Arc<ContextCounts>,
     pool: Pool<Work>,
     journal: Journal,
     limits: Limits,
@@ -94,14 +94,14 @@ impl Effe {
     /// Serves a first generation, until `draining` says that it is on its way out.
     pub fn new(
         first: Generation,
-        census: Arc<Census>,
+        context_counts: Arc<ContextCounts>,
         limits: Limits,
         draining: Arc<AtomicBool>,
         journal: Journal,
     ) -> Arc<Effe> {
         Arc::new(Effe {
             generations: Generations::new(first),
-            census,
+            context_counts,
             pool: Pool::new(limits.max_concurrency, limits.queue, KEEP),
             journal,
             meter: limits.metered.then(Box::default),
@@ -354,8 +354,8 @@ impl Effe {
     }
 
     /// All Contexts of the process.
-    pub fn census(&self) -> &Arc<Census> {
-        &self.census
+    pub fn context_counts(&self) -> &Arc<ContextCounts> {
+        &self.context_counts
     }
 
     /// Whether it is on its way out: not ready, and answers say `Connection: close`.
@@ -388,7 +388,7 @@ impl Effe {
             thread::sleep(Duration::from_millis(1));
         }
         self.generations.close();
-        self.census.living()
+        self.context_counts.living()
     }
 
     /// Logs what an entry reported, and for what request.

@@ -14,7 +14,8 @@ use actix_http::{
 use crate::{
     exchange::{self, Exchange, Head, response::Answer},
     plugin::{
-        Census, Context, Plugin, PluginFile, Policy, Started, Verified, host::Host, parameters::Parameters,
+        Context, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host,
+        parameters::Parameters,
     },
     rt::clock::Moment,
 };
@@ -42,7 +43,7 @@ impl Crossing {
         // SAFETY: the caller named this file to be run, and has one thread.
         let verified = unsafe { Verified::by_fork(file, &policy) }.map_err(|refusal| refusal.to_string())?;
         // SAFETY: as above.
-        let plugin = unsafe { verified.open(host, &Arc::new(Census::default())) };
+        let plugin = unsafe { verified.open(host, &Arc::new(ContextCounts::default())) };
         let plugin = plugin.map_err(|refusal| refusal.to_string())?;
         plugin.init().map_err(|err| err.to_string())?;
         let Started::Ready(context) = plugin.start() else { return Err("Start failed".to_owned()) };

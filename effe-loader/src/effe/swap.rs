@@ -198,7 +198,7 @@ impl Swapper {
         // SAFETY: the operator named this file for us to run, and answers for it.
         let verified = unsafe { Verified::by_exec(file, &self.recipe.policy) };
         // SAFETY: as above.
-        let plugin = verified.and_then(|verified| unsafe { verified.open(host, self.effe.census()) });
+        let plugin = verified.and_then(|verified| unsafe { verified.open(host, self.effe.context_counts()) });
         plugin.map_err(|refusal| refusal.to_string())
     }
 

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 use object::ReadCache;
 
 use super::{
-    census::Census,
+    context_counts::ContextCounts,
     copy::PrivateCopy,
     elf, ffi,
     file::PluginFile,
@@ -83,13 +83,17 @@ impl Verified {
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted.
-    pub unsafe fn open(self, host: &'static Host, census: &Arc<Census>) -> Result<&'static Plugin, Refusal> {
+    pub unsafe fn open(
+        self,
+        host: &'static Host,
+        counts: &Arc<ContextCounts>,
+    ) -> Result<&'static Plugin, Refusal> {
         // To compare the layouts takes as long as to map the library. The operator's own file may have changed since.
         let is_tried = !self.copy.is_original();
         // SAFETY: the caller's duty is the callee's condition.
         let entries = unsafe { ffi::open(self.copy.path(), is_tried) };
         let entries = entries.map_err(|reason| Refusal::new(&self.path, reason))?;
         self.copy.mapped();
-        Ok(Plugin::new(self.path, entries, host, census, Some(self.copy), self.image))
+        Ok(Plugin::new(self.path, entries, host, counts, Some(self.copy), self.image))
     }
 }
