@@ -27,7 +27,7 @@ use crate::{
     },
     error::{DONE, FAILED},
     exchange, handler,
-    journal::{self, Inmate, Journal, Severity},
+    journal::{self, Journal, LinkedLambda, Severity},
     net::{
         connection::Patience,
         listeners::{self, Bound, Listener},
@@ -75,12 +75,10 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         ..journal::Settings::new(config.syslog.clone(), config.log_format)
     })
     .map_err(|source| Error::System { what: "start the log's thread", source })?;
-    journal.install(
-        linked.map(|lambda| Inmate {
-            crate_name: lambda.crate_name(),
-            request_id: exchange::FOR_HOST.request_id,
-        }),
-    );
+    journal.install(linked.map(|lambda| LinkedLambda {
+        crate_name: lambda.crate_name(),
+        request_id: exchange::FOR_HOST.request_id,
+    }));
     host.set_journal(journal.clone());
     if let Some(warning) = warning {
         journal.warning(warning);

@@ -30,7 +30,7 @@ mod tests;
 
 pub use self::{
     access::Access,
-    dependencies::Inmate,
+    dependencies::LinkedLambda,
     handle::Journal,
     record::{Record, Source},
     settings::Settings,
