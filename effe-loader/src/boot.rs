@@ -25,13 +25,14 @@ use crate::{
         monitor::Watch,
         swap::{self, Recipe},
     },
+    error::{DONE, FAILED},
     exchange, handler,
-    journal::{self, Inmate, Journal, Severity},
+    journal::{self, Journal, LinkedLambda, Severity},
     net::{
         activity::Patience,
         listeners::{self, Bound, Listener},
     },
-    plugin::{self, Census, Plugin, PluginFile, Policy, Started, Tried, host::Host},
+    plugin::{self, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
         control::{Control, Drain},
         signals::Ender,
@@ -41,21 +42,14 @@ use crate::{
     server::{self, Settings},
 };
 
-/// The exit code of a loader that did what it was told.
-pub(crate) const DONE: u8 = 0;
-/// The exit code of one that failed while it ran.
-const FAILED: u8 = 1;
-/// The exit code of wrong usage.
-pub(crate) const USAGE: u8 = 2;
-
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let inherited = Bound::inherited()?;
     let n_descriptors = listeners::raise_descriptor_limit();
     let host = Host::new(config.parameters.clone(), config.response_limit, exchange::table::FOR_HOST);
-    let census = Arc::new(Census::default());
+    let counts = Arc::new(ContextCounts::default());
     let (plugin, warning) = match linked {
         Some(lambda) => {
-            let plugin = Plugin::linked(lambda, host, &census);
+            let plugin = Plugin::linked(lambda, host, &counts);
             if config.mode == Mode::Info {
                 return Ok(print(plugin.info()));
             }
@@ -64,14 +58,14 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         None => {
             let file = PluginFile::open(&config.plugin, &config.policy)?;
             let warning = file.warning.clone();
-            let tried = tried(file, &config.policy)?;
+            let verified = verified(file, &config.policy)?;
             if config.mode == Mode::Info {
                 if let Some(warning) = warning {
                     let _ = writeln!(std::io::stderr(), "effe-loader: warning: {warning}");
                 }
-                return Ok(print(&tried.facts().info));
+                return Ok(print(&verified.facts().info));
             }
-            (open(tried, host, &census)?, warning)
+            (open(verified, host, &counts)?, warning)
         }
     };
     // From here on there are threads.
@@ -80,7 +74,7 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         ..journal::Settings::new(config.syslog.clone(), config.log_format)
     })
     .map_err(|source| Error::System { what: "start the log's thread", source })?;
-    journal.install(linked.map(|lambda| Inmate {
+    journal.install(linked.map(|lambda| LinkedLambda {
         crate_name: lambda.crate_name(),
         request_id: exchange::table::FOR_HOST.request_id,
     }));
@@ -91,7 +85,7 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     let outcome = match config.mode {
         Mode::Check => check(plugin),
         Mode::Serve | Mode::Info => {
-            serve(config, plugin, census, &journal, Doors { inherited, n_descriptors })
+            serve(config, plugin, counts, &journal, Doors { inherited, n_descriptors })
         }
     };
     // Longer than one line may wait for a syslog daemon that has stopped reading.
@@ -106,15 +100,19 @@ pub(crate) fn answer_trial(path: &Path) -> ! {
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn tried(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
+fn verified(file: PluginFile, policy: &Policy) -> Result<Verified, Refusal> {
     // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
-    unsafe { Tried::by_fork(file, policy) }
+    unsafe { Verified::by_fork(file, policy) }
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn open(tried: Tried, host: &'static Host, census: &Arc<Census>) -> Result<&'static Plugin, Refusal> {
-    // SAFETY: as in `tried`.
-    unsafe { tried.open(host, census) }
+fn open(
+    verified: Verified,
+    host: &'static Host,
+    counts: &Arc<ContextCounts>,
+) -> Result<&'static Plugin, Refusal> {
+    // SAFETY: as in `verified`.
+    unsafe { verified.open(host, counts) }
 }
 
 /// Init, one Start, one Stop, Retire.
@@ -142,14 +140,14 @@ struct Doors {
 fn serve(
     config: &Config,
     plugin: &'static Plugin,
-    census: Arc<Census>,
+    counts: Arc<ContextCounts>,
     journal: &Journal,
     Doors { inherited, n_descriptors }: Doors,
 ) -> Result<u8, Error> {
     let system = |what| move |source| Error::System { what, source };
     let (control, orders) = Control::new();
     let drain = Drain { delay: config.drain_delay, timeout: config.drain_timeout };
-    let ender = Ender { census: Arc::clone(&census), journal: journal.clone(), drain };
+    let ender = Ender { counts: Arc::clone(&counts), journal: journal.clone(), drain };
     // Before Init: a signal then is an order to stop, too.
     let watch = Watch::start(ender.clone(), control.clone()).map_err(system("watch for signals"))?;
     let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
@@ -186,7 +184,7 @@ fn serve(
         max_lost_threads: config.max_lost_threads,
         metered: config.admin.is_some(),
     };
-    let effe = Effe::new(first, census, limits, control.stopping(), journal.clone());
+    let effe = Effe::new(first, counts, limits, control.stopping(), journal.clone());
     health.serves(&effe);
     let keeper = Keeper::new(Arc::clone(&effe), config.idle_timeout, warm.is_ok());
     watch.take_on(Arc::clone(&effe), keeper);
@@ -242,7 +240,7 @@ fn serve(
         journal.critical(format!("the time to stop is over; {abandoned} Contexts were not stopped"));
         return Ok(FAILED);
     }
-    journal.notice(format!("stopped; {} Contexts were started and stopped", effe.census().started()));
+    journal.notice(format!("stopped; {} Contexts were started and stopped", effe.context_counts().started()));
     Ok(if stop.failed { FAILED } else { DONE })
 }
 

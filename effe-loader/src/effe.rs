@@ -31,7 +31,7 @@ use crate::{
     http::{head::Head, request::Request},
     journal::{Journal, Record, Severity, Source},
     placement::run_clock::Ended,
-    plugin::{Census, Context, Fault, Started},
+    plugin::{Context, ContextCounts, Fault, Started},
     rt::{block_on::block_on, clock::Moment},
     scheduler::{
         meter::{Meter, Totals},
@@ -50,7 +50,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Effe {
     /// The lambda that serves, and those before it.
     pub generations: Generations,
-    census: Arc<Census>,
+    context_counts: Arc<ContextCounts>,
     pool: Pool<Work>,
     journal: Journal,
     limits: Limits,
@@ -118,14 +118,14 @@ impl Effe {
     /// Serves a first generation, until `draining` says that it is on its way out.
     pub fn new(
         first: Generation,
-        census: Arc<Census>,
+        context_counts: Arc<ContextCounts>,
         limits: Limits,
         draining: Arc<AtomicBool>,
         journal: Journal,
     ) -> Arc<Effe> {
         Arc::new(Effe {
             generations: Generations::new(first),
-            census,
+            context_counts,
             pool: Pool::new(limits.max_concurrency, limits.queue, KEEP),
             journal,
             meter: limits.metered.then(Box::default),
@@ -425,8 +425,8 @@ impl Effe {
     }
 
     /// All Contexts of the process.
-    pub fn census(&self) -> &Arc<Census> {
-        &self.census
+    pub fn context_counts(&self) -> &Arc<ContextCounts> {
+        &self.context_counts
     }
 
     /// Whether it is on its way out: not ready, and answers say `Connection: close`.
@@ -459,7 +459,7 @@ impl Effe {
             thread::sleep(Duration::from_millis(1));
         }
         self.generations.close();
-        self.census.living()
+        self.context_counts.living()
     }
 
     /// Logs what an entry reported, and for what request.

@@ -1,9 +1,19 @@
-//! Why the loader does not serve, and the exit code that says so to a supervisor.
+//! Why the loader does not serve, and the exit codes that tell it to a supervisor. Who ends the process is
+//! `lib.rs`, and in a hurry `process/signals.rs`.
 
 use std::{
     io,
     path::{Path, PathBuf},
 };
+
+/// The exit code of a loader that did what it was told.
+pub const DONE: u8 = 0;
+/// The exit code of one that failed while it ran.
+pub const FAILED: u8 = 1;
+/// The exit code of wrong usage.
+pub const USAGE: u8 = 2;
+/// The exit code of a plugin that can't be used, EX_CONFIG: a supervisor need not try again.
+pub const REFUSED: u8 = 78;
 
 /// Why the loader gives up. Its text is one line: what was tried, on what, what differs, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +75,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// 78 (EX_CONFIG) if the plugin can't be used, else 1.
+    /// [`REFUSED`] if the plugin can't be used, else [`FAILED`].
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Refused(_) => 78,
-            _ => 1,
+            Error::Refused(_) => REFUSED,
+            _ => FAILED,
         }
     }
 }

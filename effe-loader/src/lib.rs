@@ -34,8 +34,11 @@ use std::{io::Write, process::ExitCode};
 use effe_abi::Linked;
 use signal_hook::low_level;
 
-use self::boot::{DONE, USAGE, answer_trial, cli::Cli, print, run};
 pub use self::error::{Error, Refusal};
+use self::{
+    boot::{answer_trial, cli::Cli, print, run},
+    error::{DONE, USAGE},
+};
 
 /// The loader's whole life: arguments in, exit code out. `linked` is the lambda of a program that has one.
 pub fn main(linked: Option<&'static Linked>) -> ExitCode {

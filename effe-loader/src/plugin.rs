@@ -2,8 +2,8 @@
 //!
 //! It knows nothing of HTTP: an exchange is a thing to hand on.
 
-mod census;
 mod context;
+mod context_counts;
 mod fault;
 mod futures;
 mod loaded;
@@ -22,13 +22,13 @@ mod policy;
 mod trial;
 
 pub use self::{
-    census::Census,
     context::{Context, Started},
+    context_counts::ContextCounts,
     fault::Fault,
     file::PluginFile,
     futures::{Running, Starting},
     loaded::Plugin,
     policy::{Digest, Policy},
     trial::{answer as answer_trial, asked_for as asked_for_trial},
-    verified::Tried,
+    verified::Verified,
 };

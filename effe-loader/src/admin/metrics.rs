@@ -98,8 +98,8 @@ impl Scrape {
 
     fn look_at(&mut self, effe: &Effe) {
         self.totals = effe.totals().unwrap_or_default();
-        let census = effe.census();
-        let (started, living) = (census.started(), census.living());
+        let counts = effe.context_counts();
+        let (started, living) = (counts.started(), counts.living());
         let generations = effe.generations.all();
         let idle: usize = generations.iter().map(|generation| generation.contexts.n_idle()).sum();
         self.contexts = [("idle", idle as u64), ("busy", living.saturating_sub(idle as u64))];

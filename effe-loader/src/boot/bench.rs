@@ -12,7 +12,8 @@ use crate::{
     exchange::{self, Exchange, response::Answer},
     http::{head::Head, request::Request},
     plugin::{
-        Census, Context, Plugin, PluginFile, Policy, Started, Tried, host::Host, parameters::Parameters,
+        Context, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host,
+        parameters::Parameters,
     },
     rt::clock::Moment,
 };
@@ -38,9 +39,9 @@ impl Crossing {
         let file = PluginFile::open(path, &policy).map_err(|refusal| refusal.to_string())?;
         let host = Host::new(Parameters::default(), RESPONSE_LIMIT, exchange::table::FOR_HOST);
         // SAFETY: the caller named this file to be run, and has one thread.
-        let tried = unsafe { Tried::by_fork(file, &policy) }.map_err(|refusal| refusal.to_string())?;
+        let verified = unsafe { Verified::by_fork(file, &policy) }.map_err(|refusal| refusal.to_string())?;
         // SAFETY: as above.
-        let plugin = unsafe { tried.open(host, &Arc::new(Census::default())) };
+        let plugin = unsafe { verified.open(host, &Arc::new(ContextCounts::default())) };
         let plugin = plugin.map_err(|refusal| refusal.to_string())?;
         plugin.init().map_err(|err| err.to_string())?;
         let Started::Ready(context) = plugin.start() else { return Err("Start failed".to_owned()) };

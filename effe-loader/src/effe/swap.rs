@@ -17,7 +17,7 @@ use crate::{
     journal::Severity,
     net::tls::Tls,
     placement,
-    plugin::{Plugin, PluginFile, Policy, Tried, host::Host, parameters::Sources},
+    plugin::{Plugin, PluginFile, Policy, Verified, host::Host, parameters::Sources},
     process::{
         control::{Change, ChangeOrder, Changed, Control},
         systemd,
@@ -191,9 +191,9 @@ impl Swapper {
     #[expect(unsafe_code, reason = "the operator's file is trusted here as at the start")]
     fn open(&self, file: PluginFile, host: &'static Host) -> Result<&'static Plugin, String> {
         // SAFETY: the operator named this file for us to run, and answers for it.
-        let tried = unsafe { Tried::by_exec(file, &self.recipe.policy) };
+        let verified = unsafe { Verified::by_exec(file, &self.recipe.policy) };
         // SAFETY: as above.
-        let plugin = tried.and_then(|tried| unsafe { tried.open(host, self.effe.census()) });
+        let plugin = verified.and_then(|verified| unsafe { verified.open(host, self.effe.context_counts()) });
         plugin.map_err(|refusal| refusal.to_string())
     }
 

@@ -3,12 +3,16 @@
 
 use std::sync::OnceLock;
 
-use super::{Journal, Record, Severity, Source};
+use super::{
+    handle::Journal,
+    record::{Record, Source},
+    severity::Severity,
+};
 
 static INSTALLED: OnceLock<Bridge> = OnceLock::new();
 
 /// A lambda in this program.
-pub struct Inmate {
+pub struct LinkedLambda {
     /// The name of its crate.
     pub crate_name: &'static str,
     /// The id of the request whose Run this thread is in.
@@ -16,7 +20,7 @@ pub struct Inmate {
 }
 
 /// Makes `journal` the program's logger, if it has none.
-pub(super) fn install(journal: &Journal, lambda: Option<Inmate>) -> bool {
+pub(super) fn install(journal: &Journal, lambda: Option<LinkedLambda>) -> bool {
     let bridge = INSTALLED.get_or_init(|| Bridge { journal: journal.clone(), lambda });
     log::set_logger(bridge).is_ok()
 }
@@ -35,12 +39,12 @@ pub(super) fn follow(level: Severity) {
 
 struct Bridge {
     journal: Journal,
-    lambda: Option<Inmate>,
+    lambda: Option<LinkedLambda>,
 }
 
 impl Bridge {
     /// The lambda, if a record with this target is its own.
-    fn author(&self, target: &str) -> Option<&Inmate> {
+    fn author(&self, target: &str) -> Option<&LinkedLambda> {
         self.lambda.as_ref().filter(|lambda| is_of(target, lambda.crate_name))
     }
 }
@@ -106,7 +110,7 @@ mod tests {
     };
 
     /// What comes of a record at each of some levels, of each of some targets.
-    fn said(lambda: Option<Inmate>, targets: &[&str]) -> Vec<String> {
+    fn said(lambda: Option<LinkedLambda>, targets: &[&str]) -> Vec<String> {
         let stderr = Captured::default();
         // Not installed: a program has one logger, and other tests are in this program too.
         let bridge = Bridge { journal: start(SyslogTarget::None, Format::Text, &stderr), lambda };
@@ -130,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_a_lambda_logs_that_is_linked_in_is_the_lambdas() {
-        let lambda = Inmate { crate_name: "hello", request_id: || Some("abc".to_owned()) };
+        let lambda = LinkedLambda { crate_name: "hello", request_id: || Some("abc".to_owned()) };
         let lines = said(Some(lambda), &["hello", "hello::inner", "hello_world"]);
         assert_eq!(lines.len(), 3 + 3 + 2, "{lines:#?}");
         assert!(lines[2].ends_with("lambda: info: hello: at INFO request_id=abc"), "{lines:#?}");

@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use super::Record;
-
 /// Shortens a text to `limit` bytes, plus a marker that says how much is gone.
 pub(super) fn cut(text: &mut String, limit: usize) {
     if text.len() <= limit {
@@ -57,14 +55,7 @@ pub(super) fn json(out: &mut String, ch: char) {
     let _ = write!(out, "\\u{:04x}", u32::from(ch));
 }
 
-/// Appends ` name=value` for each field, quoted where a reader could be misled.
-pub(super) fn push_fields(out: &mut String, record: &Record) {
-    for (name, value) in &record.fields {
-        push_field(out, name, value);
-    }
-}
-
-/// Appends ` name=value`.
+/// Appends ` name=value`, quoted where a reader could be misled.
 pub(super) fn push_field(out: &mut String, name: &str, value: &str) {
     let bare = !value.is_empty() && !value.contains([' ', '"', '=', '\\']);
     let _ = match bare {
@@ -76,7 +67,6 @@ pub(super) fn push_field(out: &mut String, name: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Severity, testing::lambda};
 
     fn escaped(text: &str, style: fn(&mut String, char)) -> String {
         let mut out = String::new();
@@ -118,15 +108,5 @@ mod tests {
             let kept = short.split_once("… (").filter(|_| short != *text).map_or(&*short, |(kept, _)| kept);
             assert!(text.starts_with(kept) && kept.len() <= limit.max(text.len().min(limit)), "{short:?}");
         });
-    }
-
-    #[test]
-    fn fields_cannot_pass_for_others() {
-        let mut record = lambda(Severity::Error, "");
-        let values = ["1", "", "a b", "1 status=200", "a\"b", "a\\"];
-        record.fields = values.map(|value| ("x", value.to_owned())).into();
-        let mut out = String::new();
-        push_fields(&mut out, &record);
-        assert_eq!(out, r#" x=1 x="" x="a b" x="1 status=200" x="a\"b" x="a\\""#);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{backtrace::Backtrace, env, panic, thread};
 
-use super::{Journal, Severity};
+use super::{handle::Journal, severity::Severity};
 
 /// Makes this journal hear of panics, in place of stderr. A program's lambda, linked in, has a hook of its own on top.
 pub(super) fn install(journal: &Journal) {

@@ -63,4 +63,27 @@ impl Record {
             line::cut(value, FIELD_LIMIT);
         }
     }
+
+    /// Appends ` name=value` for each field.
+    pub(super) fn push_fields(&self, out: &mut String) {
+        for (name, value) in &self.fields {
+            line::push_field(out, name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::testing::lambda;
+
+    #[test]
+    fn fields_cannot_pass_for_others() {
+        let mut record = lambda(Severity::Error, "");
+        let values = ["1", "", "a b", "1 status=200", "a\"b", "a\\"];
+        record.fields = values.map(|value| ("x", value.to_owned())).into();
+        let mut out = String::new();
+        record.push_fields(&mut out);
+        assert_eq!(out, r#" x=1 x="" x="a b" x="1 status=200" x="a\"b" x="a\\""#);
+    }
 }

@@ -22,7 +22,13 @@ use time::{
     },
 };
 
-use super::{AccessEntry, Entry, Record, Severity, Source, json::Object, line};
+use super::{
+    json::Object,
+    line,
+    queue::{AccessEntry, Entry},
+    record::{Record, Source},
+    severity::Severity,
+};
 
 /// RFC 3339 to the millisecond, and to the second.
 const MILLIS: EncodedConfig = precision(NonZero::new(3));
@@ -179,7 +185,7 @@ fn push_text(out: &mut String, entry: &Entry, terminal: bool, colour: bool) {
     line::escape(out, first, line::backslash);
     if !bare {
         let mut fields = String::new();
-        line::push_fields(&mut fields, record);
+        record.push_fields(&mut fields);
         line::escape(out, &fields, line::backslash);
     }
     for line in block.lines() {

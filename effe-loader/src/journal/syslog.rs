@@ -19,7 +19,7 @@ use self::{
     link::{Attempt, Places, Socket},
     message::Formatter,
 };
-use super::Record;
+use super::record::Record;
 
 /// Where daemons listen: Linux and its containers, macOS, the BSDs.
 const PLACES: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];

@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    queue::ACCESS_QUEUE,
     testing::{Captured, Daemon, StuckSink, lambda, start},
     *,
 };

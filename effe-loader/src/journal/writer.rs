@@ -10,7 +10,10 @@ use crossbeam::{channel::Receiver, select};
 use time::OffsetDateTime;
 
 use super::{
-    ACCESS_QUEUE, AccessEntry, Entry, Gauges, QUEUE, Record, Settings, Severity, Source,
+    queue::{ACCESS_QUEUE, AccessEntry, Entry, Gauges, QUEUE},
+    record::{Record, Source},
+    settings::Settings,
+    severity::Severity,
     stderr::Stderr,
     syslog::{Delivery, Syslog},
 };

@@ -31,7 +31,7 @@ impl Plugin {
     pub(super) fn made(&'static self, pointer: *mut (), status: Status, failure: Failure) -> Started {
         let context = NonNull::new(pointer).map(|pointer| {
             self.started.fetch_add(1, Ordering::Relaxed);
-            self.census.started.fetch_add(1, Ordering::Relaxed);
+            self.counts.started.fetch_add(1, Ordering::Relaxed);
             Context { plugin: self, pointer }
         });
         match (Fault::of(status, failure), context) {

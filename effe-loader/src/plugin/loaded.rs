@@ -16,7 +16,7 @@ use effe_abi::{
 };
 
 use super::{
-    census::Census,
+    context_counts::ContextCounts,
     copy::PrivateCopy,
     fault::Fault,
     ffi::{Entries, ReadyEntry},
@@ -36,7 +36,7 @@ pub struct Plugin {
     pub(super) table: &'static raw::Host,
     pub(super) started: AtomicU64,
     stopped: AtomicU64,
-    pub(super) census: Arc<Census>,
+    pub(super) counts: Arc<ContextCounts>,
     /// What it is mapped from, until it is retired.
     copy: Mutex<Option<PrivateCopy>>,
     image: u64,
@@ -49,16 +49,20 @@ pub struct Plugin {
 
 impl Plugin {
     /// A lambda that is part of this program.
-    pub fn linked(lambda: &'static Linked, host: &'static Host, census: &Arc<Census>) -> &'static Plugin {
+    pub fn linked(
+        lambda: &'static Linked,
+        host: &'static Host,
+        counts: &Arc<ContextCounts>,
+    ) -> &'static Plugin {
         let path = PathBuf::from("the linked lambda");
-        Plugin::new(path, Entries::of(lambda.plugin()), host, census, None, 0)
+        Plugin::new(path, Entries::of(lambda.plugin()), host, counts, None, 0)
     }
 
     pub(super) fn new(
         path: PathBuf,
         entries: Entries,
         host: &'static Host,
-        census: &Arc<Census>,
+        counts: &Arc<ContextCounts>,
         copy: Option<PrivateCopy>,
         image: u64,
     ) -> &'static Plugin {
@@ -69,7 +73,7 @@ impl Plugin {
             table: host.table(),
             started: AtomicU64::new(0),
             stopped: AtomicU64::new(0),
-            census: Arc::clone(census),
+            counts: Arc::clone(counts),
             copy: Mutex::new(copy),
             image,
             ready: OnceLock::new(),
@@ -193,7 +197,7 @@ impl Plugin {
     /// A Context is gone.
     pub(super) fn stopped(&self) {
         self.stopped.fetch_add(1, Ordering::Release);
-        self.census.stopped.fetch_add(1, Ordering::Release);
+        self.counts.stopped.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn log_stop(&self, fault: Option<Fault>) {

@@ -6,7 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 use object::ReadCache;
 
 use super::{
-    census::Census,
+    context_counts::ContextCounts,
     copy::PrivateCopy,
     elf, ffi,
     file::PluginFile,
@@ -18,7 +18,7 @@ use super::{
 use crate::error::Refusal;
 
 /// A plugin that has been checked and tried in a child; nothing of it is mapped here yet.
-pub struct Tried {
+pub struct Verified {
     path: PathBuf,
     copy: PrivateCopy,
     /// Bytes that its image will take.
@@ -26,7 +26,7 @@ pub struct Tried {
     facts: Facts,
 }
 
-impl Tried {
+impl Verified {
     /// Copies a plugin, checks what the copy holds, and opens it in a child that is forked from this process.
     ///
     /// # Errors
@@ -34,9 +34,9 @@ impl Tried {
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted. The process has one thread.
-    pub unsafe fn by_fork(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
+    pub unsafe fn by_fork(file: PluginFile, policy: &Policy) -> Result<Verified, Refusal> {
         // SAFETY: the caller's duty is the callee's condition.
-        Tried::by(file, policy, |copy| unsafe { trial::forked(&copy.path_in_fork()) })
+        Verified::by(file, policy, |copy| unsafe { trial::forked(&copy.path_in_fork()) })
     }
 
     /// Copies a plugin, checks what the copy holds, and opens it in a child that is this program once more.
@@ -46,15 +46,15 @@ impl Tried {
     ///
     /// # Safety
     /// Opening a plugin runs its constructors, if only in the child: whoever wrote the file is trusted.
-    pub unsafe fn by_exec(file: PluginFile, policy: &Policy) -> Result<Tried, Refusal> {
-        Tried::by(file, policy, trial::executed)
+    pub unsafe fn by_exec(file: PluginFile, policy: &Policy) -> Result<Verified, Refusal> {
+        Verified::by(file, policy, trial::executed)
     }
 
     fn by(
         file: PluginFile,
         policy: &Policy,
         trial: impl FnOnce(&PrivateCopy) -> Result<Facts, String>,
-    ) -> Result<Tried, Refusal> {
+    ) -> Result<Verified, Refusal> {
         let path = file.path.clone();
         let refused = |reason| Refusal::new(&path, reason);
         let copy = PrivateCopy::make(file);
@@ -68,7 +68,7 @@ impl Tried {
         policy.allows(copy.file()).map_err(refused)?;
         let image = elf::check(&ReadCache::new(copy.file())).map_err(refused)?;
         let facts = trial(&copy).map_err(refused)?;
-        Ok(Tried { path, copy, image, facts })
+        Ok(Verified { path, copy, image, facts })
     }
 
     /// What the lambda says of itself.
@@ -79,17 +79,21 @@ impl Tried {
     /// Maps the plugin into this process, for good.
     ///
     /// # Errors
-    /// As in [`Tried::by_fork`]; what the child could open rarely fails here.
+    /// As in [`Verified::by_fork`]; what the child could open rarely fails here.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted.
-    pub unsafe fn open(self, host: &'static Host, census: &Arc<Census>) -> Result<&'static Plugin, Refusal> {
+    pub unsafe fn open(
+        self,
+        host: &'static Host,
+        counts: &Arc<ContextCounts>,
+    ) -> Result<&'static Plugin, Refusal> {
         // To compare the layouts takes as long as to map the library. The operator's own file may have changed since.
         let is_tried = !self.copy.is_original();
         // SAFETY: the caller's duty is the callee's condition.
         let entries = unsafe { ffi::open(self.copy.path(), is_tried) };
         let entries = entries.map_err(|reason| Refusal::new(&self.path, reason))?;
         self.copy.mapped();
-        Ok(Plugin::new(self.path, entries, host, census, Some(self.copy), self.image))
+        Ok(Plugin::new(self.path, entries, host, counts, Some(self.copy), self.image))
     }
 }

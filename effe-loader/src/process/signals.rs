@@ -20,8 +20,9 @@ use signal_hook::{
 };
 
 use crate::{
+    error::FAILED,
     journal::Journal,
-    plugin::Census,
+    plugin::ContextCounts,
     process::control::{Change, Control, Drain, Stop},
 };
 
@@ -32,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub struct Ender {
     /// All Contexts of the process.
-    pub census: Arc<Census>,
+    pub counts: Arc<ContextCounts>,
     /// Where it is said.
     pub journal: Journal,
     /// How long the end may take.
@@ -56,9 +57,9 @@ impl Ender {
 
     /// Ends the process without running anything more of the lambda or of the server.
     fn leave(&self, why: &str) -> ! {
-        self.journal.critical(format!("{why}; {} Contexts were not stopped", self.census.living()));
+        self.journal.critical(format!("{why}; {} Contexts were not stopped", self.counts.living()));
         self.journal.close(Duration::from_millis(200));
-        low_level::exit(1)
+        low_level::exit(FAILED.into())
     }
 }
 

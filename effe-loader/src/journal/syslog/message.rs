@@ -8,7 +8,11 @@ use std::{collections::BTreeMap, process, str::FromStr};
 
 use syslog::{Facility, Formatter3164, Formatter5424, LogFormat};
 
-use crate::journal::{Record, Severity, Source, line};
+use crate::journal::{
+    line,
+    record::{Record, Source},
+    severity::Severity,
+};
 
 /// The name of our structured data. 32473 is the enterprise number that IANA keeps for whoever has none.
 const DATA: &str = "effe@32473";
@@ -111,7 +115,7 @@ fn body(record: &Record, with_fields: bool) -> String {
     }
     text.push_str(&record.text);
     if with_fields {
-        line::push_fields(&mut text, record);
+        record.push_fields(&mut text);
     }
     escaped(&text)
 }

@@ -1,15 +1,15 @@
-//! How many Contexts the process has.
+//! How many Contexts the process has, of whatever generation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// All Contexts of the process, of whatever generation.
 #[derive(Default)]
-pub struct Census {
+pub struct ContextCounts {
     pub(super) started: AtomicU64,
     pub(super) stopped: AtomicU64,
 }
 
-impl Census {
+impl ContextCounts {
     /// Contexts that were made so far.
     pub fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
