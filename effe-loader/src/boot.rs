@@ -27,10 +27,7 @@ use crate::{
     },
     handler,
     journal::{self, Inmate, Journal, Severity},
-    net::{
-        activity::Patience,
-        listeners::{self, Bound, Listener},
-    },
+    net::{activity::Patience, bind::Bound, descriptors, listeners::Listener},
     placement::Execution,
     plugin::{
         self, Census, Plugin, PluginFile, Policy, Started, Tried,
@@ -54,7 +51,7 @@ pub(crate) const USAGE: u8 = 2;
 
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let inherited = Bound::inherited()?;
-    let n_descriptors = listeners::raise_descriptor_limit();
+    let n_descriptors = descriptors::raise_limit();
     let host = Host::new(config.parameters.clone(), config.response_limit);
     let census = Arc::new(Census::default());
     let (plugin, warning) = match linked {
