@@ -10,10 +10,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
-    Admin, PATIENCE,
     access::Refused,
+    listener::PATIENCE,
     metrics::{self, Format},
-    state,
+    state::{self, Admin},
 };
 use crate::{
     body::{
