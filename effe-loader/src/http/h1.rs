@@ -1,8 +1,9 @@
-//! HTTP/1.1: a connection whose requests are answered one after the other. What a head and a body look like is
-//! actix-http's business; here is when bytes are read and sent, and how a connection ends.
+//! HTTP/1.1: a connection whose requests are answered one after the other. Here it is decided when bytes are read and
+//! sent, and how a connection ends; `h1/conn` reads and sends them, and a `Service` answers.
 //!
-//! actix-http's own dispatcher is not asked: it reads bodies ahead for a reader in another task, copies every piece
-//! of an answer, keeps two buffers for a connection that waits, and answers what comes behind a `Connection: close`.
+//! actix-http parses, but its dispatcher is not used: it reads bodies ahead for a reader in another task, copies every
+//! piece of an answer, keeps two buffers for a connection that waits, and answers what comes after a
+//! `Connection: close`.
 
 mod conn;
 
@@ -46,13 +47,13 @@ use crate::{
     net::{activity::Traffic, connection::Connection},
 };
 
-/// How long a client that was told that the connection closes may take to close it, too.
+/// How long we read on after we have closed our end, until the client closes its own.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What answers on the connections of one thread.
+/// HTTP/1.1 on the connections of one thread.
 pub struct Http1 {
     service: Rc<dyn Service>,
-    /// What actix-http has to know; it keeps the time of day for the answers.
+    /// actix-http's settings; it keeps the `Date` of answers, too.
     config: ServiceConfig,
 }
 
@@ -62,7 +63,7 @@ impl Http1 {
         Rc::new(Http1 { service, config: ServiceConfig::default() })
     }
 
-    /// Answers what comes over a connection, until it ends.
+    /// Answers the requests of a connection until it ends.
     pub async fn serve(self: Rc<Self>, connection: Connection, peer: Option<SocketAddr>) {
         let (traffic, is_tls) = (Rc::clone(connection.traffic()), connection.is_tls());
         let wire = Rc::new(RefCell::new(Wire::new(connection, self.config.clone())));
@@ -75,40 +76,42 @@ impl Http1 {
             uploads: Rc::default(),
             step: Step::Waiting,
         };
-        poll_fn(|context| exchanges.poll(context)).await;
+        poll_fn(|cx| exchanges.poll(cx)).await;
     }
 }
 
-/// The exchanges of one connection.
+/// One connection: its requests, one after the other.
 struct Exchanges {
     http: Rc<Http1>,
     peer: Option<SocketAddr>,
     is_tls: bool,
     traffic: Rc<Traffic>,
     wire: Rc<RefCell<Wire>>,
-    /// The body of the request that is being answered, on its way to a run that reads it as it comes.
+    /// Carries the request's body to a run that reads it as it comes.
     uploads: Rc<Uploads>,
     step: Step,
 }
 
-/// How far an exchange is.
+/// What the connection is doing.
 enum Step {
-    /// For a request.
+    /// Waits for a request.
     Waiting,
+    /// Waits for the answer.
     Answering(Guarded),
+    /// Sends the body of the answer.
     Sending(Body),
-    /// The rest of a body that nobody has read.
+    /// Reads the rest of a request's body that nobody wants, at most so many bytes.
     Draining(u64),
-    /// All that is left to say is on its way.
+    /// Sends what is left, then closes our end.
     Closing,
-    /// All is said; what the client still says is not listened to.
+    /// Our end is closed. What still comes is read and forgotten, until then.
     Lingering(Pin<Box<Sleep>>),
 }
 
 impl Exchanges {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            match self.advance(context) {
+            match self.advance(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(Over)) => return Poll::Ready(()),
@@ -116,20 +119,20 @@ impl Exchanges {
         }
     }
 
-    /// Goes on by a step, if that is possible now.
-    fn advance(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        self.uploads.poll(context);
+    /// Does one step, if it is possible now.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+        self.uploads.poll(cx);
         match &mut self.step {
-            Step::Waiting => self.take_up(context),
-            Step::Answering(answer) => match Pin::new(answer).poll(context) {
+            Step::Waiting => self.next_request(cx),
+            Step::Answering(answer) => match Pin::new(answer).poll(cx) {
                 Poll::Ready(Ok(response)) => Poll::Ready(self.begin(response)),
-                Poll::Pending => self.meanwhile(context),
+                Poll::Pending => self.while_pending(cx),
             },
             Step::Sending(body) => {
                 if !self.wire.borrow().output.has_room() {
-                    ready!(self.wire.borrow_mut().poll_flush(context))?;
+                    ready!(self.wire.borrow_mut().poll_flush(cx))?;
                 }
-                match Pin::new(body).poll_next(context) {
+                match Pin::new(body).poll_next(cx) {
                     Poll::Ready(Some(Ok(piece))) => {
                         Poll::Ready(Ok(self.wire.borrow_mut().output.piece(piece)?))
                     }
@@ -143,15 +146,15 @@ impl Exchanges {
                         self.wire.borrow().abort();
                         Poll::Ready(Err(Over))
                     }
-                    Poll::Pending => self.meanwhile(context),
+                    Poll::Pending => self.while_pending(cx),
                 }
             }
             Step::Draining(left) => {
                 let mut wire = self.wire.borrow_mut();
-                if let Poll::Ready(Err(over)) = wire.poll_flush(context) {
+                if let Poll::Ready(Err(over)) = wire.poll_flush(cx) {
                     return Poll::Ready(Err(over));
                 }
-                let piece = ready!(wire.poll_piece(context));
+                let piece = ready!(wire.poll_piece(cx));
                 self.step = match piece {
                     None => {
                         self.traffic.rest();
@@ -167,33 +170,34 @@ impl Exchanges {
             }
             Step::Closing => {
                 let mut wire = self.wire.borrow_mut();
-                ready!(wire.poll_flush(context))?;
-                ready!(wire.poll_shutdown(context))?;
+                ready!(wire.poll_flush(cx))?;
+                ready!(wire.poll_shutdown(cx))?;
                 if wire.is_silent() {
                     return Poll::Ready(Err(Over));
                 }
                 self.step = Step::Lingering(Box::pin(time::sleep(LINGER)));
                 Poll::Ready(Ok(()))
             }
-            // Who is sending when a connection closes may lose what was sent to him.
-            Step::Lingering(end) => match self.wire.borrow_mut().poll_discard(context) {
+            // If we closed while the client still sends, the system would reset the connection, and the client could
+            // lose the answer.
+            Step::Lingering(end) => match self.wire.borrow_mut().poll_discard(cx) {
                 Poll::Ready(()) => Poll::Ready(Err(Over)),
-                Poll::Pending => end.as_mut().poll(context).map(|()| Err(Over)),
+                Poll::Pending => end.as_mut().poll(cx).map(|()| Err(Over)),
             },
         }
     }
 
-    /// Takes up the next request, once there is one. What was answered goes out before anything is waited for.
-    fn take_up(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
+    /// Takes the next request, once there is one. Answers are sent before anything is waited for.
+    fn next_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
         let mut wire = self.wire.borrow_mut();
         if !wire.output.has_room() {
-            ready!(wire.poll_flush(context))?;
+            ready!(wire.poll_flush(cx))?;
         }
         let message = match wire.message(&self.traffic) {
             Some(message) => message,
             None => {
-                ready!(wire.poll_flush(context))?;
-                match ready!(wire.poll_more(context))? {
+                ready!(wire.poll_flush(cx))?;
+                match ready!(wire.poll_more(cx))? {
                     None => return Poll::Ready(Ok(())),
                     Some(message) => message,
                 }
@@ -228,20 +232,20 @@ impl Exchanges {
         Poll::Ready(Ok(()))
     }
 
-    /// While an answer isn't ready: what is ready goes out, and the client may say that it leaves.
-    fn meanwhile(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
+    /// While an answer isn't ready: sends what is ready, and looks whether the client leaves.
+    fn while_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
         if self.uploads.is_new() {
             return Poll::Ready(Ok(()));
         }
         let mut wire = self.wire.borrow_mut();
-        // Who doesn't read may still be heard.
-        if let Poll::Ready(Err(over)) = wire.poll_flush(context) {
+        // A client that doesn't read may still leave.
+        if let Poll::Ready(Err(over)) = wire.poll_flush(cx) {
             return Poll::Ready(Err(over));
         }
-        wire.poll_look_ahead(context).map(Err)
+        wire.poll_look_ahead(cx).map(Err)
     }
 
-    /// The answer begins.
+    /// Begins to send the answer.
     fn begin(&mut self, response: Response<Body>) -> Result<(), Over> {
         let (mut response, body) = response.into_parts();
         let mut wire = self.wire.borrow_mut();
@@ -273,9 +277,9 @@ impl Exchanges {
         Ok(())
     }
 
-    /// The answer is there as a whole.
+    /// The answer is complete, though not all of it may be sent yet.
     fn end(&mut self) {
-        // Whoever may still have the request's body lets go of it.
+        // A reader of the request's body gives it back here.
         self.uploads.clear();
         self.step = Step::Waiting;
         let mut wire = self.wire.borrow_mut();

@@ -121,8 +121,8 @@ impl Client {
     /// Answers its requests until it leaves, or is asked to.
     async fn serve(self: Rc<Self>, mut frames: Frames<Connection, Bytes>) {
         let mut asked_to_leave = None;
-        poll_fn(|context| {
-            self.shared.traffic().wait(context);
+        poll_fn(|cx| {
+            self.shared.traffic().wait(cx);
             match asked_to_leave {
                 // It is told that no request after those that have come is taken; then it leaves by itself.
                 None if self.shared.is_over() => {
@@ -134,19 +134,19 @@ impl Client {
                 }
                 _ => {}
             }
-            self.poll(&mut frames, context)
+            self.poll(&mut frames, cx)
         })
         .await;
     }
 
-    fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if self.n_resets.get() > self.shared.traffic().n_requests() / 2
                 && self.n_resets.get() > MAX_RESETS
             {
                 frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
-            match frames.poll_accept(context) {
+            match frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.answer(request, respond),
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
@@ -174,13 +174,13 @@ impl Client {
             Answered::Later(mut answered) => {
                 let client = Rc::clone(self);
                 rt::spawn(async move {
-                    let response = poll_fn(|context| {
+                    let response = poll_fn(|cx| {
                         // Whoever takes a request back has left, as far as that request is concerned.
-                        if respond.poll_reset(context).is_ready() {
+                        if respond.poll_reset(cx).is_ready() {
                             return Poll::Ready(None);
                         }
-                        let answered = Pin::new(&mut answered).poll(context).map(Some);
-                        if answered.is_pending() && is_wanted(kept_back.as_deref(), context) {
+                        let answered = Pin::new(&mut answered).poll(cx).map(Some);
+                        if answered.is_pending() && is_wanted(kept_back.as_deref(), cx) {
                             kept_back = None;
                             response::go_on(&mut respond);
                         }
@@ -200,8 +200,8 @@ impl Client {
 }
 
 /// Whether somebody waits for a body that its client keeps back, and has not been asked for yet.
-fn is_wanted(kept_back: Option<&request::KeptBack>, context: &Context<'_>) -> bool {
-    kept_back.is_some_and(|kept_back| kept_back.poll_wanted(context).is_ready())
+fn is_wanted(kept_back: Option<&request::KeptBack>, cx: &Context<'_>) -> bool {
+    kept_back.is_some_and(|kept_back| kept_back.poll_wanted(cx).is_ready())
 }
 
 fn whole(answered: Result<Response<Body>, Infallible>) -> Response<Body> {

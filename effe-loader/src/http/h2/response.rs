@@ -83,9 +83,9 @@ pub async fn send(
     let mut outgoing = Outgoing { stream, n_sent: 0, pace: Pace::new(patience) };
     let mut body = pin!(response.into_body());
     loop {
-        let piece = poll_fn(|context| match outgoing.stream.poll_reset(context) {
+        let piece = poll_fn(|cx| match outgoing.stream.poll_reset(cx) {
             Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending => body.as_mut().poll_next(context).map(Some),
+            Poll::Pending => body.as_mut().poll_next(cx).map(Some),
         });
         let sent = match piece.await {
             // It was taken back; dropping the body tells the run.
@@ -121,7 +121,7 @@ impl Outgoing {
     }
 
     async fn room(&mut self) -> Option<usize> {
-        let room = poll_fn(|context| self.stream.poll_capacity(context));
+        let room = poll_fn(|cx| self.stream.poll_capacity(cx));
         let Some(room) = self.pace.wait(self.n_sent, room).await else {
             self.stream.send_reset(Reason::CANCEL);
             return None;
