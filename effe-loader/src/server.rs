@@ -37,7 +37,7 @@ use crate::{
         listeners::{Listener, Stream},
         plain::Plain,
         tls::Tls,
-        tracker::Lobby,
+        tracker::ConnectionTracker,
     },
     process::{
         control::{Drain, Stop},
@@ -84,11 +84,11 @@ pub fn serve(
     settings: &Settings,
     mut orders: UnboundedReceiver<Stop>,
 ) -> io::Result<Stop> {
-    let lobby = Arc::new(Lobby::default());
+    let tracker = Arc::new(ConnectionTracker::default());
     let desk = Reception {
         effe: Arc::clone(effe),
         watch: Arc::clone(watch),
-        lobby: Arc::clone(&lobby),
+        tracker: Arc::clone(&tracker),
         settings: settings.clone(),
     };
     tasks::run(async move {
@@ -114,7 +114,7 @@ pub fn serve(
         systemd::stopping();
         rt::time::sleep(order.delay(settings.drain)).await;
         let deadline = order.deadline(settings.drain);
-        finish(effe, &lobby, &mut listeners, &handle, deadline).await;
+        finish(effe, &tracker, &mut listeners, &handle, deadline).await;
         // What the server itself would do for grace has been done, and it looks only once a second.
         let _ = rt::time::timeout(Duration::from_millis(500), handle.stop(false)).await;
         server.abort();
@@ -125,12 +125,12 @@ pub fn serve(
 /// Lets nobody in any more, and waits until whoever is inside has been served and has left.
 async fn finish(
     effe: &Effe,
-    lobby: &Lobby,
+    tracker: &ConnectionTracker,
     listeners: &mut [Listener],
     server: &ServerHandle,
     deadline: Instant,
 ) {
-    lobby.close();
+    tracker.close();
     listeners.iter_mut().for_each(Listener::close_door);
     let is_time = || Instant::now() < deadline;
     let handshakes = Instant::now() + HANDSHAKE;
@@ -144,8 +144,8 @@ async fn finish(
     // A connection may have been accepted and be on its way to its thread: one look isn't enough.
     let mut n_quiet = 0;
     while is_time() && n_quiet < 3 {
-        let _ = time::timeout_at(deadline.into(), lobby.rounds()).await;
-        let is_quiet = lobby.n_open() == 0 && effe.n_running() == 0;
+        let _ = time::timeout_at(deadline.into(), tracker.barrier()).await;
+        let is_quiet = tracker.n_open() == 0 && effe.n_running() == 0;
         n_quiet = if is_quiet { n_quiet + 1 } else { 0 };
         rt::time::sleep(LOOK).await;
     }
@@ -156,7 +156,7 @@ async fn finish(
 struct Reception {
     effe: Arc<Effe>,
     watch: Arc<Watch>,
-    lobby: Arc<Lobby>,
+    tracker: Arc<ConnectionTracker>,
     settings: Settings,
 }
 
@@ -178,9 +178,9 @@ impl Reception {
     }
 
     fn hire(&self) -> Worker {
-        let Reception { effe, watch, lobby, settings } = self.clone();
-        lobby.enlist(Arbiter::current());
-        let connections = Rc::new(Connections::new(settings.patience, lobby));
+        let Reception { effe, watch, tracker, settings } = self.clone();
+        tracker.add_thread(Arbiter::current());
+        let connections = Rc::new(Connections::new(settings.patience, tracker));
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
         let handler = Rc::new(Handler::new(effe, watch, settings.limits, settings.patience));

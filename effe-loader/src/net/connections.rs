@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use crate::{
     net::{
         activity::{Patience, Traffic},
-        tracker::Lobby,
+        tracker::ConnectionTracker,
     },
     rt::clock::Moment,
 };
@@ -45,14 +45,14 @@ pub struct Connections {
     /// The time of the last look: a second old at most, which lets nobody wait less than he may, and free.
     now: Cell<Moment>,
     patience: Patience,
-    lobby: Arc<Lobby>,
+    tracker: Arc<ConnectionTracker>,
 }
 
 impl Connections {
     /// No connections yet; [`Connections::look_after`] must be spawned.
-    pub fn new(patience: Patience, lobby: Arc<Lobby>) -> Connections {
+    pub fn new(patience: Patience, tracker: Arc<ConnectionTracker>) -> Connections {
         let now = Cell::new(Moment::now());
-        Connections { open: RefCell::default(), opened: Notify::new(), now, patience, lobby }
+        Connections { open: RefCell::default(), opened: Notify::new(), now, patience, tracker }
     }
 
     /// Counts a connection that was accepted, until what comes back is dropped.
@@ -64,7 +64,7 @@ impl Connections {
         }
         let traffic = Rc::new(Traffic::new(self.now.get()));
         let key = open.insert(Rc::clone(&traffic));
-        self.lobby.opened();
+        self.tracker.opened();
         Registration { shared: Shared { traffic, connections: Rc::clone(self) }, key }
     }
 
@@ -74,12 +74,12 @@ impl Connections {
             while self.open.borrow().is_empty() {
                 self.opened.notified().await;
             }
-            if self.lobby.is_closing() {
+            if self.tracker.is_closing() {
                 rt::time::sleep(QUICK_LOOK).await;
             } else {
                 tokio::select! {
                     () = rt::time::sleep(LOOK) => {}
-                    () = self.lobby.closing() => {}
+                    () = self.tracker.closing() => {}
                 }
             }
             self.look();
@@ -89,7 +89,7 @@ impl Connections {
     fn look(&self) {
         let now = Moment::now();
         self.now.set(now);
-        let closing = self.lobby.is_closing();
+        let closing = self.tracker.is_closing();
         // Waking only schedules a connection's task, which then decides.
         for (_, traffic) in &*self.open.borrow() {
             traffic.look(now);
@@ -120,7 +120,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.shared.connections.open.borrow_mut().remove(self.key);
-        self.shared.connections.lobby.closed();
+        self.shared.connections.tracker.closed();
     }
 }
 
@@ -159,7 +159,7 @@ impl Shared {
     /// nothing can be read; each look asks again.
     pub fn verdict(&self) -> Option<Verdict> {
         let Shared { traffic, connections } = self;
-        let Connections { now, patience, lobby, .. } = &**connections;
+        let Connections { now, patience, tracker, .. } = &**connections;
         if traffic.n_running() > 0 || traffic.is_shared() {
             return None;
         }
@@ -167,14 +167,14 @@ impl Shared {
             let is_late = patience.read.is_some_and(|read| since + read < now.get());
             return is_late.then_some(Verdict::Late);
         }
-        let is_over = lobby.is_closing() && self.has_had_last_call(traffic.idle_since());
+        let is_over = tracker.is_closing() && self.has_had_last_call(traffic.idle_since());
         (is_over || traffic.is_late(now.get(), *patience)).then_some(Verdict::Idle)
     }
 
     /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the
     /// effe stops meanwhile.
     pub async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
-        let Connections { now, patience, lobby, .. } = &*self.connections;
+        let Connections { now, patience, tracker, .. } = &*self.connections;
         let since = now.get();
         // So that each look wakes this task.
         self.traffic.await_head(since);
@@ -185,7 +185,7 @@ impl Shared {
             }
             self.traffic.wait(cx);
             let is_late = patience.read.is_some_and(|read| since + read < now.get());
-            let is_over = lobby.is_closing() && self.has_had_last_call(since);
+            let is_over = tracker.is_closing() && self.has_had_last_call(since);
             if is_late || is_over { Poll::Ready(None) } else { Poll::Pending }
         });
         let done = done.await;
@@ -195,7 +195,7 @@ impl Shared {
 
     /// Whether a connection that has idled since then has had its time since the effe began to stop.
     fn has_had_last_call(&self, idle_since: Moment) -> bool {
-        let Connections { now, lobby, .. } = &*self.connections;
-        idle_since.max(lobby.closing_since()) + LAST_CALL <= now.get()
+        let Connections { now, tracker, .. } = &*self.connections;
+        idle_since.max(tracker.closing_since()) + LAST_CALL <= now.get()
     }
 }

@@ -8,8 +8,8 @@ use crate::rt::clock::Moment;
 impl Shared {
     /// Whether the client is to be told to leave, because the effe stops or it has asked for nothing for too long.
     pub fn is_over(&self) -> bool {
-        let Connections { now, patience, lobby, .. } = &*self.connections;
-        lobby.is_closing() || (self.traffic.is_idle() && self.traffic.is_late(now.get(), *patience))
+        let Connections { now, patience, tracker, .. } = &*self.connections;
+        tracker.is_closing() || (self.traffic.is_idle() && self.traffic.is_late(now.get(), *patience))
     }
 
     /// Whether a client that was told to leave then has had its time. What is still on its way to it may take as long
