@@ -25,7 +25,7 @@ use crate::{
     error::Error,
     http::{
         h1::Http1,
-        service::{Answered, Arrival, Guarded, Service},
+        service::{Answered, Guarded, IncomingRequest, Service},
         validate,
     },
     journal::Severity,
@@ -90,16 +90,16 @@ struct Desk {
 }
 
 impl Service for AdminService {
-    fn call(&self, arrival: Arrival) -> Answered {
+    fn call(&self, request: IncomingRequest) -> Answered {
         let desk = Rc::clone(&self.0);
-        Answered::Later(Guarded::new(Box::pin(async move { Ok(desk.respond(arrival).await) })))
+        Answered::Later(Guarded::new(Box::pin(async move { Ok(desk.respond(request).await) })))
     }
 }
 
 impl Desk {
-    async fn respond(&self, arrival: Arrival) -> Response<Body> {
+    async fn respond(&self, request: IncomingRequest) -> Response<Body> {
         // The guard is held until the request is answered.
-        let Arrival { request, n_head, incoming, answering } = arrival;
+        let IncomingRequest { request, n_head, incoming, answering } = request;
         if validate::check(request.head(), n_head).is_err() {
             return routes::malformed();
         }

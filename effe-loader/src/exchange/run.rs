@@ -12,7 +12,7 @@ use effe_abi::raw::{self, Failure};
 use super::Exchange;
 use crate::{
     body::sender::Outlet,
-    http::head::{Head, Snapshot},
+    http::head::{Head, OwnedHead},
     placement::Execution,
     plugin::{Context, Fault, Running},
     scheduler::in_flight::{Call, Progress},
@@ -88,7 +88,7 @@ impl AsyncRun {
     }
 
     /// The request's head.
-    pub fn head(&self) -> &Snapshot {
+    pub fn head(&self) -> &OwnedHead {
         // SAFETY: `self` keeps the call, of which the exchange borrows the head only to read it.
         unsafe { &(*self.call.as_ptr()).head }
     }

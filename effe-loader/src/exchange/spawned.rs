@@ -87,7 +87,7 @@ mod tests {
     use super::*;
     use crate::{
         exchange::{Exchange, current_id, response::Answer},
-        http::head::{Head, Snapshot},
+        http::head::{Head, OwnedHead},
         journal::{Format, Journal, Settings, SyslogTarget},
         placement::{Execution, Mode},
     };
@@ -110,7 +110,7 @@ mod tests {
     fn polls_that_overstay_end_the_spawning_and_one_alone_may_be_the_systems_fault() {
         let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
         let execution = Arc::new(Execution::new(Mode::Auto, 0, true, journal));
-        let (head, mut answer, gone) = (Snapshot::default(), Answer::default(), AtomicBool::new(false));
+        let (head, mut answer, gone) = (OwnedHead::default(), Answer::default(), AtomicBool::new(false));
         let id = OnceLock::from("a-b-c".to_owned());
         let exchange = Exchange::new(Head::Copied(&head), &[], &mut answer, &gone, None, 0, &id);
         let exchange = exchange.polled(Arc::clone(&execution));

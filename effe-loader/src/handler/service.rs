@@ -18,7 +18,7 @@ use crate::{
     handler::access_log::{AccessLog, Visit},
     http::{
         canned::{plain, sorry},
-        service::{Answered, Arrival, Guarded, Service},
+        service::{Answered, Guarded, IncomingRequest, Service},
         validate,
     },
 };
@@ -33,8 +33,8 @@ pub struct HandlerService {
 }
 
 impl Service for HandlerService {
-    fn call(&self, arrival: Arrival) -> Answered {
-        let Arrival { mut request, n_head, incoming, answering } = arrival;
+    fn call(&self, request: IncomingRequest) -> Answered {
+        let IncomingRequest { mut request, n_head, incoming, answering } = request;
         if let Err(broken) = validate::check(request.head(), n_head) {
             return Answered::Now(self.handler.finish(request.head(), Err(broken.into()), None));
         }

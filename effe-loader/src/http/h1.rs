@@ -42,7 +42,7 @@ use crate::{
     http::{
         request::Request,
         request_guard::Answering,
-        service::{Answered, Arrival, Guarded, Service},
+        service::{Answered, Guarded, IncomingRequest, Service},
     },
     net::{activity::Traffic, connection::Connection},
 };
@@ -216,7 +216,12 @@ impl Exchanges {
                 };
                 let answering = Answering::begin(&self.traffic, request.head(), Some(&self.uploads));
                 let request = Request::new(request, self.is_tls);
-                match self.http.service.call(Arrival { request, n_head: Some(n_head), incoming, answering }) {
+                match self.http.service.call(IncomingRequest {
+                    request,
+                    n_head: Some(n_head),
+                    incoming,
+                    answering,
+                }) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
                     Answered::Later(answer) => self.step = Step::Answering(answer),
                 }

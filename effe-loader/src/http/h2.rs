@@ -33,7 +33,7 @@ use crate::{
     http::{
         request::Request as Head,
         request_guard::Answering,
-        service::{Answered, Arrival, Service},
+        service::{Answered, IncomingRequest, Service},
         validate::MAX_HEAD,
     },
     net::{connection::Connection, connections::Shared, stream::Io},
@@ -162,8 +162,8 @@ impl Client {
         };
         let answering = Answering::begin(self.shared.traffic(), request.head(), None);
         let request = Head::new(request, self.is_tls);
-        let arrival = Arrival { request, n_head: None, incoming, answering };
-        match self.service.call(arrival) {
+        let request = IncomingRequest { request, n_head: None, incoming, answering };
+        match self.service.call(request) {
             Answered::Now(response) => {
                 if response::is_short(&response) {
                     response::send_short(response, respond, is_head);

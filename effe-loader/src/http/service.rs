@@ -19,11 +19,11 @@ use crate::{
 /// Answers requests.
 pub trait Service {
     /// Begins to answer a request; at once, if that needs no waiting.
-    fn call(&self, arrival: Arrival) -> Answered;
+    fn call(&self, request: IncomingRequest) -> Answered;
 }
 
 /// A request that has come.
-pub struct Arrival {
+pub struct IncomingRequest {
     /// Its head.
     pub request: Request,
     /// The bytes that it took on the connection; `None` over HTTP/2, which compresses heads.

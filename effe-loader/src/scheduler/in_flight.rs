@@ -23,7 +23,7 @@ use tokio::{sync::Notify, time};
 use crate::{
     body::sender::Streams,
     exchange::{Room, response::Answer},
-    http::head::Snapshot,
+    http::head::OwnedHead,
     net::activity::Hangup,
     rt::clock::Moment,
 };
@@ -39,7 +39,7 @@ const LONGEST_TICK: Duration = Duration::from_millis(250);
 /// nothing.
 pub struct Call {
     /// The request's head.
-    pub head: Snapshot,
+    pub head: OwnedHead,
     /// The request's body.
     pub body: Bytes,
     /// Where the answer goes.
@@ -228,7 +228,7 @@ impl Desk {
     pub fn call(&self) -> Box<Call> {
         self.spare.borrow_mut().pop().unwrap_or_else(|| {
             Box::new(Call {
-                head: Snapshot::default(),
+                head: OwnedHead::default(),
                 body: Bytes::new(),
                 answer: Answer::default(),
                 streams: Streams::NONE,
