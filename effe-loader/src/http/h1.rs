@@ -32,7 +32,7 @@ use actix_web::rt::time::{self, Sleep};
 
 use self::{
     codec::{MAX_DRAIN, Message},
-    conn::{Over, Pieces, Wire},
+    conn::{Closed, Conn, Pieces},
 };
 use crate::{
     body::{
@@ -66,38 +66,38 @@ impl Http1 {
     /// Answers the requests of a connection until it ends.
     pub async fn serve(self: Rc<Self>, connection: Connection, peer: Option<SocketAddr>) {
         let (traffic, is_tls) = (Rc::clone(connection.traffic()), connection.is_tls());
-        let wire = Rc::new(RefCell::new(Wire::new(connection, self.config.clone())));
-        let mut exchanges = Exchanges {
+        let conn = Rc::new(RefCell::new(Conn::new(connection, self.config.clone())));
+        let mut dispatcher = Dispatcher {
             http: self,
             peer,
             is_tls,
             traffic,
-            wire,
+            conn,
             uploads: Rc::default(),
-            step: Step::Waiting,
+            state: State::Waiting,
         };
-        poll_fn(|cx| exchanges.poll(cx)).await;
+        poll_fn(|cx| dispatcher.poll(cx)).await;
     }
 }
 
 /// One connection: its requests, one after the other.
-struct Exchanges {
+struct Dispatcher {
     http: Rc<Http1>,
     peer: Option<SocketAddr>,
     is_tls: bool,
     traffic: Rc<Traffic>,
-    wire: Rc<RefCell<Wire>>,
+    conn: Rc<RefCell<Conn>>,
     /// Carries the request's body to a run that reads it as it comes.
     uploads: Rc<Uploads>,
-    step: Step,
+    state: State,
 }
 
 /// What the connection is doing.
-enum Step {
+enum State {
     /// Waits for a request.
     Waiting,
     /// Waits for the answer.
-    Answering(Guarded),
+    Handling(Guarded),
     /// Sends the body of the answer.
     Sending(Body),
     /// Reads the rest of a request's body that nobody wants, at most so many bytes.
@@ -108,96 +108,96 @@ enum Step {
     Lingering(Pin<Box<Sleep>>),
 }
 
-impl Exchanges {
+impl Dispatcher {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match self.advance(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(Over)) => return Poll::Ready(()),
+                Poll::Ready(Err(Closed)) => return Poll::Ready(()),
             }
         }
     }
 
     /// Does one step, if it is possible now.
-    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         self.uploads.poll(cx);
-        match &mut self.step {
-            Step::Waiting => self.next_request(cx),
-            Step::Answering(answer) => match Pin::new(answer).poll(cx) {
+        match &mut self.state {
+            State::Waiting => self.next_request(cx),
+            State::Handling(answer) => match Pin::new(answer).poll(cx) {
                 Poll::Ready(Ok(response)) => Poll::Ready(self.begin(response)),
                 Poll::Pending => self.while_pending(cx),
             },
-            Step::Sending(body) => {
-                if !self.wire.borrow().output.has_room() {
-                    ready!(self.wire.borrow_mut().poll_flush(cx))?;
+            State::Sending(body) => {
+                if !self.conn.borrow().output.has_room() {
+                    ready!(self.conn.borrow_mut().poll_flush(cx))?;
                 }
                 match Pin::new(body).poll_next(cx) {
                     Poll::Ready(Some(Ok(piece))) => {
-                        Poll::Ready(Ok(self.wire.borrow_mut().output.piece(piece)?))
+                        Poll::Ready(Ok(self.conn.borrow_mut().output.piece(piece)?))
                     }
                     Poll::Ready(None) => {
-                        self.wire.borrow_mut().output.end()?;
+                        self.conn.borrow_mut().output.end()?;
                         self.end();
                         Poll::Ready(Ok(()))
                     }
                     // The end of a body that is not whole must not look like one.
                     Poll::Ready(Some(Err(_))) => {
-                        self.wire.borrow().abort();
-                        Poll::Ready(Err(Over))
+                        self.conn.borrow().abort();
+                        Poll::Ready(Err(Closed))
                     }
                     Poll::Pending => self.while_pending(cx),
                 }
             }
-            Step::Draining(left) => {
-                let mut wire = self.wire.borrow_mut();
-                if let Poll::Ready(Err(over)) = wire.poll_flush(cx) {
-                    return Poll::Ready(Err(over));
+            State::Draining(left) => {
+                let mut conn = self.conn.borrow_mut();
+                if let Poll::Ready(Err(closed)) = conn.poll_flush(cx) {
+                    return Poll::Ready(Err(closed));
                 }
-                let piece = ready!(wire.poll_piece(cx));
-                self.step = match piece {
+                let piece = ready!(conn.poll_piece(cx));
+                self.state = match piece {
                     None => {
                         self.traffic.rest();
-                        Step::Waiting
+                        State::Waiting
                     }
                     Some(Ok(piece)) => match left.checked_sub(piece.len() as u64) {
-                        Some(left) => Step::Draining(left),
-                        None => Step::Closing,
+                        Some(left) => State::Draining(left),
+                        None => State::Closing,
                     },
-                    Some(Err(_)) => Step::Closing,
+                    Some(Err(_)) => State::Closing,
                 };
                 Poll::Ready(Ok(()))
             }
-            Step::Closing => {
-                let mut wire = self.wire.borrow_mut();
-                ready!(wire.poll_flush(cx))?;
-                ready!(wire.poll_shutdown(cx))?;
-                if wire.is_silent() {
-                    return Poll::Ready(Err(Over));
+            State::Closing => {
+                let mut conn = self.conn.borrow_mut();
+                ready!(conn.poll_flush(cx))?;
+                ready!(conn.poll_shutdown(cx))?;
+                if conn.is_silent() {
+                    return Poll::Ready(Err(Closed));
                 }
-                self.step = Step::Lingering(Box::pin(time::sleep(LINGER)));
+                self.state = State::Lingering(Box::pin(time::sleep(LINGER)));
                 Poll::Ready(Ok(()))
             }
             // If we closed while the client still sends, the system would reset the connection, and the client could
             // lose the answer.
-            Step::Lingering(end) => match self.wire.borrow_mut().poll_discard(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(Over)),
-                Poll::Pending => end.as_mut().poll(cx).map(|()| Err(Over)),
+            State::Lingering(end) => match self.conn.borrow_mut().poll_discard(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(Closed)),
+                Poll::Pending => end.as_mut().poll(cx).map(|()| Err(Closed)),
             },
         }
     }
 
     /// Takes the next request, once there is one. Answers are sent before anything is waited for.
-    fn next_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        let mut wire = self.wire.borrow_mut();
-        if !wire.output.has_room() {
-            ready!(wire.poll_flush(cx))?;
+    fn next_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        let mut conn = self.conn.borrow_mut();
+        if !conn.output.has_room() {
+            ready!(conn.poll_flush(cx))?;
         }
-        let message = match wire.message(&self.traffic) {
+        let message = match conn.message(&self.traffic) {
             Some(message) => message,
             None => {
-                ready!(wire.poll_flush(cx))?;
-                match ready!(wire.poll_more(cx))? {
+                ready!(conn.poll_flush(cx))?;
+                match ready!(conn.poll_more(cx))? {
                     None => return Poll::Ready(Ok(())),
                     Some(message) => message,
                 }
@@ -205,14 +205,14 @@ impl Exchanges {
         };
         match message {
             Message::Request { mut request, n_head, body } => {
-                let (is_read, is_kept_back) = (wire.codec.is_read(), wire.codec.is_kept_back());
-                drop(wire);
+                let (is_read, is_kept_back) = (conn.codec.is_read(), conn.codec.is_kept_back());
+                drop(conn);
                 request.head_mut().peer_addr = self.peer;
                 let incoming = match body {
                     Some(bytes) => Incoming::Whole(bytes),
                     None if is_read => Incoming::None,
-                    None if is_kept_back => Incoming::KeptBack(Box::pin(Pieces::of(&self.wire))),
-                    None => Incoming::Pieces(Box::pin(Pieces::of(&self.wire))),
+                    None if is_kept_back => Incoming::KeptBack(Box::pin(Pieces::of(&self.conn))),
+                    None => Incoming::Pieces(Box::pin(Pieces::of(&self.conn))),
                 };
                 let answering = Answering::begin(&self.traffic, request.head(), Some(&self.uploads));
                 let request = Request::new(request, self.is_tls);
@@ -223,61 +223,61 @@ impl Exchanges {
                     answering,
                 }) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
-                    Answered::Later(answer) => self.step = Step::Answering(answer),
+                    Answered::Later(answer) => self.state = State::Handling(answer),
                 }
             }
             Message::Refused(status) => {
                 let mut response = Response::with_body(status, ());
                 response.head_mut().set_connection_type(ConnectionType::Close);
-                wire.begin(response, BodySize::Sized(0))?;
-                self.step = Step::Closing;
+                conn.begin(response, BodySize::Sized(0))?;
+                self.state = State::Closing;
             }
-            Message::End => self.step = Step::Closing,
+            Message::End => self.state = State::Closing,
         }
         Poll::Ready(Ok(()))
     }
 
     /// While an answer isn't ready: sends what is ready, and looks whether the client leaves.
-    fn while_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
+    fn while_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         if self.uploads.is_new() {
             return Poll::Ready(Ok(()));
         }
-        let mut wire = self.wire.borrow_mut();
+        let mut conn = self.conn.borrow_mut();
         // A client that doesn't read may still leave.
-        if let Poll::Ready(Err(over)) = wire.poll_flush(cx) {
-            return Poll::Ready(Err(over));
+        if let Poll::Ready(Err(closed)) = conn.poll_flush(cx) {
+            return Poll::Ready(Err(closed));
         }
-        wire.poll_look_ahead(cx).map(Err)
+        conn.poll_look_ahead(cx).map(Err)
     }
 
     /// Begins to send the answer.
-    fn begin(&mut self, response: Response<Body>) -> Result<(), Over> {
+    fn begin(&mut self, response: Response<Body>) -> Result<(), Closed> {
         let (mut response, body) = response.into_parts();
-        let mut wire = self.wire.borrow_mut();
+        let mut conn = self.conn.borrow_mut();
         let (size, head) = (body.size(), response.head_mut());
-        if self.traffic.is_closing() || !wire.codec.can_skip() {
+        if self.traffic.is_closing() || !conn.codec.can_skip() {
             head.set_connection_type(ConnectionType::Close);
         }
-        if size == BodySize::Stream && wire.codec.version() < Version::HTTP_11 {
+        if size == BodySize::Stream && conn.codec.version() < Version::HTTP_11 {
             // The end of the connection is the end of the body.
             head.no_chunking(true);
             head.set_connection_type(ConnectionType::Close);
         }
-        let has_body = !wire.codec.is_head()
+        let has_body = !conn.codec.is_head()
             && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
-        wire.begin(response, size)?;
+        conn.begin(response, size)?;
         match body {
             Body::Stream(_) if has_body => {
-                let version = wire.codec.version();
-                wire.output.frame(size, version);
-                drop(wire);
-                self.step = Step::Sending(body);
+                let version = conn.codec.version();
+                conn.output.frame(size, version);
+                drop(conn);
+                self.state = State::Sending(body);
                 return Ok(());
             }
-            Body::Whole(bytes) if has_body => wire.output.whole(bytes),
+            Body::Whole(bytes) if has_body => conn.output.whole(bytes),
             _ => {}
         }
-        drop(wire);
+        drop(conn);
         self.end();
         Ok(())
     }
@@ -286,13 +286,13 @@ impl Exchanges {
     fn end(&mut self) {
         // A reader of the request's body gives it back here.
         self.uploads.clear();
-        self.step = Step::Waiting;
-        let mut wire = self.wire.borrow_mut();
-        wire.end();
-        self.step = match () {
-            () if !wire.codec.is_kept() || !wire.codec.can_skip() => Step::Closing,
-            () if wire.codec.is_read() => Step::Waiting,
-            () => Step::Draining(MAX_DRAIN),
+        self.state = State::Waiting;
+        let mut conn = self.conn.borrow_mut();
+        conn.end();
+        self.state = match () {
+            () if !conn.codec.is_kept() || !conn.codec.can_skip() => State::Closing,
+            () if conn.codec.is_read() => State::Waiting,
+            () => State::Draining(MAX_DRAIN),
         };
     }
 }

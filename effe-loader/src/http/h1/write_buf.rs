@@ -21,7 +21,7 @@ const CAPACITY: usize = 32 * 1024;
 
 /// What is to be sent: `text`, then `tail`, then `end`.
 #[derive(Default)]
-pub struct Output {
+pub struct WriteBuf {
     text: BytesMut,
     /// How much of `text` has been sent.
     n_sent: usize,
@@ -48,7 +48,7 @@ enum Frame {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unequal;
 
-impl Output {
+impl WriteBuf {
     /// Whether more may be put here.
     pub fn has_room(&self) -> bool {
         self.tail.is_empty() && self.text.len() < CAPACITY
@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn sent(size: BodySize, pieces: &[usize], at_a_time: usize) -> (Vec<u8>, Result<(), Unequal>) {
-        let (mut output, mut sink) = (Output::default(), Sink(at_a_time, Vec::new()));
+        let (mut output, mut sink) = (WriteBuf::default(), Sink(at_a_time, Vec::new()));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         output.text().extend_from_slice(b"head|");
         output.frame(size, Version::HTTP_11);
