@@ -99,11 +99,11 @@ impl Service for AdminService {
 impl Desk {
     async fn respond(&self, request: IncomingRequest) -> Response<Body> {
         // The guard is held until the request is answered.
-        let IncomingRequest { request, n_head, incoming, answering } = request;
+        let IncomingRequest { request, n_head, incoming, guard } = request;
         if validate::check(request.head(), n_head).is_err() {
             return routes::malformed();
         }
-        match self.gate.admit(request.method(), &request.head().headers, answering.local_ip()) {
+        match self.gate.admit(request.method(), &request.head().headers, guard.local_ip()) {
             Ok(()) => routes::answer(&self.admin, &request, incoming).await,
             Err(refused) => routes::refuse(refused),
         }

@@ -43,7 +43,7 @@ use crate::{
         monitor::Watch,
     },
     exchange::response::Answer,
-    http::{canned::plain, head::Head, request::Request, request_guard::Answering},
+    http::{canned::plain, head::Head, request::Request, request_guard::RequestGuard},
     net::activity::Patience,
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
     scheduler::{
@@ -130,26 +130,26 @@ impl Handler {
         request: Request,
         incoming: Incoming,
         now: Now,
-        answering: Answering,
+        guard: RequestGuard,
     ) -> Response<Body> {
         let (response, running) = match now {
             Now::Answered(response) => return response,
             Now::Streams(response, running) => (response, running),
             Now::Waits(waiting, since, running) => {
-                answering.watch(Some(Arc::clone(waiting.progress())));
+                guard.watch(Some(Arc::clone(waiting.progress())));
                 let response = self.wait(*waiting, &request).await;
                 (self.finish(request.head(), response, since.map(Moment::elapsed)), running)
             }
             Now::Later => {
                 let running = self.thread.seat.take_up();
                 let begun = self.is_observed().then(Moment::now);
-                let response = self.answer(&request, incoming, &answering).await;
+                let response = self.answer(&request, incoming, &guard).await;
                 (self.finish(request.head(), response, begun.map(Moment::elapsed)), running)
             }
         };
         response.map_body(|_, mut body| {
             if let Body::Stream(stream) = &mut body {
-                stream.hold(running, answering);
+                stream.hold(running, guard);
             }
             body
         })
@@ -159,7 +159,7 @@ impl Handler {
         &self,
         request: &Request,
         incoming: Incoming,
-        answering: &Answering,
+        guard: &RequestGuard,
     ) -> Result<Response<Body>, Failure> {
         let generation = self.thread.effe.generations.hold();
         let flags = generation.plugin.flags();
@@ -169,7 +169,7 @@ impl Handler {
             None => Bytes::new(),
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
                 let inlet = Arc::new(Pipe::default());
-                answering.upload(upload.pump(Arc::clone(&inlet)));
+                guard.upload(upload.pump(Arc::clone(&inlet)));
                 streams.inlet = Some(inlet);
                 Bytes::new()
             }
@@ -184,7 +184,7 @@ impl Handler {
             } else {
                 let (call, now) = self.call(request, body, streams);
                 let waiting = Waiting::new(&self.thread, generation, call, now);
-                answering.watch(Some(Arc::clone(waiting.progress())));
+                guard.watch(Some(Arc::clone(waiting.progress())));
                 self.wait(waiting, request).await
             }
         } else {

@@ -15,7 +15,7 @@ use crate::{
     body::{pipe::End, sender::Outlet},
     effe::async_run::Waiting,
     handler::access_log::Visit,
-    http::request_guard::Answering,
+    http::request_guard::RequestGuard,
     scheduler::{in_flight::Asked, worker_status::Running},
 };
 
@@ -94,7 +94,7 @@ pub struct Stream {
     breaks_off: bool,
     source: Source,
     /// Until the body has gone, the request is being answered.
-    held: Option<(Running, Answering)>,
+    held: Option<(Running, RequestGuard)>,
     /// Its line in the access log.
     visit: Option<Visit>,
 }
@@ -122,13 +122,13 @@ impl Stream {
     }
 
     /// What is given back once the body has gone.
-    pub fn hold(&mut self, running: Running, answering: Answering) {
+    pub fn hold(&mut self, running: Running, guard: RequestGuard) {
         match &self.source {
-            Source::Pool(asked) => answering.watch(asked.progress()),
-            Source::Polled(waiting) => answering.watch(Some(Arc::clone(waiting.progress()))),
+            Source::Pool(asked) => guard.watch(asked.progress()),
+            Source::Polled(waiting) => guard.watch(Some(Arc::clone(waiting.progress()))),
             Source::Done => {}
         }
-        self.held = Some((running, answering));
+        self.held = Some((running, guard));
     }
 }
 

@@ -41,10 +41,10 @@ use crate::{
     },
     http::{
         request::Request,
-        request_guard::Answering,
+        request_guard::RequestGuard,
         service::{Answered, Guarded, IncomingRequest, Service},
     },
-    net::{activity::Traffic, connection::Connection},
+    net::{activity::ConnActivity, connection::Connection},
 };
 
 /// How long we read on after we have closed our end, until the client closes its own.
@@ -65,13 +65,13 @@ impl Http1 {
 
     /// Answers the requests of a connection until it ends.
     pub async fn serve(self: Rc<Self>, connection: Connection, peer: Option<SocketAddr>) {
-        let (traffic, is_tls) = (Rc::clone(connection.traffic()), connection.is_tls());
+        let (activity, is_tls) = (Rc::clone(connection.activity()), connection.is_tls());
         let conn = Rc::new(RefCell::new(Conn::new(connection, self.config.clone())));
         let mut dispatcher = Dispatcher {
             http: self,
             peer,
             is_tls,
-            traffic,
+            activity,
             conn,
             uploads: Rc::default(),
             state: State::Waiting,
@@ -85,7 +85,7 @@ struct Dispatcher {
     http: Rc<Http1>,
     peer: Option<SocketAddr>,
     is_tls: bool,
-    traffic: Rc<Traffic>,
+    activity: Rc<ConnActivity>,
     conn: Rc<RefCell<Conn>>,
     /// Carries the request's body to a run that reads it as it comes.
     uploads: Rc<Uploads>,
@@ -157,7 +157,7 @@ impl Dispatcher {
                 let piece = ready!(conn.poll_piece(cx));
                 self.state = match piece {
                     None => {
-                        self.traffic.rest();
+                        self.activity.rest();
                         State::Waiting
                     }
                     Some(Ok(piece)) => match left.checked_sub(piece.len() as u64) {
@@ -193,7 +193,7 @@ impl Dispatcher {
         if !conn.output.has_room() {
             ready!(conn.poll_flush(cx))?;
         }
-        let message = match conn.message(&self.traffic) {
+        let message = match conn.message(&self.activity) {
             Some(message) => message,
             None => {
                 ready!(conn.poll_flush(cx))?;
@@ -214,13 +214,13 @@ impl Dispatcher {
                     None if is_kept_back => Incoming::KeptBack(Box::pin(Pieces::of(&self.conn))),
                     None => Incoming::Pieces(Box::pin(Pieces::of(&self.conn))),
                 };
-                let answering = Answering::begin(&self.traffic, request.head(), Some(&self.uploads));
+                let guard = RequestGuard::begin(&self.activity, request.head(), Some(&self.uploads));
                 let request = Request::new(request, self.is_tls);
                 match self.http.service.call(IncomingRequest {
                     request,
                     n_head: Some(n_head),
                     incoming,
-                    answering,
+                    guard,
                 }) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
                     Answered::Later(answer) => self.state = State::Handling(answer),
@@ -255,7 +255,7 @@ impl Dispatcher {
         let (mut response, body) = response.into_parts();
         let mut conn = self.conn.borrow_mut();
         let (size, head) = (body.size(), response.head_mut());
-        if self.traffic.is_closing() || !conn.codec.can_skip() {
+        if self.activity.is_closing() || !conn.codec.can_skip() {
             head.set_connection_type(ConnectionType::Close);
         }
         if size == BodySize::Stream && conn.codec.version() < Version::HTTP_11 {

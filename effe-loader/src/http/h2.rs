@@ -32,7 +32,7 @@ use crate::{
     body::outgoing::Body,
     http::{
         request::Request as Head,
-        request_guard::Answering,
+        request_guard::RequestGuard,
         service::{Answered, IncomingRequest, Service},
         validate::MAX_HEAD,
     },
@@ -62,7 +62,7 @@ pub async fn take(
         return Some(connection);
     }
     let (shared, is_tls) = (connection.shared().clone(), connection.is_tls());
-    shared.traffic().share();
+    shared.activity().share();
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -122,7 +122,7 @@ impl Client {
     async fn serve(self: Rc<Self>, mut frames: Frames<Connection, Bytes>) {
         let mut asked_to_leave = None;
         poll_fn(|cx| {
-            self.shared.traffic().wait(cx);
+            self.shared.activity().wait(cx);
             match asked_to_leave {
                 // It is told that no request after those that have come is taken; then it leaves by itself.
                 None if self.shared.is_over() => {
@@ -141,7 +141,7 @@ impl Client {
 
     fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.n_resets.get() > self.shared.traffic().n_requests() / 2
+            if self.n_resets.get() > self.shared.activity().n_requests() / 2
                 && self.n_resets.get() > MAX_RESETS
             {
                 frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -160,9 +160,9 @@ impl Client {
         let Some((request, incoming, mut kept_back)) = request::translate(request, self.peer) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
-        let answering = Answering::begin(self.shared.traffic(), request.head(), None);
+        let guard = RequestGuard::begin(self.shared.activity(), request.head(), None);
         let request = Head::new(request, self.is_tls);
-        let request = IncomingRequest { request, n_head: None, incoming, answering };
+        let request = IncomingRequest { request, n_head: None, incoming, guard };
         match self.service.call(request) {
             Answered::Now(response) => {
                 if response::is_short(&response) {

@@ -13,7 +13,7 @@ use actix_http::Response;
 
 use crate::{
     body::{incoming::Incoming, outgoing::Body},
-    http::{canned::sorry, request::Request, request_guard::Answering},
+    http::{canned::sorry, request::Request, request_guard::RequestGuard},
 };
 
 /// Answers requests.
@@ -31,7 +31,7 @@ pub struct IncomingRequest {
     /// Its body.
     pub incoming: Incoming,
     /// What its connection has to know of it.
-    pub answering: Answering,
+    pub guard: RequestGuard,
 }
 
 /// What comes of a request.

@@ -32,7 +32,7 @@ pub trait Hangup {
 
 /// What one connection is doing. It belongs to one thread.
 #[derive(Default)]
-pub struct Traffic {
+pub struct ConnActivity {
     waker: RefCell<Option<Waker>>,
     /// Requests that are being answered.
     n_running: Cell<usize>,
@@ -56,10 +56,10 @@ pub struct Traffic {
     watching: RefCell<Option<Arc<dyn Hangup>>>,
 }
 
-impl Traffic {
+impl ConnActivity {
     /// Nothing has come since `now`.
-    pub fn new(now: Moment) -> Traffic {
-        Traffic { idle_since: Cell::new(now), ..Traffic::default() }
+    pub fn new(now: Moment) -> ConnActivity {
+        ConnActivity { idle_since: Cell::new(now), ..ConnActivity::default() }
     }
 
     /// A request has come whose answer begins.
@@ -128,7 +128,7 @@ impl Traffic {
         self.is_closing.set(true);
     }
 
-    /// Whether [`Traffic::close`] was called.
+    /// Whether [`ConnActivity::close`] was called.
     pub fn is_closing(&self) -> bool {
         self.is_closing.get()
     }

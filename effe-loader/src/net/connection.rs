@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{
     body::min_rate::MIN_RATE,
     net::{
-        activity::Traffic,
+        activity::ConnActivity,
         connections::{Registration, Shared, Verdict},
         plain::Plain,
         stream::Io,
@@ -52,8 +52,8 @@ impl Connection {
     }
 
     /// What it is doing.
-    pub fn traffic(&self) -> &Rc<Traffic> {
-        self.shared().traffic()
+    pub fn activity(&self) -> &Rc<ConnActivity> {
+        self.shared().activity()
     }
 
     /// Whether TLS carries its bytes.
@@ -75,7 +75,7 @@ impl Connection {
     /// Notes our own address that the client has connected to, for the guards of its requests.
     pub fn note_local_ip(&self) {
         if let Io::Plain(socket) = &self.io {
-            self.traffic().set_local_ip(socket.local_ip());
+            self.activity().set_local_ip(socket.local_ip());
         }
     }
 
@@ -89,7 +89,7 @@ impl Connection {
         let Some(write) = self.shared().write_patience() else { return false };
         let now = self.shared().now();
         let Some(stall) = &mut self.stall else {
-            self.traffic().set_blocked(true);
+            self.activity().set_blocked(true);
             self.stall = Some(Stall::new(n_waiting(&self.io)));
             return false;
         };
@@ -107,7 +107,7 @@ impl Connection {
         let this = self.get_mut();
         let written = write(Pin::new(&mut this.io), cx);
         if written.is_pending() {
-            this.traffic().wait(cx);
+            this.activity().wait(cx);
             if !this.is_too_slow() {
                 return Poll::Pending;
             }
@@ -132,15 +132,15 @@ impl AsyncRead for Connection {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.io).poll_read(cx, buffer);
-        let traffic = this.traffic();
+        let activity = this.activity();
         if read.is_pending() {
-            traffic.wait(cx);
+            activity.wait(cx);
             return Poll::Pending;
         }
         if buffer.filled().len() == before && buffer.capacity() > before {
-            traffic.leave();
+            activity.leave();
         } else {
-            traffic.received(this.shared().now());
+            activity.received(this.shared().now());
         }
         read
     }
@@ -168,7 +168,7 @@ impl AsyncWrite for Connection {
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
         if this.stall.is_some() && flushed.is_ready() {
             this.stall = None;
-            this.traffic().set_blocked(false);
+            this.activity().set_blocked(false);
         }
         flushed
     }

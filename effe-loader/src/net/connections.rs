@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::{
     net::{
-        activity::{Patience, Traffic},
+        activity::{ConnActivity, Patience},
         tracker::ConnectionTracker,
     },
     rt::clock::Moment,
@@ -39,7 +39,7 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 
 /// The connections of one thread.
 pub struct Connections {
-    open: RefCell<Slab<Rc<Traffic>>>,
+    open: RefCell<Slab<Rc<ConnActivity>>>,
     /// The first connection has been opened.
     opened: Notify,
     /// The time of the last look: a second old at most, which lets nobody wait less than he may, and free.
@@ -62,10 +62,10 @@ impl Connections {
             self.now.set(Moment::now());
             self.opened.notify_one();
         }
-        let traffic = Rc::new(Traffic::new(self.now.get()));
-        let key = open.insert(Rc::clone(&traffic));
+        let activity = Rc::new(ConnActivity::new(self.now.get()));
+        let key = open.insert(Rc::clone(&activity));
         self.tracker.opened();
-        Registration { shared: Shared { traffic, connections: Rc::clone(self) }, key }
+        Registration { shared: Shared { activity, connections: Rc::clone(self) }, key }
     }
 
     /// Wakes the connections whose time may be up, for as long as the thread serves.
@@ -91,14 +91,14 @@ impl Connections {
         self.now.set(now);
         let closing = self.tracker.is_closing();
         // Waking only schedules a connection's task, which then decides.
-        for (_, traffic) in &*self.open.borrow() {
-            traffic.look(now);
-            if traffic.is_blocked()
-                || traffic.head_since().is_some()
-                || (closing && traffic.is_shared())
-                || (traffic.is_idle() && (closing || traffic.is_late(now, self.patience)))
+        for (_, activity) in &*self.open.borrow() {
+            activity.look(now);
+            if activity.is_blocked()
+                || activity.head_since().is_some()
+                || (closing && activity.is_shared())
+                || (activity.is_idle() && (closing || activity.is_late(now, self.patience)))
             {
-                traffic.wake();
+                activity.wake();
             }
         }
     }
@@ -135,14 +135,14 @@ pub enum Verdict {
 /// What a connection is doing, and its thread's limits.
 #[derive(Clone)]
 pub struct Shared {
-    traffic: Rc<Traffic>,
+    activity: Rc<ConnActivity>,
     connections: Rc<Connections>,
 }
 
 impl Shared {
     /// What the connection is doing.
-    pub fn traffic(&self) -> &Rc<Traffic> {
-        &self.traffic
+    pub fn activity(&self) -> &Rc<ConnActivity> {
+        &self.activity
     }
 
     /// The time of the last look.
@@ -158,17 +158,17 @@ impl Shared {
     /// Whether the connection must close, though its client has neither sent anything nor left. To be asked when
     /// nothing can be read; each look asks again.
     pub fn verdict(&self) -> Option<Verdict> {
-        let Shared { traffic, connections } = self;
+        let Shared { activity, connections } = self;
         let Connections { now, patience, tracker, .. } = &**connections;
-        if traffic.n_running() > 0 || traffic.is_shared() {
+        if activity.n_running() > 0 || activity.is_shared() {
             return None;
         }
-        if let Some(since) = traffic.head_since() {
+        if let Some(since) = activity.head_since() {
             let is_late = patience.read.is_some_and(|read| since + read < now.get());
             return is_late.then_some(Verdict::Late);
         }
-        let is_over = tracker.is_closing() && self.has_had_last_call(traffic.idle_since());
-        (is_over || traffic.is_late(now.get(), *patience)).then_some(Verdict::Idle)
+        let is_over = tracker.is_closing() && self.has_had_last_call(activity.idle_since());
+        (is_over || activity.is_late(now.get(), *patience)).then_some(Verdict::Idle)
     }
 
     /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the
@@ -177,19 +177,19 @@ impl Shared {
         let Connections { now, patience, tracker, .. } = &*self.connections;
         let since = now.get();
         // So that each look wakes this task.
-        self.traffic.await_head(since);
+        self.activity.await_head(since);
         let mut what = pin!(what);
         let done = poll_fn(|cx| {
             if let Poll::Ready(done) = what.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            self.traffic.wait(cx);
+            self.activity.wait(cx);
             let is_late = patience.read.is_some_and(|read| since + read < now.get());
             let is_over = tracker.is_closing() && self.has_had_last_call(since);
             if is_late || is_over { Poll::Ready(None) } else { Poll::Pending }
         });
         let done = done.await;
-        self.traffic.end_head();
+        self.activity.end_head();
         done
     }
 

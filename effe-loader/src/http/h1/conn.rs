@@ -18,7 +18,7 @@ use super::{
     read_buf::{Fill, ReadBuf},
     write_buf::{Unequal, WriteBuf},
 };
-use crate::net::{activity::Traffic, connection::Connection, connections::Verdict};
+use crate::net::{activity::ConnActivity, connection::Connection, connections::Verdict};
 
 /// Bytes that are read ahead of what is being answered.
 const MAX_AHEAD: usize = 64 * 1024;
@@ -49,8 +49,8 @@ impl Conn {
     }
 
     /// The next request, if it is here.
-    pub fn message(&mut self, traffic: &Traffic) -> Option<Message> {
-        self.codec.message(self.input.bytes(), traffic)
+    pub fn message(&mut self, activity: &ConnActivity) -> Option<Message> {
+        self.codec.message(self.input.bytes(), activity)
     }
 
     /// Reads until there may be a message; `None` if there may be one now.

@@ -9,7 +9,7 @@ impl Shared {
     /// Whether the client is to be told to leave, because the effe stops or it has asked for nothing for too long.
     pub fn is_over(&self) -> bool {
         let Connections { now, patience, tracker, .. } = &*self.connections;
-        tracker.is_closing() || (self.traffic.is_idle() && self.traffic.is_late(now.get(), *patience))
+        tracker.is_closing() || (self.activity.is_idle() && self.activity.is_late(now.get(), *patience))
     }
 
     /// Whether a client that was told to leave then has had its time. What is still on its way to it may take as long
@@ -17,6 +17,6 @@ impl Shared {
     pub fn has_overstayed(&self, since: Moment, is_sent_something: bool) -> bool {
         let Connections { now, patience, .. } = &*self.connections;
         let time: Option<Duration> = if is_sent_something { patience.write } else { Some(LAST_CALL) };
-        self.traffic.n_running() == 0 && time.is_some_and(|time| since + time <= now.get())
+        self.activity.n_running() == 0 && time.is_some_and(|time| since + time <= now.get())
     }
 }
