@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use self::{
     access::Gate,
-    listener::{Door, Listener, ListeningSocket, PATIENCE},
+    listener::{CLIENT_TIMEOUTS, Door, Listener, ListeningSocket},
 };
 pub use self::{access::Token, listener::Address, state::Admin};
 use crate::{
@@ -63,7 +63,7 @@ pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Opt
 fn serve(socket: ListeningSocket, service: AdminService) -> io::Result<()> {
     tasks::run(async move {
         let door = Door::open(socket)?;
-        let connections = Rc::new(Connections::new(PATIENCE, Arc::default()));
+        let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, Arc::default()));
         tasks::spawn(Rc::clone(&connections).look_after());
         let http = Http1::new(Rc::new(service));
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));

@@ -27,7 +27,7 @@ use crate::{
     },
     handler,
     journal::{self, Inmate, Journal, Severity},
-    net::{activity::Patience, bind::Bound, descriptors, listeners::Listener},
+    net::{activity::ClientTimeouts, bind::Bound, descriptors, listeners::Listener},
     placement::Execution,
     plugin::{
         self, Census, Plugin, PluginFile, Policy, Started, Tried,
@@ -221,7 +221,7 @@ fn serve(
             timeouts: Timeouts { queue: config.queue_timeout, run: config.run_timeout },
             max_async: config.max_async.div_ceil(config.workers),
         },
-        patience: Patience {
+        client_timeouts: ClientTimeouts {
             keep_alive: config.keep_alive,
             read: config.read_timeout,
             write: config.write_timeout,

@@ -44,7 +44,7 @@ use crate::{
     },
     exchange::response::Answer,
     http::{canned::plain, head::Head, request::Request, request_guard::RequestGuard},
-    net::activity::Patience,
+    net::activity::ClientTimeouts,
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
     scheduler::{
         background::Errands,
@@ -57,7 +57,7 @@ use crate::{
 pub struct Handler {
     thread: Rc<Thread>,
     watch: Arc<Watch>,
-    patience: Patience,
+    client_timeouts: ClientTimeouts,
     limits: Limits,
     /// Where a run on this thread puts its answer.
     answer: RefCell<Answer>,
@@ -77,7 +77,12 @@ pub struct Limits {
 
 impl Handler {
     /// A handler for the thread that this is called on.
-    pub fn new(effe: Arc<Effe>, watch: Arc<Watch>, limits: Limits, patience: Patience) -> Handler {
+    pub fn new(
+        effe: Arc<Effe>,
+        watch: Arc<Watch>,
+        limits: Limits,
+        client_timeouts: ClientTimeouts,
+    ) -> Handler {
         let desk = Rc::new(Desk::new(limits.timeouts));
         tasks::spawn(Rc::clone(&desk).run({
             let effe = Arc::clone(&effe);
@@ -89,8 +94,8 @@ impl Handler {
         let wakeups = Arc::<Wakeups>::default();
         tasks::spawn(Arc::clone(&wakeups).run());
         let thread = Rc::new(Thread { effe, seat, desk, errands, wakeups });
-        let outlets = Outlets::new(patience.write);
-        Handler { thread, watch, patience, limits, answer: RefCell::default(), outlets }
+        let outlets = Outlets::new(client_timeouts.write);
+        Handler { thread, watch, client_timeouts, limits, answer: RefCell::default(), outlets }
     }
 
     /// Answers a request whose body, if any, is here, if it can be done here and now.
@@ -164,7 +169,7 @@ impl Handler {
         let generation = self.thread.effe.generations.hold();
         let flags = generation.plugin.flags();
         let mut streams = self.outlets.streams(flags);
-        let upload = Upload::of(incoming, request.head(), self.limits.body, self.patience.read)?;
+        let upload = Upload::of(incoming, request.head(), self.limits.body, self.client_timeouts.read)?;
         let body = match upload {
             None => Bytes::new(),
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {

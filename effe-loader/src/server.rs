@@ -31,7 +31,7 @@ use crate::{
     },
     http::{h1::Http1, h2, service::Service},
     net::{
-        activity::Patience,
+        activity::ClientTimeouts,
         connection::Connection,
         connections::{Connections, Registration},
         listeners::{Listener, Stream},
@@ -59,7 +59,7 @@ pub struct Settings {
     /// What each of them takes on.
     pub limits: Limits,
     /// How long clients may take.
-    pub patience: Patience,
+    pub client_timeouts: ClientTimeouts,
     /// Connections at once.
     pub max_connections: usize,
     /// How it ends.
@@ -180,10 +180,10 @@ impl Reception {
     fn hire(&self) -> Worker {
         let Reception { effe, watch, tracker, settings } = self.clone();
         tracker.add_thread(Arbiter::current());
-        let connections = Rc::new(Connections::new(settings.patience, tracker));
+        let connections = Rc::new(Connections::new(settings.client_timeouts, tracker));
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
-        let handler = Rc::new(Handler::new(effe, watch, settings.limits, settings.patience));
+        let handler = Rc::new(Handler::new(effe, watch, settings.limits, settings.client_timeouts));
         let service: Rc<dyn Service> =
             Rc::new(HandlerService { handler, probes: settings.probes, access_log });
         Worker { http1: Http1::new(Rc::clone(&service)), service, connections }

@@ -17,7 +17,7 @@ use tokio::{net, time};
 use crate::{
     error::Error,
     net::{
-        activity::Patience,
+        activity::ClientTimeouts,
         plain::Plain,
         socket_file::{SocketFile, remove_dead},
     },
@@ -31,7 +31,7 @@ const BACKLOG: i32 = 64;
 const RETRY: Duration = Duration::from_millis(100);
 
 /// How long clients may take.
-pub const PATIENCE: Patience = Patience {
+pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
     keep_alive: Some(Duration::from_secs(5)),
     read: Some(Duration::from_secs(5)),
     write: Some(Duration::from_secs(10)),

@@ -168,7 +168,7 @@ impl Client {
                 if response::is_short(&response) {
                     response::send_short(response, respond, is_head);
                 } else {
-                    rt::spawn(response::send(response, respond, is_head, self.shared.write_patience()));
+                    rt::spawn(response::send(response, respond, is_head, self.shared.write_timeout()));
                 }
             }
             Answered::Later(mut answered) => {
@@ -188,8 +188,8 @@ impl Client {
                     });
                     match response.await {
                         Some(response) => {
-                            let patience = client.shared.write_patience();
-                            response::send(whole(response), respond, is_head, patience).await;
+                            let write_timeout = client.shared.write_timeout();
+                            response::send(whole(response), respond, is_head, write_timeout).await;
                         }
                         None => client.n_resets.set(client.n_resets.get() + 1),
                     }

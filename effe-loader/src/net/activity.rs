@@ -15,7 +15,7 @@ use crate::rt::clock::Moment;
 /// How long clients may take; `None` for ever. Each may become a second or two longer: connections are looked at once
 /// a second.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct ClientTimeouts {
     /// Between two requests.
     pub keep_alive: Option<Duration>,
     /// For a request's head, and between the pieces of its body.
@@ -193,11 +193,11 @@ impl ConnActivity {
 
     /// Whether an idle connection has idled for too long. A timer for each request would be more precise, at a tenth
     /// of what a short request costs.
-    pub fn is_late(&self, now: Moment, patience: Patience) -> bool {
+    pub fn is_late(&self, now: Moment, timeouts: ClientTimeouts) -> bool {
         let since = self.idle_since.get();
         let is_new = self.n_requests.get() == 0 && !self.is_shared();
-        let patience = if is_new { patience.read } else { patience.keep_alive };
-        patience.is_some_and(|patience| since != Moment::default() && since + patience <= now)
+        let timeout = if is_new { timeouts.read } else { timeouts.keep_alive };
+        timeout.is_some_and(|timeout| since != Moment::default() && since + timeout <= now)
     }
 
     /// Wakes the task that waits for the connection, if one does.

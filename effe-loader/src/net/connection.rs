@@ -86,7 +86,7 @@ impl Connection {
 
     /// Looks at a client when the system takes no more bytes for it: whether it reads too slowly.
     fn is_too_slow(&mut self) -> bool {
-        let Some(write) = self.shared().write_patience() else { return false };
+        let Some(write) = self.shared().write_timeout() else { return false };
         let now = self.shared().now();
         let Some(stall) = &mut self.stall else {
             self.activity().set_blocked(true);

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use crate::{
     net::{
-        activity::{ConnActivity, Patience},
+        activity::{ClientTimeouts, ConnActivity},
         tracker::ConnectionTracker,
     },
     rt::clock::Moment,
@@ -44,15 +44,15 @@ pub struct Connections {
     opened: Notify,
     /// The time of the last look: a second old at most, which lets nobody wait less than he may, and free.
     now: Cell<Moment>,
-    patience: Patience,
+    timeouts: ClientTimeouts,
     tracker: Arc<ConnectionTracker>,
 }
 
 impl Connections {
     /// No connections yet; [`Connections::look_after`] must be spawned.
-    pub fn new(patience: Patience, tracker: Arc<ConnectionTracker>) -> Connections {
+    pub fn new(timeouts: ClientTimeouts, tracker: Arc<ConnectionTracker>) -> Connections {
         let now = Cell::new(Moment::now());
-        Connections { open: RefCell::default(), opened: Notify::new(), now, patience, tracker }
+        Connections { open: RefCell::default(), opened: Notify::new(), now, timeouts, tracker }
     }
 
     /// Counts a connection that was accepted, until what comes back is dropped.
@@ -96,7 +96,7 @@ impl Connections {
             if activity.is_blocked()
                 || activity.head_since().is_some()
                 || (closing && activity.is_shared())
-                || (activity.is_idle() && (closing || activity.is_late(now, self.patience)))
+                || (activity.is_idle() && (closing || activity.is_late(now, self.timeouts)))
             {
                 activity.wake();
             }
@@ -151,30 +151,30 @@ impl Shared {
     }
 
     /// How long the client may not read anything of what it is sent.
-    pub fn write_patience(&self) -> Option<Duration> {
-        self.connections.patience.write
+    pub fn write_timeout(&self) -> Option<Duration> {
+        self.connections.timeouts.write
     }
 
     /// Whether the connection must close, though its client has neither sent anything nor left. To be asked when
     /// nothing can be read; each look asks again.
     pub fn verdict(&self) -> Option<Verdict> {
         let Shared { activity, connections } = self;
-        let Connections { now, patience, tracker, .. } = &**connections;
+        let Connections { now, timeouts, tracker, .. } = &**connections;
         if activity.n_running() > 0 || activity.is_shared() {
             return None;
         }
         if let Some(since) = activity.head_since() {
-            let is_late = patience.read.is_some_and(|read| since + read < now.get());
+            let is_late = timeouts.read.is_some_and(|read| since + read < now.get());
             return is_late.then_some(Verdict::Late);
         }
         let is_over = tracker.is_closing() && self.has_had_last_call(activity.idle_since());
-        (is_over || activity.is_late(now.get(), *patience)).then_some(Verdict::Idle)
+        (is_over || activity.is_late(now.get(), *timeouts)).then_some(Verdict::Idle)
     }
 
     /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the
     /// effe stops meanwhile.
     pub async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
-        let Connections { now, patience, tracker, .. } = &*self.connections;
+        let Connections { now, timeouts, tracker, .. } = &*self.connections;
         let since = now.get();
         // So that each look wakes this task.
         self.activity.await_head(since);
@@ -184,7 +184,7 @@ impl Shared {
                 return Poll::Ready(Some(done));
             }
             self.activity.wait(cx);
-            let is_late = patience.read.is_some_and(|read| since + read < now.get());
+            let is_late = timeouts.read.is_some_and(|read| since + read < now.get());
             let is_over = tracker.is_closing() && self.has_had_last_call(since);
             if is_late || is_over { Poll::Ready(None) } else { Poll::Pending }
         });

@@ -71,7 +71,7 @@ pub async fn send(
     response: Response<Body>,
     mut respond: SendResponse<Bytes>,
     is_head: bool,
-    patience: Option<Duration>,
+    write_timeout: Option<Duration>,
 ) {
     if is_head || is_short(&response) {
         return send_short(response, respond, is_head);
@@ -80,7 +80,7 @@ pub async fn send(
         return respond.send_reset(Reason::INTERNAL_ERROR);
     };
     let Ok(stream) = respond.send_response(head, false) else { return };
-    let mut outgoing = Outgoing { stream, n_sent: 0, pace: Pace::new(patience) };
+    let mut outgoing = Outgoing { stream, n_sent: 0, pace: Pace::new(write_timeout) };
     let mut body = pin!(response.into_body());
     loop {
         let piece = poll_fn(|cx| match outgoing.stream.poll_reset(cx) {
