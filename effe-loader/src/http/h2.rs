@@ -36,7 +36,7 @@ use crate::{
         service::{Answered, IncomingRequest, Service},
         validate::MAX_HEAD,
     },
-    net::{connection::Connection, connections::Shared, stream::Io},
+    net::{connection::Connection, connections::ConnHandle, stream::Io},
 };
 
 /// How a client begins that speaks HTTP/2 without asking; no method of HTTP/1.1 begins like this.
@@ -58,11 +58,11 @@ pub async fn take(
     service: &Rc<dyn Service>,
     peer: Option<SocketAddr>,
 ) -> Option<Connection> {
-    if !connection.shared().prepare(is_spoken(connection.io())).await?.ok()? {
+    if !connection.handle().prepare(is_spoken(connection.io())).await?.ok()? {
         return Some(connection);
     }
-    let (shared, is_tls) = (connection.shared().clone(), connection.is_tls());
-    shared.activity().share();
+    let (handle, is_tls) = (connection.handle().clone(), connection.is_tls());
+    handle.activity().share();
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -70,9 +70,9 @@ pub async fn take(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-    let frames = shared.prepare(builder.handshake(connection)).await?.ok()?;
+    let frames = handle.prepare(builder.handshake(connection)).await?.ok()?;
     let client =
-        Rc::new(Client { service: Rc::clone(service), peer, is_tls, shared, n_resets: Cell::new(0) });
+        Rc::new(Client { service: Rc::clone(service), peer, is_tls, handle, n_resets: Cell::new(0) });
     client.serve(frames).await;
     None
 }
@@ -112,7 +112,7 @@ struct Client {
     service: Rc<dyn Service>,
     peer: Option<SocketAddr>,
     is_tls: bool,
-    shared: Shared,
+    handle: ConnHandle,
     /// Requests that it has taken back before they were answered.
     n_resets: Cell<u64>,
 }
@@ -122,14 +122,14 @@ impl Client {
     async fn serve(self: Rc<Self>, mut frames: Frames<Connection, Bytes>) {
         let mut asked_to_leave = None;
         poll_fn(|cx| {
-            self.shared.activity().wait(cx);
+            self.handle.activity().wait(cx);
             match asked_to_leave {
                 // It is told that no request after those that have come is taken; then it leaves by itself.
-                None if self.shared.is_over() => {
+                None if self.handle.is_over() => {
                     frames.graceful_shutdown();
-                    asked_to_leave = Some(self.shared.now());
+                    asked_to_leave = Some(self.handle.now());
                 }
-                Some(since) if self.shared.has_overstayed(since, frames.has_streams()) => {
+                Some(since) if self.handle.has_overstayed(since, frames.has_streams()) => {
                     return Poll::Ready(());
                 }
                 _ => {}
@@ -141,7 +141,7 @@ impl Client {
 
     fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.n_resets.get() > self.shared.activity().n_requests() / 2
+            if self.n_resets.get() > self.handle.activity().n_requests() / 2
                 && self.n_resets.get() > MAX_RESETS
             {
                 frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -160,7 +160,7 @@ impl Client {
         let Some((request, incoming, mut kept_back)) = request::translate(request, self.peer) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
-        let guard = RequestGuard::begin(self.shared.activity(), request.head(), None);
+        let guard = RequestGuard::begin(self.handle.activity(), request.head(), None);
         let request = Head::new(request, self.is_tls);
         let request = IncomingRequest { request, n_head: None, incoming, guard };
         match self.service.call(request) {
@@ -168,7 +168,7 @@ impl Client {
                 if response::is_short(&response) {
                     response::send_short(response, respond, is_head);
                 } else {
-                    rt::spawn(response::send(response, respond, is_head, self.shared.write_timeout()));
+                    rt::spawn(response::send(response, respond, is_head, self.handle.write_timeout()));
                 }
             }
             Answered::Later(mut answered) => {
@@ -188,7 +188,7 @@ impl Client {
                     });
                     match response.await {
                         Some(response) => {
-                            let write_timeout = client.shared.write_timeout();
+                            let write_timeout = client.handle.write_timeout();
                             response::send(whole(response), respond, is_head, write_timeout).await;
                         }
                         None => client.n_resets.set(client.n_resets.get() + 1),

@@ -17,7 +17,7 @@ use crate::{
     body::min_rate::MIN_RATE,
     net::{
         activity::ConnActivity,
-        connections::{Registration, Shared, Verdict},
+        connections::{CloseReason, ConnHandle, Registration},
         plain::Plain,
         stream::Io,
         tls::Tls,
@@ -41,7 +41,7 @@ impl Connection {
     /// A connection over TLS; `None` if the client doesn't complete the handshake in time. That is not logged: anybody
     /// can connect and send something else.
     pub async fn secure(registration: Registration, socket: Plain, tls: &Tls) -> Option<Connection> {
-        let io = Io::Tls(registration.shared().prepare(tls.accept(socket)).await?.ok()?);
+        let io = Io::Tls(registration.handle().prepare(tls.accept(socket)).await?.ok()?);
         Some(Connection { io, registration, stall: None })
     }
 
@@ -53,7 +53,7 @@ impl Connection {
 
     /// What it is doing.
     pub fn activity(&self) -> &Rc<ConnActivity> {
-        self.shared().activity()
+        self.handle().activity()
     }
 
     /// Whether TLS carries its bytes.
@@ -63,8 +63,8 @@ impl Connection {
 
     /// Whether it must close, though its client has neither sent anything nor left. To be asked when a read waits; the
     /// task that has read is woken when the answer may have changed.
-    pub fn verdict(&self) -> Option<Verdict> {
-        self.shared().verdict()
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.handle().close_reason()
     }
 
     /// Lets the client see, when this is dropped, that what it has got is not all.
@@ -80,14 +80,14 @@ impl Connection {
     }
 
     /// What it is doing, and its thread's limits.
-    pub fn shared(&self) -> &Shared {
-        self.registration.shared()
+    pub fn handle(&self) -> &ConnHandle {
+        self.registration.handle()
     }
 
     /// Looks at a client when the system takes no more bytes for it: whether it reads too slowly.
     fn is_too_slow(&mut self) -> bool {
-        let Some(write) = self.shared().write_timeout() else { return false };
-        let now = self.shared().now();
+        let Some(write) = self.handle().write_timeout() else { return false };
+        let now = self.handle().now();
         let Some(stall) = &mut self.stall else {
             self.activity().set_blocked(true);
             self.stall = Some(Stall::new(n_waiting(&self.io)));
@@ -140,7 +140,7 @@ impl AsyncRead for Connection {
         if buffer.filled().len() == before && buffer.capacity() > before {
             activity.leave();
         } else {
-            activity.received(this.shared().now());
+            activity.received(this.handle().now());
         }
         read
     }

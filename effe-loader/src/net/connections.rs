@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const QUICK_LOOK: Duration = Duration::from_millis(10);
 /// How long a connection may idle while the effe stops: a client that sends its next request within this time gets
 /// an answer, and with it the news that the connection closes.
-const LAST_CALL: Duration = Duration::from_millis(500);
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// The connections of one thread.
 pub struct Connections {
@@ -65,7 +65,7 @@ impl Connections {
         let activity = Rc::new(ConnActivity::new(self.now.get()));
         let key = open.insert(Rc::clone(&activity));
         self.tracker.opened();
-        Registration { shared: Shared { activity, connections: Rc::clone(self) }, key }
+        Registration { handle: ConnHandle { activity, connections: Rc::clone(self) }, key }
     }
 
     /// Wakes the connections whose time may be up, for as long as the thread serves.
@@ -106,26 +106,26 @@ impl Connections {
 
 /// A connection that is counted as open.
 pub struct Registration {
-    shared: Shared,
+    handle: ConnHandle,
     key: usize,
 }
 
 impl Registration {
     /// The connection as others see it.
-    pub fn shared(&self) -> &Shared {
-        &self.shared
+    pub fn handle(&self) -> &ConnHandle {
+        &self.handle
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.shared.connections.open.borrow_mut().remove(self.key);
-        self.shared.connections.tracker.closed();
+        self.handle.connections.open.borrow_mut().remove(self.key);
+        self.handle.connections.tracker.closed();
     }
 }
 
 /// Why a connection must close now.
-pub enum Verdict {
+pub enum CloseReason {
     /// It has idled for too long, or the effe stops. What is on its way to the client still goes out.
     Idle,
     /// A request's head takes too long.
@@ -134,12 +134,12 @@ pub enum Verdict {
 
 /// What a connection is doing, and its thread's limits.
 #[derive(Clone)]
-pub struct Shared {
+pub struct ConnHandle {
     activity: Rc<ConnActivity>,
     connections: Rc<Connections>,
 }
 
-impl Shared {
+impl ConnHandle {
     /// What the connection is doing.
     pub fn activity(&self) -> &Rc<ConnActivity> {
         &self.activity
@@ -157,18 +157,18 @@ impl Shared {
 
     /// Whether the connection must close, though its client has neither sent anything nor left. To be asked when
     /// nothing can be read; each look asks again.
-    pub fn verdict(&self) -> Option<Verdict> {
-        let Shared { activity, connections } = self;
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        let ConnHandle { activity, connections } = self;
         let Connections { now, timeouts, tracker, .. } = &**connections;
         if activity.n_running() > 0 || activity.is_shared() {
             return None;
         }
         if let Some(since) = activity.head_since() {
             let is_late = timeouts.read.is_some_and(|read| since + read < now.get());
-            return is_late.then_some(Verdict::Late);
+            return is_late.then_some(CloseReason::Late);
         }
-        let is_over = tracker.is_closing() && self.has_had_last_call(activity.idle_since());
-        (is_over || activity.is_late(now.get(), *timeouts)).then_some(Verdict::Idle)
+        let is_over = tracker.is_closing() && self.has_had_grace(activity.idle_since());
+        (is_over || activity.is_late(now.get(), *timeouts)).then_some(CloseReason::Idle)
     }
 
     /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the
@@ -185,7 +185,7 @@ impl Shared {
             }
             self.activity.wait(cx);
             let is_late = timeouts.read.is_some_and(|read| since + read < now.get());
-            let is_over = tracker.is_closing() && self.has_had_last_call(since);
+            let is_over = tracker.is_closing() && self.has_had_grace(since);
             if is_late || is_over { Poll::Ready(None) } else { Poll::Pending }
         });
         let done = done.await;
@@ -194,8 +194,8 @@ impl Shared {
     }
 
     /// Whether a connection that has idled since then has had its time since the effe began to stop.
-    fn has_had_last_call(&self, idle_since: Moment) -> bool {
+    fn has_had_grace(&self, idle_since: Moment) -> bool {
         let Connections { now, tracker, .. } = &*self.connections;
-        idle_since.max(tracker.closing_since()) + LAST_CALL <= now.get()
+        idle_since.max(tracker.closing_since()) + DRAIN_GRACE <= now.get()
     }
 }

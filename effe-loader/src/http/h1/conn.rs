@@ -18,7 +18,7 @@ use super::{
     read_buf::{Fill, ReadBuf},
     write_buf::{Unequal, WriteBuf},
 };
-use crate::net::{activity::ConnActivity, connection::Connection, connections::Verdict};
+use crate::net::{activity::ConnActivity, connection::Connection, connections::CloseReason};
 
 /// Bytes that are read ahead of what is being answered.
 const MAX_AHEAD: usize = 64 * 1024;
@@ -57,11 +57,11 @@ impl Conn {
     pub fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Closed>> {
         Poll::Ready(match ready!(self.poll_fill(cx)) {
             Fill::Bytes => Ok(None),
-            Fill::End | Fill::Overdue(Verdict::Idle) => Ok(Some(Message::End)),
-            Fill::Overdue(Verdict::Late) if !self.input.is_empty() => {
+            Fill::End | Fill::Overdue(CloseReason::Idle) => Ok(Some(Message::End)),
+            Fill::Overdue(CloseReason::Late) if !self.input.is_empty() => {
                 Ok(Some(Message::Refused(StatusCode::REQUEST_TIMEOUT)))
             }
-            Fill::Overdue(Verdict::Late) | Fill::Failed(_) => Err(Closed),
+            Fill::Overdue(CloseReason::Late) | Fill::Failed(_) => Err(Closed),
         })
     }
 
@@ -91,8 +91,8 @@ impl Conn {
         while self.codec.is_read() && !self.input.is_at_end() && self.input.len() < MAX_AHEAD {
             match ready!(self.poll_fill(cx)) {
                 Fill::Bytes => {}
-                Fill::End | Fill::Overdue(Verdict::Idle) => break,
-                Fill::Overdue(Verdict::Late) | Fill::Failed(_) => return Poll::Ready(Closed),
+                Fill::End | Fill::Overdue(CloseReason::Idle) => break,
+                Fill::Overdue(CloseReason::Late) | Fill::Failed(_) => return Poll::Ready(Closed),
             }
         }
         Poll::Pending

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Connections, LAST_CALL, Shared};
+use super::{ConnHandle, Connections, DRAIN_GRACE};
 use crate::rt::clock::Moment;
 
-impl Shared {
+impl ConnHandle {
     /// Whether the client is to be told to leave, because the effe stops or it has asked for nothing for too long.
     pub fn is_over(&self) -> bool {
         let Connections { now, timeouts, tracker, .. } = &*self.connections;
@@ -16,7 +16,7 @@ impl Shared {
     /// as a client may not read.
     pub fn has_overstayed(&self, since: Moment, is_sent_something: bool) -> bool {
         let Connections { now, timeouts, .. } = &*self.connections;
-        let time: Option<Duration> = if is_sent_something { timeouts.write } else { Some(LAST_CALL) };
+        let time: Option<Duration> = if is_sent_something { timeouts.write } else { Some(DRAIN_GRACE) };
         self.activity.n_running() == 0 && time.is_some_and(|time| since + time <= now.get())
     }
 }
