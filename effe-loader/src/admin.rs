@@ -16,8 +16,8 @@ use actix_http::Response;
 use tokio::sync::Semaphore;
 
 use self::{
-    access::Gate,
-    listener::{CLIENT_TIMEOUTS, Door, Listener, ListeningSocket},
+    access::AccessRules,
+    listener::{AsyncSocket, CLIENT_TIMEOUTS, Listener, ListeningSocket},
 };
 pub use self::{access::Token, listener::Address, state::Admin};
 use crate::{
@@ -47,12 +47,12 @@ pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Opt
         let path = token.path().display();
         admin.journal.warning(format!("every user of this machine may read {path}: chmod 600 it"));
     }
-    let gate = Gate::new(&address, token);
+    let rules = AccessRules::new(&address, token);
     let address = address.to_string();
     admin.journal.report(Severity::Info, format!("admin listener on {address}"), [("admin", address)]);
     let journal = admin.journal.clone();
     let thread = thread::Builder::new().name("effe-admin".to_owned()).spawn(move || {
-        let service = AdminService(Rc::new(Desk { gate, admin }));
+        let service = AdminService(Rc::new(Endpoint { rules, admin }));
         if let Err(err) = serve(socket, service) {
             journal.error(format!("the admin listener has ended: {err}"));
         }
@@ -62,13 +62,13 @@ pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Opt
 
 fn serve(socket: ListeningSocket, service: AdminService) -> io::Result<()> {
     tasks::run(async move {
-        let door = Door::open(socket)?;
+        let listening = AsyncSocket::open(socket)?;
         let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, Arc::default()));
         tasks::spawn(Rc::clone(&connections).look_after());
         let http = Http1::new(Rc::new(service));
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
-            let (http, socket) = (Rc::clone(&http), door.accept().await);
+            let (http, socket) = (Rc::clone(&http), listening.accept().await);
             let connection = Connection::plain(connections.register(), socket);
             connection.note_local_ip();
             tasks::spawn(async move {
@@ -81,29 +81,29 @@ fn serve(socket: ListeningSocket, service: AdminService) -> io::Result<()> {
 }
 
 /// Answers requests to the admin listener.
-struct AdminService(Rc<Desk>);
+struct AdminService(Rc<Endpoint>);
 
 /// What every request needs.
-struct Desk {
-    gate: Gate,
+struct Endpoint {
+    rules: AccessRules,
     admin: Admin,
 }
 
 impl Service for AdminService {
     fn call(&self, request: IncomingRequest) -> Answered {
-        let desk = Rc::clone(&self.0);
-        Answered::Later(Guarded::new(Box::pin(async move { Ok(desk.respond(request).await) })))
+        let endpoint = Rc::clone(&self.0);
+        Answered::Later(Guarded::new(Box::pin(async move { Ok(endpoint.respond(request).await) })))
     }
 }
 
-impl Desk {
+impl Endpoint {
     async fn respond(&self, request: IncomingRequest) -> Response<Body> {
         // The guard is held until the request is answered.
         let IncomingRequest { request, n_head, incoming, guard } = request;
         if validate::check(request.head(), n_head).is_err() {
             return routes::malformed();
         }
-        match self.gate.admit(request.method(), &request.head().headers, guard.local_ip()) {
+        match self.rules.admit(request.method(), &request.head().headers, guard.local_ip()) {
             Ok(()) => routes::answer(&self.admin, &request, incoming).await,
             Err(refused) => routes::refuse(refused),
         }

@@ -1,4 +1,5 @@
-//! The HTTP server over one bare service; how it starts, and how it ends without losing a request.
+//! The HTTP server: its threads, which accept connections and hand them to the protocols, and how it ends without
+//! losing a request. actix-server owns the threads; requests are the handler's.
 
 use std::{
     cell::OnceCell,
@@ -46,9 +47,9 @@ use crate::{
     rt::tasks,
 };
 
-/// How long a client may take to complete a handshake that began before the doors were closed.
+/// How long a client may take to complete TCP's handshake, if it began before the listeners stopped accepting.
 const HANDSHAKE: Duration = Duration::from_millis(50);
-/// How often the drain looks.
+/// How often the drain looks whether all connections have closed.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// How to serve.
@@ -56,24 +57,24 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Settings {
     /// Threads that serve connections.
     pub workers: usize,
-    /// What each of them takes on.
+    /// How much work each of them accepts.
     pub limits: Limits,
     /// How long clients may take.
     pub client_timeouts: ClientTimeouts,
     /// Connections at once.
     pub max_connections: usize,
-    /// How it ends.
+    /// How long it may take to end.
     pub drain: Drain,
-    /// What probes on this port are told, if they are the loader's to answer.
+    /// Answers probes on this port; `None` if the lambda answers them.
     pub probes: Option<Arc<Health>>,
-    /// What the access log has.
+    /// What goes into the access log.
     pub access_log: Wanted,
-    /// What encrypts connections, if they are.
+    /// The certificate, if connections are encrypted.
     pub tls: Option<Arc<Tls>>,
 }
 
-/// Serves until `orders` says to stop, then drains: connections are told to close; after the delay no new one is
-/// taken, and what runs is finished. The order that it got.
+/// Serves until `orders` says to stop, then drains: after the delay no new connection is accepted, clients are told
+/// that their connections close, and what runs is finished. The order is given back.
 ///
 /// # Errors
 /// The server can't be started.
@@ -85,7 +86,7 @@ pub fn serve(
     mut orders: UnboundedReceiver<Stop>,
 ) -> io::Result<Stop> {
     let tracker = Arc::new(ConnectionTracker::default());
-    let desk = Reception {
+    let acceptor = Acceptor {
         effe: Arc::clone(effe),
         watch: Arc::clone(watch),
         tracker: Arc::clone(&tracker),
@@ -97,13 +98,13 @@ pub fn serve(
             .max_concurrent_connections(settings.max_connections.div_ceil(settings.workers))
             .disable_signals();
         for listener in &listeners {
-            let (name, desk) = (listener.address.to_string(), desk.clone());
+            let (name, acceptor) = (listener.address.to_string(), acceptor.clone());
             builder = match listener.stream()? {
                 Stream::Tcp(socket) => {
-                    builder.listen(name, socket, move || desk.clone().service(open_tcp))?
+                    builder.listen(name, socket, move || acceptor.clone().service(open_tcp))?
                 }
                 Stream::Unix(socket) => {
-                    builder.listen_uds(name, socket, move || desk.clone().service(open_unix))?
+                    builder.listen_uds(name, socket, move || acceptor.clone().service(open_unix))?
                 }
             };
         }
@@ -115,14 +116,14 @@ pub fn serve(
         rt::time::sleep(order.delay(settings.drain)).await;
         let deadline = order.deadline(settings.drain);
         finish(effe, &tracker, &mut listeners, &handle, deadline).await;
-        // What the server itself would do for grace has been done, and it looks only once a second.
+        // `finish` has waited for the connections already; actix-server would wait again, and looks once a second.
         let _ = rt::time::timeout(Duration::from_millis(500), handle.stop(false)).await;
         server.abort();
         Ok(order)
     })
 }
 
-/// Lets nobody in any more, and waits until whoever is inside has been served and has left.
+/// Accepts no new connections, and waits until all that are open have been served and have closed.
 async fn finish(
     effe: &Effe,
     tracker: &ConnectionTracker,
@@ -131,17 +132,17 @@ async fn finish(
     deadline: Instant,
 ) {
     tracker.close();
-    listeners.iter_mut().for_each(Listener::close_door);
+    listeners.iter_mut().for_each(Listener::stop_accepting);
     let is_time = || Instant::now() < deadline;
     let handshakes = Instant::now() + HANDSHAKE;
-    while is_time() && (Instant::now() < handshakes || listeners.iter().any(Listener::has_visitors)) {
+    while is_time() && (Instant::now() < handshakes || listeners.iter().any(Listener::has_pending)) {
         rt::time::sleep(Duration::from_millis(1)).await;
     }
     server.pause().await;
-    // Whoever accepts hears of it a moment later, and would call a locked door an error.
+    // actix-server stops accepting a moment later, and would log an error about a socket that is shut down.
     rt::time::sleep(LOOK).await;
-    listeners.iter().for_each(Listener::lock_door);
-    // A connection may have been accepted and be on its way to its thread: one look isn't enough.
+    listeners.iter().for_each(Listener::shut_down);
+    // A connection that was accepted may still be on its way to its thread: one look isn't enough.
     let mut n_quiet = 0;
     while is_time() && n_quiet < 3 {
         let _ = time::timeout_at(deadline.into(), tracker.barrier()).await;
@@ -151,16 +152,16 @@ async fn finish(
     }
 }
 
-/// What a thread of the server is made from.
+/// What turns accepted sockets into connections, on whichever thread of the server.
 #[derive(Clone)]
-struct Reception {
+struct Acceptor {
     effe: Arc<Effe>,
     watch: Arc<Watch>,
     tracker: Arc<ConnectionTracker>,
     settings: Settings,
 }
 
-/// What a thread of the server has once, whatever listeners it serves.
+/// What a thread of the server has once, for all listeners.
 #[derive(Clone)]
 struct Worker {
     service: Rc<dyn Service>,
@@ -168,17 +169,17 @@ struct Worker {
     connections: Rc<Connections>,
 }
 
-impl Reception {
+impl Acceptor {
     /// The worker of the thread that this is called on.
     fn worker(&self) -> Worker {
         thread_local! {
             static WORKER: OnceCell<Worker> = const { OnceCell::new() };
         }
-        WORKER.with(|worker| worker.get_or_init(|| self.hire()).clone())
+        WORKER.with(|worker| worker.get_or_init(|| self.build_worker()).clone())
     }
 
-    fn hire(&self) -> Worker {
-        let Reception { effe, watch, tracker, settings } = self.clone();
+    fn build_worker(&self) -> Worker {
+        let Acceptor { effe, watch, tracker, settings } = self.clone();
         tracker.add_thread(Arbiter::current());
         let connections = Rc::new(Connections::new(settings.client_timeouts, tracker));
         tasks::spawn(Rc::clone(&connections).look_after());
@@ -189,7 +190,7 @@ impl Reception {
         Worker { http1: Http1::new(Rc::clone(&service)), service, connections }
     }
 
-    /// The service of one listener: `open` makes a connection of what was accepted.
+    /// What actix-server calls for each socket that one listener has accepted; `open` prepares the socket.
     fn service<I: 'static>(
         self,
         open: fn(I) -> (Plain, Option<SocketAddr>),

@@ -117,25 +117,25 @@ impl Listener {
 }
 
 /// The socket on its thread.
-pub enum Door {
+pub enum AsyncSocket {
     Tcp(net::TcpListener),
     Unix(net::UnixListener),
 }
 
-impl Door {
+impl AsyncSocket {
     /// Takes the socket to the runtime of this thread.
     ///
     /// # Errors
     /// The system refuses.
-    pub fn open(socket: ListeningSocket) -> io::Result<Door> {
+    pub fn open(socket: ListeningSocket) -> io::Result<AsyncSocket> {
         match socket {
             ListeningSocket::Tcp(socket) => {
                 socket.set_nonblocking(true)?;
-                net::TcpListener::from_std(socket).map(Door::Tcp)
+                net::TcpListener::from_std(socket).map(AsyncSocket::Tcp)
             }
             ListeningSocket::Unix(socket) => {
                 socket.set_nonblocking(true)?;
-                net::UnixListener::from_std(socket).map(Door::Unix)
+                net::UnixListener::from_std(socket).map(AsyncSocket::Unix)
             }
         }
     }
@@ -144,8 +144,8 @@ impl Door {
     pub async fn accept(&self) -> Plain {
         loop {
             let accepted = match self {
-                Door::Tcp(socket) => socket.accept().await.map(|(stream, _)| Plain::Tcp(stream)),
-                Door::Unix(socket) => socket.accept().await.map(|(stream, _)| Plain::Unix(stream)),
+                AsyncSocket::Tcp(socket) => socket.accept().await.map(|(stream, _)| Plain::Tcp(stream)),
+                AsyncSocket::Unix(socket) => socket.accept().await.map(|(stream, _)| Plain::Unix(stream)),
             };
             match accepted {
                 Ok(socket) => return socket,

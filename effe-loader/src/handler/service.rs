@@ -35,8 +35,8 @@ pub struct HandlerService {
 impl Service for HandlerService {
     fn call(&self, request: IncomingRequest) -> Answered {
         let IncomingRequest { mut request, n_head, incoming, guard } = request;
-        if let Err(broken) = validate::check(request.head(), n_head) {
-            return Answered::Now(self.handler.finish(request.head(), Err(broken.into()), None));
+        if let Err(violation) = validate::check(request.head(), n_head) {
+            return Answered::Now(self.handler.finish(request.head(), Err(violation.into()), None));
         }
         if let Some(health) = &self.probes
             && let Some(probe) = Probe::at(request.path())

@@ -18,20 +18,20 @@ use crate::{
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// A socket that is bound and does not listen yet: a client that comes too early is refused and tries again,
-/// instead of waiting for Init. One that was inherited listens already; there, a client waits.
+/// A socket that is bound and doesn't listen yet: a client that comes before Init has ended is refused and can try
+/// again. An inherited socket listens already; there, such a client waits.
 pub struct Bound {
     socket: Socket,
     /// The real address, also if any port was asked for.
     pub address: Address,
-    /// Whether others have this very socket.
+    /// Whether another process has this very socket, too.
     shared: bool,
     file: Option<SocketFile>,
 }
 
 impl Bound {
-    /// What `wanted` says, and every socket that was inherited, which comes first. An inherited socket that listens
-    /// where another was wanted stands for it.
+    /// Every inherited socket, and then a socket for each address that is wanted, unless an inherited one is bound to
+    /// it.
     ///
     /// # Errors
     /// Why one of them can't be bound.
@@ -59,8 +59,8 @@ impl Bound {
         Ok(all)
     }
 
-    /// The sockets that a supervisor hands to this process (`LISTEN_FDS`). To be called while there is one thread:
-    /// it takes the variables out of the environment.
+    /// The sockets that a supervisor hands to this process (`LISTEN_FDS`). Call it while there is one thread: it
+    /// removes the variables from the environment.
     ///
     /// # Errors
     /// One of them is no listening stream socket.
@@ -124,8 +124,8 @@ fn bind_tcp(address: SocketAddr, is_for_ipv6_alone: bool) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // [::] is all interfaces, for both versions of IP, whatever the system's default is; but not beside an address
-        // of version 4 with the same port.
+        // Whatever the system's default is, [::] accepts both versions of IP; but IPv6 alone if the operator has
+        // given an IPv4 address with the same port, too.
         socket.set_only_v6(is_for_ipv6_alone)?;
     }
     socket.bind(&address.into())?;
@@ -147,7 +147,7 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     Ok(Bound { socket, address: Address::Unix(path.to_owned()), shared: false, file })
 }
 
-/// Takes a descriptor over that only its number is known of.
+/// Takes ownership of a descriptor that is given as a number.
 #[expect(unsafe_code, reason = "a number becomes an owner")]
 fn own(raw: std::os::fd::RawFd) -> OwnedFd {
     use std::os::fd::FromRawFd;
@@ -192,16 +192,16 @@ mod tests {
     }
 
     #[test]
-    fn who_has_been_let_in_is_accepted_behind_the_closed_door() {
+    fn a_pending_connection_is_accepted_after_new_ones_are_kept_out() {
         let mut listener = bind_tcp(([127, 0, 0, 1], 0).into(), false).unwrap().listen().unwrap();
         let Address::Tcp(address) = listener.address.clone() else { unreachable!("bound above") };
         let early = std::net::TcpStream::connect(address).unwrap();
-        listener.close_door();
-        assert!(listener.has_visitors());
+        listener.stop_accepting();
+        assert!(listener.has_pending());
         let late = std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(50));
         assert_eq!(late.unwrap_err().kind(), io::ErrorKind::TimedOut);
         let Stream::Tcp(socket) = listener.stream().unwrap() else { unreachable!("a TCP socket") };
         assert_eq!(socket.accept().unwrap().1, early.local_addr().unwrap());
-        assert!(!listener.has_visitors());
+        assert!(!listener.has_pending());
     }
 }

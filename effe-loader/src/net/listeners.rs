@@ -1,4 +1,4 @@
-//! Sockets that listen, and how they are let go without losing a client that waits in them.
+//! Sockets that listen, and how they are closed without losing a client whose connection waits to be accepted.
 
 use std::{
     io,
@@ -13,10 +13,13 @@ use crate::net::{address::Address, socket_file::SocketFile};
 
 /// A socket that listens.
 pub struct Listener {
+    /// The socket.
     pub socket: Socket,
-    /// Where.
+    /// Where it listens.
     pub address: Address,
+    /// Whether another process has this very socket, too.
     pub shared: bool,
+    /// The file of a Unix socket that this process has made.
     pub file: Option<SocketFile>,
 }
 
@@ -41,15 +44,15 @@ impl Listener {
         })
     }
 
-    /// Lets nobody new in, while who has been let in already can still be accepted. Where the socket is shared with
-    /// another process nothing is done: it is for the other to accept.
-    pub fn close_door(&mut self) {
+    /// Lets no new client connect, while connections that wait can still be accepted. Nothing happens to a socket that
+    /// another process has, too: that process may go on accepting.
+    pub fn stop_accepting(&mut self) {
         if self.shared {
             return;
         }
         match self.address {
-            // A client whose handshake isn't answered tries again, and then meets a successor, or is refused; one
-            // that the system had queued when the socket goes would be reset with its request under way.
+            // A client whose handshake isn't answered tries again, and then reaches a successor, or is refused. If the
+            // socket were closed, the connections that wait in it would be reset, with their requests under way.
             Address::Tcp(_) => {
                 let _ = self.socket.attach_filter(&NO_SYN);
             }
@@ -57,23 +60,23 @@ impl Listener {
         }
     }
 
-    /// Refuses who comes from now on, instead of leaving them to try again and again.
-    pub fn lock_door(&self) {
+    /// Refuses clients from now on, so that they don't try again and again.
+    pub fn shut_down(&self) {
         if !self.shared {
             let _ = self.socket.shutdown(Shutdown::Both);
         }
     }
 
-    /// Whether somebody waits to be accepted. One whom another process may accept doesn't count.
-    pub fn has_visitors(&self) -> bool {
+    /// Whether a connection waits to be accepted; never for a socket that another process has, too.
+    pub fn has_pending(&self) -> bool {
         let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         !self.shared && poll(&mut polled, Some(&now)).is_ok_and(|n| n > 0)
     }
 }
 
-/// A program for the socket's packet filter: all but what begins a connection passes. At offset 13 of a TCP header
-/// are its flags, 2 is SYN.
+/// A program for the socket's packet filter, which drops what begins a connection and lets all else pass. The flags of
+/// a TCP header are at offset 13; 2 is SYN.
 const NO_SYN: [SockFilter; 4] = [
     // BPF_LD | BPF_B | BPF_ABS; BPF_JMP | BPF_JSET | BPF_K; BPF_RET | BPF_K
     SockFilter::new(0x30, 0, 0, 13),
