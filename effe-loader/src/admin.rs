@@ -1,6 +1,8 @@
-//! The admin listener: health, state and the log's level to read, and orders to give.
+//! The admin listener: shows health, state, metrics and the log's level, and takes orders. It owns its socket, its
+//! thread and who may ask; orders are carried out by `process` and `effe`.
 //!
-//! It runs on a thread of its own, so that it answers whatever keeps the server's. Off unless it is asked for.
+//! It runs on a thread of its own, so that it answers even while the server's threads are busy. It is off unless the
+//! operator asks for it.
 
 mod access;
 mod listener;
@@ -8,131 +10,100 @@ mod metrics;
 mod routes;
 mod state;
 
-use std::{io, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{io, rc::Rc, sync::Arc, thread};
 
 use actix_http::Response;
 use tokio::sync::Semaphore;
 
 use self::{
-    access::Gate,
-    listener::{Door, Listener, ListeningSocket, OwnFile},
+    access::AccessRules,
+    listener::{AsyncSocket, CLIENT_TIMEOUTS, Listener, ListeningSocket},
 };
-pub use self::{access::Token, listener::Address};
+pub use self::{access::Token, listener::Address, state::Admin};
 use crate::{
     body::outgoing::Body,
-    effe::health::Health,
     error::Error,
     http::{
         h1::Http1,
-        service::{Answered, Arrival, Guarded, Service},
+        service::{Answered, Guarded, IncomingRequest, Service},
         validate,
     },
-    journal::{Journal, Severity},
-    net::{activity::Patience, connection::Connection, connections::Connections},
-    plugin::Plugin,
-    process::{control::Control, signals::Ender},
+    journal::Severity,
+    net::{connection::Connection, connections::Connections, socket_file::SocketFile},
     rt::tasks,
 };
 
 /// Connections at once: a scraper, an orchestrator, a person.
 const MAX_CONNECTIONS: usize = 64;
-/// How long they may take.
-const PATIENCE: Patience = Patience {
-    keep_alive: Some(Duration::from_secs(5)),
-    read: Some(Duration::from_secs(5)),
-    write: Some(Duration::from_secs(10)),
-};
 
-/// What the listener speaks of, and whom it hands orders to.
-pub struct Admin {
-    /// The effe, once it serves.
-    pub health: Arc<Health>,
-    /// The generation that the loader was started with.
-    pub first: &'static Plugin,
-    /// The log.
-    pub journal: Journal,
-    /// Where the effe serves.
-    pub address: String,
-    /// Where orders go.
-    pub control: Control,
-    /// What sees to it that an order to stop is obeyed.
-    pub ender: Ender,
-}
-
-impl Admin {
-    /// The generation that serves.
-    fn plugin(&self) -> &'static Plugin {
-        self.health.effe().map_or(self.first, |effe| effe.generations.current().plugin)
-    }
-}
-
-/// Listens at `place`, and answers there for as long as the process lives. What comes back is the socket's file, which
-/// goes when it is dropped.
+/// Listens at `place`, and answers there for as long as the process lives. A Unix socket's file is given back, and
+/// removed when it is dropped.
 ///
 /// # Errors
 /// The address is taken, or the system refuses a thread.
-pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Option<OwnFile>, Error> {
+pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Option<SocketFile>, Error> {
     let Listener { address, socket, file } = Listener::bind(place)?;
     if let Some(token) = token.as_ref().filter(|token| token.is_world_readable()) {
         let path = token.path().display();
         admin.journal.warning(format!("every user of this machine may read {path}: chmod 600 it"));
     }
-    let gate = Gate::new(&address, token);
+    let rules = AccessRules::new(&address, token);
     let address = address.to_string();
     admin.journal.report(Severity::Info, format!("admin listener on {address}"), [("admin", address)]);
     let journal = admin.journal.clone();
     let thread = thread::Builder::new().name("effe-admin".to_owned()).spawn(move || {
-        if let Err(err) = serve(socket, gate, admin) {
+        let service = AdminService(Rc::new(Endpoint { rules, admin }));
+        if let Err(err) = serve(socket, service) {
             journal.error(format!("the admin listener has ended: {err}"));
         }
     });
     thread.map(|_| file).map_err(|source| Error::System { what: "start a thread", source })
 }
 
-fn serve(socket: ListeningSocket, gate: Gate, admin: Admin) -> io::Result<()> {
+fn serve(socket: ListeningSocket, service: AdminService) -> io::Result<()> {
     tasks::run(async move {
-        let door = Door::open(socket)?;
-        let connections = Rc::new(Connections::new(PATIENCE, Arc::default()));
+        let listening = AsyncSocket::open(socket)?;
+        let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, Arc::default()));
         tasks::spawn(Rc::clone(&connections).look_after());
-        let http = Http1::new(Rc::new(AdminService(Rc::new(Desk { gate, admin }))));
+        let http = Http1::new(Rc::new(service));
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        while let Ok(place) = Arc::clone(&room).acquire_owned().await {
-            let (http, socket) = (Rc::clone(&http), door.accept().await);
+        while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+            let (http, socket) = (Rc::clone(&http), listening.accept().await);
             let connection = Connection::plain(connections.register(), socket);
             connection.note_local_ip();
             tasks::spawn(async move {
                 http.serve(connection, None).await;
-                drop(place);
+                drop(permit);
             });
         }
         Ok(())
     })
 }
 
-/// What every request meets.
-struct Desk {
-    gate: Gate,
+/// Answers requests to the admin listener.
+struct AdminService(Rc<Endpoint>);
+
+/// What every request needs.
+struct Endpoint {
+    rules: AccessRules,
     admin: Admin,
 }
 
-/// Answers requests to the admin listener.
-struct AdminService(Rc<Desk>);
-
 impl Service for AdminService {
-    fn call(&self, arrival: Arrival) -> Answered {
-        let desk = Rc::clone(&self.0);
-        Answered::Later(Guarded::new(Box::pin(async move { Ok(desk.respond(arrival).await) })))
+    fn call(&self, request: IncomingRequest) -> Answered {
+        let endpoint = Rc::clone(&self.0);
+        Answered::Later(Guarded::new(Box::pin(async move { Ok(endpoint.respond(request).await) })))
     }
 }
 
-impl Desk {
-    async fn respond(&self, arrival: Arrival) -> Response<Body> {
-        // Until it is answered.
-        let Arrival { request, n_head, incoming, answering } = arrival;
+impl Endpoint {
+    async fn respond(&self, request: IncomingRequest) -> Response<Body> {
+        // The guard is held until the request is answered.
+        let IncomingRequest { request, n_head, incoming, guard } = request;
         if validate::check(request.head(), n_head).is_err() {
             return routes::malformed();
         }
-        match self.gate.admit(request.method(), &request.head().headers, answering.local_ip()) {
+        match self.rules.admit(request.method(), &request.head().headers, guard.local_ip()) {
             Ok(()) => routes::answer(&self.admin, &request, incoming).await,
             Err(refused) => routes::refuse(refused),
         }

@@ -28,10 +28,7 @@ use crate::{
     error::{DONE, FAILED},
     exchange, handler,
     journal::{self, Journal, LinkedLambda, Severity},
-    net::{
-        activity::Patience,
-        listeners::{self, Bound, Listener},
-    },
+    net::{activity::ClientTimeouts, bind::Bound, descriptors, listeners::Listener},
     plugin::{self, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
         control::{Control, Drain},
@@ -44,7 +41,7 @@ use crate::{
 
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let inherited = Bound::inherited()?;
-    let n_descriptors = listeners::raise_descriptor_limit();
+    let n_descriptors = descriptors::raise_limit();
     let host = Host::new(config.parameters.clone(), config.response_limit, exchange::table::FOR_HOST);
     let counts = Arc::new(ContextCounts::default());
     let (plugin, warning) = match linked {
@@ -222,7 +219,7 @@ fn serve(
             timeouts: Timeouts { queue: config.queue_timeout, run: config.run_timeout },
             max_async: config.max_async.div_ceil(config.workers),
         },
-        patience: Patience {
+        client_timeouts: ClientTimeouts {
             keep_alive: config.keep_alive,
             read: config.read_timeout,
             write: config.write_timeout,

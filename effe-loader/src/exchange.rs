@@ -1,7 +1,7 @@
 //! One exchange as the lambda sees it: what it asks of the loader while Run lasts.
 //!
 //! The request is lent from the server's own memory when Run happens on the server's thread, and from a
-//! [`Snapshot`](crate::http::head::Snapshot) when it happens on another.
+//! [`OwnedHead`](crate::http::head::OwnedHead) when it happens on another.
 
 pub mod call;
 pub mod lent;

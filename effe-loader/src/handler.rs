@@ -26,8 +26,8 @@ use crate::{
         monitor::Watch,
     },
     exchange::{call::Call, response::Answer},
-    http::{canned::plain, request::Request, request_guard::Answering},
-    net::activity::Patience,
+    http::{canned::plain, request::Request, request_guard::RequestGuard},
+    net::activity::ClientTimeouts,
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
     scheduler::{
         background::Errands,
@@ -40,7 +40,7 @@ use crate::{
 pub struct Handler {
     thread: Rc<Thread>,
     watch: Arc<Watch>,
-    patience: Patience,
+    client_timeouts: ClientTimeouts,
     limits: Limits,
     /// Where a run on this thread puts its answer.
     answer: RefCell<Answer>,
@@ -60,7 +60,12 @@ pub struct Limits {
 
 impl Handler {
     /// A handler for the thread that this is called on.
-    pub fn new(effe: Arc<Effe>, watch: Arc<Watch>, limits: Limits, patience: Patience) -> Handler {
+    pub fn new(
+        effe: Arc<Effe>,
+        watch: Arc<Watch>,
+        limits: Limits,
+        client_timeouts: ClientTimeouts,
+    ) -> Handler {
         let desk = Rc::new(Desk::new(limits.timeouts));
         tasks::spawn(Rc::clone(&desk).run({
             let effe = Arc::clone(&effe);
@@ -72,8 +77,8 @@ impl Handler {
         let wakeups = Arc::<Wakeups>::default();
         tasks::spawn(Arc::clone(&wakeups).run());
         let thread = Rc::new(Thread { effe, seat, desk, errands, wakeups });
-        let outlets = Outlets::new(patience.write);
-        Handler { thread, watch, patience, limits, answer: RefCell::default(), outlets }
+        let outlets = Outlets::new(client_timeouts.write);
+        Handler { thread, watch, client_timeouts, limits, answer: RefCell::default(), outlets }
     }
 
     /// Answers a request whose body, if any, is here, if it can be done here and now.
@@ -113,26 +118,26 @@ impl Handler {
         request: Request,
         incoming: Incoming,
         now: Now,
-        answering: Answering,
+        guard: RequestGuard,
     ) -> Response<Body> {
         let (response, running) = match now {
             Now::Answered(response) => return response,
             Now::Streams(response, running) => (response, running),
             Now::Waits(waiting, since, running) => {
-                answering.watch(Some(Arc::clone(waiting.progress())));
+                guard.watch(Some(Arc::clone(waiting.progress())));
                 let response = self.wait(*waiting, &request).await;
                 (self.finish(request.head(), response, since.map(Moment::elapsed)), running)
             }
             Now::Later => {
                 let running = self.thread.seat.take_up();
                 let begun = self.is_observed().then(Moment::now);
-                let response = self.answer(&request, incoming, &answering).await;
+                let response = self.answer(&request, incoming, &guard).await;
                 (self.finish(request.head(), response, begun.map(Moment::elapsed)), running)
             }
         };
         response.map_body(|_, mut body| {
             if let Body::Stream(stream) = &mut body {
-                stream.hold(Box::new((running, answering)));
+                stream.hold(Box::new((running, guard)));
             }
             body
         })
@@ -142,17 +147,17 @@ impl Handler {
         &self,
         request: &Request,
         incoming: Incoming,
-        answering: &Answering,
+        guard: &RequestGuard,
     ) -> Result<Response<Body>, Failure> {
         let generation = self.thread.effe.generations.hold();
         let flags = generation.plugin.flags();
         let mut streams = self.outlets.streams(flags);
-        let upload = Upload::of(incoming, request.head(), self.limits.body, self.patience.read)?;
+        let upload = Upload::of(incoming, request.head(), self.limits.body, self.client_timeouts.read)?;
         let body = match upload {
             None => Bytes::new(),
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
                 let inlet = Arc::new(Pipe::default());
-                answering.upload(upload.pump(Arc::clone(&inlet)));
+                guard.upload(upload.pump(Arc::clone(&inlet)));
                 streams.inlet = Some(inlet);
                 Bytes::new()
             }
@@ -167,13 +172,13 @@ impl Handler {
             } else {
                 let (call, now) = self.call(request, body, streams);
                 let waiting = Waiting::new(&self.thread, generation, call, now);
-                answering.watch(Some(Arc::clone(waiting.progress())));
+                guard.watch(Some(Arc::clone(waiting.progress())));
                 self.wait(waiting, request).await
             }
         } else {
             match self.run_inline(&generation, request, &body) {
                 Some((response, _)) => response,
-                None => self.run_on_pool(request, body, streams, answering).await,
+                None => self.run_on_pool(request, body, streams, guard).await,
             }
         };
         // A lambda that fails because its body fails is not to blame.

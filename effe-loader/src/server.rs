@@ -1,4 +1,5 @@
-//! The HTTP server over one bare service; how it starts, and how it ends without losing a request.
+//! The HTTP server: its threads, which accept connections and hand them to the protocols, and how it ends without
+//! losing a request. actix-server owns the threads; requests are the handler's.
 
 use std::{
     cell::OnceCell,
@@ -32,13 +33,13 @@ use crate::{
     },
     http::{h1::Http1, h2, service::Service},
     net::{
-        activity::Patience,
+        activity::ClientTimeouts,
         connection::Connection,
         connections::{Connections, Registration},
         listeners::{Listener, Stream},
         plain::Plain,
         tls::Tls,
-        tracker::Lobby,
+        tracker::ConnectionTracker,
     },
     process::{
         control::{Drain, Stop},
@@ -47,9 +48,9 @@ use crate::{
     rt::tasks,
 };
 
-/// How long a client may take to complete a handshake that began before the doors were closed.
+/// How long a client may take to complete TCP's handshake, if it began before the listeners stopped accepting.
 const HANDSHAKE: Duration = Duration::from_millis(50);
-/// How often the drain looks.
+/// How often the drain looks whether all connections have closed.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// How to serve.
@@ -57,24 +58,24 @@ const LOOK: Duration = Duration::from_millis(5);
 pub struct Settings {
     /// Threads that serve connections.
     pub workers: usize,
-    /// What each of them takes on.
+    /// How much work each of them accepts.
     pub limits: Limits,
     /// How long clients may take.
-    pub patience: Patience,
+    pub client_timeouts: ClientTimeouts,
     /// Connections at once.
     pub max_connections: usize,
-    /// How it ends.
+    /// How long it may take to end.
     pub drain: Drain,
-    /// What probes on this port are told, if they are the loader's to answer.
+    /// Answers probes on this port; `None` if the lambda answers them.
     pub probes: Option<Arc<Health>>,
-    /// What the access log has.
+    /// What goes into the access log.
     pub access_log: Wanted,
-    /// What encrypts connections, if they are.
+    /// The certificate, if connections are encrypted.
     pub tls: Option<Arc<Tls>>,
 }
 
-/// Serves until `orders` says to stop, then drains: connections are told to close; after the delay no new one is
-/// taken, and what runs is finished. The order that it got.
+/// Serves until `orders` says to stop, then drains: after the delay no new connection is accepted, clients are told
+/// that their connections close, and what runs is finished. The order is given back.
 ///
 /// # Errors
 /// The server can't be started.
@@ -85,11 +86,11 @@ pub fn serve(
     settings: &Settings,
     mut orders: UnboundedReceiver<Stop>,
 ) -> io::Result<Stop> {
-    let lobby = Arc::new(Lobby::default());
-    let desk = Reception {
+    let tracker = Arc::new(ConnectionTracker::default());
+    let acceptor = Acceptor {
         effe: Arc::clone(effe),
         watch: Arc::clone(watch),
-        lobby: Arc::clone(&lobby),
+        tracker: Arc::clone(&tracker),
         settings: settings.clone(),
     };
     tasks::run(async move {
@@ -98,13 +99,13 @@ pub fn serve(
             .max_concurrent_connections(settings.max_connections.div_ceil(settings.workers))
             .disable_signals();
         for listener in &listeners {
-            let (name, desk) = (listener.address.to_string(), desk.clone());
+            let (name, acceptor) = (listener.address.to_string(), acceptor.clone());
             builder = match listener.stream()? {
                 Stream::Tcp(socket) => {
-                    builder.listen(name, socket, move || desk.clone().service(open_tcp))?
+                    builder.listen(name, socket, move || acceptor.clone().service(open_tcp))?
                 }
                 Stream::Unix(socket) => {
-                    builder.listen_uds(name, socket, move || desk.clone().service(open_unix))?
+                    builder.listen_uds(name, socket, move || acceptor.clone().service(open_unix))?
                 }
             };
         }
@@ -115,53 +116,53 @@ pub fn serve(
         systemd::stopping();
         rt::time::sleep(order.delay(settings.drain)).await;
         let deadline = order.deadline(settings.drain);
-        finish(effe, &lobby, &mut listeners, &handle, deadline).await;
-        // What the server itself would do for grace has been done, and it looks only once a second.
+        finish(effe, &tracker, &mut listeners, &handle, deadline).await;
+        // `finish` has waited for the connections already; actix-server would wait again, and looks once a second.
         let _ = rt::time::timeout(Duration::from_millis(500), handle.stop(false)).await;
         server.abort();
         Ok(order)
     })
 }
 
-/// Lets nobody in any more, and waits until whoever is inside has been served and has left.
+/// Accepts no new connections, and waits until all that are open have been served and have closed.
 async fn finish(
     effe: &Effe,
-    lobby: &Lobby,
+    tracker: &ConnectionTracker,
     listeners: &mut [Listener],
     server: &ServerHandle,
     deadline: Instant,
 ) {
-    lobby.close();
-    listeners.iter_mut().for_each(Listener::close_door);
+    tracker.close();
+    listeners.iter_mut().for_each(Listener::stop_accepting);
     let is_time = || Instant::now() < deadline;
     let handshakes = Instant::now() + HANDSHAKE;
-    while is_time() && (Instant::now() < handshakes || listeners.iter().any(Listener::has_visitors)) {
+    while is_time() && (Instant::now() < handshakes || listeners.iter().any(Listener::has_pending)) {
         rt::time::sleep(Duration::from_millis(1)).await;
     }
     server.pause().await;
-    // Whoever accepts hears of it a moment later, and would call a locked door an error.
+    // actix-server stops accepting a moment later, and would log an error about a socket that is shut down.
     rt::time::sleep(LOOK).await;
-    listeners.iter().for_each(Listener::lock_door);
-    // A connection may have been accepted and be on its way to its thread: one look isn't enough.
+    listeners.iter().for_each(Listener::shut_down);
+    // A connection that was accepted may still be on its way to its thread: one look isn't enough.
     let mut n_quiet = 0;
     while is_time() && n_quiet < 3 {
-        let _ = time::timeout_at(deadline.into(), lobby.rounds()).await;
-        let is_quiet = lobby.n_open() == 0 && effe.n_running() == 0;
+        let _ = time::timeout_at(deadline.into(), tracker.barrier()).await;
+        let is_quiet = tracker.n_open() == 0 && effe.n_running() == 0;
         n_quiet = if is_quiet { n_quiet + 1 } else { 0 };
         rt::time::sleep(LOOK).await;
     }
 }
 
-/// What a thread of the server is made from.
+/// What turns accepted sockets into connections, on whichever thread of the server.
 #[derive(Clone)]
-struct Reception {
+struct Acceptor {
     effe: Arc<Effe>,
     watch: Arc<Watch>,
-    lobby: Arc<Lobby>,
+    tracker: Arc<ConnectionTracker>,
     settings: Settings,
 }
 
-/// What a thread of the server has once, whatever listeners it serves.
+/// What a thread of the server has once, for all listeners.
 #[derive(Clone)]
 struct Worker {
     service: Rc<dyn Service>,
@@ -169,28 +170,28 @@ struct Worker {
     connections: Rc<Connections>,
 }
 
-impl Reception {
+impl Acceptor {
     /// The worker of the thread that this is called on.
     fn worker(&self) -> Worker {
         thread_local! {
             static WORKER: OnceCell<Worker> = const { OnceCell::new() };
         }
-        WORKER.with(|worker| worker.get_or_init(|| self.hire()).clone())
+        WORKER.with(|worker| worker.get_or_init(|| self.build_worker()).clone())
     }
 
-    fn hire(&self) -> Worker {
-        let Reception { effe, watch, lobby, settings } = self.clone();
-        lobby.enlist(Arbiter::current());
-        let connections = Rc::new(Connections::new(settings.patience, lobby));
+    fn build_worker(&self) -> Worker {
+        let Acceptor { effe, watch, tracker, settings } = self.clone();
+        tracker.add_thread(Arbiter::current());
+        let connections = Rc::new(Connections::new(settings.client_timeouts, tracker));
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
-        let handler = Rc::new(Handler::new(effe, watch, settings.limits, settings.patience));
+        let handler = Rc::new(Handler::new(effe, watch, settings.limits, settings.client_timeouts));
         let service: Rc<dyn Service> =
             Rc::new(HandlerService { handler, probes: settings.probes, access_log });
         Worker { http1: Http1::new(Rc::clone(&service)), service, connections }
     }
 
-    /// The service of one listener: `open` makes a connection of what was accepted.
+    /// What actix-server calls for each socket that one listener has accepted; `open` prepares the socket.
     fn service<I: 'static>(
         self,
         open: fn(I) -> (Plain, Option<SocketAddr>),

@@ -88,7 +88,7 @@ impl fmt::Display for Refused {
 }
 
 /// The rules, for one listener.
-pub struct Gate {
+pub struct AccessRules {
     place: Place,
     token: Option<Token>,
 }
@@ -100,15 +100,15 @@ enum Place {
     Unix,
 }
 
-impl Gate {
+impl AccessRules {
     /// The rules of the listener at `address`.
-    pub fn new(address: &Address, token: Option<Token>) -> Gate {
+    pub fn new(address: &Address, token: Option<Token>) -> AccessRules {
         let place = match address {
             Address::Unix(_) => Place::Unix,
             Address::Tcp(address) if address.ip().is_loopback() => Place::Loopback(address.ip()),
             Address::Tcp(_) => Place::Network,
         };
-        Gate { place, token }
+        AccessRules { place, token }
     }
 
     /// Lets a request in; `local` is the address of ours that it came to.
@@ -181,8 +181,8 @@ mod tests {
         headers
     }
 
-    fn gate(address: &str, token: Option<&Token>) -> Gate {
-        Gate::new(&address.parse().unwrap(), token.cloned())
+    fn rules(address: &str, token: Option<&Token>) -> AccessRules {
+        AccessRules::new(&address.parse().unwrap(), token.cloned())
     }
 
     fn token() -> (tempfile::Owned, Token) {
@@ -220,8 +220,8 @@ mod tests {
 
     #[test]
     fn the_host_must_be_the_listeners_own() {
-        let gate = gate("127.0.0.1:9090", None);
-        let admit = |host: &'static str| gate.admit(&Method::GET, &headers(&[("host", host)]), None);
+        let rules = rules("127.0.0.1:9090", None);
+        let admit = |host: &'static str| rules.admit(&Method::GET, &headers(&[("host", host)]), None);
         for good in ["127.0.0.1:9090", "127.0.0.1", "localhost:9090", "LOCALHOST", "localhost:18080"] {
             assert_eq!(admit(good), Ok(()), "{good}");
         }
@@ -230,9 +230,9 @@ mod tests {
         {
             assert_eq!(admit(bad), Err(Refused::Host), "{bad}");
         }
-        assert_eq!(gate.admit(&Method::GET, &headers(&[]), None), Err(Refused::Host));
+        assert_eq!(rules.admit(&Method::GET, &headers(&[]), None), Err(Refused::Host));
         let twice = headers(&[("host", "localhost"), ("host", "evil.example")]);
-        assert_eq!(gate.admit(&Method::GET, &twice, None), Err(Refused::Host));
+        assert_eq!(rules.admit(&Method::GET, &twice, None), Err(Refused::Host));
     }
 
     #[test]
@@ -255,9 +255,9 @@ mod tests {
 
     #[test]
     fn an_origin_must_be_the_listeners_own() {
-        let gate = gate("[::1]:9090", None);
+        let rules = rules("[::1]:9090", None);
         let admit =
-            |origin| gate.admit(&Method::GET, &headers(&[("host", "[::1]:9090"), ("origin", origin)]), None);
+            |origin| rules.admit(&Method::GET, &headers(&[("host", "[::1]:9090"), ("origin", origin)]), None);
         assert_eq!(admit("http://[::1]:9090"), Ok(()));
         for bad in ["http://evil.example", "https://[::1]:9090", "http://[::1]:3000", "null", ""] {
             assert_eq!(admit(bad), Err(Refused::Origin), "{bad}");
@@ -267,8 +267,8 @@ mod tests {
     #[test]
     fn on_loopback_a_change_needs_the_token() {
         let (_file, token) = token();
-        let with = gate("127.0.0.1:9090", Some(&token));
-        let without = gate("127.0.0.1:9090", None);
+        let with = rules("127.0.0.1:9090", Some(&token));
+        let without = rules("127.0.0.1:9090", None);
         let shown = |value| headers(&[("host", "localhost"), ("authorization", value)]);
         assert_eq!(with.admit(&Method::POST, &shown("Bearer s3cret"), None), Ok(()));
         assert_eq!(with.admit(&Method::POST, &shown("bearer s3cret"), None), Ok(()));
@@ -288,22 +288,22 @@ mod tests {
     #[test]
     fn on_the_network_everything_needs_the_token() {
         let (_file, token) = token();
-        let gate = gate("0.0.0.0:9090", Some(&token));
+        let rules = rules("0.0.0.0:9090", Some(&token));
         let local = Some(IpAddr::from([10, 0, 0, 5]));
         let bare = headers(&[("host", "10.0.0.5:9090")]);
-        assert_eq!(gate.admit(&Method::GET, &bare, local), Err(Refused::Token));
+        assert_eq!(rules.admit(&Method::GET, &bare, local), Err(Refused::Token));
         let shown = headers(&[("host", "10.0.0.5:9090"), ("authorization", "Bearer s3cret")]);
-        assert_eq!(gate.admit(&Method::GET, &shown, local), Ok(()));
+        assert_eq!(rules.admit(&Method::GET, &shown, local), Ok(()));
         let elsewhere = headers(&[("host", "10.0.0.6:9090"), ("authorization", "Bearer s3cret")]);
-        assert_eq!(gate.admit(&Method::GET, &elsewhere, local), Err(Refused::Host));
+        assert_eq!(rules.admit(&Method::GET, &elsewhere, local), Err(Refused::Host));
     }
 
     #[test]
     fn behind_a_unix_socket_its_mode_is_the_lock() {
-        let gate = gate("unix:/run/effe.sock", None);
-        assert_eq!(gate.admit(&Method::POST, &headers(&[("host", "effe")]), None), Ok(()));
+        let rules = rules("unix:/run/effe.sock", None);
+        assert_eq!(rules.admit(&Method::POST, &headers(&[("host", "effe")]), None), Ok(()));
         let page = headers(&[("host", "effe"), ("origin", "http://evil.example")]);
-        assert_eq!(gate.admit(&Method::POST, &page, None), Err(Refused::Origin));
+        assert_eq!(rules.admit(&Method::POST, &page, None), Err(Refused::Origin));
     }
 
     #[test]

@@ -1,12 +1,10 @@
-//! Where the admin listener listens: an address of the network, or a socket in the file system.
+//! The admin listener's socket: an address of the network or a socket in the file system, which only the loader's user
+//! can connect to.
 
 use std::{
-    fmt, fs, io,
+    fmt, io,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt},
-        net::{UnixListener, UnixStream},
-    },
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -16,14 +14,28 @@ use rustix::fs::Mode;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{net, time};
 
-use crate::{error::Error, net::plain::Plain};
+use crate::{
+    error::Error,
+    net::{
+        activity::ClientTimeouts,
+        plain::Plain,
+        socket_file::{SocketFile, remove_dead},
+    },
+};
 
 /// Only the user that the loader runs as.
 const SOCKET_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 64;
-/// How long the system is left alone once it can't open a connection: it has no descriptor to spare.
-const BREATH: Duration = Duration::from_millis(100);
+/// How long to wait after a connection could not be accepted: most likely no descriptor is free.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How long clients may take.
+pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
+    keep_alive: Some(Duration::from_secs(5)),
+    read: Some(Duration::from_secs(5)),
+    write: Some(Duration::from_secs(10)),
+};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +47,7 @@ pub enum Address {
 }
 
 impl Address {
-    /// Whether others than the users of this machine can get there.
+    /// Whether other machines can connect.
     pub fn is_public(&self) -> bool {
         matches!(self, Address::Tcp(address) if !address.ip().is_loopback())
     }
@@ -73,10 +85,10 @@ pub struct Listener {
     /// The socket.
     pub socket: ListeningSocket,
     /// Its file, if it has one.
-    pub file: Option<OwnFile>,
+    pub file: Option<SocketFile>,
 }
 
-/// What can be served.
+/// A socket of the standard library, before its thread runs.
 pub enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
@@ -104,26 +116,26 @@ impl Listener {
     }
 }
 
-/// Where connections come in.
-pub enum Door {
+/// The socket on its thread.
+pub enum AsyncSocket {
     Tcp(net::TcpListener),
     Unix(net::UnixListener),
 }
 
-impl Door {
-    /// Opens it, on the thread that will wait at it.
+impl AsyncSocket {
+    /// Takes the socket to the runtime of this thread.
     ///
     /// # Errors
     /// The system refuses.
-    pub fn open(socket: ListeningSocket) -> io::Result<Door> {
+    pub fn open(socket: ListeningSocket) -> io::Result<AsyncSocket> {
         match socket {
             ListeningSocket::Tcp(socket) => {
                 socket.set_nonblocking(true)?;
-                net::TcpListener::from_std(socket).map(Door::Tcp)
+                net::TcpListener::from_std(socket).map(AsyncSocket::Tcp)
             }
             ListeningSocket::Unix(socket) => {
                 socket.set_nonblocking(true)?;
-                net::UnixListener::from_std(socket).map(Door::Unix)
+                net::UnixListener::from_std(socket).map(AsyncSocket::Unix)
             }
         }
     }
@@ -132,62 +144,32 @@ impl Door {
     pub async fn accept(&self) -> Plain {
         loop {
             let accepted = match self {
-                Door::Tcp(socket) => socket.accept().await.map(|(stream, _)| Plain::Tcp(stream)),
-                Door::Unix(socket) => socket.accept().await.map(|(stream, _)| Plain::Unix(stream)),
+                AsyncSocket::Tcp(socket) => socket.accept().await.map(|(stream, _)| Plain::Tcp(stream)),
+                AsyncSocket::Unix(socket) => socket.accept().await.map(|(stream, _)| Plain::Unix(stream)),
             };
             match accepted {
                 Ok(socket) => return socket,
-                Err(_) => time::sleep(BREATH).await,
+                Err(_) => time::sleep(RETRY).await,
             }
         }
     }
 }
 
-/// Binds a socket that nobody else can ever connect to: its mode is set before it has a name.
-fn bind_unix(path: &Path) -> io::Result<(UnixListener, OwnFile)> {
+/// Binds a socket that no other user can ever connect to: its mode is set before it has a name.
+fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     rustix::fs::fchmod(&socket, SOCKET_MODE)?;
     let name = SockAddr::unix(path)?;
     if let Err(err) = socket.bind(&name) {
-        if err.kind() != io::ErrorKind::AddrInUse || !is_left_over(path) {
+        if err.kind() != io::ErrorKind::AddrInUse {
             return Err(err);
         }
-        fs::remove_file(path)?;
+        remove_dead(path)?;
         socket.bind(&name)?;
     }
-    let file = OwnFile::new(path)?;
+    let file = SocketFile::of(path)?;
     socket.listen(BACKLOG)?;
     Ok((socket.into(), file))
-}
-
-/// Whether a file is the socket of a process that has gone without removing it.
-fn is_left_over(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    is_socket && UnixStream::connect(path).is_err_and(|err| err.kind() == io::ErrorKind::ConnectionRefused)
-}
-
-/// A file that we made: dropped, it goes, unless somebody has replaced it.
-pub struct OwnFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl OwnFile {
-    fn new(path: &Path) -> io::Result<OwnFile> {
-        Ok(OwnFile { path: path.to_owned(), identity: identity(path)? })
-    }
-}
-
-impl Drop for OwnFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|identity| identity == self.identity) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 #[cfg(test)]

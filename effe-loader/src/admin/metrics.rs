@@ -12,7 +12,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::Admin;
+use super::state::Admin;
 use crate::{
     effe::Effe,
     placement::Place,

@@ -10,10 +10,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{
-    Admin, PATIENCE,
     access::Refused,
+    listener::CLIENT_TIMEOUTS,
     metrics::{self, Format},
-    state,
+    state::{self, Admin},
 };
 use crate::{
     body::{
@@ -100,7 +100,7 @@ fn show_level(admin: &Admin) -> Response<Body> {
 }
 
 async fn set_level(admin: &Admin, request: &Request, incoming: Incoming) -> Response<Body> {
-    let body = match Upload::of(incoming, request.head(), MAX_BODY, PATIENCE.read) {
+    let body = match Upload::of(incoming, request.head(), MAX_BODY, CLIENT_TIMEOUTS.read) {
         Ok(Some(upload)) => upload.whole().await,
         Ok(None) => Ok(Bytes::new()),
         Err(refused) => Err(refused),

@@ -1,11 +1,43 @@
-//! The effe's state as JSON.
+//! What the admin listener knows of the effe, and all of its state as JSON.
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Admin;
-use crate::effe::{generation::Generation, health::Unready};
+use crate::{
+    effe::{
+        generation::Generation,
+        health::{Health, Unready},
+    },
+    journal::Journal,
+    plugin::Plugin,
+    process::{control::Control, signals::Ender},
+};
 
-/// All that an operator may want to see at a glance.
+/// What the listener shows, and where its orders go.
+pub struct Admin {
+    /// The effe, once it serves.
+    pub health: Arc<Health>,
+    /// The generation that the loader was started with.
+    pub first: &'static Plugin,
+    /// The log.
+    pub journal: Journal,
+    /// Where the effe serves.
+    pub address: String,
+    /// Where orders go.
+    pub control: Control,
+    /// Ends the process if an order to stop is not obeyed in time.
+    pub ender: Ender,
+}
+
+impl Admin {
+    /// The plugin of the generation that serves.
+    pub fn plugin(&self) -> &'static Plugin {
+        self.health.effe().map_or(self.first, |effe| effe.generations.current().plugin)
+    }
+}
+
+/// All that an operator may want to see at a glance, as JSON.
 pub async fn state(admin: &Admin) -> Value {
     let (state, reason) = match admin.health.readiness().await {
         Ok(()) => ("ready", None),

@@ -17,7 +17,7 @@ use crate::{
     admin::Address as AdminAddress,
     handler::access_log::{Extra, Share},
     journal::{Format, SyslogFormat, SyslogTarget},
-    net::listeners::Listen,
+    net::address::Listen,
     placement::Mode as Execution,
     plugin::Digest,
 };

@@ -15,13 +15,13 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
 use super::{lent::Room, response::Answer};
-use crate::{body::sender::Streams, http::head::Snapshot, net::activity::Hangup, rt::clock::Moment};
+use crate::{body::sender::Streams, http::head::OwnedHead, net::activity::Hangup, rt::clock::Moment};
 
 /// One request and the room for its answer. Used again for the next request, so that the steady state allocates
 /// nothing.
 pub struct Call {
     /// The request's head.
-    pub head: Snapshot,
+    pub head: OwnedHead,
     /// The request's body.
     pub body: Bytes,
     /// Where the answer goes.
@@ -43,7 +43,7 @@ impl Call {
     /// A call with empty buffers, which comes back to `mailbox`.
     pub fn new(mailbox: Arc<Mailbox>) -> Call {
         Call {
-            head: Snapshot::default(),
+            head: OwnedHead::default(),
             body: Bytes::new(),
             answer: Answer::default(),
             streams: Streams::NONE,

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     body::sender::Outlet,
-    http::head::{Head, Snapshot},
+    http::head::{Head, OwnedHead},
     placement::Execution,
     plugin::{Context, Fault, Running},
 };
@@ -77,7 +77,7 @@ impl AsyncRun {
     }
 
     /// The request's head.
-    pub fn head(&self) -> &Snapshot {
+    pub fn head(&self) -> &OwnedHead {
         // SAFETY: `self` keeps the call, of which the exchange borrows the head only to read it.
         unsafe { &(*self.call.as_ptr()).head }
     }

@@ -381,7 +381,7 @@ mod tests {
     use super::*;
     use crate::{
         exchange::{Exchange, response::Answer, table::current_id},
-        http::head::{Head, Snapshot},
+        http::head::{Head, OwnedHead},
         journal::{Format, Journal, Settings, SyslogTarget},
         placement::{Execution, Kind, Mode, Place, policy::OVERSTAY},
     };
@@ -405,7 +405,7 @@ mod tests {
         let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
         let execution =
             Arc::new(Execution::new(Mode::Auto, 0, Kind::Async { spawns_on_request: true }, journal));
-        let (head, mut answer, gone) = (Snapshot::default(), Answer::default(), AtomicBool::new(false));
+        let (head, mut answer, gone) = (OwnedHead::default(), Answer::default(), AtomicBool::new(false));
         let id = OnceLock::from("a-b-c".to_owned());
         let exchange = Exchange::new(Head::Copied(&head), &[], &mut answer, &gone, None, 0, &id);
         let exchange = exchange.polled(Arc::clone(&execution));

@@ -2,7 +2,7 @@
 
 use actix_http::StatusCode;
 
-use crate::{body::upload::Refused, http::validate::Broken};
+use crate::{body::upload::Refused, http::validate::Violation};
 
 /// What a client is told when there is no answer of the lambda's: a status and a fixed sentence. Never an error's
 /// own text, which is the operator's.
@@ -67,13 +67,13 @@ impl Failure {
     }
 }
 
-impl From<Broken> for Failure {
-    fn from(broken: Broken) -> Failure {
-        match broken {
-            Broken::Rules => Failure::Rules,
-            Broken::Method => Failure::Method,
-            Broken::LongTarget => Failure::LongTarget,
-            Broken::LargeHead => Failure::LargeHead,
+impl From<Violation> for Failure {
+    fn from(violation: Violation) -> Failure {
+        match violation {
+            Violation::Rules => Failure::Rules,
+            Violation::Method => Failure::Method,
+            Violation::LongTarget => Failure::LongTarget,
+            Violation::LargeHead => Failure::LargeHead,
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         outgoing::{Body, Producer},
         sender::{Awaited, Streams},
     },
-    http::{head::Head, request::Request, request_guard::Answering},
+    http::{head::Head, request::Request, request_guard::RequestGuard},
     scheduler::in_flight::{Asked, Outcome},
 };
 
@@ -30,7 +30,7 @@ impl Handler {
         request: &Request,
         body: Bytes,
         streams: Streams,
-        answering: &Answering,
+        guard: &RequestGuard,
     ) -> Result<Response<Body>, Failure> {
         self.watch.look();
         let mut call = self.thread.desk.call();
@@ -47,7 +47,7 @@ impl Handler {
             Ok(head) => {
                 let outlet = awaited.take().expect("the head came out of it");
                 asked.take_your_time();
-                answering.watch(asked.progress());
+                guard.watch(asked.progress());
                 return Ok(stream(request, head, outlet, Some(Box::new(asked))));
             }
             Err(outcome) => outcome,

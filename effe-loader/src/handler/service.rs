@@ -18,7 +18,7 @@ use crate::{
     handler::access_log::{AccessLog, Visit},
     http::{
         canned::{plain, sorry},
-        service::{Answered, Arrival, Guarded, Service},
+        service::{Answered, Guarded, IncomingRequest, Service},
         validate,
     },
 };
@@ -33,10 +33,10 @@ pub struct HandlerService {
 }
 
 impl Service for HandlerService {
-    fn call(&self, arrival: Arrival) -> Answered {
-        let Arrival { mut request, n_head, incoming, answering } = arrival;
-        if let Err(broken) = validate::check(request.head(), n_head) {
-            return Answered::Now(self.handler.finish(request.head(), Err(broken.into()), None));
+    fn call(&self, request: IncomingRequest) -> Answered {
+        let IncomingRequest { mut request, n_head, incoming, guard } = request;
+        if let Err(violation) = validate::check(request.head(), n_head) {
+            return Answered::Now(self.handler.finish(request.head(), Err(violation.into()), None));
         }
         if let Some(health) = &self.probes
             && let Some(probe) = Probe::at(request.path())
@@ -44,7 +44,7 @@ impl Service for HandlerService {
             let (handler, health) = (Rc::clone(&self.handler), Arc::clone(health));
             return Answered::Later(Guarded::new(Box::pin(async move {
                 let response = answer_probe(handler, health, probe).await;
-                drop(answering);
+                drop(guard);
                 response
             })));
         }
@@ -68,7 +68,7 @@ impl Service for HandlerService {
         }
         let handler = Rc::clone(&self.handler);
         Answered::Later(Guarded::new(Box::pin(async move {
-            Ok(logged(handler.handle(request, incoming, now, answering).await, visit))
+            Ok(logged(handler.handle(request, incoming, now, guard).await, visit))
         })))
     }
 }

@@ -1,8 +1,9 @@
-//! HTTP/1.1: a connection whose requests are answered one after the other. What a head and a body look like is
-//! actix-http's business; here is when bytes are read and sent, and how a connection ends.
+//! HTTP/1.1: a connection whose requests are answered one after the other. Here it is decided when bytes are read and
+//! sent, and how a connection ends; `h1/conn` reads and sends them, and a `Service` answers.
 //!
-//! actix-http's own dispatcher is not asked: it reads bodies ahead for a reader in another task, copies every piece
-//! of an answer, keeps two buffers for a connection that waits, and answers what comes behind a `Connection: close`.
+//! actix-http parses, but its dispatcher is not used: it reads bodies ahead for a reader in another task, copies every
+//! piece of an answer, keeps two buffers for a connection that waits, and answers what comes after a
+//! `Connection: close`.
 
 mod conn;
 
@@ -31,7 +32,7 @@ use actix_web::rt::time::{self, Sleep};
 
 use self::{
     codec::{MAX_DRAIN, Message},
-    conn::{Over, Pieces, Wire},
+    conn::{Closed, Conn, Pieces},
 };
 use crate::{
     body::{
@@ -40,19 +41,19 @@ use crate::{
     },
     http::{
         request::Request,
-        request_guard::Answering,
-        service::{Answered, Arrival, Guarded, Service},
+        request_guard::RequestGuard,
+        service::{Answered, Guarded, IncomingRequest, Service},
     },
-    net::{activity::Traffic, connection::Connection},
+    net::{activity::ConnActivity, connection::Connection},
 };
 
-/// How long a client that was told that the connection closes may take to close it, too.
+/// How long we read on after we have closed our end, until the client closes its own.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What answers on the connections of one thread.
+/// HTTP/1.1 on the connections of one thread.
 pub struct Http1 {
     service: Rc<dyn Service>,
-    /// What actix-http has to know; it keeps the time of day for the answers.
+    /// actix-http's settings; it keeps the `Date` of answers, too.
     config: ServiceConfig,
 }
 
@@ -62,138 +63,141 @@ impl Http1 {
         Rc::new(Http1 { service, config: ServiceConfig::default() })
     }
 
-    /// Answers what comes over a connection, until it ends.
+    /// Answers the requests of a connection until it ends.
     pub async fn serve(self: Rc<Self>, connection: Connection, peer: Option<SocketAddr>) {
-        let (traffic, is_tls) = (Rc::clone(connection.traffic()), connection.is_tls());
-        let wire = Rc::new(RefCell::new(Wire::new(connection, self.config.clone())));
-        let mut exchanges = Exchanges {
+        let (activity, is_tls) = (Rc::clone(connection.activity()), connection.is_tls());
+        let conn = Rc::new(RefCell::new(Conn::new(connection, self.config.clone())));
+        let mut dispatcher = Dispatcher {
             http: self,
             peer,
             is_tls,
-            traffic,
-            wire,
+            activity,
+            conn,
             uploads: Rc::default(),
-            step: Step::Waiting,
+            state: State::Waiting,
         };
-        poll_fn(|context| exchanges.poll(context)).await;
+        poll_fn(|cx| dispatcher.poll(cx)).await;
     }
 }
 
-/// The exchanges of one connection.
-struct Exchanges {
+/// One connection: its requests, one after the other.
+struct Dispatcher {
     http: Rc<Http1>,
     peer: Option<SocketAddr>,
     is_tls: bool,
-    traffic: Rc<Traffic>,
-    wire: Rc<RefCell<Wire>>,
-    /// The body of the request that is being answered, on its way to a run that reads it as it comes.
+    activity: Rc<ConnActivity>,
+    conn: Rc<RefCell<Conn>>,
+    /// Carries the request's body to a run that reads it as it comes.
     uploads: Rc<Uploads>,
-    step: Step,
+    state: State,
 }
 
-/// How far an exchange is.
-enum Step {
-    /// For a request.
+/// What the connection is doing.
+enum State {
+    /// Waits for a request.
     Waiting,
-    Answering(Guarded),
+    /// Waits for the answer.
+    Handling(Guarded),
+    /// Sends the body of the answer.
     Sending(Body),
-    /// The rest of a body that nobody has read.
+    /// Reads the rest of a request's body that nobody wants, at most so many bytes.
     Draining(u64),
-    /// All that is left to say is on its way.
+    /// Sends what is left, then closes our end.
     Closing,
-    /// All is said; what the client still says is not listened to.
+    /// Our end is closed. What still comes is read and forgotten, until then.
     Lingering(Pin<Box<Sleep>>),
 }
 
-impl Exchanges {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+impl Dispatcher {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            match self.advance(context) {
+            match self.advance(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(Over)) => return Poll::Ready(()),
+                Poll::Ready(Err(Closed)) => return Poll::Ready(()),
             }
         }
     }
 
-    /// Goes on by a step, if that is possible now.
-    fn advance(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        self.uploads.poll(context);
-        match &mut self.step {
-            Step::Waiting => self.take_up(context),
-            Step::Answering(answer) => match Pin::new(answer).poll(context) {
+    /// Does one step, if it is possible now.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        self.uploads.poll(cx);
+        match &mut self.state {
+            State::Waiting => self.next_request(cx),
+            State::Handling(answer) => match Pin::new(answer).poll(cx) {
                 Poll::Ready(Ok(response)) => Poll::Ready(self.begin(response)),
-                Poll::Pending => self.meanwhile(context),
+                Poll::Pending => self.while_pending(cx),
             },
-            Step::Sending(body) => {
-                if !self.wire.borrow().output.has_room() {
-                    ready!(self.wire.borrow_mut().poll_flush(context))?;
+            State::Sending(body) => {
+                if !self.conn.borrow().output.has_room() {
+                    ready!(self.conn.borrow_mut().poll_flush(cx))?;
                 }
-                match Pin::new(body).poll_next(context) {
+                match Pin::new(body).poll_next(cx) {
                     Poll::Ready(Some(Ok(piece))) => {
-                        Poll::Ready(Ok(self.wire.borrow_mut().output.piece(piece)?))
+                        Poll::Ready(Ok(self.conn.borrow_mut().output.piece(piece)?))
                     }
                     Poll::Ready(None) => {
-                        self.wire.borrow_mut().output.end()?;
+                        self.conn.borrow_mut().output.end()?;
                         self.end();
                         Poll::Ready(Ok(()))
                     }
                     // The end of a body that is not whole must not look like one.
                     Poll::Ready(Some(Err(_))) => {
-                        self.wire.borrow().abort();
-                        Poll::Ready(Err(Over))
+                        self.conn.borrow().abort();
+                        Poll::Ready(Err(Closed))
                     }
-                    Poll::Pending => self.meanwhile(context),
+                    Poll::Pending => self.while_pending(cx),
                 }
             }
-            Step::Draining(left) => {
-                let mut wire = self.wire.borrow_mut();
-                if let Poll::Ready(Err(over)) = wire.poll_flush(context) {
-                    return Poll::Ready(Err(over));
+            State::Draining(left) => {
+                let mut conn = self.conn.borrow_mut();
+                if let Poll::Ready(Err(closed)) = conn.poll_flush(cx) {
+                    return Poll::Ready(Err(closed));
                 }
-                let piece = ready!(wire.poll_piece(context));
-                self.step = match piece {
+                let piece = ready!(conn.poll_piece(cx));
+                self.state = match piece {
                     None => {
-                        self.traffic.rest();
-                        Step::Waiting
+                        self.activity.rest();
+                        State::Waiting
                     }
                     Some(Ok(piece)) => match left.checked_sub(piece.len() as u64) {
-                        Some(left) => Step::Draining(left),
-                        None => Step::Closing,
+                        Some(left) => State::Draining(left),
+                        None => State::Closing,
                     },
-                    Some(Err(_)) => Step::Closing,
+                    Some(Err(_)) => State::Closing,
                 };
                 Poll::Ready(Ok(()))
             }
-            Step::Closing => {
-                let mut wire = self.wire.borrow_mut();
-                ready!(wire.poll_flush(context))?;
-                ready!(wire.poll_shutdown(context))?;
-                if wire.is_silent() {
-                    return Poll::Ready(Err(Over));
+            State::Closing => {
+                let mut conn = self.conn.borrow_mut();
+                ready!(conn.poll_flush(cx))?;
+                ready!(conn.poll_shutdown(cx))?;
+                if conn.is_silent() {
+                    return Poll::Ready(Err(Closed));
                 }
-                self.step = Step::Lingering(Box::pin(time::sleep(LINGER)));
+                self.state = State::Lingering(Box::pin(time::sleep(LINGER)));
                 Poll::Ready(Ok(()))
             }
-            // Who is sending when a connection closes may lose what was sent to him.
-            Step::Lingering(end) => match self.wire.borrow_mut().poll_discard(context) {
-                Poll::Ready(()) => Poll::Ready(Err(Over)),
-                Poll::Pending => end.as_mut().poll(context).map(|()| Err(Over)),
+            // If we closed while the client still sends, the system would reset the connection, and the client could
+            // lose the answer.
+            State::Lingering(end) => match self.conn.borrow_mut().poll_discard(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(Closed)),
+                Poll::Pending => end.as_mut().poll(cx).map(|()| Err(Closed)),
             },
         }
     }
 
-    /// Takes up the next request, once there is one. What was answered goes out before anything is waited for.
-    fn take_up(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        let mut wire = self.wire.borrow_mut();
-        if !wire.output.has_room() {
-            ready!(wire.poll_flush(context))?;
+    /// Takes the next request, once there is one. Answers are sent before anything is waited for.
+    fn next_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        let mut conn = self.conn.borrow_mut();
+        if !conn.output.has_room() {
+            ready!(conn.poll_flush(cx))?;
         }
-        let message = match wire.message(&self.traffic) {
+        let message = match conn.message(&self.activity) {
             Some(message) => message,
             None => {
-                ready!(wire.poll_flush(context))?;
-                match ready!(wire.poll_more(context))? {
+                ready!(conn.poll_flush(cx))?;
+                match ready!(conn.poll_more(cx))? {
                     None => return Poll::Ready(Ok(())),
                     Some(message) => message,
                 }
@@ -201,89 +205,94 @@ impl Exchanges {
         };
         match message {
             Message::Request { mut request, n_head, body } => {
-                let (is_read, is_kept_back) = (wire.codec.is_read(), wire.codec.is_kept_back());
-                drop(wire);
+                let (is_read, is_kept_back) = (conn.codec.is_read(), conn.codec.is_kept_back());
+                drop(conn);
                 request.head_mut().peer_addr = self.peer;
                 let incoming = match body {
                     Some(bytes) => Incoming::Whole(bytes),
                     None if is_read => Incoming::None,
-                    None if is_kept_back => Incoming::KeptBack(Box::pin(Pieces::of(&self.wire))),
-                    None => Incoming::Pieces(Box::pin(Pieces::of(&self.wire))),
+                    None if is_kept_back => Incoming::KeptBack(Box::pin(Pieces::of(&self.conn))),
+                    None => Incoming::Pieces(Box::pin(Pieces::of(&self.conn))),
                 };
-                let answering = Answering::begin(&self.traffic, request.head(), Some(&self.uploads));
+                let guard = RequestGuard::begin(&self.activity, request.head(), Some(&self.uploads));
                 let request = Request::new(request, self.is_tls);
-                match self.http.service.call(Arrival { request, n_head: Some(n_head), incoming, answering }) {
+                match self.http.service.call(IncomingRequest {
+                    request,
+                    n_head: Some(n_head),
+                    incoming,
+                    guard,
+                }) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
-                    Answered::Later(answer) => self.step = Step::Answering(answer),
+                    Answered::Later(answer) => self.state = State::Handling(answer),
                 }
             }
             Message::Refused(status) => {
                 let mut response = Response::with_body(status, ());
                 response.head_mut().set_connection_type(ConnectionType::Close);
-                wire.begin(response, BodySize::Sized(0))?;
-                self.step = Step::Closing;
+                conn.begin(response, BodySize::Sized(0))?;
+                self.state = State::Closing;
             }
-            Message::End => self.step = Step::Closing,
+            Message::End => self.state = State::Closing,
         }
         Poll::Ready(Ok(()))
     }
 
-    /// While an answer isn't ready: what is ready goes out, and the client may say that it leaves.
-    fn meanwhile(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Over>> {
+    /// While an answer isn't ready: sends what is ready, and looks whether the client leaves.
+    fn while_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         if self.uploads.is_new() {
             return Poll::Ready(Ok(()));
         }
-        let mut wire = self.wire.borrow_mut();
-        // Who doesn't read may still be heard.
-        if let Poll::Ready(Err(over)) = wire.poll_flush(context) {
-            return Poll::Ready(Err(over));
+        let mut conn = self.conn.borrow_mut();
+        // A client that doesn't read may still leave.
+        if let Poll::Ready(Err(closed)) = conn.poll_flush(cx) {
+            return Poll::Ready(Err(closed));
         }
-        wire.poll_look_ahead(context).map(Err)
+        conn.poll_look_ahead(cx).map(Err)
     }
 
-    /// The answer begins.
-    fn begin(&mut self, response: Response<Body>) -> Result<(), Over> {
+    /// Begins to send the answer.
+    fn begin(&mut self, response: Response<Body>) -> Result<(), Closed> {
         let (mut response, body) = response.into_parts();
-        let mut wire = self.wire.borrow_mut();
+        let mut conn = self.conn.borrow_mut();
         let (size, head) = (body.size(), response.head_mut());
-        if self.traffic.is_closing() || !wire.codec.can_skip() {
+        if self.activity.is_closing() || !conn.codec.can_skip() {
             head.set_connection_type(ConnectionType::Close);
         }
-        if size == BodySize::Stream && wire.codec.version() < Version::HTTP_11 {
+        if size == BodySize::Stream && conn.codec.version() < Version::HTTP_11 {
             // The end of the connection is the end of the body.
             head.no_chunking(true);
             head.set_connection_type(ConnectionType::Close);
         }
-        let has_body = !wire.codec.is_head()
+        let has_body = !conn.codec.is_head()
             && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
-        wire.begin(response, size)?;
+        conn.begin(response, size)?;
         match body {
             Body::Stream(_) if has_body => {
-                let version = wire.codec.version();
-                wire.output.frame(size, version);
-                drop(wire);
-                self.step = Step::Sending(body);
+                let version = conn.codec.version();
+                conn.output.frame(size, version);
+                drop(conn);
+                self.state = State::Sending(body);
                 return Ok(());
             }
-            Body::Whole(bytes) if has_body => wire.output.whole(bytes),
+            Body::Whole(bytes) if has_body => conn.output.whole(bytes),
             _ => {}
         }
-        drop(wire);
+        drop(conn);
         self.end();
         Ok(())
     }
 
-    /// The answer is there as a whole.
+    /// The answer is complete, though not all of it may be sent yet.
     fn end(&mut self) {
-        // Whoever may still have the request's body lets go of it.
+        // A reader of the request's body gives it back here.
         self.uploads.clear();
-        self.step = Step::Waiting;
-        let mut wire = self.wire.borrow_mut();
-        wire.end();
-        self.step = match () {
-            () if !wire.codec.is_kept() || !wire.codec.can_skip() => Step::Closing,
-            () if wire.codec.is_read() => Step::Waiting,
-            () => Step::Draining(MAX_DRAIN),
+        self.state = State::Waiting;
+        let mut conn = self.conn.borrow_mut();
+        conn.end();
+        self.state = match () {
+            () if !conn.codec.is_kept() || !conn.codec.can_skip() => State::Closing,
+            () if conn.codec.is_read() => State::Waiting,
+            () => State::Draining(MAX_DRAIN),
         };
     }
 }

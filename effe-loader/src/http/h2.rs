@@ -32,11 +32,11 @@ use crate::{
     body::outgoing::Body,
     http::{
         request::Request as Head,
-        request_guard::Answering,
-        service::{Answered, Arrival, Service},
+        request_guard::RequestGuard,
+        service::{Answered, IncomingRequest, Service},
         validate::MAX_HEAD,
     },
-    net::{connection::Connection, connections::Shared, stream::Io},
+    net::{connection::Connection, connections::ConnHandle, stream::Io},
 };
 
 /// How a client begins that speaks HTTP/2 without asking; no method of HTTP/1.1 begins like this.
@@ -58,11 +58,11 @@ pub async fn take(
     service: &Rc<dyn Service>,
     peer: Option<SocketAddr>,
 ) -> Option<Connection> {
-    if !connection.shared().prepare(is_spoken(connection.io())).await?.ok()? {
+    if !connection.handle().prepare(is_spoken(connection.io())).await?.ok()? {
         return Some(connection);
     }
-    let (shared, is_tls) = (connection.shared().clone(), connection.is_tls());
-    shared.traffic().share();
+    let (handle, is_tls) = (connection.handle().clone(), connection.is_tls());
+    handle.activity().share();
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -70,9 +70,9 @@ pub async fn take(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
-    let frames = shared.prepare(builder.handshake(connection)).await?.ok()?;
+    let frames = handle.prepare(builder.handshake(connection)).await?.ok()?;
     let client =
-        Rc::new(Client { service: Rc::clone(service), peer, is_tls, shared, n_resets: Cell::new(0) });
+        Rc::new(Client { service: Rc::clone(service), peer, is_tls, handle, n_resets: Cell::new(0) });
     client.serve(frames).await;
     None
 }
@@ -112,7 +112,7 @@ struct Client {
     service: Rc<dyn Service>,
     peer: Option<SocketAddr>,
     is_tls: bool,
-    shared: Shared,
+    handle: ConnHandle,
     /// Requests that it has taken back before they were answered.
     n_resets: Cell<u64>,
 }
@@ -121,32 +121,32 @@ impl Client {
     /// Answers its requests until it leaves, or is asked to.
     async fn serve(self: Rc<Self>, mut frames: Frames<Connection, Bytes>) {
         let mut asked_to_leave = None;
-        poll_fn(|context| {
-            self.shared.traffic().wait(context);
+        poll_fn(|cx| {
+            self.handle.activity().wait(cx);
             match asked_to_leave {
                 // It is told that no request after those that have come is taken; then it leaves by itself.
-                None if self.shared.is_over() => {
+                None if self.handle.is_over() => {
                     frames.graceful_shutdown();
-                    asked_to_leave = Some(self.shared.now());
+                    asked_to_leave = Some(self.handle.now());
                 }
-                Some(since) if self.shared.has_overstayed(since, frames.has_streams()) => {
+                Some(since) if self.handle.has_overstayed(since, frames.has_streams()) => {
                     return Poll::Ready(());
                 }
                 _ => {}
             }
-            self.poll(&mut frames, context)
+            self.poll(&mut frames, cx)
         })
         .await;
     }
 
-    fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.n_resets.get() > self.shared.traffic().n_requests() / 2
+            if self.n_resets.get() > self.handle.activity().n_requests() / 2
                 && self.n_resets.get() > MAX_RESETS
             {
                 frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
-            match frames.poll_accept(context) {
+            match frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.answer(request, respond),
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
@@ -160,27 +160,27 @@ impl Client {
         let Some((request, incoming, mut kept_back)) = request::translate(request, self.peer) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
-        let answering = Answering::begin(self.shared.traffic(), request.head(), None);
+        let guard = RequestGuard::begin(self.handle.activity(), request.head(), None);
         let request = Head::new(request, self.is_tls);
-        let arrival = Arrival { request, n_head: None, incoming, answering };
-        match self.service.call(arrival) {
+        let request = IncomingRequest { request, n_head: None, incoming, guard };
+        match self.service.call(request) {
             Answered::Now(response) => {
                 if response::is_short(&response) {
                     response::send_short(response, respond, is_head);
                 } else {
-                    rt::spawn(response::send(response, respond, is_head, self.shared.write_patience()));
+                    rt::spawn(response::send(response, respond, is_head, self.handle.write_timeout()));
                 }
             }
             Answered::Later(mut answered) => {
                 let client = Rc::clone(self);
                 rt::spawn(async move {
-                    let response = poll_fn(|context| {
+                    let response = poll_fn(|cx| {
                         // Whoever takes a request back has left, as far as that request is concerned.
-                        if respond.poll_reset(context).is_ready() {
+                        if respond.poll_reset(cx).is_ready() {
                             return Poll::Ready(None);
                         }
-                        let answered = Pin::new(&mut answered).poll(context).map(Some);
-                        if answered.is_pending() && is_wanted(kept_back.as_deref(), context) {
+                        let answered = Pin::new(&mut answered).poll(cx).map(Some);
+                        if answered.is_pending() && is_wanted(kept_back.as_deref(), cx) {
                             kept_back = None;
                             response::go_on(&mut respond);
                         }
@@ -188,8 +188,8 @@ impl Client {
                     });
                     match response.await {
                         Some(response) => {
-                            let patience = client.shared.write_patience();
-                            response::send(whole(response), respond, is_head, patience).await;
+                            let write_timeout = client.handle.write_timeout();
+                            response::send(whole(response), respond, is_head, write_timeout).await;
                         }
                         None => client.n_resets.set(client.n_resets.get() + 1),
                     }
@@ -200,8 +200,8 @@ impl Client {
 }
 
 /// Whether somebody waits for a body that its client keeps back, and has not been asked for yet.
-fn is_wanted(kept_back: Option<&request::KeptBack>, context: &Context<'_>) -> bool {
-    kept_back.is_some_and(|kept_back| kept_back.poll_wanted(context).is_ready())
+fn is_wanted(kept_back: Option<&request::KeptBack>, cx: &Context<'_>) -> bool {
+    kept_back.is_some_and(|kept_back| kept_back.poll_wanted(cx).is_ready())
 }
 
 fn whole(answered: Result<Response<Body>, Infallible>) -> Response<Body> {

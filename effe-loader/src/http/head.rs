@@ -11,7 +11,7 @@ pub enum Head<'a> {
     /// In the server's memory.
     Live(&'a Request),
     /// In a copy.
-    Copied(&'a Snapshot),
+    Copied(&'a OwnedHead),
 }
 
 impl Head<'_> {
@@ -76,7 +76,7 @@ impl Head<'_> {
 
 /// The head of one request in two buffers, which are used again for the next.
 #[derive(Default)]
-pub struct Snapshot {
+pub struct OwnedHead {
     /// All that is text, so that nobody has to look again whether it is.
     text: String,
     /// The values of the headers, which may be any bytes.
@@ -91,7 +91,7 @@ pub struct Snapshot {
     is_tls: bool,
 }
 
-impl Snapshot {
+impl OwnedHead {
     /// Takes the place of what was here before.
     pub fn take(&mut self, request: &Request) {
         let head = request.head();

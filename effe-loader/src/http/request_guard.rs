@@ -6,7 +6,7 @@ use actix_http::{ConnectionType, RequestHead};
 
 use crate::{
     body::incoming::Uploads,
-    net::activity::{Hangup, Traffic},
+    net::activity::{ConnActivity, Hangup},
     rt::tasks,
 };
 
@@ -14,21 +14,25 @@ use crate::{
 const MAX_REQUESTS: u64 = 10_000;
 
 /// A request that its connection knows to be under way.
-pub struct Answering {
-    traffic: Rc<Traffic>,
+pub struct RequestGuard {
+    activity: Rc<ConnActivity>,
     uploads: Option<Rc<Uploads>>,
 }
 
-impl Answering {
+impl RequestGuard {
     /// It has come. Its body is read in the task of its connection, if there is a place for that.
-    pub fn begin(traffic: &Rc<Traffic>, head: &RequestHead, uploads: Option<&Rc<Uploads>>) -> Answering {
-        traffic.begin();
-        if !traffic.is_shared()
-            && (head.connection_type() == ConnectionType::Close || traffic.n_requests() >= MAX_REQUESTS)
+    pub fn begin(
+        activity: &Rc<ConnActivity>,
+        head: &RequestHead,
+        uploads: Option<&Rc<Uploads>>,
+    ) -> RequestGuard {
+        activity.begin();
+        if !activity.is_shared()
+            && (head.connection_type() == ConnectionType::Close || activity.n_requests() >= MAX_REQUESTS)
         {
-            traffic.close();
+            activity.close();
         }
-        Answering { traffic: Rc::clone(traffic), uploads: uploads.cloned() }
+        RequestGuard { activity: Rc::clone(activity), uploads: uploads.cloned() }
     }
 
     /// A run reads its body as it comes, by `upload`.
@@ -41,20 +45,20 @@ impl Answering {
 
     /// The address of ours that it came to, if it came over the network and somebody noted it.
     pub fn local_ip(&self) -> Option<IpAddr> {
-        self.traffic.local_ip()
+        self.activity.local_ip()
     }
 
     /// Tells `run` when the client closes its end of the connection.
     pub fn watch(&self, run: Option<Arc<impl Hangup + 'static>>) {
         // Where requests are answered side by side, the future of one that is taken back is dropped.
-        if let Some(run) = run.filter(|_| !self.traffic.is_shared()) {
-            self.traffic.watch(run);
+        if let Some(run) = run.filter(|_| !self.activity.is_shared()) {
+            self.activity.watch(run);
         }
     }
 }
 
-impl Drop for Answering {
+impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.traffic.end();
+        self.activity.end();
     }
 }

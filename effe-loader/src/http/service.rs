@@ -13,17 +13,17 @@ use actix_http::Response;
 
 use crate::{
     body::{incoming::Incoming, outgoing::Body},
-    http::{canned::sorry, request::Request, request_guard::Answering},
+    http::{canned::sorry, request::Request, request_guard::RequestGuard},
 };
 
 /// Answers requests.
 pub trait Service {
     /// Begins to answer a request; at once, if that needs no waiting.
-    fn call(&self, arrival: Arrival) -> Answered;
+    fn call(&self, request: IncomingRequest) -> Answered;
 }
 
 /// A request that has come.
-pub struct Arrival {
+pub struct IncomingRequest {
     /// Its head.
     pub request: Request,
     /// The bytes that it took on the connection; `None` over HTTP/2, which compresses heads.
@@ -31,7 +31,7 @@ pub struct Arrival {
     /// Its body.
     pub incoming: Incoming,
     /// What its connection has to know of it.
-    pub answering: Answering,
+    pub guard: RequestGuard,
 }
 
 /// What comes of a request.
@@ -55,8 +55,8 @@ impl Guarded {
 impl Future for Guarded {
     type Output = Result<Response<Body>, Infallible>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx)));
         polled.unwrap_or_else(|_| Poll::Ready(Ok(sorry())))
     }
 }

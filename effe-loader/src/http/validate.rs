@@ -12,7 +12,7 @@ pub const MAX_HEAD: usize = 64 * 1024;
 
 /// Why a request is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
+pub enum Violation {
     /// A rule of HTTP. 400
     Rules,
     /// The method is one that no lambda can answer. 501
@@ -25,31 +25,31 @@ pub enum Broken {
 
 /// Looks at a request's head. `n_head` is the bytes that it took on the connection, where that is known: a head that
 /// is short needs no look at its parts.
-pub fn check(head: &RequestHead, n_head: Option<usize>) -> Result<(), Broken> {
+pub fn check(head: &RequestHead, n_head: Option<usize>) -> Result<(), Violation> {
     if head.method == Method::CONNECT {
         // A tunnel: what follows would be neither a body nor a request.
-        return Err(Broken::Method);
+        return Err(Violation::Method);
     }
     if head.method.as_str().len() > MAX_METHOD {
-        return Err(Broken::Method);
+        return Err(Violation::Method);
     }
     if n_head.is_none_or(|n_head| n_head > MAX_TARGET) {
         let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
         if target > MAX_TARGET {
-            return Err(Broken::LongTarget);
+            return Err(Violation::LongTarget);
         }
         let sizes = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
         if n_head.is_none_or(|n_head| n_head > MAX_HEAD) && sizes.sum::<usize>() > MAX_HEAD {
-            return Err(Broken::LargeHead);
+            return Err(Violation::LargeHead);
         }
     }
     if head.uri.path() == "*" && head.method != Method::OPTIONS {
-        return Err(Broken::Rules);
+        return Err(Violation::Rules);
     }
     match head.headers.get(header::HOST) {
         Some(host) if is_host(host.as_bytes()) => Ok(()),
         None if head.version < Version::HTTP_11 => Ok(()),
-        _ => Err(Broken::Rules),
+        _ => Err(Violation::Rules),
     }
 }
 
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    fn verdict(method: &[u8], target: &str, headers: &[(&'static str, &str)]) -> Result<(), Broken> {
+    fn checked(method: &[u8], target: &str, headers: &[(&'static str, &str)]) -> Result<(), Violation> {
         let mut head = RequestHead::default();
         head.method = Method::from_bytes(method).unwrap();
         head.uri = target.parse::<Uri>().unwrap();
@@ -131,7 +131,7 @@ mod tests {
     fn ordinary_requests_pass() {
         for (method, target) in [("GET", "/"), ("OPTIONS", "*"), ("PROPFIND", "/a?b"), ("GET", "http://h/p")]
         {
-            assert_eq!(verdict(method.as_bytes(), target, &[("host", "h")]), Ok(()), "{method} {target}");
+            assert_eq!(checked(method.as_bytes(), target, &[("host", "h")]), Ok(()), "{method} {target}");
         }
     }
 
@@ -139,13 +139,16 @@ mod tests {
     fn each_breach_has_its_status() {
         let host = ("host", "h");
         let large = "x".repeat(MAX_HEAD);
-        assert_eq!(verdict(b"CONNECT", "/", &[host]), Err(Broken::Method));
-        assert_eq!(verdict(&[b'X'; 25], "/", &[host]), Err(Broken::Method));
-        assert_eq!(verdict(b"GET", &format!("/{}", &large[..MAX_TARGET]), &[host]), Err(Broken::LongTarget));
-        assert_eq!(verdict(b"GET", "/", &[host, ("x", &large)]), Err(Broken::LargeHead));
-        assert_eq!(verdict(b"GET", "*", &[host]), Err(Broken::Rules));
-        assert_eq!(verdict(b"GET", "/", &[]), Err(Broken::Rules));
-        assert_eq!(verdict(b"GET", "/", &[("host", "")]), Err(Broken::Rules));
+        assert_eq!(checked(b"CONNECT", "/", &[host]), Err(Violation::Method));
+        assert_eq!(checked(&[b'X'; 25], "/", &[host]), Err(Violation::Method));
+        assert_eq!(
+            checked(b"GET", &format!("/{}", &large[..MAX_TARGET]), &[host]),
+            Err(Violation::LongTarget)
+        );
+        assert_eq!(checked(b"GET", "/", &[host, ("x", &large)]), Err(Violation::LargeHead));
+        assert_eq!(checked(b"GET", "*", &[host]), Err(Violation::Rules));
+        assert_eq!(checked(b"GET", "/", &[]), Err(Violation::Rules));
+        assert_eq!(checked(b"GET", "/", &[("host", "")]), Err(Violation::Rules));
     }
 
     #[test]

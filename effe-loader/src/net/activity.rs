@@ -15,7 +15,7 @@ use crate::rt::clock::Moment;
 /// How long clients may take; `None` for ever. Each may become a second or two longer: connections are looked at once
 /// a second.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct ClientTimeouts {
     /// Between two requests.
     pub keep_alive: Option<Duration>,
     /// For a request's head, and between the pieces of its body.
@@ -32,7 +32,7 @@ pub trait Hangup {
 
 /// What one connection is doing. It belongs to one thread.
 #[derive(Default)]
-pub struct Traffic {
+pub struct ConnActivity {
     waker: RefCell<Option<Waker>>,
     /// Requests that are being answered.
     n_running: Cell<usize>,
@@ -56,10 +56,10 @@ pub struct Traffic {
     watching: RefCell<Option<Arc<dyn Hangup>>>,
 }
 
-impl Traffic {
+impl ConnActivity {
     /// Nothing has come since `now`.
-    pub fn new(now: Moment) -> Traffic {
-        Traffic { idle_since: Cell::new(now), ..Traffic::default() }
+    pub fn new(now: Moment) -> ConnActivity {
+        ConnActivity { idle_since: Cell::new(now), ..ConnActivity::default() }
     }
 
     /// A request has come whose answer begins.
@@ -128,7 +128,7 @@ impl Traffic {
         self.is_closing.set(true);
     }
 
-    /// Whether [`Traffic::close`] was called.
+    /// Whether [`ConnActivity::close`] was called.
     pub fn is_closing(&self) -> bool {
         self.is_closing.get()
     }
@@ -193,11 +193,11 @@ impl Traffic {
 
     /// Whether an idle connection has idled for too long. A timer for each request would be more precise, at a tenth
     /// of what a short request costs.
-    pub fn is_late(&self, now: Moment, patience: Patience) -> bool {
+    pub fn is_late(&self, now: Moment, timeouts: ClientTimeouts) -> bool {
         let since = self.idle_since.get();
         let is_new = self.n_requests.get() == 0 && !self.is_shared();
-        let patience = if is_new { patience.read } else { patience.keep_alive };
-        patience.is_some_and(|patience| since != Moment::default() && since + patience <= now)
+        let timeout = if is_new { timeouts.read } else { timeouts.keep_alive };
+        timeout.is_some_and(|timeout| since != Moment::default() && since + timeout <= now)
     }
 
     /// Wakes the task that waits for the connection, if one does.

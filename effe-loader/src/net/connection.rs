@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{
     body::min_rate::MIN_RATE,
     net::{
-        activity::Traffic,
-        connections::{Registration, Shared, Verdict},
+        activity::ConnActivity,
+        connections::{CloseReason, ConnHandle, Registration},
         plain::Plain,
         stream::Io,
         tls::Tls,
@@ -41,7 +41,7 @@ impl Connection {
     /// A connection over TLS; `None` if the client doesn't complete the handshake in time. That is not logged: anybody
     /// can connect and send something else.
     pub async fn secure(registration: Registration, socket: Plain, tls: &Tls) -> Option<Connection> {
-        let io = Io::Tls(registration.shared().prepare(tls.accept(socket)).await?.ok()?);
+        let io = Io::Tls(registration.handle().prepare(tls.accept(socket)).await?.ok()?);
         Some(Connection { io, registration, stall: None })
     }
 
@@ -52,8 +52,8 @@ impl Connection {
     }
 
     /// What it is doing.
-    pub fn traffic(&self) -> &Rc<Traffic> {
-        self.shared().traffic()
+    pub fn activity(&self) -> &Rc<ConnActivity> {
+        self.handle().activity()
     }
 
     /// Whether TLS carries its bytes.
@@ -63,8 +63,8 @@ impl Connection {
 
     /// Whether it must close, though its client has neither sent anything nor left. To be asked when a read waits; the
     /// task that has read is woken when the answer may have changed.
-    pub fn verdict(&self) -> Option<Verdict> {
-        self.shared().verdict()
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.handle().close_reason()
     }
 
     /// Lets the client see, when this is dropped, that what it has got is not all.
@@ -75,21 +75,21 @@ impl Connection {
     /// Notes our own address that the client has connected to, for the guards of its requests.
     pub fn note_local_ip(&self) {
         if let Io::Plain(socket) = &self.io {
-            self.traffic().set_local_ip(socket.local_ip());
+            self.activity().set_local_ip(socket.local_ip());
         }
     }
 
     /// What it is doing, and its thread's limits.
-    pub fn shared(&self) -> &Shared {
-        self.registration.shared()
+    pub fn handle(&self) -> &ConnHandle {
+        self.registration.handle()
     }
 
     /// Looks at a client when the system takes no more bytes for it: whether it reads too slowly.
     fn is_too_slow(&mut self) -> bool {
-        let Some(write) = self.shared().write_patience() else { return false };
-        let now = self.shared().now();
+        let Some(write) = self.handle().write_timeout() else { return false };
+        let now = self.handle().now();
         let Some(stall) = &mut self.stall else {
-            self.traffic().set_blocked(true);
+            self.activity().set_blocked(true);
             self.stall = Some(Stall::new(n_waiting(&self.io)));
             return false;
         };
@@ -107,7 +107,7 @@ impl Connection {
         let this = self.get_mut();
         let written = write(Pin::new(&mut this.io), cx);
         if written.is_pending() {
-            this.traffic().wait(cx);
+            this.activity().wait(cx);
             if !this.is_too_slow() {
                 return Poll::Pending;
             }
@@ -132,15 +132,15 @@ impl AsyncRead for Connection {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.io).poll_read(cx, buffer);
-        let traffic = this.traffic();
+        let activity = this.activity();
         if read.is_pending() {
-            traffic.wait(cx);
+            activity.wait(cx);
             return Poll::Pending;
         }
         if buffer.filled().len() == before && buffer.capacity() > before {
-            traffic.leave();
+            activity.leave();
         } else {
-            traffic.received(this.shared().now());
+            activity.received(this.handle().now());
         }
         read
     }
@@ -168,7 +168,7 @@ impl AsyncWrite for Connection {
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
         if this.stall.is_some() && flushed.is_ready() {
             this.stall = None;
-            this.traffic().set_blocked(false);
+            this.activity().set_blocked(false);
         }
         flushed
     }

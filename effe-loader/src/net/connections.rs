@@ -23,8 +23,8 @@ use tokio::sync::Notify;
 
 use crate::{
     net::{
-        activity::{Patience, Traffic},
-        tracker::Lobby,
+        activity::{ClientTimeouts, ConnActivity},
+        tracker::ConnectionTracker,
     },
     rt::clock::Moment,
 };
@@ -35,24 +35,24 @@ const LOOK: Duration = Duration::from_secs(1);
 const QUICK_LOOK: Duration = Duration::from_millis(10);
 /// How long a connection may idle while the effe stops: a client that sends its next request within this time gets
 /// an answer, and with it the news that the connection closes.
-const LAST_CALL: Duration = Duration::from_millis(500);
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// The connections of one thread.
 pub struct Connections {
-    open: RefCell<Slab<Rc<Traffic>>>,
+    open: RefCell<Slab<Rc<ConnActivity>>>,
     /// The first connection has been opened.
     opened: Notify,
     /// The time of the last look: a second old at most, which lets nobody wait less than he may, and free.
     now: Cell<Moment>,
-    patience: Patience,
-    lobby: Arc<Lobby>,
+    timeouts: ClientTimeouts,
+    tracker: Arc<ConnectionTracker>,
 }
 
 impl Connections {
     /// No connections yet; [`Connections::look_after`] must be spawned.
-    pub fn new(patience: Patience, lobby: Arc<Lobby>) -> Connections {
+    pub fn new(timeouts: ClientTimeouts, tracker: Arc<ConnectionTracker>) -> Connections {
         let now = Cell::new(Moment::now());
-        Connections { open: RefCell::default(), opened: Notify::new(), now, patience, lobby }
+        Connections { open: RefCell::default(), opened: Notify::new(), now, timeouts, tracker }
     }
 
     /// Counts a connection that was accepted, until what comes back is dropped.
@@ -62,10 +62,10 @@ impl Connections {
             self.now.set(Moment::now());
             self.opened.notify_one();
         }
-        let traffic = Rc::new(Traffic::new(self.now.get()));
-        let key = open.insert(Rc::clone(&traffic));
-        self.lobby.opened();
-        Registration { shared: Shared { traffic, connections: Rc::clone(self) }, key }
+        let activity = Rc::new(ConnActivity::new(self.now.get()));
+        let key = open.insert(Rc::clone(&activity));
+        self.tracker.opened();
+        Registration { handle: ConnHandle { activity, connections: Rc::clone(self) }, key }
     }
 
     /// Wakes the connections whose time may be up, for as long as the thread serves.
@@ -74,12 +74,12 @@ impl Connections {
             while self.open.borrow().is_empty() {
                 self.opened.notified().await;
             }
-            if self.lobby.is_closing() {
+            if self.tracker.is_closing() {
                 rt::time::sleep(QUICK_LOOK).await;
             } else {
                 tokio::select! {
                     () = rt::time::sleep(LOOK) => {}
-                    () = self.lobby.closing() => {}
+                    () = self.tracker.closing() => {}
                 }
             }
             self.look();
@@ -89,16 +89,16 @@ impl Connections {
     fn look(&self) {
         let now = Moment::now();
         self.now.set(now);
-        let closing = self.lobby.is_closing();
+        let closing = self.tracker.is_closing();
         // Waking only schedules a connection's task, which then decides.
-        for (_, traffic) in &*self.open.borrow() {
-            traffic.look(now);
-            if traffic.is_blocked()
-                || traffic.head_since().is_some()
-                || (closing && traffic.is_shared())
-                || (traffic.is_idle() && (closing || traffic.is_late(now, self.patience)))
+        for (_, activity) in &*self.open.borrow() {
+            activity.look(now);
+            if activity.is_blocked()
+                || activity.head_since().is_some()
+                || (closing && activity.is_shared())
+                || (activity.is_idle() && (closing || activity.is_late(now, self.timeouts)))
             {
-                traffic.wake();
+                activity.wake();
             }
         }
     }
@@ -106,26 +106,26 @@ impl Connections {
 
 /// A connection that is counted as open.
 pub struct Registration {
-    shared: Shared,
+    handle: ConnHandle,
     key: usize,
 }
 
 impl Registration {
     /// The connection as others see it.
-    pub fn shared(&self) -> &Shared {
-        &self.shared
+    pub fn handle(&self) -> &ConnHandle {
+        &self.handle
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.shared.connections.open.borrow_mut().remove(self.key);
-        self.shared.connections.lobby.closed();
+        self.handle.connections.open.borrow_mut().remove(self.key);
+        self.handle.connections.tracker.closed();
     }
 }
 
 /// Why a connection must close now.
-pub enum Verdict {
+pub enum CloseReason {
     /// It has idled for too long, or the effe stops. What is on its way to the client still goes out.
     Idle,
     /// A request's head takes too long.
@@ -134,15 +134,15 @@ pub enum Verdict {
 
 /// What a connection is doing, and its thread's limits.
 #[derive(Clone)]
-pub struct Shared {
-    traffic: Rc<Traffic>,
+pub struct ConnHandle {
+    activity: Rc<ConnActivity>,
     connections: Rc<Connections>,
 }
 
-impl Shared {
+impl ConnHandle {
     /// What the connection is doing.
-    pub fn traffic(&self) -> &Rc<Traffic> {
-        &self.traffic
+    pub fn activity(&self) -> &Rc<ConnActivity> {
+        &self.activity
     }
 
     /// The time of the last look.
@@ -151,51 +151,51 @@ impl Shared {
     }
 
     /// How long the client may not read anything of what it is sent.
-    pub fn write_patience(&self) -> Option<Duration> {
-        self.connections.patience.write
+    pub fn write_timeout(&self) -> Option<Duration> {
+        self.connections.timeouts.write
     }
 
     /// Whether the connection must close, though its client has neither sent anything nor left. To be asked when
     /// nothing can be read; each look asks again.
-    pub fn verdict(&self) -> Option<Verdict> {
-        let Shared { traffic, connections } = self;
-        let Connections { now, patience, lobby, .. } = &**connections;
-        if traffic.n_running() > 0 || traffic.is_shared() {
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        let ConnHandle { activity, connections } = self;
+        let Connections { now, timeouts, tracker, .. } = &**connections;
+        if activity.n_running() > 0 || activity.is_shared() {
             return None;
         }
-        if let Some(since) = traffic.head_since() {
-            let is_late = patience.read.is_some_and(|read| since + read < now.get());
-            return is_late.then_some(Verdict::Late);
+        if let Some(since) = activity.head_since() {
+            let is_late = timeouts.read.is_some_and(|read| since + read < now.get());
+            return is_late.then_some(CloseReason::Late);
         }
-        let is_over = lobby.is_closing() && self.has_had_last_call(traffic.idle_since());
-        (is_over || traffic.is_late(now.get(), *patience)).then_some(Verdict::Idle)
+        let is_over = tracker.is_closing() && self.has_had_grace(activity.idle_since());
+        (is_over || activity.is_late(now.get(), *timeouts)).then_some(CloseReason::Idle)
     }
 
     /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the
     /// effe stops meanwhile.
     pub async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
-        let Connections { now, patience, lobby, .. } = &*self.connections;
+        let Connections { now, timeouts, tracker, .. } = &*self.connections;
         let since = now.get();
         // So that each look wakes this task.
-        self.traffic.await_head(since);
+        self.activity.await_head(since);
         let mut what = pin!(what);
         let done = poll_fn(|cx| {
             if let Poll::Ready(done) = what.as_mut().poll(cx) {
                 return Poll::Ready(Some(done));
             }
-            self.traffic.wait(cx);
-            let is_late = patience.read.is_some_and(|read| since + read < now.get());
-            let is_over = lobby.is_closing() && self.has_had_last_call(since);
+            self.activity.wait(cx);
+            let is_late = timeouts.read.is_some_and(|read| since + read < now.get());
+            let is_over = tracker.is_closing() && self.has_had_grace(since);
             if is_late || is_over { Poll::Ready(None) } else { Poll::Pending }
         });
         let done = done.await;
-        self.traffic.end_head();
+        self.activity.end_head();
         done
     }
 
     /// Whether a connection that has idled since then has had its time since the effe began to stop.
-    fn has_had_last_call(&self, idle_since: Moment) -> bool {
-        let Connections { now, lobby, .. } = &*self.connections;
-        idle_since.max(lobby.closing_since()) + LAST_CALL <= now.get()
+    fn has_had_grace(&self, idle_since: Moment) -> bool {
+        let Connections { now, tracker, .. } = &*self.connections;
+        idle_since.max(tracker.closing_since()) + DRAIN_GRACE <= now.get()
     }
 }

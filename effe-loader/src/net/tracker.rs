@@ -1,4 +1,5 @@
-//! Who is inside: the connections that are open, the threads that serve them, and whether they are asked to leave.
+//! The connections of the whole server: how many are open, which threads serve them, and whether they are to close.
+//! The connections of one thread are in `net/connections`.
 
 use std::sync::{
     Mutex, PoisonError,
@@ -10,34 +11,34 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::rt::clock::Moment;
 
-/// Who is inside, for all threads of the server.
+/// What all threads of the server share about their connections.
 #[derive(Default)]
-pub struct Lobby {
-    /// When it began to close, in nanoseconds of the clock; 0 before.
+pub struct ConnectionTracker {
+    /// When connections began to be closed, in nanoseconds of the clock; 0 before.
     since: AtomicU64,
     closing: Notify,
     n_open: AtomicUsize,
     threads: Mutex<Vec<ArbiterHandle>>,
 }
 
-impl Lobby {
+impl ConnectionTracker {
     /// From now on idle connections are closed.
     pub fn close(&self) {
         self.since.store(Moment::now().nanos(), Ordering::Relaxed);
         self.closing.notify_waiters();
     }
 
-    /// Whether that is so.
+    /// Whether [`ConnectionTracker::close`] was called.
     pub fn is_closing(&self) -> bool {
         self.since.load(Ordering::Relaxed) != 0
     }
 
-    /// Since when.
+    /// When [`ConnectionTracker::close`] was called.
     pub fn closing_since(&self) -> Moment {
         Moment::from_nanos(self.since.load(Ordering::Relaxed))
     }
 
-    /// Waits until that is so.
+    /// Waits until [`ConnectionTracker::close`] is called.
     pub async fn closing(&self) {
         let closing = self.closing.notified();
         if !self.is_closing() {
@@ -60,13 +61,13 @@ impl Lobby {
         self.n_open.load(Ordering::Relaxed)
     }
 
-    /// The thread that this is called on serves connections.
-    pub fn enlist(&self, thread: ArbiterHandle) {
+    /// Notes a thread that serves connections.
+    pub fn add_thread(&self, thread: ArbiterHandle) {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
     }
 
-    /// Waits until each thread of the server has taken up what it had been given before.
-    pub async fn rounds(&self) {
+    /// Waits until each of the threads has begun all tasks that it had been given before.
+    pub async fn barrier(&self) {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for thread in threads {
             let (done, is_done) = oneshot::channel::<()>();

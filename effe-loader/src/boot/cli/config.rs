@@ -7,7 +7,7 @@ use crate::{
     admin::{Address as AdminAddress, Token},
     handler::access_log::Wanted,
     journal::{Format, SyslogFormat, SyslogTarget},
-    net::{listeners::Listen, tls::Tls},
+    net::{address::Listen, tls::Tls},
     placement::Mode as Execution,
     plugin::{
         Policy,

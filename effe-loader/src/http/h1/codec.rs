@@ -13,7 +13,7 @@ use actix_http::{
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::{body::incoming::announced, net::activity::Traffic};
+use crate::{body::incoming::announced, net::activity::ConnActivity};
 
 /// Bytes of a body that nobody wants which are read so that the connection can be used again.
 pub const MAX_DRAIN: u64 = 256 * 1024;
@@ -79,7 +79,7 @@ impl Codec {
     }
 
     /// The next request, if all of its head is in `input`.
-    pub fn message(&mut self, input: &mut BytesMut, traffic: &Traffic) -> Option<Message> {
+    pub fn message(&mut self, input: &mut BytesMut, activity: &ConnActivity) -> Option<Message> {
         if input.is_empty() {
             return None;
         }
@@ -109,7 +109,7 @@ impl Codec {
             // The client would like to speak another protocol, and actix-http takes all that comes for that. It isn't
             // asked to: the body is what its head says, and there the connection ends.
             MessageType::Stream => {
-                traffic.close();
+                activity.close();
                 if let Some(length @ 1..) = length(head) {
                     self.request.body = Rest::Length(length);
                 }

@@ -16,52 +16,52 @@ use tokio::io::AsyncWrite;
 use super::{
     codec::{Codec, Message},
     read_buf::{Fill, ReadBuf},
-    write_buf::{Output, Unequal},
+    write_buf::{Unequal, WriteBuf},
 };
-use crate::net::{activity::Traffic, connection::Connection, connections::Verdict};
+use crate::net::{activity::ConnActivity, connection::Connection, connections::CloseReason};
 
 /// Bytes that are read ahead of what is being answered.
 const MAX_AHEAD: usize = 64 * 1024;
 
-/// The connection is over: nothing more is read or sent.
-pub struct Over;
+/// The connection is closed: nothing more is read or sent.
+pub struct Closed;
 
-impl From<Unequal> for Over {
-    fn from(_: Unequal) -> Over {
-        Over
+impl From<Unequal> for Closed {
+    fn from(_: Unequal) -> Closed {
+        Closed
     }
 }
 
 /// A connection.
-pub struct Wire {
+pub struct Conn {
     connection: Connection,
     input: ReadBuf,
     /// The parser, and the request that is being answered.
     pub codec: Codec,
     /// What goes out.
-    pub output: Output,
+    pub output: WriteBuf,
 }
 
-impl Wire {
+impl Conn {
     /// Nothing has come yet.
-    pub fn new(connection: Connection, config: ServiceConfig) -> Wire {
-        Wire { connection, input: ReadBuf::new(), codec: Codec::new(config), output: Output::default() }
+    pub fn new(connection: Connection, config: ServiceConfig) -> Conn {
+        Conn { connection, input: ReadBuf::new(), codec: Codec::new(config), output: WriteBuf::default() }
     }
 
     /// The next request, if it is here.
-    pub fn message(&mut self, traffic: &Traffic) -> Option<Message> {
-        self.codec.message(self.input.bytes(), traffic)
+    pub fn message(&mut self, activity: &ConnActivity) -> Option<Message> {
+        self.codec.message(self.input.bytes(), activity)
     }
 
     /// Reads until there may be a message; `None` if there may be one now.
-    pub fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Over>> {
+    pub fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, Closed>> {
         Poll::Ready(match ready!(self.poll_fill(cx)) {
             Fill::Bytes => Ok(None),
-            Fill::End | Fill::Overdue(Verdict::Idle) => Ok(Some(Message::End)),
-            Fill::Overdue(Verdict::Late) if !self.input.is_empty() => {
+            Fill::End | Fill::Overdue(CloseReason::Idle) => Ok(Some(Message::End)),
+            Fill::Overdue(CloseReason::Late) if !self.input.is_empty() => {
                 Ok(Some(Message::Refused(StatusCode::REQUEST_TIMEOUT)))
             }
-            Fill::Overdue(Verdict::Late) | Fill::Failed(_) => Err(Over),
+            Fill::Overdue(CloseReason::Late) | Fill::Failed(_) => Err(Closed),
         })
     }
 
@@ -87,12 +87,12 @@ impl Wire {
     }
 
     /// Reads what comes while a request is being answered, unless that is its body: the client may leave.
-    pub fn poll_look_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+    pub fn poll_look_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         while self.codec.is_read() && !self.input.is_at_end() && self.input.len() < MAX_AHEAD {
             match ready!(self.poll_fill(cx)) {
                 Fill::Bytes => {}
-                Fill::End | Fill::Overdue(Verdict::Idle) => break,
-                Fill::Overdue(Verdict::Late) | Fill::Failed(_) => return Poll::Ready(Over),
+                Fill::End | Fill::Overdue(CloseReason::Idle) => break,
+                Fill::Overdue(CloseReason::Late) | Fill::Failed(_) => return Poll::Ready(Closed),
             }
         }
         Poll::Pending
@@ -110,8 +110,8 @@ impl Wire {
     }
 
     /// Writes the head of an answer.
-    pub fn begin(&mut self, response: Response<()>, size: BodySize) -> Result<(), Over> {
-        self.codec.begin(response, size, self.output.text()).ok_or(Over)
+    pub fn begin(&mut self, response: Response<()>, size: BodySize) -> Result<(), Closed> {
+        self.codec.begin(response, size, self.output.text()).ok_or(Closed)
     }
 
     /// The answer has been given.
@@ -120,13 +120,13 @@ impl Wire {
     }
 
     /// Sends what is to be sent.
-    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        self.output.poll_flush(&mut self.connection, cx).map_err(|_| Over)
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        self.output.poll_flush(&mut self.connection, cx).map_err(|_| Closed)
     }
 
     /// Tells the client that nothing more comes.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Over>> {
-        Pin::new(&mut self.connection).poll_shutdown(cx).map_err(|_| Over)
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        Pin::new(&mut self.connection).poll_shutdown(cx).map_err(|_| Closed)
     }
 
     /// Whether no unread input is left, and none can be on its way: closing the connection loses nothing.
@@ -147,13 +147,13 @@ impl Wire {
 }
 
 /// The body of the request that is being answered, for whoever reads it.
-pub struct Pieces(Rc<RefCell<Wire>>);
+pub struct Pieces(Rc<RefCell<Conn>>);
 
 impl Pieces {
     /// To be called once for each request that has one.
-    pub fn of(wire: &Rc<RefCell<Wire>>) -> Pieces {
-        wire.borrow_mut().codec.set_reader(true);
-        Pieces(Rc::clone(wire))
+    pub fn of(conn: &Rc<RefCell<Conn>>) -> Pieces {
+        conn.borrow_mut().codec.set_reader(true);
+        Pieces(Rc::clone(conn))
     }
 }
 

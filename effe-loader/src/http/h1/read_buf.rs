@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use tokio_util::io::poll_read_buf;
 
 use super::buf_pool;
-use crate::net::{connection::Connection, connections::Verdict};
+use crate::net::{connection::Connection, connections::CloseReason};
 
 /// Room that there is at least when something is read.
 const MIN_ROOM: usize = 1024;
@@ -34,7 +34,7 @@ pub enum Fill {
     /// The client has closed its end.
     End,
     /// Nothing has come, and the connection must close.
-    Overdue(Verdict),
+    Overdue(CloseReason),
     /// The connection is broken.
     Failed(io::Error),
 }
@@ -61,7 +61,7 @@ impl ReadBuf {
                 if self.bytes.is_empty() {
                     buf_pool::give(mem::take(&mut self.bytes));
                 }
-                from.verdict().map_or(Poll::Pending, |verdict| Poll::Ready(Fill::Overdue(verdict)))
+                from.close_reason().map_or(Poll::Pending, |reason| Poll::Ready(Fill::Overdue(reason)))
             }
             Poll::Ready(Ok(0)) => {
                 self.is_at_end = true;

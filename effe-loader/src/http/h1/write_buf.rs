@@ -21,7 +21,7 @@ const CAPACITY: usize = 32 * 1024;
 
 /// What is to be sent: `text`, then `tail`, then `end`.
 #[derive(Default)]
-pub struct Output {
+pub struct WriteBuf {
     text: BytesMut,
     /// How much of `text` has been sent.
     n_sent: usize,
@@ -48,7 +48,7 @@ enum Frame {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unequal;
 
-impl Output {
+impl WriteBuf {
     /// Whether more may be put here.
     pub fn has_room(&self) -> bool {
         self.tail.is_empty() && self.text.len() < CAPACITY
@@ -135,17 +135,17 @@ impl Output {
     pub fn poll_flush<W: AsyncWrite + Unpin>(
         &mut self,
         to: &mut W,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while self.n_sent < self.text.len() || !self.tail.is_empty() || !self.end.is_empty() {
             let text = &self.text[self.n_sent..];
             let n = if self.tail.is_empty() && self.end.is_empty() {
-                ready!(Pin::new(&mut *to).poll_write(context, text))?
+                ready!(Pin::new(&mut *to).poll_write(cx, text))?
             } else {
                 let slices = [IoSlice::new(text), IoSlice::new(&self.tail), IoSlice::new(self.end)];
                 // The first may be empty, and not everybody looks at the second then.
                 let slices = if text.is_empty() { &slices[1..] } else { &slices[..] };
-                ready!(Pin::new(&mut *to).poll_write_vectored(context, slices))?
+                ready!(Pin::new(&mut *to).poll_write_vectored(cx, slices))?
             };
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -158,7 +158,7 @@ impl Output {
             buf_pool::give(mem::take(&mut self.text));
         }
         if mem::take(&mut self.is_dirty) {
-            let flushed = Pin::new(to).poll_flush(context);
+            let flushed = Pin::new(to).poll_flush(cx);
             self.is_dirty = flushed.is_pending();
             return flushed;
         }
@@ -218,8 +218,8 @@ mod tests {
     }
 
     fn sent(size: BodySize, pieces: &[usize], at_a_time: usize) -> (Vec<u8>, Result<(), Unequal>) {
-        let (mut output, mut sink) = (Output::default(), Sink(at_a_time, Vec::new()));
-        let mut context = Context::from_waker(std::task::Waker::noop());
+        let (mut output, mut sink) = (WriteBuf::default(), Sink(at_a_time, Vec::new()));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
         output.text().extend_from_slice(b"head|");
         output.frame(size, Version::HTTP_11);
         for length in pieces {
@@ -227,11 +227,11 @@ mod tests {
                 return (sink.1, Err(unequal));
             }
             while !output.has_room() {
-                assert!(output.poll_flush(&mut sink, &mut context).is_ready());
+                assert!(output.poll_flush(&mut sink, &mut cx).is_ready());
             }
         }
         let end = output.end();
-        assert!(output.poll_flush(&mut sink, &mut context).is_ready());
+        assert!(output.poll_flush(&mut sink, &mut cx).is_ready());
         (sink.1, end)
     }
 

@@ -90,11 +90,11 @@ pub struct KeptBack {
 
 impl KeptBack {
     /// Waits until somebody waits for the body.
-    pub fn poll_wanted(&self, context: &Context<'_>) -> Poll<()> {
+    pub fn poll_wanted(&self, cx: &Context<'_>) -> Poll<()> {
         if self.is_wanted.get() {
             return Poll::Ready(());
         }
-        *self.waker.borrow_mut() = Some(context.waker().clone());
+        *self.waker.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -117,8 +117,8 @@ struct Pieces {
 impl Stream for Pieces {
     type Item = Result<Bytes, PayloadError>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let piece = match self.body.poll_data(context) {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let piece = match self.body.poll_data(cx) {
             Poll::Ready(Some(Ok(piece))) => piece,
             Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
             Poll::Ready(None) => return Poll::Ready(None),

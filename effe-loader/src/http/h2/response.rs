@@ -71,7 +71,7 @@ pub async fn send(
     response: Response<Body>,
     mut respond: SendResponse<Bytes>,
     is_head: bool,
-    patience: Option<Duration>,
+    write_timeout: Option<Duration>,
 ) {
     if is_head || is_short(&response) {
         return send_short(response, respond, is_head);
@@ -80,12 +80,12 @@ pub async fn send(
         return respond.send_reset(Reason::INTERNAL_ERROR);
     };
     let Ok(stream) = respond.send_response(head, false) else { return };
-    let mut outgoing = Outgoing { stream, n_sent: 0, pace: Pace::new(patience) };
+    let mut outgoing = Outgoing { stream, n_sent: 0, pace: Pace::new(write_timeout) };
     let mut body = pin!(response.into_body());
     loop {
-        let piece = poll_fn(|context| match outgoing.stream.poll_reset(context) {
+        let piece = poll_fn(|cx| match outgoing.stream.poll_reset(cx) {
             Poll::Ready(_) => Poll::Ready(None),
-            Poll::Pending => body.as_mut().poll_next(context).map(Some),
+            Poll::Pending => body.as_mut().poll_next(cx).map(Some),
         });
         let sent = match piece.await {
             // It was taken back; dropping the body tells the run.
@@ -121,7 +121,7 @@ impl Outgoing {
     }
 
     async fn room(&mut self) -> Option<usize> {
-        let room = poll_fn(|context| self.stream.poll_capacity(context));
+        let room = poll_fn(|cx| self.stream.poll_capacity(cx));
         let Some(room) = self.pace.wait(self.n_sent, room).await else {
             self.stream.send_reset(Reason::CANCEL);
             return None;

@@ -1,0 +1,61 @@
+//! The file of a Unix socket: this process removes the one that it has made, and one that a dead process has left.
+
+use std::{
+    fs, io,
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+};
+
+/// The file of a Unix socket that this process has made.
+pub struct SocketFile {
+    path: PathBuf,
+    id: FileId,
+}
+
+/// Device, inode and time of birth: a successor may have put its own socket in the same place, and systems give the
+/// number of a file that is no more to the next one.
+#[derive(PartialEq)]
+struct FileId(u64, u64, i64, i64);
+
+impl FileId {
+    fn of(file: &fs::Metadata) -> FileId {
+        FileId(file.dev(), file.ino(), file.mtime(), file.mtime_nsec())
+    }
+}
+
+impl SocketFile {
+    /// The file that was made just now.
+    ///
+    /// # Errors
+    /// It isn't there.
+    pub fn of(path: &Path) -> io::Result<SocketFile> {
+        Ok(SocketFile { path: path.to_owned(), id: FileId::of(&fs::symlink_metadata(path)?) })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|file| FileId::of(&file) == self.id) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes what a process that is no more has left behind, and nothing else.
+///
+/// # Errors
+/// There is something else, or a process listens there.
+pub fn remove_dead(path: &Path) -> io::Result<()> {
+    let in_use = |text: &str| io::Error::new(io::ErrorKind::AddrInUse, text);
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(in_use("there is a file that is no socket"));
+    }
+    match UnixStream::connect(path) {
+        Err(err) if err.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Ok(_) => Err(in_use("a process listens there")),
+        Err(err) => Err(err),
+    }
+}
