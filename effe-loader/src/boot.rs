@@ -1,8 +1,10 @@
-//! The loader's whole life in order, from arguments to exit code.
+//! The loader's whole life in order, from valid arguments to exit code: open the lambda, start the log, bind, Init, the
+//! first Start, serve, drain, stop. What each step is, its own module knows.
 
 #[doc(hidden)]
 pub mod bench;
 pub mod cli;
+pub mod config;
 
 use std::{
     io::Write,
@@ -13,81 +15,96 @@ use std::{
 
 use effe_abi::Linked;
 
-use self::cli::{Config, Mode};
+use self::config::{Config, Mode};
 use crate::{
     Error, Refusal,
     admin::{self, Admin},
-    effe::{
-        Effe, Limits,
-        generation::Generation,
-        health::Health,
-        maintenance::Keeper,
-        monitor::Watch,
-        swap::{self, Recipe},
-    },
+    effe::{Effe, generation::Generation, health::Health, maintenance::Keeper, monitor::Watch, swap},
     error::{DONE, FAILED},
-    exchange, handler,
-    journal::{self, Journal, LinkedLambda, Severity},
-    net::{activity::ClientTimeouts, bind::Bound, descriptors, listeners::Listener},
+    exchange::table::FOR_HOST,
+    journal::{Journal, LinkedLambda, Severity},
+    net::{bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
     plugin::{self, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
-        control::{Control, Drain},
+        control::{Control, Orders},
         signals::Ender,
         systemd,
     },
-    scheduler::in_flight::Timeouts,
-    server::{self, Settings},
+    server,
 };
 
+/// Does what the arguments say.
+///
+/// # Errors
+/// What keeps the loader from serving.
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let inherited = Bound::inherited()?;
     let n_descriptors = descriptors::raise_limit();
-    let host = Host::new(config.parameters.clone(), config.response_limit, exchange::table::FOR_HOST);
+    let host = Host::new(config.parameters.clone(), config.limits.response, FOR_HOST);
     let counts = Arc::new(ContextCounts::default());
-    let (plugin, warning) = match linked {
-        Some(lambda) => {
-            let plugin = Plugin::linked(lambda, host, &counts);
-            if config.mode == Mode::Info {
-                return Ok(print(plugin.info()));
-            }
-            (plugin, None)
-        }
+    let (lambda, warning) = match linked {
+        Some(lambda) => (Lambda::Open(Plugin::linked(lambda, host, &counts)), None),
         None => {
-            let file = PluginFile::open(&config.plugin, &config.policy)?;
+            let file = PluginFile::open(&config.plugin, &config.generations.policy)?;
             let warning = file.warning.clone();
-            let verified = verified(file, &config.policy)?;
-            if config.mode == Mode::Info {
-                if let Some(warning) = warning {
-                    let _ = writeln!(std::io::stderr(), "effe-loader: warning: {warning}");
-                }
-                return Ok(print(&verified.facts().info));
-            }
-            (open(verified, host, &counts)?, warning)
+            (Lambda::Verified(verified(file, &config.generations.policy)?), warning)
         }
     };
+    if config.mode == Mode::Info {
+        if let Some(warning) = warning {
+            let _ = writeln!(std::io::stderr(), "effe-loader: warning: {warning}");
+        }
+        return Ok(print(lambda.info()));
+    }
+    let plugin = lambda.open(host, &counts)?;
     // From here on there are threads.
-    let journal = Journal::start(journal::Settings {
-        syslog_format: config.syslog_format,
-        ..journal::Settings::new(config.syslog.clone(), config.log_format)
-    })
-    .map_err(|source| Error::System { what: "start the log's thread", source })?;
-    journal.install(linked.map(|lambda| LinkedLambda {
-        crate_name: lambda.crate_name(),
-        request_id: exchange::table::FOR_HOST.request_id,
-    }));
+    let journal = Journal::start(config.journal())
+        .map_err(|source| Error::System { what: "start the log's thread", source })?;
+    journal.install(
+        linked
+            .map(|lambda| LinkedLambda { crate_name: lambda.crate_name(), request_id: FOR_HOST.request_id }),
+    );
     host.set_journal(journal.clone());
     if let Some(warning) = warning {
         journal.warning(warning);
     }
-    let outcome = match config.mode {
-        Mode::Check => check(plugin),
-        Mode::Serve | Mode::Info => {
-            serve(config, plugin, counts, &journal, Doors { inherited, n_descriptors })
-        }
+    let outcome = if config.mode == Mode::Check {
+        check(plugin)
+    } else {
+        let (control, orders) = Control::new();
+        Starting { config, plugin, counts, journal: &journal, control }.serve(
+            inherited,
+            n_descriptors,
+            orders,
+        )
     };
     // Longer than one line may wait for a syslog daemon that has stopped reading.
     journal.close(Duration::from_secs(2));
     outcome
+}
+
+/// The lambda that is to be served, as far as it is opened.
+enum Lambda {
+    /// Part of this program.
+    Open(&'static Plugin),
+    /// A file that was checked and tried.
+    Verified(Verified),
+}
+
+impl Lambda {
+    fn info(&self) -> &str {
+        match self {
+            Lambda::Open(plugin) => plugin.info(),
+            Lambda::Verified(verified) => &verified.facts().info,
+        }
+    }
+
+    fn open(self, host: &'static Host, counts: &Arc<ContextCounts>) -> Result<&'static Plugin, Refusal> {
+        match self {
+            Lambda::Open(plugin) => Ok(plugin),
+            Lambda::Verified(verified) => open(verified, host, counts),
+        }
+    }
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
@@ -126,124 +143,100 @@ fn check(plugin: &'static Plugin) -> Result<u8, Error> {
     Ok(DONE)
 }
 
-/// What was found before there were threads.
-struct Doors {
-    /// Sockets of the supervisor's.
-    inherited: Vec<Bound>,
-    /// How many files may be open.
-    n_descriptors: u64,
-}
-
-fn serve(
-    config: &Config,
+/// A loader that is about to serve.
+struct Starting<'a> {
+    config: &'a Config,
     plugin: &'static Plugin,
     counts: Arc<ContextCounts>,
-    journal: &Journal,
-    Doors { inherited, n_descriptors }: Doors,
-) -> Result<u8, Error> {
-    let system = |what| move |source| Error::System { what, source };
-    let (control, orders) = Control::new();
-    let drain = Drain { delay: config.drain_delay, timeout: config.drain_timeout };
-    let ender = Ender { counts: Arc::clone(&counts), journal: journal.clone(), drain };
-    // Before Init: a signal then is an order to stop, too.
-    let watch = Watch::start(ender.clone(), control.clone()).map_err(system("watch for signals"))?;
-    let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
-    let bound = Bound::all(wanted, inherited)?;
-    let address = bound[0].address.to_string();
-    plugin.host().set_address(address.clone());
-    let health = Health::new();
-    // Before Init, which may take its time: that the process lives can be seen meanwhile.
-    let _socket = match &config.admin {
-        Some((place, token)) => {
-            let admin = Admin {
-                health: Arc::clone(&health),
-                first: plugin,
-                journal: journal.clone(),
-                address: address.clone(),
-                control: control.clone(),
-                ender: ender.clone(),
-            };
-            admin::listen(place, token.clone(), admin)?
-        }
-        None => None,
-    };
-    plugin.init()?;
-    let first = Generation::new(1, plugin, config.execution, config.max_idle, journal);
-    let warm = first.warm();
-    if let Err(fault) = &warm {
-        plugin.log(fault);
-    }
-    let limits = Limits {
-        max_concurrency: config.max_concurrency,
-        queue: config.queue,
-        response_limit: config.response_limit,
-        run_timeout: config.run_timeout,
-        max_lost_threads: config.max_lost_threads,
-        metered: config.admin.is_some(),
-    };
-    let effe = Effe::new(first, counts, limits, control.stopping(), journal.clone());
-    health.serves(&effe);
-    let keeper = Keeper::new(Arc::clone(&effe), config.idle_timeout, warm.is_ok());
-    watch.take_on(Arc::clone(&effe), keeper);
-    let recipe = Recipe {
-        policy: config.policy.clone(),
-        sources: config.sources.clone(),
-        address: address.clone(),
-        response_limit: config.response_limit,
-        max_idle: config.max_idle,
-        execution: config.execution,
-        tls: config.tls.clone(),
-    };
-    swap::stand_by(&control, Arc::clone(&effe), recipe, orders.changes);
-    let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
-    let scheme = if config.tls.is_some() { "https" } else { "http" };
-    for listener in &listeners {
-        let address = listener.address.to_string();
-        journal.report(
-            Severity::Info,
-            format!("listening on {}", listener.address.url(scheme)),
-            [("address", address)],
-        );
-    }
-    match warm {
-        Ok(()) => {
-            let serves = effe.generations.current();
-            systemd::ready(serves.plugin.path(), serves.number, None);
-        }
-        Err(_) => systemd::starting(),
-    }
-    let settings = Settings {
-        workers: config.workers,
-        limits: handler::Limits {
-            body: config.body_limit,
-            timeouts: Timeouts { queue: config.queue_timeout, run: config.run_timeout },
-            max_async: config.max_async.div_ceil(config.workers),
-        },
-        client_timeouts: ClientTimeouts {
-            keep_alive: config.keep_alive,
-            read: config.read_timeout,
-            write: config.write_timeout,
-        },
-        max_connections: config.max_connections.unwrap_or_else(|| half_of(n_descriptors)),
-        drain,
-        probes: config.probes.then_some(health),
-        access_log: config.access_log.clone(),
-        tls: config.tls.clone(),
-    };
-    let stop = server::serve(&effe, &watch, listeners, &settings, orders.stops).map_err(system("serve"))?;
-    watch.end();
-    let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
-    if abandoned > 0 {
-        journal.critical(format!("the time to stop is over; {abandoned} Contexts were not stopped"));
-        return Ok(FAILED);
-    }
-    journal.notice(format!("stopped; {} Contexts were started and stopped", effe.context_counts().started()));
-    Ok(if stop.failed { FAILED } else { DONE })
+    journal: &'a Journal,
+    control: Control,
 }
 
-/// A lambda needs descriptors, too. More than a million connections are none of a single process's business.
-fn half_of(n_descriptors: u64) -> usize {
-    usize::try_from(n_descriptors / 2).unwrap_or(usize::MAX).clamp(1, 1 << 20)
+impl Starting<'_> {
+    /// Serves until an order says to stop, and stops.
+    fn serve(self, inherited: Vec<Bound>, n_descriptors: u64, orders: Orders) -> Result<u8, Error> {
+        let system = |what| move |source| Error::System { what, source };
+        let config = self.config;
+        let drain = config.server.drain;
+        let ender = Ender { counts: Arc::clone(&self.counts), journal: self.journal.clone(), drain };
+        // Before Init: a signal then is an order to stop, too.
+        let watch = Watch::start(ender.clone(), self.control.clone()).map_err(system("watch for signals"))?;
+        let bound = self.bind(inherited)?;
+        let health = Health::new();
+        // Before Init, which may take its time: that the process lives can be seen meanwhile.
+        let _socket = self.listen_for_admin(&health, ender)?;
+        self.plugin.init()?;
+        let (effe, is_warm) = self.first_generation();
+        health.serves(&effe);
+        watch.take_on(Arc::clone(&effe), Keeper::new(Arc::clone(&effe), config.idle_timeout, is_warm));
+        let (generations, tls) = (Arc::clone(&config.generations), config.server.tls.clone());
+        swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
+        let listeners = self.listen(bound)?;
+        if is_warm {
+            let serves = effe.generations.current();
+            systemd::ready(serves.plugin.path(), serves.number, None);
+        } else {
+            systemd::starting();
+        }
+        let stop =
+            server::serve(&effe, &watch, &health, listeners, &config.server, n_descriptors, orders.stops)
+                .map_err(system("serve"))?;
+        watch.end();
+        let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
+        if abandoned > 0 {
+            let text = format!("the time to stop is over; {abandoned} Contexts were not stopped");
+            self.journal.critical(text);
+            return Ok(FAILED);
+        }
+        let n_started = effe.context_counts().started();
+        self.journal.notice(format!("stopped; {n_started} Contexts were started and stopped"));
+        Ok(if stop.failed { FAILED } else { DONE })
+    }
+
+    /// Binds the sockets, and tells the lambda the first one's address.
+    fn bind(&self, inherited: Vec<Bound>) -> Result<Vec<Bound>, Error> {
+        let is_wanted = inherited.is_empty() || self.config.listen_is_explicit;
+        let bound = Bound::all(if is_wanted { &self.config.listen } else { &[] }, inherited)?;
+        self.plugin.host().set_address(bound[0].address.to_string());
+        Ok(bound)
+    }
+
+    fn listen_for_admin(&self, health: &Arc<Health>, ender: Ender) -> Result<Option<SocketFile>, Error> {
+        let Some((place, token)) = &self.config.admin else { return Ok(None) };
+        let admin = Admin {
+            health: Arc::clone(health),
+            first: self.plugin,
+            journal: self.journal.clone(),
+            address: self.plugin.host().address().unwrap_or_default().to_owned(),
+            control: self.control.clone(),
+            ender,
+        };
+        admin::listen(place, token.clone(), admin)
+    }
+
+    /// The effe with its first generation, and whether that has a Context.
+    fn first_generation(&self) -> (Arc<Effe>, bool) {
+        let first = Generation::new(1, self.plugin, &self.config.generations, self.journal);
+        let warm = first.warm();
+        if let Err(fault) = &warm {
+            self.plugin.log(fault);
+        }
+        let (counts, stopping) = (Arc::clone(&self.counts), self.control.stopping());
+        let effe = Effe::new(first, counts, self.config.limits, stopping, self.journal.clone());
+        (effe, warm.is_ok())
+    }
+
+    /// Lets clients connect.
+    fn listen(&self, bound: Vec<Bound>) -> Result<Vec<Listener>, Error> {
+        let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
+        let scheme = if self.config.server.tls.is_some() { "https" } else { "http" };
+        for listener in &listeners {
+            let address = listener.address.to_string();
+            let text = format!("listening on {}", listener.address.url(scheme));
+            self.journal.report(Severity::Info, text, [("address", address)]);
+        }
+        Ok(listeners)
+    }
 }
 
 /// A result, alone on stdout.

@@ -32,8 +32,10 @@ use crate::{
     journal::{Journal, Record, Severity, Source},
     placement::run_clock::Ended,
     plugin::{Context, ContextCounts, Fault, Started},
+    process::signals,
     rt::{block_on::block_on, clock::Moment},
     scheduler::{
+        in_flight::Timeouts,
         meter::{Meter, Totals},
         pool::{Job, KEEP, Pool},
         worker_status::Seat,
@@ -43,8 +45,8 @@ use crate::{
 /// What a client is told at least and at most to wait before it tries again, in seconds.
 const RETRY_AFTER: (u64, u64) = (1, 60);
 
-/// How long past the drain's time the Stops of dropped runs may take; the watchdog waits for twice as long.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long past the drain's time the Stops of dropped runs may take. Retire has the rest of the watchdog's time.
+const GRACE: Duration = Duration::from_millis(signals::GRACE.as_millis() as u64 / 2);
 
 /// A lambda, in one generation after the other, and the threads that run it.
 pub struct Effe {
@@ -53,7 +55,8 @@ pub struct Effe {
     context_counts: Arc<ContextCounts>,
     pool: Pool<Work>,
     journal: Journal,
-    limits: Limits,
+    /// What it may use.
+    pub limits: Limits,
     /// Runs that the client was told take too long, and that have not ended yet.
     /// Below zero for a moment where a run ends before the loss of its thread is noted.
     n_lost: AtomicIsize,
@@ -97,17 +100,21 @@ impl UnwantedRun {
     }
 }
 
-/// What an effe may use.
-#[derive(Clone, Debug)]
+/// What an effe may use, and how long its runs may take.
+#[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Runs at once on the pool.
     pub max_concurrency: usize,
-    /// Runs that wait for a thread.
+    /// Runs that wait for a thread of the pool.
     pub queue: usize,
+    /// How long a client waits for a thread and for a run.
+    pub timeouts: Timeouts,
+    /// Requests to an async lambda at once, for each thread of the server.
+    pub max_async: usize,
+    /// Bytes of a request body that is held whole.
+    pub body: usize,
     /// Bytes of a response that is held whole.
-    pub response_limit: usize,
-    /// How long a client waits for a run; `None` for ever.
-    pub run_timeout: Option<Duration>,
+    pub response: usize,
     /// Lost threads past which the effe is not ready.
     pub max_lost_threads: usize,
     /// Whether it is counted what becomes of requests.
@@ -151,7 +158,7 @@ impl Effe {
         let (target, path_len) = head.target();
         let path = &target[..path_len];
         let begun = seat.begin(head.method(), path, generation.number, None);
-        let deadline = self.limits.run_timeout.map(|timeout| begun + timeout);
+        let deadline = self.limits.timeouts.run.map(|timeout| begun + timeout);
         let id = OnceLock::new();
         let exchange = Exchange::new(
             Head::Live(request),
@@ -159,7 +166,7 @@ impl Effe {
             answer,
             seat.never_gone(),
             deadline,
-            self.limits.response_limit,
+            self.limits.response,
             &id,
         );
         let outcome = exchange.lend(|exchange| context.run(exchange));
@@ -267,7 +274,7 @@ impl Effe {
                 &mut call.answer,
                 &call.progress.gone,
                 call.deadline,
-                self.limits.response_limit,
+                self.limits.response,
                 &call.progress.id,
             )
             .with_streams(&call.streams);
@@ -299,7 +306,7 @@ impl Effe {
         // The run owns its call. If our own code panics, the one that is put in its place goes back without an answer.
         let owned = Box::new(call.replace());
         let execution = Arc::clone(&generation.execution);
-        let mut run = AsyncRun::new(context, owned, self.limits.response_limit, execution);
+        let mut run = AsyncRun::new(context, owned, self.limits.response, execution);
         let progress = Arc::clone(run.progress());
         let outcome = block_on(poll_fn(|cx| match generation.execution.learn(|| run.poll(cx.waker())).0 {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -409,16 +416,6 @@ impl Effe {
         &self.pool
     }
 
-    /// Bytes of a response that is held whole.
-    pub fn response_limit(&self) -> usize {
-        self.limits.response_limit
-    }
-
-    /// How long a client waits for a run.
-    pub fn run_timeout(&self) -> Option<Duration> {
-        self.limits.run_timeout
-    }
-
     /// Requests that have been taken up and not answered yet.
     pub fn n_running(&self) -> usize {
         self.seats().iter().map(|seat| seat.n_running()).sum()
@@ -437,11 +434,6 @@ impl Effe {
     /// Runs that the client was told take too long, and that have not ended: each has a thread for itself.
     pub fn n_lost(&self) -> usize {
         usize::try_from(self.n_lost.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-
-    /// How many lost threads it can do without.
-    pub fn max_lost_threads(&self) -> usize {
-        self.limits.max_lost_threads
     }
 
     /// The journal.

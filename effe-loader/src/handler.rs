@@ -29,11 +29,7 @@ use crate::{
     http::{canned::plain, request::Request, request_guard::RequestGuard},
     net::activity::ClientTimeouts,
     rt::{clock::Moment, tasks, wake_batch::Wakeups},
-    scheduler::{
-        background::Errands,
-        in_flight::{Desk, Timeouts},
-        worker_status::Running,
-    },
+    scheduler::{background::Errands, in_flight::Desk, worker_status::Running},
 };
 
 /// What one thread of the server has to answer requests with.
@@ -41,32 +37,15 @@ pub struct Handler {
     thread: Rc<Thread>,
     watch: Arc<Watch>,
     client_timeouts: ClientTimeouts,
-    limits: Limits,
     /// Where a run on this thread puts its answer.
     answer: RefCell<Answer>,
     outlets: Outlets,
 }
 
-/// What one thread of the server takes on.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes of a request body.
-    pub body: usize,
-    /// How long calls may take.
-    pub timeouts: Timeouts,
-    /// Requests to an async lambda at once.
-    pub max_async: usize,
-}
-
 impl Handler {
     /// A handler for the thread that this is called on.
-    pub fn new(
-        effe: Arc<Effe>,
-        watch: Arc<Watch>,
-        limits: Limits,
-        client_timeouts: ClientTimeouts,
-    ) -> Handler {
-        let desk = Rc::new(Desk::new(limits.timeouts));
+    pub fn new(effe: Arc<Effe>, watch: Arc<Watch>, client_timeouts: ClientTimeouts) -> Handler {
+        let desk = Rc::new(Desk::new(effe.limits.timeouts));
         tasks::spawn(Rc::clone(&desk).run({
             let effe = Arc::clone(&effe);
             move || effe.wake_pool()
@@ -78,7 +57,7 @@ impl Handler {
         tasks::spawn(Arc::clone(&wakeups).run());
         let thread = Rc::new(Thread { effe, seat, desk, errands, wakeups });
         let outlets = Outlets::new(client_timeouts.write);
-        Handler { thread, watch, client_timeouts, limits, answer: RefCell::default(), outlets }
+        Handler { thread, watch, client_timeouts, answer: RefCell::default(), outlets }
     }
 
     /// Answers a request whose body, if any, is here, if it can be done here and now.
@@ -94,7 +73,7 @@ impl Handler {
         let since = self.is_observed().then(Moment::now);
         let streams = self.outlets.streams(generation.plugin.flags());
         let n_others = self.thread.seat.n_running();
-        let response = if n_others >= self.limits.max_async {
+        let response = if n_others >= self.thread.effe.limits.max_async {
             Err(Failure::Busy)
         } else {
             let (call, now) = self.call(request, body.clone(), streams);
@@ -152,7 +131,8 @@ impl Handler {
         let generation = self.thread.effe.generations.hold();
         let flags = generation.plugin.flags();
         let mut streams = self.outlets.streams(flags);
-        let upload = Upload::of(incoming, request.head(), self.limits.body, self.client_timeouts.read)?;
+        let upload =
+            Upload::of(incoming, request.head(), self.thread.effe.limits.body, self.client_timeouts.read)?;
         let body = match upload {
             None => Bytes::new(),
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
@@ -167,7 +147,7 @@ impl Handler {
         let response = if generation.is_polled_here() {
             // This request is counted too.
             let n_others = self.thread.seat.n_running().saturating_sub(1);
-            if n_others >= self.limits.max_async {
+            if n_others >= self.thread.effe.limits.max_async {
                 Err(Failure::Busy)
             } else {
                 let (call, now) = self.call(request, body, streams);
@@ -188,6 +168,11 @@ impl Handler {
             Some(_) if failure == Failure::Lambda => Failure::Malformed,
             _ => failure,
         })
+    }
+
+    /// Bytes of a request body that is held whole.
+    fn body_limit(&self) -> usize {
+        self.thread.effe.limits.body
     }
 
     /// Whether anybody wants to know what becomes of requests.

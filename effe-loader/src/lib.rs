@@ -36,7 +36,7 @@ use signal_hook::low_level;
 
 pub use self::error::{Error, Refusal};
 use self::{
-    boot::{answer_trial, cli::Cli, print, run},
+    boot::{answer_trial, cli::Cli, config::Config, print, run},
     error::{DONE, USAGE},
 };
 
@@ -54,7 +54,7 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
     if cli.version {
         return ExitCode::from(print(&version()));
     }
-    let config = if linked.is_some() { cli.into_linked_config() } else { cli.into_config() };
+    let config = if linked.is_some() { Config::of_linked(cli) } else { Config::of(cli) };
     let config = match config {
         Ok(config) => config,
         Err(err) => return usage(&err),

@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     effe::{Effe, health::Health, monitor::Watch},
     handler::{
-        Handler, Limits,
+        Handler,
         access_log::{AccessLog, Wanted},
         service::HandlerService,
     },
@@ -54,20 +54,18 @@ const HANDSHAKE: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// How to serve.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Threads that serve connections.
     pub workers: usize,
-    /// How much work each of them accepts.
-    pub limits: Limits,
     /// How long clients may take.
     pub client_timeouts: ClientTimeouts,
-    /// Connections at once.
-    pub max_connections: usize,
+    /// Connections at once; `None` for as many as the system's limit suggests.
+    pub max_connections: Option<usize>,
     /// How long it may take to end.
     pub drain: Drain,
-    /// Answers probes on this port; `None` if the lambda answers them.
-    pub probes: Option<Arc<Health>>,
+    /// Whether the loader answers probes on this port, and not the lambda.
+    pub answers_probes: bool,
     /// What goes into the access log.
     pub access_log: Wanted,
     /// The certificate, if connections are encrypted.
@@ -82,8 +80,10 @@ pub struct Settings {
 pub fn serve(
     effe: &Arc<Effe>,
     watch: &Arc<Watch>,
+    health: &Arc<Health>,
     mut listeners: Vec<Listener>,
-    settings: &Settings,
+    settings: &Arc<Settings>,
+    n_descriptors: u64,
     mut orders: UnboundedReceiver<Stop>,
 ) -> io::Result<Stop> {
     let tracker = Arc::new(ConnectionTracker::default());
@@ -91,12 +91,14 @@ pub fn serve(
         effe: Arc::clone(effe),
         watch: Arc::clone(watch),
         tracker: Arc::clone(&tracker),
-        settings: settings.clone(),
+        health: Arc::clone(health),
+        settings: Arc::clone(settings),
     };
+    let max_connections = settings.max_connections.unwrap_or_else(|| half_of(n_descriptors));
     tasks::run(async move {
         let mut builder = Server::build()
             .workers(settings.workers)
-            .max_concurrent_connections(settings.max_connections.div_ceil(settings.workers))
+            .max_concurrent_connections(max_connections.div_ceil(settings.workers))
             .disable_signals();
         for listener in &listeners {
             let (name, acceptor) = (listener.address.to_string(), acceptor.clone());
@@ -122,6 +124,11 @@ pub fn serve(
         server.abort();
         Ok(order)
     })
+}
+
+/// A lambda needs descriptors, too. More than a million connections are none of a single process's business.
+fn half_of(n_descriptors: u64) -> usize {
+    usize::try_from(n_descriptors / 2).unwrap_or(usize::MAX).clamp(1, 1 << 20)
 }
 
 /// Accepts no new connections, and waits until all that are open have been served and have closed.
@@ -159,7 +166,8 @@ struct Acceptor {
     effe: Arc<Effe>,
     watch: Arc<Watch>,
     tracker: Arc<ConnectionTracker>,
-    settings: Settings,
+    health: Arc<Health>,
+    settings: Arc<Settings>,
 }
 
 /// What a thread of the server has once, for all listeners.
@@ -180,14 +188,14 @@ impl Acceptor {
     }
 
     fn build_worker(&self) -> Worker {
-        let Acceptor { effe, watch, tracker, settings } = self.clone();
+        let Acceptor { effe, watch, tracker, health, settings } = self.clone();
         tracker.add_thread(Arbiter::current());
         let connections = Rc::new(Connections::new(settings.client_timeouts, tracker));
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
-        let handler = Rc::new(Handler::new(effe, watch, settings.limits, settings.client_timeouts));
-        let service: Rc<dyn Service> =
-            Rc::new(HandlerService { handler, probes: settings.probes, access_log });
+        let handler = Rc::new(Handler::new(effe, watch, settings.client_timeouts));
+        let probes = settings.answers_probes.then_some(health);
+        let service: Rc<dyn Service> = Rc::new(HandlerService { handler, probes, access_log });
         Worker { http1: Http1::new(Rc::clone(&service)), service, connections }
     }
 

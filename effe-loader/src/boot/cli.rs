@@ -1,7 +1,6 @@
 //! Every flag: its help, its default and its environment variable.
 
-mod config;
-mod units;
+pub mod units;
 
 use std::{
     env,
@@ -11,7 +10,6 @@ use std::{
 
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
-pub use self::config::{Config, Mode};
 use self::units::{Size, Span};
 use crate::{
     admin::Address as AdminAddress,
@@ -328,65 +326,4 @@ fn modern(arg: std::ffi::OsString) -> std::ffi::OsString {
 
 fn nonzero(n: usize) -> NonZeroUsize {
     NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(args: &[&str]) -> Result<Config, String> {
-        let args = ["effe-loader"].iter().chain(args).map(Into::into);
-        Cli::parse_from_args(args).and_then(Cli::into_config).map_err(|err| err.to_string())
-    }
-
-    fn port(config: &Config) -> u16 {
-        match &config.listen[0] {
-            Listen::Tcp(addresses) => addresses[0].port(),
-            Listen::Unix(path) => panic!("{}", path.display()),
-        }
-    }
-
-    #[test]
-    fn listen_takes_the_place_of_host_and_port() {
-        let listen =
-            config(&["-p", "a.so", "--listen", "127.0.0.1:1", "--listen", "unix:/a"]).unwrap().listen;
-        assert_eq!(listen.len(), 2);
-        for other in ["--host=::1", "--port=1"] {
-            let text = config(&["-p", "a.so", "--listen", "127.0.0.1:1", other]).unwrap_err();
-            assert!(text.contains("cannot be used with"), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_flags_are_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_spelling_of_2016_is_taken() {
-        let config = config(&["--plugin", "a.so", "-port", "81", "-info"]).unwrap();
-        assert_eq!((port(&config), config.mode), (81, Mode::Info));
-        assert_eq!(port(&self::config(&["-p", "a.so", "-port=82"]).unwrap()), 82);
-    }
-
-    #[test]
-    fn a_program_that_holds_its_lambda_takes_no_plugin() {
-        let linked = |args: &[&str]| {
-            let args = ["/bin/hello_v1"].iter().chain(args).map(Into::into);
-            Cli::parse_linked(args).and_then(Cli::into_linked_config).map_err(|err| err.to_string())
-        };
-        assert_eq!(port(&linked(&["-port", "81"]).unwrap()), 81);
-        assert!(linked(&["--plugin", "a.so"]).unwrap_err().contains("this program holds its lambda"));
-        assert!(linked(&["--sha256", &"0".repeat(64)]).unwrap_err().contains("check the program itself"));
-        let help = linked(&["--help"]).unwrap_err();
-        assert!(help.contains("hello_v1 [--port 8080]") && !help.contains("--plugin"), "{help}");
-    }
-
-    #[test]
-    fn all_mistakes_are_reported_at_once() {
-        let text = config(&["--set", "=x", "--host", "no such host"]).unwrap_err();
-        for part in ["--plugin", "--set =x", "--host no such host"] {
-            assert!(text.contains(part), "{text}");
-        }
-    }
 }

@@ -82,7 +82,7 @@ impl Thread {
     }
 
     fn begin(&self, generation: &Generation, context: Box<Context>, call: Box<Call>) -> AsyncRun {
-        AsyncRun::new(context, call, self.effe.response_limit(), Arc::clone(&generation.execution))
+        AsyncRun::new(context, call, self.effe.limits.response, Arc::clone(&generation.execution))
     }
 
     /// A poll on this thread.

@@ -15,9 +15,22 @@ use crate::{
     effe::contexts::Contexts,
     journal::Journal,
     placement::{Execution, Kind, Mode, Place},
-    plugin::{Context, Fault, Plugin, Started},
+    plugin::{Context, Fault, Plugin, Policy, Started, parameters::Sources},
     rt::clock::Moment,
 };
+
+/// How generations are opened.
+#[derive(Clone, Debug)]
+pub struct GenerationConfig {
+    /// What may be loaded.
+    pub policy: Policy,
+    /// Where the operator's parameters come from; read again for each generation.
+    pub sources: Sources,
+    /// Where runs go.
+    pub mode: Mode,
+    /// Idle Contexts.
+    pub max_idle: usize,
+}
 
 /// A lambda that is open, its idle Contexts, and where its runs go.
 pub struct Generation {
@@ -76,8 +89,7 @@ impl Generation {
     pub fn new(
         number: u64,
         plugin: &'static Plugin,
-        mode: Mode,
-        max_idle: usize,
+        config: &GenerationConfig,
         journal: &Journal,
     ) -> Generation {
         let kind = if plugin.is_async() {
@@ -85,8 +97,8 @@ impl Generation {
         } else {
             Kind::Sync
         };
-        let execution = Execution::new(mode, plugin.flags(), kind, journal.clone());
-        let (contexts, warm) = (Contexts::new(max_idle), AtomicBool::new(false));
+        let execution = Execution::new(config.mode, plugin.flags(), kind, journal.clone());
+        let (contexts, warm) = (Contexts::new(config.max_idle), AtomicBool::new(false));
         Generation {
             number,
             plugin,
@@ -189,7 +201,7 @@ impl Generations {
 
     /// Stops the Contexts that have come back to generations that no longer serve, and retires those that are
     /// through. Whether there are requests left that may bring more; then this is to be called again.
-    pub fn ebb(&self) -> bool {
+    pub fn reap(&self) -> bool {
         let (previous, leaving) = {
             let mut others = self.others();
             (others.previous.clone(), std::mem::take(&mut others.leaving))

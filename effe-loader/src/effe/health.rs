@@ -124,7 +124,7 @@ impl Health {
         if effe.is_draining() {
             return Err(Unready::Draining);
         }
-        if effe.n_lost() > effe.max_lost_threads() {
+        if effe.n_lost() > effe.limits.max_lost_threads {
             return Err(Unready::LostThreads(effe.n_lost()));
         }
         let generation = effe.generations.current();

@@ -157,7 +157,7 @@ impl Ward {
                 generation.execution.overstays(run.so_far, &run.request);
             }
             let Overview { so_far, request, .. } = run;
-            if !self.hanging && effe.run_timeout().is_some_and(|timeout| so_far > timeout) {
+            if !self.hanging && effe.limits.timeouts.run.is_some_and(|timeout| so_far > timeout) {
                 self.hanging = true;
                 effe.journal().critical(format!(
                     "{request} has been running for {so_far:.1?} on a server's thread, which can't be taken from \

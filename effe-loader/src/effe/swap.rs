@@ -12,12 +12,14 @@ use std::{
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::{
-    effe::{Effe, generation::Generation},
+    effe::{
+        Effe,
+        generation::{Generation, GenerationConfig},
+    },
     exchange,
     journal::Severity,
     net::tls::Tls,
-    placement,
-    plugin::{Plugin, PluginFile, Policy, Verified, host::Host, parameters::Sources},
+    plugin::{Plugin, PluginFile, Verified, host::Host},
     process::{
         control::{Change, ChangeOrder, Changed, Control},
         systemd,
@@ -25,42 +27,33 @@ use crate::{
 };
 
 /// How often Contexts are looked for that have come back to a generation that no longer serves.
-const EBB: Duration = Duration::from_millis(20);
-
-/// What every generation is opened with.
-pub struct Recipe {
-    /// What may be loaded.
-    pub policy: Policy,
-    /// Where the operator's parameters come from; read again for each generation.
-    pub sources: Sources,
-    /// The address that is bound.
-    pub address: String,
-    /// Bytes of a response that is held whole.
-    pub response_limit: usize,
-    /// Idle Contexts.
-    pub max_idle: usize,
-    /// Where runs go.
-    pub execution: placement::Mode,
-    /// What encrypts connections; read again with each generation.
-    pub tls: Option<Arc<Tls>>,
-}
+const REAP_EVERY: Duration = Duration::from_millis(20);
 
 /// Takes orders from now on. The thread begins with the first one, and ends when nobody can give any more.
-pub fn stand_by(control: &Control, effe: Arc<Effe>, recipe: Recipe, orders: Receiver<ChangeOrder>) {
-    let (recipe, begun) = (Arc::new(recipe), Mutex::new(false));
+/// The certificate of `tls` is read again with each generation.
+pub fn stand_by(
+    control: &Control,
+    effe: Arc<Effe>,
+    config: Arc<GenerationConfig>,
+    tls: Option<Arc<Tls>>,
+    orders: Receiver<ChangeOrder>,
+) {
+    let begun = Mutex::new(false);
     control.on_change(move || {
         let mut begun = begun.lock().unwrap_or_else(PoisonError::into_inner);
         if *begun || orders.is_empty() {
             return;
         }
-        let swapper = Swapper { effe: Arc::clone(&effe), recipe: Arc::clone(&recipe), opened: 1 };
+        let (effe, config, tls) = (Arc::clone(&effe), Arc::clone(&config), tls.clone());
+        let journal = effe.journal().clone();
+        let swapper = Swapper { effe, config, tls, opened: 1 };
         let (thread, theirs) = (thread::Builder::new().name("effe-swap".to_owned()), orders.clone());
         match thread.spawn(move || swapper.run(&theirs)) {
             Ok(_) => *begun = true,
             Err(err) => {
                 // Whoever waits for the outcome is hung up on.
                 orders.try_iter().for_each(drop);
-                effe.journal().error(format!("no thread to change generations: {err}"));
+                journal.error(format!("no thread to change generations: {err}"));
             }
         }
     });
@@ -68,17 +61,18 @@ pub fn stand_by(control: &Control, effe: Arc<Effe>, recipe: Recipe, orders: Rece
 
 struct Swapper {
     effe: Arc<Effe>,
-    recipe: Arc<Recipe>,
+    config: Arc<GenerationConfig>,
+    tls: Option<Arc<Tls>>,
     /// Generations that were opened so far.
     opened: u64,
 }
 
 impl Swapper {
     fn run(mut self, orders: &Receiver<ChangeOrder>) {
-        let mut ebbs = false;
+        let mut has_leavers = false;
         loop {
-            let order = match ebbs {
-                true => orders.recv_timeout(EBB),
+            let order = match has_leavers {
+                true => orders.recv_timeout(REAP_EVERY),
                 false => orders.recv().map_err(RecvTimeoutError::from),
             };
             match order {
@@ -86,17 +80,17 @@ impl Swapper {
                     // Whoever asks for the same thing while it waits to be done gets the same answer.
                     let (same, others): (Vec<_>, Vec<_>) =
                         orders.try_iter().partition(|other| other.change == order.change);
-                    self.obey(order, same);
-                    others.into_iter().for_each(|order| self.obey(order, Vec::new()));
+                    self.apply(order, same);
+                    others.into_iter().for_each(|order| self.apply(order, Vec::new()));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            ebbs = self.effe.generations.ebb();
+            has_leavers = self.effe.generations.reap();
         }
     }
 
-    fn obey(&mut self, order: ChangeOrder, same: Vec<ChangeOrder>) {
+    fn apply(&mut self, order: ChangeOrder, same: Vec<ChangeOrder>) {
         if self.effe.is_draining() {
             return;
         }
@@ -132,7 +126,7 @@ impl Swapper {
 
     /// New connections get the certificate that is in its file now; without a good one, that from before.
     fn reload_certificate(&self) {
-        match self.recipe.tls.as_ref().map(|tls| tls.reload()) {
+        match self.tls.as_ref().map(|tls| tls.reload()) {
             None | Some(Ok(false)) => {}
             Some(Ok(true)) => {
                 self.effe.journal().notice("new connections get the new certificate".to_owned())
@@ -151,26 +145,28 @@ impl Swapper {
                 "can't reload: this process has no copy of its lambda that another could replace".to_owned()
             );
         }
-        let parameters = self.recipe.sources.read()?;
-        let file = PluginFile::open(serving.plugin.path(), &self.recipe.policy);
+        let parameters = self.config.sources.read()?;
+        let file = PluginFile::open(serving.plugin.path(), &self.config.policy);
         let file = file.map_err(|refusal| refusal.to_string())?;
         if serving.plugin.is_made_of(&file) && *serving.plugin.host().parameters() == parameters {
             let number = serving.number;
             self.report(format!("nothing has changed; generation {number} goes on serving"), number);
             return Ok(Changed { generation: number, swapped: false });
         }
+        let address = serving.plugin.host().address().map(str::to_owned);
         drop(serving);
         if let Some(warning) = &file.warning {
             self.effe.journal().warning(warning.clone());
         }
-        let host = Host::new(parameters, self.recipe.response_limit, exchange::table::FOR_HOST);
+        let host = Host::new(parameters, self.effe.limits.response, exchange::table::FOR_HOST);
         host.set_journal(self.effe.journal().clone());
-        host.set_address(self.recipe.address.clone());
+        if let Some(address) = address {
+            host.set_address(address);
+        }
         let plugin = self.open(file, host)?;
         plugin.init().map_err(|err| err.to_string())?;
         let number = self.opened + 1;
-        let (mode, max_idle) = (self.recipe.execution, self.recipe.max_idle);
-        let next = Generation::new(number, plugin, mode, max_idle, self.effe.journal());
+        let next = Generation::new(number, plugin, &self.config, self.effe.journal());
         if let Err(fault) = next.warm() {
             // Its Init has run, and nothing else of it ever will.
             if let Err(fault) = plugin.retire() {
@@ -191,7 +187,7 @@ impl Swapper {
     #[expect(unsafe_code, reason = "the operator's file is trusted here as at the start")]
     fn open(&self, file: PluginFile, host: &'static Host) -> Result<&'static Plugin, String> {
         // SAFETY: the operator named this file for us to run, and answers for it.
-        let verified = unsafe { Verified::by_exec(file, &self.recipe.policy) };
+        let verified = unsafe { Verified::by_exec(file, &self.config.policy) };
         // SAFETY: as above.
         let plugin = verified.and_then(|verified| unsafe { verified.open(host, self.effe.context_counts()) });
         plugin.map_err(|refusal| refusal.to_string())

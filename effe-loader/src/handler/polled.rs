@@ -37,7 +37,7 @@ impl Handler {
         call.body = body;
         call.streams = streams;
         let now = Moment::now();
-        call.deadline = self.limits.timeouts.run.map(|timeout| now + timeout);
+        call.deadline = self.thread.effe.limits.timeouts.run.map(|timeout| now + timeout);
         (call, now)
     }
 

@@ -52,7 +52,7 @@ impl Service for HandlerService {
         let nothing = Bytes::new();
         let body = match &incoming {
             Incoming::None => Some(&nothing),
-            Incoming::Whole(body) if body.len() <= self.handler.limits.body => Some(body),
+            Incoming::Whole(body) if body.len() <= self.handler.body_limit() => Some(body),
             _ => None,
         };
         let mut now = Now::Later;

@@ -47,7 +47,12 @@ impl Host {
         let _ = self.journal.set(journal);
     }
 
-    /// The address that is bound.
+    /// The address that is bound, once it is.
+    pub fn address(&self) -> Option<&str> {
+        self.address.get().map(String::as_str)
+    }
+
+    /// Says which address is bound.
     pub fn set_address(&self, address: String) {
         let _ = self.address.set(address);
     }

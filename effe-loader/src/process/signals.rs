@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What Stop and Retire may take beyond the deadline before the watchdog ends the process.
-const GRACE: Duration = Duration::from_secs(2);
+pub const GRACE: Duration = Duration::from_secs(2);
 
 /// Sees that the process ends, and says what of the lambda's was left behind.
 #[derive(Clone)]

@@ -1,0 +1,281 @@
+//! All that the loader was told, once it is known to be valid.
+
+use std::{env, net::ToSocketAddrs, num::NonZeroUsize, path::PathBuf, sync::Arc, thread, time::Duration};
+
+use super::cli::{
+    Cli,
+    units::{Size, Span},
+    usage,
+};
+use crate::{
+    admin::{Address as AdminAddress, Token},
+    effe::{Limits, generation::GenerationConfig},
+    handler::access_log::Wanted,
+    journal::{self, Format, SyslogFormat, SyslogTarget},
+    net::{activity::ClientTimeouts, address::Listen, tls::Tls},
+    plugin::{
+        Policy,
+        parameters::{Parameters, Sources},
+    },
+    process::control::Drain,
+    scheduler::in_flight::Timeouts,
+    server,
+};
+
+/// All interfaces: an effe is run in a container or behind a proxy, where loopback alone would serve nobody.
+const DEFAULT_HOST: &str = "0.0.0.0";
+/// The port of 2016.
+const DEFAULT_PORT: u16 = 8080;
+/// Runs that may wait for a thread, for each that may run.
+const QUEUE_PER_RUN: usize = 10;
+
+/// What the loader was told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Serve until a signal.
+    Serve,
+    /// Print Info.
+    Info,
+    /// Init, one Start, one Stop.
+    Check,
+}
+
+/// Everything the loader was told, valid, in the parts that it is handed on in.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The plugin as it was named; empty in a program that holds its lambda.
+    pub plugin: PathBuf,
+    /// What to do with it.
+    pub mode: Mode,
+    /// How it is opened, at the start and in a swap.
+    pub generations: Arc<GenerationConfig>,
+    /// The operator's parameters, as they were at the start.
+    pub parameters: Parameters,
+    /// What it may use.
+    pub limits: Limits,
+    /// How long a Context may be idle; `None` for ever.
+    pub idle_timeout: Option<Duration>,
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// Whether somebody said so, or it is the default.
+    pub listen_is_explicit: bool,
+    /// How to serve.
+    pub server: Arc<server::Settings>,
+    /// Where the admin listener is, and the token that it asks for.
+    pub admin: Option<(AdminAddress, Option<Token>)>,
+    /// Where the lambda's reports go, and how they look there.
+    pub syslog: (SyslogTarget, SyslogFormat),
+    /// How stderr looks.
+    pub log_format: Format,
+}
+
+impl Config {
+    /// Checks what can be checked before anything is opened.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once, as clap prints it.
+    pub fn of(cli: Cli) -> Result<Config, clap::Error> {
+        let mut faults = Vec::new();
+        if cli.plugin.is_none() {
+            faults.push("no lambda is named: give --plugin FILE".to_owned());
+        }
+        cli.checked(faults)
+    }
+
+    /// [`Config::of`] a program that holds its lambda: no plugin is demanded.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once, as clap prints it.
+    pub fn of_linked(cli: Cli) -> Result<Config, clap::Error> {
+        cli.checked(Vec::new())
+    }
+
+    /// What the journal is started with.
+    pub fn journal(&self) -> journal::Settings {
+        let (target, syslog_format) = self.syslog.clone();
+        journal::Settings { syslog_format, ..journal::Settings::new(target, self.log_format) }
+    }
+}
+
+impl Cli {
+    fn checked(self, mut faults: Vec<String>) -> Result<Config, clap::Error> {
+        let plugin = self.plugin.clone().unwrap_or_default();
+        let listen_is_explicit = !self.listen.is_empty() || self.host.is_some() || self.port.is_some();
+        let listen =
+            if self.listen.is_empty() { self.host_and_port(&mut faults) } else { self.listen.clone() };
+        let sources = self.sources();
+        let parameters = sources.read().unwrap_or_else(|fault| {
+            faults.push(fault);
+            Parameters::default()
+        });
+        let admin = self.admin(&mut faults);
+        let tls = self.tls(&mut faults);
+        if !faults.is_empty() {
+            return Err(usage(&faults.join("\n       ")));
+        }
+        let limit = |size: Size| if size.0 == 0 { usize::MAX } else { size.0 };
+        let time = |span: Span| (!span.0.is_zero()).then_some(span.0);
+        let workers =
+            self.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let policy = Policy {
+            strict_ownership: self.strict_ownership,
+            sha256: self.sha256,
+            sha256_file: self.sha256_file,
+        };
+        Ok(Config {
+            plugin,
+            mode: match (self.info, self.check) {
+                (true, _) => Mode::Info,
+                (_, true) => Mode::Check,
+                _ => Mode::Serve,
+            },
+            generations: Arc::new(GenerationConfig {
+                policy,
+                sources,
+                mode: self.execution,
+                max_idle: self.max_idle,
+            }),
+            parameters,
+            limits: Limits {
+                max_concurrency: self.max_concurrency.get(),
+                queue: self.queue.unwrap_or(self.max_concurrency.get().saturating_mul(QUEUE_PER_RUN)),
+                timeouts: Timeouts { queue: time(self.queue_timeout), run: time(self.run_timeout) },
+                max_async: self.max_async.get().div_ceil(workers),
+                body: limit(self.body_limit),
+                response: limit(self.response_limit),
+                max_lost_threads: self.max_lost_threads,
+                metered: admin.is_some(),
+            },
+            idle_timeout: time(self.idle_timeout),
+            listen,
+            listen_is_explicit,
+            server: Arc::new(server::Settings {
+                workers,
+                client_timeouts: ClientTimeouts {
+                    keep_alive: time(self.keep_alive),
+                    read: time(self.read_timeout),
+                    write: time(self.write_timeout),
+                },
+                max_connections: self.max_connections.map(NonZeroUsize::get),
+                drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
+                answers_probes: self.probes,
+                access_log: Wanted { share: self.access_log, extra: self.access_log_with },
+                tls,
+            }),
+            admin,
+            syslog: (self.syslog, self.syslog_format),
+            log_format: self.log_format,
+        })
+    }
+
+    fn admin(&self, faults: &mut Vec<String>) -> Option<(AdminAddress, Option<Token>)> {
+        let token = self.admin_token_file.as_deref().and_then(|path| {
+            let token = Token::in_file(path);
+            token.inspect_err(|err| faults.push(format!("--admin-token-file {}: {err}", path.display()))).ok()
+        });
+        let Some(address) = &self.admin else {
+            if self.admin_token_file.is_some() {
+                faults.push("--admin-token-file is for --admin, which is not given".to_owned());
+            }
+            return None;
+        };
+        if address.is_public() && self.admin_token_file.is_none() {
+            faults.push(format!(
+                "--admin {address}: others can reach this address, so it needs --admin-token-file FILE"
+            ));
+        }
+        Some((address.clone(), token))
+    }
+
+    fn tls(&self, faults: &mut Vec<String>) -> Option<Arc<Tls>> {
+        let (cert, key) = (self.tls_cert.as_deref(), self.tls_key.as_deref());
+        cert.or(key)?;
+        Tls::read(cert, key).map(Arc::new).inspect_err(|fault| faults.push(fault.clone())).ok()
+    }
+
+    fn host_and_port(&self, faults: &mut Vec<String>) -> Vec<Listen> {
+        let port = self.port.or_else(|| port_variable(faults)).unwrap_or(DEFAULT_PORT);
+        let host = self.host.as_deref().unwrap_or(DEFAULT_HOST);
+        match (host.trim_matches(['[', ']']), port).to_socket_addrs() {
+            Ok(addresses) => vec![Listen::Tcp(addresses.collect())],
+            Err(err) => {
+                faults.push(format!("--host {host}: {err}"));
+                Vec::new()
+            }
+        }
+    }
+
+    fn sources(&self) -> Sources {
+        let variable = env::var("EFFE_SET").unwrap_or_default();
+        let of_variable = variable.lines().filter(|line| !line.is_empty()).map(str::to_owned);
+        Sources { file: self.params.clone(), pairs: of_variable.chain(self.set.iter().cloned()).collect() }
+    }
+}
+
+fn port_variable(faults: &mut Vec<String>) -> Option<u16> {
+    let text = env::var("PORT").ok().filter(|text| !text.is_empty())?;
+    text.parse().inspect_err(|err| faults.push(format!("the variable PORT is {text:?}: {err}"))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, String> {
+        let args = ["effe-loader"].iter().chain(args).map(Into::into);
+        Cli::parse_from_args(args).and_then(Config::of).map_err(|err| err.to_string())
+    }
+
+    fn port(config: &Config) -> u16 {
+        match &config.listen[0] {
+            Listen::Tcp(addresses) => addresses[0].port(),
+            Listen::Unix(path) => panic!("{}", path.display()),
+        }
+    }
+
+    #[test]
+    fn listen_takes_the_place_of_host_and_port() {
+        let listen =
+            config(&["-p", "a.so", "--listen", "127.0.0.1:1", "--listen", "unix:/a"]).unwrap().listen;
+        assert_eq!(listen.len(), 2);
+        for other in ["--host=::1", "--port=1"] {
+            let text = config(&["-p", "a.so", "--listen", "127.0.0.1:1", other]).unwrap_err();
+            assert!(text.contains("cannot be used with"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_spelling_of_2016_is_taken() {
+        let config = config(&["--plugin", "a.so", "-port", "81", "-info"]).unwrap();
+        assert_eq!((port(&config), config.mode), (81, Mode::Info));
+        assert_eq!(port(&self::config(&["-p", "a.so", "-port=82"]).unwrap()), 82);
+    }
+
+    #[test]
+    fn a_program_that_holds_its_lambda_takes_no_plugin() {
+        let linked = |args: &[&str]| {
+            let args = ["/bin/hello_v1"].iter().chain(args).map(Into::into);
+            Cli::parse_linked(args).and_then(Config::of_linked).map_err(|err| err.to_string())
+        };
+        assert_eq!(port(&linked(&["-port", "81"]).unwrap()), 81);
+        assert!(linked(&["--plugin", "a.so"]).unwrap_err().contains("this program holds its lambda"));
+        assert!(linked(&["--sha256", &"0".repeat(64)]).unwrap_err().contains("check the program itself"));
+        let help = linked(&["--help"]).unwrap_err();
+        assert!(help.contains("hello_v1 [--port 8080]") && !help.contains("--plugin"), "{help}");
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let text = config(&["--set", "=x", "--host", "no such host"]).unwrap_err();
+        for part in ["--plugin", "--set =x", "--host no such host"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}
