@@ -4,7 +4,7 @@
 //! Where the pieces come from is left to `body/source.rs`. A body that is read by calls that wait is left to
 //! `request.rs`.
 
-mod source;
+pub(crate) mod source;
 
 use std::{
     fmt,
@@ -20,7 +20,6 @@ use futures_core::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use self::source::Link;
-pub(crate) use self::source::Source;
 use crate::request::{Request, TAKEN};
 
 /// The body of a request. It is a [`Stream`] of bytes, an `AsyncRead` and, with the feature `http`, an

@@ -114,19 +114,6 @@ impl Linked {
     }
 }
 
-/// What the expansion of `export!` needs. Not for use by hand.
-#[doc(hidden)]
-pub mod __private {
-    pub use abi_stable::library::{LibHeader, RootModuleResult};
-
-    pub use super::{BUILD, Table, given, header, linked, root_module, table};
-    #[cfg(feature = "async")]
-    pub use crate::async_entries::async_table;
-    pub use crate::info::{Field, is_json_object, object_len, text, write_object};
-    #[cfg(feature = "tower")]
-    pub use crate::tower::tower_table;
-}
-
 /// A plugin's table, as a static holds it.
 pub type Table = WithMetadata<Plugin>;
 

@@ -77,6 +77,9 @@ pub mod tower;
 mod urlencoded;
 
 // From the author's traits to the wire: the entries that a loader calls, and the calls of the loader's tables.
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
 #[cfg(feature = "async")]
 mod async_entries;
 mod backtrace;
@@ -101,8 +104,6 @@ pub mod testing;
 /// The crate that [`Response::set_cookie`] takes its cookies from.
 #[cfg(feature = "cookies")]
 pub use cookie;
-#[doc(hidden)]
-pub use export::__private;
 #[cfg(feature = "async")]
 pub use {async_lambda::AsyncLambda, async_response::AsyncResponse, body::Body};
 pub use {

@@ -14,7 +14,7 @@ use std::{
 };
 
 #[cfg(feature = "async")]
-use crate::body::Source;
+use crate::body::source::Source;
 use crate::{
     calls::ExchangeRef,
     chunk::Chunk,

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     async_lambda::AsyncLambda,
     async_response::AsyncResponse,
-    body::Source,
+    body::source::Source,
     calls::{AsyncHostRef, ExchangeRef, HostRef},
     error::Result,
     extensions::{Future, Waker},

@@ -14,7 +14,10 @@ use std::{
 
 use abi_stable::std_types::{RSlice, RStr};
 
-use super::{Answer, Call, outcome::Outcome};
+use super::{
+    call::{Answer, Call},
+    outcome::Outcome,
+};
 use crate::{
     Chunk,
     extensions::{AsyncHost, SpawnHost, Waker},

@@ -1,0 +1,12 @@
+//! What the expansion of `export!` needs, under one path. Not for use by hand.
+
+pub use abi_stable::library::{LibHeader, RootModuleResult};
+
+#[cfg(feature = "async")]
+pub use crate::async_entries::async_table;
+#[cfg(feature = "tower")]
+pub use crate::tower::tower_table;
+pub use crate::{
+    export::{BUILD, Table, given, header, linked, root_module, table},
+    info::{Field, is_json_object, object_len, text, write_object},
+};
