@@ -32,7 +32,7 @@ use crate::{
     journal::{Journal, Severity},
     net::connection::{Connections, Patience},
     plugin::Plugin,
-    process::{control::Control, signals::Ender},
+    process::{control::Control, signals::Watchdog},
     rt::tasks,
 };
 
@@ -58,7 +58,7 @@ pub struct Admin {
     /// Where orders go.
     pub control: Control,
     /// What sees to it that an order to stop is obeyed.
-    pub ender: Ender,
+    pub watchdog: Watchdog,
 }
 
 impl Admin {

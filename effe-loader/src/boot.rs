@@ -36,7 +36,7 @@ use crate::{
     plugin::{self, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
         control::{Control, Drain},
-        signals::Ender,
+        signals::Watchdog,
         systemd,
     },
     scheduler::in_flight::Timeouts,
@@ -148,9 +148,9 @@ fn serve(
     let system = |what| move |source| Error::System { what, source };
     let (control, orders) = Control::new();
     let drain = Drain { delay: config.drain_delay, timeout: config.drain_timeout };
-    let ender = Ender { counts: Arc::clone(&counts), journal: journal.clone(), drain };
+    let watchdog = Watchdog { counts: Arc::clone(&counts), journal: journal.clone(), drain };
     // Before Init: a signal then is an order to stop, too.
-    let watch = Watch::start(ender.clone(), control.clone()).map_err(system("watch for signals"))?;
+    let watch = Watch::start(watchdog.clone(), control.clone()).map_err(system("watch for signals"))?;
     let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
     let bound = Bound::all(wanted, inherited)?;
     let address = bound[0].address.to_string();
@@ -165,7 +165,7 @@ fn serve(
                 journal: journal.clone(),
                 address: address.clone(),
                 control: control.clone(),
-                ender: ender.clone(),
+                watchdog: watchdog.clone(),
             };
             admin::listen(place, token.clone(), admin)?
         }
