@@ -1,5 +1,5 @@
-//! A lambda's Context, and the calls that wait on their thread: Start makes it, Run uses it, Stop destroys it. Calls
-//! that are polled are in `futures.rs`.
+//! A lambda's Context, and the calls that wait on their thread: Start makes it, Run uses it, Stop destroys
+//! it. Calls that are polled are in `futures.rs`.
 #![expect(unsafe_code, reason = "this module calls the lambda; its callers are safe")]
 
 use std::{mem::ManuallyDrop, ptr::NonNull, sync::atomic::Ordering};

@@ -1,5 +1,5 @@
-//! A private copy of a plugin, so that the bytes that were checked are the bytes that are mapped, even if the operator's
-//! file changes. It also owns the names under which copies are mapped.
+//! A private copy of a plugin, so that the bytes that were checked are the bytes that are mapped, even if the
+//! operator's file changes. It also owns the names under which copies are mapped.
 
 use std::{
     env,
@@ -37,8 +37,8 @@ enum Kind {
 static COPIES: AtomicU32 = AtomicU32::new(0);
 
 impl PrivateCopy {
-    /// Copies a plugin to a memory file. Without /proc or memory files it copies it to a directory where files can be
-    /// written and executed; if there is none, it takes the operator's file itself.
+    /// Copies a plugin to a memory file. Without /proc or memory files it copies it to a directory where
+    /// files can be written and executed; if there is none, it takes the operator's file itself.
     pub fn make(file: PluginFile) -> PrivateCopy {
         if let Some((path, memory)) = in_memory(&file) {
             return PrivateCopy { path, kind: Kind::Memory(memory) };
@@ -71,8 +71,8 @@ impl PrivateCopy {
         &self.path
     }
 
-    /// The path to map for a fork of this process, which has the same descriptors. It has no rights over its parent if
-    /// the program has file capabilities, and then can't open `/proc/PID/fd`.
+    /// The path to map for a fork of this process, which has the same descriptors. It has no rights over its
+    /// parent if the program has file capabilities, and then can't open `/proc/PID/fd`.
     pub fn path_in_fork(&self) -> PathBuf {
         match &self.kind {
             Kind::Memory(memory) => format!("/proc/self/fd/{}", memory.as_raw_fd()).into(),
@@ -98,8 +98,8 @@ impl PrivateCopy {
         }
     }
 
-    /// Whether the copy and a file have the same bytes. `false` for the operator's file, of which there is no copy to
-    /// compare.
+    /// Whether the copy and a file have the same bytes. `false` for the operator's file, of which there is no
+    /// copy to compare.
     pub fn holds(&self, file: &File) -> bool {
         let (Kind::Memory(copy) | Kind::File(copy)) = &self.kind else { return false };
         same(copy, file).unwrap_or(false)
@@ -141,14 +141,16 @@ fn fill(mut copy: &File, file: &PluginFile) -> io::Result<()> {
 
 fn in_memory(file: &PluginFile) -> Option<(PathBuf, File)> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels before 6.3 don't know EXEC, later ones may be set up to make memory files not executable without it.
+    // Kernels before 6.3 don't know EXEC, later ones may be set up to make memory files not executable
+    // without it.
     let name = file.name();
     let fd = memfd_create(&*name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(&*name, flags)).ok()?;
     let memory = File::from(fd);
     fill(&memory, file).ok()?;
     seal(&memory).ok()?;
     let n = COPIES.fetch_add(1, Ordering::Relaxed);
-    // The number that this process has where /proc is mounted: in another PID namespace, `process::id` may be wrong.
+    // The number that this process has where /proc is mounted: in another PID namespace, `process::id` may be
+    // wrong.
     let this = fs::read_link("/proc/self").unwrap_or_else(|_| "self".into());
     let names = [this.as_path(), Path::new("self")].map(|process| alias(n, process, memory.as_raw_fd()));
     let path = names.into_iter().find(|path| is_named(&memory, path))?;
@@ -161,8 +163,8 @@ fn is_named(file: &File, path: &Path) -> bool {
     (file.dev(), file.ino()) == (named.dev(), named.ino())
 }
 
-/// Bars all further writes. Nothing maps the file for writing yet, so `FUTURE_WRITE` suffices. `WRITE` would do, too, but
-/// for it the kernel has every CPU flush its lists of pages first, which takes milliseconds.
+/// Bars all further writes. Nothing maps the file for writing yet, so `FUTURE_WRITE` suffices. `WRITE` would
+/// do, too, but for it the kernel has every CPU flush its lists of pages first, which takes milliseconds.
 fn seal(memory: &File) -> rustix::io::Result<()> {
     let size = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     // Kernels before 5.1 don't know it.
@@ -170,10 +172,12 @@ fn seal(memory: &File) -> rustix::io::Result<()> {
         .or_else(|_| fcntl_add_seals(memory, size | SealFlags::WRITE))
 }
 
-/// A name of a descriptor that no other copy ever has, though descriptors are used again: the dynamic linker takes
-/// a name that it knows for the library that it knows. The number is written in binary, as `/` and `/.`.
+/// A name of a descriptor that no other copy ever has, though descriptors are used again: the dynamic linker
+/// takes a name that it knows for the library that it knows. The number is written in binary, as `/` and
+/// `/.`.
 ///
-/// A debugger opens the name, too, and `self` would mean itself to it: so `process` is the number of this process.
+/// A debugger opens the name, too, and `self` would mean itself to it: so `process` is the number of this
+/// process.
 fn alias(n: u32, process: &Path, fd: i32) -> PathBuf {
     let digits: String = (0..u32::BITS).map(|bit| if n >> bit & 1 == 1 { "/." } else { "/" }).collect();
     PathBuf::from(format!("/proc/{}{digits}/fd/{fd}", process.display()))

@@ -1,7 +1,8 @@
-//! Where this crate meets foreign code: the dynamic linker, the handshake, and the calls through a plugin's table.
+//! Where this crate meets foreign code: the dynamic linker, the handshake, and the calls through a plugin's
+//! table.
 //!
-//! `loaded.rs`, `context.rs` and `futures.rs` make safe functions of these calls. What the lambda calls back is in
-//! `host.rs` and in the exchange.
+//! `loaded.rs`, `context.rs` and `futures.rs` make safe functions of these calls. What the lambda calls back
+//! is in `host.rs` and in the exchange.
 #![expect(unsafe_code, reason = "the one place where foreign code is mapped and called")]
 
 use std::{error::Error as _, io, mem, path::Path, ptr};
@@ -110,10 +111,11 @@ impl Entries {
     unsafe fn table<T>(&self, id: &str) -> Option<&'static T> {
         // SAFETY: the wire's promise: any thread, at any time.
         let table = unsafe { (self.extension)(id.into()) };
-        // SAFETY: the extension's promise: null, or a table of this id that lives for ever and begins with its size.
+        // SAFETY: the extension's promise: null, or a table of this id that lives for ever and begins with
+        // its size.
         let size = unsafe { table.cast::<u32>().as_ref() }?;
-        // A reference to a table that is shorter would be undefined behaviour, even if nobody read through it.
-        // SAFETY: as above; it is as large as a `T`, and the caller says that it is one.
+        // A reference to a table that is shorter would be undefined behaviour, even if nobody read through
+        // it. SAFETY: as above; it is as large as a `T`, and the caller says that it is one.
         (*size as usize >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
     }
 
@@ -127,9 +129,9 @@ impl Entries {
     }
 }
 
-/// Maps a library for ever and takes the lambda's table from it. `path` must be absolute, and no library was opened
-/// under it before: the dynamic linker would return that one. `is_tried` says that a child of this process has opened
-/// the same bytes and compared the layout, so that it need not be compared again.
+/// Maps a library for ever and takes the lambda's table from it. `path` must be absolute, and no library was
+/// opened under it before: the dynamic linker would return that one. `is_tried` says that a child of this
+/// process has opened the same bytes and compared the layout, so that it need not be compared again.
 ///
 /// # Errors
 /// What differs, and what to do, in one line.
@@ -145,7 +147,8 @@ pub unsafe fn open(path: &Path, is_tried: bool) -> Result<Entries, String> {
     let header = *header.map_err(|_| {
         "it exports no lambda; add effe_abi::export!(YourType) and build it again with crate-type = [\"cdylib\"]"
     })?;
-    // Never closed: all that follows points into it, and thread-local destructors would keep it mapped in any case.
+    // Never closed: all that follows points into it, and thread-local destructors would keep it mapped in any
+    // case.
     mem::forget(library);
     let header = header.upgrade().map_err(|_| {
         "it was built with another version of abi_stable; build it again with a current effe-abi".to_owned()
@@ -160,8 +163,8 @@ pub unsafe fn open(path: &Path, is_tried: bool) -> Result<Entries, String> {
         .map_err(|err| format!("its root module can't be had: {}", one_line(&err.to_string())))
 }
 
-/// Compares the layout of the table with this loader's. abi_stable's own text for a mismatch has hundreds of lines; this
-/// one has one.
+/// Compares the layout of the table with this loader's. abi_stable's own text for a mismatch has hundreds of
+/// lines; this one has one.
 fn same_layout(header: &'static LibHeader) -> Result<(), String> {
     let remedy = "build it again with a current effe-abi 1.x, or use the loader it was built for";
     let Some(theirs) = header.layout() else {

@@ -1,5 +1,5 @@
-//! The plugin's file: it is found and opened here, and paths that can't be a plugin are refused. What is in the file is
-//! checked by `elf.rs`, who may change it by `ownership.rs`.
+//! The plugin's file: it is found and opened here, and paths that can't be a plugin are refused. What is in
+//! the file is checked by `elf.rs`, who may change it by `ownership.rs`.
 
 use std::{
     env,
@@ -31,7 +31,8 @@ impl PluginFile {
     /// Opens a plugin's file. A bare name means the working directory.
     ///
     /// # Errors
-    /// It is missing, no regular file, unreadable or larger than 1 GiB, or the policy refuses it because of who may change it.
+    /// It is missing, no regular file, unreadable or larger than 1 GiB, or the policy refuses it because of
+    /// who may change it.
     pub fn open(path: &Path, policy: &Policy) -> Result<PluginFile, Refusal> {
         let refuse = |reason: String| Refusal::new(path, reason);
         // Non-blocking: opening a FIFO would wait for a writer for ever.
@@ -98,8 +99,8 @@ fn only_library(directory: &Path) -> Option<PathBuf> {
     }
 }
 
-/// A file that the operator may have meant: in another directory of cargo's, with `_` for `-`, or with the prefix and
-/// the suffix of a library.
+/// A file that the operator may have meant: in another directory of cargo's, with `_` for `-`, or with the
+/// prefix and the suffix of a library.
 fn nearly(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_string_lossy();
     let stem = name.strip_suffix(".so").unwrap_or(&name);

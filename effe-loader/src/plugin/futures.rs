@@ -1,5 +1,5 @@
-//! Start, Run and Stop of an async lambda as futures: the lambda's own futures, each with the memory that it uses.
-//! Who polls them, and on which thread, is left to the callers.
+//! Start, Run and Stop of an async lambda as futures: the lambda's own futures, each with the memory that it
+//! uses. Who polls them, and on which thread, is left to the callers.
 #![expect(unsafe_code, reason = "this module calls the lambda; its callers are safe")]
 
 use std::{
@@ -87,7 +87,8 @@ impl Plugin {
             let pointer = unsafe { &raw mut (*made).pointer };
             // SAFETY: as above.
             let failure = unsafe { &raw mut (*made).failure };
-            // SAFETY: the table is `host.rs`'s; between `init` and `retire`; what it writes to is dropped after it.
+            // SAFETY: the table is `host.rs`'s; between `init` and `retire`; what it writes to is dropped
+            // after it.
             LambdaFuture::new(|out| unsafe { (entries.start)(self.table, pointer, failure, out) })
         });
         Starting { plugin: self, work, made }
@@ -172,8 +173,8 @@ impl Context {
         failure: *mut Failure,
     ) -> Running {
         let pointer = self.pointer.as_ptr();
-        // SAFETY: `start` made the pointer, `drop` has not stopped it, and it is in this one call: the run has it. The
-        // rest is the caller's promise.
+        // SAFETY: `start` made the pointer, `drop` has not stopped it, and it is in this one call: the run
+        // has it. The rest is the caller's promise.
         let ask =
             |entries: &AsyncPlugin, out: &mut _| unsafe { (entries.run)(pointer, exchange, failure, out) };
         let work = LambdaFuture::new(|out| {
@@ -191,8 +192,8 @@ impl Context {
             return Stopping { work: None, failure, plugin: self.plugin, context: Some(self) };
         };
         let context = std::mem::ManuallyDrop::new(*self);
-        // SAFETY: `start` made the pointer, and nothing uses it after this: the Context is not dropped any more. What
-        // the future writes to is dropped after it.
+        // SAFETY: `start` made the pointer, and nothing uses it after this: the Context is not dropped any
+        // more. What the future writes to is dropped after it.
         let work = LambdaFuture::new(|out| unsafe {
             (entries.stop)(context.pointer.as_ptr(), failure.as_ptr(), out)
         });

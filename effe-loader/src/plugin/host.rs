@@ -1,5 +1,6 @@
-//! The loader as a lambda sees it outside of a request: its log, the operator's parameters, the bound address. What a
-//! lambda calls during a request is the exchange's; its tables are handed in, so that this file doesn't know it.
+//! The loader as a lambda sees it outside of a request: its log, the operator's parameters, the bound
+//! address. What a lambda calls during a request is the exchange's; its tables are handed in, so that this
+//! file doesn't know it.
 #![expect(unsafe_code, reason = "the entries of the host's table get their data as a pointer")]
 
 use std::{ptr, sync::OnceLock};
@@ -35,7 +36,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host without a journal: a plugin may be opened before any thread is started, the journal's among them.
+    /// A host without a journal: a plugin may be opened before any thread is started, the journal's among
+    /// them.
     pub fn new(parameters: Parameters, response_limit: usize, exchanges: Exchanges) -> &'static Host {
         let object = parameters.object();
         let response_limit = response_limit.to_string();

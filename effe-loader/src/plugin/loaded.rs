@@ -129,8 +129,8 @@ impl Plugin {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls Retire. Call it once, after the last Context is dropped. The image stays mapped; the descriptor of its copy
-    /// is closed.
+    /// Calls Retire. Call it once, after the last Context is dropped. The image stays mapped; the descriptor
+    /// of its copy is closed.
     ///
     /// # Errors
     /// Retire failed or panicked.
@@ -143,8 +143,8 @@ impl Plugin {
         Fault::of(status, failure).map_or(Ok(()), Err)
     }
 
-    /// Whether another generation can replace it. A lambda that is part of the program, or that is mapped from the
-    /// operator's own file, can't be replaced.
+    /// Whether another generation can replace it. A lambda that is part of the program, or that is mapped
+    /// from the operator's own file, can't be replaced.
     pub fn can_be_swapped(&self) -> bool {
         self.copy().as_ref().is_some_and(|copy| !copy.is_original())
     }

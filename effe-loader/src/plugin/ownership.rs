@@ -1,5 +1,5 @@
-//! Who may change a file, and so decide what this process runs: checks mode and owner of the file and of the directories
-//! above it.
+//! Who may change a file, and so decide what this process runs: checks mode and owner of the file and of the
+//! directories above it.
 
 use std::{
     fs::{File, Metadata},
@@ -23,11 +23,11 @@ pub enum Problem {
     Warning(String),
 }
 
-/// Checks an open file and the directories on its path. If anyone may write one of them, it is refused where this process
-/// is root, and a warning otherwise. The group may write.
+/// Checks an open file and the directories on its path. If anyone may write one of them, it is refused where
+/// this process is root, and a warning otherwise. The group may write.
 ///
-/// With `strict`, as OpenSSH checks its keys: the file and every directory above its real path must belong to this user
-/// or to root, and nobody else may write them, the group included.
+/// With `strict`, as OpenSSH checks its keys: the file and every directory above its real path must belong to
+/// this user or to root, and nobody else may write them, the group included.
 pub fn check(path: &Path, file: &File, strict: bool) -> Option<Problem> {
     let user = rustix::process::geteuid().as_raw();
     let real = path.canonicalize();

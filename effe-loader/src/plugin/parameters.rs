@@ -55,8 +55,8 @@ struct Parameter {
 }
 
 impl Parameters {
-    /// Sets a parameter from the command line. A value that is JSON and not a string (`3`, `true`, `["a"]`) is the same
-    /// JSON in the object. As text, every value is as it was given.
+    /// Sets a parameter from the command line. A value that is JSON and not a string (`3`, `true`, `["a"]`)
+    /// is the same JSON in the object. As text, every value is as it was given.
     pub fn set(&mut self, key: &str, value: &str) {
         let json = match serde_json::from_str::<Value>(value) {
             Ok(Value::String(_)) | Err(_) => Value::from(value).to_string(),

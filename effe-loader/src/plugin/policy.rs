@@ -1,4 +1,5 @@
-//! Which plugins the operator allows: by who may change the file (see `ownership.rs`), and by the digest of its content.
+//! Which plugins the operator allows: by who may change the file (see `ownership.rs`), and by the digest of
+//! its content.
 
 use std::{
     fmt,
@@ -48,7 +49,8 @@ impl Policy {
     /// Checks that the digest of a file is among those that are allowed.
     ///
     /// # Errors
-    /// Its digest is not among those that are allowed, it can't be read, or the list can't be read or trusted.
+    /// Its digest is not among those that are allowed, it can't be read, or the list can't be read or
+    /// trusted.
     pub fn allows(&self, file: &File) -> Result<(), String> {
         if !self.pins() {
             return Ok(());
@@ -71,8 +73,8 @@ impl Policy {
         Err(format!("its SHA-256 is {found}, which {asked}; add it there if this is the file you mean"))
     }
 
-    /// Reads a list as `sha256sum` writes it: a digest at the beginning of each line. Empty lines and comments are
-    /// skipped.
+    /// Reads a list as `sha256sum` writes it: a digest at the beginning of each line. Empty lines and
+    /// comments are skipped.
     fn list(&self, path: &Path) -> Result<Vec<Digest>, String> {
         let mut file = File::open(path).map_err(|err| err.to_string())?;
         // Users who may write the list decide what is loaded.

@@ -1,8 +1,8 @@
-//! The trial: a plugin is opened in a child process first. A damaged file may pass every check of its headers and still
-//! kill the process that opens it; in a child, this is a refusal.
+//! The trial: a plugin is opened in a child process first. A damaged file may pass every check of its headers
+//! and still kill the process that opens it; in a child, this is a refusal.
 //!
-//! While the process has one thread, the child is a fork, which costs a tenth of starting a program. Later, for a swap,
-//! the child runs the loader's own program again.
+//! While the process has one thread, the child is a fork, which costs a tenth of starting a program. Later,
+//! for a swap, the child runs the loader's own program again.
 #![expect(unsafe_code, reason = "opening a plugin runs foreign code, here in a child")]
 
 use std::{
@@ -86,7 +86,8 @@ pub unsafe fn forked(path: &Path) -> Result<Facts, String> {
     }
 }
 
-/// Opens the library in a new process of this same program, which reads what the plugin says of itself and calls nothing.
+/// Opens the library in a new process of this same program, which reads what the plugin says of itself and
+/// calls nothing.
 ///
 /// # Errors
 /// The child's reason to refuse it, or that it died, hung or could not be started.
@@ -125,7 +126,8 @@ pub unsafe fn answer(path: &Path) -> ! {
 /// # Safety
 /// As [`ffi::open`].
 unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
-    // The dynamic linker and the library's constructors may print. The operator gets one line, from the parent.
+    // The dynamic linker and the library's constructors may print. The operator gets one line, from the
+    // parent.
     if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(&null);
         let _ = rustix::stdio::dup2_stderr(&null);

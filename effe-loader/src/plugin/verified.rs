@@ -88,8 +88,8 @@ impl Verified {
         host: &'static Host,
         counts: &Arc<ContextCounts>,
     ) -> Result<&'static Plugin, Refusal> {
-        // Comparing the layouts takes as long as mapping the library, and the child has compared them. The operator's
-        // own file may have changed since then.
+        // Comparing the layouts takes as long as mapping the library, and the child has compared them. The
+        // operator's own file may have changed since then.
         let is_tried = !self.copy.is_original();
         // SAFETY: the caller's duty is the callee's condition.
         let entries = unsafe { ffi::open(self.copy.path(), is_tried) };

@@ -1,5 +1,5 @@
-//! The orders that an effe gets while it serves: to stop, to reload, to roll back. They come from signals and from the
-//! admin listener; the server carries out a stop, `effe/swap.rs` a change.
+//! The orders that an effe gets while it serves: to stop, to reload, to roll back. They come from signals and
+//! from the admin listener; the server carries out a stop, `effe/swap.rs` a change.
 
 use std::{
     sync::{
@@ -118,7 +118,8 @@ impl Control {
         )
     }
 
-    /// Orders a stop. When this returns, every response says that its connection closes, and the effe is not ready.
+    /// Orders a stop. When this returns, every response says that its connection closes, and the effe is not
+    /// ready.
     pub fn stop(&self, stop: Stop) {
         self.stopping.store(true, Ordering::Relaxed);
         let _ = self.stops.send(stop);
@@ -129,8 +130,8 @@ impl Control {
         Arc::clone(&self.stopping)
     }
 
-    /// Orders a change. The receiver gets the outcome; it may be dropped. An effe that has ended or is stopping closes
-    /// the channel without an outcome.
+    /// Orders a change. The receiver gets the outcome; it may be dropped. An effe that has ended or is
+    /// stopping closes the channel without an outcome.
     pub fn change(&self, change: Change) -> oneshot::Receiver<Result<Changed, String>> {
         let (reply, outcome) = oneshot::channel();
         let _ = self.changes.send(ChangeOrder { change, reply });

@@ -1,8 +1,8 @@
 //! The process's signals, and the watchdog that ends a process which doesn't stop in time.
 //!
-//! The first SIGTERM or SIGINT stops the effe; a second one ends the process at once. SIGHUP orders a reload, unless it
-//! comes because the terminal has gone: then it stops the effe. What the orders do is up to those who receive them from
-//! `control.rs`; the thread that waits here is the monitor's.
+//! The first SIGTERM or SIGINT stops the effe; a second one ends the process at once. SIGHUP orders a reload,
+//! unless it comes because the terminal has gone: then it stops the effe. What the orders do is up to those
+//! who receive them from `control.rs`; the thread that waits here is the monitor's.
 
 use std::{
     fs::{self, File},
@@ -144,8 +144,8 @@ impl Signals {
     }
 }
 
-/// Whether the process has a controlling terminal. When the terminal goes away, the system sends SIGHUP, and so may a
-/// shell.
+/// Whether the process has a controlling terminal. When the terminal goes away, the system sends SIGHUP, and
+/// so may a shell.
 enum Terminal {
     /// It has one.
     Controls,

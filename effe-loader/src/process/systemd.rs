@@ -1,12 +1,13 @@
-//! Messages to systemd, or to another service manager that speaks `sd_notify`: the effe is ready, reloads, stops.
-//! Without `NOTIFY_SOCKET` none is sent. A message that can't be sent is dropped: the manager has a timeout of its own.
+//! Messages to systemd, or to another service manager that speaks `sd_notify`: the effe is ready, reloads,
+//! stops. Without `NOTIFY_SOCKET` none is sent. A message that can't be sent is dropped: the manager has a
+//! timeout of its own.
 
 use std::path::Path;
 
 use sd_notify::NotifyState;
 
-/// A first Start has succeeded, or the last change is over. Generation `number` of `plugin` serves; `failed` says why the
-/// change has failed, if it has.
+/// A first Start has succeeded, or the last change is over. Generation `number` of `plugin` serves; `failed`
+/// says why the change has failed, if it has.
 pub fn ready(plugin: &Path, number: u64, failed: Option<&str>) {
     let mut status = format!("serving {}, generation {number}", plugin.display());
     if let Some(why) = failed {
