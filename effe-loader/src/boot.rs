@@ -27,7 +27,7 @@ use crate::{
     plugin::{self, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
         control::{Control, Orders},
-        signals::Ender,
+        signals::Watchdog,
         systemd,
     },
     server,
@@ -158,13 +158,14 @@ impl Starting<'_> {
         let system = |what| move |source| Error::System { what, source };
         let config = self.config;
         let drain = config.server.drain;
-        let ender = Ender { counts: Arc::clone(&self.counts), journal: self.journal.clone(), drain };
+        let watchdog = Watchdog { counts: Arc::clone(&self.counts), journal: self.journal.clone(), drain };
         // Before Init: a signal then is an order to stop, too.
-        let watch = Watch::start(ender.clone(), self.control.clone()).map_err(system("watch for signals"))?;
+        let watch =
+            Watch::start(watchdog.clone(), self.control.clone()).map_err(system("watch for signals"))?;
         let bound = self.bind(inherited)?;
         let health = Health::new();
         // Before Init, which may take its time: that the process lives can be seen meanwhile.
-        let _socket = self.listen_for_admin(&health, ender)?;
+        let _socket = self.listen_for_admin(&health, watchdog)?;
         self.plugin.init()?;
         let (effe, is_warm) = self.first_generation();
         health.serves(&effe);
@@ -201,7 +202,11 @@ impl Starting<'_> {
         Ok(bound)
     }
 
-    fn listen_for_admin(&self, health: &Arc<Health>, ender: Ender) -> Result<Option<SocketFile>, Error> {
+    fn listen_for_admin(
+        &self,
+        health: &Arc<Health>,
+        watchdog: Watchdog,
+    ) -> Result<Option<SocketFile>, Error> {
         let Some((place, token)) = &self.config.admin else { return Ok(None) };
         let admin = Admin {
             health: Arc::clone(health),
@@ -209,7 +214,7 @@ impl Starting<'_> {
             journal: self.journal.clone(),
             address: self.plugin.host().address().unwrap_or_default().to_owned(),
             control: self.control.clone(),
-            ender,
+            watchdog,
         };
         admin::listen(place, token.clone(), admin)
     }

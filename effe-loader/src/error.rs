@@ -75,7 +75,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// [`REFUSED`] if the plugin can't be used, else [`FAILED`].
+    /// `REFUSED` (78) if the plugin can't be used, else `FAILED` (1).
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Refused(_) => REFUSED,

@@ -1,9 +1,11 @@
-//! The journal: where everything goes that the loader and its lambda have to say.
+//! The journal: the log of the loader and of its lambda.
 //!
-//! Whoever logs puts a [`Record`] into a bounded queue and never waits; one thread writes. What the lambda says goes
-//! to syslog, what the loader says to stderr and to syslog, and stderr gets everything while there is no syslog.
-//! The `syslog` crate's formatter writes the datagrams' heads, but its loggers are not used: they block their caller
-//! when the daemon stops reading, never recover from its restart, and let line feeds through.
+//! To log is to put a [`Record`] into a bounded queue, which never waits; one thread writes. The lambda's
+//! records go to syslog, the loader's to stderr and to syslog. While there is no syslog, stderr gets
+//! everything. Lines of the access log have a queue of their own and go to stderr.
+//!
+//! The `syslog` crate's formatter writes the datagrams' heads, but its loggers are not used: they block their
+//! caller when the daemon stops reading, never recover from its restart, and let line feeds through.
 
 mod handle;
 mod install;

@@ -1,6 +1,10 @@
-//! A lambda that has been opened, behind a safe face: generations, Contexts, and calls that can't be misused.
+//! Plugins: how a file is checked, tried and mapped, and safe calls into the lambda that it holds.
 //!
-//! It knows nothing of HTTP: an exchange is a thing to hand on.
+//! A plugin passes these modules in turn: `file` finds it, `ownership` and `policy` say whether it may be
+//! loaded, `copy` makes a private copy, `elf` checks the copy's headers, `trial` opens it in a child, and
+//! `verified` holds what has passed and maps it through `ffi`. `loaded` is the plugin that is mapped;
+//! `context` and `futures` are its Contexts and their calls. HTTP and exchanges are not known here: an
+//! exchange is only passed on.
 
 mod context;
 mod context_counts;

@@ -1,4 +1,5 @@
-//! The process as the system sees it: signals, orders, and the service manager.
+//! The process as the system sees it: signals, the orders that they and the admin listener give, and the
+//! service manager. It knows neither the server nor the effe, which carry the orders out.
 
 pub mod control;
 pub mod signals;

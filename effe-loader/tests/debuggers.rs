@@ -18,7 +18,8 @@ fn is_installed(program: &str) -> bool {
     there
 }
 
-/// Runs a program to its end; whether it ended well, and all it said. After 30 s it is killed, and has not ended well.
+/// Runs a program to its end; whether it ended well, and all it said. After 30 s it is killed, and has not
+/// ended well.
 fn run<A: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = A>) -> (bool, String) {
     let mut command = Command::new("timeout");
     // A gdb that waits for a pipe to be read does not hear of any other signal.

@@ -138,7 +138,7 @@ fn drain(admin: &Admin) -> Response<Body> {
     admin.journal.notice("drain: told so by the admin listener");
     let stop = Stop::wanted();
     admin.control.stop(stop);
-    admin.ender.watch(stop);
+    admin.watchdog.arm(stop);
     json(StatusCode::ACCEPTED, &json!({ "state": "draining" }))
 }
 

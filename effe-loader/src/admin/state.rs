@@ -11,7 +11,7 @@ use crate::{
     },
     journal::Journal,
     plugin::Plugin,
-    process::{control::Control, signals::Ender},
+    process::{control::Control, signals::Watchdog},
 };
 
 /// What the listener shows, and where its orders go.
@@ -27,7 +27,7 @@ pub struct Admin {
     /// Where orders go.
     pub control: Control,
     /// Ends the process if an order to stop is not obeyed in time.
-    pub ender: Ender,
+    pub watchdog: Watchdog,
 }
 
 impl Admin {

@@ -22,7 +22,7 @@ use crate::{
     placement::{cpu_time::Sight, policy::OVERSTAY},
     process::{
         control::{Control, Stop},
-        signals::{Bell, Ender, Signals},
+        signals::{Interrupt, Signals, Watchdog},
     },
     rt::clock::Moment,
     scheduler::worker_status::{Overview, Seat},
@@ -40,7 +40,7 @@ const CALM: Duration = Duration::from_millis(500);
 /// The thread, as those see it who make it look.
 pub struct Watch {
     awake: AtomicBool,
-    bell: Bell,
+    interrupt: Interrupt,
     /// What it watches over, between [`take_on`](Watch::take_on) and [`end`](Watch::end); held while it looks.
     ward: Mutex<Option<Ward>>,
 }
@@ -62,9 +62,9 @@ impl Watch {
     ///
     /// # Errors
     /// The system has no room for a handler, a descriptor or a thread.
-    pub fn start(ender: Ender, control: Control) -> io::Result<Arc<Watch>> {
-        let (signals, bell) = Signals::take_over(ender, control)?;
-        let watch = Arc::new(Watch { awake: AtomicBool::new(false), bell, ward: Mutex::new(None) });
+    pub fn start(watchdog: Watchdog, control: Control) -> io::Result<Arc<Watch>> {
+        let (signals, interrupt) = Signals::take_over(watchdog, control)?;
+        let watch = Arc::new(Watch { awake: AtomicBool::new(false), interrupt, ward: Mutex::new(None) });
         thread::Builder::new().name("effe-watch".to_owned()).spawn({
             let watch = Arc::clone(&watch);
             move || watch.run(signals)
@@ -77,14 +77,14 @@ impl Watch {
         let soon = keeper.next().is_some_and(|next| next < Instant::now() + GLANCE);
         *self.ward() = Some(Ward { effe, keeper, n_runs: 0, hanging: false, seen: HashMap::new() });
         if soon {
-            self.bell.ring();
+            self.interrupt.send();
         }
     }
 
     /// Something begins to run.
     pub fn look(&self) {
         if !self.awake.load(Ordering::Relaxed) && !self.awake.swap(true, Ordering::Relaxed) {
-            self.bell.ring();
+            self.interrupt.send();
         }
     }
 

@@ -1,5 +1,5 @@
-//! A line of the access log: one request and its answer. These lines have a queue of their own, so that a flood of
-//! requests can't keep an error out of the log, and go to stderr alone.
+//! A line of the access log: one request and its response. These lines have a queue of their own, so that a
+//! flood of requests can't keep an error out of the log. They go to stderr only.
 
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
@@ -8,26 +8,26 @@ use super::{json::Object, line, record::FIELD_LIMIT};
 /// Bytes of a method; the longest that is registered has 17.
 const METHOD_LIMIT: usize = 32;
 
-/// A request that is over. Anything may be in its strings.
+/// A request that has ended. Its strings may hold any characters: they are escaped where they are written.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// What it is called.
+    /// The request's id.
     pub request_id: String,
-    /// The other end of the connection, if it has an address.
+    /// The client's address, if the connection has one.
     pub peer: Option<SocketAddr>,
     /// `GET`, …
     pub method: String,
-    /// Without the query.
+    /// The path, without the query.
     pub path: String,
     /// `HTTP/1.1`, …
     pub version: &'static str,
-    /// What it was answered with.
+    /// The response's status.
     pub status: u16,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub bytes: u64,
-    /// From the request's head to the answer.
+    /// From the request's head to the response.
     pub took: Duration,
-    /// What else the operator has asked for: names and values.
+    /// Further fields that the operator has asked for: names and values.
     pub extra: Vec<(String, String)>,
 }
 

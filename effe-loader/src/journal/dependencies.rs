@@ -1,5 +1,5 @@
-//! The loader's dependencies log through the `log` crate; here their records become the journal's. So does a lambda that
-//! is linked in; one in a plugin has a `log` of its own, which leads to its host.
+//! The bridge from the `log` crate to the journal, for the loader's dependencies and for a lambda that is
+//! part of the program. A lambda in a plugin has a `log` crate of its own, which leads to its host.
 
 use std::sync::OnceLock;
 
@@ -11,7 +11,7 @@ use super::{
 
 static INSTALLED: OnceLock<Bridge> = OnceLock::new();
 
-/// A lambda in this program.
+/// A lambda that is part of this program.
 pub struct LinkedLambda {
     /// The name of its crate.
     pub crate_name: &'static str,
@@ -25,7 +25,7 @@ pub(super) fn install(journal: &Journal, lambda: Option<LinkedLambda>) -> bool {
     log::set_logger(bridge).is_ok()
 }
 
-/// Lets the `log` macros be as quiet as the journal.
+/// Sets the `log` crate's level to the journal's.
 pub(super) fn follow(level: Severity) {
     let has_lambda = INSTALLED.get().is_some_and(|bridge| bridge.lambda.is_some());
     log::set_max_level(match level {
@@ -43,18 +43,18 @@ struct Bridge {
 }
 
 impl Bridge {
-    /// The lambda, if a record with this target is its own.
-    fn author(&self, target: &str) -> Option<&LinkedLambda> {
+    /// The lambda, if a record with this target comes from its crate.
+    fn lambda_of(&self, target: &str) -> Option<&LinkedLambda> {
         self.lambda.as_ref().filter(|lambda| is_of(target, lambda.crate_name))
     }
 }
 
 impl log::Log for Bridge {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // Of other people's code an operator hears the warnings and errors.
+        // Of dependencies, only warnings and errors are logged.
         let concerns = metadata.level() <= log::Level::Warn && !is_about_clients(metadata.target());
         self.journal.wants(severity(metadata.level()))
-            && (concerns || self.author(metadata.target()).is_some())
+            && (concerns || self.lambda_of(metadata.target()).is_some())
     }
 
     fn log(&self, record: &log::Record<'_>) {
@@ -62,7 +62,7 @@ impl log::Log for Bridge {
             return;
         }
         let (severity, target, text) = (severity(record.level()), record.target(), record.args().to_string());
-        match self.author(target) {
+        match self.lambda_of(target) {
             Some(lambda) => {
                 self.journal.log(Record::of_lambda(severity, target, text, (lambda.request_id)()));
             }
@@ -76,13 +76,13 @@ impl log::Log for Bridge {
     fn flush(&self) {}
 }
 
-/// Whether a record is of this crate.
+/// Whether a target is of this crate.
 fn is_of(target: &str, name: &str) -> bool {
     target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-/// Whether a record is about one client's connection: what a client sends must not fill the operator's log, and what
-/// a lambda does wrong is said where it is seen.
+/// Whether a record is about one client's connection. These are left out: clients must not be able to fill
+/// the log, and a lambda's mistakes are logged by the loader itself.
 fn is_about_clients(target: &str) -> bool {
     ["actix_http::h1", "actix_http::h2", "h2::"].iter().any(|part| target.starts_with(part))
 }

@@ -7,13 +7,13 @@ use super::{
 };
 
 impl Journal {
-    /// Makes this journal the logger of the loader's dependencies: their warnings and errors become the loader's, and
-    /// panics critical lines. In a program that holds a lambda, what its crate logs is the lambda's. A program that has a
-    /// logger keeps it.
+    /// Makes this journal the program's logger: warnings and errors of dependencies are logged as the
+    /// loader's, and panics as critical lines. If a lambda is part of the program, what its crate logs is the
+    /// lambda's. A program that has a logger already keeps it.
     pub fn install(&self, lambda: Option<LinkedLambda>) {
         panics::install(self);
         if dependencies::install(self, lambda) {
-            let _ = self.gauges().set_log_level.set(dependencies::follow);
+            let _ = self.state().set_log_level.set(dependencies::follow);
             dependencies::follow(self.level());
         }
     }

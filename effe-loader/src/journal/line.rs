@@ -1,8 +1,8 @@
-//! Text that stays on its line: escapes, cuts and `name=value` pairs. Knows neither syslog nor stderr.
+//! Text that stays on its line: escapes, cuts and `name=value` pairs, for stderr and for syslog.
 
 use std::fmt::Write;
 
-/// Shortens a text to `limit` bytes, plus a marker that says how much is gone.
+/// Shortens a text to `limit` bytes, and appends how many bytes are missing.
 pub(super) fn cut(text: &mut String, limit: usize) {
     if text.len() <= limit {
         return;
@@ -14,14 +14,14 @@ pub(super) fn cut(text: &mut String, limit: usize) {
     text.shrink_to_fit();
 }
 
-/// The most of a text that fits into `limit` bytes without splitting a character.
+/// Where to cut a text so that as much as possible fits into `limit` bytes and no character is split.
 pub(super) fn boundary(text: &str, limit: usize) -> usize {
     let limit = limit.min(text.len());
     (0..=limit).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// Whether a character could end a line, steer a terminal or turn the rest of the line around: C0, DEL, C1, the
-/// separators of Unicode and its overrides of direction.
+/// Whether a character could end a line, control a terminal or change the direction of the text: C0, DEL, C1,
+/// and Unicode's separators and direction overrides.
 pub(super) fn is_unsafe(ch: char) -> bool {
     ch.is_control()
         || matches!(ch, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

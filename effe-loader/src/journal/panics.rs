@@ -4,7 +4,8 @@ use std::{backtrace::Backtrace, env, panic, thread};
 
 use super::{handle::Journal, severity::Severity};
 
-/// Makes this journal hear of panics, in place of stderr. A program's lambda, linked in, has a hook of its own on top.
+/// Logs panics in this journal, in place of stderr. A lambda that is part of the program sets a hook of its
+/// own on top.
 pub(super) fn install(journal: &Journal) {
     let journal = journal.clone();
     panic::set_hook(Box::new(move |info| {

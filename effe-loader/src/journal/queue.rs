@@ -1,4 +1,5 @@
-//! What the handles of a journal and its thread share: the entries of the two queues, their bounds, and the counts.
+//! What the handles of a journal and its thread share: the entries of the two queues, their bounds, and the
+//! counts.
 
 use std::sync::{
     OnceLock,
@@ -9,16 +10,18 @@ use time::OffsetDateTime;
 
 use super::{access::Access, record::Record, severity::Severity};
 
-/// How many records wait for the thread, give or take one for each thread that logs. With the limits of each they
-/// hold 40 MiB at the very worst. The queues grow as they fill: made whole, they would be a megabyte to touch at each start.
+/// How many records may wait for the thread. Threads that log at the same time may exceed it by one each.
+/// With the limits of each record they hold 40 MiB at most. The queues grow as they fill: made at full size,
+/// each start would have to touch a megabyte.
 pub(super) const QUEUE: usize = 4096;
-/// How many lines of the access log wait beside them. At the very worst they hold 10 MiB.
+/// How many lines of the access log may wait. They hold 10 MiB at most.
 pub(super) const ACCESS_QUEUE: usize = 4096;
 
-/// What the handles and the thread share. Not in [`Handle`]: the thread must not keep its own queue open.
+/// What the handles and the thread share. It is apart from the queues' senders: if the thread had those, its
+/// queues would never close.
 ///
-/// Every access is relaxed: each is a value by itself, and the queue orders the records.
-pub(super) struct Gauges {
+/// Every access is relaxed: no value depends on another, and the queue orders the records.
+pub(super) struct State {
     pub(super) level: AtomicU32,
     pub(super) losses: AtomicU64,
     pub(super) access_losses: AtomicU64,
@@ -27,9 +30,9 @@ pub(super) struct Gauges {
     pub(super) set_log_level: OnceLock<fn(Severity)>,
 }
 
-impl Gauges {
-    pub(super) fn new(level: Severity) -> Gauges {
-        Gauges {
+impl State {
+    pub(super) fn new(level: Severity) -> State {
+        State {
             level: AtomicU32::new(level as u32),
             losses: AtomicU64::new(0),
             access_losses: AtomicU64::new(0),
@@ -49,7 +52,7 @@ impl Gauges {
 
 /// A record in the queue.
 pub(super) struct Entry {
-    /// When it was said, which may be long before it is written.
+    /// When it was logged, which may be long before it is written.
     pub(super) at: OffsetDateTime,
     pub(super) record: Record,
 }

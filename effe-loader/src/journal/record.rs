@@ -1,4 +1,4 @@
-//! One thing that is said, and by whom.
+//! A record: one entry of the log, before it is formatted.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ pub const FIELD_LIMIT: usize = 1024;
 /// Bytes of a target.
 const TARGET_LIMIT: usize = 128;
 
-/// Who says it, which decides where it goes.
+/// Who logs a record. This decides where it goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The loader and its dependencies: stderr, and syslog if it is there.
@@ -30,30 +30,30 @@ impl Source {
     }
 }
 
-/// One thing that is said. Anything may be in its strings: control characters are escaped where it is written.
+/// One entry of the log. Its strings may hold any characters: they are escaped where they are written.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// How bad it is.
     pub severity: Severity,
-    /// Who says it.
+    /// Who logs it.
     pub source: Source,
-    /// The part of the program that says it; may be empty.
+    /// The part of the program that logs it; may be empty.
     pub target: Cow<'static, str>,
-    /// What is said: a sentence that suffices by itself. Lines after the first are details, such as a backtrace.
+    /// A sentence that suffices by itself. Lines after the first are details, such as a backtrace.
     pub text: String,
     /// Facts for machines: members of a JSON line, `name=value` elsewhere.
     pub fields: Vec<(&'static str, String)>,
 }
 
 impl Record {
-    /// What a lambda says. `request_id` is the request whose Run it says it in, if it is in one: a task that the author
-    /// spawned is in none.
+    /// A record of a lambda's. `request_id` is the request of the Run that it is logged in, if there is one:
+    /// a task that the author spawned is in no Run.
     pub fn of_lambda(severity: Severity, target: &str, text: String, request_id: Option<String>) -> Record {
         let fields = request_id.map(|id| ("request_id", id)).into_iter().collect();
         Record { severity, source: Source::Lambda, target: target.to_owned().into(), text, fields }
     }
 
-    /// Cuts what is too long, so that a queue of records has a bound, and syslog takes each of them.
+    /// Cuts strings that are too long, so that a queue of records has a bound and syslog takes each record.
     pub fn cut(&mut self) {
         line::cut(&mut self.text, TEXT_LIMIT);
         if self.target.len() > TARGET_LIMIT {

@@ -1,4 +1,4 @@
-//! What a journal has to know before it starts.
+//! The settings that a journal is started with.
 
 use super::{
     severity::Severity,
@@ -6,7 +6,7 @@ use super::{
     syslog::{SyslogFormat, SyslogTarget},
 };
 
-/// What a journal has to know before it starts.
+/// The settings that a journal is started with.
 pub struct Settings {
     /// Where syslog is.
     pub syslog: SyslogTarget,
@@ -14,16 +14,16 @@ pub struct Settings {
     pub syslog_format: SyslogFormat,
     /// How lines on stderr look.
     pub format: Format,
-    /// The least severe level that is wanted.
+    /// The least severe level that is written.
     pub level: Severity,
     /// The program's name in syslog.
     pub tag: String,
-    /// What stands for stderr.
+    /// Stderr, or a test's stand-in for it.
     pub sink: Sink,
 }
 
 impl Settings {
-    /// The two that an operator chooses first; the rest as the loader has it.
+    /// Settings with these two, and the loader's own for the rest.
     pub fn new(syslog: SyslogTarget, format: Format) -> Settings {
         Settings {
             syslog,

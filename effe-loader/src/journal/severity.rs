@@ -1,23 +1,23 @@
-//! How bad a thing is, on syslog's scale.
+//! Severities, on syslog's scale.
 
 use std::{fmt, str::FromStr};
 
-/// How bad a thing is. The numbers are syslog's, and those that cross the border to a lambda; worse is less.
+/// How severe a record is. The numbers are syslog's, and the ones of the ABI. More severe is less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Code of the lambda panicked, or the effe can't go on.
     Critical = 2,
     /// Something failed.
     Error,
-    /// Something will fail, or is less than it should be.
+    /// Something will fail, or is not as it should be.
     Warning,
-    /// Normal, and worth knowing.
+    /// Normal and important.
     Notice,
     /// Normal.
     Info,
-    /// For the search for a fault.
+    /// Helps to find a fault.
     Debug,
-    /// The finest there is; syslog has no word for it, so it gets it as debug.
+    /// The finest level. Syslog has no such level and gets it as debug.
     Trace,
 }
 
@@ -37,7 +37,7 @@ impl Severity {
 }
 
 impl From<u32> for Severity {
-    /// Every number means something: what is worse than critical is critical, what is finer than trace is trace.
+    /// Every number has a severity: below the range it is critical, above it trace.
     fn from(number: u32) -> Severity {
         match number {
             0..=2 => Severity::Critical,

@@ -1,8 +1,7 @@
-//! What people and collectors read: lines on stderr, as text or as JSON.
+//! Lines on stderr, as text for people or as JSON for log collectors.
 //!
-//! Text is for people. The loader's notices are bare sentences, as they were typed for whoever just started it; all
-//! else carries time, source and severity. Times are UTC: local time can't be asked for safely in a process whose
-//! lambda may change the environment.
+//! In text, the loader's notices are bare sentences; everything else has time, source and severity. Times are
+//! UTC: reading the local time zone is not safe in a process whose lambda may change the environment.
 
 use std::{
     env,
@@ -37,8 +36,8 @@ const SECONDS: EncodedConfig = precision(None);
 /// Bytes that a pipe takes in one piece.
 const PIECE: usize = 4096;
 
-/// How long a line may wait on a stderr that somebody made non-blocking.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a line waits for room on a stderr that is non-blocking.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How lines on stderr look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,11 +63,11 @@ impl FromStr for Format {
     }
 }
 
-/// Where lines go.
+/// Where lines are written.
 pub enum Sink {
     /// The process's stderr.
     Stderr,
-    /// Something that stands for it.
+    /// A test's stand-in for it.
     Writer {
         /// Takes each line whole.
         writer: Box<dyn Write + Send>,
@@ -77,14 +76,14 @@ pub enum Sink {
     },
 }
 
-/// Writes lines to stderr. That it may fail or be closed is not its trouble: there is nowhere to say so.
+/// Writes lines to stderr. Errors are ignored: there is no place to report them.
 pub(super) struct Stderr {
     writer: Box<dyn Write + Send>,
     terminal: bool,
     colour: bool,
     json: bool,
-    /// Whether the last line was written in part.
-    torn: bool,
+    /// Whether only a part of the last line was written.
+    is_partial: bool,
 }
 
 impl Stderr {
@@ -100,7 +99,7 @@ impl Stderr {
             Format::Text => false,
             Format::Json => true,
         };
-        Stderr { writer, terminal, colour: terminal && !no_colour && !dumb, json, torn: false }
+        Stderr { writer, terminal, colour: terminal && !no_colour && !dumb, json, is_partial: false }
     }
 
     pub(super) fn is_terminal(&self) -> bool {
@@ -108,7 +107,7 @@ impl Stderr {
     }
 
     pub(super) fn write(&mut self, entry: &Entry) {
-        let mut text = if self.torn { "\n".to_owned() } else { String::new() };
+        let mut text = if self.is_partial { "\n".to_owned() } else { String::new() };
         match self.json {
             true => push_json(&mut text, entry),
             false => push_text(&mut text, entry, self.terminal, self.colour),
@@ -120,7 +119,7 @@ impl Stderr {
     /// Writes lines of the access log, as many at a time as a pipe takes in one piece.
     pub(super) fn write_accesses(&mut self, entries: impl Iterator<Item = AccessEntry>) {
         let (mut piece, mut line) = (String::with_capacity(PIECE), String::new());
-        if self.torn {
+        if self.is_partial {
             piece.push('\n');
         }
         for AccessEntry { at, access } in entries {
@@ -151,18 +150,18 @@ impl Stderr {
                 Ok(0) => break,
                 Ok(n_written) => rest = &rest[n_written..],
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock && since.elapsed() < PATIENCE => {
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock && since.elapsed() < TIMEOUT => {
                     thread::sleep(Duration::from_millis(10));
                 }
                 Err(_) => break,
             }
         }
-        // A line that never began leaves the one before it as it was.
-        self.torn = if rest.len() == line.len() { self.torn } else { !rest.is_empty() };
+        // If nothing of this line was written, the line before it is still the last one.
+        self.is_partial = if rest.len() == line.len() { self.is_partial } else { !rest.is_empty() };
     }
 }
 
-/// One line; on a terminal the further lines of a text form a block of their own.
+/// Appends one line. On a terminal, further lines of the text follow as an indented block.
 fn push_text(out: &mut String, entry: &Entry, terminal: bool, colour: bool) {
     let record = &entry.record;
     let bare = record.is_bare();
@@ -210,7 +209,7 @@ fn push_json(out: &mut String, entry: &Entry) {
 }
 
 fn time<const CONFIG: EncodedConfig>(at: OffsetDateTime) -> String {
-    // Fails for years past 9999 only, which the kernel's clock can't reach.
+    // It fails only for years after 9999, which the kernel's clock can't reach.
     at.format(&Iso8601::<CONFIG>).unwrap_or_default()
 }
 
@@ -228,7 +227,7 @@ fn colours(severity: Severity) -> (&'static str, &'static str) {
 }
 
 impl Record {
-    /// Whether its text is a sentence to the operator that needs nothing around it.
+    /// Whether it is written as a bare sentence: a notice of the loader's own.
     pub(super) fn is_bare(&self) -> bool {
         let normal = matches!(self.severity, Severity::Notice | Severity::Info);
         normal && self.source == Source::Loader && self.target.is_empty()

@@ -1,5 +1,6 @@
-//! The way to a syslog daemon, here or elsewhere: one message a record over a non-blocking socket, and what to do when
-//! the daemon is absent, restarted or stopped. Knows when to give a record up, not where it goes then.
+//! The way to a syslog daemon, here or elsewhere: one message a record over a non-blocking socket, and what
+//! to do when the daemon is absent, restarted or stopped. Knows when to give a record up, not where it goes
+//! then.
 
 mod link;
 mod message;
@@ -24,26 +25,26 @@ use super::record::Record;
 /// Where daemons listen: Linux and its containers, macOS, the BSDs.
 const PLACES: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 /// How long one record waits for a connection, or for room at a daemon that doesn't read.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to leave an unavailable daemon alone.
 const RETRY: Duration = Duration::from_millis(500);
-/// Bytes of a message after its head: together they fit into the 8 KiB that rsyslog takes.
+/// Bytes of a message after its head. With the head it fits into the 8 KiB that rsyslog takes.
 const BODY_LIMIT: usize = 8 * 1024 - 256;
-/// A socket that refuses this as too long takes nothing.
+/// Messages are not cut to fewer bytes than this: a socket that refuses so few takes nothing.
 const SMALLEST: usize = 128;
 
 /// Where syslog is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SyslogTarget {
-    /// Wherever the system has it.
+    /// The first of the usual sockets that is there.
     Auto,
-    /// It is not wanted.
+    /// No syslog.
     None,
     /// A datagram socket.
     Unix(PathBuf),
-    /// Another machine's, by datagrams: `HOST:PORT`.
+    /// UDP to `HOST:PORT`.
     Udp(String),
-    /// Another machine's, by a connection: `HOST:PORT`.
+    /// TCP to `HOST:PORT`.
     Tcp(String),
 }
 
@@ -70,7 +71,7 @@ impl FromStr for SyslogTarget {
     }
 }
 
-/// Whether it is `HOST:PORT`; whether there is such a host is seen later, and again and again.
+/// Whether a text is `HOST:PORT`. The name is looked up later, at each attempt to connect.
 fn is_place(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         let bracketed = host.starts_with('[') && host.ends_with(']');
@@ -86,9 +87,9 @@ pub(super) enum Delivery {
     Sent,
     /// The daemon has it, the first after an outage.
     Back,
-    /// Nobody has it: an outage begins, for this reason.
+    /// It was not delivered: an outage begins, for this reason.
     Gone(String),
-    /// Nobody has it, and that is no news.
+    /// It was not delivered: the outage goes on.
     Unavailable,
 }
 
@@ -98,7 +99,7 @@ impl Delivery {
     }
 }
 
-/// The sender. Used from one thread, which it may hold up for [`PATIENCE`] once per outage.
+/// Sends records to a daemon. It blocks its thread for [`TIMEOUT`] at most, once per outage.
 pub(super) struct Syslog {
     places: Places,
     formatter: Formatter,
@@ -114,7 +115,7 @@ pub(super) struct Syslog {
 }
 
 impl Syslog {
-    /// `None` if it is not wanted. Connects when there is something to send.
+    /// `None` if there is to be no syslog. Connects when there is something to send.
     pub(super) fn new(target: &SyslogTarget, format: SyslogFormat, tag: &str) -> Option<Syslog> {
         let places = match target {
             SyslogTarget::Auto => Places::Local(PLACES.map(PathBuf::from).into()),
@@ -128,15 +129,15 @@ impl Syslog {
         Some(Syslog { places, formatter, socket, attempt, outage, limit: BODY_LIMIT, n_lost: 0 })
     }
 
-    /// Sends a record, waiting only if the daemon has been well so far.
+    /// Sends a record. Waits only if there is no outage.
     pub(super) fn send(&mut self, record: &Record) -> Delivery {
         let now = Instant::now();
-        let (down, patience) = match self.outage {
+        let (down, timeout) = match self.outage {
             Some(retry) if now < retry => return Delivery::Unavailable,
             Some(_) => (true, Duration::ZERO),
-            None => (false, PATIENCE),
+            None => (false, TIMEOUT),
         };
-        match self.try_send(record, now + patience) {
+        match self.try_send(record, now + timeout) {
             Ok(()) => {
                 self.outage = None;
                 if down { Delivery::Back } else { Delivery::Sent }
@@ -148,7 +149,7 @@ impl Syslog {
         }
     }
 
-    /// Sends a record if the daemon is well; whether it has it.
+    /// Sends a record if that can be done at once; whether it was sent.
     pub(super) fn send_now(&mut self, record: &Record) -> bool {
         let Some(mut socket) = self.socket.take().filter(|_| self.outage.is_none()) else { return false };
         let sent = self.transmit(&mut socket, record, Instant::now()).is_ok();
@@ -157,7 +158,7 @@ impl Syslog {
         sent
     }
 
-    /// Messages that were lost although they had been sent, as far as that is known, since this was last asked.
+    /// How many messages are known to have been lost after they were sent, since the last call.
     pub(super) fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.n_lost)
     }
@@ -168,7 +169,7 @@ impl Syslog {
             match sent {
                 // The daemon behind this socket has ended; perhaps there is a new one.
                 Err(err) if err.kind() != io::ErrorKind::TimedOut => self.n_lost += socket.n_lost(),
-                // If it doesn't read, a new connection would meet the same.
+                // If the daemon doesn't read, a new connection would not help.
                 sent => {
                     self.socket = Some(socket);
                     return sent.map_err(|err| err.to_string());
@@ -196,7 +197,7 @@ impl Syslog {
         }
     }
 
-    /// Sends one message, shortened to what the socket takes.
+    /// Sends one message, cut to the size that the socket takes.
     fn transmit(&mut self, socket: &mut Socket, record: &Record, deadline: Instant) -> io::Result<()> {
         loop {
             let message = self.formatter.message(record, self.limit);
@@ -278,12 +279,12 @@ mod tests {
             }
         };
         assert_eq!(reason, "the daemon has stopped reading");
-        assert!(since.elapsed() >= PATIENCE);
+        assert!(since.elapsed() >= TIMEOUT);
         let since = Instant::now();
         syslog.outage = Some(since);
         assert_eq!(syslog.send(&record), Delivery::Unavailable);
         assert_eq!(syslog.send(&record), Delivery::Unavailable);
-        assert!(since.elapsed() < PATIENCE / 2);
+        assert!(since.elapsed() < TIMEOUT / 2);
         for _ in 0..n_sent {
             daemon.receive();
         }

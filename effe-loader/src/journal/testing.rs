@@ -1,4 +1,5 @@
-//! What the journal's tests have in common: a daemon with a real socket, and something that stands for stderr.
+//! What the journal's tests have in common: a daemon with a real socket, and something that stands for
+//! stderr.
 
 use std::{
     env, fs,

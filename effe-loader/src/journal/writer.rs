@@ -1,4 +1,5 @@
-//! The journal's thread: takes records from the queue and decides which of the two ways out each one goes.
+//! The journal's thread: takes records from the queue and decides whether each goes to stderr, to syslog or
+//! to both.
 
 use std::{
     borrow::Cow,
@@ -10,7 +11,7 @@ use crossbeam::{channel::Receiver, select};
 use time::OffsetDateTime;
 
 use super::{
-    queue::{ACCESS_QUEUE, AccessEntry, Entry, Gauges, QUEUE},
+    queue::{ACCESS_QUEUE, AccessEntry, Entry, QUEUE, State},
     record::{Record, Source},
     settings::Settings,
     severity::Severity,
@@ -20,20 +21,20 @@ use super::{
 
 /// Lines of the access log that are written before records have their turn again.
 const ACCESS_BATCH: usize = 32;
-/// How long a count of losses may wait while the queue stays full.
-const LOSSES_UNSAID: Duration = Duration::from_secs(1);
+/// While the queue stays full, losses are reported this often.
+const REPORT_LOSSES: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
-    /// `None` if the operator wants none.
+    /// `None` if the operator has turned syslog off.
     syslog: Option<Syslog>,
     stderr: Stderr,
-    gauges: Arc<Gauges>,
-    /// The losses that have been said.
-    said: Losses,
-    said_at: Instant,
+    state: Arc<State>,
+    /// The losses that have been reported.
+    reported: Losses,
+    reported_at: Instant,
 }
 
-/// Lines that nobody will ever see.
+/// How many lines were lost.
 #[derive(Clone, Copy, Default, PartialEq)]
 struct Losses {
     records: u64,
@@ -41,17 +42,17 @@ struct Losses {
 }
 
 impl Writer {
-    pub(super) fn new(settings: Settings, gauges: Arc<Gauges>) -> Writer {
+    pub(super) fn new(settings: Settings, state: Arc<State>) -> Writer {
         Writer {
             syslog: Syslog::new(&settings.syslog, settings.syslog_format, &settings.tag),
             stderr: Stderr::new(settings.sink, settings.format),
-            gauges,
-            said: Losses::default(),
-            said_at: Instant::now(),
+            state,
+            reported: Losses::default(),
+            reported_at: Instant::now(),
         }
     }
 
-    /// Writes until the journal is closed or nobody has a handle any more, and then what is left.
+    /// Writes until the journal is closed or its last handle is dropped, and then writes what is left.
     pub(super) fn run(
         mut self,
         records: &Receiver<Entry>,
@@ -65,7 +66,7 @@ impl Writer {
                     Err(_) => break,
                 },
                 recv(accesses) -> entry => match entry {
-                    // A pipe's fill, and then records have their turn.
+                    // A batch, and then records have their turn.
                     Ok(entry) => {
                         let more = accesses.try_iter().take(ACCESS_BATCH);
                         self.stderr.write_accesses(std::iter::once(entry).chain(more));
@@ -74,22 +75,23 @@ impl Writer {
                 },
                 recv(stopped) -> _ => break,
             }
-            // Half a queue of room, or every flood would alternate between a line and a count.
+            // Only when half of the queue is free: else a flood would alternate between one line and one
+            // report.
             if records.len() <= QUEUE / 2 && accesses.len() <= ACCESS_QUEUE / 2
-                || self.said_at.elapsed() >= LOSSES_UNSAID
+                || self.reported_at.elapsed() >= REPORT_LOSSES
             {
-                self.say_losses();
+                self.report_losses();
             }
         }
         for entry in records.try_iter() {
             self.write(&entry);
         }
         self.stderr.write_accesses(accesses.try_iter());
-        self.say_losses();
+        self.report_losses();
     }
 
     fn write(&mut self, entry: &Entry) {
-        // Before syslog, which may keep us waiting.
+        // Before syslog, which may take long.
         let on_stderr = entry.record.source == Source::Loader || self.stderr.is_terminal();
         if on_stderr {
             self.stderr.write(entry);
@@ -97,7 +99,7 @@ impl Writer {
         let delivery = match &mut self.syslog {
             Some(syslog) => {
                 let delivery = syslog.send(&entry.record);
-                self.gauges.losses.fetch_add(syslog.take_lost(), Ordering::Relaxed);
+                self.state.losses.fetch_add(syslog.take_lost(), Ordering::Relaxed);
                 delivery
             }
             None => Delivery::Unavailable,
@@ -117,19 +119,19 @@ impl Writer {
         }
     }
 
-    fn say_losses(&mut self) {
+    fn report_losses(&mut self) {
         let losses = Losses {
-            records: self.gauges.losses.load(Ordering::Relaxed),
-            accesses: self.gauges.access_losses.load(Ordering::Relaxed),
+            records: self.state.losses.load(Ordering::Relaxed),
+            accesses: self.state.access_losses.load(Ordering::Relaxed),
         };
-        if losses == self.said {
+        if losses == self.reported {
             return;
         }
-        let said = std::mem::replace(&mut self.said, losses);
-        self.said_at = Instant::now();
+        let before = std::mem::replace(&mut self.reported, losses);
+        self.reported_at = Instant::now();
         for (n_lost, what) in [
-            (losses.records - said.records, "log lines were lost"),
-            (losses.accesses - said.accesses, "lines of the access log were lost"),
+            (losses.records - before.records, "log lines were lost"),
+            (losses.accesses - before.accesses, "lines of the access log were lost"),
         ] {
             if n_lost > 0 {
                 self.write(&own(Severity::Warning, format!("{n_lost} {what}")));
@@ -137,17 +139,17 @@ impl Writer {
         }
     }
 
-    /// Says something about syslog, on stderr.
+    /// Writes a notice about syslog to stderr.
     fn note(&mut self, text: String) -> Entry {
         let entry = own(Severity::Notice, text);
-        if self.gauges.wants(Severity::Notice) {
+        if self.state.wants(Severity::Notice) {
             self.stderr.write(&entry);
         }
         entry
     }
 }
 
-/// What the journal itself has to say.
+/// A record of the journal's own.
 fn own(severity: Severity, text: String) -> Entry {
     let target = Cow::Borrowed("");
     Entry {

@@ -1,4 +1,5 @@
-//! A lambda's Context: made by Start, used by Run, gone after Stop.
+//! A lambda's Context, and the calls that wait on their thread: Start makes it, Run uses it, Stop destroys
+//! it. Calls that are polled are in `futures.rs`.
 #![expect(unsafe_code, reason = "this module calls the lambda; its callers are safe")]
 
 use std::{mem::ManuallyDrop, ptr::NonNull, sync::atomic::Ordering};
@@ -12,9 +13,9 @@ use crate::journal::Severity;
 pub enum Started {
     /// A Context.
     Ready(Context),
-    /// An error that waits for one Run, perhaps with a Context.
+    /// An error that comes with a Context: one Run is told of the error.
     Failed(Context, Fault),
-    /// Nothing; Start panicked.
+    /// No Context: Start panicked, or failed without one.
     Panicked(Fault),
 }
 
@@ -27,7 +28,7 @@ impl Plugin {
         self.made(pointer, status, failure)
     }
 
-    /// Takes over what Start has made.
+    /// Counts what Start has made, and gives it its type.
     pub(super) fn made(&'static self, pointer: *mut (), status: Status, failure: Failure) -> Started {
         let context = NonNull::new(pointer).map(|pointer| {
             self.started.fetch_add(1, Ordering::Relaxed);
@@ -45,7 +46,7 @@ impl Plugin {
     }
 }
 
-/// A Context of the lambda's. Dropping it is Stop: exactly once, on every road out.
+/// A Context. Dropping it calls Stop, so that Stop is called exactly once.
 pub struct Context {
     pub(super) plugin: &'static Plugin,
     pub(super) pointer: NonNull<()>,
@@ -58,7 +59,7 @@ impl Context {
     /// Calls Run.
     ///
     /// # Errors
-    /// Run failed or panicked; after a panic the Context is good for nothing but to be dropped.
+    /// Run failed or panicked. After a panic the Context can only be dropped.
     pub fn run(&mut self, exchange: &Exchange<'_>) -> Result<(), Fault> {
         let mut failure = Failure::new();
         // SAFETY: `start` made the pointer, `drop` has not stopped it, `&mut self` keeps it to one call.
@@ -66,13 +67,13 @@ impl Context {
         Fault::of(status, failure).map_or(Ok(()), Err)
     }
 
-    /// Calls Stop, for whoever wants to know what came of it; dropping a Context logs it.
+    /// Calls Stop, for a caller that wants its outcome. When a Context is dropped, the outcome is logged.
     ///
     /// # Errors
-    /// Stop failed or panicked; the Context is gone all the same.
+    /// Stop failed or panicked. The Context no longer exists in either case.
     pub fn stop(self) -> Result<(), Fault> {
         let mut context = ManuallyDrop::new(self);
-        // SAFETY: it is not dropped any more.
+        // SAFETY: `ManuallyDrop` keeps `drop` from ending it a second time.
         unsafe { context.end() }
     }
 

@@ -15,7 +15,7 @@ impl ContextCounts {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// Contexts that were made and not stopped yet.
+    /// Contexts that were made and are not stopped yet.
     pub fn living(&self) -> u64 {
         let stopped = self.stopped.load(Ordering::Acquire);
         self.started().saturating_sub(stopped)

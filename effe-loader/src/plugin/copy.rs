@@ -1,4 +1,5 @@
-//! A private copy of a plugin: what was checked is what is mapped, and stays so whatever happens to the file.
+//! A private copy of a plugin, so that the bytes that were checked are the bytes that are mapped, even if the
+//! operator's file changes. It also owns the names under which copies are mapped.
 
 use std::{
     env,
@@ -17,7 +18,7 @@ use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, memf
 
 use super::file::{MAX_SIZE, PluginFile};
 
-/// Where a generation is mapped from: a name that no other generation ever has.
+/// The file that a generation is mapped from. No other generation ever has the same path.
 pub struct PrivateCopy {
     path: PathBuf,
     kind: Kind,
@@ -26,18 +27,18 @@ pub struct PrivateCopy {
 enum Kind {
     /// A memory file, sealed.
     Memory(File),
-    /// A file of our own, whose name goes once it is mapped.
+    /// A file of this process's, which is removed from its directory once it is mapped.
     File(File),
-    /// The operator's file itself: it can't be swapped for another.
+    /// The operator's file itself. Such a generation can't be replaced by another.
     Original(File),
 }
 
-/// Copies so far: each has a name of its own.
+/// How many copies there have been. Each copy has a number and so a name of its own.
 static COPIES: AtomicU32 = AtomicU32::new(0);
 
 impl PrivateCopy {
-    /// Copies a plugin to memory; without /proc or memory files, to a directory that can be written and executed;
-    /// without one, the file itself must do.
+    /// Copies a plugin to a memory file. Without /proc or memory files it copies it to a directory where
+    /// files can be written and executed; if there is none, it takes the operator's file itself.
     pub fn make(file: PluginFile) -> PrivateCopy {
         if let Some((path, memory)) = in_memory(&file) {
             return PrivateCopy { path, kind: Kind::Memory(memory) };
@@ -54,12 +55,12 @@ impl PrivateCopy {
         PrivateCopy { path: path.canonicalize().unwrap_or(path), kind: Kind::Original(file) }
     }
 
-    /// Whether it is no copy: what is mapped is then whatever the operator's file holds at that moment.
+    /// Whether it is no copy but the operator's file, which may change at any time.
     pub fn is_original(&self) -> bool {
         matches!(self.kind, Kind::Original(_))
     }
 
-    /// What was copied: only this counts from now on.
+    /// The copy, which all checks read.
     pub fn file(&self) -> &File {
         let (Kind::Memory(file) | Kind::File(file) | Kind::Original(file)) = &self.kind;
         file
@@ -70,8 +71,8 @@ impl PrivateCopy {
         &self.path
     }
 
-    /// The path to map for a fork of this process, which has the same descriptors. It has no rights over its parent if
-    /// the program has file capabilities, and then can't open `/proc/PID/fd`.
+    /// The path to map for a fork of this process, which has the same descriptors. It has no rights over its
+    /// parent if the program has file capabilities, and then can't open `/proc/PID/fd`.
     pub fn path_in_fork(&self) -> PathBuf {
         match &self.kind {
             Kind::Memory(memory) => format!("/proc/self/fd/{}", memory.as_raw_fd()).into(),
@@ -90,14 +91,15 @@ impl PrivateCopy {
         }
     }
 
-    /// Once it is mapped: removes the name of a copy in a directory.
+    /// Call it once the copy is mapped: removes a copy that is in a directory.
     pub fn mapped(&self) {
         if let Kind::File(_) = self.kind {
             let _ = fs::remove_file(&self.path);
         }
     }
 
-    /// Whether it holds what a file holds now. The operator's file itself could only be compared with itself: no.
+    /// Whether the copy and a file have the same bytes. `false` for the operator's file, of which there is no
+    /// copy to compare.
     pub fn holds(&self, file: &File) -> bool {
         let (Kind::Memory(copy) | Kind::File(copy)) = &self.kind else { return false };
         same(copy, file).unwrap_or(false)
@@ -106,7 +108,7 @@ impl PrivateCopy {
 
 impl Drop for PrivateCopy {
     fn drop(&mut self) {
-        // One that was refused was never mapped, and still has its name.
+        // A copy that was refused was never mapped, and is still in its directory.
         self.mapped();
     }
 }
@@ -130,7 +132,7 @@ fn same(one: &File, other: &File) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The system copies, page by page, and the bytes never get here.
+/// Copies the bytes inside the kernel.
 fn fill(mut copy: &File, file: &PluginFile) -> io::Result<()> {
     let mut file = &file.file;
     file.rewind()?;
@@ -139,14 +141,16 @@ fn fill(mut copy: &File, file: &PluginFile) -> io::Result<()> {
 
 fn in_memory(file: &PluginFile) -> Option<(PathBuf, File)> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels before 6.3 don't know EXEC, later ones may be set up to make memory files not executable without it.
+    // Kernels before 6.3 don't know EXEC, later ones may be set up to make memory files not executable
+    // without it.
     let name = file.name();
     let fd = memfd_create(&*name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(&*name, flags)).ok()?;
     let memory = File::from(fd);
     fill(&memory, file).ok()?;
     seal(&memory).ok()?;
     let n = COPIES.fetch_add(1, Ordering::Relaxed);
-    // The number that this process has where /proc is mounted: in another PID namespace, `process::id` may be wrong.
+    // The number that this process has where /proc is mounted: in another PID namespace, `process::id` may be
+    // wrong.
     let this = fs::read_link("/proc/self").unwrap_or_else(|_| "self".into());
     let names = [this.as_path(), Path::new("self")].map(|process| alias(n, process, memory.as_raw_fd()));
     let path = names.into_iter().find(|path| is_named(&memory, path))?;
@@ -159,8 +163,8 @@ fn is_named(file: &File, path: &Path) -> bool {
     (file.dev(), file.ino()) == (named.dev(), named.ino())
 }
 
-/// Nobody ever changes it again. Nothing maps it yet, so to bar writes from now on is as good as to bar them all; but
-/// for that the kernel first has every CPU flush its lists of pages, which takes it milliseconds.
+/// Bars all further writes. Nothing maps the file for writing yet, so `FUTURE_WRITE` suffices. `WRITE` would
+/// do, too, but for it the kernel has every CPU flush its lists of pages first, which takes milliseconds.
 fn seal(memory: &File) -> rustix::io::Result<()> {
     let size = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     // Kernels before 5.1 don't know it.
@@ -168,10 +172,12 @@ fn seal(memory: &File) -> rustix::io::Result<()> {
         .or_else(|_| fcntl_add_seals(memory, size | SealFlags::WRITE))
 }
 
-/// A name of a descriptor that no other copy ever has, though descriptors are used again: the dynamic linker takes
-/// a name that it knows for the library that it knows. The number is written in binary, as `/` and `/.`.
+/// A name of a descriptor that no other copy ever has, though descriptors are used again: the dynamic linker
+/// takes a name that it knows for the library that it knows. The number is written in binary, as `/` and
+/// `/.`.
 ///
-/// A debugger opens the name, too, and `self` would mean itself to it: so `process` is the number of this process.
+/// A debugger opens the name, too, and `self` would mean itself to it: so `process` is the number of this
+/// process.
 fn alias(n: u32, process: &Path, fd: i32) -> PathBuf {
     let digits: String = (0..u32::BITS).map(|bit| if n >> bit & 1 == 1 { "/." } else { "/" }).collect();
     PathBuf::from(format!("/proc/{}{digits}/fd/{fd}", process.display()))

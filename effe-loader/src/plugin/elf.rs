@@ -1,5 +1,5 @@
-//! What the headers of a library say, read before the dynamic linker sees them: it dies of a file that ends early,
-//! and calls another machine's library "no such file".
+//! Checks a library's ELF headers before the dynamic linker reads them: the linker crashes on a file that
+//! ends early, and reports another machine's library as "no such file".
 
 use object::{
     Endian, Endianness, ReadRef, elf,
@@ -14,7 +14,8 @@ const MACHINE: elf::Machine = match () {
     () => elf::EM_NONE,
 };
 
-/// Whether a file looks like a library that this machine can map; how many bytes of memory its image takes.
+/// Checks that a file has the headers of a library that this machine can map. Returns how many bytes of
+/// memory its image takes.
 ///
 /// # Errors
 /// What differs, and what to do.
@@ -57,7 +58,8 @@ pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
             None => return Err("its program headers are damaged; copy or build it again".to_owned()),
         }
     }
-    // A program has an interpreter; a library that can also be run (libc.so.6) has one too, but no lambda does.
+    // A program has an interpreter; a library that can also be run (libc.so.6) has one too, but no lambda
+    // does.
     let program = header.e_type(endian) == elf::ET_EXEC
         || segments.iter().any(|segment| segment.p_type(endian) == elf::PT_INTERP);
     if program {

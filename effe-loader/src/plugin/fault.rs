@@ -1,10 +1,10 @@
-//! What an entry of a lambda reports when it did not do what it was asked.
+//! Errors and panics that a lambda's entries report.
 
 use effe_abi::raw::{Failure, Status, status};
 
 use crate::journal::Severity;
 
-/// Why an entry did not do what it was asked.
+/// Why a call into a lambda failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The author's error, at the author's severity.
@@ -14,7 +14,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What an entry reports, unless it is OK.
+    /// The fault behind a status that is not OK.
     pub fn of(status: Status, failure: Failure) -> Option<Fault> {
         match status {
             status::OK => None,

@@ -1,7 +1,8 @@
-//! The dynamic linker, the handshake, and the calls through a plugin's table: what of this crate meets foreign code.
+//! Where this crate meets foreign code: the dynamic linker, the handshake, and the calls through a plugin's
+//! table.
 //!
-//! `plugin.rs` puts a safe face on it. Exchanges and hosts, which the lambda calls back, are in `exchange.rs` and
-//! `host.rs`.
+//! `loaded.rs`, `context.rs` and `futures.rs` make safe functions of these calls. What the lambda calls back
+//! is in `host.rs` and in the exchange.
 #![expect(unsafe_code, reason = "the one place where foreign code is mapped and called")]
 
 use std::{error::Error as _, io, mem, path::Path, ptr};
@@ -18,11 +19,10 @@ use effe_abi::{
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
-/// Keeps a library mapped for good, which it is anyway once a Rust thread has touched it (libloading has no name
-/// for it).
+/// Keeps a library mapped for ever. libloading has no name for it.
 const RTLD_NODELETE: i32 = 0x1000;
 
-/// A plugin's table, its entries copied out: a prefix type's accessors test a bit at each call.
+/// The entries of a plugin's table, copied: the accessors of a prefix type test a bit at each call.
 #[derive(Clone, Copy)]
 pub struct Entries {
     pub flags: u64,
@@ -40,7 +40,7 @@ pub struct Entries {
 pub type ReadyEntry = unsafe extern "C" fn(&'static Host, &mut Failure) -> Status;
 
 impl Entries {
-    /// The entries of a lambda that is part of this program, or of one that [`open`] has checked.
+    /// The entries of a lambda that is part of this program, or that [`open`] has checked.
     pub fn of(plugin: PluginRef) -> Entries {
         Entries {
             flags: plugin.flags(),
@@ -64,7 +64,7 @@ impl Entries {
         unsafe { (self.init)(host, failure) }
     }
 
-    /// Calls Start; what `context` holds afterwards wants exactly one `stop` if it is not null.
+    /// Calls Start. Unless `context` is null afterwards, it must be stopped exactly once.
     ///
     /// # Safety
     /// `host` keeps the wire's promises; after `init`, before `retire`.
@@ -77,7 +77,7 @@ impl Entries {
     /// Calls Run.
     ///
     /// # Safety
-    /// `context` came from this table's `start`, was not stopped, and is in no other call.
+    /// `context` came from this table's `start`, was not stopped, and is not used by another call.
     pub unsafe fn run(&self, context: *mut (), exchange: &Exchange<'_>, failure: &mut Failure) -> Status {
         // SAFETY: the caller's duty is the callee's condition.
         unsafe { (self.run)(context, exchange, failure) }
@@ -86,19 +86,19 @@ impl Entries {
     /// Calls Stop.
     ///
     /// # Safety
-    /// `context` came from this table's `start`, is in no call, and is not used again.
+    /// `context` came from this table's `start`, is not used by another call, and is not used again.
     pub unsafe fn stop(&self, context: *mut (), failure: &mut Failure) -> Status {
         // SAFETY: the caller's duty is the callee's condition.
         unsafe { (self.stop)(context, failure) }
     }
 
-    /// The lambda's entry for its own readiness, if it has one. To be called between `init` and `retire`.
+    /// The lambda's entry `ready`, if it has one. Call it between `init` and `retire`.
     pub fn ready(&self) -> Option<ReadyEntry> {
         // SAFETY: the type and the id belong together (`effe_abi::extensions`).
         unsafe { self.table::<Ready>(READY) }.map(|table| table.ready)
     }
 
-    /// Start, Run and Stop to be polled, if the lambda is async. To be called before `retire`.
+    /// The entries that can be polled, if the lambda is async. Call it before `retire`.
     pub fn polled(&self) -> Option<&'static AsyncPlugin> {
         // SAFETY: the type and the id belong together (`effe_abi::extensions`).
         unsafe { self.table(ASYNC) }
@@ -111,25 +111,27 @@ impl Entries {
     unsafe fn table<T>(&self, id: &str) -> Option<&'static T> {
         // SAFETY: the wire's promise: any thread, at any time.
         let table = unsafe { (self.extension)(id.into()) };
-        // SAFETY: the extension's promise: null, or a table of this id that lives for ever and begins with its size.
+        // SAFETY: the extension's promise: null, or a table of this id that lives for ever and begins with
+        // its size.
         let size = unsafe { table.cast::<u32>().as_ref() }?;
-        // A reference to a table that is shorter would be undefined behaviour, even if nobody read through it.
-        // SAFETY: as above; it is as large as a `T`, and the caller says that it is one.
+        // A reference to a table that is shorter would be undefined behaviour, even if nobody read through
+        // it. SAFETY: as above; it is as large as a `T`, and the caller says that it is one.
         (*size as usize >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
     }
 
     /// Calls Retire.
     ///
     /// # Safety
-    /// Once, after the last `stop`; nothing of this table is called after it.
+    /// Once, after the last `stop`. Nothing of this table is called after it.
     pub unsafe fn retire(&self, host: &'static Host, failure: &mut Failure) -> Status {
         // SAFETY: the caller's duty is the callee's condition.
         unsafe { (self.retire)(host, failure) }
     }
 }
 
-/// Maps a library for good and shakes hands with the lambda in it. `path` must be absolute and new to this process.
-/// `is_tried` says that a child of this process has opened these very bytes, and found their layout to be ours.
+/// Maps a library for ever and takes the lambda's table from it. `path` must be absolute, and no library was
+/// opened under it before: the dynamic linker would return that one. `is_tried` says that a child of this
+/// process has opened the same bytes and compared the layout, so that it need not be compared again.
 ///
 /// # Errors
 /// What differs, and what to do, in one line.
@@ -145,7 +147,8 @@ pub unsafe fn open(path: &Path, is_tried: bool) -> Result<Entries, String> {
     let header = *header.map_err(|_| {
         "it exports no lambda; add effe_abi::export!(YourType) and build it again with crate-type = [\"cdylib\"]"
     })?;
-    // Never closed: a thread-local destructor would pin the mapping anyway, and all that follows points into it.
+    // Never closed: all that follows points into it, and thread-local destructors would keep it mapped in any
+    // case.
     mem::forget(library);
     let header = header.upgrade().map_err(|_| {
         "it was built with another version of abi_stable; build it again with a current effe-abi".to_owned()
@@ -160,7 +163,8 @@ pub unsafe fn open(path: &Path, is_tried: bool) -> Result<Entries, String> {
         .map_err(|err| format!("its root module can't be had: {}", one_line(&err.to_string())))
 }
 
-/// abi_stable's own text for a mismatch has hundreds of lines: this says one.
+/// Compares the layout of the table with this loader's. abi_stable's own text for a mismatch has hundreds of
+/// lines; this one has one.
 fn same_layout(header: &'static LibHeader) -> Result<(), String> {
     let remedy = "build it again with a current effe-abi 1.x, or use the loader it was built for";
     let Some(theirs) = header.layout() else {
@@ -208,7 +212,7 @@ fn difference(error: &AbiInstability) -> String {
     }
 }
 
-/// The dynamic linker's own words, less the name of our copy, and what to do about the usual ones.
+/// The dynamic linker's message without the name of our copy, and a remedy where one is known.
 fn linker_reason(error: &libloading::Error, path: &Path) -> String {
     let text = error.source().map_or_else(|| error.to_string(), ToString::to_string);
     let text = one_line(text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text));
@@ -246,7 +250,7 @@ pub enum Fork {
 /// The system has no room for a process.
 ///
 /// # Safety
-/// The process has one thread: the child of another could meet a lock whose owner does not exist.
+/// The process has one thread. With more, the child could wait for a lock whose owner does not exist in it.
 pub unsafe fn fork() -> io::Result<Fork> {
     // SAFETY: the caller's duty is the callee's condition.
     match unsafe { libc::fork() } {
@@ -258,7 +262,7 @@ pub unsafe fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Ends this process at once: no destructor of ours or of a library runs.
+/// Ends this process at once. No destructor runs, neither ours nor a library's.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: `_exit` has no conditions.
     unsafe { libc::_exit(code) }

@@ -1,4 +1,5 @@
-//! The plugin's file: found, and told from what is no file.
+//! The plugin's file: it is found and opened here, and paths that can't be a plugin are refused. What is in
+//! the file is checked by `elf.rs`, who may change it by `ownership.rs`.
 
 use std::{
     env,
@@ -16,13 +17,13 @@ use crate::error::Refusal;
 /// Bytes. No lambda is that large; a wrong path may be.
 pub const MAX_SIZE: u64 = 1 << 30;
 
-/// A plugin's file, open, and left alone by those who must not change it; nothing in it has been looked at.
+/// A plugin's file, open. The policy agrees with who may change it; its content has not been checked.
 pub struct PluginFile {
-    /// As the operator named it: what messages say.
+    /// The path as the operator gave it, for messages.
     pub path: PathBuf,
     /// The file itself.
     pub file: File,
-    /// What the operator is to know before it is opened: a sentence, or nothing.
+    /// A sentence that warns the operator, if there is something to warn of.
     pub warning: Option<String>,
 }
 
@@ -30,7 +31,8 @@ impl PluginFile {
     /// Opens a plugin's file. A bare name means the working directory.
     ///
     /// # Errors
-    /// It is missing, no regular file, unreadable, larger than 1 GiB, or somebody may change it whom the policy bars.
+    /// It is missing, no regular file, unreadable or larger than 1 GiB, or the policy refuses it because of
+    /// who may change it.
     pub fn open(path: &Path, policy: &Policy) -> Result<PluginFile, Refusal> {
         let refuse = |reason: String| Refusal::new(path, reason);
         // Non-blocking: opening a FIFO would wait for a writer for ever.
@@ -58,7 +60,7 @@ impl PluginFile {
         Ok(PluginFile { path: path.to_owned(), file, warning })
     }
 
-    /// The file's name, for what shows up in a debugger or in /proc/PID/maps.
+    /// The file's name, which /proc/PID/maps and perf show for the copy.
     pub fn name(&self) -> String {
         self.path.file_name().map_or_else(|| "lambda".to_owned(), |name| name.to_string_lossy().into_owned())
     }
@@ -97,7 +99,8 @@ fn only_library(directory: &Path) -> Option<PathBuf> {
     }
 }
 
-/// What the operator may have meant: another directory of cargo's, `_` for `-`, the prefix and suffix of a library.
+/// A file that the operator may have meant: in another directory of cargo's, with `_` for `-`, or with the
+/// prefix and the suffix of a library.
 fn nearly(path: &Path) -> Option<PathBuf> {
     let name = path.file_name()?.to_string_lossy();
     let stem = name.strip_suffix(".so").unwrap_or(&name);

@@ -1,4 +1,5 @@
-//! Start, Run and Stop of an async lambda, as futures of ours.
+//! Start, Run and Stop of an async lambda as futures: the lambda's own futures, each with the memory that it
+//! uses. Who polls them, and on which thread, is left to the callers.
 #![expect(unsafe_code, reason = "this module calls the lambda; its callers are safe")]
 
 use std::{
@@ -23,29 +24,29 @@ use super::{
 };
 use crate::rt::block_on::block_on;
 
-/// A future of the lambda's, which is dropped once.
-struct Work {
+/// A future that the lambda made.
+struct LambdaFuture {
     future: extensions::Future,
-    /// Whether it was polled.
-    begun: bool,
-    /// The waker of the later polls, whose clones are a counter.
+    /// Whether it has been polled.
+    polled: bool,
+    /// The waker of the second and later polls. To clone it is to count up.
     waker: Option<waker::Shared>,
 }
 
 // SAFETY: the wire lets any thread poll it and drop it, one call at a time, which `&mut` sees to.
-unsafe impl Send for Work {}
+unsafe impl Send for LambdaFuture {}
 
-impl Work {
-    fn new(ask: impl FnOnce(&mut extensions::Future)) -> Work {
+impl LambdaFuture {
+    fn new(ask: impl FnOnce(&mut extensions::Future)) -> LambdaFuture {
         let mut future = extensions::Future::NONE;
         ask(&mut future);
-        Work { future, begun: false, waker: None }
+        LambdaFuture { future, polled: false, waker: None }
     }
 
     fn poll(&mut self, waker: &task::Waker) -> Poll<Status> {
         let extensions::Future { data, poll, .. } = self.future;
-        let status = if !std::mem::replace(&mut self.begun, true) {
-            // Most are ready at once, and never clone it.
+        let status = if !std::mem::replace(&mut self.polled, true) {
+            // Most futures are ready at the first poll and never clone the waker.
             // SAFETY: not done yet, by the contract of this function's callers; one call at a time.
             waker::lend(waker, |waker| unsafe { poll(data, waker) })
         } else {
@@ -60,7 +61,7 @@ impl Work {
     }
 }
 
-impl Drop for Work {
+impl Drop for LambdaFuture {
     fn drop(&mut self) {
         // SAFETY: once, after the last poll.
         unsafe { (self.future.drop)(self.future.data) }
@@ -78,7 +79,7 @@ impl Plugin {
         self.polled().is_some_and(|entries| entries.version >= 2)
     }
 
-    /// Calls Start, to be polled: by the entry that waits if there is no other.
+    /// Calls Start as a future. If the lambda isn't async, the first poll runs all of Start.
     pub fn start_polled(&'static self) -> Starting {
         let made = OutParam::new(Made { pointer: ptr::null_mut(), failure: Failure::new() });
         let work = self.polled().map(|entries| {
@@ -87,8 +88,9 @@ impl Plugin {
             let pointer = unsafe { &raw mut (*made).pointer };
             // SAFETY: as above.
             let failure = unsafe { &raw mut (*made).failure };
-            // SAFETY: the table is `host.rs`'s; between `init` and `retire`; what it writes to is dropped after it.
-            Work::new(|out| unsafe { (entries.start)(self.table, pointer, failure, out) })
+            // SAFETY: the table is `host.rs`'s; between `init` and `retire`; what it writes to is dropped
+            // after it.
+            LambdaFuture::new(|out| unsafe { (entries.start)(self.table, pointer, failure, out) })
         });
         Starting { plugin: self, work, made }
     }
@@ -98,7 +100,7 @@ impl Plugin {
         self.flags() & plugin_flags::KEEP_CANCELLED != 0
     }
 
-    /// Stops Contexts, all at once if that can be done; returns when the last one is gone.
+    /// Stops Contexts, all at the same time if the lambda is async. Returns when the last one has stopped.
     pub fn stop_all(&self, contexts: impl IntoIterator<Item = Box<Context>>) {
         if !self.is_async() {
             return contexts.into_iter().for_each(drop);
@@ -118,11 +120,11 @@ struct Made {
 // SAFETY: a Context's pointer, see `Context`.
 unsafe impl Send for Made {}
 
-/// A Start that is under way. Dropped before its end, it leaves no Context.
+/// A Start that has not ended. If it is dropped before its end, there is no Context.
 pub struct Starting {
     plugin: &'static Plugin,
-    /// Before what it writes to; `None` once it is done.
-    work: Option<Work>,
+    /// Declared before the memory that it writes to, so that it is dropped first. `None` once it is done.
+    work: Option<LambdaFuture>,
     made: OutParam<Made>,
 }
 
@@ -141,20 +143,20 @@ impl Future for Starting {
     }
 }
 
-/// A Run that is under way. Dropped before its end, it is cancelled.
+/// A Run that has not ended. If it is dropped before its end, the run is cancelled.
 pub struct Running {
-    /// Before the Context, in which its state lives.
-    work: Work,
+    /// Declared before the Context, so that it is dropped first: its state is in the Context.
+    work: LambdaFuture,
     context: Box<Context>,
 }
 
 impl Running {
-    /// Polls it, not once more after it was ready.
+    /// Polls the run. Don't poll it again after it was ready.
     pub fn poll(&mut self, waker: &task::Waker) -> Poll<Status> {
         self.work.poll(waker)
     }
 
-    /// The Context; a run that has not ended is cancelled.
+    /// Gives the Context back. A run that has not ended is cancelled.
     pub fn into_context(self) -> Box<Context> {
         drop(self.work);
         self.context
@@ -162,21 +164,21 @@ impl Running {
 }
 
 impl Context {
-    /// Calls Run, to be polled. If the lambda isn't async, the first poll says so.
+    /// Calls Run as a future. If the lambda isn't async, the first poll reports `INVALID`.
     ///
     /// # Safety
-    /// What both pointers point to stays until the run is dropped, and nobody else uses `failure`.
+    /// Both pointers stay valid until the run is dropped, and nobody else uses `failure` meanwhile.
     pub unsafe fn run_polled(
         self: Box<Self>,
         exchange: *const Exchange<'static>,
         failure: *mut Failure,
     ) -> Running {
         let pointer = self.pointer.as_ptr();
-        // SAFETY: `start` made the pointer, `drop` has not stopped it, and it is in this one call: the run has it. The
-        // rest is the caller's promise.
+        // SAFETY: `start` made the pointer, `drop` has not stopped it, and it is in this one call: the run
+        // has it. The rest is the caller's promise.
         let ask =
             |entries: &AsyncPlugin, out: &mut _| unsafe { (entries.run)(pointer, exchange, failure, out) };
-        let work = Work::new(|out| {
+        let work = LambdaFuture::new(|out| {
             if let Some(entries) = self.plugin.polled() {
                 ask(entries, out);
             }
@@ -184,28 +186,29 @@ impl Context {
         Running { work, context: self }
     }
 
-    /// Calls Stop, to be polled; what came of it is logged.
+    /// Calls Stop as a future. An error is logged.
     pub fn stop_polled(self: Box<Self>) -> Stopping {
         let failure = OutParam::new(Failure::new());
         let Some(entries) = self.plugin.polled() else {
             return Stopping { work: None, failure, plugin: self.plugin, context: Some(self) };
         };
         let context = std::mem::ManuallyDrop::new(*self);
-        // SAFETY: `start` made the pointer, and nothing uses it after this: the Context is not dropped any more. What
-        // the future writes to is dropped after it.
-        let work =
-            Work::new(|out| unsafe { (entries.stop)(context.pointer.as_ptr(), failure.as_ptr(), out) });
+        // SAFETY: `start` made the pointer, and nothing uses it after this: the Context is not dropped any
+        // more. What the future writes to is dropped after it.
+        let work = LambdaFuture::new(|out| unsafe {
+            (entries.stop)(context.pointer.as_ptr(), failure.as_ptr(), out)
+        });
         Stopping { work: Some(work), failure, plugin: context.plugin, context: None }
     }
 }
 
-/// A Stop that is under way. It goes to its end whatever happens: dropped before that, it waits on its thread.
+/// A Stop that has not ended. It always runs to its end: if it is dropped before, the drop waits for it.
 pub struct Stopping {
-    /// Before what it writes to; `None` once it is done.
-    work: Option<Work>,
+    /// Declared before the memory that it writes to, so that it is dropped first. `None` once it is done.
+    work: Option<LambdaFuture>,
     failure: OutParam<Failure>,
     plugin: &'static Plugin,
-    /// One that can't be polled, and is stopped by being dropped.
+    /// The Context of a lambda that isn't async: dropping it calls Stop.
     context: Option<Box<Context>>,
 }
 

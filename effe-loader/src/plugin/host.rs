@@ -1,4 +1,6 @@
-//! The loader as a lambda sees it outside a request: its log, the operator's parameters, the bound address.
+//! The loader as a lambda sees it outside of a request: its log, the operator's parameters, the bound
+//! address. What a lambda calls during a request is the exchange's; its tables are handed in, so that this
+//! file doesn't know it.
 #![expect(unsafe_code, reason = "the entries of the host's table get their data as a pointer")]
 
 use std::{ptr, sync::OnceLock};
@@ -12,18 +14,18 @@ use effe_abi::{
 use super::parameters::Parameters;
 use crate::journal::{Journal, Record, Severity};
 
-/// What the layer above gives a host: the loader's side of an exchange.
+/// What the layer above hands in: the loader's side of exchanges.
 #[derive(Clone, Copy)]
 pub struct Exchanges {
-    /// What an async run may ask.
+    /// Calls of an async run.
     pub async_host: &'static AsyncHost,
-    /// What a run may ask that becomes a task of the lambda's own.
+    /// Calls of a run that goes on as a task of the lambda's own runtime.
     pub spawn_host: &'static SpawnHost,
     /// The id of the request whose Run this thread is in.
     pub request_id: fn() -> Option<String>,
 }
 
-/// What stands behind a generation's table; leaked with it.
+/// The data of one generation's table of host functions. It is never freed.
 pub struct Host {
     journal: OnceLock<Journal>,
     parameters: Parameters,
@@ -34,7 +36,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// A host without a journal yet, for a plugin that is opened before any thread is started.
+    /// A host without a journal: a plugin may be opened before any thread is started, the journal's among
+    /// them.
     pub fn new(parameters: Parameters, response_limit: usize, exchanges: Exchanges) -> &'static Host {
         let object = parameters.object();
         let response_limit = response_limit.to_string();
@@ -42,7 +45,7 @@ impl Host {
         Box::leak(Box::new(Host { journal, parameters, object, address, response_limit, exchanges }))
     }
 
-    /// Where the lambda's lines go; before this is called, nowhere.
+    /// Sets the journal that gets the lambda's lines. Before this is called, they are dropped.
     pub fn set_journal(&self, journal: Journal) {
         let _ = self.journal.set(journal);
     }
@@ -52,7 +55,7 @@ impl Host {
         self.address.get().map(String::as_str)
     }
 
-    /// Says which address is bound.
+    /// Sets the address that the loader listens on.
     pub fn set_address(&self, address: String) {
         let _ = self.address.set(address);
     }

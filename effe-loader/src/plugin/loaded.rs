@@ -28,7 +28,7 @@ use crate::{
     journal::{Record, Severity, Source},
 };
 
-/// One generation: a lambda that is mapped, its host, and what it has been asked so far. Lives for ever.
+/// A lambda that is mapped, its host and its counts: what a generation is made of. It is never freed.
 pub struct Plugin {
     path: PathBuf,
     pub(super) entries: Entries,
@@ -37,13 +37,13 @@ pub struct Plugin {
     pub(super) started: AtomicU64,
     stopped: AtomicU64,
     pub(super) counts: Arc<ContextCounts>,
-    /// What it is mapped from, until it is retired.
+    /// The copy that it is mapped from; `None` once it is retired.
     copy: Mutex<Option<PrivateCopy>>,
     image: u64,
     ready: OnceLock<Option<ReadyEntry>>,
-    /// Start, Run and Stop to be polled, if the lambda is async.
+    /// The entries that can be polled, if the lambda is async. Asked for once.
     polled: OnceLock<Option<&'static AsyncPlugin>>,
-    /// Whether Retire has been called, or is about to be; held while the lambda is asked whether it is ready.
+    /// Whether Retire has been called or is being called. Locked while the lambda's `ready` runs.
     retired: Mutex<bool>,
 }
 
@@ -82,7 +82,7 @@ impl Plugin {
         }))
     }
 
-    /// Calls Init; to be called once, before any Start.
+    /// Calls Init. Call it once, before any Start.
     ///
     /// # Errors
     /// Init failed or panicked.
@@ -96,15 +96,15 @@ impl Plugin {
         }
     }
 
-    /// Whether the lambda has a word on its own readiness.
+    /// Whether the lambda says itself whether it is ready.
     pub fn has_ready(&self) -> bool {
         self.ready_entry().is_some()
     }
 
-    /// Asks the lambda whether it can serve, which may take its time.
+    /// Asks the lambda whether it can serve. This may take long.
     ///
     /// # Errors
-    /// It can't, or it is retired.
+    /// The lambda can't serve, or is retired.
     pub fn ready(&'static self) -> Result<(), Fault> {
         let Some(ready) = self.ready_entry() else { return Ok(()) };
         let retired = self.retired();
@@ -129,8 +129,8 @@ impl Plugin {
         self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls Retire; to be called once, after the last Context is dropped. The image stays mapped, its descriptor is
-    /// closed.
+    /// Calls Retire. Call it once, after the last Context is dropped. The image stays mapped; the descriptor
+    /// of its copy is closed.
     ///
     /// # Errors
     /// Retire failed or panicked.
@@ -143,13 +143,13 @@ impl Plugin {
         Fault::of(status, failure).map_or(Ok(()), Err)
     }
 
-    /// Whether another generation can take its place: a lambda that is part of the program, or that is mapped from
-    /// the operator's own file, stays.
+    /// Whether another generation can replace it. A lambda that is part of the program, or that is mapped
+    /// from the operator's own file, can't be replaced.
     pub fn can_be_swapped(&self) -> bool {
         self.copy().as_ref().is_some_and(|copy| !copy.is_original())
     }
 
-    /// Whether it is what the file holds now.
+    /// Whether the file still has the bytes that this plugin was made of.
     pub fn is_made_of(&self, file: &PluginFile) -> bool {
         self.copy().as_ref().is_some_and(|copy| copy.holds(&file.file))
     }
@@ -158,12 +158,12 @@ impl Plugin {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The host that it talks to.
+    /// The host that the lambda was given.
     pub fn host(&self) -> &'static Host {
         self.host
     }
 
-    /// Bytes of its image, which stays mapped for good; 0 if it is part of the program.
+    /// Bytes of its image, which is never unmapped; 0 if it is part of the program.
     pub fn image(&self) -> u64 {
         self.image
     }
@@ -194,7 +194,7 @@ impl Plugin {
         self.started().saturating_sub(stopped)
     }
 
-    /// A Context is gone.
+    /// Counts a Context that was stopped.
     pub(super) fn stopped(&self) {
         self.stopped.fetch_add(1, Ordering::Release);
         self.counts.stopped.fetch_add(1, Ordering::Release);
@@ -206,7 +206,7 @@ impl Plugin {
         }
     }
 
-    /// Logs what an entry reported. Panics are counted on: the lambda's hook has logged them.
+    /// Logs an error that an entry reported. Panics are not logged here: the lambda's hook has logged them.
     pub fn log(&self, fault: &Fault) {
         if let (Fault::Error(severity, text), Some(journal)) = (fault, self.host.journal()) {
             journal.log(Record {

@@ -1,5 +1,5 @@
-//! Who may change a file, and so decide what this process runs: its mode and owner, and those of the directories on
-//! the way to it.
+//! Who may change a file, and so decide what this process runs: checks mode and owner of the file and of the
+//! directories above it.
 
 use std::{
     fs::{File, Metadata},
@@ -14,38 +14,38 @@ const GROUP: u32 = 0o020;
 /// In a directory that has it, only a file's owner may rename or remove the file.
 const STICKY: u32 = 0o1000;
 
-/// What speaks against a file: one sentence that says what to do.
+/// A problem with who may change a file: one sentence, with a remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Doubt {
+pub enum Problem {
     /// It must not be used.
     Refused(String),
-    /// It may be used, and the operator is to know.
+    /// It may be used, and the operator is warned.
     Warning(String),
 }
 
-/// Looks at an open file and at the directories it is reached through. What anyone may write is refused where this
-/// process is root, else doubted; what the group may write is fine.
+/// Checks an open file and the directories on its path. If anyone may write one of them, it is refused where
+/// this process is root, and a warning otherwise. The group may write.
 ///
-/// With `strict`, as OpenSSH does it with its keys: the file and every directory above its real place belong to this
-/// user or to root, and nobody else may write them, the group included.
-pub fn doubt(path: &Path, file: &File, strict: bool) -> Option<Doubt> {
+/// With `strict`, as OpenSSH checks its keys: the file and every directory above its real path must belong to
+/// this user or to root, and nobody else may write them, the group included.
+pub fn check(path: &Path, file: &File, strict: bool) -> Option<Problem> {
     let user = rustix::process::geteuid().as_raw();
     let real = path.canonicalize();
     if strict {
         return match real.map_err(|err| err.to_string()).and_then(|real| is_safe(&real, file, user)) {
             Ok(()) => None,
-            Err(reason) => Some(Doubt::Refused(format!("--strict-ownership: {reason}"))),
+            Err(reason) => Some(Problem::Refused(format!("--strict-ownership: {reason}"))),
         };
     }
     let what = loose_file(file).or_else(|| {
-        // A link counts at both ends: whoever may replace it chooses the file, too.
+        // For a symbolic link, both directories count: replacing the link replaces the plugin, too.
         let places = [Some(path.to_owned()), real.ok()].into_iter().flatten();
         places.filter_map(|place| place.parent().map(here)).find_map(|place| loose_directory(&place))
     })?;
     if user == 0 {
-        return Some(Doubt::Refused(format!("{what}, and the loader runs as root")));
+        return Some(Problem::Refused(format!("{what}, and the loader runs as root")));
     }
-    Some(Doubt::Warning(format!("{what}, and so run code as this user")))
+    Some(Problem::Warning(format!("{what}, and so run code as this user")))
 }
 
 fn loose_file(file: &File) -> Option<String> {

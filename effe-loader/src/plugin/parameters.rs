@@ -4,20 +4,20 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use serde_json::{Map, Value};
 
-/// Where the parameters come from. What is in files may be another thing each time it is read.
+/// Where the parameters come from. Files may hold something else each time they are read.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
     /// A file that holds a JSON object.
     pub file: Option<PathBuf>,
-    /// `key=value` and `key=@file`, which come on top.
+    /// `key=value` and `key=@file`, which override the file.
     pub pairs: Vec<String>,
 }
 
 impl Sources {
-    /// All of them, as they are now.
+    /// Reads all parameters.
     ///
     /// # Errors
-    /// In one line, what can't be read or understood.
+    /// What can't be read or understood, in one line.
     pub fn read(&self) -> Result<Parameters, String> {
         let mut parameters = Parameters::default();
         if let Some(path) = &self.file {
@@ -55,8 +55,8 @@ struct Parameter {
 }
 
 impl Parameters {
-    /// Sets one as the command line gives it. What is JSON and no text (`3`, `true`, `["a"]`) stays that for a
-    /// reader of the object; a reader of the text gets it to the letter.
+    /// Sets a parameter from the command line. A value that is JSON and not a string (`3`, `true`, `["a"]`)
+    /// is the same JSON in the object. As text, every value is as it was given.
     pub fn set(&mut self, key: &str, value: &str) {
         let json = match serde_json::from_str::<Value>(value) {
             Ok(Value::String(_)) | Err(_) => Value::from(value).to_string(),
@@ -78,12 +78,12 @@ impl Parameters {
         Ok(())
     }
 
-    /// One as text.
+    /// A parameter as text.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(|parameter| parameter.text.as_str())
     }
 
-    /// All as the text of a JSON object.
+    /// All parameters as the text of a JSON object.
     pub fn object(&self) -> String {
         let members =
             self.0.iter().map(|(key, parameter)| format!("{}:{}", Value::from(key.as_str()), parameter.json));

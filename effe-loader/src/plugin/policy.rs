@@ -1,4 +1,5 @@
-//! What the operator allows to be loaded: by who may change it, and by what is in it.
+//! Which plugins the operator allows: by who may change the file (see `ownership.rs`), and by the digest of
+//! its content.
 
 use std::{
     fmt,
@@ -11,45 +12,45 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::ownership::{self, Doubt};
+use super::ownership::{self, Problem};
 
-/// A list of digests that is longer is something else.
+/// Bytes of a list of digests. A longer file is taken for something else.
 const MAX_LIST: u64 = 1 << 20;
 
 /// What may be loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// Whether owner and mode of every directory above a plugin count.
+    /// Whether owner and mode of every directory above a plugin are checked.
     pub strict_ownership: bool,
-    /// Digests that may be loaded; with a file beside them or not.
+    /// Digests of plugins that may be loaded, besides those in the file.
     pub sha256: Vec<Digest>,
-    /// A file of further digests, read again for each plugin.
+    /// A file of digests. It is read again for each plugin.
     pub sha256_file: Option<PathBuf>,
 }
 
 impl Policy {
-    /// Whether an open file is left alone by those who must not change it; what the operator is to know, if it is
-    /// used all the same.
+    /// Checks who may change an open file. Returns a warning for the operator, if there is one.
     ///
     /// # Errors
-    /// Who may change it, and what to do.
+    /// Who may change the file and must not, and a remedy.
     pub fn owned(&self, path: &Path, file: &File) -> Result<Option<String>, String> {
-        match ownership::doubt(path, file, self.strict_ownership) {
+        match ownership::check(path, file, self.strict_ownership) {
             None => Ok(None),
-            Some(Doubt::Warning(what)) => Ok(Some(what)),
-            Some(Doubt::Refused(what)) => Err(what),
+            Some(Problem::Warning(what)) => Ok(Some(what)),
+            Some(Problem::Refused(what)) => Err(what),
         }
     }
 
-    /// Whether only certain bytes may be loaded.
+    /// Whether only plugins with certain digests may be loaded.
     pub fn pins(&self) -> bool {
         !self.sha256.is_empty() || self.sha256_file.is_some()
     }
 
-    /// Whether what a file holds may be loaded.
+    /// Checks that the digest of a file is among those that are allowed.
     ///
     /// # Errors
-    /// Its digest is not among those that are allowed, it can't be read, or the list can't be read or trusted.
+    /// Its digest is not among those that are allowed, it can't be read, or the list can't be read or
+    /// trusted.
     pub fn allows(&self, file: &File) -> Result<(), String> {
         if !self.pins() {
             return Ok(());
@@ -72,10 +73,11 @@ impl Policy {
         Err(format!("its SHA-256 is {found}, which {asked}; add it there if this is the file you mean"))
     }
 
-    /// What `sha256sum` writes: a digest at the beginning of each line. Empty lines and comments are skipped.
+    /// Reads a list as `sha256sum` writes it: a digest at the beginning of each line. Empty lines and
+    /// comments are skipped.
     fn list(&self, path: &Path) -> Result<Vec<Digest>, String> {
         let mut file = File::open(path).map_err(|err| err.to_string())?;
-        // Whoever may write the list says what is loaded.
+        // Users who may write the list decide what is loaded.
         self.owned(path, &file)?;
         let mut text = String::new();
         file.by_ref().take(MAX_LIST).read_to_string(&mut text).map_err(|err| err.to_string())?;
@@ -133,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// What sha256sum says of "abc".
+    /// The output of sha256sum for "abc".
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]

@@ -1,8 +1,8 @@
-//! A plugin is opened in a child first: a damaged file that passes every check of its headers may still kill whoever
-//! opens it, and that must be a refusal and not a death.
+//! The trial: a plugin is opened in a child process first. A damaged file may pass every check of its headers
+//! and still kill the process that opens it; in a child, this is a refusal.
 //!
-//! While the process has one thread the child is a fork of it, which costs a tenth of starting a program. Later, for
-//! a swap, it is the loader's own program once more.
+//! While the process has one thread, the child is a fork, which costs a tenth of starting a program. Later,
+//! for a swap, the child runs the loader's own program again.
 #![expect(unsafe_code, reason = "opening a plugin runs foreign code, here in a child")]
 
 use std::{
@@ -26,11 +26,11 @@ use super::{
 };
 
 /// A library whose constructors take longer than this is refused.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The first argument of a loader that is the child of another, for a trial. Not for people.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The first argument of a loader that was started for a trial. It is no part of the command line.
 const ARGUMENT: &str = "--trial";
 
-/// What a trial found: data, so that it can cross from the child.
+/// What a plugin says of itself, as data that a child can send to its parent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The lambda's Info, a JSON object.
@@ -62,7 +62,7 @@ impl Facts {
     }
 }
 
-/// Opens the library in a forked child, up to Info and no further.
+/// Opens the library in a forked child, which reads what the plugin says of itself and calls nothing.
 ///
 /// # Errors
 /// The child's reason to refuse it, or that it died or hung.
@@ -86,7 +86,8 @@ pub unsafe fn forked(path: &Path) -> Result<Facts, String> {
     }
 }
 
-/// Opens the library in a new process of this same program, up to Info and no further.
+/// Opens the library in a new process of this same program, which reads what the plugin says of itself and
+/// calls nothing.
 ///
 /// # Errors
 /// The child's reason to refuse it, or that it died, hung or could not be started.
@@ -94,21 +95,21 @@ pub fn executed(copy: &PrivateCopy) -> Result<Facts, String> {
     let failed = |err: io::Error| format!("it can't be tried in a child process: {err}");
     let (path, stdin) = copy.path_in_child().map_err(failed)?;
     let (reader, writer) = io::pipe().map_err(failed)?;
-    // This very file, also if another has taken its place.
+    // The file that this process was started from, even if another file has its path now.
     let mut command = Command::new("/proc/self/exe");
     command.arg(ARGUMENT).arg(path).stdin(stdin).stdout(writer).stderr(Stdio::null());
     let child = command.spawn().map_err(failed)?;
-    // The pipe's end that this process still has; the child's is closed when the child has ended.
+    // This closes our copy of the pipe's writing end. The child's is closed when the child ends.
     drop(command);
     outcome(Pid::from_child(&child), reader)
 }
 
-/// The library that this process was started to try, if it was.
+/// The library that this process was started to try, if it was started for a trial.
 pub fn asked_for(mut args: impl Iterator<Item = OsString>) -> Option<PathBuf> {
     (args.nth(1).as_deref() == Some(OsStr::new(ARGUMENT))).then(|| args.next())?.map(PathBuf::from)
 }
 
-/// What a process does that was started to try a library: says on stdout what it found, and ends.
+/// Tries a library, writes to stdout what was found, and ends the process.
 ///
 /// # Safety
 /// As [`ffi::open`].
@@ -120,12 +121,13 @@ pub unsafe fn answer(path: &Path) -> ! {
     }
 }
 
-/// The child's part: says what it found, and ends.
+/// The child's part: opens the library, writes what was found, and ends the process.
 ///
 /// # Safety
 /// As [`ffi::open`].
 unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
-    // The dynamic linker and the library's constructors may print; a refusal is one line of ours.
+    // The dynamic linker and the library's constructors may print. The operator gets one line, from the
+    // parent.
     if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(&null);
         let _ = rustix::stdio::dup2_stderr(&null);
@@ -140,10 +142,10 @@ unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
     ffi::exit_now(0)
 }
 
-/// The parent's part.
+/// The parent's part: reads what the child wrote, and waits for its end.
 fn outcome(child: Pid, mut reader: PipeReader) -> Result<Facts, String> {
     let mut message = Vec::new();
-    let complete = read_until_closed(&mut reader, &mut message, Instant::now() + PATIENCE);
+    let complete = read_until_closed(&mut reader, &mut message, Instant::now() + TIMEOUT);
     if !complete {
         let _ = kill_process(child, Signal::KILL);
     }
@@ -155,8 +157,8 @@ fn outcome(child: Pid, mut reader: PipeReader) -> Result<Facts, String> {
         }
     };
     if !complete {
-        let patience = PATIENCE.as_secs();
-        return Err(format!("opening it took longer than {patience} s; see what its constructors wait for"));
+        let timeout = TIMEOUT.as_secs();
+        return Err(format!("opening it took longer than {timeout} s; see what its constructors wait for"));
     }
     let said = serde_json::from_slice::<Value>(&message).ok();
     let text = |key: &str| Some(said.as_ref()?.get(key)?.as_str()?.to_owned());
@@ -169,7 +171,7 @@ fn outcome(child: Pid, mut reader: PipeReader) -> Result<Facts, String> {
     }
 }
 
-/// Whether the other end was closed in time.
+/// Reads until the other end is closed; whether that happened before the deadline.
 fn read_until_closed(reader: &mut PipeReader, message: &mut Vec<u8>, deadline: Instant) -> bool {
     let mut buffer = [0; 4096];
     loop {

@@ -1,4 +1,4 @@
-//! A plugin that has been checked and tried, before it is mapped into this process.
+//! A plugin that has passed all checks, and is not mapped into this process yet: the checks in their order.
 #![expect(unsafe_code, reason = "opening a plugin runs foreign code")]
 
 use std::{path::PathBuf, sync::Arc};
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::error::Refusal;
 
-/// A plugin that has been checked and tried in a child; nothing of it is mapped here yet.
+/// A plugin that was checked and opened in a child. Nothing of it is mapped into this process yet.
 pub struct Verified {
     path: PathBuf,
     copy: PrivateCopy,
@@ -30,7 +30,7 @@ impl Verified {
     /// Copies a plugin, checks what the copy holds, and opens it in a child that is forked from this process.
     ///
     /// # Errors
-    /// The first thing that is wrong with it, or that the policy bars.
+    /// The first thing that is wrong with it, or that the policy doesn't allow.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted. The process has one thread.
@@ -39,10 +39,10 @@ impl Verified {
         Verified::by(file, policy, |copy| unsafe { trial::forked(&copy.path_in_fork()) })
     }
 
-    /// Copies a plugin, checks what the copy holds, and opens it in a child that is this program once more.
+    /// Copies a plugin, checks what the copy holds, and opens it in a child that runs this same program.
     ///
     /// # Errors
-    /// The first thing that is wrong with it, or that the policy bars.
+    /// The first thing that is wrong with it, or that the policy doesn't allow.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors, if only in the child: whoever wrote the file is trusted.
@@ -76,10 +76,10 @@ impl Verified {
         &self.facts
     }
 
-    /// Maps the plugin into this process, for good.
+    /// Maps the plugin into this process. It is never unmapped.
     ///
     /// # Errors
-    /// As in [`Verified::by_fork`]; what the child could open rarely fails here.
+    /// As [`Verified::by_fork`], but rarely: the child could open the same bytes.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted.
@@ -88,7 +88,8 @@ impl Verified {
         host: &'static Host,
         counts: &Arc<ContextCounts>,
     ) -> Result<&'static Plugin, Refusal> {
-        // To compare the layouts takes as long as to map the library. The operator's own file may have changed since.
+        // Comparing the layouts takes as long as mapping the library, and the child has compared them. The
+        // operator's own file may have changed since then.
         let is_tried = !self.copy.is_original();
         // SAFETY: the caller's duty is the callee's condition.
         let entries = unsafe { ffi::open(self.copy.path(), is_tried) };

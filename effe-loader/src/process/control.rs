@@ -1,4 +1,5 @@
-//! What an effe can be told while it serves: to stop, to take up what has changed, to go back to what was before.
+//! The orders that an effe gets while it serves: to stop, to reload, to roll back. They come from signals and
+//! from the admin listener; the server carries out a stop, `effe/swap.rs` a change.
 
 use std::{
     sync::{
@@ -17,9 +18,9 @@ use tokio::sync::{
 /// How an effe ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Drain {
-    /// How long connections are still taken, while whoever sends them learns of it.
+    /// How long connections are still accepted, until load balancers have noticed.
     pub delay: Duration,
-    /// How long what runs may take after that.
+    /// How long runs may take after that.
     pub timeout: Duration,
 }
 
@@ -28,34 +29,34 @@ pub struct Drain {
 pub struct Stop {
     /// When it was given.
     given: Instant,
-    /// Whether the process has failed, and its exit code says so.
+    /// Whether the effe has failed, so that the exit code is a failure's.
     pub failed: bool,
-    /// Whether there is nobody who must first learn of it: no connection is taken from now on.
+    /// Whether the delay is left out: no connection is accepted from now on.
     pub hurried: bool,
 }
 
 impl Stop {
-    /// The operator wants it.
+    /// The operator's order, with the delay.
     pub fn wanted() -> Stop {
         Stop { given: Instant::now(), failed: false, hurried: false }
     }
 
-    /// The operator waits for it.
+    /// The order of an operator who waits for the end: without the delay.
     pub fn hurried() -> Stop {
         Stop { hurried: true, ..Stop::wanted() }
     }
 
-    /// The effe can't go on.
+    /// The order of an effe that can't go on.
     pub fn failed() -> Stop {
         Stop { failed: true, ..Stop::wanted() }
     }
 
-    /// When what still runs is abandoned.
+    /// When the runs that have not ended are abandoned.
     pub fn deadline(&self, drain: Drain) -> Instant {
         self.given + self.delay(drain) + drain.timeout
     }
 
-    /// How long connections are still taken.
+    /// How long connections are still accepted.
     pub fn delay(&self, drain: Drain) -> Duration {
         if self.hurried { Duration::ZERO } else { drain.delay }
     }
@@ -64,7 +65,7 @@ impl Stop {
 /// An order to change the generation that serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Take up a plugin or parameters that have changed.
+    /// Open the plugin and the parameters again, if they have changed.
     Reload,
     /// Return to the generation before.
     RollBack,
@@ -75,40 +76,40 @@ pub enum Change {
 pub struct Changed {
     /// The generation that serves now.
     pub generation: u64,
-    /// Whether it is another than before.
+    /// Whether another one served before.
     pub swapped: bool,
 }
 
-/// An order to change, and who waits to hear what came of it.
+/// An order to change, and where its outcome goes.
 pub struct ChangeOrder {
     /// What is to be done.
     pub change: Change,
-    /// Where the outcome goes: what serves now, or in one line why nothing has changed.
+    /// Gets what serves now, or in one line why nothing has changed.
     pub reply: oneshot::Sender<Result<Changed, String>>,
 }
 
-/// Where orders are given. Any thread may give them.
+/// Gives orders, from any thread.
 #[derive(Clone)]
 pub struct Control {
     stopping: Arc<AtomicBool>,
     stops: UnboundedSender<Stop>,
     changes: Sender<ChangeOrder>,
-    /// Told of each order to change, once somebody wants to be.
+    /// Called after each order to change; set by [`Control::on_change`].
     changer: Arc<OnceLock<Changer>>,
 }
 
 type Changer = Box<dyn Fn() + Send + Sync>;
 
-/// Where orders arrive.
+/// Receives orders.
 pub struct Orders {
     /// For the server.
     pub stops: UnboundedReceiver<Stop>,
-    /// For the one who changes generations.
+    /// For the thread that changes generations.
     pub changes: Receiver<ChangeOrder>,
 }
 
 impl Control {
-    /// Both ends.
+    /// Both ends of the orders' channels.
     pub fn new() -> (Control, Orders) {
         let ((stops, stopped), (changes, changed)) = (unbounded_channel(), unbounded());
         (
@@ -117,19 +118,20 @@ impl Control {
         )
     }
 
-    /// Orders the end. When this returns, every answer says that its connection closes, and the effe is not ready.
+    /// Orders a stop. When this returns, every response says that its connection closes, and the effe is not
+    /// ready.
     pub fn stop(&self, stop: Stop) {
         self.stopping.store(true, Ordering::Relaxed);
         let _ = self.stops.send(stop);
     }
 
-    /// Whether the end was ordered, from now on.
+    /// A flag that is true once a stop was ordered.
     pub fn stopping(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stopping)
     }
 
-    /// Orders a change; the outcome comes out of the receiver, which nobody need wait for. An effe that is no longer
-    /// there, or on its way out, hangs up.
+    /// Orders a change. The receiver gets the outcome; it may be dropped. An effe that has ended or is
+    /// stopping closes the channel without an outcome.
     pub fn change(&self, change: Change) -> oneshot::Receiver<Result<Changed, String>> {
         let (reply, outcome) = oneshot::channel();
         let _ = self.changes.send(ChangeOrder { change, reply });
@@ -137,7 +139,7 @@ impl Control {
         outcome
     }
 
-    /// Has `changer` called whenever a change is ordered, and now, for what was ordered before.
+    /// Calls `changer` now, for orders that came before, and after each order to change.
     pub fn on_change(&self, changer: impl Fn() + Send + Sync + 'static) {
         self.changer.get_or_init(|| Box::new(changer))();
     }

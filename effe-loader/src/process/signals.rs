@@ -1,4 +1,8 @@
-//! Signals. SIGTERM and SIGINT: the first one begins the end, the second one is the end. SIGHUP: take up what has changed, or, if it came because the terminal has gone, the end as well.
+//! The process's signals, and the watchdog that ends a process which doesn't stop in time.
+//!
+//! The first SIGTERM or SIGINT stops the effe; a second one ends the process at once. SIGHUP orders a reload,
+//! unless it comes because the terminal has gone: then it stops the effe. What the orders do is up to those
+//! who receive them from `control.rs`; the thread that waits here is the monitor's.
 
 use std::{
     fs::{self, File},
@@ -29,99 +33,99 @@ use crate::{
 /// What Stop and Retire may take beyond the deadline before the watchdog ends the process.
 pub const GRACE: Duration = Duration::from_secs(2);
 
-/// Sees that the process ends, and says what of the lambda's was left behind.
+/// Ends the process if it doesn't end by itself, and logs how many Contexts were not stopped.
 #[derive(Clone)]
-pub struct Ender {
+pub struct Watchdog {
     /// All Contexts of the process.
     pub counts: Arc<ContextCounts>,
-    /// Where it is said.
+    /// Where that is logged.
     pub journal: Journal,
-    /// How long the end may take.
+    /// How long stopping may take.
     pub drain: Drain,
 }
 
-impl Ender {
-    /// Ends the process when the time to stop is over, whatever hangs.
-    pub fn watch(&self, stop: Stop) {
+impl Watchdog {
+    /// Starts a thread that ends the process when the time to stop is over, whatever hangs.
+    pub fn arm(&self, stop: Stop) {
         let last = stop.deadline(self.drain) + GRACE;
-        let ender = self.clone();
-        let watchdog = thread::Builder::new().name("effe-watchdog".to_owned()).spawn(move || {
+        let watchdog = self.clone();
+        let started = thread::Builder::new().name("effe-watchdog".to_owned()).spawn(move || {
             thread::sleep(last.saturating_duration_since(Instant::now()));
-            ender.leave("the time to stop is over");
+            watchdog.exit("the time to stop is over");
         });
-        if watchdog.is_err() {
+        if started.is_err() {
             self.journal
                 .warning("no thread for a watchdog: only a second signal ends what does not end by itself");
         }
     }
 
-    /// Ends the process without running anything more of the lambda or of the server.
-    fn leave(&self, why: &str) -> ! {
+    /// Ends the process at once: nothing more of the lambda or the server runs.
+    fn exit(&self, why: &str) -> ! {
         self.journal.critical(format!("{why}; {} Contexts were not stopped", self.counts.living()));
         self.journal.close(Duration::from_millis(200));
         low_level::exit(FAILED.into())
     }
 }
 
-/// The signals that are this process's business.
+/// The signals that this process handles: SIGTERM, SIGINT and SIGHUP.
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
     terminal: Terminal,
     stopping: bool,
-    ender: Ender,
+    watchdog: Watchdog,
     control: Control,
 }
 
-/// Wakes whoever waits for signals.
-pub struct Bell(UnixStream);
+/// Wakes the thread in [`Signals::wait`].
+pub struct Interrupt(UnixStream);
 
-impl Bell {
-    /// Once is enough for one who has not woken yet.
-    pub fn ring(&self) {
-        // Full means that it has been rung before.
+impl Interrupt {
+    /// Wakes it. If it has been woken already and has not run yet, this does nothing more.
+    pub fn send(&self) {
+        // A full socket means that it has been woken already.
         let _ = send(&self.0, &[0], SendFlags::DONTWAIT);
     }
 }
 
 impl Signals {
-    /// Takes the signals over.
+    /// Installs the handlers.
     ///
     /// # Errors
     /// The system refuses a handler or a descriptor.
-    pub fn take_over(ender: Ender, control: Control) -> io::Result<(Signals, Bell)> {
+    pub fn take_over(watchdog: Watchdog, control: Control) -> io::Result<(Signals, Interrupt)> {
         let terminal = Terminal::of_this_process();
         let (read, write) = UnixStream::pair()?;
-        let bell = Bell(write.try_clone()?);
+        let interrupt = Interrupt(write.try_clone()?);
         let ours = [SIGTERM, SIGINT, SIGHUP];
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, ours)?;
-        Ok((Signals { delivery, terminal, stopping: false, ender, control }, bell))
+        Ok((Signals { delivery, terminal, stopping: false, watchdog, control }, interrupt))
     }
 
-    /// Waits for a signal, for the bell, or until the time is over, and obeys.
-    pub fn wait(&mut self, patience: Option<Duration>) {
-        let timeout = patience.map(|patience| Timespec {
-            tv_sec: patience.as_secs().cast_signed(),
-            tv_nsec: patience.subsec_nanos().into(),
+    /// Waits for a signal, for an interrupt, or until `timeout` is over, and does what the signals demand.
+    pub fn wait(&mut self, timeout: Option<Duration>) {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: timeout.as_secs().cast_signed(),
+            tv_nsec: timeout.subsec_nanos().into(),
         });
         let mut fds = [PollFd::new(self.delivery.get_read(), PollFlags::IN)];
         if poll(&mut fds, timeout.as_ref()) == Ok(0) {
             return;
         }
         for signal in self.delivery.pending() {
-            self.obey(signal);
+            self.apply(signal);
         }
     }
 
-    /// Ends the effe, and sees that it ends.
+    /// Stops the effe, and arms the watchdog.
     pub fn stop(&self, stop: Stop) {
         self.control.stop(stop);
-        self.ender.watch(stop);
+        self.watchdog.arm(stop);
     }
 
-    fn obey(&mut self, signal: i32) {
+    fn apply(&mut self, signal: i32) {
         let name = low_level::signal_name(signal).unwrap_or("a signal");
         if signal == SIGHUP && !self.terminal.has_gone() {
-            // What came of it, the log says.
+            // The outcome is logged where the change is made.
             drop(self.control.change(Change::Reload));
             return;
         }
@@ -129,22 +133,23 @@ impl Signals {
             return;
         }
         if self.stopping {
-            self.ender.leave(&format!("{name} again: leaving at once"));
+            self.watchdog.exit(&format!("{name} again: leaving at once"));
         }
         self.stopping = true;
         let stop = if signal == SIGTERM { Stop::wanted() } else { Stop::hurried() };
         self.stop(stop);
         let why = if signal == SIGHUP { " (the terminal has gone)" } else { "" };
-        let timeout = self.ender.drain.timeout;
-        self.ender.journal.notice(format!("{name}{why}: finishing what runs, for at most {timeout:?}"));
+        let timeout = self.watchdog.drain.timeout;
+        self.watchdog.journal.notice(format!("{name}{why}: finishing what runs, for at most {timeout:?}"));
     }
 }
 
-/// Whether the process hangs on a terminal: when that goes away, the system says so by SIGHUP, and so may a shell.
+/// Whether the process has a controlling terminal. When the terminal goes away, the system sends SIGHUP, and
+/// so may a shell.
 enum Terminal {
-    /// It does.
+    /// It has one.
     Controls,
-    /// It never did, or whoever started it (`nohup`) wants it to outlive its terminal.
+    /// It has none, or it was started with SIGHUP ignored (`nohup`), to outlive its terminal.
     None,
 }
 
@@ -162,7 +167,7 @@ impl Terminal {
     }
 }
 
-/// Whether a signal is ignored by whoever started this process; to be asked before a handler is installed.
+/// Whether this process was started with the signal ignored. Call it before a handler is installed.
 fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

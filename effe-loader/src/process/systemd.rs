@@ -1,13 +1,13 @@
-//! What systemd, or another service manager that speaks `sd_notify`, is told: that the effe is ready, takes something
-//! up, is on its way out. Without `NOTIFY_SOCKET` it is told nothing, and a message that can't be sent is dropped: the
-//! manager has a timeout of its own.
+//! Messages to systemd, or to another service manager that speaks `sd_notify`: the effe is ready, reloads,
+//! stops. Without `NOTIFY_SOCKET` none is sent. A message that can't be sent is dropped: the manager has a
+//! timeout of its own.
 
 use std::path::Path;
 
 use sd_notify::NotifyState;
 
-/// A first Start has succeeded, or the last change is over. Generation `number` of `plugin` serves; `failed` says why the
-/// change has failed, if it has.
+/// A first Start has succeeded, or the last change is over. Generation `number` of `plugin` serves; `failed`
+/// says why the change has failed, if it has.
 pub fn ready(plugin: &Path, number: u64, failed: Option<&str>) {
     let mut status = format!("serving {}, generation {number}", plugin.display());
     if let Some(why) = failed {
@@ -17,19 +17,19 @@ pub fn ready(plugin: &Path, number: u64, failed: Option<&str>) {
     tell(&[NotifyState::Ready, NotifyState::Status(&on_one_line(&status))]);
 }
 
-/// It serves, and no Start has succeeded yet.
+/// The effe serves, and no Start has succeeded yet.
 pub fn starting() {
     tell(&[NotifyState::Status("no Start has succeeded yet; trying again each second")]);
 }
 
-/// Another generation is being opened, or gone back to; [`ready`] follows.
+/// A reload or a rollback has begun; [`ready`] follows.
 pub fn reloading() {
     if let Ok(now) = NotifyState::monotonic_usec_now() {
         tell(&[NotifyState::Reloading, now, NotifyState::Status("taking up what has changed")]);
     }
 }
 
-/// The effe is on its way out.
+/// The effe stops.
 pub fn stopping() {
     tell(&[NotifyState::Stopping, NotifyState::Status("finishing what runs")]);
 }

@@ -1,4 +1,4 @@
-//! Sockets to a daemon, local or not, none of which makes its user wait longer than it wants to.
+//! Sockets to a syslog daemon, local or remote. Every operation ends at the caller's deadline.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use rustix::{
 
 /// How long the other end may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long a refusal of a first datagram may take to come back.
+/// How long the refusal of a first datagram is waited for.
 const REFUSAL: Duration = Duration::from_millis(100);
 
 /// Where daemons listen.
@@ -36,7 +36,8 @@ pub(super) enum Places {
 pub(super) type Attempt = Receiver<Result<Socket, String>>;
 
 impl Places {
-    /// Begins to connect. Names are looked up and connections made on a thread of their own: either may take long.
+    /// Begins to connect. Names are looked up and connections are made on a thread of their own: both may
+    /// take long.
     pub(super) fn connect(&self) -> Attempt {
         let (sender, attempt) = channel::bounded(1);
         if let Places::Local(places) = self {
@@ -44,7 +45,7 @@ impl Places {
             return attempt;
         }
         let place = self.clone();
-        // Without a thread the attempt has failed: its other end is gone.
+        // If there is no thread, the sender is dropped, and the attempt has failed.
         let _ = thread::Builder::new().name("journal-connect".to_owned()).spawn(move || {
             let socket = remote(&place).map_err(|err| format!("{place}: {err}"));
             let _ = sender.send(socket);
@@ -124,13 +125,13 @@ pub(super) enum Socket {
     Local(UnixDatagram),
     Udp {
         socket: UdpSocket,
-        /// Whether nothing has been sent yet: the first datagram is waited for, lest a daemon that isn't there be
-        /// taken for one that has come back.
+        /// Whether nothing has been sent yet. After the first datagram a refusal is waited for: without that,
+        /// a daemon that isn't there would count as one that is back.
         fresh: bool,
     },
     Stream {
         stream: TcpStream,
-        /// What is left of a message whose beginning has been sent.
+        /// The rest of a message of which a part was sent.
         rest: Vec<u8>,
     },
 }
@@ -144,7 +145,8 @@ impl Socket {
     /// Sends a message, waiting for room until the deadline.
     ///
     /// # Errors
-    /// `TimedOut` if the daemon doesn't read; another if it isn't there any more. Nobody has the message then.
+    /// `TimedOut` if the daemon doesn't read; another error if the daemon has gone. The message was not
+    /// delivered.
     pub(super) fn send(&mut self, message: &[u8], deadline: Instant) -> io::Result<()> {
         match self {
             Socket::Local(socket) => datagram(&*socket, deadline, || socket.send(message)),
@@ -163,7 +165,7 @@ impl Socket {
                     rest.drain(..n_written);
                 }
                 let n_written = write(stream, message, deadline)?;
-                // From here on the daemon has a part of it, and gets the rest before anything else.
+                // The daemon has a part of it now, and must get the rest before any other message.
                 rest.extend_from_slice(&message[n_written..]);
                 while !rest.is_empty() {
                     let Ok(n_written) = write(stream, rest, deadline) else { break };
@@ -174,11 +176,11 @@ impl Socket {
         }
     }
 
-    /// Messages that are known to be lost with a connection that `send` has found broken.
+    /// How many messages are known to be lost with a connection on which `send` has failed.
     pub(super) fn n_lost(&self) -> u64 {
         match self {
             Socket::Local(_) => 0,
-            // What is refused is the datagram before.
+            // The refusal is of the datagram before.
             Socket::Udp { fresh, .. } => u64::from(!fresh),
             Socket::Stream { rest, .. } => u64::from(!rest.is_empty()),
         }
@@ -214,7 +216,8 @@ fn write(mut stream: &TcpStream, bytes: &[u8], deadline: Instant) -> io::Result<
     }
 }
 
-/// A daemon that has ended closes its end, which nobody sees who only writes: the first message would be lost.
+/// Whether the daemon has closed its end. A writer doesn't see that without reading, and would lose its first
+/// message.
 fn is_open(mut stream: &TcpStream) -> io::Result<()> {
     loop {
         match stream.read(&mut [0; 256]) {
@@ -236,9 +239,9 @@ fn wait_for_room(socket: &impl AsFd, deadline: Instant) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for an event, or for an error, which needs no asking.
+/// Waits for an event or for an error; `poll` always reports errors.
 fn wait(socket: &impl AsFd, event: PollFlags, within: Duration) {
     let timeout = Timespec { tv_sec: within.as_secs() as _, tv_nsec: within.subsec_nanos() as _ };
-    // An error can only be an interruption: then the next attempt finds out.
+    // An error can only be an interruption. The caller tries again then.
     let _ = poll(&mut [PollFd::new(socket, event)], Some(&timeout));
 }

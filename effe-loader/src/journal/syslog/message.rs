@@ -1,8 +1,8 @@
-//! A record as syslog has it, on one line: RFC 3164, which every daemon reads, or RFC 5424, whose structured data
-//! keeps the fields apart.
+//! A record as a syslog message of one line: RFC 3164, which every daemon reads, or RFC 5424, whose
+//! structured data keeps the fields apart.
 //!
-//! The `syslog` crate writes the heads. Their time is UTC, never local time, so there is nothing in them that could
-//! fail; rsyslog and journald put their own time of arrival in its place.
+//! The `syslog` crate writes the heads, with UTC times. rsyslog and journald put their own time of arrival in
+//! its place.
 
 use std::{collections::BTreeMap, process, str::FromStr};
 
@@ -14,7 +14,7 @@ use crate::journal::{
     severity::Severity,
 };
 
-/// The name of our structured data. 32473 is the enterprise number that IANA keeps for whoever has none.
+/// The name of our structured data. 32473 is the enterprise number that IANA reserves for examples.
 const DATA: &str = "effe@32473";
 /// Bytes of the tag.
 const TAG_LIMIT: usize = 48;
@@ -40,16 +40,16 @@ impl FromStr for SyslogFormat {
     }
 }
 
-/// Writes messages.
+/// Formats messages.
 pub(super) enum Formatter {
     Old(Formatter3164),
     New(Formatter5424),
 }
 
 impl Formatter {
-    /// `local` for the local socket, which has no place for a host name in the old format.
+    /// `local` is for the local socket: in the old format, its messages have no host name.
     pub(super) fn new(format: SyslogFormat, local: bool, tag: &str) -> Formatter {
-        // A server without a terminal: distributions file it with the other daemons, and user rules stay for people.
+        // LOG_DAEMON: distributions file a server with the other daemons.
         let (facility, process, pid) = (Facility::LOG_DAEMON, tag_of(tag), process::id());
         match format {
             SyslogFormat::Rfc3164 => {
@@ -62,11 +62,11 @@ impl Formatter {
         }
     }
 
-    /// A message, of which `limit` bytes may follow the head.
+    /// A message with at most `limit` bytes after the head.
     pub(super) fn message(&self, record: &Record, limit: usize) -> Vec<u8> {
         let severity = severity(record.severity);
         let mut message = Vec::new();
-        // Fails only if the buffer does, and a Vec doesn't.
+        // It fails only if writing to the buffer fails, and a Vec doesn't.
         let _ = match self {
             Formatter::Old(formatter) => {
                 let text = body(record, !record.is_bare());
@@ -81,7 +81,8 @@ impl Formatter {
         message
     }
 
-    /// A message as a stream carries it, RFC 6587: with its length before it, or, in the old format, as a line.
+    /// A message as a stream carries it, RFC 6587: with its length before it, or, in the old format, as a
+    /// line.
     pub(super) fn framed(&self, mut message: Vec<u8>) -> Vec<u8> {
         match self {
             // There is no line feed in it.
@@ -103,7 +104,7 @@ fn severity(severity: Severity) -> syslog::Severity {
     }
 }
 
-/// The part of a message that is ours, on one line.
+/// The text of a message after its head, on one line.
 fn body(record: &Record, with_fields: bool) -> String {
     let mut text = String::new();
     if record.source == Source::Lambda {
@@ -120,9 +121,9 @@ fn body(record: &Record, with_fields: bool) -> String {
     escaped(&text)
 }
 
-/// The fields as structured data, and how many bytes that takes; none if it were more than `limit`.
+/// The fields as structured data, and how many bytes that takes. No fields if it would be more than `limit`.
 fn data(record: &Record, limit: usize) -> (BTreeMap<String, BTreeMap<String, String>>, usize) {
-    // What may stand in a name: anything that can't end it.
+    // Characters that can't be in a name become `_`.
     let plain = |ch: char| if ch.is_ascii_graphic() && !"=]\"".contains(ch) { ch } else { '_' };
     let params: BTreeMap<String, String> = record
         .fields
@@ -145,7 +146,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// A text, or what fits of it.
+/// A text, cut to a number of bytes.
 struct Cut<'a>(&'a str, usize);
 
 impl std::fmt::Display for Cut<'_> {
@@ -157,7 +158,8 @@ impl std::fmt::Display for Cut<'_> {
     }
 }
 
-/// A tag that no daemon takes for something else: RFC 3164 wants letters and digits, and common use allows more.
+/// A tag that every daemon understands: RFC 3164 demands letters and digits; a few more characters are in
+/// common use.
 fn tag_of(name: &str) -> String {
     let plain = |ch: char| if ch.is_ascii_alphanumeric() || "-_./".contains(ch) { ch } else { '_' };
     name.chars().take(TAG_LIMIT).map(plain).collect()
