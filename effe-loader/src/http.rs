@@ -1,4 +1,5 @@
-//! HTTP/1.1 and HTTP/2: what a request and an answer are on a connection.
+//! HTTP/1.1 and HTTP/2: from the bytes of a connection to a request, and from an answer to bytes. What answers is a
+//! `Service`, which this knows nothing else of.
 
 pub mod canned;
 pub mod h1;

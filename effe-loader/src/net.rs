@@ -1,4 +1,5 @@
-//! Bytes between the loader and its clients: listeners, connections, TLS.
+//! Bytes between the loader and its clients: listening sockets, connections, TLS, and how long clients may take. What
+//! the bytes mean is left to `http`.
 
 pub mod activity;
 pub mod address;

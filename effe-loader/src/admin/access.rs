@@ -1,10 +1,10 @@
-//! Who may ask what of the admin listener.
+//! Decides which requests the admin listener answers:
 //!
 //! - `Host` must name the listener itself, or `localhost`: else a page whose name resolves to this machine could
 //!   read it (DNS rebinding). Behind a Unix socket there is no browser, and any name will do.
 //! - An `Origin` other than the listener's own is refused: no page of another site sends orders.
-//! - Whatever changes something needs the token, or the Unix socket, whose mode is its lock. On an address that
-//!   others than this machine can reach, everything needs the token.
+//! - A request that changes something needs the token, or comes over the Unix socket, which only the loader's user can
+//!   connect to. On an address that other machines can reach, every request needs the token.
 
 use std::{
     fmt, fs, io,
@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq;
 
 use super::listener::Address;
 
-/// Where the token is. It is read again for each request that needs it, so that it can be changed in place.
+/// The file with the token. It is read for each request that needs it, so that the token can be changed.
 #[derive(Clone, Debug)]
 pub struct Token(PathBuf);
 
@@ -54,7 +54,7 @@ impl Token {
         }
     }
 
-    /// Whether a client has it; an unreadable token is nobody's.
+    /// Whether `shown` is the token; not if the file can't be read.
     fn is(&self, shown: &[u8]) -> bool {
         self.read().is_ok_and(|token| token.as_bytes().ct_eq(shown).into())
     }
@@ -67,9 +67,9 @@ pub enum Refused {
     Host,
     /// It comes from a page of another site.
     Origin,
-    /// Nobody may do this here.
+    /// It needs a token, and the operator has given none.
     NoToken,
-    /// It doesn't show the token.
+    /// It doesn't carry the token.
     Token,
 }
 
@@ -111,10 +111,10 @@ impl AccessRules {
         AccessRules { place, token }
     }
 
-    /// Lets a request in; `local` is the address of ours that it came to.
+    /// Whether a request may be answered; `local` is our own address that its client has connected to.
     ///
     /// # Errors
-    /// It is not let in.
+    /// Why it may not.
     pub fn admit(&self, method: &Method, headers: &HeaderMap, local: Option<IpAddr>) -> Result<(), Refused> {
         let host = only(headers, header::HOST);
         let own = match self.place {

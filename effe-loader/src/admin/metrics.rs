@@ -19,17 +19,17 @@ use crate::{
     scheduler::meter::{Spread, Totals},
 };
 
-/// How they are written.
+/// The format of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// OpenMetrics 1.0, which a scraper asks for if it reads it.
+    /// OpenMetrics 1.0.
     OpenMetrics,
-    /// Prometheus's own, for all others.
+    /// Prometheus's own, for scrapers that don't ask for OpenMetrics.
     Prometheus,
 }
 
 impl Format {
-    /// The one that whoever asks reads, by its `Accept`.
+    /// The format that a scraper asks for by its `Accept` headers.
     pub fn wanted<'a>(mut accepts: impl Iterator<Item = &'a str>) -> Format {
         if accepts.any(|accept| accept.contains("application/openmetrics-text")) {
             Format::OpenMetrics
@@ -38,7 +38,7 @@ impl Format {
         }
     }
 
-    /// Its name.
+    /// The media type.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",

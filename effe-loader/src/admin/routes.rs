@@ -1,4 +1,5 @@
-//! What can be asked of the admin listener, and told to it. Answers are JSON but for probes and metrics.
+//! The paths of the admin listener: what it shows, and the orders that it takes. Answers are JSON, except for probes and
+//! metrics.
 
 use std::str;
 
@@ -29,7 +30,7 @@ use crate::{
 /// Bytes of a request body.
 const MAX_BODY: usize = 1024;
 
-/// Answers a request that was let in.
+/// Answers a request that may be answered.
 pub async fn answer(admin: &Admin, request: &Request, incoming: Incoming) -> Response<Body> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let orders = *request.method() == Method::POST;
@@ -53,7 +54,7 @@ pub async fn answer(admin: &Admin, request: &Request, incoming: Incoming) -> Res
     }
 }
 
-/// Answers a request that was not let in.
+/// Answers a request that is refused.
 pub fn refuse(refused: Refused) -> Response<Body> {
     let status = match refused {
         Refused::Token => StatusCode::UNAUTHORIZED,
@@ -66,7 +67,7 @@ pub fn refuse(refused: Refused) -> Response<Body> {
     response
 }
 
-/// Answers a request that breaks a rule of HTTP, the connection's last.
+/// Answers a request that breaks a rule of HTTP, and closes the connection.
 pub fn malformed() -> Response<Body> {
     let mut response = failed(StatusCode::BAD_REQUEST, "the request breaks a rule of HTTP");
     response.head_mut().set_connection_type(ConnectionType::Close);
@@ -123,7 +124,8 @@ async fn set_level(admin: &Admin, request: &Request, incoming: Incoming) -> Resp
     }
 }
 
-/// Orders a change and waits for what comes of it. Nothing of the request is in the order.
+/// Orders a change and waits for its outcome. The client can't choose what is loaded: the order holds nothing of the
+/// request.
 async fn change(admin: &Admin, change: Change) -> Response<Body> {
     match admin.control.change(change).await {
         Ok(Ok(changed)) => {
@@ -168,7 +170,7 @@ fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Byt
     let mut response = Response::with_body(status, Body::Whole(body.into()));
     let headers = &mut response.head_mut().headers;
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // What is true now may not be in a moment.
+    // It may be out of date a moment later.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -1,7 +1,7 @@
-//! HTTP/2: a connection whose requests are answered side by side. The frames are h2's business; here is what a request
-//! and an answer look like between h2 and our service, and how a connection ends.
+//! HTTP/2: a connection whose requests are answered side by side. Here it is decided when requests are taken and how a
+//! connection ends. Frames are h2's business; `h2/request` and `h2/response` translate between h2 and a `Service`.
 //!
-//! h2 is asked itself, for actix stands on an old one with an open advisory, and lets nobody end a connection kindly.
+//! h2 is used directly: actix-http uses an old version with an open advisory, and can't end a connection gracefully.
 
 mod request;
 mod response;
@@ -39,7 +39,7 @@ use crate::{
     net::{connection::Connection, connections::ConnHandle, stream::Io},
 };
 
-/// How a client begins that speaks HTTP/2 without asking; no method of HTTP/1.1 begins like this.
+/// The first bytes of a client that speaks HTTP/2 without TLS; no method of HTTP/1.1 begins like this.
 const PREFACE: &[u8] = b"PRI";
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 100;
@@ -48,11 +48,12 @@ const WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of an answer that wait to be sent.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Requests that a client may take back before they are answered, if they are also more than half of all.
+/// Requests that a client may reset before they are answered. One that resets more, and more than half of all, is
+/// disconnected.
 const MAX_RESETS: u64 = 500;
 
-/// Answers the requests of a connection whose client speaks HTTP/2, until it ends. Another one is given back; one that
-/// never says what it speaks is closed.
+/// Answers the requests of a connection until it ends, if the client speaks HTTP/2. If it speaks HTTP/1.1 the connection
+/// is given back. If it sends nothing in time the connection is closed.
 pub async fn take(
     connection: Connection,
     service: &Rc<dyn Service>,
@@ -77,7 +78,7 @@ pub async fn take(
     None
 }
 
-/// Whether a client has chosen it, over TLS by name, else by how it begins.
+/// Whether a client speaks HTTP/2: over TLS the handshake says so, else the first bytes.
 async fn is_spoken(io: &Io) -> io::Result<bool> {
     let socket = match io {
         Io::Tls(stream) => return Ok(stream.is_http2()),
@@ -86,7 +87,7 @@ async fn is_spoken(io: &Io) -> io::Result<bool> {
     loop {
         let ready = socket.readable().await?;
         match socket.try_read_with(begins_with_preface) {
-            // Nothing more comes: it is not long enough for anything.
+            // Nothing more comes, and what has come is too short for a preface.
             Err(err) if err.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
                 return Ok(false);
             }
@@ -96,8 +97,8 @@ async fn is_spoken(io: &Io) -> io::Result<bool> {
     }
 }
 
-/// Looks at the first bytes and leaves them where they are. Where these are too few it is as if none had come: the
-/// system tells of the next ones.
+/// Looks at the first bytes and leaves them in the socket. If they are too few to tell, the error says that reading
+/// would block, and the caller waits for more.
 fn begins_with_preface(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let mut head = [0; PREFACE.len()];
     let (n, _) = recv(socket, &mut head[..], RecvFlags::PEEK)?;
@@ -107,24 +108,24 @@ fn begins_with_preface(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(head[..n] == *PREFACE)
 }
 
-/// The other end of a connection.
+/// One connection and its client.
 struct Client {
     service: Rc<dyn Service>,
     peer: Option<SocketAddr>,
     is_tls: bool,
     handle: ConnHandle,
-    /// Requests that it has taken back before they were answered.
+    /// Requests that the client has reset before they were answered.
     n_resets: Cell<u64>,
 }
 
 impl Client {
-    /// Answers its requests until it leaves, or is asked to.
+    /// Answers requests until the client leaves, or has been told to leave and has had its time.
     async fn serve(self: Rc<Self>, mut frames: Frames<Connection, Bytes>) {
         let mut asked_to_leave = None;
         poll_fn(|cx| {
             self.handle.activity().wait(cx);
             match asked_to_leave {
-                // It is told that no request after those that have come is taken; then it leaves by itself.
+                // The client learns that no further requests are taken, and closes when its last one is answered.
                 None if self.handle.is_over() => {
                     frames.graceful_shutdown();
                     asked_to_leave = Some(self.handle.now());
@@ -154,7 +155,7 @@ impl Client {
         }
     }
 
-    /// Begins to answer a request, and has done so if that can be done at once.
+    /// Begins to answer a request: at once, or in a task of its own.
     fn answer(self: &Rc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let is_head = request.method() == Method::HEAD;
         let Some((request, incoming, mut kept_back)) = request::translate(request, self.peer) else {
@@ -175,7 +176,7 @@ impl Client {
                 let client = Rc::clone(self);
                 rt::spawn(async move {
                     let response = poll_fn(|cx| {
-                        // Whoever takes a request back has left, as far as that request is concerned.
+                        // A client that resets a stream has left, as far as this request is concerned.
                         if respond.poll_reset(cx).is_ready() {
                             return Poll::Ready(None);
                         }
@@ -199,7 +200,7 @@ impl Client {
     }
 }
 
-/// Whether somebody waits for a body that its client keeps back, and has not been asked for yet.
+/// Whether a body that its client keeps back is waited for, and the client has not been told yet.
 fn is_wanted(kept_back: Option<&request::KeptBack>, cx: &Context<'_>) -> bool {
     kept_back.is_some_and(|kept_back| kept_back.poll_wanted(cx).is_ready())
 }

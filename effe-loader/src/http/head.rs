@@ -1,4 +1,5 @@
-//! A request's head, copied out of the server's memory: a run on a thread of the pool may outlive the connection.
+//! A request's head as a run sees it: lent from the server's memory, or copied out of it, since a run on another thread
+//! may outlive the connection.
 
 use std::{net::SocketAddr, ops::Range};
 
@@ -37,12 +38,12 @@ impl Head<'_> {
         &target[..path_len]
     }
 
-    /// What the request is called.
+    /// The request's id.
     pub fn request_id(&self) -> String {
         request_id::of(|name| self.header(name, 0))
     }
 
-    /// 10, 11, 20
+    /// The version of HTTP: 10, 11, 20.
     pub fn version(&self) -> u32 {
         match self {
             Head::Live(request) => version(request.head()),
@@ -59,7 +60,7 @@ impl Head<'_> {
         if is_tls { "https" } else { "http" }
     }
 
-    /// The value of a header's nth occurrence.
+    /// The nth value of a header, counted from 0.
     pub fn header(&self, name: &str, nth: usize) -> Option<&[u8]> {
         match self {
             Head::Live(request) => {
@@ -74,10 +75,10 @@ impl Head<'_> {
     }
 }
 
-/// The head of one request in two buffers, which are used again for the next.
+/// A copy of one request's head, in two buffers that are used again for the next request.
 #[derive(Default)]
 pub struct OwnedHead {
-    /// All that is text, so that nobody has to look again whether it is.
+    /// All that is text; being a `String`, it needs no check when parts of it are read.
     text: String,
     /// The values of the headers, which may be any bytes.
     values: Vec<u8>,
@@ -92,7 +93,7 @@ pub struct OwnedHead {
 }
 
 impl OwnedHead {
-    /// Takes the place of what was here before.
+    /// Copies a request's head; the one from before is gone.
     pub fn take(&mut self, request: &Request) {
         let head = request.head();
         self.text.clear();

@@ -1,4 +1,4 @@
-//! A request that is being answered, as its connection knows it.
+//! Tells a connection that one of its requests is being answered, for as long as the guard lives.
 
 use std::{future::Future, net::IpAddr, rc::Rc, sync::Arc};
 
@@ -10,17 +10,17 @@ use crate::{
     rt::tasks,
 };
 
-/// Requests on one connection. A client that wants more opens another, which finds the thread with the least to do.
+/// Requests on one connection. A client that wants more opens another, which goes to the thread with the least to do.
 const MAX_REQUESTS: u64 = 10_000;
 
-/// A request that its connection knows to be under way.
+/// Counts a request as being answered until it is dropped.
 pub struct RequestGuard {
     activity: Rc<ConnActivity>,
     uploads: Option<Rc<Uploads>>,
 }
 
 impl RequestGuard {
-    /// It has come. Its body is read in the task of its connection, if there is a place for that.
+    /// A request has come. Over HTTP/1.1 its body is read in the connection's task, where `uploads` keeps the upload.
     pub fn begin(
         activity: &Rc<ConnActivity>,
         head: &RequestHead,
@@ -35,7 +35,7 @@ impl RequestGuard {
         RequestGuard { activity: Rc::clone(activity), uploads: uploads.cloned() }
     }
 
-    /// A run reads its body as it comes, by `upload`.
+    /// Runs `upload`, which hands the request's body to a run as it comes.
     pub fn upload(&self, upload: impl Future<Output = ()> + 'static) {
         match &self.uploads {
             Some(uploads) => uploads.begin(upload),
@@ -43,7 +43,7 @@ impl RequestGuard {
         }
     }
 
-    /// The address of ours that it came to, if it came over the network and somebody noted it.
+    /// Our own address that the client has connected to, if the connection has noted it.
     pub fn local_ip(&self) -> Option<IpAddr> {
         self.activity.local_ip()
     }

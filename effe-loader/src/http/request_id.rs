@@ -1,5 +1,5 @@
-//! What a request is called, in the log and beyond: as its client or a proxy has named it, else by a name of our own.
-//! A name is looked for when somebody needs one, and not before.
+//! The id of a request: the one that its client or a proxy has given it, else a new one. It is looked for only when
+//! somebody needs it.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -9,11 +9,11 @@ use std::{
     },
 };
 
-/// A client's name that is longer is not taken over.
+/// Bytes of an id; a longer one is not taken over.
 const MAX: usize = 128;
 
-/// The name of a request whose headers `header` knows: its `X-Request-Id`, else the trace of its `traceparent`, else a
-/// new one.
+/// The id of a request, whose headers `header` looks up: its `X-Request-Id`, else the trace of its `traceparent`, else
+/// a new one.
 pub fn of<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> String {
     let text = |name| header(name).and_then(|value| std::str::from_utf8(value).ok());
     let given = text("x-request-id").filter(|id| {
@@ -33,7 +33,7 @@ fn trace(text: &str) -> Option<&str> {
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let lengths = (version.len(), trace.len(), parent.len(), flags.len()) == (2, 32, 16, 2);
     let hex = [version, trace, parent, flags].into_iter().all(is_hex);
-    // Versions to come may append to this; the version ff is none.
+    // Later versions may append fields; ff is not a version.
     let ended = version != "00" || parts.next().is_none();
     let known =
         version != "ff" && trace.bytes().any(|byte| byte != b'0') && parent.bytes().any(|byte| byte != b'0');
@@ -45,7 +45,7 @@ fn new() -> String {
     static SEED: OnceLock<u64> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let seed = *SEED.get_or_init(|| RandomState::new().hash_one(std::process::id()));
-    // An odd factor keeps all of them apart (it has an inverse modulo 2^64) and makes neighbours look different.
+    // The factor is odd and so has an inverse modulo 2^64: no two ids are equal, and consecutive ones look different.
     let n = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     format!("{:016x}", n ^ seed)
 }

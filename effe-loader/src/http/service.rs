@@ -22,7 +22,7 @@ pub trait Service {
     fn call(&self, request: IncomingRequest) -> Answered;
 }
 
-/// A request that has come.
+/// A request as a protocol hands it on.
 pub struct IncomingRequest {
     /// Its head.
     pub request: Request,
@@ -30,23 +30,23 @@ pub struct IncomingRequest {
     pub n_head: Option<usize>,
     /// Its body.
     pub incoming: Incoming,
-    /// What its connection has to know of it.
+    /// To be kept until the request is answered.
     pub guard: RequestGuard,
 }
 
-/// What comes of a request.
+/// What a service makes of a request.
 pub enum Answered {
-    /// Its answer.
+    /// The answer.
     Now(Response<Body>),
-    /// Its answer, in time.
+    /// A future of the answer.
     Later(Guarded),
 }
 
-/// A request whose answer comes even if our own code panics over it. What a lambda's code does never gets here.
+/// A future of an answer, which becomes a 500 if our own code panics. A panic of a lambda is caught in its plugin.
 pub struct Guarded(Handling);
 
 impl Guarded {
-    /// The answer of somebody else's code.
+    /// Catches panics of `handling`.
     pub fn new(handling: Handling) -> Guarded {
         Guarded(handling)
     }
@@ -61,7 +61,7 @@ impl Future for Guarded {
     }
 }
 
-/// A request that takes its time.
+/// The future of an answer.
 pub type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! What a request must be before it may come near a lambda, beyond what the parser below sees to: rules on the head
-//! alone, and their verdict.
+//! The rules that a request's head must keep before a lambda sees the request, beyond those that the parsers check.
 
 use actix_http::{Method, RequestHead, Version, header};
 
@@ -10,24 +9,27 @@ const MAX_TARGET: usize = 16 * 1024;
 /// Bytes of all headers.
 pub const MAX_HEAD: usize = 64 * 1024;
 
-/// Why a request is not taken.
+/// The rule that a request breaks, and with it the status of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// A rule of HTTP. 400
+    /// Another rule of HTTP: 400.
     Rules,
-    /// The method is one that no lambda can answer. 501
+    /// The method is one that no lambda can answer: 501.
     Method,
-    /// 414
+    /// The target is too long: 414.
     LongTarget,
-    /// 431
+    /// The headers are too large: 431.
     LargeHead,
 }
 
-/// Looks at a request's head. `n_head` is the bytes that it took on the connection, where that is known: a head that
-/// is short needs no look at its parts.
+/// Checks a request's head. `n_head` is the bytes that it took on the connection, where that is known: the parts of a
+/// short head need not be measured.
+///
+/// # Errors
+/// The first rule that the head breaks.
 pub fn check(head: &RequestHead, n_head: Option<usize>) -> Result<(), Violation> {
     if head.method == Method::CONNECT {
-        // A tunnel: what follows would be neither a body nor a request.
+        // It asks for a tunnel; what follows would be neither a body nor a request.
         return Err(Violation::Method);
     }
     if head.method.as_str().len() > MAX_METHOD {

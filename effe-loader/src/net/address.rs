@@ -12,7 +12,7 @@ use socket2::Socket;
 /// Where to listen, as the operator says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// The first of these addresses that can be bound: what a name stands for.
+    /// The first of these addresses that can be bound; a name may have several.
     Tcp(Vec<SocketAddr>),
     /// A socket in the file system.
     Unix(PathBuf),

@@ -42,7 +42,7 @@ pub struct Connections {
     open: RefCell<Slab<Rc<ConnActivity>>>,
     /// The first connection has been opened.
     opened: Notify,
-    /// The time of the last look: a second old at most, which lets nobody wait less than he may, and free.
+    /// The time of the last look, a second old at most: reading it is free, and it makes no timeout shorter.
     now: Cell<Moment>,
     timeouts: ClientTimeouts,
     tracker: Arc<ConnectionTracker>,
@@ -111,7 +111,7 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// The connection as others see it.
+    /// The connection's activity and limits.
     pub fn handle(&self) -> &ConnHandle {
         &self.handle
     }

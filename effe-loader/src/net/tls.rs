@@ -1,4 +1,4 @@
-//! TLS: a certificate and its key from two files, read again on order; and the bytes of a connection through it.
+//! TLS: a certificate and its key from two files, which are read again on order, and the encrypted bytes of a connection.
 
 use std::{
     fmt, fs, io,
@@ -21,17 +21,17 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::net::plain::Plain;
 
-/// What HTTP/2 is called in a handshake.
+/// The name of HTTP/2 in a handshake.
 const HTTP2: &[u8] = b"h2";
 
-/// A certificate that connections are offered, and another one when the operator has replaced it.
+/// The certificate that new connections get, until the operator replaces it.
 pub struct Tls {
     cert: PathBuf,
     key: PathBuf,
     current: ArcSwap<Pair>,
 }
 
-/// What was in the files.
+/// The content of the two files.
 struct Pair {
     config: Arc<ServerConfig>,
     /// Of both files.
@@ -39,11 +39,11 @@ struct Pair {
 }
 
 impl Tls {
-    /// A certificate with its chain, and its key (PKCS #8, PKCS #1 or SEC 1), both as PEM.
+    /// Reads a certificate with its chain, and its key (PKCS #8, PKCS #1 or SEC 1), both as PEM.
     ///
     /// # Errors
-    /// One is missing, or can't be read, or doesn't hold what it should, or the key is another certificate's; in one
-    /// line.
+    /// A file is not given, can't be read or doesn't hold what it should, or the key belongs to another certificate. The
+    /// text is one line.
     pub fn read(cert: Option<&Path>, key: Option<&Path>) -> Result<Tls, String> {
         let (cert, key) = match (cert, key) {
             (Some(cert), Some(key)) => (cert, key),
@@ -54,10 +54,10 @@ impl Tls {
         Ok(Tls { cert: cert.to_owned(), key: key.to_owned(), current })
     }
 
-    /// Reads the files again. Whether they have changed; connections that are open go on as they are.
+    /// Reads the files again, and says whether they have changed. Open connections keep their certificate.
     ///
     /// # Errors
-    /// As [`Tls::read`]; then all stays as it was.
+    /// Those of [`Tls::read`]; the certificate from before stays.
     pub fn reload(&self) -> Result<bool, String> {
         let before = self.current.load().digest;
         let Some(pair) = Pair::read(&self.cert, &self.key, Some(before))? else { return Ok(false) };
@@ -65,10 +65,10 @@ impl Tls {
         Ok(true)
     }
 
-    /// Shakes hands.
+    /// Makes the handshake with a client.
     ///
     /// # Errors
-    /// The client doesn't speak TLS, or not as we do, or has left.
+    /// The client doesn't speak TLS, shares no version or cipher with us, or has left.
     pub async fn accept(&self, io: Plain) -> io::Result<Stream> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.current.load().config));
         let stream = acceptor.accept(io).await?;
@@ -84,7 +84,7 @@ impl fmt::Debug for Tls {
 }
 
 impl Pair {
-    /// What is in the files; `None` if that is what was there before.
+    /// Reads the files; `None` if their digests are those from before.
     fn read(cert: &Path, key: &Path, before: Option<[[u8; 32]; 2]>) -> Result<Option<Pair>, String> {
         let of_cert = |err: &dyn fmt::Display| format!("--tls-cert {}: {err}", cert.display());
         let of_key = |err: &dyn fmt::Display| format!("--tls-key {}: {err}", key.display());
@@ -125,12 +125,12 @@ impl Pair {
     }
 }
 
-/// What a connection carries, encrypted on the way.
+/// An encrypted connection.
 pub struct Stream(Box<TlsStream<Plain>>);
 
 #[cfg(feature = "http2")]
 impl Stream {
-    /// Whether the client has chosen HTTP/2.
+    /// Whether the client has chosen HTTP/2 in the handshake.
     pub fn is_http2(&self) -> bool {
         self.0.get_ref().1.alpn_protocol() == Some(HTTP2)
     }

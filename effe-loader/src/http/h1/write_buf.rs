@@ -1,4 +1,4 @@
-//! Bytes on their way to a client: what is short is put together, what is long is sent from where it is.
+//! Bytes on their way to a client: short pieces are copied together, a long one is sent from where it is.
 
 use std::{
     fmt::Write,
@@ -14,9 +14,9 @@ use tokio::io::AsyncWrite;
 
 use super::buf_pool;
 
-/// A piece up to this size is copied: cheaper than another slice for the system.
+/// A piece up to this size is copied, which is cheaper than handing the system another slice.
 const SHORT: usize = 4 * 1024;
-/// Bytes that are put together before they are sent.
+/// Bytes that are copied together before they are sent.
 const CAPACITY: usize = 32 * 1024;
 
 /// What is to be sent: `text`, then `tail`, then `end`.
@@ -28,18 +28,18 @@ pub struct WriteBuf {
     tail: Bytes,
     end: &'static [u8],
     frame: Frame,
-    /// Whether something was sent that may lie in a buffer below.
+    /// Whether TLS may still hold bytes that were written.
     is_dirty: bool,
 }
 
-/// How a body that comes in pieces is told from what follows.
+/// How a client knows where a body ends that comes in pieces.
 #[derive(Clone, Copy, Default)]
 enum Frame {
-    /// By its length, of which so much is missing.
+    /// By its length, of which so many bytes are missing.
     Length(u64),
-    /// Each piece has its own.
+    /// By chunks, each with its own length.
     Chunks,
-    /// Nothing follows.
+    /// By the end of the connection.
     #[default]
     Close,
 }
@@ -49,12 +49,12 @@ enum Frame {
 pub struct Unequal;
 
 impl WriteBuf {
-    /// Whether more may be put here.
+    /// Whether another piece may be added.
     pub fn has_room(&self) -> bool {
         self.tail.is_empty() && self.text.len() < CAPACITY
     }
 
-    /// Where heads are written.
+    /// The buffer that heads are written to.
     pub fn text(&mut self) -> &mut BytesMut {
         if self.text.capacity() == 0 {
             self.text = buf_pool::take();
@@ -62,7 +62,7 @@ impl WriteBuf {
         &mut self.text
     }
 
-    /// A whole body.
+    /// Adds a whole body.
     pub fn whole(&mut self, bytes: Bytes) {
         if bytes.len() <= SHORT {
             self.text().extend_from_slice(&bytes);
@@ -71,7 +71,7 @@ impl WriteBuf {
         }
     }
 
-    /// A body follows whose pieces come one by one.
+    /// Says how the body ends whose pieces follow.
     pub fn frame(&mut self, size: BodySize, version: Version) {
         self.frame = match size {
             BodySize::Sized(length) => Frame::Length(length),
@@ -80,10 +80,10 @@ impl WriteBuf {
         };
     }
 
-    /// A piece of it, when there is room.
+    /// Adds a piece of the body; to be called when there is room.
     ///
     /// # Errors
-    /// It is one too many.
+    /// The body is longer than its head says.
     pub fn piece(&mut self, bytes: Bytes) -> Result<(), Unequal> {
         if bytes.is_empty() {
             return Ok(());
@@ -91,7 +91,7 @@ impl WriteBuf {
         match &mut self.frame {
             Frame::Length(left) => *left = left.checked_sub(bytes.len() as u64).ok_or(Unequal)?,
             Frame::Chunks => {
-                // A buffer that grows takes any text.
+                // It can't fail: the buffer grows.
                 let _ = write!(self.text(), "{:x}\r\n", bytes.len());
                 self.whole(bytes);
                 if self.tail.is_empty() {
@@ -107,10 +107,10 @@ impl WriteBuf {
         Ok(())
     }
 
-    /// The last piece has come.
+    /// Ends the body.
     ///
     /// # Errors
-    /// Some are missing.
+    /// The body is shorter than its head says.
     pub fn end(&mut self) -> Result<(), Unequal> {
         match self.frame {
             Frame::Length(0) | Frame::Close => Ok(()),
@@ -126,12 +126,12 @@ impl WriteBuf {
         }
     }
 
-    /// Whether a body that breaks off here would look whole.
+    /// Whether a body that breaks off here would look whole to the client.
     pub fn ends_by_close(&self) -> bool {
         matches!(self.frame, Frame::Close)
     }
 
-    /// Sends what is here.
+    /// Sends all that was added.
     pub fn poll_flush<W: AsyncWrite + Unpin>(
         &mut self,
         to: &mut W,
@@ -143,7 +143,7 @@ impl WriteBuf {
                 ready!(Pin::new(&mut *to).poll_write(cx, text))?
             } else {
                 let slices = [IoSlice::new(text), IoSlice::new(&self.tail), IoSlice::new(self.end)];
-                // The first may be empty, and not everybody looks at the second then.
+                // Without vectored writes the first slice alone is written, and an empty one looks like an error.
                 let slices = if text.is_empty() { &slices[1..] } else { &slices[..] };
                 ready!(Pin::new(&mut *to).poll_write_vectored(cx, slices))?
             };
@@ -172,7 +172,7 @@ impl WriteBuf {
         let of_tail = n.min(self.tail.len());
         self.tail.advance(of_tail);
         if self.tail.is_empty() {
-            // Its owner has it back as soon as may be.
+            // The owner of the bytes gets them back as early as possible.
             self.tail = Bytes::new();
         }
         self.end = &self.end[n - of_tail..];

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, rc::Rc};
 
 use crate::{http::service::Service, net::connection::Connection};
 
-/// Gives the connection back.
+/// Gives the connection back, for HTTP/1.1.
 pub async fn take(connection: Connection, _: &Rc<dyn Service>, _: Option<SocketAddr>) -> Option<Connection> {
     Some(connection)
 }

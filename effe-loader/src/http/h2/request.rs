@@ -1,4 +1,4 @@
-//! A request of HTTP/2 as our service knows requests.
+//! Makes a request of h2 one that a `Service` takes.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,8 +20,8 @@ use http::HeaderMap as Fields;
 
 use crate::body::incoming::Incoming;
 
-/// The same request and its body, and whether that is wanted if the client keeps it back until then; `None` for one that
-/// breaks a rule which h2 leaves to us.
+/// The same request, its body, and, if the client keeps the body back, what says that it is wanted. `None` if the request
+/// breaks a rule that h2 doesn't check.
 pub fn translate(
     request: http::Request<RecvStream>,
     peer: Option<SocketAddr>,
@@ -81,7 +81,7 @@ fn headers(fields: &Fields) -> Option<HeaderMap> {
     Some(headers)
 }
 
-/// A body that its client keeps back: whether somebody waits for it.
+/// A body that its client keeps back until it is told to send it.
 #[derive(Default)]
 pub struct KeptBack {
     is_wanted: Cell<bool>,
@@ -89,7 +89,7 @@ pub struct KeptBack {
 }
 
 impl KeptBack {
-    /// Waits until somebody waits for the body.
+    /// Ready once a reader waits for the body.
     pub fn poll_wanted(&self, cx: &Context<'_>) -> Poll<()> {
         if self.is_wanted.get() {
             return Poll::Ready(());
@@ -100,17 +100,17 @@ impl KeptBack {
 
     fn want(&self) {
         self.is_wanted.set(true);
-        // It may be another task that reads.
+        // The reader may be in another task.
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 }
 
-/// A body as it comes in. The client may send more of it once a piece has been taken.
+/// A body as it comes in. Each piece that is taken lets the client send as much again.
 struct Pieces {
     body: RecvStream,
-    /// Until somebody has waited for the first piece.
+    /// `None` once a reader has waited for the first piece.
     kept_back: Option<Rc<KeptBack>>,
 }
 
@@ -129,7 +129,7 @@ impl Stream for Pieces {
                 return Poll::Pending;
             }
         };
-        // It fails for a stream that is no more; the next look says so.
+        // It fails if the stream was reset; the next poll says so.
         let _ = self.body.flow_control().release_capacity(piece.len());
         Poll::Ready(Some(Ok(piece)))
     }

@@ -1,4 +1,4 @@
-//! An answer of our service as HTTP/2 has it, sent no faster than its client takes it.
+//! Sends an answer of a `Service` over HTTP/2, no faster than the client takes it.
 
 use std::{
     cell::RefCell,
@@ -19,10 +19,10 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 
 use crate::body::{min_rate::Pace, outgoing::Body};
 
-/// Bytes of an answer that is handed to h2 without waiting until the client has room for it.
+/// Bytes of an answer that is short: it is handed to h2 at once, whether or not the client has room for it.
 const SHORT: usize = 16 * 1024;
 
-/// Bytes that room is asked for at a time: who asks for more takes it from the answers beside.
+/// Bytes that room is asked for at a time: more would take room from the other answers of the connection.
 const PIECE: usize = 64 * 1024;
 
 /// What HTTP/1.1 says of a connection, and HTTP/2 in frames (RFC 9113, section 8.2.2); and the length, which is told
@@ -36,20 +36,20 @@ const NOT_SENT: [HeaderName; 6] = [
     header::CONTENT_LENGTH,
 ];
 
-/// Asks a client for the body that it keeps back. One that has left gets no answer either.
+/// Tells a client to send the body that it keeps back. If this fails, the client has left.
 pub fn go_on(respond: &mut SendResponse<Bytes>) {
     let mut interim = http::Response::new(());
     *interim.status_mut() = StatusCode::CONTINUE;
     let _ = respond.send_informational(interim);
 }
 
-/// Whether it can be sent at once.
+/// Whether an answer can be handed to h2 at once.
 pub fn is_short(response: &Response<Body>) -> bool {
     matches!(response.body(), Body::Whole(bytes) if bytes.len() <= SHORT)
         || matches!(response.body(), Body::Absent(_))
 }
 
-/// Sends one that is short.
+/// Sends an answer that is short.
 pub fn send_short(response: Response<Body>, mut respond: SendResponse<Bytes>, is_head: bool) {
     let Some(head) = head(response.head(), response.body()) else {
         return respond.send_reset(Reason::INTERNAL_ERROR);
@@ -58,7 +58,7 @@ pub fn send_short(response: Response<Body>, mut respond: SendResponse<Bytes>, is
         Body::Whole(bytes) if !is_head => bytes,
         _ => Bytes::new(),
     };
-    // What fails fails because the client has left.
+    // If this fails, the client has left.
     if let Ok(mut stream) = respond.send_response(head, body.is_empty())
         && !body.is_empty()
     {
@@ -66,7 +66,7 @@ pub fn send_short(response: Response<Body>, mut respond: SendResponse<Bytes>, is
     }
 }
 
-/// Sends one of any length, to a client that takes something of it at least every so often.
+/// Sends an answer of any length. A client that takes nothing of it for too long gets no more.
 pub async fn send(
     response: Response<Body>,
     mut respond: SendResponse<Bytes>,
@@ -88,10 +88,10 @@ pub async fn send(
             Poll::Pending => body.as_mut().poll_next(cx).map(Some),
         });
         let sent = match piece.await {
-            // It was taken back; dropping the body tells the run.
+            // The client has reset the stream; dropping the body tells the run.
             None => return,
             Some(None) => return drop(outgoing.stream.send_data(Bytes::new(), true)),
-            // No clean end for a body that is not whole.
+            // A body that is not whole must not end as if it were.
             Some(Some(Err(_))) => return outgoing.stream.send_reset(Reason::INTERNAL_ERROR),
             Some(Some(Ok(piece))) => outgoing.send(piece).await,
         };
@@ -109,7 +109,7 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    /// Sends a piece as the client has room for it; `None` if nothing more is wanted.
+    /// Sends a piece as the client has room for it; `None` if nothing more can be sent.
     async fn send(&mut self, mut piece: Bytes) -> Option<()> {
         while !piece.is_empty() {
             self.stream.reserve_capacity(piece.len().min(PIECE));
@@ -130,7 +130,7 @@ impl Outgoing {
     }
 }
 
-/// `None` if a header can't be sent; those of a lambda have been checked before.
+/// The head of an answer; `None` if a header can't be sent, which was checked before for those of a lambda.
 fn head(head: &ResponseHead, body: &Body) -> Option<http::Response<()>> {
     let mut response = http::Response::new(());
     *response.status_mut() = StatusCode::from_u16(head.status.as_u16()).ok()?;
@@ -157,7 +157,7 @@ fn head(head: &ResponseHead, body: &Body) -> Option<http::Response<()>> {
     Some(response)
 }
 
-/// The time of day, written once a second and thread.
+/// The `Date` header, which each thread writes once a second.
 fn date() -> Option<HeaderValue> {
     thread_local! {
         static DATE: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };

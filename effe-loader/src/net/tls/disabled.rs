@@ -17,7 +17,7 @@ use crate::net::plain::Plain;
 pub enum Tls {}
 
 impl Tls {
-    /// Says where there is a loader that can.
+    /// Says how to get a loader with TLS.
     ///
     /// # Errors
     /// Always.
