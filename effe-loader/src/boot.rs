@@ -19,7 +19,7 @@ use self::config::{Config, Mode};
 use crate::{
     Error, Refusal,
     admin::{self, Admin},
-    effe::{Effe, generation::Generation, health::Health, maintenance::Keeper, monitor::Watch, swap},
+    effe::{Effe, generation::Generation, health::Health, maintenance::Maintenance, monitor::Monitor, swap},
     error::{DONE, FAILED},
     exchange::table::FOR_HOST,
     journal::{Journal, LinkedLambda, Severity},
@@ -160,8 +160,8 @@ impl Starting<'_> {
         let drain = config.server.drain;
         let watchdog = Watchdog { counts: Arc::clone(&self.counts), journal: self.journal.clone(), drain };
         // Before Init: a signal then is an order to stop, too.
-        let watch =
-            Watch::start(watchdog.clone(), self.control.clone()).map_err(system("watch for signals"))?;
+        let monitor =
+            Monitor::start(watchdog.clone(), self.control.clone()).map_err(system("watch for signals"))?;
         let bound = self.bind(inherited)?;
         let health = Health::new();
         // Before Init, which may take its time: that the process lives can be seen meanwhile.
@@ -169,7 +169,7 @@ impl Starting<'_> {
         self.plugin.init()?;
         let (effe, is_warm) = self.first_generation();
         health.serves(&effe);
-        watch.take_on(Arc::clone(&effe), Keeper::new(Arc::clone(&effe), config.idle_timeout, is_warm));
+        monitor.take_on(Arc::clone(&effe), Maintenance::new(Arc::clone(&effe), config.idle_timeout, is_warm));
         let (generations, tls) = (Arc::clone(&config.generations), config.server.tls.clone());
         swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
         let listeners = self.listen(bound)?;
@@ -180,9 +180,9 @@ impl Starting<'_> {
             systemd::starting();
         }
         let stop =
-            server::serve(&effe, &watch, &health, listeners, &config.server, n_descriptors, orders.stops)
+            server::serve(&effe, &monitor, &health, listeners, &config.server, n_descriptors, orders.stops)
                 .map_err(system("serve"))?;
-        watch.end();
+        monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
         if abandoned > 0 {
             let text = format!("the time to stop is over; {abandoned} Contexts were not stopped");

@@ -24,7 +24,7 @@ use self::generation::{Generation, Generations};
 use crate::{
     exchange::{
         Exchange,
-        call::{Call, Mailbox},
+        call::{Call, Completions},
         response::Answer,
         run::AsyncRun,
     },
@@ -38,7 +38,7 @@ use crate::{
         in_flight::Timeouts,
         meter::{Meter, Totals},
         pool::{Job, KEEP, Pool},
-        worker_status::Seat,
+        worker_status::WorkerStatus,
     },
 };
 
@@ -65,7 +65,7 @@ pub struct Effe {
     /// What the pool's threads count, if anybody can ask; not beside what the server's threads read.
     meter: Option<Box<Meter>>,
     /// The server's threads.
-    seats: Mutex<Vec<Arc<Seat>>>,
+    statuses: Mutex<Vec<Arc<WorkerStatus>>>,
 }
 
 /// What the pool does for an effe.
@@ -139,7 +139,7 @@ impl Effe {
             limits,
             n_lost: AtomicIsize::new(0),
             draining,
-            seats: Mutex::default(),
+            statuses: Mutex::default(),
         })
     }
 
@@ -151,31 +151,31 @@ impl Effe {
         request: &Request,
         body: &[u8],
         answer: &mut Answer,
-        seat: &Seat,
+        status: &WorkerStatus,
     ) -> Option<Duration> {
         let mut context = generation.contexts.take()?;
         let head = Head::Live(request);
         let (target, path_len) = head.target();
         let path = &target[..path_len];
-        let begun = seat.begin(head.method(), path, generation.number, None);
+        let begun = status.begin(head.method(), path, generation.number, None);
         let deadline = self.limits.timeouts.run.map(|timeout| begun + timeout);
         let id = OnceLock::new();
         let exchange = Exchange::new(
             Head::Live(request),
             body,
             answer,
-            seat.never_gone(),
+            status.never_gone(),
             deadline,
             self.limits.response,
             &id,
         );
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
-        let Ended { took, excused } = seat.end(begun);
-        if !excused {
-            generation.execution.ran_inline(took, || (head.method(), path));
+        let Ended { took, preempted } = status.end(begun);
+        if !preempted {
+            generation.placement.ran_inline(took, || (head.method(), path));
         }
-        if let Some(meter) = &seat.meter {
+        if let Some(meter) = &status.meter {
             count(meter, generation, took, outcome.is_err());
         }
         let unwanted = match outcome {
@@ -230,7 +230,7 @@ impl Effe {
     /// Sees that somebody takes up what was handed to the pool. Once for all that a thread of the server hands in
     /// before it sleeps: the thread that is woken would else run before the next call is there.
     pub fn wake_pool(&self) {
-        self.wake(self.generations.current().execution.is_short());
+        self.wake(self.generations.current().placement.is_short());
     }
 
     /// Wakes a thread of the pool. What can't be run, because no thread can be made, is given up: it may be of other
@@ -279,7 +279,7 @@ impl Effe {
             )
             .with_streams(&call.streams);
             let run = || exchange.lend(|exchange| context.run(exchange));
-            let (returned, time) = generation.execution.learn(run);
+            let (returned, time) = generation.placement.learn(run);
             (outcome, took) = (Some(returned), time);
         }
         let Some(outcome) = outcome else {
@@ -305,10 +305,10 @@ impl Effe {
     ) -> (Box<Context>, Option<Result<(), Fault>>) {
         // The run owns its call. If our own code panics, the one that is put in its place goes back without an answer.
         let owned = Box::new(call.replace());
-        let execution = Arc::clone(&generation.execution);
-        let mut run = AsyncRun::new(context, owned, self.limits.response, execution);
+        let placement = Arc::clone(&generation.placement);
+        let mut run = AsyncRun::new(context, owned, self.limits.response, placement);
         let progress = Arc::clone(run.progress());
-        let outcome = block_on(poll_fn(|cx| match generation.execution.learn(|| run.poll(cx.waker())).0 {
+        let outcome = block_on(poll_fn(|cx| match generation.placement.learn(|| run.poll(cx.waker())).0 {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending => progress.poll_unwanted(cx).map(|()| None),
         }));
@@ -323,8 +323,8 @@ impl Effe {
         let reusable = match outcome {
             Ok(()) => {
                 call.answer.end();
-                if let Some(outlet) = &call.streams.outlet {
-                    outlet.finish();
+                if let Some(sender) = &call.streams.sender {
+                    sender.finish();
                 }
                 true
             }
@@ -337,7 +337,7 @@ impl Effe {
             }
         };
         // What is streamed and not complete ends here.
-        if call.streams.outlet.as_ref().is_some_and(|outlet| !outlet.keeps_its_length()) {
+        if call.streams.sender.as_ref().is_some_and(|sender| !sender.keeps_its_length()) {
             let text = "the answer is not as long as its content-length says: the connection is broken off";
             self.log_call("run", call, &Fault::Error(Severity::Error, text.to_owned()));
         }
@@ -383,7 +383,7 @@ impl Effe {
 
     /// Seconds after which a client that was turned away may find room: what waits, at the pace of late.
     pub fn retry_after(&self) -> u64 {
-        let average = self.generations.current().execution.average().unwrap_or_default();
+        let average = self.generations.current().placement.average().unwrap_or_default();
         let waiting = u32::try_from(self.pool.n_waiting()).unwrap_or(u32::MAX);
         let hands = u32::try_from(self.limits.max_concurrency).unwrap_or(u32::MAX);
         let seconds = average.saturating_mul(waiting).div_f64(f64::from(hands.max(1))).as_secs_f64().ceil();
@@ -391,23 +391,23 @@ impl Effe {
     }
 
     /// A thread of the server takes its seat.
-    pub fn seat(&self, mailbox: &Arc<Mailbox>) -> Arc<Seat> {
+    pub fn status(&self, completions: &Arc<Completions>) -> Arc<WorkerStatus> {
         let meter = self.limits.metered.then(Meter::default);
-        let seat = Arc::new(Seat::new(Arc::clone(mailbox), meter));
-        self.seats().push(Arc::clone(&seat));
-        seat
+        let status = Arc::new(WorkerStatus::new(Arc::clone(completions), meter));
+        self.statuses().push(Arc::clone(&status));
+        status
     }
 
     /// The seats of the server's threads.
-    pub fn seats(&self) -> MutexGuard<'_, Vec<Arc<Seat>>> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn statuses(&self) -> MutexGuard<'_, Vec<Arc<WorkerStatus>>> {
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What all threads have counted so far; `None` if nothing is.
     pub fn totals(&self) -> Option<Totals> {
         let mut totals = Totals::default();
         totals.add(self.meter.as_deref()?);
-        self.seats().iter().filter_map(|seat| seat.meter.as_ref()).for_each(|meter| totals.add(meter));
+        self.statuses().iter().filter_map(|status| status.meter.as_ref()).for_each(|meter| totals.add(meter));
         Some(totals)
     }
 
@@ -418,7 +418,7 @@ impl Effe {
 
     /// Requests that have been taken up and not answered yet.
     pub fn n_running(&self) -> usize {
-        self.seats().iter().map(|seat| seat.n_running()).sum()
+        self.statuses().iter().map(|status| status.n_running()).sum()
     }
 
     /// All Contexts of the process.
@@ -504,11 +504,11 @@ impl Work {
 
 impl Job for Work {
     /// Whose desk has mail.
-    type Batch = Vec<Arc<Mailbox>>;
+    type Batch = Vec<Arc<Completions>>;
 
     fn is_short(&self) -> bool {
         match self {
-            Work::Run(_, generation, _) => generation.execution.is_short(),
+            Work::Run(_, generation, _) => generation.placement.is_short(),
             Work::End(_) | Work::Stop(_) => false,
         }
     }
@@ -521,16 +521,16 @@ impl Job for Work {
         };
         // No panic of the lambda's gets here. One of ours must not cost the client its answer.
         let left_over = panic::catch_unwind(AssertUnwindSafe(|| effe.run(&generation, &mut call)));
-        let mailbox = call.send_back();
+        let completions = call.send_back();
         if !matches!(left_over, Ok(None)) {
             // After the answer: Stop takes as long as it takes.
-            mailbox.ring();
-        } else if !batch.iter().any(|other| Arc::ptr_eq(other, &mailbox)) {
-            batch.push(mailbox);
+            completions.ring();
+        } else if !batch.iter().any(|other| Arc::ptr_eq(other, &completions)) {
+            batch.push(completions);
         }
     }
 
     fn finish(batch: &mut Self::Batch) {
-        batch.drain(..).for_each(|mailbox| mailbox.ring());
+        batch.drain(..).for_each(|completions| completions.ring());
     }
 }

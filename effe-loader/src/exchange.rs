@@ -19,9 +19,9 @@ use effe_abi::raw::Status;
 
 use self::response::Answer;
 use crate::{
-    body::sender::{Outlet, Streams},
+    body::sender::{BodySender, Streams},
     http::head::Head,
-    placement::Execution,
+    placement::Placement,
     rt::clock::Moment,
 };
 
@@ -39,7 +39,7 @@ pub struct Exchange<'a> {
     peer: OnceLock<String>,
     streams: &'a Streams,
     /// Where its run is polled; `None` if it is called instead.
-    polls: Option<Arc<Execution>>,
+    polls: Option<Arc<Placement>>,
 }
 
 impl<'a> Exchange<'a> {
@@ -75,18 +75,18 @@ impl<'a> Exchange<'a> {
     }
 
     /// The same exchange, for a run that is polled.
-    fn polled(self, execution: Arc<Execution>) -> Exchange<'a> {
-        Exchange { polls: Some(execution), ..self }
+    fn polled(self, placement: Arc<Placement>) -> Exchange<'a> {
+        Exchange { polls: Some(placement), ..self }
     }
 
     /// Hands a piece of a streamed answer on; a run that is polled asks for room before, and must not wait here.
-    fn hand_on(&self, outlet: &Outlet, piece: Bytes, more: bool) -> Status {
-        if self.polls.is_some() { outlet.write_now(piece, more) } else { outlet.write(piece, more) }
+    fn hand_on(&self, sender: &BodySender, piece: Bytes, more: bool) -> Status {
+        if self.polls.is_some() { sender.write_now(piece, more) } else { sender.write(piece, more) }
     }
 
     /// When the client is told that the run takes too long; an answer whose head has gone takes its time.
     fn deadline(&self) -> Option<Moment> {
-        let begun = self.streams.outlet.as_ref().is_some_and(|outlet| outlet.has_begun());
+        let begun = self.streams.sender.as_ref().is_some_and(|sender| sender.has_begun());
         self.deadline.filter(|_| !begun)
     }
 

@@ -19,75 +19,75 @@ use effe_abi::raw::{plugin_flags, status};
 
 use self::failure::Failure;
 use crate::{
-    body::{incoming::Incoming, outgoing::Body, pipe::Pipe, sender::Outlets, upload::Upload},
+    body::{incoming::Incoming, outgoing::Body, pipe::Pipe, sender::BodySenders, upload::Upload},
     effe::{
         Effe,
-        async_run::{Thread, Waiting},
-        monitor::Watch,
+        async_run::{AsyncCall, Worker},
+        monitor::Monitor,
     },
     exchange::{call::Call, response::Answer},
     http::{canned::plain, request::Request, request_guard::RequestGuard},
     net::activity::ClientTimeouts,
-    rt::{clock::Moment, tasks, wake_batch::Wakeups},
-    scheduler::{background::Errands, in_flight::Desk, worker_status::Running},
+    rt::{clock::Moment, tasks, wake_batch::WakeBatch},
+    scheduler::{background::BackgroundTasks, in_flight::InFlight, worker_status::OpenRequest},
 };
 
 /// What one thread of the server has to answer requests with.
 pub struct Handler {
-    thread: Rc<Thread>,
-    watch: Arc<Watch>,
+    worker: Rc<Worker>,
+    monitor: Arc<Monitor>,
     client_timeouts: ClientTimeouts,
     /// Where a run on this thread puts its answer.
     answer: RefCell<Answer>,
-    outlets: Outlets,
+    senders: BodySenders,
 }
 
 impl Handler {
     /// A handler for the thread that this is called on.
-    pub fn new(effe: Arc<Effe>, watch: Arc<Watch>, client_timeouts: ClientTimeouts) -> Handler {
-        let desk = Rc::new(Desk::new(effe.limits.timeouts));
-        tasks::spawn(Rc::clone(&desk).run({
+    pub fn new(effe: Arc<Effe>, monitor: Arc<Monitor>, client_timeouts: ClientTimeouts) -> Handler {
+        let in_flight = Rc::new(InFlight::new(effe.limits.timeouts));
+        tasks::spawn(Rc::clone(&in_flight).run({
             let effe = Arc::clone(&effe);
             move || effe.wake_pool()
         }));
-        let seat = effe.seat(desk.mailbox());
-        let errands = Rc::<Errands>::default();
-        tasks::spawn(Rc::clone(&errands).run());
-        let wakeups = Arc::<Wakeups>::default();
-        tasks::spawn(Arc::clone(&wakeups).run());
-        let thread = Rc::new(Thread { effe, seat, desk, errands, wakeups });
-        let outlets = Outlets::new(client_timeouts.write);
-        Handler { thread, watch, client_timeouts, answer: RefCell::default(), outlets }
+        let status = effe.status(in_flight.completions());
+        let background = Rc::<BackgroundTasks>::default();
+        tasks::spawn(Rc::clone(&background).run());
+        let wake_batch = Arc::<WakeBatch>::default();
+        tasks::spawn(Arc::clone(&wake_batch).run());
+        let worker = Rc::new(Worker { effe, status, in_flight, background, wake_batch });
+        let senders = BodySenders::new(client_timeouts.write);
+        Handler { worker, monitor, client_timeouts, answer: RefCell::default(), senders }
     }
 
     /// Answers a request whose body, if any, is here, if it can be done here and now.
-    pub fn handle_now(&self, request: &Request, body: &Bytes) -> Now {
-        let generation = self.thread.effe.generations.current();
+    pub fn try_now(&self, request: &Request, body: &Bytes) -> Attempt {
+        let generation = self.worker.effe.generations.current();
         if !generation.is_polled_here() {
             let Some((response, took)) = self.run_inline(&generation, request, body) else {
-                return Now::Later;
+                return Attempt::Later;
             };
             // There was nothing else to be done: the run's own two looks at the clock will do.
-            return Now::Answered(self.finish(request.head(), response, Some(took)));
+            return Attempt::Answered(self.finish(request.head(), response, Some(took)));
         }
         let since = self.is_observed().then(Moment::now);
-        let streams = self.outlets.streams(generation.plugin.flags());
-        let n_others = self.thread.seat.n_running();
-        let response = if n_others >= self.thread.effe.limits.max_async {
+        let streams = self.senders.streams(generation.plugin.flags());
+        let n_others = self.worker.status.n_running();
+        let response = if n_others >= self.worker.effe.limits.max_async {
             Err(Failure::Busy)
         } else {
             let (call, now) = self.call(request, body.clone(), streams);
-            match self.thread.run(&generation, call, now) {
+            match self.worker.run(&generation, call, now) {
                 Ok(call) => self.answered(request, call),
-                Err(waiting) => return Now::Waits(waiting, since, self.thread.seat.take_up()),
+                Err(waiting) => return Attempt::Waits(waiting, since, self.worker.status.begin_request()),
             }
         };
         let response = self.finish(request.head(), response, since.map(Moment::elapsed));
         // What is sent piece by piece is counted as long as it is sent.
         if let Body::Stream(_) = response.body() {
-            Now::Streams(response, self.thread.seat.take_up())
+            Attempt::Streams(response, self.worker.status.begin_request())
         } else {
-            Now::Answered(response)
+            Attempt::Answered(response)
         }
     }
 
@@ -96,19 +96,19 @@ impl Handler {
         &self,
         request: Request,
         incoming: Incoming,
-        now: Now,
+        now: Attempt,
         guard: RequestGuard,
     ) -> Response<Body> {
         let (response, running) = match now {
-            Now::Answered(response) => return response,
-            Now::Streams(response, running) => (response, running),
-            Now::Waits(waiting, since, running) => {
+            Attempt::Answered(response) => return response,
+            Attempt::Streams(response, running) => (response, running),
+            Attempt::Waits(waiting, since, running) => {
                 guard.watch(Some(Arc::clone(waiting.progress())));
                 let response = self.wait(*waiting, &request).await;
                 (self.finish(request.head(), response, since.map(Moment::elapsed)), running)
             }
-            Now::Later => {
-                let running = self.thread.seat.take_up();
+            Attempt::Later => {
+                let running = self.worker.status.begin_request();
                 let begun = self.is_observed().then(Moment::now);
                 let response = self.answer(&request, incoming, &guard).await;
                 (self.finish(request.head(), response, begun.map(Moment::elapsed)), running)
@@ -128,11 +128,11 @@ impl Handler {
         incoming: Incoming,
         guard: &RequestGuard,
     ) -> Result<Response<Body>, Failure> {
-        let generation = self.thread.effe.generations.hold();
+        let generation = self.worker.effe.generations.hold();
         let flags = generation.plugin.flags();
-        let mut streams = self.outlets.streams(flags);
+        let mut streams = self.senders.streams(flags);
         let upload =
-            Upload::of(incoming, request.head(), self.thread.effe.limits.body, self.client_timeouts.read)?;
+            Upload::of(incoming, request.head(), self.worker.effe.limits.body, self.client_timeouts.read)?;
         let body = match upload {
             None => Bytes::new(),
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
@@ -146,12 +146,12 @@ impl Handler {
         let inlet = streams.inlet.clone();
         let response = if generation.is_polled_here() {
             // This request is counted too.
-            let n_others = self.thread.seat.n_running().saturating_sub(1);
-            if n_others >= self.thread.effe.limits.max_async {
+            let n_others = self.worker.status.n_running().saturating_sub(1);
+            if n_others >= self.worker.effe.limits.max_async {
                 Err(Failure::Busy)
             } else {
                 let (call, now) = self.call(request, body, streams);
-                let waiting = Waiting::new(&self.thread, generation, call, now);
+                let waiting = AsyncCall::new(&self.worker, generation, call, now);
                 guard.watch(Some(Arc::clone(waiting.progress())));
                 self.wait(waiting, request).await
             }
@@ -172,12 +172,12 @@ impl Handler {
 
     /// Bytes of a request body that is held whole.
     fn body_limit(&self) -> usize {
-        self.thread.effe.limits.body
+        self.worker.effe.limits.body
     }
 
     /// Whether anybody wants to know what becomes of requests.
     fn is_observed(&self) -> bool {
-        self.thread.seat.meter.is_some()
+        self.worker.status.meter.is_some()
     }
 
     /// The answer is ready, and whoever wants to know learns of it; `took` is known if anybody does.
@@ -188,7 +188,7 @@ impl Handler {
         took: Option<Duration>,
     ) -> Response<Body> {
         let response = self.ready_to_send(response);
-        if let (Some(meter), Some(took)) = (&self.thread.seat.meter, took) {
+        if let (Some(meter), Some(took)) = (&self.worker.status.meter, took) {
             meter.answered(&request.method, response.status(), took);
         }
         response
@@ -196,7 +196,7 @@ impl Handler {
 
     fn ready_to_send(&self, response: Result<Response<Body>, Failure>) -> Response<Body> {
         let mut response = response.unwrap_or_else(|failure| self.failed(failure));
-        if self.thread.effe.is_draining() {
+        if self.worker.effe.is_draining() {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         response
@@ -207,7 +207,7 @@ impl Handler {
         let mut response = plain(status, text);
         let head = response.head_mut();
         if failure == Failure::Busy {
-            head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.thread.effe.retry_after()));
+            head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.worker.effe.retry_after()));
         }
         if !failure.keeps_connection() {
             head.set_connection_type(ConnectionType::Close);
@@ -227,14 +227,14 @@ fn unanswered(call: &Call) -> Failure {
 }
 
 /// What is done about a request at once.
-pub enum Now {
+pub enum Attempt {
     /// All of it.
     Answered(Response<Body>),
     /// Its answer is on its way out. It counts as running from now on, not only once its future is polled: over HTTP/2
     /// a hundred requests may be begun before that.
-    Streams(Response<Body>, Running),
+    Streams(Response<Body>, OpenRequest),
     /// Its run has begun, when somebody wants to know, and waits for something. It counts, as one that streams does.
-    Waits(Box<Waiting>, Option<Moment>, Running),
+    Waits(Box<AsyncCall>, Option<Moment>, OpenRequest),
     /// Nothing.
     Later,
 }

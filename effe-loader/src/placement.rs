@@ -19,7 +19,7 @@ use effe_abi::raw::plugin_flags;
 
 use self::{
     cpu_time::Usage,
-    policy::{Change, SHORT, Trust},
+    policy::{Change, InlinePolicy, SHORT},
     wait_history::WaitHistory,
 };
 use crate::{
@@ -104,7 +104,7 @@ pub enum Kind {
 }
 
 /// The decision for one lambda, and what it rests on.
-pub struct Execution {
+pub struct Placement {
     inline: AtomicBool,
     /// Where runs go that don't go inline.
     elsewhere: Place,
@@ -112,7 +112,7 @@ pub struct Execution {
     measured: bool,
     /// What of the lambda's is measured.
     unit: &'static str,
-    trust: Mutex<Trust>,
+    policy: Mutex<InlinePolicy>,
     /// Times that the decision changed.
     n_changes: AtomicU64,
     /// Whether the async run that ended last was not ready at once.
@@ -123,11 +123,11 @@ pub struct Execution {
     journal: Journal,
 }
 
-impl Execution {
+impl Placement {
     /// The decision at the start: the operator's word, then the author's (`flags`), else the pool. A lambda that
     /// streams is never run on the server's thread, which would have to fill the stream and empty it; an async one
     /// is polled there, and the decision is about its polls.
-    pub fn new(mode: Mode, flags: u64, kind: Kind, journal: Journal) -> Execution {
+    pub fn new(mode: Mode, flags: u64, kind: Kind, journal: Journal) -> Placement {
         let is_async = kind != Kind::Sync;
         let declared = |flag| flags & flag != 0;
         let streams = declared(plugin_flags::STREAM_REQUEST) || declared(plugin_flags::STREAM_RESPONSE);
@@ -144,12 +144,12 @@ impl Execution {
             (Mode::Auto | Mode::Inline, Kind::Async { spawns_on_request: true }) => Place::Runtime,
             _ => Place::Pool,
         };
-        Execution {
+        Placement {
             inline: AtomicBool::new(inline),
             elsewhere,
             measured,
             unit: if is_async { "poll" } else { "run" },
-            trust: Mutex::new(Trust::new(inline)),
+            policy: Mutex::new(InlinePolicy::new(inline)),
             n_changes: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             wait_history: WaitHistory::default(),
@@ -159,14 +159,14 @@ impl Execution {
     }
 
     /// Where a run goes that begins now.
-    pub fn place(&self) -> Place {
+    pub fn current(&self) -> Place {
         if self.is_inline() { Place::Inline } else { self.elsewhere }
     }
 
     /// Whether an async run had better go on as a task of the lambda's own runtime: it waits again and again, or the
     /// lambda was seen to block.
     pub fn wants_spawn(&self) -> bool {
-        match self.place() {
+        match self.current() {
             Place::Inline => self.wait_history.waits_often(),
             Place::Pool => false,
             Place::Runtime => true,
@@ -217,7 +217,7 @@ impl Execution {
     pub fn ran_spawned<'a>(&self, took: Duration, request: impl FnOnce() -> (&'a str, &'a str)) {
         if self.measured && !self.is_inline() {
             // While the lambda is not trusted, each short poll counts as a proof.
-            self.settle(|trust| trust.ran(took), took, OWN_THREAD, String::new);
+            self.settle(|policy| policy.ran(took), took, OWN_THREAD, String::new);
         } else {
             self.ran(took, OWN_THREAD, request);
         }
@@ -231,14 +231,14 @@ impl Execution {
                 let (method, path) = request();
                 format!("{method} {path}")
             };
-            self.settle(|trust| trust.ran(took), took, place, request);
+            self.settle(|policy| policy.ran(took), took, place, request);
         }
     }
 
     /// A run on the server's thread has overstayed and has not ended yet.
     pub fn overstays(&self, so_far: Duration, request: &str) {
         if self.measured {
-            self.settle(Trust::overstayed, so_far, SERVERS_THREAD, || request.to_owned());
+            self.settle(InlinePolicy::overstayed, so_far, SERVERS_THREAD, || request.to_owned());
         }
     }
 
@@ -251,7 +251,7 @@ impl Execution {
         let value = run();
         let took = begun.elapsed();
         let is_excused =
-            took > SHORT && before.is_some_and(|before| Usage::now().since(before).excuses_run());
+            took > SHORT && before.is_some_and(|before| Usage::now().since(before).shows_preemption());
         if !is_excused {
             self.ran_on_pool(took);
         }
@@ -268,29 +268,29 @@ impl Execution {
         };
         self.average.store(average, Ordering::Relaxed);
         if self.measured {
-            self.settle(|trust| trust.ran(took), took, POOL, String::new);
+            self.settle(|policy| policy.ran(took), took, POOL, String::new);
         }
     }
 
     /// Short runs on the server's threads, counted together now and then.
     pub fn ran_well(&self, n: u64) {
         if self.measured && n > 0 {
-            self.trust().ran_well(n);
+            self.policy().ran_well(n);
         }
     }
 
     fn settle(
         &self,
-        learn: impl FnOnce(&mut Trust) -> Option<Change>,
+        learn: impl FnOnce(&mut InlinePolicy) -> Option<Change>,
         took: Duration,
         place: &str,
         request: impl FnOnce() -> String,
     ) {
-        let mut trust = self.trust();
-        let Some(change) = learn(&mut trust) else { return };
+        let mut policy = self.policy();
+        let Some(change) = learn(&mut policy) else { return };
         self.inline.store(change == Change::Gained, Ordering::Relaxed);
-        let (proof, unit) = (trust.proof(), self.unit);
-        drop(trust);
+        let (proof, unit) = (policy.proof(), self.unit);
+        drop(policy);
         let n_changes = self.n_changes.fetch_add(1, Ordering::Relaxed) + 1;
         let (to, text) = match change {
             Change::Gained => {
@@ -311,7 +311,7 @@ impl Execution {
         self.journal.report(Severity::Info, text, fields);
     }
 
-    fn trust(&self) -> std::sync::MutexGuard<'_, Trust> {
-        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    fn policy(&self) -> std::sync::MutexGuard<'_, InlinePolicy> {
+        self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

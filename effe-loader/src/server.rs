@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    effe::{Effe, health::Health, monitor::Watch},
+    effe::{Effe, health::Health, monitor::Monitor},
     handler::{
         Handler,
         access_log::{AccessLog, Wanted},
@@ -79,7 +79,7 @@ pub struct Settings {
 /// The server can't be started.
 pub fn serve(
     effe: &Arc<Effe>,
-    watch: &Arc<Watch>,
+    monitor: &Arc<Monitor>,
     health: &Arc<Health>,
     mut listeners: Vec<Listener>,
     settings: &Arc<Settings>,
@@ -89,7 +89,7 @@ pub fn serve(
     let tracker = Arc::new(ConnectionTracker::default());
     let acceptor = Acceptor {
         effe: Arc::clone(effe),
-        watch: Arc::clone(watch),
+        monitor: Arc::clone(monitor),
         tracker: Arc::clone(&tracker),
         health: Arc::clone(health),
         settings: Arc::clone(settings),
@@ -164,7 +164,7 @@ async fn finish(
 #[derive(Clone)]
 struct Acceptor {
     effe: Arc<Effe>,
-    watch: Arc<Watch>,
+    monitor: Arc<Monitor>,
     tracker: Arc<ConnectionTracker>,
     health: Arc<Health>,
     settings: Arc<Settings>,
@@ -188,12 +188,12 @@ impl Acceptor {
     }
 
     fn build_worker(&self) -> Worker {
-        let Acceptor { effe, watch, tracker, health, settings } = self.clone();
+        let Acceptor { effe, monitor, tracker, health, settings } = self.clone();
         tracker.add_thread(Arbiter::current());
         let connections = Rc::new(Connections::new(settings.client_timeouts, tracker));
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
-        let handler = Rc::new(Handler::new(effe, watch, settings.client_timeouts));
+        let handler = Rc::new(Handler::new(effe, monitor, settings.client_timeouts));
         let probes = settings.answers_probes.then_some(health);
         let service: Rc<dyn Service> = Rc::new(HandlerService { handler, probes, access_log });
         Worker { http1: Http1::new(Rc::clone(&service)), service, connections }

@@ -105,7 +105,7 @@ impl Scrape {
         self.contexts = [("idle", idle as u64), ("busy", living.saturating_sub(idle as u64))];
         self.image_bytes = generations.iter().map(|generation| generation.plugin.image()).sum();
         let current = effe.generations.current();
-        self.place = Some(current.execution.place());
+        self.place = Some(current.placement.current());
         self.counters.extend([
             ("effe_contexts_started", "Contexts that Start has made", started),
             ("effe_contexts_stopped", "Contexts that were stopped", started.saturating_sub(living)),
@@ -117,7 +117,7 @@ impl Scrape {
             (
                 "effe_execution_changes",
                 "Times that the generation that serves has changed where it runs",
-                current.execution.n_changes(),
+                current.placement.n_changes(),
             ),
             ("effe_queue_length", "Requests that wait for a thread", effe.pool().n_waiting() as u64),
             ("effe_pool_threads", "Threads that run what may wait", effe.pool().n_threads() as u64),

@@ -72,7 +72,7 @@ fn generation(generation: &Generation) -> Value {
         "age_seconds": generation.opened.elapsed().as_secs(),
         "requests": generation.tally.runs(),
         "errors": generation.tally.errors(),
-        "execution": generation.execution.place().name(),
+        "execution": generation.placement.current().name(),
         "contexts": {
             "started": plugin.started(),
             "live": plugin.contexts(),

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 type Next<E> = Option<Result<Bytes, E>>;
 
 /// Puts short pieces together, in their order, and lets long ones through as they are.
-pub struct Gather<E> {
+pub struct Coalesce<E> {
     /// A piece up to this size is short.
     short: usize,
     /// Bytes that are put together at most.
@@ -17,10 +17,10 @@ pub struct Gather<E> {
     ahead: Option<Next<E>>,
 }
 
-impl<E> Gather<E> {
+impl<E> Coalesce<E> {
     /// Nothing has come yet.
-    pub fn new(short: usize, most: usize) -> Gather<E> {
-        Gather { short, most, ahead: None }
+    pub fn new(short: usize, most: usize) -> Coalesce<E> {
+        Coalesce { short, most, ahead: None }
     }
 
     /// What `next` has, and as much of what it has behind that as is here and fits. It waits only for the first of it.
@@ -65,7 +65,7 @@ mod tests {
 
     /// What comes of a body, `None` in which stands for a wait, as long as somebody asks.
     fn gathered(body: &[Option<Result<&'static str, u8>>]) -> Vec<Poll<Next<u8>>> {
-        let mut gather = Gather::new(SHORT, MOST);
+        let mut coalesce = Coalesce::new(SHORT, MOST);
         let mut rest = body.iter();
         let mut next = || match rest.next() {
             Some(Some(piece)) => Poll::Ready(Some(piece.map(Bytes::from))),
@@ -74,7 +74,7 @@ mod tests {
         };
         let mut all = Vec::new();
         while all.last() != Some(&Poll::Ready(None)) {
-            all.push(gather.poll(&mut next));
+            all.push(coalesce.poll(&mut next));
         }
         all
     }

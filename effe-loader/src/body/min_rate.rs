@@ -15,16 +15,16 @@ use crate::rt::clock::Moment;
 pub const MIN_RATE: u64 = 240;
 
 /// The pace of one body.
-pub struct Pace {
+pub struct MinRate {
     patience: Option<Duration>,
     /// How long has been waited for the client.
     waited: Duration,
 }
 
-impl Pace {
+impl MinRate {
     /// Nothing of the body has moved yet; without `patience` it may take for ever.
-    pub fn new(patience: Option<Duration>) -> Pace {
-        Pace { patience, waited: Duration::ZERO }
+    pub fn new(patience: Option<Duration>) -> MinRate {
+        MinRate { patience, waited: Duration::ZERO }
     }
 
     /// Waits for the next piece, `n_bytes` having moved before it; `None` if the client's time is up.
@@ -54,20 +54,20 @@ mod tests {
 
     #[test]
     fn what_is_here_is_taken_and_what_never_comes_is_given_up() {
-        let mut pace = Pace::new(Some(Duration::ZERO));
-        assert_eq!(tasks::run(pace.wait(0, ready(1))), Some(1));
-        assert_eq!(tasks::run(pace.wait(0, pending::<()>())), None);
+        let mut min_rate = MinRate::new(Some(Duration::ZERO));
+        assert_eq!(tasks::run(min_rate.wait(0, ready(1))), Some(1));
+        assert_eq!(tasks::run(min_rate.wait(0, pending::<()>())), None);
     }
 
     #[test]
     fn without_patience_a_body_may_take_for_ever() {
-        let mut pace = Pace::new(None);
+        let mut min_rate = MinRate::new(None);
         let mut n_polls = 0;
         let late = poll_fn(|context| {
             n_polls += 1;
             context.waker().wake_by_ref();
             if n_polls == 3 { Poll::Ready(()) } else { Poll::Pending }
         });
-        assert_eq!(tasks::run(pace.wait(0, late)), Some(()));
+        assert_eq!(tasks::run(min_rate.wait(0, late)), Some(()));
     }
 }

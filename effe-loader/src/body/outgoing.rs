@@ -11,7 +11,7 @@ use std::{
 use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use crate::body::{pipe::End, sender::Outlet};
+use crate::body::{pipe::End, sender::BodySender};
 
 /// The body of an answer.
 pub enum Body {
@@ -46,7 +46,7 @@ impl MessageBody for Body {
         if stream.producer.as_mut().is_some_and(|producer| producer.poll(context).is_ready()) {
             stream.producer = None;
         }
-        match ready!(stream.outlet.pipe.poll_next(context)) {
+        match ready!(stream.sender.pipe.poll_next(context)) {
             Ok(piece) => {
                 if let Some(observer) = &mut stream.observer {
                     observer.sent(piece.len());
@@ -88,7 +88,7 @@ pub trait Observer {
 
 /// A body that is written while it is sent.
 pub struct Stream {
-    outlet: Arc<Outlet>,
+    sender: Arc<BodySender>,
     length: Option<u64>,
     /// Whether it ends before it is whole.
     breaks_off: bool,
@@ -101,8 +101,8 @@ pub struct Stream {
 
 impl Stream {
     /// The body that follows a head.
-    pub fn new(outlet: Arc<Outlet>, length: Option<u64>, producer: Option<Box<dyn Producer>>) -> Stream {
-        Stream { outlet, length, breaks_off: false, producer, observer: None, guard: None }
+    pub fn new(sender: Arc<BodySender>, length: Option<u64>, producer: Option<Box<dyn Producer>>) -> Stream {
+        Stream { sender, length, breaks_off: false, producer, observer: None, guard: None }
     }
 
     /// Tells `observer` how much is sent.
@@ -118,6 +118,6 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.outlet.pipe.leave();
+        self.sender.pipe.leave();
     }
 }

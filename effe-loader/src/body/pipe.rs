@@ -39,7 +39,7 @@ struct State {
     end: Option<End>,
     left: bool,
     /// Whether the reader has asked for something.
-    asked: bool,
+    pending: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -66,7 +66,7 @@ impl Pipe {
     /// Waits until the reader asks for the first piece, or leaves.
     pub fn poll_asked(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state();
-        if state.asked || state.left {
+        if state.pending || state.left {
             return Poll::Ready(());
         }
         state.writer = Some(context.waker().clone());
@@ -74,7 +74,7 @@ impl Pipe {
     }
 
     /// Waits until the reader has left.
-    pub fn poll_left(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_closed(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state();
         if state.left {
             return Poll::Ready(());
@@ -135,7 +135,7 @@ impl Pipe {
             return Poll::Ready(Err(end));
         }
         state.reader = Some(context.waker().clone());
-        if !std::mem::replace(&mut state.asked, true) {
+        if !std::mem::replace(&mut state.pending, true) {
             wake(state.writer.take(), state);
         }
         Poll::Pending

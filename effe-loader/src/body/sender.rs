@@ -26,21 +26,21 @@ use crate::{
 #[derive(Default)]
 pub struct Streams {
     /// The answer's way out, if the lambda has declared that it streams answers.
-    pub outlet: Option<Arc<Outlet>>,
+    pub sender: Option<Arc<BodySender>>,
     /// The request's body, if the lambda has declared that it reads bodies as streams and there is one.
     pub inlet: Option<Arc<Pipe>>,
 }
 
 impl Streams {
     /// No streams.
-    pub const NONE: Streams = Streams { outlet: None, inlet: None };
+    pub const NONE: Streams = Streams { sender: None, inlet: None };
 }
 
 impl Streams {
     /// The run is over, and whoever is at the other end is told.
     pub fn close(&self) {
-        if let Some(outlet) = self.outlet.as_ref().filter(|outlet| outlet.has_begun()) {
-            outlet.abandon();
+        if let Some(sender) = self.sender.as_ref().filter(|sender| sender.has_begun()) {
+            sender.abandon();
         }
         if let Some(inlet) = &self.inlet {
             inlet.leave();
@@ -55,29 +55,29 @@ impl Drop for Streams {
 }
 
 /// The outlets of one thread. An answer that came whole leaves its own for the next one.
-pub struct Outlets {
+pub struct BodySenders {
     patience: Option<Duration>,
-    spare: Cell<Option<Arc<Outlet>>>,
+    spare: Cell<Option<Arc<BodySender>>>,
 }
 
-impl Outlets {
+impl BodySenders {
     /// None yet. A piece of an answer waits for the client for `patience` at most.
-    pub fn new(patience: Option<Duration>) -> Outlets {
-        Outlets { patience, spare: Cell::default() }
+    pub fn new(patience: Option<Duration>) -> BodySenders {
+        BodySenders { patience, spare: Cell::default() }
     }
 
     /// The streams of a call, with an outlet if the flags of its plugin declare one.
     pub fn streams(&self, flags: u64) -> Streams {
         let is_declared = flags & plugin_flags::STREAM_RESPONSE != 0;
-        let outlet = || self.spare.take().unwrap_or_else(|| Arc::new(Outlet::new(self.patience)));
-        Streams { outlet: is_declared.then(outlet), inlet: None }
+        let sender = || self.spare.take().unwrap_or_else(|| Arc::new(BodySender::new(self.patience)));
+        Streams { sender: is_declared.then(sender), inlet: None }
     }
 
     /// Takes back an outlet, which is as new if nobody else has it.
-    pub fn keep(&self, mut outlet: Arc<Outlet>) {
-        if let Some(used) = Arc::get_mut(&mut outlet) {
+    pub fn keep(&self, mut sender: Arc<BodySender>) {
+        if let Some(used) = Arc::get_mut(&mut sender) {
             used.renew();
-            self.spare.set(Some(outlet));
+            self.spare.set(Some(sender));
         }
     }
 }
@@ -93,7 +93,7 @@ pub struct Head {
 }
 
 /// An answer on its way out.
-pub struct Outlet {
+pub struct BodySender {
     /// Whether the head has come. Most answers come whole, and nobody takes the locks then.
     begun: AtomicBool,
     state: Mutex<State>,
@@ -111,16 +111,16 @@ struct State {
     waker: Option<Waker>,
 }
 
-impl Outlet {
-    fn new(patience: Option<Duration>) -> Outlet {
+impl BodySender {
+    fn new(patience: Option<Duration>) -> BodySender {
         let begun = AtomicBool::new(false);
-        Outlet { begun, state: Mutex::default(), pipe: Pipe::default(), patience }
+        BodySender { begun, state: Mutex::default(), pipe: Pipe::default(), patience }
     }
 
     /// Makes it as new.
     fn renew(&mut self) {
         if *self.begun.get_mut() {
-            *self = Outlet::new(self.patience);
+            *self = BodySender::new(self.patience);
         } else {
             // All that can have happened: somebody has waited for the head, or has given up on it.
             *self.state.get_mut().unwrap_or_else(PoisonError::into_inner) = State::default();
@@ -252,29 +252,29 @@ impl Outlet {
 }
 
 /// Somebody waits for the head of an answer. When it is dropped, nobody does, and the run that writes it is told.
-pub struct Awaited(Option<Arc<Outlet>>);
+pub struct Awaited(Option<Arc<BodySender>>);
 
 impl Awaited {
     /// Waits for the head of what `outlet` brings, if there is one.
-    pub fn new(outlet: Option<Arc<Outlet>>) -> Awaited {
-        Awaited(outlet)
+    pub fn new(sender: Option<Arc<BodySender>>) -> Awaited {
+        Awaited(sender)
     }
 
     /// The outlet, if there is one.
-    pub fn outlet(&self) -> Option<&Outlet> {
+    pub fn sender(&self) -> Option<&BodySender> {
         self.0.as_deref()
     }
 
     /// The head has come, and somebody else takes the rest.
-    pub fn take(&mut self) -> Option<Arc<Outlet>> {
+    pub fn take(&mut self) -> Option<Arc<BodySender>> {
         self.0.take()
     }
 }
 
 impl Drop for Awaited {
     fn drop(&mut self) {
-        if let Some(outlet) = &self.0 {
-            outlet.pipe.leave();
+        if let Some(sender) = &self.0 {
+            sender.pipe.leave();
         }
     }
 }
@@ -285,17 +285,17 @@ mod tests {
 
     use super::*;
 
-    fn begun(length: Option<u64>) -> Outlet {
-        let outlet = Outlet::new(Some(Duration::from_millis(20)));
-        assert_eq!(outlet.write(Bytes::new(), true), status::INVALID, "the head comes first");
-        outlet.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
-        outlet
+    fn begun(length: Option<u64>) -> BodySender {
+        let sender = BodySender::new(Some(Duration::from_millis(20)));
+        assert_eq!(sender.write(Bytes::new(), true), status::INVALID, "the head comes first");
+        sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
+        sender
     }
 
-    fn rest(outlet: &Outlet) -> (Vec<u8>, End) {
+    fn rest(sender: &BodySender) -> (Vec<u8>, End) {
         let mut all = Vec::new();
         loop {
-            match block_until(None, |context| outlet.pipe.poll_next(context)).unwrap() {
+            match block_until(None, |context| sender.pipe.poll_next(context)).unwrap() {
                 Ok(piece) => all.extend_from_slice(&piece),
                 Err(end) => return (all, end),
             }
@@ -319,20 +319,20 @@ mod tests {
 
     #[test]
     fn a_client_that_does_not_read_is_given_up_in_time() {
-        let outlet = begun(None);
-        assert_eq!(outlet.write(vec![0; CAPACITY].into(), true), status::OK);
-        assert_eq!(outlet.write("x".into(), true), status::TIMEOUT);
-        outlet.pipe.leave();
-        assert_eq!(outlet.write("x".into(), true), status::INVALID, "it was given up");
+        let sender = begun(None);
+        assert_eq!(sender.write(vec![0; CAPACITY].into(), true), status::OK);
+        assert_eq!(sender.write("x".into(), true), status::TIMEOUT);
+        sender.pipe.leave();
+        assert_eq!(sender.write("x".into(), true), status::INVALID, "it was given up");
     }
 
     #[test]
     fn a_large_piece_is_waited_for_until_most_of_it_has_gone() {
-        let outlet = Outlet::new(None);
-        outlet.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
-        let next = || block_until(None, |context| outlet.pipe.poll_next(context)).unwrap().unwrap();
+        let sender = BodySender::new(None);
+        sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
+        let next = || block_until(None, |context| sender.pipe.poll_next(context)).unwrap().unwrap();
         thread::scope(|scope| {
-            let writer = scope.spawn(|| outlet.write(vec![7; 3 * CAPACITY + 1].into(), true));
+            let writer = scope.spawn(|| sender.write(vec![7; 3 * CAPACITY + 1].into(), true));
             for _ in 0..3 {
                 assert!(!writer.is_finished());
                 assert_eq!(next().len(), CAPACITY);
@@ -340,16 +340,16 @@ mod tests {
             assert_eq!(writer.join().unwrap(), status::OK);
             assert_eq!(next().len(), 1);
             // Nothing is to follow the last one, so nobody waits.
-            assert_eq!(outlet.write(vec![7; 3 * CAPACITY].into(), false), status::OK);
+            assert_eq!(sender.write(vec![7; 3 * CAPACITY].into(), false), status::OK);
         });
     }
 
     #[test]
     fn a_writer_is_told_when_nobody_waits_for_the_head_any_more() {
-        let outlet = Arc::new(begun(None));
-        assert_eq!(outlet.write(vec![0; CAPACITY].into(), true), status::OK);
-        drop(Awaited::new(Some(Arc::clone(&outlet))));
-        assert_eq!(outlet.write("x".into(), true), status::GONE);
+        let sender = Arc::new(begun(None));
+        assert_eq!(sender.write(vec![0; CAPACITY].into(), true), status::OK);
+        drop(Awaited::new(Some(Arc::clone(&sender))));
+        assert_eq!(sender.write("x".into(), true), status::GONE);
         let taken = Arc::new(begun(None));
         assert!(Awaited::new(Some(Arc::clone(&taken))).take().is_some());
         assert_eq!(taken.write("x".into(), true), status::OK);
@@ -357,31 +357,31 @@ mod tests {
 
     #[test]
     fn a_call_that_goes_away_breaks_its_answer_off_and_leaves_its_body() {
-        let outlets = Outlets::new(None);
-        let mut streams = outlets.streams(plugin_flags::STREAM_RESPONSE);
-        let (outlet, inlet) = (streams.outlet.clone().unwrap(), Arc::new(Pipe::default()));
+        let senders = BodySenders::new(None);
+        let mut streams = senders.streams(plugin_flags::STREAM_RESPONSE);
+        let (sender, inlet) = (streams.sender.clone().unwrap(), Arc::new(Pipe::default()));
         streams.inlet = Some(Arc::clone(&inlet));
-        outlet.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
+        sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
         drop(streams);
-        assert_eq!(rest(&outlet).1, End::Broken(status::ERROR));
+        assert_eq!(rest(&sender).1, End::Broken(status::ERROR));
         assert_eq!(inlet.push(Bytes::new()), Err(Left));
-        assert!(outlets.streams(plugin_flags::STREAM_REQUEST).outlet.is_none());
+        assert!(senders.streams(plugin_flags::STREAM_REQUEST).sender.is_none());
     }
 
     #[test]
     fn an_outlet_that_is_used_again_is_as_new() {
-        let outlets = Outlets::new(None);
-        let outlet = || outlets.streams(plugin_flags::STREAM_RESPONSE).outlet.clone().unwrap();
-        let (first, length) = (outlet(), Some(3));
+        let senders = BodySenders::new(None);
+        let sender = || senders.streams(plugin_flags::STREAM_RESPONSE).sender.clone().unwrap();
+        let (first, length) = (sender(), Some(3));
         first.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
         first.write("ab".into(), true);
         first.abandon();
         let other = Arc::clone(&first);
-        outlets.keep(first);
-        let second = outlet();
+        senders.keep(first);
+        let second = sender();
         assert!(!Arc::ptr_eq(&second, &other), "somebody has the first one");
-        outlets.keep(other);
-        let again = outlets.streams(plugin_flags::STREAM_RESPONSE).outlet.take().unwrap();
+        senders.keep(other);
+        let again = senders.streams(plugin_flags::STREAM_RESPONSE).sender.take().unwrap();
         assert!(!again.has_begun() && again.take_head().is_none() && again.keeps_its_length());
         again.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
         assert_eq!(again.write("xyz".into(), false), status::OK);

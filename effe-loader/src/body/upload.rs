@@ -8,9 +8,9 @@ use bytes::{Bytes, BytesMut};
 use effe_abi::raw::status;
 
 use crate::body::{
-    coalesce::Gather,
+    coalesce::Coalesce,
     incoming::{Incoming, Pieces, announced},
-    min_rate::Pace,
+    min_rate::MinRate,
     pipe::{CAPACITY, End, Pipe},
 };
 
@@ -38,9 +38,9 @@ pub struct Upload {
     expected: bool,
     limit: usize,
     n_bytes: usize,
-    pace: Pace,
+    min_rate: MinRate,
     /// What is short is put together, if it is handed on as it comes.
-    gather: Option<Gather<PayloadError>>,
+    coalesce: Option<Coalesce<PayloadError>>,
 }
 
 impl Upload {
@@ -64,8 +64,8 @@ impl Upload {
         if announced.is_some_and(|length| length > limit) {
             return Err(Refused::TooLarge);
         }
-        let pace = Pace::new(patience);
-        Ok(Some(Upload { first, rest, announced, expected, limit, n_bytes: 0, pace, gather: None }))
+        let min_rate = MinRate::new(patience);
+        Ok(Some(Upload { first, rest, announced, expected, limit, n_bytes: 0, min_rate, coalesce: None }))
     }
 
     /// All of it, without a copy if it comes in one piece.
@@ -87,14 +87,14 @@ impl Upload {
 
     /// Hands it on piece by piece, as fast as `inlet` takes it, until its reader leaves.
     pub async fn pump(mut self, inlet: Arc<Pipe>) {
-        self.gather = Some(Gather::new(SHORT, CAPACITY));
+        self.coalesce = Some(Coalesce::new(SHORT, CAPACITY));
         if self.expected {
             poll_fn(|context| inlet.poll_asked(context)).await;
         }
         while poll_fn(|context| inlet.poll_room(context)).await.is_ok() {
             let next = self.next();
             let mut next = std::pin::pin!(next);
-            let next = poll_fn(|context| match inlet.poll_left(context) {
+            let next = poll_fn(|context| match inlet.poll_closed(context) {
                 Poll::Ready(()) => Poll::Ready(None),
                 Poll::Pending => next.as_mut().poll(context).map(Some),
             });
@@ -120,12 +120,12 @@ impl Upload {
             (Some(first), _) => first,
             (None, None) => return Ok(None),
             (None, Some(rest)) => {
-                let gather = &mut self.gather;
-                let next = poll_fn(|context| match gather {
-                    Some(gather) => gather.poll(|| rest.as_mut().poll_next(context)),
+                let coalesce = &mut self.coalesce;
+                let next = poll_fn(|context| match coalesce {
+                    Some(coalesce) => coalesce.poll(|| rest.as_mut().poll_next(context)),
                     None => rest.as_mut().poll_next(context),
                 });
-                match self.pace.wait(self.n_bytes as u64, next).await.ok_or(Refused::Slow)? {
+                match self.min_rate.wait(self.n_bytes as u64, next).await.ok_or(Refused::Slow)? {
                     None => return Ok(None),
                     Some(Ok(piece)) => piece,
                     Some(Err(PayloadError::Overflow)) => return Err(Refused::TooLarge),

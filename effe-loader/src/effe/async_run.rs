@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    body::sender::Outlet,
+    body::sender::BodySender,
     effe::{Effe, UnwantedRun, count, generation::Generation},
     exchange::{
         call::{Call, Progress},
@@ -20,37 +20,37 @@ use crate::{
     plugin::{Context, Fault, Started, Starting},
     rt::{
         clock::Moment,
-        wake_batch::{Alarm, Wakeups},
+        wake_batch::{BatchedWaker, WakeBatch},
     },
-    scheduler::{background::Errands, in_flight::Desk, worker_status::Seat},
+    scheduler::{background::BackgroundTasks, in_flight::InFlight, worker_status::WorkerStatus},
 };
 
 /// What async runs of one thread of the server share.
-pub struct Thread {
+pub struct Worker {
     /// The effe.
     pub effe: Arc<Effe>,
     /// Where others see what this thread does.
-    pub seat: Arc<Seat>,
+    pub status: Arc<WorkerStatus>,
     /// Where calls come from and go to.
-    pub desk: Rc<Desk>,
+    pub in_flight: Rc<InFlight>,
     /// What must be brought to its end.
-    pub errands: Rc<Errands>,
+    pub background: Rc<BackgroundTasks>,
     /// Tasks of this thread that others wake.
-    pub wakeups: Arc<Wakeups>,
+    pub wake_batch: Arc<WakeBatch>,
 }
 
-impl Thread {
+impl Worker {
     /// Runs a request, as far as one poll gets. Most are over then: the call with its answer; those that are not have
     /// to be polled once more at once, for nobody is woken by this poll. Where runs are not over then, that is left out.
     pub fn run(
-        self: &Rc<Thread>,
+        self: &Rc<Worker>,
         generation: &Arc<Generation>,
         call: Box<Call>,
         now: Moment,
-    ) -> Result<Box<Call>, Box<Waiting>> {
-        let waits = generation.execution.waits();
+    ) -> Result<Box<Call>, Box<AsyncCall>> {
+        let waits = generation.placement.waits();
         let Some(context) = (!waits).then(|| generation.contexts.take()).flatten() else {
-            let mut waiting = Waiting::new(self, Arc::clone(generation), call, now);
+            let mut waiting = AsyncCall::new(self, Arc::clone(generation), call, now);
             if waits {
                 return Err(Box::new(waiting));
             }
@@ -61,19 +61,19 @@ impl Thread {
         };
         call.progress.begin_alone();
         let deadline = call.deadline;
-        let since = self.seat.meter.is_some().then_some(now);
+        let since = self.status.meter.is_some().then_some(now);
         let mut run = self.begin(generation, context, call);
         match self.poll(generation, &mut run, Waker::noop(), Some(now)) {
             Poll::Ready(outcome) => Ok(self.finish(generation, run, outcome, since, None)),
-            Poll::Pending => Err(Box::new(Waiting {
-                thread: Rc::clone(self),
+            Poll::Pending => Err(Box::new(AsyncCall {
+                worker: Rc::clone(self),
                 generation: Arc::clone(generation),
                 failed: None,
-                alarm: None,
+                batched_waker: None,
                 n_waits: 0,
                 deadline,
                 progress: Arc::clone(run.progress()),
-                outlet: run.outlet().cloned(),
+                sender: run.sender().cloned(),
                 since,
                 now: None,
                 step: Step::Running(run),
@@ -82,7 +82,7 @@ impl Thread {
     }
 
     fn begin(&self, generation: &Generation, context: Box<Context>, call: Box<Call>) -> AsyncRun {
-        AsyncRun::new(context, call, self.effe.limits.response, Arc::clone(&generation.execution))
+        AsyncRun::new(context, call, self.effe.limits.response, Arc::clone(&generation.placement))
     }
 
     /// A poll on this thread.
@@ -93,11 +93,11 @@ impl Thread {
         waker: &Waker,
         now: Option<Moment>,
     ) -> Polled {
-        let begun = self.seat.begin(run.head().method(), run.head().path(), generation.number, now);
+        let begun = self.status.begin(run.head().method(), run.head().path(), generation.number, now);
         let polled = run.poll(waker);
-        let Ended { took, excused } = self.seat.end(begun);
-        if !excused {
-            generation.execution.ran_inline(took, || (run.head().method(), run.head().path()));
+        let Ended { took, preempted } = self.status.end(begun);
+        if !preempted {
+            generation.placement.ran_inline(took, || (run.head().method(), run.head().path()));
         }
         polled
     }
@@ -106,12 +106,12 @@ impl Thread {
     /// is in there, as in a poll.
     fn cancel(&self, generation: &Generation, run: AsyncRun) -> (Box<Context>, Box<Call>) {
         let head = run.head();
-        let begun = self.seat.begin(head.method(), head.path(), generation.number, None);
+        let begun = self.status.begin(head.method(), head.path(), generation.number, None);
         let parts = run.take_apart();
-        let Ended { took, excused } = self.seat.end(begun);
-        if !excused {
+        let Ended { took, preempted } = self.status.end(begun);
+        if !preempted {
             let head = &parts.1.head;
-            generation.execution.ran_inline(took, || (head.method(), head.path()));
+            generation.placement.ran_inline(took, || (head.method(), head.path()));
         }
         parts
     }
@@ -127,7 +127,7 @@ impl Thread {
     ) -> Box<Call> {
         let (context, mut call) = run.take_apart();
         call.progress.end();
-        if let (Some(meter), Some(since)) = (&self.seat.meter, since) {
+        if let (Some(meter), Some(since)) = (&self.status.meter, since) {
             count(meter, generation, since.elapsed(), failed.is_some() || outcome.is_err());
         }
         let reusable = self.effe.conclude(&mut call, outcome, failed);
@@ -139,7 +139,7 @@ impl Thread {
     fn settle(&self, generation: &Generation, context: Box<Context>, reusable: bool) {
         let unwanted = if reusable { generation.contexts.give(context) } else { Some(context) };
         if let Some(context) = unwanted {
-            self.errands.add(&self.seat, context.stop_polled());
+            self.background.add(&self.status, context.stop_polled());
         }
     }
 }
@@ -148,20 +148,20 @@ impl Thread {
 type Polled = Poll<Result<(), Fault>>;
 
 /// A request and its run, from Start to the end of the answer. Dropped before that, the run is cancelled.
-pub struct Waiting {
-    thread: Rc<Thread>,
+pub struct AsyncCall {
+    worker: Rc<Worker>,
     generation: Arc<Generation>,
     step: Step,
     /// What Start said, if it failed: then this run is its Context's only one.
     failed: Option<Fault>,
     /// Whom a run wakes that is polled on this thread, once it was not ready at once.
-    alarm: Option<(Arc<Alarm>, Waker)>,
+    batched_waker: Option<(Arc<BatchedWaker>, Waker)>,
     /// How often it was not ready when somebody waited for it.
     n_waits: u32,
     deadline: Option<Moment>,
     progress: Arc<Progress>,
     /// The answer's way out, if it may go piece by piece.
-    outlet: Option<Arc<Outlet>>,
+    sender: Option<Arc<BodySender>>,
     /// When Start or Run began, if somebody wants to know.
     since: Option<Moment>,
     /// What the clock said just before the first poll of a run: it needs no second look.
@@ -175,31 +175,31 @@ enum Step {
     Over,
 }
 
-impl Waiting {
+impl AsyncCall {
     /// Begins a run; nothing happens before it is polled, which is to be at once.
-    pub fn new(thread: &Rc<Thread>, generation: Arc<Generation>, call: Box<Call>, now: Moment) -> Waiting {
+    pub fn new(worker: &Rc<Worker>, generation: Arc<Generation>, call: Box<Call>, now: Moment) -> AsyncCall {
         call.progress.begin_alone();
-        let thread = Rc::clone(thread);
+        let worker = Rc::clone(worker);
         let (step, deadline, progress) = (Step::Over, call.deadline, Arc::clone(&call.progress));
-        let outlet = call.streams.outlet.clone();
-        let since = thread.seat.meter.is_some().then_some(now);
-        let mut waiting = Waiting {
-            thread,
+        let sender = call.streams.sender.clone();
+        let since = worker.status.meter.is_some().then_some(now);
+        let mut waiting = AsyncCall {
+            worker,
             generation,
             step,
             failed: None,
-            alarm: None,
+            batched_waker: None,
             n_waits: 0,
             deadline,
             progress,
-            outlet,
+            sender,
             since,
             now: None,
         };
         waiting.step = match waiting.generation.contexts.take() {
             Some(context) => {
                 waiting.now = Some(now);
-                Step::Running(waiting.thread.begin(&waiting.generation, context, call))
+                Step::Running(waiting.worker.begin(&waiting.generation, context, call))
             }
             None => Step::Starting(waiting.generation.plugin.start_polled(), call),
         };
@@ -207,20 +207,20 @@ impl Waiting {
     }
 
     /// The answer's way out, if it may go piece by piece.
-    pub fn outlet(&self) -> Option<&Arc<Outlet>> {
-        self.outlet.as_ref()
+    pub fn sender(&self) -> Option<&Arc<BodySender>> {
+        self.sender.as_ref()
     }
 
     /// Lets a run go on whose answer has gone: nobody waits for it any more.
     pub fn go_on(self) {
-        let thread = Rc::clone(&self.thread);
-        let desk = Rc::clone(&thread.desk);
-        thread.errands.add(&thread.seat, Box::pin(async move { desk.keep(self.await) }));
+        let worker = Rc::clone(&self.worker);
+        let in_flight = Rc::clone(&worker.in_flight);
+        worker.background.add(&worker.status, Box::pin(async move { in_flight.keep(self.await) }));
     }
 
     /// Takes back a call whose answer has gone, or whose client has.
     pub fn keep(&self, call: Box<Call>) {
-        self.thread.desk.keep(call);
+        self.worker.in_flight.keep(call);
     }
 
     /// How far its call is.
@@ -240,20 +240,20 @@ impl Waiting {
 
     /// Start has ended: the run, or the call back if there is none.
     fn started(&mut self, started: Started, call: Box<Call>) -> Result<AsyncRun, Box<Call>> {
-        let meter = self.thread.seat.meter.as_ref().zip(self.since);
+        let meter = self.worker.status.meter.as_ref().zip(self.since);
         if let Some((meter, since)) = meter {
             meter.started(since.elapsed());
             self.since = Some(Moment::now());
         }
         match started {
-            Started::Ready(context) => Ok(self.thread.begin(&self.generation, Box::new(context), call)),
+            Started::Ready(context) => Ok(self.worker.begin(&self.generation, Box::new(context), call)),
             Started::Failed(context, fault) => {
-                self.thread.effe.log_call("start", &call, &fault);
+                self.worker.effe.log_call("start", &call, &fault);
                 self.failed = Some(fault);
-                Ok(self.thread.begin(&self.generation, Box::new(context), call))
+                Ok(self.worker.begin(&self.generation, Box::new(context), call))
             }
             Started::Panicked(fault) => {
-                self.thread.effe.log_call("start", &call, &fault);
+                self.worker.effe.log_call("start", &call, &fault);
                 if let Some((meter, _)) = meter {
                     meter.failed();
                 }
@@ -265,17 +265,17 @@ impl Waiting {
 
     fn poll_run(&mut self, mut run: AsyncRun, waker: &Waker) -> Poll<Box<Call>> {
         let now = self.now.take();
-        self.set_alarm(waker);
-        let waker = self.alarm.as_ref().map_or(waker, |(_, alarm)| alarm);
-        match self.thread.poll(&self.generation, &mut run, waker, now) {
+        self.set_batched_waker(waker);
+        let waker = self.batched_waker.as_ref().map_or(waker, |(_, batched_waker)| batched_waker);
+        match self.worker.poll(&self.generation, &mut run, waker, now) {
             Poll::Ready(outcome) => {
                 let (since, failed) = (self.since, self.failed.as_ref());
-                self.generation.execution.waited(self.n_waits);
-                Poll::Ready(self.thread.finish(&self.generation, run, outcome, since, failed))
+                self.generation.placement.waited(self.n_waits);
+                Poll::Ready(self.worker.finish(&self.generation, run, outcome, since, failed))
             }
             Poll::Pending => {
                 // Nobody waits for what is polled with no waker, and it is polled again at once.
-                self.n_waits = self.n_waits.saturating_add(u32::from(self.alarm.is_some()));
+                self.n_waits = self.n_waits.saturating_add(u32::from(self.batched_waker.is_some()));
                 self.step = Step::Running(run);
                 Poll::Pending
             }
@@ -283,12 +283,12 @@ impl Waiting {
     }
 
     /// Sets the alarm for the task that `waker` wakes. The first poll is not worth one: nobody is woken by it.
-    fn set_alarm(&mut self, waker: &Waker) {
+    fn set_batched_waker(&mut self, waker: &Waker) {
         if !waker.will_wake(Waker::noop())
-            && !self.alarm.as_ref().is_some_and(|(alarm, _)| alarm.is_of(waker))
+            && !self.batched_waker.as_ref().is_some_and(|(batched_waker, _)| batched_waker.wakes(waker))
         {
-            let alarm = Arc::new(Alarm::new(waker.clone(), &self.thread.wakeups));
-            self.alarm = Some((Arc::clone(&alarm), alarm.into()));
+            let batched_waker = Arc::new(BatchedWaker::new(waker.clone(), &self.worker.wake_batch));
+            self.batched_waker = Some((Arc::clone(&batched_waker), batched_waker.into()));
         }
     }
 
@@ -296,32 +296,32 @@ impl Waiting {
     /// the pool waits for that, and not this one.
     fn cancel(&self, run: AsyncRun) {
         let keeps_context = self.generation.plugin.keeps_cancelled() && self.failed.is_none();
-        let run = if self.generation.execution.place() == Place::Inline {
+        let run = if self.generation.placement.current() == Place::Inline {
             run
         } else {
-            let (effe, generation) = (Arc::clone(&self.thread.effe), Arc::clone(&self.generation));
-            match self.thread.effe.end_on_pool(Box::new(UnwantedRun { effe, generation, run, keeps_context }))
+            let (effe, generation) = (Arc::clone(&self.worker.effe), Arc::clone(&self.generation));
+            match self.worker.effe.end_on_pool(Box::new(UnwantedRun { effe, generation, run, keeps_context }))
             {
                 Ok(()) => return,
                 Err(unwanted) => unwanted.run,
             }
         };
-        let (context, call) = self.thread.cancel(&self.generation, run);
-        let in_time = self.thread.effe.end(&call);
-        self.thread.desk.keep(call);
-        self.thread.settle(&self.generation, context, keeps_context && in_time);
+        let (context, call) = self.worker.cancel(&self.generation, run);
+        let in_time = self.worker.effe.end(&call);
+        self.worker.in_flight.keep(call);
+        self.worker.settle(&self.generation, context, keeps_context && in_time);
     }
 
     /// The client is told that it takes too long; to be followed by the drop. Where the lambda blocks, the thread that
     /// ends the run is lost until the run's last poll has ended: how many threads are.
     pub fn overdue(&self) -> Option<usize> {
         let blocks =
-            matches!(self.step, Step::Running(_)) && self.generation.execution.place() != Place::Inline;
-        (blocks && self.progress.is_overdue()).then(|| self.thread.effe.lose_thread())
+            matches!(self.step, Step::Running(_)) && self.generation.placement.current() != Place::Inline;
+        (blocks && self.progress.is_overdue()).then(|| self.worker.effe.lose_thread())
     }
 }
 
-impl Future for Waiting {
+impl Future for AsyncCall {
     type Output = Box<Call>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Box<Call>> {
@@ -343,16 +343,16 @@ impl Future for Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for AsyncCall {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.step, Step::Over) {
             Step::Over => {}
             Step::Running(run) => self.cancel(run),
             // Clients that are less patient than Start must not keep it from ever ending.
             Step::Starting(starting, call) => {
-                self.thread.desk.keep(call);
+                self.worker.in_flight.keep(call);
                 let generation = Arc::clone(&self.generation);
-                let errand = async move {
+                let task = async move {
                     let unwanted = match starting.await {
                         Started::Ready(context) => generation.contexts.give(Box::new(context)),
                         Started::Failed(context, _) => Some(Box::new(context)),
@@ -362,7 +362,7 @@ impl Drop for Waiting {
                         context.stop_polled().await;
                     }
                 };
-                self.thread.errands.add(&self.thread.seat, Box::pin(errand));
+                self.worker.background.add(&self.worker.status, Box::pin(task));
             }
         }
     }

@@ -14,7 +14,7 @@ use crossbeam::utils::CachePadded;
 use crate::{
     effe::contexts::Contexts,
     journal::Journal,
-    placement::{Execution, Kind, Mode, Place},
+    placement::{Kind, Mode, Place, Placement},
     plugin::{Context, Fault, Plugin, Policy, Started, parameters::Sources},
     rt::clock::Moment,
 };
@@ -41,7 +41,7 @@ pub struct Generation {
     /// Its idle Contexts.
     pub contexts: Contexts<Context>,
     /// Where its runs go.
-    pub execution: Arc<Execution>,
+    pub placement: Arc<Placement>,
     /// When it was opened.
     pub opened: Moment,
     /// What became of its runs.
@@ -97,13 +97,13 @@ impl Generation {
         } else {
             Kind::Sync
         };
-        let execution = Execution::new(config.mode, plugin.flags(), kind, journal.clone());
+        let placement = Placement::new(config.mode, plugin.flags(), kind, journal.clone());
         let (contexts, warm) = (Contexts::new(config.max_idle), AtomicBool::new(false));
         Generation {
             number,
             plugin,
             contexts,
-            execution: Arc::new(execution),
+            placement: Arc::new(placement),
             opened: Moment::now(),
             tally: Tally::default(),
             warm,
@@ -126,7 +126,7 @@ impl Generation {
 
     /// Whether a run that begins now is polled on the server's thread, rather than called there or on the pool.
     pub fn is_polled_here(&self) -> bool {
-        self.plugin.is_async() && self.execution.place() != Place::Pool
+        self.plugin.is_async() && self.placement.current() != Place::Pool
     }
 
     /// Whether a first Start has succeeded.

@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Knows what is to be done and when. The lambda's part of it takes as long as it takes, on a thread that is there
 /// only meanwhile.
-pub struct Keeper {
+pub struct Maintenance {
     effe: Arc<Effe>,
     look_every: Option<Duration>,
     /// `None` without an idle timeout.
@@ -28,13 +28,13 @@ pub struct Keeper {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Keeper {
-    /// The keeper of an effe, to be asked at [`next`](Keeper::next).
-    pub fn new(effe: Arc<Effe>, idle_timeout: Option<Duration>, warm: bool) -> Keeper {
+impl Maintenance {
+    /// The keeper of an effe, to be asked at [`next`](Maintenance::next).
+    pub fn new(effe: Arc<Effe>, idle_timeout: Option<Duration>, warm: bool) -> Maintenance {
         let look_every = idle_timeout.map(|timeout| (timeout / LOOKS).max(Duration::from_millis(1)));
         let now = Instant::now();
         let (next_look, next_try) = (look_every.map(|every| now + every), (!warm).then_some(now + RETRY));
-        Keeper { effe, look_every, next_look, next_try, thread: None }
+        Maintenance { effe, look_every, next_look, next_try, thread: None }
     }
 
     /// When there is something to do; `None` if never.
@@ -43,7 +43,7 @@ impl Keeper {
     }
 
     /// Does what is due. One thing at a time: what would have to wait is left for the next time.
-    pub fn tend(&mut self) {
+    pub fn run_due(&mut self) {
         let now = Instant::now();
         let is_due = |next: Option<Instant>| next.is_some_and(|next| now >= next);
         let (look, retry) = (is_due(self.next_look), is_due(self.next_try));
@@ -84,7 +84,7 @@ impl Keeper {
 }
 
 fn spawn(chore: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("effe-keeper".to_owned()).spawn(chore)
+    thread::Builder::new().name("effe-maintain".to_owned()).spawn(chore)
 }
 
 fn warm(effe: &Effe) {

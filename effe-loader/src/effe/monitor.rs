@@ -18,14 +18,14 @@ use std::{
 use rustix::thread::Pid;
 
 use crate::{
-    effe::{Effe, maintenance::Keeper},
-    placement::{cpu_time::Sight, policy::OVERSTAY},
+    effe::{Effe, maintenance::Maintenance},
+    placement::{cpu_time::ThreadState, policy::OVERSTAY},
     process::{
         control::{Control, Stop},
         signals::{Interrupt, Signals, Watchdog},
     },
     rt::clock::Moment,
-    scheduler::worker_status::{Overview, Seat},
+    scheduler::worker_status::{Overview, WorkerStatus},
 };
 
 /// How often it looks while the pool works.
@@ -38,17 +38,17 @@ const GLANCE: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_millis(500);
 
 /// The thread, as those see it who make it look.
-pub struct Watch {
+pub struct Monitor {
     awake: AtomicBool,
     interrupt: Interrupt,
-    /// What it watches over, between [`take_on`](Watch::take_on) and [`end`](Watch::end); held while it looks.
-    ward: Mutex<Option<Ward>>,
+    /// What it watches over, between [`take_on`](Monitor::take_on) and [`end`](Monitor::end); held while it looks.
+    watched: Mutex<Option<Watched>>,
 }
 
 /// What is watched over.
-struct Ward {
+struct Watched {
     effe: Arc<Effe>,
-    keeper: Keeper,
+    maintenance: Maintenance,
     /// Runs so far.
     n_runs: u64,
     /// Whether a server's thread hangs, and the effe is stopped for it.
@@ -57,25 +57,27 @@ struct Ward {
     seen: HashMap<Pid, (Moment, Duration)>,
 }
 
-impl Watch {
+impl Monitor {
     /// Takes the signals over, and waits for them and for an effe.
     ///
     /// # Errors
     /// The system has no room for a handler, a descriptor or a thread.
-    pub fn start(watchdog: Watchdog, control: Control) -> io::Result<Arc<Watch>> {
+    pub fn start(watchdog: Watchdog, control: Control) -> io::Result<Arc<Monitor>> {
         let (signals, interrupt) = Signals::take_over(watchdog, control)?;
-        let watch = Arc::new(Watch { awake: AtomicBool::new(false), interrupt, ward: Mutex::new(None) });
-        thread::Builder::new().name("effe-watch".to_owned()).spawn({
-            let watch = Arc::clone(&watch);
-            move || watch.run(signals)
+        let monitor =
+            Arc::new(Monitor { awake: AtomicBool::new(false), interrupt, watched: Mutex::new(None) });
+        thread::Builder::new().name("effe-monitor".to_owned()).spawn({
+            let monitor = Arc::clone(&monitor);
+            move || monitor.run(signals)
         })?;
-        Ok(watch)
+        Ok(monitor)
     }
 
     /// Watches over an effe from now on, and has its keeper do what is due.
-    pub fn take_on(&self, effe: Arc<Effe>, keeper: Keeper) {
-        let soon = keeper.next().is_some_and(|next| next < Instant::now() + GLANCE);
-        *self.ward() = Some(Ward { effe, keeper, n_runs: 0, hanging: false, seen: HashMap::new() });
+    pub fn take_on(&self, effe: Arc<Effe>, maintenance: Maintenance) {
+        let soon = maintenance.next().is_some_and(|next| next < Instant::now() + GLANCE);
+        *self.watched() =
+            Some(Watched { effe, maintenance, n_runs: 0, hanging: false, seen: HashMap::new() });
         if soon {
             self.interrupt.send();
         }
@@ -90,14 +92,14 @@ impl Watch {
 
     /// No longer watches over the effe, and waits for what its keeper is at. Signals still count.
     pub fn end(&self) {
-        let ward = self.ward().take();
-        if let Some(Ward { mut keeper, .. }) = ward {
-            keeper.stop();
+        let watched = self.watched().take();
+        if let Some(Watched { mut maintenance, .. }) = watched {
+            maintenance.stop();
         }
     }
 
-    fn ward(&self) -> MutexGuard<'_, Option<Ward>> {
-        self.ward.lock().unwrap_or_else(PoisonError::into_inner)
+    fn watched(&self) -> MutexGuard<'_, Option<Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, mut signals: Signals) {
@@ -105,27 +107,28 @@ impl Watch {
         let mut next_chore = Some(GLANCE);
         loop {
             signals.wait([tick, next_chore].into_iter().flatten().min());
-            let mut ward = self.ward();
-            let Some(ward) = &mut *ward else {
+            let mut watched = self.watched();
+            let Some(watched) = &mut *watched else {
                 (tick, next_chore) = (None, Some(GLANCE));
                 continue;
             };
-            let due =
-                |keeper: &Keeper| keeper.next().map(|next| next.saturating_duration_since(Instant::now()));
-            if due(&ward.keeper).is_some_and(|left| left.is_zero()) {
-                ward.keeper.tend();
+            let due = |maintenance: &Maintenance| {
+                maintenance.next().map(|next| next.saturating_duration_since(Instant::now()))
+            };
+            if due(&watched.maintenance).is_some_and(|left| left.is_zero()) {
+                watched.maintenance.run_due();
             }
-            next_chore = due(&ward.keeper);
+            next_chore = due(&watched.maintenance);
             let Some(last) = tick else {
                 // Asleep, until somebody says that something runs; what does is looked at after the first tick.
                 if self.awake.load(Ordering::Relaxed) {
-                    (tick, calm) = (Some(ward.tick()), Duration::ZERO);
+                    (tick, calm) = (Some(watched.tick()), Duration::ZERO);
                 }
                 continue;
             };
-            calm = if ward.look(&signals) { Duration::ZERO } else { calm + last };
+            calm = if watched.look(&signals) { Duration::ZERO } else { calm + last };
             if calm < CALM {
-                tick = Some(ward.tick());
+                tick = Some(watched.tick());
             } else {
                 tick = None;
                 self.awake.store(false, Ordering::Relaxed);
@@ -134,7 +137,7 @@ impl Watch {
     }
 }
 
-impl Ward {
+impl Watched {
     fn tick(&self) -> Duration {
         if self.effe.pool().is_busy() { QUICK } else { SLOW }
     }
@@ -144,17 +147,17 @@ impl Ward {
         let effe = &self.effe;
         let busy = effe.pool().is_busy();
         effe.pool().rescue();
-        let seats = effe.seats().clone();
+        let statuses = effe.statuses().clone();
         let generation = effe.generations.hold();
-        for seat in &seats {
-            if !seat.mailbox().is_empty() {
+        for status in &statuses {
+            if !status.completions().is_empty() {
                 // Results that a thread holds back while it is kept by its next run.
-                seat.mailbox().ring();
+                status.completions().ring();
             }
-            let Some(run) = seat.running() else { continue };
+            let Some(run) = status.running() else { continue };
             let overstays = run.so_far > OVERSTAY && run.generation == generation.number;
-            if overstays && is_to_blame(seat, &run, &mut self.seen) {
-                generation.execution.overstays(run.so_far, &run.request);
+            if overstays && is_to_blame(status, &run, &mut self.seen) {
+                generation.placement.overstays(run.so_far, &run.request);
             }
             let Overview { so_far, request, .. } = run;
             if !self.hanging && effe.limits.timeouts.run.is_some_and(|timeout| so_far > timeout) {
@@ -166,9 +169,9 @@ impl Ward {
                 signals.stop(Stop::failed());
             }
         }
-        let n_now = seats.iter().map(|seat| seat.n_runs()).sum();
-        generation.execution.ran_well(n_now - self.n_runs);
-        let something = busy || n_now != self.n_runs || seats.iter().any(|seat| seat.n_running() > 0);
+        let n_now = statuses.iter().map(|status| status.n_runs()).sum();
+        generation.placement.ran_well(n_now - self.n_runs);
+        let something = busy || n_now != self.n_runs || statuses.iter().any(|status| status.n_running() > 0);
         self.n_runs = n_now;
         something
     }
@@ -176,18 +179,18 @@ impl Ward {
 
 /// Whether a run that lasts long waits or works, and is not just kept from running. `seen` has, by thread, the runs that
 /// were met so before, and the CPU that their threads had used then.
-fn is_to_blame(seat: &Seat, run: &Overview, seen: &mut HashMap<Pid, (Moment, Duration)>) -> bool {
-    let Some(sight) = Sight::of(seat.thread()) else { return true };
-    if !seat.is_in(run) {
+fn is_to_blame(status: &WorkerStatus, run: &Overview, seen: &mut HashMap<Pid, (Moment, Duration)>) -> bool {
+    let Some(sight) = ThreadState::of(status.thread()) else { return true };
+    if !status.is_in(run) {
         // What was seen is what the thread does now.
         return false;
     }
     if sight.waits {
         return true;
     }
-    match seen.insert(seat.thread(), (run.since, sight.cpu)) {
+    match seen.insert(status.thread(), (run.since, sight.cpu)) {
         Some((since, cpu)) if since == run.since => {
-            seen.insert(seat.thread(), (since, cpu));
+            seen.insert(status.thread(), (since, cpu));
             sight.cpu.saturating_sub(cpu) > OVERSTAY
         }
         _ => false,

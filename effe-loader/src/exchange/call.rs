@@ -34,14 +34,14 @@ pub struct Call {
     pub deadline: Option<Moment>,
     /// Where an async run keeps what it is lent.
     pub room: Room,
-    mailbox: Arc<Mailbox>,
+    completions: Arc<Completions>,
     /// Its place among the calls of the thread that it came from.
     pub key: usize,
 }
 
 impl Call {
     /// A call with empty buffers, which comes back to `mailbox`.
-    pub fn new(mailbox: Arc<Mailbox>) -> Call {
+    pub fn new(completions: Arc<Completions>) -> Call {
         Call {
             head: OwnedHead::default(),
             body: Bytes::new(),
@@ -50,23 +50,23 @@ impl Call {
             progress: Arc::default(),
             deadline: None,
             room: Room::default(),
-            mailbox,
+            completions,
             key: usize::MAX,
         }
     }
 
     /// Takes the call out, and leaves one in its place that has the same progress and goes back to the same mailbox.
     pub fn replace(&mut self) -> Call {
-        let mut placeholder = Call::new(Arc::clone(&self.mailbox));
+        let mut placeholder = Call::new(Arc::clone(&self.completions));
         (placeholder.key, placeholder.progress) = (self.key, Arc::clone(&self.progress));
         std::mem::replace(self, placeholder)
     }
 
     /// Puts the call into the mailbox of the desk it came from, whose thread is not woken yet.
-    pub fn send_back(self: Box<Self>) -> Arc<Mailbox> {
-        let mailbox = Arc::clone(&self.mailbox);
-        mailbox.calls.push(self);
-        mailbox
+    pub fn send_back(self: Box<Self>) -> Arc<Completions> {
+        let completions = Arc::clone(&self.completions);
+        completions.calls.push(self);
+        completions
     }
 }
 
@@ -146,14 +146,14 @@ impl Hangup for Progress {
 
 /// Where calls come back to.
 #[derive(Default)]
-pub struct Mailbox {
+pub struct Completions {
     /// The calls that are back.
     pub calls: SegQueue<Box<Call>>,
     /// Told once for all calls that are in the box.
     pub arrived: Notify,
 }
 
-impl Mailbox {
+impl Completions {
     /// Wakes the desk: once for all that is in the box when it comes to look.
     pub fn ring(&self) {
         self.arrived.notify_one();

@@ -16,9 +16,9 @@ use super::{
     lent::{Lent, Room},
 };
 use crate::{
-    body::sender::Outlet,
+    body::sender::BodySender,
     http::head::{Head, OwnedHead},
-    placement::Execution,
+    placement::Placement,
     plugin::{Context, Fault, Running},
 };
 
@@ -40,7 +40,7 @@ impl AsyncRun {
         context: Box<Context>,
         mut call: Box<Call>,
         response_limit: usize,
-        execution: Arc<Execution>,
+        placement: Arc<Placement>,
     ) -> AsyncRun {
         let room = call.room.0.take().unwrap_or_else(Box::new_uninit);
         let call = NonNull::from(Box::leak(call));
@@ -50,7 +50,7 @@ impl AsyncRun {
         let (deadline, progress) = (*deadline, &**progress);
         let (gone, id, limit) = (&progress.gone, &progress.id, response_limit);
         let exchange = Exchange::new(Head::Copied(head), body, answer, gone, deadline, limit, id);
-        let exchange = exchange.with_streams(streams).polled(execution);
+        let exchange = exchange.with_streams(streams).polled(placement);
         let lent = Box::write(room, Lent { form: None, failure: Failure::new(), exchange });
         let lent = NonNull::from(Box::leak(lent));
         // SAFETY: as for the call; it stays at this place.
@@ -89,8 +89,8 @@ impl AsyncRun {
     }
 
     /// The answer's way out, if it may go piece by piece.
-    pub fn outlet(&self) -> Option<&Arc<Outlet>> {
-        self.exchange().streams.outlet.as_ref()
+    pub fn sender(&self) -> Option<&Arc<BodySender>> {
+        self.exchange().streams.sender.as_ref()
     }
 
     /// The Context and the call with its answer; a run that has not ended is cancelled.

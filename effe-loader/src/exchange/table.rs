@@ -218,10 +218,10 @@ unsafe extern "C" fn poll_ready(host: *mut (), waker: *const Waker) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     // What is not streamed is held: there is nothing to wait for.
-    let Some(outlet) = &exchange.streams.outlet else { return status::OK };
+    let Some(sender) = &exchange.streams.sender else { return status::OK };
     // SAFETY: the lambda's promise.
     let room =
-        unsafe { waker::borrow(waker, |waker| outlet.pipe.poll_room(&mut Context::from_waker(waker))) };
+        unsafe { waker::borrow(waker, |waker| sender.pipe.poll_room(&mut Context::from_waker(waker))) };
     match room {
         Poll::Ready(Ok(())) => status::OK,
         Poll::Ready(Err(Left)) => status::GONE,
@@ -245,7 +245,7 @@ static SPAWN_OPS: SpawnHost = SpawnHost {
 unsafe extern "C" fn may_spawn(host: *mut ()) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let wants_spawn = exchange.polls.as_ref().is_some_and(|execution| execution.wants_spawn());
+    let wants_spawn = exchange.polls.as_ref().is_some_and(|placement| placement.wants_spawn());
     if wants_spawn { status::OK } else { status::UNSUPPORTED }
 }
 
@@ -261,21 +261,21 @@ unsafe extern "C" fn enter(host: *mut ()) -> *const () {
 
 unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
     CURRENT.set(entered.cast());
-    let Ended { took, excused } = run_clock::end(POLL_BEGUN.get());
-    if excused {
+    let Ended { took, preempted } = run_clock::end(POLL_BEGUN.get());
+    if preempted {
         return;
     }
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    if let Some(execution) = &exchange.polls {
-        execution.ran_spawned(took, || (exchange.head.method(), exchange.head.path()));
+    if let Some(placement) = &exchange.polls {
+        placement.ran_spawned(took, || (exchange.head.method(), exchange.head.path()));
     }
 }
 
 unsafe extern "C" fn may_block(host: *mut ()) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let blocks = exchange.polls.as_ref().is_some_and(|execution| execution.place() != Place::Inline);
+    let blocks = exchange.polls.as_ref().is_some_and(|placement| placement.current() != Place::Inline);
     if blocks { status::OK } else { status::UNSUPPORTED }
 }
 
@@ -300,14 +300,14 @@ unsafe extern "C" fn respond(
     let headers = headers.as_slice().iter().map(|header| (header.name.as_str(), header.value.as_slice()));
     let more = flags & raw::MORE != 0;
     let mut answer = exchange.answer.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(outlet) = exchange.streams.outlet.as_ref().filter(|_| more) else {
+    let Some(sender) = exchange.streams.sender.as_ref().filter(|_| more) else {
         return answer.respond(code, headers, body, more, exchange.response_limit);
     };
     let begun = answer.respond(code, headers, Bytes::new(), more, exchange.response_limit);
     let Some(head) = answer.head().filter(|_| begun == status::OK) else { return begun };
-    outlet.begin(head);
+    sender.begin(head);
     drop(answer);
-    exchange.hand_on(outlet, body, more)
+    exchange.hand_on(sender, body, more)
 }
 
 unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Status {
@@ -315,8 +315,8 @@ unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Stat
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let more = flags & raw::MORE != 0;
-    if let Some(outlet) = exchange.streams.outlet.as_ref().filter(|outlet| outlet.has_begun()) {
-        return exchange.hand_on(outlet, piece, more);
+    if let Some(sender) = exchange.streams.sender.as_ref().filter(|sender| sender.has_begun()) {
+        return exchange.hand_on(sender, piece, more);
     }
     let mut answer = exchange.answer.lock().unwrap_or_else(PoisonError::into_inner);
     answer.write(&piece, more, exchange.response_limit)
@@ -383,7 +383,7 @@ mod tests {
         exchange::{Exchange, response::Answer, table::current_id},
         http::head::{Head, OwnedHead},
         journal::{Format, Journal, Settings, SyslogTarget},
-        placement::{Execution, Kind, Mode, Place, policy::OVERSTAY},
+        placement::{Kind, Mode, Place, Placement, policy::OVERSTAY},
     };
 
     /// A poll of a lambda's own thread, as long as `lasts`, and what its log line would be for.
@@ -403,12 +403,12 @@ mod tests {
     #[expect(unsafe_code, reason = "plays the lambda")]
     fn a_lambda_whose_polls_overstay_is_spawned_until_they_are_short() {
         let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
-        let execution =
-            Arc::new(Execution::new(Mode::Auto, 0, Kind::Async { spawns_on_request: true }, journal));
+        let placement =
+            Arc::new(Placement::new(Mode::Auto, 0, Kind::Async { spawns_on_request: true }, journal));
         let (head, mut answer, gone) = (OwnedHead::default(), Answer::default(), AtomicBool::new(false));
         let id = OnceLock::from("a-b-c".to_owned());
         let exchange = Exchange::new(Head::Copied(&head), &[], &mut answer, &gone, None, 0, &id);
-        let exchange = exchange.polled(Arc::clone(&execution));
+        let exchange = exchange.polled(Arc::clone(&placement));
         let host = std::ptr::from_ref(&exchange).cast_mut().cast();
         // SAFETY: it stays for longer than the call.
         let may_spawn = || unsafe { may_spawn(host) };
@@ -417,10 +417,10 @@ mod tests {
         while may_spawn() != status::OK {
             assert_eq!(poll(&exchange, 3 * OVERSTAY).as_deref(), Some("a-b-c"));
         }
-        assert_eq!((execution.place(), current_id()), (Place::Runtime, None));
+        assert_eq!((placement.current(), current_id()), (Place::Runtime, None));
         while may_spawn() == status::OK {
             poll(&exchange, Duration::ZERO);
         }
-        assert_eq!(execution.place(), Place::Inline, "short polls win the trust back");
+        assert_eq!(placement.current(), Place::Inline, "short polls win the trust back");
     }
 }

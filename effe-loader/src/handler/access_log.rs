@@ -96,7 +96,7 @@ impl AccessLog {
 
     /// A request has come. It gets a name here if it has none, so that its line, the lambda and whatever is logged
     /// meanwhile agree on it.
-    pub fn begin(&self, request: &mut Request) -> Visit {
+    pub fn begin(&self, request: &mut Request) -> AccessEntry {
         let begun = Moment::now();
         let head = Head::Live(request);
         let request_id = head.request_id();
@@ -120,7 +120,7 @@ impl AccessLog {
         if !given && let Ok(name) = HeaderValue::from_str(&access.request_id) {
             request.headers_mut().insert(REQUEST_ID, name);
         }
-        Visit { access: Some(access), begun, sampled: self.is_sampled(), journal: self.journal.clone() }
+        AccessEntry { access: Some(access), begun, sampled: self.is_sampled(), journal: self.journal.clone() }
     }
 
     fn extra(&self, extra: &Extra, request: &Request) -> Option<(String, String)> {
@@ -148,7 +148,7 @@ impl AccessLog {
 
 /// A request that is being answered, as its line will have it: written when this is dropped. Without an answer it says
 /// that the client has left.
-pub struct Visit {
+pub struct AccessEntry {
     /// `None` once it has been written.
     access: Option<Access>,
     begun: Moment,
@@ -156,7 +156,7 @@ pub struct Visit {
     journal: Journal,
 }
 
-impl Visit {
+impl AccessEntry {
     /// There is an answer, of whose body so much is there. It says what the request is called, unless the lambda has.
     pub fn answered(&mut self, head: &mut ResponseHead, bytes: usize) {
         let Some(access) = &mut self.access else { return };
@@ -173,7 +173,7 @@ impl Visit {
     }
 }
 
-impl Observer for Visit {
+impl Observer for AccessEntry {
     fn sent(&mut self, n_bytes: usize) {
         if let Some(access) = &mut self.access {
             access.bytes += n_bytes as u64;
@@ -181,7 +181,7 @@ impl Observer for Visit {
     }
 }
 
-impl Drop for Visit {
+impl Drop for AccessEntry {
     fn drop(&mut self) {
         let Some(mut access) = self.access.take() else { return };
         // What failed is always of interest, and rare.

@@ -15,14 +15,14 @@ impl Handler {
         request: &Request,
         body: &[u8],
     ) -> Option<(Result<Response<Body>, Failure>, Duration)> {
-        if !generation.execution.is_inline() {
+        if !generation.placement.is_inline() {
             return None;
         }
-        self.watch.look();
+        self.monitor.look();
         let mut answer = self.answer.borrow_mut();
         answer.clear();
-        let (effe, seat) = (&self.thread.effe, &self.thread.seat);
-        let took = effe.run_inline(generation, request, body, &mut answer, seat)?;
+        let (effe, status) = (&self.worker.effe, &self.worker.status);
+        let took = effe.run_inline(generation, request, body, &mut answer, status)?;
         Some((respond(&mut answer, request).ok_or(Failure::Lambda), took))
     }
 }

@@ -20,9 +20,9 @@ use super::{
 use crate::{
     body::{
         outgoing::{Body, Producer},
-        sender::{self, Outlet, Streams},
+        sender::{self, BodySender, Streams},
     },
-    effe::async_run::Waiting,
+    effe::async_run::AsyncCall,
     exchange::call::Call,
     http::{head::Head, request::Request},
     rt::clock::Moment,
@@ -31,27 +31,27 @@ use crate::{
 impl Handler {
     /// The call of an async run that begins now.
     pub(super) fn call(&self, request: &Request, body: Bytes, streams: Streams) -> (Box<Call>, Moment) {
-        self.watch.look();
-        let mut call = self.thread.desk.call();
+        self.monitor.look();
+        let mut call = self.worker.in_flight.call();
         call.head.take(request);
         call.body = body;
         call.streams = streams;
         let now = Moment::now();
-        call.deadline = self.thread.effe.limits.timeouts.run.map(|timeout| now + timeout);
+        call.deadline = self.worker.effe.limits.timeouts.run.map(|timeout| now + timeout);
         (call, now)
     }
 
     /// Waits for an async run or for the head of its answer, or drops it when it takes too long.
     pub(super) async fn wait(
         &self,
-        mut waiting: Waiting,
+        mut waiting: AsyncCall,
         request: &Request,
     ) -> Result<Response<Body>, Failure> {
-        let (outlet, deadline) = (waiting.outlet().cloned(), waiting.deadline());
+        let (sender, deadline) = (waiting.sender().cloned(), waiting.deadline());
         let progress = Arc::clone(waiting.progress());
         let begun = poll_fn(|context| {
-            if let Some(outlet) = &outlet
-                && let Poll::Ready(head) = outlet.poll_head(context)
+            if let Some(sender) = &sender
+                && let Poll::Ready(head) = sender.poll_head(context)
             {
                 return Poll::Ready(Begun::Head(head));
             }
@@ -65,14 +65,14 @@ impl Handler {
             Some(deadline) => time::timeout(deadline.remaining(), begun).await,
             None => Ok(begun.await),
         };
-        match (outcome, outlet) {
-            (Ok(Begun::Head(head)), Some(outlet)) => {
-                let writes = Writes { run: waiting, outlet: Arc::clone(&outlet) };
-                Ok(stream(request, head, outlet, Some(Box::new(writes))))
+        match (outcome, sender) {
+            (Ok(Begun::Head(head)), Some(sender)) => {
+                let writes = Writes { run: waiting, sender: Arc::clone(&sender) };
+                Ok(stream(request, head, sender, Some(Box::new(writes))))
             }
             (Ok(Begun::Head(_)), None) => unreachable!("a head comes out of an outlet"),
-            (Ok(Begun::Over(call)), outlet) => {
-                drop((outlet, progress, waiting));
+            (Ok(Begun::Over(call)), sender) => {
+                drop((sender, progress, waiting));
                 self.answered(request, call)
             }
             (Ok(Begun::Left), _) => Err(Failure::Left),
@@ -82,7 +82,7 @@ impl Handler {
                     None => "it is dropped".to_owned(),
                 };
                 let head = Head::Live(request);
-                self.thread.effe.report_overdue(&head, waiting.id(), &what);
+                self.worker.effe.report_overdue(&head, waiting.id(), &what);
                 Err(Failure::Overdue)
             }
         }
@@ -90,34 +90,34 @@ impl Handler {
 
     /// An async run is over: its answer, which may still be on its way out.
     pub(super) fn answered(&self, request: &Request, mut call: Box<Call>) -> Result<Response<Body>, Failure> {
-        let outlet = call.streams.outlet.take();
-        let head = outlet.as_ref().and_then(|outlet| outlet.take_head());
-        let response = match (head, outlet) {
-            (Some(head), Some(outlet)) => Some(stream(request, head, outlet, None)),
+        let sender = call.streams.sender.take();
+        let head = sender.as_ref().and_then(|sender| sender.take_head());
+        let response = match (head, sender) {
+            (Some(head), Some(sender)) => Some(stream(request, head, sender, None)),
             (_, unneeded) => {
-                if let Some(outlet) = unneeded {
-                    self.outlets.keep(outlet);
+                if let Some(sender) = unneeded {
+                    self.senders.keep(sender);
                 }
                 respond(&mut call.answer, request)
             }
         };
         let response = response.ok_or_else(|| unanswered(&call));
-        self.thread.desk.keep(call);
+        self.worker.in_flight.keep(call);
         response
     }
 }
 
 /// A run that is polled with the body that it writes.
 struct Writes {
-    run: Waiting,
-    outlet: Arc<Outlet>,
+    run: AsyncCall,
+    sender: Arc<BodySender>,
 }
 
 impl Producer for Writes {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match Pin::new(&mut self.run).poll(cx) {
             Poll::Ready(call) => self.run.keep(call),
-            Poll::Pending if self.run.progress().poll_unwanted(cx).is_ready() => self.outlet.abandon(),
+            Poll::Pending if self.run.progress().poll_unwanted(cx).is_ready() => self.sender.abandon(),
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(())

@@ -21,7 +21,7 @@ use crate::{
         sender::{Awaited, Streams},
     },
     http::{head::Head, request::Request, request_guard::RequestGuard},
-    scheduler::in_flight::{Asked, Outcome},
+    scheduler::in_flight::{Outcome, PendingCall},
 };
 
 impl Handler {
@@ -32,36 +32,36 @@ impl Handler {
         streams: Streams,
         guard: &RequestGuard,
     ) -> Result<Response<Body>, Failure> {
-        self.watch.look();
-        let mut call = self.thread.desk.call();
+        self.monitor.look();
+        let mut call = self.worker.in_flight.call();
         call.head.take(request);
         call.body = body;
-        let mut awaited = Awaited::new(streams.outlet.clone());
+        let mut awaited = Awaited::new(streams.sender.clone());
         call.streams = streams;
-        let mut asked = self.thread.desk.ask(call, |call| self.thread.effe.run_on_pool(call));
-        let head = poll_fn(|context| match awaited.outlet().map(|outlet| outlet.poll_head(context)) {
+        let mut pending = self.worker.in_flight.ask(call, |call| self.worker.effe.run_on_pool(call));
+        let head = poll_fn(|context| match awaited.sender().map(|sender| sender.poll_head(context)) {
             Some(Poll::Ready(head)) => Poll::Ready(Ok(head)),
-            _ => Pin::new(&mut asked).poll(context).map(Err),
+            _ => Pin::new(&mut pending).poll(context).map(Err),
         });
         let outcome = match head.await {
             Ok(head) => {
-                let outlet = awaited.take().expect("the head came out of it");
-                asked.take_your_time();
-                guard.watch(asked.progress());
-                return Ok(stream(request, head, outlet, Some(Box::new(asked))));
+                let sender = awaited.take().expect("the head came out of it");
+                pending.take_your_time();
+                guard.watch(pending.progress());
+                return Ok(stream(request, head, sender, Some(Box::new(pending))));
             }
             Err(outcome) => outcome,
         };
         match outcome {
             Outcome::Back(mut call) => {
                 let response = respond(&mut call.answer, request).ok_or_else(|| unanswered(&call));
-                self.thread.desk.keep(call);
+                self.worker.in_flight.keep(call);
                 response
             }
             Outcome::GivenUp => Err(Failure::Busy),
             Outcome::Overdue(progress) => {
-                let what = format!("{} threads are lost to such runs", self.thread.effe.lose_thread());
-                self.thread.effe.report_overdue(&Head::Live(request), &progress.id, &what);
+                let what = format!("{} threads are lost to such runs", self.worker.effe.lose_thread());
+                self.worker.effe.report_overdue(&Head::Live(request), &progress.id, &what);
                 Err(Failure::Overdue)
             }
         }
@@ -69,7 +69,7 @@ impl Handler {
 }
 
 /// The run that writes a body is on the pool: what it writes comes by itself.
-impl Producer for Asked {
+impl Producer for PendingCall {
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::{
     body::{
         outgoing::{Body, Producer, Stream},
-        sender::{self, Outlet},
+        sender::{self, BodySender},
     },
     exchange::response::Answer,
 };
@@ -34,17 +34,17 @@ pub fn respond(answer: &mut Answer, request: &Request) -> Option<Response<Body>>
 pub fn stream(
     request: &Request,
     head: sender::Head,
-    outlet: Arc<Outlet>,
+    sender: Arc<BodySender>,
     producer: Option<Box<dyn Producer>>,
 ) -> Response<Body> {
     let sender::Head { status, headers, length } = head;
     let has_body = request.method() != Method::HEAD
         && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     let body = if has_body {
-        Body::Stream(Box::new(Stream::new(outlet, length, producer)))
+        Body::Stream(Box::new(Stream::new(sender, length, producer)))
     } else {
         // Nobody wants the rest.
-        outlet.pipe.leave();
+        sender.pipe.leave();
         length.map_or(Body::Whole(Bytes::new()), Body::Absent)
     };
     let mut response = Response::with_body(status, body);

@@ -11,11 +11,11 @@ use std::{
 use actix_http::{Response, StatusCode};
 use bytes::Bytes;
 
-use super::{Handler, Now, failure::Failure};
+use super::{Attempt, Handler, failure::Failure};
 use crate::{
     body::{incoming::Incoming, outgoing::Body},
     effe::health::{Health, Probe},
-    handler::access_log::{AccessLog, Visit},
+    handler::access_log::{AccessEntry, AccessLog},
     http::{
         canned::{plain, sorry},
         service::{Answered, Guarded, IncomingRequest, Service},
@@ -48,27 +48,26 @@ impl Service for HandlerService {
                 response
             })));
         }
-        let visit = self.access_log.as_ref().map(|log| log.begin(&mut request));
+        let entry = self.access_log.as_ref().map(|log| log.begin(&mut request));
         let nothing = Bytes::new();
         let body = match &incoming {
             Incoming::None => Some(&nothing),
             Incoming::Whole(body) if body.len() <= self.handler.body_limit() => Some(body),
             _ => None,
         };
-        let mut now = Now::Later;
+        let mut now = Attempt::Later;
         if let Some(body) = body {
-            let done =
-                panic::catch_unwind(AssertUnwindSafe(|| now = self.handler.handle_now(&request, body)));
+            let done = panic::catch_unwind(AssertUnwindSafe(|| now = self.handler.try_now(&request, body)));
             if done.is_err() {
-                now = Now::Answered(sorry());
+                now = Attempt::Answered(sorry());
             }
-            if let Now::Answered(response) = now {
-                return Answered::Now(logged(response, visit));
+            if let Attempt::Answered(response) = now {
+                return Answered::Now(logged(response, entry));
             }
         }
         let handler = Rc::clone(&self.handler);
         Answered::Later(Guarded::new(Box::pin(async move {
-            Ok(logged(handler.handle(request, incoming, now, guard).await, visit))
+            Ok(logged(handler.handle(request, incoming, now, guard).await, entry))
         })))
     }
 }
@@ -90,13 +89,13 @@ async fn answer_probe(
 }
 
 /// An answer whose line in the access log, if it gets one, is written once its body has gone.
-fn logged(mut response: Response<Body>, visit: Option<Visit>) -> Response<Body> {
-    let Some(mut visit) = visit else { return response };
+fn logged(mut response: Response<Body>, entry: Option<AccessEntry>) -> Response<Body> {
+    let Some(mut entry) = entry else { return response };
     let bytes = if let Body::Whole(bytes) = response.body() { bytes.len() } else { 0 };
-    visit.answered(response.head_mut(), bytes);
+    entry.answered(response.head_mut(), bytes);
     response.map_body(|_, mut body| {
         if let Body::Stream(stream) = &mut body {
-            stream.observe(Box::new(visit));
+            stream.observe(Box::new(entry));
         }
         body
     })

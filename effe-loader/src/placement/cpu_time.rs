@@ -30,8 +30,8 @@ impl Usage {
     pub fn now() -> Usage {
         let mut usage = MaybeUninit::<libc::rusage>::zeroed();
         // SAFETY: it writes one `rusage` through its argument, and `usage` is one.
-        let asked = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
-        if asked != 0 {
+        let pending = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+        if pending != 0 {
             return Usage::NONE;
         }
         // SAFETY: zeroes are a value of this plain data, too.
@@ -55,34 +55,34 @@ impl Usage {
     }
 
     /// Whether a run that took long did so because its thread was not let run: this is what was used meanwhile.
-    pub fn excuses_run(self) -> bool {
-        self.n_waits == 0 && self.excuses_all()
+    pub fn shows_preemption(self) -> bool {
+        self.n_waits == 0 && self.shows_preemption_before()
     }
 
     /// The same, of what was used by that run and a few short ones before it, which the server waited between.
-    pub fn excuses_all(self) -> bool {
+    pub fn shows_preemption_before(self) -> bool {
         self.n_losses > 0 && self.cpu < OVERSTAY
     }
 }
 
 /// What others see of a thread.
 #[derive(Clone, Copy, Debug)]
-pub struct Sight {
+pub struct ThreadState {
     /// Whether it waits for something; else it runs, or would if it were let.
     pub waits: bool,
     /// CPU that it has used so far.
     pub cpu: Duration,
 }
 
-impl Sight {
+impl ThreadState {
     /// Of a thread of this process; `None` where the system doesn't tell.
-    pub fn of(thread: Pid) -> Option<Sight> {
+    pub fn of(thread: Pid) -> Option<ThreadState> {
         let read =
             |file| fs::read_to_string(format!("/proc/self/task/{}/{file}", thread.as_raw_nonzero())).ok();
         // "4711 (a name) S …"
         let state = read("stat")?.rsplit_once(')')?.1.trim_start().chars().next()?;
         let cpu = read("schedstat")?.split(' ').next()?.parse().ok()?;
-        Some(Sight { waits: state != 'R', cpu: Duration::from_nanos(cpu) })
+        Some(ThreadState { waits: state != 'R', cpu: Duration::from_nanos(cpu) })
     }
 }
 
@@ -100,18 +100,18 @@ mod tests {
         let before = Usage::now();
         thread::sleep(Duration::from_millis(3));
         let waited = Usage::now().since(before);
-        assert!(waited.n_waits > 0 && !waited.excuses_run());
+        assert!(waited.n_waits > 0 && !waited.shows_preemption());
         let before = Usage::now();
         while Usage::now().since(before).cpu < 2 * OVERSTAY {
             std::hint::spin_loop();
         }
         let worked = Usage::now().since(before);
-        assert!(!worked.excuses_run() && !worked.excuses_all());
+        assert!(!worked.shows_preemption() && !worked.shows_preemption_before());
     }
 
     #[test]
     fn others_see_a_thread_wait_and_work() {
-        let me = Sight::of(rustix::thread::gettid()).unwrap();
+        let me = ThreadState::of(rustix::thread::gettid()).unwrap();
         assert!(!me.waits);
         let (tell, told) = std::sync::mpsc::channel();
         let (release, held) = std::sync::mpsc::channel::<()>();
@@ -121,7 +121,7 @@ mod tests {
         });
         let other = told.recv().unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !Sight::of(other).unwrap().waits {
+        while !ThreadState::of(other).unwrap().waits {
             assert!(Instant::now() < deadline);
         }
         drop(release);
@@ -130,11 +130,11 @@ mod tests {
     #[test]
     fn a_thread_that_was_not_let_run_is_excused() {
         let kept = Usage { cpu: Duration::from_micros(10), n_waits: 0, n_losses: 1 };
-        assert!(kept.excuses_run() && kept.excuses_all());
+        assert!(kept.shows_preemption() && kept.shows_preemption_before());
         let nobody_took_it = Usage { n_losses: 0, ..kept };
-        assert!(!nobody_took_it.excuses_run() && !nobody_took_it.excuses_all());
+        assert!(!nobody_took_it.shows_preemption() && !nobody_took_it.shows_preemption_before());
         let between = Usage { n_waits: 3, ..kept };
-        assert!(!between.excuses_run() && between.excuses_all());
+        assert!(!between.shows_preemption() && between.shows_preemption_before());
     }
 
     #[test]

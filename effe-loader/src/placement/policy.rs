@@ -20,7 +20,7 @@ const CREDIT: u32 = 256;
 
 /// What is known of a lambda's runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trust {
+pub struct InlinePolicy {
     trusted: bool,
     /// Short runs in a row, while not trusted.
     proved: u32,
@@ -41,10 +41,10 @@ pub enum Change {
     Lost,
 }
 
-impl Trust {
+impl InlinePolicy {
     /// A lambda of which nothing is known, or whose author says that it never waits.
-    pub fn new(trusted: bool) -> Trust {
-        Trust { trusted, proved: 0, proof: FIRST_PROOF, kept: 0, debt: 0 }
+    pub fn new(trusted: bool) -> InlinePolicy {
+        InlinePolicy { trusted, proved: 0, proof: FIRST_PROOF, kept: 0, debt: 0 }
     }
 
     /// Whether runs are short, as far as is known.
@@ -66,7 +66,10 @@ impl Trust {
     /// A run on the server's thread has overstayed, and may not have ended yet.
     pub fn overstayed(&mut self) -> Option<Change> {
         self.trusted.then(|| {
-            *self = Trust { proof: self.proof.saturating_mul(2).min(LONGEST_PROOF), ..Trust::new(false) };
+            *self = InlinePolicy {
+                proof: self.proof.saturating_mul(2).min(LONGEST_PROOF),
+                ..InlinePolicy::new(false)
+            };
             Change::Lost
         })
     }
@@ -83,7 +86,7 @@ impl Trust {
     fn ran_untrusted(&mut self, took: Duration) -> Option<Change> {
         self.proved = if took <= SHORT { self.proved + 1 } else { 0 };
         (self.proved >= self.proof).then(|| {
-            *self = Trust { proof: self.proof, ..Trust::new(true) };
+            *self = InlinePolicy { proof: self.proof, ..InlinePolicy::new(true) };
             Change::Gained
         })
     }
@@ -117,9 +120,9 @@ mod tests {
     const MIDDLE: Duration = Duration::from_micros(500);
 
     /// Feeds runs; where trust changed, by number.
-    fn changes(trust: &mut Trust, runs: impl IntoIterator<Item = Duration>) -> Vec<(usize, Change)> {
+    fn changes(policy: &mut InlinePolicy, runs: impl IntoIterator<Item = Duration>) -> Vec<(usize, Change)> {
         let runs = runs.into_iter().enumerate();
-        runs.filter_map(|(n, took)| Some((n + 1, trust.ran(took)?))).collect()
+        runs.filter_map(|(n, took)| Some((n + 1, policy.ran(took)?))).collect()
     }
 
     fn short(n: u32) -> impl Iterator<Item = Duration> {
@@ -128,48 +131,48 @@ mod tests {
 
     #[test]
     fn trust_is_gained_by_short_runs_in_a_row_and_lost_by_one_overstay() {
-        let mut trust = Trust::new(false);
+        let mut policy = InlinePolicy::new(false);
         let runs = short(FIRST_PROOF - 1).chain([MIDDLE]).chain(short(FIRST_PROOF)).chain([LONG]);
         let gained = 2 * FIRST_PROOF as usize;
-        assert_eq!(changes(&mut trust, runs), [(gained, Change::Gained), (gained + 1, Change::Lost)]);
+        assert_eq!(changes(&mut policy, runs), [(gained, Change::Gained), (gained + 1, Change::Lost)]);
     }
 
     #[test]
     fn each_time_it_takes_twice_as_long_up_to_a_limit() {
-        let mut trust = Trust::new(false);
+        let mut policy = InlinePolicy::new(false);
         for doublings in 0..12 {
             let proof = FIRST_PROOF << doublings.min(10);
-            assert_eq!(trust.proof(), proof);
-            assert_eq!(changes(&mut trust, short(proof)), [(proof as usize, Change::Gained)]);
-            assert_eq!(trust.ran(LONG), Some(Change::Lost));
+            assert_eq!(policy.proof(), proof);
+            assert_eq!(changes(&mut policy, short(proof)), [(proof as usize, Change::Gained)]);
+            assert_eq!(policy.ran(LONG), Some(Change::Lost));
         }
     }
 
     #[test]
     fn good_behaviour_is_rewarded() {
-        let mut trust = Trust::new(true);
-        assert_eq!(trust.overstayed(), Some(Change::Lost));
-        assert_eq!(trust.overstayed(), None, "it is lost once");
-        changes(&mut trust, short(2 * FIRST_PROOF));
-        assert_eq!((trust.is_trusted(), trust.proof()), (true, 2 * FIRST_PROOF));
-        changes(&mut trust, short(16 * 2 * FIRST_PROOF));
-        assert_eq!(trust.proof(), FIRST_PROOF);
+        let mut policy = InlinePolicy::new(true);
+        assert_eq!(policy.overstayed(), Some(Change::Lost));
+        assert_eq!(policy.overstayed(), None, "it is lost once");
+        changes(&mut policy, short(2 * FIRST_PROOF));
+        assert_eq!((policy.is_trusted(), policy.proof()), (true, 2 * FIRST_PROOF));
+        changes(&mut policy, short(16 * 2 * FIRST_PROOF));
+        assert_eq!(policy.proof(), FIRST_PROOF);
     }
 
     #[test]
     fn middling_runs_are_borne_while_they_are_few() {
-        let mut trust = Trust::new(true);
+        let mut policy = InlinePolicy::new(true);
         let one_in_twenty = (0..10_000).map(|n| if n % 20 == 0 { MIDDLE } else { SHORT });
-        assert_eq!(changes(&mut trust, one_in_twenty), []);
+        assert_eq!(changes(&mut policy, one_in_twenty), []);
         let one_in_five = (0..10_000).map(|n| if n % 5 == 0 { MIDDLE } else { SHORT });
-        let changed = changes(&mut trust, one_in_five);
+        let changed = changes(&mut policy, one_in_five);
         assert_eq!(changed[0].1, Change::Lost);
         assert_eq!(changed.len(), 1, "one in five is never a proof");
     }
 
     #[test]
     fn a_lambda_that_waits_in_one_run_of_a_hundred_stays_untrusted() {
-        let mut trust = Trust::new(false);
-        assert_eq!(changes(&mut trust, (0..100_000).map(|n| if n % 100 == 99 { LONG } else { SHORT })), []);
+        let mut policy = InlinePolicy::new(false);
+        assert_eq!(changes(&mut policy, (0..100_000).map(|n| if n % 100 == 99 { LONG } else { SHORT })), []);
     }
 }

@@ -22,7 +22,7 @@ pub struct Ended {
     /// How long it took.
     pub took: Duration,
     /// Whether it took long because the system did not let its thread run.
-    pub excused: bool,
+    pub preempted: bool,
 }
 
 thread_local! {
@@ -38,7 +38,7 @@ pub fn begin(now: Option<Moment>) -> Moment {
 /// The run that began then has ended on this thread.
 pub fn end(begun: Moment) -> Ended {
     let took = begun.elapsed();
-    CLOCK.with(|clock| Ended { took, excused: clock.end(took, Usage::now) })
+    CLOCK.with(|clock| Ended { took, preempted: clock.end(took, Usage::now) })
 }
 
 /// The clock of one thread. What the thread has used is told by whoever calls.
@@ -63,17 +63,17 @@ impl RunClock {
 
     /// Whether a run that took so long is excused.
     fn end(&self, took: Duration, usage: impl Fn() -> Usage) -> bool {
-        let excused = took > OVERSTAY && {
+        let preempted = took > OVERSTAY && {
             let now = usage();
             let used = now.since(self.used.replace(now));
             // The first excuse may rest on what the runs just before it used.
-            if self.is_careful() { used.excuses_run() } else { used.excuses_all() }
+            if self.is_careful() { used.shows_preemption() } else { used.shows_preemption_before() }
         };
-        if excused {
+        if preempted {
             self.careful_until.set(self.n_runs.get() + CAREFUL_FOR);
         }
         self.n_runs.set(self.n_runs.get() + 1);
-        excused
+        preempted
     }
 
     fn is_careful(&self) -> bool {

@@ -18,19 +18,19 @@ thread_local! {
     /// Whether this thread wakes no thread of the server before `release`.
     static HOLDS: Cell<bool> = const { Cell::new(false) };
     /// Those that it has noted tasks down for meanwhile.
-    static HELD: RefCell<Vec<Arc<Wakeups>>> = const { RefCell::new(Vec::new()) };
+    static HELD: RefCell<Vec<Arc<WakeBatch>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The tasks of one thread of the server that are to be woken.
 #[derive(Default)]
-pub struct Wakeups {
+pub struct WakeBatch {
     tasks: SegQueue<Waker>,
     /// Whether `run` has been woken for them.
     is_rung: AtomicBool,
     run: AtomicWaker,
 }
 
-impl Wakeups {
+impl WakeBatch {
     /// Wakes the tasks that are noted down; to be run on their thread.
     pub async fn run(self: Arc<Self>) {
         poll_fn(|context| {
@@ -53,36 +53,36 @@ impl Wakeups {
 }
 
 /// Wakes one task of the thread, by way of the others.
-pub struct Alarm {
+pub struct BatchedWaker {
     task: Waker,
-    wakeups: Arc<Wakeups>,
+    wake_batch: Arc<WakeBatch>,
 }
 
-impl Alarm {
+impl BatchedWaker {
     /// For the task that `task` wakes, on the thread that `wakeups` is of.
-    pub fn new(task: Waker, wakeups: &Arc<Wakeups>) -> Alarm {
-        Alarm { task, wakeups: Arc::clone(wakeups) }
+    pub fn new(task: Waker, wake_batch: &Arc<WakeBatch>) -> BatchedWaker {
+        BatchedWaker { task, wake_batch: Arc::clone(wake_batch) }
     }
 
     /// Whether it wakes the task that `task` wakes.
-    pub fn is_of(&self, task: &Waker) -> bool {
+    pub fn wakes(&self, task: &Waker) -> bool {
         self.task.will_wake(task)
     }
 }
 
-impl Wake for Alarm {
+impl Wake for BatchedWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.wakeups.tasks.push(self.task.clone());
+        self.wake_batch.tasks.push(self.task.clone());
         if !HOLDS.get() {
-            return self.wakeups.ring();
+            return self.wake_batch.ring();
         }
         HELD.with_borrow_mut(|held| {
-            if !held.iter().any(|other| Arc::ptr_eq(other, &self.wakeups)) {
-                held.push(Arc::clone(&self.wakeups));
+            if !held.iter().any(|other| Arc::ptr_eq(other, &self.wake_batch)) {
+                held.push(Arc::clone(&self.wake_batch));
             }
         });
     }
@@ -96,5 +96,5 @@ pub fn hold() {
 /// Wakes the threads for which something was noted down.
 pub fn release() {
     HOLDS.set(false);
-    HELD.with_borrow_mut(|held| held.drain(..).for_each(|wakeups| wakeups.ring()));
+    HELD.with_borrow_mut(|held| held.drain(..).for_each(|wake_batch| wake_batch.ring()));
 }

@@ -13,43 +13,43 @@ use std::{
 use futures_util::stream::{FuturesUnordered, Stream};
 use tokio::sync::Notify;
 
-use crate::scheduler::worker_status::{Running, Seat};
+use crate::scheduler::worker_status::{OpenRequest, WorkerStatus};
 
 /// The errands of one thread of the server. Those that are left when it stops serving are dropped there, while the
 /// thread is still whole, and know what that means to them.
 #[derive(Default)]
-pub struct Errands {
-    under_way: RefCell<FuturesUnordered<Errand>>,
+pub struct BackgroundTasks {
+    under_way: RefCell<FuturesUnordered<BackgroundTask>>,
     /// Those that came while the others may be in use: one errand brings another.
-    new: RefCell<Vec<Errand>>,
+    new: RefCell<Vec<BackgroundTask>>,
     added: Notify,
     over: Cell<bool>,
 }
 
 /// A drain waits for it as for a request.
-struct Errand {
+struct BackgroundTask {
     future: Pin<Box<dyn Future<Output = ()>>>,
-    _running: Running,
+    _running: OpenRequest,
 }
 
-impl Errands {
+impl BackgroundTasks {
     /// Does what can be done at once, and takes on the rest.
-    pub fn add(&self, seat: &Arc<Seat>, future: impl Future<Output = ()> + Unpin + 'static) {
+    pub fn add(&self, status: &Arc<WorkerStatus>, future: impl Future<Output = ()> + Unpin + 'static) {
         let mut future = future;
         // Who is woken by this poll is of no interest: the first poll of the rest comes in any case.
         if Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            let errand = Errand { future: Box::pin(future), _running: seat.take_up() };
+            let task = BackgroundTask { future: Box::pin(future), _running: status.begin_request() };
             if self.over.get() {
-                return drop(errand);
+                return drop(task);
             }
-            self.new.borrow_mut().push(errand);
+            self.new.borrow_mut().push(task);
             self.added.notify_one();
         }
     }
 
     /// Polls them for as long as the thread serves.
     pub async fn run(self: Rc<Self>) {
-        struct Over(Rc<Errands>);
+        struct Over(Rc<BackgroundTasks>);
         impl Drop for Over {
             fn drop(&mut self) {
                 self.0.over.set(true);
@@ -70,7 +70,7 @@ impl Errands {
     }
 }
 
-impl Future for Errand {
+impl Future for BackgroundTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

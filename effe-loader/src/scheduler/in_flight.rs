@@ -17,7 +17,7 @@ use tokio::time;
 
 use crate::{
     body::sender::Streams,
-    exchange::call::{Call, Mailbox, Progress},
+    exchange::call::{Call, Completions, Progress},
     net::activity::Hangup,
     rt::clock::Moment,
 };
@@ -39,8 +39,8 @@ pub struct Timeouts {
 }
 
 /// The calls of one thread of the server.
-pub struct Desk {
-    mailbox: Arc<Mailbox>,
+pub struct InFlight {
+    completions: Arc<Completions>,
     waiting: RefCell<Slab<Waiting>>,
     #[expect(clippy::vec_box, reason = "a call travels in its box")]
     spare: RefCell<Vec<Box<Call>>>,
@@ -81,13 +81,13 @@ pub enum Outcome {
     Overdue(Arc<Progress>),
 }
 
-impl Desk {
+impl InFlight {
     /// A desk; `run` must be spawned for calls to come back.
-    pub fn new(timeouts: Timeouts) -> Desk {
+    pub fn new(timeouts: Timeouts) -> InFlight {
         let shortest = [timeouts.queue, timeouts.run].into_iter().flatten().min();
         let tick = shortest.map_or(LONGEST_TICK, |shortest| shortest / TICKS);
-        Desk {
-            mailbox: Arc::default(),
+        InFlight {
+            completions: Arc::default(),
             waiting: RefCell::default(),
             spare: RefCell::default(),
             timeouts,
@@ -98,13 +98,13 @@ impl Desk {
     }
 
     /// Where its calls come back to.
-    pub fn mailbox(&self) -> &Arc<Mailbox> {
-        &self.mailbox
+    pub fn completions(&self) -> &Arc<Completions> {
+        &self.completions
     }
 
     /// A call with empty buffers.
     pub fn call(&self) -> Box<Call> {
-        self.spare.borrow_mut().pop().unwrap_or_else(|| Box::new(Call::new(Arc::clone(&self.mailbox))))
+        self.spare.borrow_mut().pop().unwrap_or_else(|| Box::new(Call::new(Arc::clone(&self.completions))))
     }
 
     /// Takes a call back that is done with.
@@ -125,7 +125,7 @@ impl Desk {
 
     /// Sends a call away and waits until it is back or late. Dropping the future tells the run that the client has
     /// left.
-    pub fn ask(self: &Rc<Self>, mut call: Box<Call>, send: impl FnOnce(Box<Call>)) -> Asked {
+    pub fn ask(self: &Rc<Self>, mut call: Box<Call>, send: impl FnOnce(Box<Call>)) -> PendingCall {
         let sent = Moment::now();
         call.deadline = self.timeouts.run.map(|timeout| sent + timeout);
         let waiting = Waiting {
@@ -141,10 +141,10 @@ impl Desk {
         self.ticking.set(self.ticking.get() || may_be_late);
         if !self.sent.replace(true) {
             // `run` comes to its turn after the connections that are ready now.
-            self.mailbox.ring();
+            self.completions.ring();
         }
         send(call);
-        Asked { desk: Rc::clone(self), key: Some(key) }
+        PendingCall { in_flight: Rc::clone(self), key: Some(key) }
     }
 
     /// Hands out what comes back, and what is late, for as long as the thread serves; `wake` wakes whoever takes up
@@ -152,7 +152,7 @@ impl Desk {
     pub async fn run(self: Rc<Self>, wake: impl Fn()) {
         let mut timer = std::pin::pin!(time::sleep(self.tick));
         loop {
-            let mut arrived = std::pin::pin!(self.mailbox.arrived.notified());
+            let mut arrived = std::pin::pin!(self.completions.arrived.notified());
             loop {
                 let arrival = poll_fn(|context| {
                     if arrived.as_mut().poll(context).is_ready() {
@@ -167,14 +167,14 @@ impl Desk {
                 if arrival.await {
                     break;
                 }
-                self.strike();
+                self.expire();
                 self.ticking.set(!self.waiting.borrow().is_empty());
                 timer.as_mut().reset(time::Instant::now() + self.tick);
             }
             if self.sent.take() {
                 wake();
             }
-            while let Some(call) = self.mailbox.calls.pop() {
+            while let Some(call) = self.completions.calls.pop() {
                 self.arrive(call);
             }
         }
@@ -203,7 +203,7 @@ impl Desk {
 
     /// Tells whoever waits for a call that is late by now. One look at all that is away costs less than a timer for
     /// each of them.
-    fn strike(&self) {
+    fn expire(&self) {
         for (_, place) in &mut *self.waiting.borrow_mut() {
             let State::Away(waker) = &mut place.state else { continue };
             if !place.is_timed {
@@ -228,34 +228,34 @@ impl Desk {
 }
 
 /// A call that is away.
-pub struct Asked {
-    desk: Rc<Desk>,
+pub struct PendingCall {
+    in_flight: Rc<InFlight>,
     /// `None` once the outcome is known.
     key: Option<usize>,
 }
 
-impl Asked {
+impl PendingCall {
     /// How far the call is.
     pub fn progress(&self) -> Option<Arc<Progress>> {
-        let waiting = self.desk.waiting.borrow();
+        let waiting = self.in_flight.waiting.borrow();
         self.key.and_then(|key| waiting.get(key)).map(|place| Arc::clone(&place.progress))
     }
 
     /// The call isn't late any more, whatever it takes.
     pub fn take_your_time(&self) {
-        let mut waiting = self.desk.waiting.borrow_mut();
+        let mut waiting = self.in_flight.waiting.borrow_mut();
         if let Some(place) = self.key.and_then(|key| waiting.get_mut(key)) {
             place.is_timed = false;
         }
     }
 }
 
-impl Future for Asked {
+impl Future for PendingCall {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
         let key = self.key.expect("a future is not polled again once it is ready");
-        let mut waiting = self.desk.waiting.borrow_mut();
+        let mut waiting = self.in_flight.waiting.borrow_mut();
         if let State::Away(waker) = &mut waiting[key].state {
             *waker = Some(context.waker().clone());
             return Poll::Pending;
@@ -279,10 +279,10 @@ impl Future for Asked {
     }
 }
 
-impl Drop for Asked {
+impl Drop for PendingCall {
     fn drop(&mut self) {
         let Some(key) = self.key else { return };
-        let mut waiting = self.desk.waiting.borrow_mut();
+        let mut waiting = self.in_flight.waiting.borrow_mut();
         let place = &mut waiting[key];
         if !matches!(place.state, State::Back(_)) {
             place.progress.leave();
@@ -291,7 +291,7 @@ impl Drop for Asked {
             State::Back(call) => {
                 waiting.remove(key);
                 drop(waiting);
-                self.desk.keep(call);
+                self.in_flight.keep(call);
             }
             _ if place.is_back => drop(waiting.remove(key)),
             _ => {}
@@ -309,25 +309,25 @@ mod tests {
 
     const NONE: Timeouts = Timeouts { queue: None, run: None };
 
-    fn served<T>(timeouts: Timeouts, test: impl AsyncFnOnce(Rc<Desk>) -> T) -> T {
+    fn served<T>(timeouts: Timeouts, test: impl AsyncFnOnce(Rc<InFlight>) -> T) -> T {
         rt::System::new().block_on(async {
-            let desk = Rc::new(Desk::new(timeouts));
-            rt::spawn(Rc::clone(&desk).run(|| ()));
-            test(desk).await
+            let in_flight = Rc::new(InFlight::new(timeouts));
+            rt::spawn(Rc::clone(&in_flight).run(|| ()));
+            test(in_flight).await
         })
     }
 
-    fn away(desk: &Rc<Desk>) -> (Asked, Box<Call>) {
+    fn away(in_flight: &Rc<InFlight>) -> (PendingCall, Box<Call>) {
         let mut sent = None;
-        let asked = desk.ask(desk.call(), |call| sent = Some(call));
-        (asked, sent.unwrap())
+        let pending = in_flight.ask(in_flight.call(), |call| sent = Some(call));
+        (pending, sent.unwrap())
     }
 
     #[test]
     fn a_call_comes_back_to_whoever_waits_for_it() {
-        served(NONE, async |desk| {
-            let (first, mut call) = away(&desk);
-            let (second, other) = away(&desk);
+        served(NONE, async |in_flight| {
+            let (first, mut call) = away(&in_flight);
+            let (second, other) = away(&in_flight);
             call.body = Bytes::from_static(b"first");
             std::thread::spawn(move || {
                 other.send_back().ring();
@@ -335,34 +335,34 @@ mod tests {
             });
             assert!(matches!(first.await, Outcome::Back(call) if &call.body[..] == b"first"));
             assert!(matches!(second.await, Outcome::Back(call) if call.body.is_empty()));
-            assert!(desk.waiting.borrow().is_empty());
+            assert!(in_flight.waiting.borrow().is_empty());
         });
     }
 
     #[test]
     fn a_client_that_leaves_is_seen_by_the_run_and_its_call_is_kept() {
-        served(NONE, async |desk| {
-            let (asked, call) = away(&desk);
+        served(NONE, async |in_flight| {
+            let (pending, call) = away(&in_flight);
             assert!(call.progress.begin());
-            drop(asked);
+            drop(pending);
             assert!(call.progress.gone.load(Ordering::Relaxed));
             call.send_back().ring();
-            let (next, call) = away(&desk);
+            let (next, call) = away(&in_flight);
             call.send_back().ring();
             assert!(matches!(next.await, Outcome::Back(_)));
-            assert!(desk.waiting.borrow().is_empty());
+            assert!(in_flight.waiting.borrow().is_empty());
         });
     }
 
     #[test]
     fn what_no_thread_takes_up_in_time_is_given_up() {
         let timeouts = Timeouts { queue: Some(Duration::from_millis(20)), run: None };
-        served(timeouts, async |desk| {
-            let (asked, call) = away(&desk);
-            assert!(matches!(asked.await, Outcome::GivenUp));
+        served(timeouts, async |in_flight| {
+            let (pending, call) = away(&in_flight);
+            assert!(matches!(pending.await, Outcome::GivenUp));
             assert!(!call.progress.begin(), "nobody waits for it");
             call.send_back().ring();
-            let (_running, call) = away(&desk);
+            let (_running, call) = away(&in_flight);
             assert!(call.progress.begin());
             rt::time::sleep(Duration::from_millis(60)).await;
             assert!(call.progress.end(), "a run has its own timeout");
@@ -372,35 +372,35 @@ mod tests {
     #[test]
     fn a_call_that_is_late_and_back_before_anybody_looks_is_overdue_all_the_same() {
         let timeouts = Timeouts { queue: None, run: Some(Duration::from_millis(20)) };
-        served(timeouts, async |desk| {
-            let (mut asked, call) = away(&desk);
+        served(timeouts, async |in_flight| {
+            let (mut pending, call) = away(&in_flight);
             assert!(call.progress.begin());
-            assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut asked).poll(cx))).await.is_pending());
+            assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut pending).poll(cx))).await.is_pending());
             // Nothing waits for `asked` until the call is back.
             poll_fn(|cx| call.progress.poll_unwanted(cx)).await;
             assert!(!call.progress.end());
             call.send_back().ring();
             rt::task::yield_now().await;
             rt::task::yield_now().await;
-            assert!(matches!(asked.await, Outcome::Overdue(_)));
-            assert!(desk.waiting.borrow().is_empty());
+            assert!(matches!(pending.await, Outcome::Overdue(_)));
+            assert!(in_flight.waiting.borrow().is_empty());
         });
     }
 
     #[test]
     fn what_runs_too_long_is_overdue_once() {
         let timeouts = Timeouts { queue: None, run: Some(Duration::from_millis(20)) };
-        served(timeouts, async |desk| {
-            let (asked, call) = away(&desk);
+        served(timeouts, async |in_flight| {
+            let (pending, call) = away(&in_flight);
             assert!(call.progress.begin());
             assert!(call.deadline.is_some());
-            assert!(matches!(asked.await, Outcome::Overdue(_)));
-            assert_eq!(desk.waiting.borrow().len(), 1, "its place is taken until it is back");
+            assert!(matches!(pending.await, Outcome::Overdue(_)));
+            assert_eq!(in_flight.waiting.borrow().len(), 1, "its place is taken until it is back");
             assert!(!call.progress.end());
             call.send_back().ring();
             rt::task::yield_now().await;
             rt::task::yield_now().await;
-            assert!(desk.waiting.borrow().is_empty());
+            assert!(in_flight.waiting.borrow().is_empty());
         });
     }
 }

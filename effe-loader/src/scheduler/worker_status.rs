@@ -11,14 +11,14 @@ use std::{
 use rustix::thread::{Pid, gettid};
 
 use crate::{
-    exchange::call::Mailbox,
+    exchange::call::Completions,
     placement::run_clock::{self, Ended},
     rt::clock::Moment,
     scheduler::meter::Meter,
 };
 
 /// One thread of the server. Only that thread writes; whoever watches over it reads.
-pub struct Seat {
+pub struct WorkerStatus {
     /// When the run that this thread is in began, in nanoseconds of the clock; 0 if it is in none.
     since: AtomicU64,
     /// Runs so far.
@@ -27,7 +27,7 @@ pub struct Seat {
     request: Mutex<Request>,
     /// Requests that this thread has taken up and not answered.
     n_running: AtomicUsize,
-    mailbox: Arc<Mailbox>,
+    completions: Arc<Completions>,
     /// What this thread counts, if anybody can ask.
     pub meter: Option<Meter>,
     thread: Pid,
@@ -41,15 +41,15 @@ struct Request {
     generation: u64,
 }
 
-impl Seat {
+impl WorkerStatus {
     /// The seat of the calling thread, whose calls come back to `mailbox`.
-    pub fn new(mailbox: Arc<Mailbox>, meter: Option<Meter>) -> Seat {
-        Seat {
+    pub fn new(completions: Arc<Completions>, meter: Option<Meter>) -> WorkerStatus {
+        WorkerStatus {
             since: AtomicU64::new(0),
             n_runs: AtomicU64::new(0),
             request: Mutex::default(),
             n_running: AtomicUsize::new(0),
-            mailbox,
+            completions,
             meter,
             thread: gettid(),
         }
@@ -105,9 +105,9 @@ impl Seat {
     }
 
     /// A request is taken up; it counts until the guard is dropped.
-    pub fn take_up(self: &Arc<Self>) -> Running {
+    pub fn begin_request(self: &Arc<Self>) -> OpenRequest {
         self.n_running.store(self.n_running.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        Running(Arc::clone(self))
+        OpenRequest(Arc::clone(self))
     }
 
     /// Requests that this thread has taken up and not answered.
@@ -117,8 +117,8 @@ impl Seat {
     }
 
     /// Where this thread's calls come back to.
-    pub fn mailbox(&self) -> &Mailbox {
-        &self.mailbox
+    pub fn completions(&self) -> &Completions {
+        &self.completions
     }
 
     /// A client can't be seen to leave while the thread that would see it is in a run.
@@ -145,9 +145,9 @@ pub struct Overview {
 }
 
 /// A request that is being answered.
-pub struct Running(Arc<Seat>);
+pub struct OpenRequest(Arc<WorkerStatus>);
 
-impl Drop for Running {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         let n_running = &self.0.n_running;
         n_running.store(n_running.load(Ordering::Relaxed) - 1, Ordering::Release);

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use crate::body::{min_rate::Pace, outgoing::Body};
+use crate::body::{min_rate::MinRate, outgoing::Body};
 
 /// Bytes of an answer that is short: it is handed to h2 at once, whether or not the client has room for it.
 const SHORT: usize = 16 * 1024;
@@ -80,7 +80,7 @@ pub async fn send(
         return respond.send_reset(Reason::INTERNAL_ERROR);
     };
     let Ok(stream) = respond.send_response(head, false) else { return };
-    let mut outgoing = Outgoing { stream, n_sent: 0, pace: Pace::new(write_timeout) };
+    let mut outgoing = Outgoing { stream, n_sent: 0, pace: MinRate::new(write_timeout) };
     let mut body = pin!(response.into_body());
     loop {
         let piece = poll_fn(|cx| match outgoing.stream.poll_reset(cx) {
@@ -105,7 +105,7 @@ pub async fn send(
 struct Outgoing {
     stream: SendStream<Bytes>,
     n_sent: u64,
-    pace: Pace,
+    pace: MinRate,
 }
 
 impl Outgoing {
