@@ -189,7 +189,7 @@ impl Starting<'_> {
             self.journal.critical(text);
             return Ok(FAILED);
         }
-        let n_started = effe.context_counts().started();
+        let n_started = &effe.context_counts.started();
         self.journal.notice(format!("stopped; {n_started} Contexts were started and stopped"));
         Ok(if stop.failed { FAILED } else { DONE })
     }

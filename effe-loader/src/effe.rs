@@ -4,18 +4,18 @@ pub mod async_run;
 pub mod contexts;
 pub mod generation;
 pub mod health;
+mod inline;
 pub mod maintenance;
 pub mod monitor;
+mod pooled;
 pub mod swap;
 
 use std::{
-    future::poll_fn,
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicIsize, Ordering},
     },
-    task::Poll,
     thread,
     time::{Duration, Instant},
 };
@@ -23,17 +23,13 @@ use std::{
 use self::generation::{Generation, Generations};
 use crate::{
     exchange::{
-        Exchange,
         call::{Call, Completions},
-        response::Answer,
         run::AsyncRun,
     },
-    http::{head::Head, request::Request},
+    http::head::Head,
     journal::{Journal, Record, Severity, Source},
-    placement::run_clock::Ended,
-    plugin::{Context, ContextCounts, Fault, Started},
+    plugin::{Context, ContextCounts, Fault},
     process::signals,
-    rt::{block_on::block_on, clock::Moment},
     scheduler::{
         in_flight::Timeouts,
         meter::{Meter, Totals},
@@ -50,12 +46,10 @@ const GRACE: Duration = Duration::from_millis(signals::GRACE.as_millis() as u64 
 
 /// A lambda, in one generation after the other, and the threads that run it.
 pub struct Effe {
-    /// The lambda that serves, and those before it.
     pub generations: Generations,
-    context_counts: Arc<ContextCounts>,
-    pool: Pool<Work>,
-    journal: Journal,
-    /// What it may use.
+    pub context_counts: Arc<ContextCounts>,
+    pub pool: Pool<Work>,
+    pub journal: Journal,
     pub limits: Limits,
     /// Runs that the client was told take too long, and that have not ended yet.
     /// Below zero for a moment where a run ends before the loss of its thread is noted.
@@ -80,11 +74,8 @@ pub enum Work {
 
 /// A run of an async lambda that nobody waits for any more.
 pub struct UnwantedRun {
-    /// The effe.
     pub effe: Arc<Effe>,
-    /// The generation that it belongs to.
     pub generation: Arc<Generation>,
-    /// The run.
     pub run: AsyncRun,
     /// Whether its Context may have another run.
     pub keeps_context: bool,
@@ -143,58 +134,7 @@ impl Effe {
         })
     }
 
-    /// Runs a request on the server's own thread, if a Context is at hand: Start and Stop never happen there.
-    /// How long it took, if it did; the answer is in `answer`.
-    pub fn run_inline(
-        self: &Arc<Self>,
-        generation: &Generation,
-        request: &Request,
-        body: &[u8],
-        answer: &mut Answer,
-        status: &WorkerStatus,
-    ) -> Option<Duration> {
-        let mut context = generation.contexts.take()?;
-        let head = Head::Live(request);
-        let (target, path_len) = head.target();
-        let path = &target[..path_len];
-        let begun = status.begin(head.method(), path, generation.number, None);
-        let deadline = self.limits.timeouts.run.map(|timeout| begun + timeout);
-        let id = OnceLock::new();
-        let exchange = Exchange::new(
-            Head::Live(request),
-            body,
-            answer,
-            status.never_gone(),
-            deadline,
-            self.limits.response,
-            &id,
-        );
-        let outcome = exchange.lend(|exchange| context.run(exchange));
-        drop(exchange);
-        let Ended { took, preempted } = status.end(begun);
-        if !preempted {
-            generation.placement.ran_inline(took, || (head.method(), path));
-        }
-        if let Some(meter) = &status.meter {
-            count(meter, generation, took, outcome.is_err());
-        }
-        let unwanted = match outcome {
-            Ok(()) => {
-                answer.end();
-                generation.contexts.give(context)
-            }
-            Err(fault) => {
-                self.log("run", &head, &id, &fault);
-                if let Fault::Panic(_) = fault { Some(context) } else { generation.contexts.give(context) }
-            }
-        };
-        if let Some(context) = unwanted {
-            self.stop_on_pool(context);
-        }
-        Some(took)
-    }
-
-    /// Hands a call to the pool, whose thread runs it and sends it back to its desk; to be followed by
+    /// Hands a call to the pool, whose thread runs it and sends it back; to be followed by
     /// [`wake_pool`](Effe::wake_pool). Where there is no room, it comes back given up.
     pub fn run_on_pool(self: &Arc<Self>, call: Box<Call>) {
         let work = Work::Run(Arc::clone(self), self.generations.hold(), call);
@@ -239,121 +179,6 @@ impl Effe {
         self.pool.wake(short).into_iter().for_each(Work::give_up);
     }
 
-    /// Runs a call here and now; what is left over afterwards waits to be dropped, which may take its time.
-    fn run(&self, generation: &Generation, call: &mut Call) -> Option<Box<Context>> {
-        if !call.progress.begin() {
-            return None;
-        }
-        let (mut context, failed) = match generation.contexts.take() {
-            Some(context) => (context, None),
-            None => match self.start(generation) {
-                Started::Ready(context) => (Box::new(context), None),
-                Started::Failed(context, fault) => {
-                    self.log_call("start", call, &fault);
-                    (Box::new(context), Some(fault))
-                }
-                Started::Panicked(fault) => {
-                    self.log_call("start", call, &fault);
-                    if let Some(meter) = &self.meter {
-                        meter.failed();
-                    }
-                    self.end(call);
-                    return None;
-                }
-            },
-        };
-        let (outcome, took);
-        if generation.plugin.is_async() {
-            let begun = Moment::now();
-            (context, outcome) = self.run_polled(generation, context, call);
-            took = begun.elapsed();
-        } else {
-            let exchange = Exchange::new(
-                Head::Copied(&call.head),
-                &call.body,
-                &mut call.answer,
-                &call.progress.gone,
-                call.deadline,
-                self.limits.response,
-                &call.progress.id,
-            )
-            .with_streams(&call.streams);
-            let run = || exchange.lend(|exchange| context.run(exchange));
-            let (returned, time) = generation.placement.learn(run);
-            (outcome, took) = (Some(returned), time);
-        }
-        let Some(outcome) = outcome else {
-            let reusable = generation.plugin.keeps_cancelled() && failed.is_none();
-            let in_time = self.end(call);
-            call.streams.close();
-            return if reusable && in_time { generation.contexts.give(context) } else { Some(context) };
-        };
-        if let Some(meter) = &self.meter {
-            count(meter, generation, took, failed.is_some() || outcome.is_err());
-        }
-        let in_time = self.end(call);
-        let reusable = self.conclude(call, outcome, failed.as_ref());
-        if reusable && in_time { generation.contexts.give(context) } else { Some(context) }
-    }
-
-    /// Polls a run of an async lambda to its end, on this thread; no outcome where nobody waits for it any more.
-    fn run_polled(
-        &self,
-        generation: &Generation,
-        context: Box<Context>,
-        call: &mut Call,
-    ) -> (Box<Context>, Option<Result<(), Fault>>) {
-        // The run owns its call. If our own code panics, the one that is put in its place goes back without an answer.
-        let owned = Box::new(call.replace());
-        let placement = Arc::clone(&generation.placement);
-        let mut run = AsyncRun::new(context, owned, self.limits.response, placement);
-        let progress = Arc::clone(run.progress());
-        let outcome = block_on(poll_fn(|cx| match generation.placement.learn(|| run.poll(cx.waker())).0 {
-            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending => progress.poll_unwanted(cx).map(|()| None),
-        }));
-        let (context, owned) = run.take_apart();
-        *call = *owned;
-        (context, outcome)
-    }
-
-    /// A run is over: its answer is complete, or the log has why not. `failed` is what its Start said, if that failed.
-    /// Whether the Context may have another run.
-    pub fn conclude(&self, call: &mut Call, outcome: Result<(), Fault>, failed: Option<&Fault>) -> bool {
-        let reusable = match outcome {
-            Ok(()) => {
-                call.answer.end();
-                if let Some(sender) = &call.streams.sender {
-                    sender.finish();
-                }
-                true
-            }
-            Err(fault) => {
-                // `context?` hands Start's own error on, which is in the log.
-                if failed != Some(&fault) {
-                    self.log_call("run", call, &fault);
-                }
-                !matches!(fault, Fault::Panic(_))
-            }
-        };
-        // What is streamed and not complete ends here.
-        if call.streams.sender.as_ref().is_some_and(|sender| !sender.keeps_its_length()) {
-            let text = "the answer is not as long as its content-length says: the connection is broken off";
-            self.log_call("run", call, &Fault::Error(Severity::Error, text.to_owned()));
-        }
-        call.streams.close();
-        reusable && failed.is_none()
-    }
-
-    /// Calls Start, which a request waits for.
-    fn start(&self, generation: &Generation) -> Started {
-        let Some(meter) = &self.meter else { return generation.plugin.start() };
-        let begun = Moment::now();
-        let started = generation.plugin.start();
-        meter.started(begun.elapsed());
-        started
-    }
-
     /// The run has ended; whether the client was still waiting for it.
     pub fn end(&self, call: &Call) -> bool {
         let in_time = call.progress.end();
@@ -390,7 +215,7 @@ impl Effe {
         (seconds as u64).clamp(RETRY_AFTER.0, RETRY_AFTER.1)
     }
 
-    /// A thread of the server takes its seat.
+    /// The status of the calling thread, one of the server's; its calls come back to `completions`.
     pub fn status(&self, completions: &Arc<Completions>) -> Arc<WorkerStatus> {
         let meter = self.limits.metered.then(Meter::default);
         let status = Arc::new(WorkerStatus::new(Arc::clone(completions), meter));
@@ -398,7 +223,7 @@ impl Effe {
         status
     }
 
-    /// The seats of the server's threads.
+    /// One for each of the server's threads.
     pub fn statuses(&self) -> MutexGuard<'_, Vec<Arc<WorkerStatus>>> {
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -411,19 +236,9 @@ impl Effe {
         Some(totals)
     }
 
-    /// The pool, for whoever watches over it.
-    pub fn pool(&self) -> &Pool<Work> {
-        &self.pool
-    }
-
     /// Requests that have been taken up and not answered yet.
     pub fn n_running(&self) -> usize {
         self.statuses().iter().map(|status| status.n_running()).sum()
-    }
-
-    /// All Contexts of the process.
-    pub fn context_counts(&self) -> &Arc<ContextCounts> {
-        &self.context_counts
     }
 
     /// Whether it is on its way out: not ready, and answers say `Connection: close`.
@@ -434,11 +249,6 @@ impl Effe {
     /// Runs that the client was told take too long, and that have not ended: each has a thread for itself.
     pub fn n_lost(&self) -> usize {
         usize::try_from(self.n_lost.load(Ordering::Relaxed)).unwrap_or(0)
-    }
-
-    /// The journal.
-    pub fn journal(&self) -> &Journal {
-        &self.journal
     }
 
     /// Ends the effe: the pool's threads finish, every Context is stopped, the lambda retires. How many Contexts
@@ -478,16 +288,6 @@ fn about(head: &Head<'_>, id: &OnceLock<String>) -> [(&'static str, String); 3] 
     [("request_id", id), ("method", head.method().to_owned()), ("path", head.path().to_owned())]
 }
 
-/// Counts a run of a generation.
-/// Counts a run that has ended.
-pub fn count(meter: &Meter, generation: &Generation, took: Duration, failed: bool) {
-    meter.ran(took);
-    generation.tally.ran(failed);
-    if failed {
-        meter.failed();
-    }
-}
-
 impl Work {
     /// There is no thread for it.
     fn give_up(self) {
@@ -503,7 +303,7 @@ impl Work {
 }
 
 impl Job for Work {
-    /// Whose desk has mail.
+    /// Where calls have come back that nobody was woken for.
     type Batch = Vec<Arc<Completions>>;
 
     fn is_short(&self) -> bool {

@@ -192,7 +192,7 @@ impl Acceptor {
         tracker.add_thread(Arbiter::current());
         let connections = Rc::new(Connections::new(settings.client_timeouts, tracker));
         tasks::spawn(Rc::clone(&connections).look_after());
-        let access_log = AccessLog::new(&settings.access_log, effe.journal()).map(Rc::new);
+        let access_log = AccessLog::new(&settings.access_log, &effe.journal).map(Rc::new);
         let handler = Rc::new(Handler::new(effe, monitor, settings.client_timeouts));
         let probes = settings.answers_probes.then_some(health);
         let service: Rc<dyn Service> = Rc::new(HandlerService { handler, probes, access_log });

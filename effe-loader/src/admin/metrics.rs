@@ -98,7 +98,7 @@ impl Scrape {
 
     fn look_at(&mut self, effe: &Effe) {
         self.totals = effe.totals().unwrap_or_default();
-        let counts = effe.context_counts();
+        let counts = &effe.context_counts;
         let (started, living) = (counts.started(), counts.living());
         let generations = effe.generations.all();
         let idle: usize = generations.iter().map(|generation| generation.contexts.n_idle()).sum();
@@ -119,8 +119,8 @@ impl Scrape {
                 "Times that the generation that serves has changed where it runs",
                 current.placement.n_changes(),
             ),
-            ("effe_queue_length", "Requests that wait for a thread", effe.pool().n_waiting() as u64),
-            ("effe_pool_threads", "Threads that run what may wait", effe.pool().n_threads() as u64),
+            ("effe_queue_length", "Requests that wait for a thread", effe.pool.n_waiting() as u64),
+            ("effe_pool_threads", "Threads that run what may wait", effe.pool.n_threads() as u64),
             ("effe_lost_threads", "Threads that are lost to runs past --run-timeout", effe.n_lost() as u64),
         ]);
     }

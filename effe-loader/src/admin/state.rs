@@ -58,7 +58,7 @@ pub async fn state(admin: &Admin) -> Value {
         all["generation"] = effe.generations.current().number.into();
         all["generations"] = effe.generations.all().iter().map(|one| generation(one)).collect();
         all["running"] = effe.n_running().into();
-        all["waiting"] = effe.pool().n_waiting().into();
+        all["waiting"] = effe.pool.n_waiting().into();
         all["lost_threads"] = effe.n_lost().into();
     }
     all

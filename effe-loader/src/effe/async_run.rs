@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     body::sender::BodySender,
-    effe::{Effe, UnwantedRun, count, generation::Generation},
+    effe::{Effe, UnwantedRun, generation::Generation},
     exchange::{
         call::{Call, Progress},
         run::AsyncRun,
@@ -128,7 +128,7 @@ impl Worker {
         let (context, mut call) = run.take_apart();
         call.progress.end();
         if let (Some(meter), Some(since)) = (&self.status.meter, since) {
-            count(meter, generation, since.elapsed(), failed.is_some() || outcome.is_err());
+            generation.count(meter, since.elapsed(), failed.is_some() || outcome.is_err());
         }
         let reusable = self.effe.conclude(&mut call, outcome, failed);
         self.settle(generation, context, reusable);

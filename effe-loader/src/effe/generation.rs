@@ -3,9 +3,12 @@
 //! A request holds the generation it began with until its Context is back; so a generation that nobody holds any
 //! more, and that has no Context left, is through.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -17,6 +20,7 @@ use crate::{
     placement::{Kind, Mode, Place, Placement},
     plugin::{Context, Fault, Plugin, Policy, Started, parameters::Sources},
     rt::clock::Moment,
+    scheduler::meter::Meter,
 };
 
 /// How generations are opened.
@@ -127,6 +131,15 @@ impl Generation {
     /// Whether a run that begins now is polled on the server's thread, rather than called there or on the pool.
     pub fn is_polled_here(&self) -> bool {
         self.plugin.is_async() && self.placement.current() != Place::Pool
+    }
+
+    /// Counts a run that has ended.
+    pub fn count(&self, meter: &Meter, took: Duration, failed: bool) {
+        meter.ran(took);
+        self.tally.ran(failed);
+        if failed {
+            meter.failed();
+        }
     }
 
     /// Whether a first Start has succeeded.

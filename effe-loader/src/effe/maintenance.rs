@@ -71,7 +71,7 @@ impl Maintenance {
         };
         match begun {
             Ok(thread) => self.thread = Some(thread),
-            Err(err) => self.effe.journal().warning(format!("no thread to stop or to start Contexts: {err}")),
+            Err(err) => self.effe.journal.warning(format!("no thread to stop or to start Contexts: {err}")),
         }
     }
 

@@ -139,14 +139,14 @@ impl Monitor {
 
 impl Watched {
     fn tick(&self) -> Duration {
-        if self.effe.pool().is_busy() { QUICK } else { SLOW }
+        if self.effe.pool.is_busy() { QUICK } else { SLOW }
     }
 
     /// Whether anything has run since the last look, or runs.
     fn look(&mut self, signals: &Signals) -> bool {
         let effe = &self.effe;
-        let busy = effe.pool().is_busy();
-        effe.pool().rescue();
+        let busy = effe.pool.is_busy();
+        effe.pool.rescue();
         let statuses = effe.statuses().clone();
         let generation = effe.generations.hold();
         for status in &statuses {
@@ -162,7 +162,7 @@ impl Watched {
             let Overview { so_far, request, .. } = run;
             if !self.hanging && effe.limits.timeouts.run.is_some_and(|timeout| so_far > timeout) {
                 self.hanging = true;
-                effe.journal().critical(format!(
+                effe.journal.critical(format!(
                     "{request} has been running for {so_far:.1?} on a server's thread, which can't be taken from \
                      it: stopping, to be started again"
                 ));

@@ -45,7 +45,7 @@ pub fn stand_by(
             return;
         }
         let (effe, config, tls) = (Arc::clone(&effe), Arc::clone(&config), tls.clone());
-        let journal = effe.journal().clone();
+        let journal = effe.journal.clone();
         let swapper = Swapper { effe, config, tls, opened: 1 };
         let (thread, theirs) = (thread::Builder::new().name("effe-swap".to_owned()), orders.clone());
         match thread.spawn(move || swapper.run(&theirs)) {
@@ -112,7 +112,7 @@ impl Swapper {
         }
         if let Err(why) = &outcome {
             let serves = self.effe.generations.current().number;
-            self.effe.journal().report(
+            self.effe.journal.report(
                 Severity::Error,
                 format!("{why}; generation {serves} goes on serving"),
                 [],
@@ -128,11 +128,9 @@ impl Swapper {
     fn reload_certificate(&self) {
         match self.tls.as_ref().map(|tls| tls.reload()) {
             None | Some(Ok(false)) => {}
-            Some(Ok(true)) => {
-                self.effe.journal().notice("new connections get the new certificate".to_owned())
-            }
+            Some(Ok(true)) => self.effe.journal.notice("new connections get the new certificate".to_owned()),
             Some(Err(fault)) => {
-                self.effe.journal().error(format!("{fault}; the certificate from before goes on serving"));
+                self.effe.journal.error(format!("{fault}; the certificate from before goes on serving"));
             }
         }
     }
@@ -156,17 +154,17 @@ impl Swapper {
         let address = serving.plugin.host().address().map(str::to_owned);
         drop(serving);
         if let Some(warning) = &file.warning {
-            self.effe.journal().warning(warning.clone());
+            self.effe.journal.warning(warning.clone());
         }
         let host = Host::new(parameters, self.effe.limits.response, exchange::table::FOR_HOST);
-        host.set_journal(self.effe.journal().clone());
+        host.set_journal(self.effe.journal.clone());
         if let Some(address) = address {
             host.set_address(address);
         }
         let plugin = self.open(file, host)?;
         plugin.init().map_err(|err| err.to_string())?;
         let number = self.opened + 1;
-        let next = Generation::new(number, plugin, &self.config, self.effe.journal());
+        let next = Generation::new(number, plugin, &self.config, &self.effe.journal);
         if let Err(fault) = next.warm() {
             // Its Init has run, and nothing else of it ever will.
             if let Err(fault) = plugin.retire() {
@@ -189,7 +187,7 @@ impl Swapper {
         // SAFETY: the operator named this file for us to run, and answers for it.
         let verified = unsafe { Verified::by_exec(file, &self.config.policy) };
         // SAFETY: as above.
-        let plugin = verified.and_then(|verified| unsafe { verified.open(host, self.effe.context_counts()) });
+        let plugin = verified.and_then(|verified| unsafe { verified.open(host, &self.effe.context_counts) });
         plugin.map_err(|refusal| refusal.to_string())
     }
 
@@ -209,6 +207,6 @@ impl Swapper {
     }
 
     fn report(&self, text: String, generation: u64) {
-        self.effe.journal().report(Severity::Notice, text, [("generation", generation.to_string())]);
+        self.effe.journal.report(Severity::Notice, text, [("generation", generation.to_string())]);
     }
 }
