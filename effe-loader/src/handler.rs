@@ -103,7 +103,7 @@ impl Handler {
             Attempt::Answered(response) => return response,
             Attempt::Streams(response, running) => (response, running),
             Attempt::Waits(waiting, since, running) => {
-                guard.watch(Some(Arc::clone(waiting.progress())));
+                guard.watch(Some(Arc::clone(&waiting.progress)));
                 let response = self.wait(*waiting, &request).await;
                 (self.finish(request.head(), response, since.map(Moment::elapsed)), running)
             }
@@ -152,7 +152,7 @@ impl Handler {
             } else {
                 let (call, now) = self.call(request, body, streams);
                 let waiting = AsyncCall::new(&self.worker, generation, call, now);
-                guard.watch(Some(Arc::clone(waiting.progress())));
+                guard.watch(Some(Arc::clone(&waiting.progress)));
                 self.wait(waiting, request).await
             }
         } else {

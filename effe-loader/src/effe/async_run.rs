@@ -5,7 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{self, Poll, Waker},
 };
 
@@ -27,21 +27,16 @@ use crate::{
 
 /// What async runs of one thread of the server share.
 pub struct Worker {
-    /// The effe.
     pub effe: Arc<Effe>,
-    /// Where others see what this thread does.
     pub status: Arc<WorkerStatus>,
-    /// Where calls come from and go to.
     pub in_flight: Rc<InFlight>,
-    /// What must be brought to its end.
     pub background: Rc<BackgroundTasks>,
-    /// Tasks of this thread that others wake.
     pub wake_batch: Arc<WakeBatch>,
 }
 
 impl Worker {
-    /// Runs a request, as far as one poll gets. Most are over then: the call with its answer; those that are not have
-    /// to be polled once more at once, for nobody is woken by this poll. Where runs are not over then, that is left out.
+    /// Polls a request's run once. Most runs are over then, and the call comes back with its answer. One that is not
+    /// must be polled again at once, because this poll wakes nobody. Where the last run waited, this poll is left out.
     pub fn run(
         self: &Rc<Worker>,
         generation: &Arc<Generation>,
@@ -102,8 +97,8 @@ impl Worker {
         polled
     }
 
-    /// Drops a run, which runs code of the lambda's, and waits for a poll on another thread: others see that this one
-    /// is in there, as in a poll.
+    /// Drops a run. That runs code of the lambda's, and waits for a poll that is under way on another thread, so it counts
+    /// as a run of this thread.
     fn cancel(&self, generation: &Generation, run: AsyncRun) -> (Box<Context>, Box<Call>) {
         let head = run.head();
         let begun = self.status.begin(head.method(), head.path(), generation.number, None);
@@ -154,14 +149,15 @@ pub struct AsyncCall {
     step: Step,
     /// What Start said, if it failed: then this run is its Context's only one.
     failed: Option<Fault>,
-    /// Whom a run wakes that is polled on this thread, once it was not ready at once.
+    /// The waker of the run's polls, once the run was not ready at once.
     batched_waker: Option<(Arc<BatchedWaker>, Waker)>,
     /// How often it was not ready when somebody waited for it.
     n_waits: u32,
-    deadline: Option<Moment>,
-    progress: Arc<Progress>,
-    /// The answer's way out, if it may go piece by piece.
-    sender: Option<Arc<BodySender>>,
+    /// When the client is told that it takes too long.
+    pub deadline: Option<Moment>,
+    pub progress: Arc<Progress>,
+    /// For the body of the answer, if it may be sent piece by piece.
+    pub sender: Option<Arc<BodySender>>,
     /// When Start or Run began, if somebody wants to know.
     since: Option<Moment>,
     /// What the clock said just before the first poll of a run: it needs no second look.
@@ -206,11 +202,6 @@ impl AsyncCall {
         waiting
     }
 
-    /// The answer's way out, if it may go piece by piece.
-    pub fn sender(&self) -> Option<&Arc<BodySender>> {
-        self.sender.as_ref()
-    }
-
     /// Lets a run go on whose answer has gone: nobody waits for it any more.
     pub fn go_on(self) {
         let worker = Rc::clone(&self.worker);
@@ -221,21 +212,6 @@ impl AsyncCall {
     /// Takes back a call whose answer has gone, or whose client has.
     pub fn keep(&self, call: Box<Call>) {
         self.worker.in_flight.keep(call);
-    }
-
-    /// How far its call is.
-    pub fn progress(&self) -> &Arc<Progress> {
-        &self.progress
-    }
-
-    /// What the request is called, once somebody has asked.
-    pub fn id(&self) -> &OnceLock<String> {
-        &self.progress.id
-    }
-
-    /// When the client is told that it takes too long.
-    pub fn deadline(&self) -> Option<Moment> {
-        self.deadline
     }
 
     /// Start has ended: the run, or the call back if there is none.
@@ -282,7 +258,7 @@ impl AsyncCall {
         }
     }
 
-    /// Sets the alarm for the task that `waker` wakes. The first poll is not worth one: nobody is woken by it.
+    /// Makes the waker for the task that `waker` wakes. The first poll needs none: nobody is woken by it.
     fn set_batched_waker(&mut self, waker: &Waker) {
         if !waker.will_wake(Waker::noop())
             && !self.batched_waker.as_ref().is_some_and(|(batched_waker, _)| batched_waker.wakes(waker))

@@ -47,8 +47,8 @@ impl Handler {
         mut waiting: AsyncCall,
         request: &Request,
     ) -> Result<Response<Body>, Failure> {
-        let (sender, deadline) = (waiting.sender().cloned(), waiting.deadline());
-        let progress = Arc::clone(waiting.progress());
+        let (sender, deadline) = (waiting.sender.clone(), waiting.deadline);
+        let progress = Arc::clone(&waiting.progress);
         let begun = poll_fn(|context| {
             if let Some(sender) = &sender
                 && let Poll::Ready(head) = sender.poll_head(context)
@@ -82,7 +82,7 @@ impl Handler {
                     None => "it is dropped".to_owned(),
                 };
                 let head = Head::Live(request);
-                self.worker.effe.report_overdue(&head, waiting.id(), &what);
+                self.worker.effe.report_overdue(&head, &waiting.progress.id, &what);
                 Err(Failure::Overdue)
             }
         }
@@ -117,7 +117,7 @@ impl Producer for Writes {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match Pin::new(&mut self.run).poll(cx) {
             Poll::Ready(call) => self.run.keep(call),
-            Poll::Pending if self.run.progress().poll_unwanted(cx).is_ready() => self.sender.abandon(),
+            Poll::Pending if self.run.progress.poll_unwanted(cx).is_ready() => self.sender.abandon(),
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(())
