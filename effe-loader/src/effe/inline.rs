@@ -63,3 +63,94 @@ impl Effe {
         Some(took)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        process::Command,
+        rc::Rc,
+        sync::{Arc, atomic::AtomicBool},
+    };
+
+    use effe_abi::{Lambda, Params, Response, Result, StartError, Started, export};
+    use rustix::process::{Resource, Rlimit, setrlimit};
+
+    use super::*;
+    use crate::{
+        effe::{Limits, generation::GenerationConfig},
+        exchange::table::FOR_HOST,
+        journal::{Format, Journal, Settings, SyslogTarget},
+        placement::Mode,
+        plugin::{ContextCounts, Plugin, Policy, host::Host, parameters::Parameters},
+        scheduler::in_flight::{InFlight, Timeouts},
+    };
+
+    struct Panics;
+
+    impl Lambda for Panics {
+        fn start(_: Params) -> Result<Self, StartError<Self>> {
+            Ok(Panics)
+        }
+
+        fn run(_: Started<Self>, _: &effe_abi::Request, _: &mut Response) -> Result {
+            panic!("as it is meant to")
+        }
+    }
+
+    export!(Panics);
+
+    fn effe(counts: &Arc<ContextCounts>) -> Arc<Effe> {
+        let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
+        let host = Host::new(Parameters::default(), usize::MAX, FOR_HOST);
+        let config = GenerationConfig {
+            policy: Policy::default(),
+            sources: Default::default(),
+            mode: Mode::Inline,
+            max_idle: 1,
+        };
+        let first = Generation::new(1, Plugin::linked(&LAMBDA, host, counts), &config, &journal);
+        first.plugin.init().unwrap();
+        first.warm().unwrap();
+        let limits = Limits {
+            max_concurrency: 1,
+            queue: 8,
+            timeouts: Timeouts { queue: None, run: None },
+            max_async: 1,
+            body: usize::MAX,
+            response: usize::MAX,
+            max_lost_threads: 1,
+            metered: false,
+        };
+        Effe::new(first, Arc::clone(counts), limits, Arc::new(AtomicBool::new(false)), journal)
+    }
+
+    /// In a process of its own, which then can make no thread any more.
+    #[test]
+    fn where_no_thread_can_be_made_a_stop_gives_up_the_queued_runs_of_others() {
+        const ALONE: &str = "EFFE_TEST_WITHOUT_THREADS";
+        if std::env::var_os(ALONE).is_none() {
+            let name =
+                "effe::inline::tests::where_no_thread_can_be_made_a_stop_gives_up_the_queued_runs_of_others";
+            let mut alone = Command::new(std::env::current_exe().unwrap());
+            let output = alone.args(["--exact", name]).env(ALONE, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let counts = Arc::new(ContextCounts::default());
+        let effe = effe(&counts);
+        let in_flight = Rc::new(InFlight::new(effe.limits.timeouts));
+        let status = effe.status(in_flight.completions());
+        // No address space is left for another stack.
+        setrlimit(Resource::As, Rlimit { current: Some(1), maximum: None }).unwrap();
+        let _others = in_flight.ask(in_flight.call(), |call| effe.run_on_pool(call));
+        assert!(status.completions().is_empty());
+        let request = Request::new(actix_http::Request::new(), false);
+        let generation = effe.generations.hold();
+        assert!(effe.run_inline(&generation, &request, &[], &mut Answer::default(), &status).is_some());
+        assert_eq!(effe.pool.n_threads(), 0, "none could be made");
+        let call = status.completions().calls.pop().expect("the other client's run comes back");
+        assert!(call.progress.is_given_up());
+        assert_eq!((counts.started(), counts.living()), (1, 0), "the Context is stopped here");
+    }
+}
