@@ -37,8 +37,8 @@ pub const ASYNC: &str = "effe.async/1";
 pub struct AsyncPlugin {
     /// `size_of::<AsyncPlugin>()`, as its maker knows it.
     pub size: u32,
-    /// 2: where the host's [`SpawnHost`] has version 2, this plugin calls [`SpawnHost::may_spawn`] in the first poll of
-    /// every run, and spawns exactly those runs for which it says OK. 1: the plugin decides by itself which runs it
+    /// 2: where the host's [`SpawnHost`] has version 2, this plugin calls [`SpawnHost::may_spawn`] before each poll of
+    /// every run until it says OK, and spawns exactly those runs. 1: the plugin decides by itself which runs it
     /// asks for, so a loader can't rely on a run being spawned. A loader that knows only version 1 need not look at
     /// this.
     pub version: u32,
