@@ -28,7 +28,7 @@ use crate::{
         response::Answer,
         run::AsyncRun,
     },
-    http::{head::Head, request::Request},
+    http::head::{Head, Request},
     journal::{Journal, Record, Severity, Source},
     placement::run_clock::Ended,
     plugin::{Context, ContextCounts, Fault, Started},

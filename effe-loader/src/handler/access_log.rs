@@ -14,7 +14,7 @@ use actix_http::{
 
 use crate::{
     body::outgoing::Observer,
-    http::{head::Head, request::Request},
+    http::head::{Head, Request},
     journal::{Access, Journal},
     rt::clock::Moment,
 };

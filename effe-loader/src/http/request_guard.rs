@@ -30,7 +30,7 @@ impl RequestGuard {
         if !activity.is_shared()
             && (head.connection_type() == ConnectionType::Close || activity.n_requests() >= MAX_REQUESTS)
         {
-            activity.close();
+            activity.is_closing.set(true);
         }
         RequestGuard { activity: Rc::clone(activity), uploads: uploads.cloned() }
     }
@@ -45,12 +45,12 @@ impl RequestGuard {
 
     /// Our own address that the client has connected to, if the connection has noted it.
     pub fn local_ip(&self) -> Option<IpAddr> {
-        self.activity.local_ip()
+        self.activity.local_ip.get()
     }
 
     /// Tells `run` when the client closes its end of the connection.
     pub fn watch(&self, run: Option<Arc<impl Hangup + 'static>>) {
-        // Where requests are answered side by side, the future of one that is taken back is dropped.
+        // Over HTTP/2 a client that takes a request back resets its stream, and the future of the answer is dropped.
         if let Some(run) = run.filter(|_| !self.activity.is_shared()) {
             self.activity.watch(run);
         }
