@@ -32,7 +32,7 @@ use crate::{
         monitor::Monitor,
     },
     exchange::{call::Call, response::Answer},
-    http::{canned::plain, head::Request, request_guard::RequestGuard},
+    http::{canned::plain, head::Request, service::RequestGuard},
     net::activity::ClientTimeouts,
     rt::{clock::Moment, tasks, wake_batch::WakeBatch},
     scheduler::{background::BackgroundTasks, in_flight::InFlight, worker_status::OpenRequest},

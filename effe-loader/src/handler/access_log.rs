@@ -122,8 +122,8 @@ impl AccessLog {
     }
 }
 
-/// The line of a request that is being answered, written when this is dropped. Without an answer it says that the client
-/// has left.
+/// The line of a request that is being answered, written when this is dropped. Without an answer it says that the
+/// client has left.
 pub struct AccessEntry {
     /// `None` once it has been written.
     access: Option<Access>,

@@ -22,7 +22,7 @@ use crate::{
     },
     http::{
         head::{Head, Request},
-        request_guard::RequestGuard,
+        service::RequestGuard,
     },
     scheduler::in_flight::{Outcome, PendingCall},
 };

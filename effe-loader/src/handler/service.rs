@@ -17,8 +17,7 @@ use crate::{
     handler::access_log::{AccessEntry, AccessLog},
     http::{
         canned::{plain, sorry},
-        request_guard::RequestGuard,
-        service::{Answered, Guarded, IncomingRequest, Service},
+        service::{Answered, Guarded, IncomingRequest, RequestGuard, Service},
         validate,
     },
 };

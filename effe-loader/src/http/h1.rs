@@ -38,8 +38,7 @@ use crate::{
     },
     http::{
         head::Request,
-        request_guard::RequestGuard,
-        service::{Answered, Guarded, IncomingRequest, Service},
+        service::{Answered, Guarded, IncomingRequest, RequestGuard, Service},
     },
     net::{activity::ConnActivity, connection::Connection},
 };

@@ -29,8 +29,7 @@ use rustix::net::{RecvFlags, recv};
 use crate::{
     http::{
         head::Request,
-        request_guard::RequestGuard,
-        service::{Answered, IncomingRequest, Service},
+        service::{Answered, IncomingRequest, RequestGuard, Service},
         validate::MAX_HEAD,
     },
     net::{
@@ -54,8 +53,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// disconnected.
 const MAX_RESETS: u64 = 500;
 
-/// Answers the requests of a connection until it ends, if the client speaks HTTP/2. If it speaks HTTP/1.1 the connection
-/// is given back. If it sends nothing in time the connection is closed.
+/// Answers the requests of a connection until it ends, if the client speaks HTTP/2. If it speaks HTTP/1.1, the
+/// connection is given back. If it sends nothing in time, the connection is closed.
 pub async fn take(
     connection: Connection,
     service: &Rc<dyn Service>,

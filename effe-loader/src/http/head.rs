@@ -1,5 +1,5 @@
-//! A request's head: as a protocol has read it, and as a run sees it. A run that may outlive the connection, such as one
-//! on another thread, gets a copy.
+//! A request's head: as a protocol has read it, and as a run sees it. A run that may outlive the connection, such as
+//! one on another thread, gets a copy.
 
 use std::{
     net::SocketAddr,

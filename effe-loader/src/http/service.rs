@@ -1,19 +1,31 @@
-//! What answers the requests of a connection, whichever protocol it speaks: a `Service`, which the handler of the effe and
-//! the admin listener implement. The protocols call it as `dyn`, so that their code is in the program once.
+//! What answers the requests of a connection, whichever protocol it speaks: a `Service`, which the handler of the effe
+//! and the admin listener implement. The protocols call it as `dyn`, so that their code is in the program once. With
+//! each request the service gets a guard, which tells the connection how long the request is being answered.
 
 use std::{
     future::Future,
+    net::IpAddr,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
+    rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use actix_http::Response;
+use actix_http::{ConnectionType, RequestHead, Response};
 
 use crate::{
-    body::{incoming::Incoming, outgoing::Body},
-    http::{canned::sorry, head::Request, request_guard::RequestGuard},
+    body::{
+        incoming::{Incoming, Uploads},
+        outgoing::Body,
+    },
+    http::{canned::sorry, head::Request},
+    net::activity::{ConnActivity, Hangup},
+    rt::tasks,
 };
+
+/// Requests on one connection. A client that wants more opens another, which goes to the thread with the least to do.
+const MAX_REQUESTS: u64 = 10_000;
 
 pub trait Service {
     /// Begins to answer a request; at once, if that needs no waiting.
@@ -48,10 +60,58 @@ impl Future for Guarded {
     }
 }
 
+/// Counts a request as being answered until it is dropped.
+pub struct RequestGuard {
+    activity: Rc<ConnActivity>,
+    uploads: Option<Rc<Uploads>>,
+}
+
+impl RequestGuard {
+    /// A request has come. Over HTTP/1.1 its body is read in the connection's task, where `uploads` keeps the upload.
+    pub fn begin(
+        activity: &Rc<ConnActivity>,
+        head: &RequestHead,
+        uploads: Option<&Rc<Uploads>>,
+    ) -> RequestGuard {
+        activity.begin();
+        if !activity.is_shared()
+            && (head.connection_type() == ConnectionType::Close || activity.n_requests() >= MAX_REQUESTS)
+        {
+            activity.is_closing.set(true);
+        }
+        RequestGuard { activity: Rc::clone(activity), uploads: uploads.cloned() }
+    }
+
+    /// Runs `upload`, which hands the request's body to a run as it comes.
+    pub fn upload(&self, upload: impl Future<Output = ()> + 'static) {
+        match &self.uploads {
+            Some(uploads) => uploads.begin(upload),
+            None => tasks::spawn(upload),
+        }
+    }
+
+    /// Our own address that the client has connected to, if the connection has noted it.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.activity.local_ip.get()
+    }
+
+    /// Tells `run` when the client closes its end of the connection.
+    pub fn watch(&self, run: Option<Arc<impl Hangup + 'static>>) {
+        // Over HTTP/2 a client that takes a request back resets its stream, and the future of the answer is dropped.
+        if let Some(run) = run.filter(|_| !self.activity.is_shared()) {
+            self.activity.watch(run);
+        }
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.activity.end();
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use actix_http::ConnectionType;
-
     use super::*;
 
     #[test]

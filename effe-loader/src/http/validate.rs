@@ -22,8 +22,8 @@ pub enum Violation {
     LargeHead,
 }
 
-/// Checks a request's head, and fails with the first rule that it breaks. `n_head` is the bytes that the head took on the
-/// connection, where that is known: the parts of a short head need not be measured.
+/// Checks a request's head, and fails with the first rule that it breaks. `n_head` is the bytes that the head took on
+/// the connection, where that is known: the parts of a short head need not be measured.
 pub fn check(head: &RequestHead, n_head: Option<usize>) -> Result<(), Violation> {
     // CONNECT asks for a tunnel; what follows would be neither a body nor a request.
     if head.method == Method::CONNECT || head.method.as_str().len() > MAX_METHOD {

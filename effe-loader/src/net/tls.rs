@@ -1,4 +1,5 @@
-//! TLS: a certificate and its key from two files, which are read again on order, and the encrypted bytes of a connection.
+//! TLS: a certificate and its key from two files, which are read again on order, and the bytes of a connection, which
+//! may be encrypted.
 
 use std::{
     fmt, fs, io,
@@ -49,7 +50,7 @@ impl Tls {
     }
 
     /// Reads the files again, and says whether they have changed. Open connections keep their certificate; after an
-    /// error all do.
+    /// error new ones get it, too.
     pub fn reload(&self) -> Result<bool, String> {
         let before = self.current.load().digest;
         let Some(pair) = Pair::read(&self.cert, &self.key, Some(before))? else { return Ok(false) };

@@ -20,8 +20,8 @@ use http::HeaderMap as Fields;
 
 use crate::body::incoming::Incoming;
 
-/// The request, its body, and, if the client keeps the body back, what tells when a reader wants it. `None` if the request
-/// breaks a rule that h2 doesn't check.
+/// The request, its body, and, if the client keeps the body back, what tells when a reader wants it. `None` if the
+/// request breaks a rule that h2 doesn't check.
 pub fn translate(
     request: http::Request<RecvStream>,
     peer: Option<SocketAddr>,
