@@ -92,7 +92,7 @@ struct Endpoint {
 impl Service for AdminService {
     fn call(&self, request: IncomingRequest) -> Answered {
         let endpoint = Rc::clone(&self.0);
-        Answered::Later(Guarded::new(Box::pin(async move { Ok(endpoint.respond(request).await) })))
+        Answered::Later(Guarded(Box::pin(async move { endpoint.respond(request).await })))
     }
 }
 

@@ -101,7 +101,7 @@ impl<'a> Exchange<'a> {
     fn peer(&self) -> Option<&str> {
         let peer: Option<SocketAddr> = match self.head {
             Head::Live(request) => request.peer_addr(),
-            Head::Copied(copy) => copy.peer(),
+            Head::Copied(copy) => copy.peer,
         };
         peer.map(|peer| self.peer.get_or_init(|| peer.to_string()).as_str())
     }

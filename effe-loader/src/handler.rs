@@ -2,7 +2,6 @@
 
 pub mod access_log;
 mod failure;
-mod inline;
 mod polled;
 mod pooled;
 mod response;
@@ -17,16 +16,23 @@ use actix_http::{
 use bytes::Bytes;
 use effe_abi::raw::{plugin_flags, status};
 
-use self::failure::Failure;
+use self::{failure::Failure, response::respond};
 use crate::{
-    body::{incoming::Incoming, outgoing::Body, pipe::Pipe, sender::BodySenders, upload::Upload},
+    body::{
+        incoming::Incoming,
+        outgoing::Body,
+        pipe::Pipe,
+        sender::BodySenders,
+        upload::{Refused, Upload},
+    },
     effe::{
         Effe,
         async_run::{AsyncCall, Worker},
+        generation::Generation,
         monitor::Monitor,
     },
     exchange::{call::Call, response::Answer},
-    http::{canned::plain, request::Request, request_guard::RequestGuard},
+    http::{canned::plain, head::Request, service::RequestGuard},
     net::activity::ClientTimeouts,
     rt::{clock::Moment, tasks, wake_batch::WakeBatch},
     scheduler::{background::BackgroundTasks, in_flight::InFlight, worker_status::OpenRequest},
@@ -43,7 +49,7 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// A handler for the thread that this is called on.
+    /// To be called on the thread of the handler.
     pub fn new(effe: Arc<Effe>, monitor: Arc<Monitor>, client_timeouts: ClientTimeouts) -> Handler {
         let in_flight = Rc::new(InFlight::new(effe.limits.timeouts));
         tasks::spawn(Rc::clone(&in_flight).run({
@@ -67,7 +73,7 @@ impl Handler {
             let Some((response, took)) = self.run_inline(&generation, request, body) else {
                 return Attempt::Later;
             };
-            // There was nothing else to be done: the run's own two looks at the clock will do.
+            // Nothing else took time: the run has read the clock already.
             return Attempt::Answered(self.finish(request.head(), response, Some(took)));
         }
         let since = self.is_observed().then(Moment::now);
@@ -79,11 +85,10 @@ impl Handler {
             let (call, now) = self.call(request, body.clone(), streams);
             match self.worker.run(&generation, call, now) {
                 Ok(call) => self.answered(request, call),
-                Err(waiting) => return Attempt::Waits(waiting, since, self.worker.status.begin_request()),
+                Err(call) => return Attempt::Waits(call, since, self.worker.status.begin_request()),
             }
         };
         let response = self.finish(request.head(), response, since.map(Moment::elapsed));
-        // What is sent piece by piece is counted as long as it is sent.
         if let Body::Stream(_) = response.body() {
             Attempt::Streams(response, self.worker.status.begin_request())
         } else {
@@ -91,20 +96,39 @@ impl Handler {
         }
     }
 
-    /// Answers a request, of which perhaps something is done already.
+    /// A run on this thread, while its connection waits: the answer, and how long the run took; `None` if the run can't
+    /// be here.
+    fn run_inline(
+        &self,
+        generation: &Generation,
+        request: &Request,
+        body: &[u8],
+    ) -> Option<(Result<Response<Body>, Failure>, Duration)> {
+        if !generation.placement.is_inline() {
+            return None;
+        }
+        self.monitor.look();
+        let mut answer = self.answer.borrow_mut();
+        answer.clear();
+        let (effe, status) = (&self.worker.effe, &self.worker.status);
+        let took = effe.run_inline(generation, request, body, &mut answer, status)?;
+        Some((respond(&mut answer, request).ok_or(Failure::Lambda), took))
+    }
+
+    /// Does what the attempt has left to do.
     pub async fn handle(
         &self,
         request: Request,
         incoming: Incoming,
-        now: Attempt,
+        attempt: Attempt,
         guard: RequestGuard,
     ) -> Response<Body> {
-        let (response, running) = match now {
+        let (response, running) = match attempt {
             Attempt::Answered(response) => return response,
             Attempt::Streams(response, running) => (response, running),
-            Attempt::Waits(waiting, since, running) => {
-                guard.watch(Some(Arc::clone(&waiting.progress)));
-                let response = self.wait(*waiting, &request).await;
+            Attempt::Waits(call, since, running) => {
+                guard.watch(Some(Arc::clone(&call.progress)));
+                let response = self.wait(*call, &request).await;
                 (self.finish(request.head(), response, since.map(Moment::elapsed)), running)
             }
             Attempt::Later => {
@@ -132,7 +156,8 @@ impl Handler {
         let flags = generation.plugin.flags();
         let mut streams = self.senders.streams(flags);
         let upload =
-            Upload::of(incoming, request.head(), self.worker.effe.limits.body, self.client_timeouts.read)?;
+            Upload::of(incoming, request.head(), self.worker.effe.limits.body, self.client_timeouts.read)
+                .map_err(Failure::Body)?;
         let body = match upload {
             None => Bytes::new(),
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
@@ -141,7 +166,7 @@ impl Handler {
                 streams.inlet = Some(inlet);
                 Bytes::new()
             }
-            Some(upload) => upload.whole().await?,
+            Some(upload) => upload.whole().await.map_err(Failure::Body)?,
         };
         let inlet = streams.inlet.clone();
         let response = if generation.is_polled_here() {
@@ -151,9 +176,9 @@ impl Handler {
                 Err(Failure::Busy)
             } else {
                 let (call, now) = self.call(request, body, streams);
-                let waiting = AsyncCall::new(&self.worker, generation, call, now);
-                guard.watch(Some(Arc::clone(&waiting.progress)));
-                self.wait(waiting, request).await
+                let call = AsyncCall::new(&self.worker, generation, call, now);
+                guard.watch(Some(Arc::clone(&call.progress)));
+                self.wait(call, request).await
             }
         } else {
             match self.run_inline(&generation, request, &body) {
@@ -161,26 +186,23 @@ impl Handler {
                 None => self.run_on_pool(request, body, streams, guard).await,
             }
         };
-        // A lambda that fails because its body fails is not to blame.
+        // If the body failed, that is why the lambda did.
         response.map_err(|failure| match inlet.and_then(|inlet| inlet.broken()) {
-            Some(status::TOO_LARGE) if failure == Failure::Lambda => Failure::TooLarge,
-            Some(status::TIMEOUT) if failure == Failure::Lambda => Failure::Slow,
-            Some(_) if failure == Failure::Lambda => Failure::Malformed,
+            Some(broken) if failure == Failure::Lambda => Failure::Body(match broken {
+                status::TOO_LARGE => Refused::TooLarge,
+                status::TIMEOUT => Refused::Slow,
+                _ => Refused::Malformed,
+            }),
             _ => failure,
         })
     }
 
-    /// Bytes of a request body that is held whole.
-    fn body_limit(&self) -> usize {
-        self.worker.effe.limits.body
-    }
-
-    /// Whether anybody wants to know what becomes of requests.
+    /// Whether requests are counted and timed.
     fn is_observed(&self) -> bool {
         self.worker.status.meter.is_some()
     }
 
-    /// The answer is ready, and whoever wants to know learns of it; `took` is known if anybody does.
+    /// The answer as it is sent, after it has been counted, if requests are; only then `took` is known.
     fn finish(
         &self,
         request: &RequestHead,
@@ -216,25 +238,25 @@ impl Handler {
     }
 }
 
-/// Why a call that is back has no answer.
+/// Why a call whose run has ended has no answer.
 fn unanswered(call: &Call) -> Failure {
     match call.deadline {
         _ if call.progress.is_given_up() => Failure::Busy,
-        // A run that keeps to its deadline gives up at about the time at which nobody would wait for it any more.
+        // A lambda that keeps to its deadline gives up when the deadline passes, just before the loader would give up.
         Some(deadline) if deadline.remaining().is_zero() => Failure::Overdue,
         _ => Failure::Lambda,
     }
 }
 
-/// What is done about a request at once.
+/// What came of the attempt to answer a request at once.
 pub enum Attempt {
-    /// All of it.
     Answered(Response<Body>),
-    /// Its answer is on its way out. It counts as running from now on, not only once its future is polled: over HTTP/2
-    /// a hundred requests may be begun before that.
+    /// The head of the answer is here, its body is still being written. The request counts as running from now on, not
+    /// only once its future is polled: over HTTP/2 a hundred requests may be begun before that.
     Streams(Response<Body>, OpenRequest),
-    /// Its run has begun, when somebody wants to know, and waits for something. It counts, as one that streams does.
+    /// The run has begun and is not over. The request counts as running, as one that streams does. The moment is when
+    /// it began, if requests are timed.
     Waits(Box<AsyncCall>, Option<Moment>, OpenRequest),
-    /// Nothing.
+    /// Nothing has been done.
     Later,
 }

@@ -1,13 +1,11 @@
-//! HTTP/1.1 and HTTP/2: from the bytes of a connection to a request, and from an answer to bytes. What answers is a
-//! `Service`, which this knows nothing else of.
+//! HTTP/1.1 and HTTP/2: from the bytes of a connection to a request, and from an answer to bytes. A `Service` answers;
+//! the protocols know nothing else of it.
 
 pub mod canned;
 pub mod h1;
 #[cfg_attr(not(feature = "http2"), path = "http/h2/disabled.rs")]
 pub mod h2;
 pub mod head;
-pub mod request;
-pub mod request_guard;
 pub mod request_id;
 pub mod service;
 pub mod validate;

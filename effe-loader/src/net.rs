@@ -10,7 +10,6 @@ pub mod descriptors;
 pub mod listeners;
 pub mod plain;
 pub mod socket_file;
-pub mod stream;
 #[cfg_attr(not(feature = "tls"), path = "net/tls/disabled.rs")]
 pub mod tls;
 pub mod tracker;

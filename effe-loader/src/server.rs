@@ -1,5 +1,5 @@
 //! The HTTP server: its threads, which accept connections and hand them to the protocols, and how it ends without
-//! losing a request. actix-server owns the threads; requests are the handler's.
+//! losing a request. actix-server owns the threads; the handler answers requests.
 
 use std::{
     cell::OnceCell,
@@ -37,7 +37,7 @@ use crate::{
         connection::Connection,
         connections::{Connections, Registration},
         listeners::{Listener, Stream},
-        plain::Plain,
+        plain::{self, Plain},
         tls::Tls,
         tracker::ConnectionTracker,
     },
@@ -53,30 +53,24 @@ const HANDSHAKE: Duration = Duration::from_millis(50);
 /// How often the drain looks whether all connections have closed.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// How to serve.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Threads that serve connections.
     pub workers: usize,
-    /// How long clients may take.
     pub client_timeouts: ClientTimeouts,
     /// Connections at once; `None` for as many as the system's limit suggests.
     pub max_connections: Option<usize>,
-    /// How long it may take to end.
+    /// How long the end may take.
     pub drain: Drain,
     /// Whether the loader answers probes on this port, and not the lambda.
     pub answers_probes: bool,
-    /// What goes into the access log.
     pub access_log: Wanted,
     /// The certificate, if connections are encrypted.
     pub tls: Option<Arc<Tls>>,
 }
 
 /// Serves until `orders` says to stop, then drains: after the delay no new connection is accepted, clients are told
-/// that their connections close, and what runs is finished. The order is given back.
-///
-/// # Errors
-/// The server can't be started.
+/// that their connections close, and what runs is finished. The order is given back. Fails if the server can't start.
 pub fn serve(
     effe: &Arc<Effe>,
     monitor: &Arc<Monitor>,
@@ -94,7 +88,9 @@ pub fn serve(
         health: Arc::clone(health),
         settings: Arc::clone(settings),
     };
-    let max_connections = settings.max_connections.unwrap_or_else(|| half_of(n_descriptors));
+    // The lambda needs the other half of the descriptors. No process serves more than a million connections.
+    let suggested = usize::try_from(n_descriptors / 2).unwrap_or(usize::MAX).clamp(1, 1 << 20);
+    let max_connections = settings.max_connections.unwrap_or(suggested);
     tasks::run(async move {
         let mut builder = Server::build()
             .workers(settings.workers)
@@ -104,12 +100,12 @@ pub fn serve(
             let (name, acceptor) = (listener.address.to_string(), acceptor.clone());
             builder = match listener.stream()? {
                 Stream::Tcp(socket) => {
-                    builder.listen(name, socket, move || acceptor.clone().service(open_tcp))?
+                    builder.listen(name, socket, move || acceptor.clone().service(open_tcp))
                 }
                 Stream::Unix(socket) => {
-                    builder.listen_uds(name, socket, move || acceptor.clone().service(open_unix))?
+                    builder.listen_uds(name, socket, move || acceptor.clone().service(open_unix))
                 }
-            };
+            }?;
         }
         let server = builder.run();
         let handle = server.handle();
@@ -117,18 +113,12 @@ pub fn serve(
         let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
         systemd::stopping();
         rt::time::sleep(order.delay(settings.drain)).await;
-        let deadline = order.deadline(settings.drain);
-        finish(effe, &tracker, &mut listeners, &handle, deadline).await;
+        finish(effe, &tracker, &mut listeners, &handle, order.deadline(settings.drain)).await;
         // `finish` has waited for the connections already; actix-server would wait again, and looks once a second.
         let _ = rt::time::timeout(Duration::from_millis(500), handle.stop(false)).await;
         server.abort();
         Ok(order)
     })
-}
-
-/// A lambda needs descriptors, too. More than a million connections are none of a single process's business.
-fn half_of(n_descriptors: u64) -> usize {
-    usize::try_from(n_descriptors / 2).unwrap_or(usize::MAX).clamp(1, 1 << 20)
 }
 
 /// Accepts no new connections, and waits until all that are open have been served and have closed.
@@ -154,13 +144,12 @@ async fn finish(
     let mut n_quiet = 0;
     while is_time() && n_quiet < 3 {
         let _ = time::timeout_at(deadline.into(), tracker.barrier()).await;
-        let is_quiet = tracker.n_open() == 0 && effe.n_running() == 0;
-        n_quiet = if is_quiet { n_quiet + 1 } else { 0 };
+        n_quiet = if tracker.n_open() == 0 && effe.n_running() == 0 { n_quiet + 1 } else { 0 };
         rt::time::sleep(LOOK).await;
     }
 }
 
-/// What turns accepted sockets into connections, on whichever thread of the server.
+/// Turns accepted sockets into connections, on every thread of the server.
 #[derive(Clone)]
 struct Acceptor {
     effe: Arc<Effe>,
@@ -179,7 +168,6 @@ struct Worker {
 }
 
 impl Acceptor {
-    /// The worker of the thread that this is called on.
     fn worker(&self) -> Worker {
         thread_local! {
             static WORKER: OnceCell<Worker> = const { OnceCell::new() };
@@ -214,7 +202,7 @@ impl Acceptor {
     }
 }
 
-/// Answers what comes over a connection, behind its handshake.
+/// Answers the requests of a connection, after its handshake.
 async fn serve_connection(
     worker: Worker,
     tls: Option<Arc<Tls>>,
@@ -238,9 +226,9 @@ fn open_tcp(io: TcpStream) -> (Plain, Option<SocketAddr>) {
     // Answers go out in one piece; waiting for more would only delay the last piece of a stream.
     let _ = io.set_nodelay(true);
     let peer = io.peer_addr().ok();
-    (Plain::Tcp(io), peer)
+    (plain::tcp(io), peer)
 }
 
 fn open_unix(io: UnixStream) -> (Plain, Option<SocketAddr>) {
-    (Plain::Unix(io), None)
+    (plain::unix(io), None)
 }

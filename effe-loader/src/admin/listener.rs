@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     net::{
         activity::ClientTimeouts,
-        plain::Plain,
+        plain::{self, Plain},
         socket_file::{SocketFile, remove_dead},
     },
 };
@@ -144,8 +144,8 @@ impl AsyncSocket {
     pub async fn accept(&self) -> Plain {
         loop {
             let accepted = match self {
-                AsyncSocket::Tcp(socket) => socket.accept().await.map(|(stream, _)| Plain::Tcp(stream)),
-                AsyncSocket::Unix(socket) => socket.accept().await.map(|(stream, _)| Plain::Unix(stream)),
+                AsyncSocket::Tcp(socket) => socket.accept().await.map(|(stream, _)| plain::tcp(stream)),
+                AsyncSocket::Unix(socket) => socket.accept().await.map(|(stream, _)| plain::unix(stream)),
             };
             match accepted {
                 Ok(socket) => return socket,

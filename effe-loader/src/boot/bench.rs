@@ -10,7 +10,7 @@ use actix_http::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::{
     exchange::{self, Exchange, response::Answer},
-    http::{head::Head, request::Request},
+    http::head::{Head, Request},
     plugin::{
         Context, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host,
         parameters::Parameters,
@@ -45,7 +45,7 @@ impl Crossing {
         let plugin = plugin.map_err(|refusal| refusal.to_string())?;
         plugin.init().map_err(|err| err.to_string())?;
         let Started::Ready(context) = plugin.start() else { return Err("Start failed".to_owned()) };
-        let mut request = Request::new(actix_http::Request::new(), false);
+        let mut request = Request { request: actix_http::Request::new(), is_tls: false };
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Crossing { plugin, context, request, answer: Answer::default() })
     }

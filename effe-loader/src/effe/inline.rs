@@ -5,7 +5,7 @@ use std::{sync::OnceLock, time::Duration};
 use super::{Effe, generation::Generation};
 use crate::{
     exchange::{Exchange, response::Answer},
-    http::{head::Head, request::Request},
+    http::head::{Head, Request},
     placement::run_clock::Ended,
     plugin::Fault,
     scheduler::worker_status::WorkerStatus,
@@ -145,7 +145,7 @@ mod tests {
         setrlimit(Resource::As, Rlimit { current: Some(1), maximum: None }).unwrap();
         let _others = in_flight.ask(in_flight.call(), |call| effe.run_on_pool(call));
         assert!(status.completions().is_empty());
-        let request = Request::new(actix_http::Request::new(), false);
+        let request = Request { request: actix_http::Request::new(), is_tls: false };
         let generation = effe.generations.hold();
         assert!(effe.run_inline(&generation, &request, &[], &mut Answer::default(), &status).is_some());
         assert_eq!(effe.pool.n_threads(), 0, "none could be made");

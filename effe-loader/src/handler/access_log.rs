@@ -1,11 +1,7 @@
-//! The access log as the server's threads write it: which requests, and what of them. Never a query, a cookie or a
-//! credential, unless the operator names it; never a body.
+//! The access log: which requests get a line, and what the line says. Never a query, a cookie or a credential, unless
+//! the operator names it; never a body.
 
-use std::{
-    cell::Cell,
-    hash::{BuildHasher, RandomState},
-    str::FromStr,
-};
+use std::str::FromStr;
 
 use actix_http::{
     ResponseHead, Version,
@@ -14,13 +10,13 @@ use actix_http::{
 
 use crate::{
     body::outgoing::Observer,
-    http::{head::Head, request::Request},
+    http::head::{Head, Request},
     journal::{Access, Journal},
     rt::clock::Moment,
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A client that has left gets no answer; proxies log this for it.
+/// The status that proxies log when a client has left before its answer.
 const LEFT: u16 = 499;
 
 /// How many of all requests: from 0 to 2^32, which is all.
@@ -45,7 +41,7 @@ impl FromStr for Share {
     }
 }
 
-/// What a line has beyond what every line has.
+/// What the operator wants in a line beyond what every line has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Extra {
     /// The query, as it came.
@@ -69,9 +65,7 @@ impl FromStr for Extra {
 /// What the operator wants to see.
 #[derive(Clone, Debug)]
 pub struct Wanted {
-    /// Of how many requests.
     pub share: Share,
-    /// What beyond the usual.
     pub extra: Vec<Extra>,
 }
 
@@ -79,32 +73,22 @@ pub struct Wanted {
 pub struct AccessLog {
     wanted: Wanted,
     journal: Journal,
-    dice: Cell<u64>,
 }
 
 impl AccessLog {
-    /// A log; `None` if nothing is wanted.
+    /// `None` if nothing is wanted.
     pub fn new(wanted: &Wanted, journal: &Journal) -> Option<AccessLog> {
-        // Never 0, which the dice would not leave.
-        let dice = Cell::new(RandomState::new().hash_one(0) | 1);
-        (wanted.share != Share(0)).then(|| AccessLog {
-            wanted: wanted.clone(),
-            journal: journal.clone(),
-            dice,
-        })
+        let is_wanted = wanted.share != Share(0);
+        is_wanted.then(|| AccessLog { wanted: wanted.clone(), journal: journal.clone() })
     }
 
-    /// A request has come. It gets a name here if it has none, so that its line, the lambda and whatever is logged
-    /// meanwhile agree on it.
+    /// A request has come. It gets an id here if it has none, so that its line, the lambda and whatever is logged
+    /// meanwhile have the same.
     pub fn begin(&self, request: &mut Request) -> AccessEntry {
         let begun = Moment::now();
         let head = Head::Live(request);
         let request_id = head.request_id();
-        let given = request
-            .head()
-            .headers
-            .get(REQUEST_ID)
-            .is_some_and(|given| given.as_bytes() == request_id.as_bytes());
+        let is_given = head.header(REQUEST_ID.as_str(), 0) == Some(request_id.as_bytes());
         let access = Access {
             peer: request.peer_addr(),
             method: head.method().to_owned(),
@@ -116,11 +100,13 @@ impl AccessLog {
             extra: self.wanted.extra.iter().filter_map(|extra| self.extra(extra, request)).collect(),
             request_id,
         };
-        // What isn't visible in a name is refused when it is looked for.
-        if !given && let Ok(name) = HeaderValue::from_str(&access.request_id) {
-            request.headers_mut().insert(REQUEST_ID, name);
+        // It can't fail: an id has visible characters alone.
+        if !is_given && let Ok(id) = HeaderValue::from_str(&access.request_id) {
+            request.headers_mut().insert(REQUEST_ID, id);
         }
-        AccessEntry { access: Some(access), begun, sampled: self.is_sampled(), journal: self.journal.clone() }
+        // By chance, not one in so many: requests may come in a pattern.
+        let sampled = u64::from(fastrand::u32(..)) < self.wanted.share.0;
+        AccessEntry { access: Some(access), begun, sampled, journal: self.journal.clone() }
     }
 
     fn extra(&self, extra: &Extra, request: &Request) -> Option<(String, String)> {
@@ -134,20 +120,10 @@ impl AccessLog {
         };
         (!value.is_empty()).then(|| (name.to_owned(), value))
     }
-
-    /// By chance, not one in so many: requests may come in a pattern.
-    fn is_sampled(&self) -> bool {
-        let mut dice = self.dice.get();
-        dice ^= dice << 13;
-        dice ^= dice >> 7;
-        dice ^= dice << 17;
-        self.dice.set(dice);
-        dice >> 32 < self.wanted.share.0
-    }
 }
 
-/// A request that is being answered, as its line will have it: written when this is dropped. Without an answer it says
-/// that the client has left.
+/// The line of a request that is being answered, written when this is dropped. Without an answer it says that the
+/// client has left.
 pub struct AccessEntry {
     /// `None` once it has been written.
     access: Option<Access>,
@@ -157,18 +133,17 @@ pub struct AccessEntry {
 }
 
 impl AccessEntry {
-    /// There is an answer, of whose body so much is there. It says what the request is called, unless the lambda has.
+    /// There is an answer, and `bytes` of its body. The answer gets the request's id, unless the lambda has set one.
     pub fn answered(&mut self, head: &mut ResponseHead, bytes: usize) {
         let Some(access) = &mut self.access else { return };
         access.status = head.status.as_u16();
         if access.method != "HEAD" {
-            self.sent(bytes);
+            access.bytes += bytes as u64;
         }
-        let Some(access) = &self.access else { return };
         if !head.headers.contains_key(REQUEST_ID)
-            && let Ok(name) = HeaderValue::from_str(&access.request_id)
+            && let Ok(id) = HeaderValue::from_str(&access.request_id)
         {
-            head.headers.insert(REQUEST_ID, name);
+            head.headers.insert(REQUEST_ID, id);
         }
     }
 }
@@ -208,10 +183,9 @@ mod tests {
 
     #[test]
     fn shares_are_read_from_flags() {
-        assert_eq!("all".parse(), Ok(Share(ALL)));
-        assert_eq!("100%".parse(), Ok(Share(ALL)));
-        assert_eq!("50%".parse(), Ok(Share(ALL / 2)));
-        assert_eq!("none".parse(), Ok(Share(0)));
+        for (text, share) in [("all", ALL), ("100%", ALL), ("50%", ALL / 2), ("none", 0)] {
+            assert_eq!(text.parse(), Ok(Share(share)));
+        }
         for bad in ["", "%", "101%", "-1%", "10", "NaN%", "inf%", "often"] {
             assert!(bad.parse::<Share>().is_err(), "{bad}");
         }

@@ -24,7 +24,7 @@ use crate::{
     },
     effe::async_run::AsyncCall,
     exchange::call::Call,
-    http::{head::Head, request::Request},
+    http::head::{Head, Request},
     rt::clock::Moment,
 };
 
@@ -44,51 +44,50 @@ impl Handler {
     /// Waits for an async run or for the head of its answer, or drops it when it takes too long.
     pub(super) async fn wait(
         &self,
-        mut waiting: AsyncCall,
+        mut call: AsyncCall,
         request: &Request,
     ) -> Result<Response<Body>, Failure> {
-        let (sender, deadline) = (waiting.sender.clone(), waiting.deadline);
-        let progress = Arc::clone(&waiting.progress);
-        let begun = poll_fn(|context| {
+        let (sender, deadline) = (call.sender.clone(), call.deadline);
+        let progress = Arc::clone(&call.progress);
+        let begun = poll_fn(|cx| {
             if let Some(sender) = &sender
-                && let Poll::Ready(head) = sender.poll_head(context)
+                && let Poll::Ready(head) = sender.poll_head(cx)
             {
-                return Poll::Ready(Begun::Head(head));
+                return Poll::Ready(Begun::Head(head, Arc::clone(sender)));
             }
-            match Pin::new(&mut waiting).poll(context) {
+            match Pin::new(&mut call).poll(cx) {
                 Poll::Ready(call) => Poll::Ready(Begun::Over(call)),
-                // A client that has closed its end is taken for one that has left, as others do.
-                Poll::Pending => progress.poll_unwanted(context).map(|()| Begun::Left),
+                // As other servers do, a client that has closed its end is taken for one that has left.
+                Poll::Pending => progress.poll_unwanted(cx).map(|()| Begun::Left),
             }
         });
         let outcome = match deadline {
             Some(deadline) => time::timeout(deadline.remaining(), begun).await,
             None => Ok(begun.await),
         };
-        match (outcome, sender) {
-            (Ok(Begun::Head(head)), Some(sender)) => {
-                let writes = Writes { run: waiting, sender: Arc::clone(&sender) };
-                Ok(stream(request, head, sender, Some(Box::new(writes))))
+        match outcome {
+            Ok(Begun::Head(head, sender)) => {
+                let producer = PolledProducer { call, sender: Arc::clone(&sender) };
+                Ok(stream(request, head, sender, Some(Box::new(producer))))
             }
-            (Ok(Begun::Head(_)), None) => unreachable!("a head comes out of an outlet"),
-            (Ok(Begun::Over(call)), sender) => {
-                drop((sender, progress, waiting));
-                self.answered(request, call)
+            Ok(Begun::Over(over)) => {
+                // `answered` keeps the sender and the progress for a later call only if nobody else holds them.
+                drop((sender, progress, call));
+                self.answered(request, over)
             }
-            (Ok(Begun::Left), _) => Err(Failure::Left),
-            (Err(_), _) => {
-                let what = match waiting.overdue() {
+            Ok(Begun::Left) => Err(Failure::Left),
+            Err(_) => {
+                let what = match call.overdue() {
                     Some(n_lost) => format!("{n_lost} threads are lost to such runs"),
                     None => "it is dropped".to_owned(),
                 };
-                let head = Head::Live(request);
-                self.worker.effe.report_overdue(&head, &waiting.progress.id, &what);
+                self.worker.effe.report_overdue(&Head::Live(request), &call.progress.id, &what);
                 Err(Failure::Overdue)
             }
         }
     }
 
-    /// An async run is over: its answer, which may still be on its way out.
+    /// The answer of an async run that is over; its body may still be waiting to be sent.
     pub(super) fn answered(&self, request: &Request, mut call: Box<Call>) -> Result<Response<Body>, Failure> {
         let sender = call.streams.sender.take();
         let head = sender.as_ref().and_then(|sender| sender.take_head());
@@ -107,33 +106,32 @@ impl Handler {
     }
 }
 
-/// A run that is polled with the body that it writes.
-struct Writes {
-    run: AsyncCall,
+/// An async run whose answer's body is being sent: polling the body polls the run.
+struct PolledProducer {
+    call: AsyncCall,
     sender: Arc<BodySender>,
 }
 
-impl Producer for Writes {
+impl Producer for PolledProducer {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match Pin::new(&mut self.run).poll(cx) {
-            Poll::Ready(call) => self.run.keep(call),
-            Poll::Pending if self.run.progress.poll_unwanted(cx).is_ready() => self.sender.abandon(),
+        match Pin::new(&mut self.call).poll(cx) {
+            Poll::Ready(call) => self.call.keep(call),
+            Poll::Pending if self.call.progress.poll_unwanted(cx).is_ready() => self.sender.abandon(),
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(())
     }
 
     fn finish(self: Box<Self>) {
-        // Its last word may be on another thread, and it may have more to do than to answer.
-        self.run.go_on();
+        // The run may have more to do than to answer, and its end may be reported by another thread.
+        self.call.go_on();
     }
 }
 
 /// How far an async run has come.
 enum Begun {
-    /// Its answer goes out.
-    Head(sender::Head),
+    Head(sender::Head, Arc<BodySender>),
     Over(Box<Call>),
-    /// Nobody waits for it any more.
+    /// The client has closed its end.
     Left,
 }

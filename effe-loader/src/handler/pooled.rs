@@ -20,7 +20,10 @@ use crate::{
         outgoing::{Body, Producer},
         sender::{Awaited, Streams},
     },
-    http::{head::Head, request::Request, request_guard::RequestGuard},
+    http::{
+        head::{Head, Request},
+        service::RequestGuard,
+    },
     scheduler::in_flight::{Outcome, PendingCall},
 };
 
@@ -39,27 +42,24 @@ impl Handler {
         let mut awaited = Awaited::new(streams.sender.clone());
         call.streams = streams;
         let mut pending = self.worker.in_flight.ask(call, |call| self.worker.effe.run_on_pool(call));
-        let head = poll_fn(|context| match awaited.sender().map(|sender| sender.poll_head(context)) {
+        let head = poll_fn(|cx| match awaited.sender().map(|sender| sender.poll_head(cx)) {
             Some(Poll::Ready(head)) => Poll::Ready(Ok(head)),
-            _ => Pin::new(&mut pending).poll(context).map(Err),
+            _ => Pin::new(&mut pending).poll(cx).map(Err),
         });
-        let outcome = match head.await {
+        match head.await {
             Ok(head) => {
-                let sender = awaited.take().expect("the head came out of it");
+                let sender = awaited.take().expect("the head came from the sender");
                 pending.take_your_time();
                 guard.watch(pending.progress());
-                return Ok(stream(request, head, sender, Some(Box::new(pending))));
+                Ok(stream(request, head, sender, Some(Box::new(pending))))
             }
-            Err(outcome) => outcome,
-        };
-        match outcome {
-            Outcome::Back(mut call) => {
+            Err(Outcome::Back(mut call)) => {
                 let response = respond(&mut call.answer, request).ok_or_else(|| unanswered(&call));
                 self.worker.in_flight.keep(call);
                 response
             }
-            Outcome::GivenUp => Err(Failure::Busy),
-            Outcome::Overdue(progress) => {
+            Err(Outcome::GivenUp) => Err(Failure::Busy),
+            Err(Outcome::Overdue(progress)) => {
                 let what = format!("{} threads are lost to such runs", self.worker.effe.lose_thread());
                 self.worker.effe.report_overdue(&Head::Live(request), &progress.id, &what);
                 Err(Failure::Overdue)
@@ -68,7 +68,7 @@ impl Handler {
     }
 }
 
-/// The run that writes a body is on the pool: what it writes comes by itself.
+/// The run that writes the body is on the pool and needs no polling.
 impl Producer for PendingCall {
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending

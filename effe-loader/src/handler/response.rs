@@ -1,4 +1,4 @@
-//! Answers of the lambda as they go out: whole, or still being written.
+//! The lambda's answers as they are sent: whole, or while they are being written.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub fn respond(answer: &mut Answer, request: &Request) -> Option<Response<Body>>
     let length = answer.length();
     let (status, headers, body) = answer.take()?;
     let body = match length {
-        // The lambda may know how long the answer to a GET would be, and needn't make it for a HEAD.
+        // For a HEAD the lambda may say how long the answer to a GET would be, and needn't make it.
         Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(length),
         _ => Body::Whole(body),
     };

@@ -1,8 +1,7 @@
 //! The handler as connections call it, with what comes before and after it: the rules of HTTP, probes, the access log,
-//! and the fence around our own panics.
+//! and catching panics of our own.
 
 use std::{
-    convert::Infallible,
     panic::{self, AssertUnwindSafe},
     rc::Rc,
     sync::Arc,
@@ -18,17 +17,16 @@ use crate::{
     handler::access_log::{AccessEntry, AccessLog},
     http::{
         canned::{plain, sorry},
-        service::{Answered, Guarded, IncomingRequest, Service},
+        service::{Answered, Guarded, IncomingRequest, RequestGuard, Service},
         validate,
     },
 };
 
-/// The handler as connections call it: what can be answered at once needs no future of its own.
+/// What can be answered at once needs no future of its own.
 pub struct HandlerService {
     pub handler: Rc<Handler>,
-    /// What probes are told, if they are not the lambda's to answer.
+    /// What probes are told; `None` if the lambda answers them.
     pub probes: Option<Arc<Health>>,
-    /// Who hears of every request, if anybody does.
     pub access_log: Option<Rc<AccessLog>>,
 }
 
@@ -36,59 +34,50 @@ impl Service for HandlerService {
     fn call(&self, request: IncomingRequest) -> Answered {
         let IncomingRequest { mut request, n_head, incoming, guard } = request;
         if let Err(violation) = validate::check(request.head(), n_head) {
-            return Answered::Now(self.handler.finish(request.head(), Err(violation.into()), None));
+            return Answered::Now(self.handler.finish(request.head(), Err(Failure::Head(violation)), None));
         }
         if let Some(health) = &self.probes
             && let Some(probe) = Probe::at(request.path())
         {
             let (handler, health) = (Rc::clone(&self.handler), Arc::clone(health));
-            return Answered::Later(Guarded::new(Box::pin(async move {
-                let response = answer_probe(handler, health, probe).await;
-                drop(guard);
-                response
-            })));
+            return Answered::Later(Guarded(Box::pin(answer_probe(handler, health, probe, guard))));
         }
         let entry = self.access_log.as_ref().map(|log| log.begin(&mut request));
         let nothing = Bytes::new();
         let body = match &incoming {
             Incoming::None => Some(&nothing),
-            Incoming::Whole(body) if body.len() <= self.handler.body_limit() => Some(body),
+            Incoming::Whole(body) if body.len() <= self.handler.worker.effe.limits.body => Some(body),
             _ => None,
         };
-        let mut now = Attempt::Later;
-        if let Some(body) = body {
-            let done = panic::catch_unwind(AssertUnwindSafe(|| now = self.handler.try_now(&request, body)));
-            if done.is_err() {
-                now = Attempt::Answered(sorry());
-            }
-            if let Attempt::Answered(response) = now {
-                return Answered::Now(logged(response, entry));
-            }
+        let attempt = body.map_or(Attempt::Later, |body| {
+            panic::catch_unwind(AssertUnwindSafe(|| self.handler.try_now(&request, body)))
+                .unwrap_or_else(|_| Attempt::Answered(sorry()))
+        });
+        if let Attempt::Answered(response) = attempt {
+            return Answered::Now(logged(response, entry));
         }
         let handler = Rc::clone(&self.handler);
-        Answered::Later(Guarded::new(Box::pin(async move {
-            Ok(logged(handler.handle(request, incoming, now, guard).await, entry))
+        Answered::Later(Guarded(Box::pin(async move {
+            logged(handler.handle(request, incoming, attempt, guard).await, entry)
         })))
     }
 }
 
-/// Answers a probe: no request, so it is neither counted nor logged. Why the effe is not ready is not for clients.
+/// Answers a probe, which is neither counted nor logged. Why the effe is not ready is not for clients.
 async fn answer_probe(
     handler: Rc<Handler>,
     health: Arc<Health>,
     probe: Probe,
-) -> Result<Response<Body>, Infallible> {
+    _guard: RequestGuard,
+) -> Response<Body> {
     let ready = match probe {
         Probe::Liveness => Ok(()),
         Probe::Readiness => health.readiness().await,
     };
-    Ok(handler.ready_to_send(match ready {
-        Ok(()) => Ok(plain(StatusCode::OK, "ok\n")),
-        Err(_) => Err(Failure::NotReady),
-    }))
+    handler.ready_to_send(ready.map(|()| plain(StatusCode::OK, "ok\n")).map_err(|_| Failure::NotReady))
 }
 
-/// An answer whose line in the access log, if it gets one, is written once its body has gone.
+/// The answer as it is sent. Its line in the access log, if it gets one, is written once all of its body has been sent.
 fn logged(mut response: Response<Body>, entry: Option<AccessEntry>) -> Response<Body> {
     let Some(mut entry) = entry else { return response };
     let bytes = if let Body::Whole(bytes) = response.body() { bytes.len() } else { 0 };

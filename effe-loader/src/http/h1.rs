@@ -1,18 +1,15 @@
-//! HTTP/1.1: a connection whose requests are answered one after the other. Here it is decided when bytes are read and
+//! HTTP/1.1: a connection whose requests are answered one after the other. This file decides when bytes are read and
 //! sent, and how a connection ends; `h1/conn` reads and sends them, and a `Service` answers.
 //!
 //! actix-http parses, but its dispatcher is not used: it reads bodies ahead for a reader in another task, copies every
 //! piece of an answer, keeps two buffers for a connection that waits, and answers what comes after a
 //! `Connection: close`.
 
-mod conn;
-
+mod buf_pool;
 mod codec;
-
+mod conn;
 mod read_buf;
 mod write_buf;
-
-mod buf_pool;
 
 use std::{
     cell::RefCell,
@@ -40,9 +37,8 @@ use crate::{
         outgoing::Body,
     },
     http::{
-        request::Request,
-        request_guard::RequestGuard,
-        service::{Answered, Guarded, IncomingRequest, Service},
+        head::Request,
+        service::{Answered, Guarded, IncomingRequest, RequestGuard, Service},
     },
     net::{activity::ConnActivity, connection::Connection},
 };
@@ -58,7 +54,7 @@ pub struct Http1 {
 }
 
 impl Http1 {
-    /// Connections whose requests `service` answers. To be called on their thread.
+    /// To be called on the thread of the connections.
     pub fn new(service: Rc<dyn Service>) -> Rc<Http1> {
         Rc::new(Http1 { service, config: ServiceConfig::default() })
     }
@@ -104,7 +100,7 @@ enum State {
     Draining(u64),
     /// Sends what is left, then closes our end.
     Closing,
-    /// Our end is closed. What still comes is read and forgotten, until then.
+    /// Our end is closed. What still comes is read and dropped, until this timer ends.
     Lingering(Pin<Box<Sleep>>),
 }
 
@@ -119,13 +115,13 @@ impl Dispatcher {
         }
     }
 
-    /// Does one step, if it is possible now.
+    /// Does one step, if that is possible now.
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         self.uploads.poll(cx);
         match &mut self.state {
             State::Waiting => self.next_request(cx),
             State::Handling(answer) => match Pin::new(answer).poll(cx) {
-                Poll::Ready(Ok(response)) => Poll::Ready(self.begin(response)),
+                Poll::Ready(response) => Poll::Ready(self.begin(response)),
                 Poll::Pending => self.while_pending(cx),
             },
             State::Sending(body) => {
@@ -134,14 +130,14 @@ impl Dispatcher {
                 }
                 match Pin::new(body).poll_next(cx) {
                     Poll::Ready(Some(Ok(piece))) => {
-                        Poll::Ready(Ok(self.conn.borrow_mut().output.piece(piece)?))
+                        Poll::Ready(Ok(self.conn.borrow_mut().output.piece(piece).ok_or(Closed)?))
                     }
                     Poll::Ready(None) => {
-                        self.conn.borrow_mut().output.end()?;
+                        self.conn.borrow_mut().output.end().ok_or(Closed)?;
                         self.end();
                         Poll::Ready(Ok(()))
                     }
-                    // The end of a body that is not whole must not look like one.
+                    // A body that breaks off must not look whole.
                     Poll::Ready(Some(Err(_))) => {
                         self.conn.borrow().abort();
                         Poll::Ready(Err(Closed))
@@ -205,7 +201,7 @@ impl Dispatcher {
         };
         match message {
             Message::Request { mut request, n_head, body } => {
-                let (is_read, is_kept_back) = (conn.codec.is_read(), conn.codec.is_kept_back());
+                let (is_read, is_kept_back) = (conn.codec.is_read(), conn.codec.request.is_kept_back);
                 drop(conn);
                 request.head_mut().peer_addr = self.peer;
                 let incoming = match body {
@@ -215,13 +211,9 @@ impl Dispatcher {
                     None => Incoming::Pieces(Box::pin(Pieces::of(&self.conn))),
                 };
                 let guard = RequestGuard::begin(&self.activity, request.head(), Some(&self.uploads));
-                let request = Request::new(request, self.is_tls);
-                match self.http.service.call(IncomingRequest {
-                    request,
-                    n_head: Some(n_head),
-                    incoming,
-                    guard,
-                }) {
+                let request = Request { request, is_tls: self.is_tls };
+                let request = IncomingRequest { request, n_head: Some(n_head), incoming, guard };
+                match self.http.service.call(request) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
                     Answered::Later(answer) => self.state = State::Handling(answer),
                 }
@@ -250,25 +242,24 @@ impl Dispatcher {
         conn.poll_look_ahead(cx).map(Err)
     }
 
-    /// Begins to send the answer.
     fn begin(&mut self, response: Response<Body>) -> Result<(), Closed> {
         let (mut response, body) = response.into_parts();
         let mut conn = self.conn.borrow_mut();
         let (size, head) = (body.size(), response.head_mut());
-        if self.activity.is_closing() || !conn.codec.can_skip() {
+        if self.activity.is_closing.get() || !conn.codec.can_skip() {
             head.set_connection_type(ConnectionType::Close);
         }
-        if size == BodySize::Stream && conn.codec.version() < Version::HTTP_11 {
+        if size == BodySize::Stream && conn.codec.request.version < Version::HTTP_11 {
             // The end of the connection is the end of the body.
             head.no_chunking(true);
             head.set_connection_type(ConnectionType::Close);
         }
-        let has_body = !conn.codec.is_head()
+        let has_body = !conn.codec.request.is_head
             && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
         conn.begin(response, size)?;
         match body {
             Body::Stream(_) if has_body => {
-                let version = conn.codec.version();
+                let version = conn.codec.request.version;
                 conn.output.frame(size, version);
                 drop(conn);
                 self.state = State::Sending(body);
@@ -284,11 +275,11 @@ impl Dispatcher {
 
     /// The answer is complete, though not all of it may be sent yet.
     fn end(&mut self) {
-        // A reader of the request's body gives it back here.
+        // Both drop readers of the request's body, and these borrow `conn`.
         self.uploads.clear();
         self.state = State::Waiting;
         let mut conn = self.conn.borrow_mut();
-        conn.end();
+        conn.input.reset_read_size();
         self.state = match () {
             () if !conn.codec.is_kept() || !conn.codec.can_skip() => State::Closing,
             () if conn.codec.is_read() => State::Waiting,

@@ -1,5 +1,5 @@
-//! HTTP/2: a connection whose requests are answered side by side. Here it is decided when requests are taken and how a
-//! connection ends. Frames are h2's business; `h2/request` and `h2/response` translate between h2 and a `Service`.
+//! HTTP/2: a connection whose requests are answered side by side. This file decides when requests are taken and how a
+//! connection ends. h2 reads and writes frames; `h2/request` and `h2/response` translate between h2 and a `Service`.
 //!
 //! h2 is used directly: actix-http uses an old version with an open advisory, and can't end a connection gracefully.
 
@@ -8,7 +8,6 @@ mod response;
 
 use std::{
     cell::Cell,
-    convert::Infallible,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -18,25 +17,27 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::Response;
 use actix_web::rt;
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream,
     server::{Builder, Connection as Frames, SendResponse},
 };
-use http::{Method, Request};
+use http::Method;
 use rustix::net::{RecvFlags, recv};
 
 use crate::{
-    body::outgoing::Body,
     http::{
-        request::Request as Head,
-        request_guard::RequestGuard,
-        service::{Answered, IncomingRequest, Service},
+        head::Request,
+        service::{Answered, IncomingRequest, RequestGuard, Service},
         validate::MAX_HEAD,
     },
-    net::{connection::Connection, connections::ConnHandle, stream::Io},
+    net::{
+        connection::Connection,
+        connections::ConnHandle,
+        plain,
+        tls::{self, Io},
+    },
 };
 
 /// The first bytes of a client that speaks HTTP/2 without TLS; no method of HTTP/1.1 begins like this.
@@ -52,18 +53,18 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// disconnected.
 const MAX_RESETS: u64 = 500;
 
-/// Answers the requests of a connection until it ends, if the client speaks HTTP/2. If it speaks HTTP/1.1 the connection
-/// is given back. If it sends nothing in time the connection is closed.
+/// Answers the requests of a connection until it ends, if the client speaks HTTP/2. If it speaks HTTP/1.1, the
+/// connection is given back. If it sends nothing in time, the connection is closed.
 pub async fn take(
     connection: Connection,
     service: &Rc<dyn Service>,
     peer: Option<SocketAddr>,
 ) -> Option<Connection> {
-    if !connection.handle().prepare(is_spoken(connection.io())).await?.ok()? {
+    if !connection.handle().prepare(is_spoken(&connection.io)).await?.ok()? {
         return Some(connection);
     }
     let (handle, is_tls) = (connection.handle().clone(), connection.is_tls());
-    handle.activity().share();
+    handle.activity.share();
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -80,13 +81,13 @@ pub async fn take(
 
 /// Whether a client speaks HTTP/2: over TLS the handshake says so, else the first bytes.
 async fn is_spoken(io: &Io) -> io::Result<bool> {
-    let socket = match io {
-        Io::Tls(stream) => return Ok(stream.is_http2()),
-        Io::Plain(socket) => socket,
-    };
+    if tls::is_tls(io) {
+        return Ok(tls::is_http2(io));
+    }
+    let socket = tls::socket(io);
     loop {
-        let ready = socket.readable().await?;
-        match socket.try_read_with(begins_with_preface) {
+        let ready = plain::readable(socket).await?;
+        match plain::try_read(socket, begins_with_preface) {
             // Nothing more comes, and what has come is too short for a preface.
             Err(err) if err.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
                 return Ok(false);
@@ -123,7 +124,7 @@ impl Client {
     async fn serve(self: Rc<Self>, mut frames: Frames<Connection, Bytes>) {
         let mut asked_to_leave = None;
         poll_fn(|cx| {
-            self.handle.activity().wait(cx);
+            self.handle.activity.wait(cx);
             match asked_to_leave {
                 // The client learns that no further requests are taken, and closes when its last one is answered.
                 None if self.handle.is_over() => {
@@ -142,8 +143,7 @@ impl Client {
 
     fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.n_resets.get() > self.handle.activity().n_requests() / 2
-                && self.n_resets.get() > MAX_RESETS
+            if self.n_resets.get() > self.handle.activity.n_requests() / 2 && self.n_resets.get() > MAX_RESETS
             {
                 frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
@@ -156,15 +156,14 @@ impl Client {
     }
 
     /// Begins to answer a request: at once, or in a task of its own.
-    fn answer(self: &Rc<Self>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    fn answer(self: &Rc<Self>, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let is_head = request.method() == Method::HEAD;
         let Some((request, incoming, mut kept_back)) = request::translate(request, self.peer) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
-        let guard = RequestGuard::begin(self.handle.activity(), request.head(), None);
-        let request = Head::new(request, self.is_tls);
-        let request = IncomingRequest { request, n_head: None, incoming, guard };
-        match self.service.call(request) {
+        let guard = RequestGuard::begin(&self.handle.activity, request.head(), None);
+        let request = Request { request, is_tls: self.is_tls };
+        match self.service.call(IncomingRequest { request, n_head: None, incoming, guard }) {
             Answered::Now(response) => {
                 if response::is_short(&response) {
                     response::send_short(response, respond, is_head);
@@ -176,12 +175,16 @@ impl Client {
                 let client = Rc::clone(self);
                 rt::spawn(async move {
                     let response = poll_fn(|cx| {
-                        // A client that resets a stream has left, as far as this request is concerned.
+                        // For this request, a client that resets the stream has left.
                         if respond.poll_reset(cx).is_ready() {
                             return Poll::Ready(None);
                         }
                         let answered = Pin::new(&mut answered).poll(cx).map(Some);
-                        if answered.is_pending() && is_wanted(kept_back.as_deref(), cx) {
+                        if answered.is_pending()
+                            && kept_back
+                                .as_ref()
+                                .is_some_and(|kept_back| kept_back.poll_wanted(cx).is_ready())
+                        {
                             kept_back = None;
                             response::go_on(&mut respond);
                         }
@@ -189,8 +192,7 @@ impl Client {
                     });
                     match response.await {
                         Some(response) => {
-                            let write_timeout = client.handle.write_timeout();
-                            response::send(whole(response), respond, is_head, write_timeout).await;
+                            response::send(response, respond, is_head, client.handle.write_timeout()).await;
                         }
                         None => client.n_resets.set(client.n_resets.get() + 1),
                     }
@@ -198,14 +200,4 @@ impl Client {
             }
         }
     }
-}
-
-/// Whether a body that its client keeps back is waited for, and the client has not been told yet.
-fn is_wanted(kept_back: Option<&request::KeptBack>, cx: &Context<'_>) -> bool {
-    kept_back.is_some_and(|kept_back| kept_back.poll_wanted(cx).is_ready())
-}
-
-fn whole(answered: Result<Response<Body>, Infallible>) -> Response<Body> {
-    let Ok(response) = answered;
-    response
 }

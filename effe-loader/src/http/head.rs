@@ -1,22 +1,44 @@
-//! A request's head as a run sees it: lent from the server's memory, or copied out of it, since a run on another thread
-//! may outlive the connection.
+//! A request's head: as a protocol has read it, and as a run sees it. A run that may outlive the connection, such as
+//! one on another thread, gets a copy.
 
-use std::{net::SocketAddr, ops::Range};
+use std::{
+    net::SocketAddr,
+    ops::{Deref, DerefMut, Range},
+};
 
 use actix_http::RequestHead;
 
-use crate::http::{request::Request, request_id};
+use crate::http::request_id;
 
-/// Where the request's head is.
+/// A request without its body, and what a parser doesn't know of it.
+pub struct Request {
+    pub request: actix_http::Request,
+    /// Whether its own connection is encrypted; behind a proxy, the proxy's connection to us.
+    pub is_tls: bool,
+}
+
+impl Deref for Request {
+    type Target = actix_http::Request;
+
+    fn deref(&self) -> &actix_http::Request {
+        &self.request
+    }
+}
+
+impl DerefMut for Request {
+    fn deref_mut(&mut self) -> &mut actix_http::Request {
+        &mut self.request
+    }
+}
+
+/// A request's head as a run sees it.
 pub enum Head<'a> {
     /// In the server's memory.
     Live(&'a Request),
-    /// In a copy.
     Copied(&'a OwnedHead),
 }
 
 impl Head<'_> {
-    /// `GET`, …
     pub fn method(&self) -> &str {
         match self {
             Head::Live(request) => request.method().as_str(),
@@ -28,17 +50,15 @@ impl Head<'_> {
     pub fn target(&self) -> (&str, usize) {
         match self {
             Head::Live(request) => target(request.head()),
-            Head::Copied(copy) => (copy.target(), copy.path_len()),
+            Head::Copied(copy) => (copy.target(), copy.path_len),
         }
     }
 
-    /// Without the query.
     pub fn path(&self) -> &str {
         let (target, path_len) = self.target();
         &target[..path_len]
     }
 
-    /// The request's id.
     pub fn request_id(&self) -> String {
         request_id::of(|name| self.header(name, 0))
     }
@@ -47,17 +67,18 @@ impl Head<'_> {
     pub fn version(&self) -> u32 {
         match self {
             Head::Live(request) => version(request.head()),
-            Head::Copied(copy) => copy.version(),
+            Head::Copied(copy) => copy.version,
         }
     }
 
     /// `http` or `https`, as its own connection is.
     pub fn scheme(&self) -> &'static str {
-        let is_tls = match self {
-            Head::Live(request) => request.is_tls(),
-            Head::Copied(copy) => copy.is_tls(),
-        };
-        if is_tls { "https" } else { "http" }
+        match self {
+            Head::Live(Request { is_tls: true, .. }) | Head::Copied(OwnedHead { is_tls: true, .. }) => {
+                "https"
+            }
+            _ => "http",
+        }
     }
 
     /// The nth value of a header, counted from 0.
@@ -87,8 +108,9 @@ pub struct OwnedHead {
     path_len: usize,
     headers: Vec<(Range<usize>, Range<usize>)>,
     authority: Option<Range<usize>>,
-    peer: Option<SocketAddr>,
-    version: u32,
+    pub peer: Option<SocketAddr>,
+    /// 10, 11, 20
+    pub version: u32,
     is_tls: bool,
 }
 
@@ -109,10 +131,9 @@ impl OwnedHead {
             self.headers.push(spans);
         }
         self.authority = head.uri.authority().map(|authority| self.push(authority.as_str()));
-        (self.peer, self.version, self.is_tls) = (head.peer_addr, version(head), request.is_tls());
+        (self.peer, self.version, self.is_tls) = (head.peer_addr, version(head), request.is_tls);
     }
 
-    /// `GET`, …
     pub fn method(&self) -> &str {
         self.text(&self.method)
     }
@@ -122,34 +143,13 @@ impl OwnedHead {
         self.text(&self.target)
     }
 
-    /// The path alone.
     pub fn path(&self) -> &str {
         &self.target()[..self.path_len]
-    }
-
-    /// Bytes of the target that are the path.
-    pub fn path_len(&self) -> usize {
-        self.path_len
-    }
-
-    /// 10, 11, 20
-    pub fn version(&self) -> u32 {
-        self.version
-    }
-
-    /// Whether TLS carries it.
-    pub fn is_tls(&self) -> bool {
-        self.is_tls
     }
 
     /// The authority that the target names, which counts for more than the Host header.
     pub fn authority(&self) -> Option<&str> {
         self.authority.as_ref().map(|span| self.text(span))
-    }
-
-    /// The other end of the connection.
-    pub fn peer(&self) -> Option<SocketAddr> {
-        self.peer
     }
 
     /// All headers, names in lower case.

@@ -1,22 +1,32 @@
-//! What answers on a connection, whichever protocol it speaks: a `Service`, which the handler of the effe and the admin
-//! listener implement. The protocols call it as `dyn`, so that their code is in the program once.
+//! What answers the requests of a connection, whichever protocol it speaks: a `Service`, which the handler of the effe
+//! and the admin listener implement. The protocols call it as `dyn`, so that their code is in the program once. With
+//! each request the service gets a guard, which tells the connection how long the request is being answered.
 
 use std::{
-    convert::Infallible,
     future::Future,
+    net::IpAddr,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
+    rc::Rc,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use actix_http::Response;
+use actix_http::{ConnectionType, RequestHead, Response};
 
 use crate::{
-    body::{incoming::Incoming, outgoing::Body},
-    http::{canned::sorry, request::Request, request_guard::RequestGuard},
+    body::{
+        incoming::{Incoming, Uploads},
+        outgoing::Body,
+    },
+    http::{canned::sorry, head::Request},
+    net::activity::{ConnActivity, Hangup},
+    rt::tasks,
 };
 
-/// Answers requests.
+/// Requests on one connection. A client that wants more opens another, which goes to the thread with the least to do.
+const MAX_REQUESTS: u64 = 10_000;
+
 pub trait Service {
     /// Begins to answer a request; at once, if that needs no waiting.
     fn call(&self, request: IncomingRequest) -> Answered;
@@ -24,11 +34,9 @@ pub trait Service {
 
 /// A request as a protocol hands it on.
 pub struct IncomingRequest {
-    /// Its head.
     pub request: Request,
     /// The bytes that it took on the connection; `None` over HTTP/2, which compresses heads.
     pub n_head: Option<usize>,
-    /// Its body.
     pub incoming: Incoming,
     /// To be kept until the request is answered.
     pub guard: RequestGuard,
@@ -36,45 +44,81 @@ pub struct IncomingRequest {
 
 /// What a service makes of a request.
 pub enum Answered {
-    /// The answer.
     Now(Response<Body>),
-    /// A future of the answer.
     Later(Guarded),
 }
 
 /// A future of an answer, which becomes a 500 if our own code panics. A panic of a lambda is caught in its plugin.
-pub struct Guarded(Handling);
-
-impl Guarded {
-    /// Catches panics of `handling`.
-    pub fn new(handling: Handling) -> Guarded {
-        Guarded(handling)
-    }
-}
+pub struct Guarded(pub Pin<Box<dyn Future<Output = Response<Body>>>>);
 
 impl Future for Guarded {
-    type Output = Result<Response<Body>, Infallible>;
+    type Output = Response<Body>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx)));
-        polled.unwrap_or_else(|_| Poll::Ready(Ok(sorry())))
+        polled.unwrap_or_else(|_| Poll::Ready(sorry()))
     }
 }
 
-/// The future of an answer.
-pub type Handling = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+/// Counts a request as being answered until it is dropped.
+pub struct RequestGuard {
+    activity: Rc<ConnActivity>,
+    uploads: Option<Rc<Uploads>>,
+}
+
+impl RequestGuard {
+    /// A request has come. Over HTTP/1.1 its body is read in the connection's task, where `uploads` keeps the upload.
+    pub fn begin(
+        activity: &Rc<ConnActivity>,
+        head: &RequestHead,
+        uploads: Option<&Rc<Uploads>>,
+    ) -> RequestGuard {
+        activity.begin();
+        if !activity.is_shared()
+            && (head.connection_type() == ConnectionType::Close || activity.n_requests() >= MAX_REQUESTS)
+        {
+            activity.is_closing.set(true);
+        }
+        RequestGuard { activity: Rc::clone(activity), uploads: uploads.cloned() }
+    }
+
+    /// Runs `upload`, which hands the request's body to a run as it comes.
+    pub fn upload(&self, upload: impl Future<Output = ()> + 'static) {
+        match &self.uploads {
+            Some(uploads) => uploads.begin(upload),
+            None => tasks::spawn(upload),
+        }
+    }
+
+    /// Our own address that the client has connected to, if the connection has noted it.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.activity.local_ip.get()
+    }
+
+    /// Tells `run` when the client closes its end of the connection.
+    pub fn watch(&self, run: Option<Arc<impl Hangup + 'static>>) {
+        // Over HTTP/2 a client that takes a request back resets its stream, and the future of the answer is dropped.
+        if let Some(run) = run.filter(|_| !self.activity.is_shared()) {
+            self.activity.watch(run);
+        }
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.activity.end();
+    }
+}
 
 #[cfg(test)]
 mod tests {
-    use actix_http::ConnectionType;
-
     use super::*;
 
     #[test]
     fn a_panic_of_ours_is_a_500() {
         let mut guarded = Guarded(Box::pin(async { panic!("ours") }));
         let polled = Pin::new(&mut guarded).poll(&mut Context::from_waker(std::task::Waker::noop()));
-        let Poll::Ready(Ok(response)) = polled else { panic!("there is an answer") };
+        let Poll::Ready(response) = polled else { panic!("there is an answer") };
         assert_eq!(response.status(), 500);
         assert_eq!(response.head().connection_type(), ConnectionType::Close);
     }

@@ -1,6 +1,6 @@
-//! What one connection is doing: requests under way, since when it idles, and whether its client has left. The
-//! connection, its thread's table and the guards of its requests share it. What follows from it is decided in
-//! `net/connections`.
+//! What one connection is doing: its requests under way, since when it idles, and whether its client has left. The
+//! connection, its thread's table and the guards of its requests share it. `net/connections` decides from it when the
+//! connection closes.
 
 use std::{
     cell::{Cell, RefCell},
@@ -24,7 +24,7 @@ pub struct ClientTimeouts {
     pub write: Option<Duration>,
 }
 
-/// Hears that a client has left.
+/// Is told that a client has left.
 pub trait Hangup {
     /// The client has closed its end of the connection, though it may still read.
     fn leave(&self);
@@ -38,21 +38,21 @@ pub struct ConnActivity {
     n_running: Cell<usize>,
     /// Requests so far.
     n_requests: Cell<u64>,
-    /// When the first bytes of a request came whose head isn't whole yet.
-    head_since: Cell<Option<Moment>>,
-    /// Since when nothing has come; the default until the next look sets it, which saves reading the clock.
+    /// Since when something must come within the time for a request's head: a handshake, or the rest of a head.
+    pub head_since: Cell<Option<Moment>>,
+    /// Since when nothing has come; the default until the next look sets it, so that a request needs no clock.
     idle_since: Cell<Moment>,
     /// Whether the request that is being answered is the connection's last.
-    is_closing: Cell<bool>,
+    pub is_closing: Cell<bool>,
     /// Whether bytes wait because the client doesn't read.
-    is_blocked: Cell<bool>,
+    pub is_blocked: Cell<bool>,
     /// Whether the client has closed its end.
     has_left: Cell<bool>,
-    /// Our own address that the client has connected to, where somebody asks for it.
-    local_ip: Cell<Option<IpAddr>>,
+    /// Our own address that the client has connected to; `None` where nobody needs it.
+    pub local_ip: Cell<Option<IpAddr>>,
     /// Whether requests are answered side by side, as in HTTP/2, whose code then decides when to close.
     is_shared: Cell<bool>,
-    /// Hears when the client closes its end.
+    /// Is told when the client closes its end.
     watching: RefCell<Option<Arc<dyn Hangup>>>,
 }
 
@@ -76,7 +76,7 @@ impl ConnActivity {
         self.idle_since.set(Moment::default());
     }
 
-    /// All that has come belonged to the last request; none of the next one is here.
+    /// All bytes that have come belonged to the last request; none of the next one is here.
     pub fn rest(&self) {
         self.head_since.set(None);
         self.idle_since.set(Moment::default());
@@ -90,21 +90,6 @@ impl ConnActivity {
                 self.head_since.set(Some(now));
             }
         }
-    }
-
-    /// Something must come within the time for a request's head: a handshake, or that head.
-    pub fn await_head(&self, since: Moment) {
-        self.head_since.set(Some(since));
-    }
-
-    /// It has come.
-    pub fn end_head(&self) {
-        self.head_since.set(None);
-    }
-
-    /// When what must come was begun to be awaited, if there is such a thing.
-    pub fn head_since(&self) -> Option<Moment> {
-        self.head_since.get()
     }
 
     /// The client has closed its end; it may still read.
@@ -123,53 +108,20 @@ impl ConnActivity {
         self.watching.replace(Some(run));
     }
 
-    /// The request that is being answered is the connection's last.
-    pub fn close(&self) {
-        self.is_closing.set(true);
-    }
-
-    /// Whether [`ConnActivity::close`] was called.
-    pub fn is_closing(&self) -> bool {
-        self.is_closing.get()
-    }
-
     /// From now on requests are answered side by side, and the caller decides when the connection closes.
     #[cfg(feature = "http2")]
     pub fn share(&self) {
         self.is_shared.set(true);
     }
 
-    /// Whether requests are answered side by side.
     pub fn is_shared(&self) -> bool {
         cfg!(feature = "http2") && self.is_shared.get()
     }
 
-    /// Notes whether bytes wait because the client doesn't read.
-    pub fn set_blocked(&self, is_blocked: bool) {
-        self.is_blocked.set(is_blocked);
-    }
-
-    /// Whether bytes wait because the client doesn't read.
-    pub fn is_blocked(&self) -> bool {
-        self.is_blocked.get()
-    }
-
-    /// Notes our own address that the client has connected to.
-    pub fn set_local_ip(&self, ip: Option<IpAddr>) {
-        self.local_ip.set(ip);
-    }
-
-    /// Our own address that the client has connected to, if it was noted.
-    pub fn local_ip(&self) -> Option<IpAddr> {
-        self.local_ip.get()
-    }
-
-    /// Requests that are being answered.
     pub fn n_running(&self) -> usize {
         self.n_running.get()
     }
 
-    /// Requests so far.
     pub fn n_requests(&self) -> u64 {
         self.n_requests.get()
     }
@@ -186,7 +138,6 @@ impl ConnActivity {
         }
     }
 
-    /// Since when it has idled.
     pub fn idle_since(&self) -> Moment {
         self.idle_since.get()
     }
@@ -207,7 +158,7 @@ impl ConnActivity {
         }
     }
 
-    /// The task of `cx` waits for the connection.
+    /// Notes that the task of `cx` waits for the connection.
     pub fn wait(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
         match &mut *waker {

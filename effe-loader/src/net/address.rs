@@ -9,7 +9,6 @@ use std::{
 
 use socket2::Socket;
 
-/// Where to listen, as the operator says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
     /// The first of these addresses that can be bound; a name may have several.
@@ -44,20 +43,14 @@ impl FromStr for Listen {
     }
 }
 
-/// Where a socket listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// An address of the network.
     Tcp(SocketAddr),
-    /// A path.
     Unix(PathBuf),
 }
 
 impl Address {
-    /// Where a socket is bound.
-    ///
-    /// # Errors
-    /// It isn't bound to an address or a path.
+    /// Where a socket is bound; fails if that is neither an address nor a path.
     pub fn of(socket: &Socket) -> io::Result<Address> {
         let address = socket.local_addr()?;
         match (address.as_socket(), address.as_pathname()) {

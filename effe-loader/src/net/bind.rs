@@ -18,8 +18,8 @@ use crate::{
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// A socket that is bound and doesn't listen yet: a client that comes before Init has ended is refused and can try
-/// again. An inherited socket listens already; there, such a client waits.
+/// A socket that is bound and doesn't listen yet: a client that connects before Init has ended is refused and can try
+/// again. An inherited socket listens already, so such a client waits.
 pub struct Bound {
     socket: Socket,
     /// The real address, also if any port was asked for.
@@ -31,10 +31,7 @@ pub struct Bound {
 
 impl Bound {
     /// Every inherited socket, and then a socket for each address that is wanted, unless an inherited one is bound to
-    /// it.
-    ///
-    /// # Errors
-    /// Why one of them can't be bound.
+    /// it. Fails with the first that can't be bound.
     pub fn all(wanted: &[Listen], inherited: Vec<Bound>) -> Result<Vec<Bound>, Error> {
         let mut all = inherited;
         let ports_of_ipv4: Vec<_> =
@@ -60,10 +57,7 @@ impl Bound {
     }
 
     /// The sockets that a supervisor hands to this process (`LISTEN_FDS`). Call it while there is one thread: it
-    /// removes the variables from the environment.
-    ///
-    /// # Errors
-    /// One of them is no listening stream socket.
+    /// removes the variables from the environment. Fails if one of them is no listening stream socket.
     pub fn inherited() -> Result<Vec<Bound>, Error> {
         let mut given = ListenFd::from_env();
         let mut all = Vec::new();
@@ -76,10 +70,7 @@ impl Bound {
         Ok(all)
     }
 
-    /// Takes over a socket that listens already.
-    ///
-    /// # Errors
-    /// It is no listening stream socket.
+    /// Takes over a socket that listens already; fails if it is no listening stream socket.
     pub fn adopt(descriptor: OwnedFd, shared: bool) -> io::Result<Bound> {
         fcntl_setfd(&descriptor, FdFlags::CLOEXEC)?;
         let socket = Socket::from(descriptor);
@@ -106,10 +97,7 @@ impl Bound {
         bind_unix(path).map_err(|source| Error::Bind { address: address.to_string(), source })
     }
 
-    /// Begins to take connections.
-    ///
-    /// # Errors
-    /// Another process has begun to listen there.
+    /// Begins to take connections; fails if another process has begun to listen there.
     pub fn listen(self) -> Result<Listener, Error> {
         let Bound { socket, address, shared, file } = self;
         if !shared {
@@ -124,8 +112,8 @@ fn bind_tcp(address: SocketAddr, is_for_ipv6_alone: bool) -> io::Result<Bound> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // Whatever the system's default is, [::] accepts both versions of IP; but IPv6 alone if the operator has
-        // given an IPv4 address with the same port, too.
+        // [::] accepts both versions of IP, whatever the system's default is; but only IPv6 if the operator has given
+        // an IPv4 address with the same port, too.
         socket.set_only_v6(is_for_ipv6_alone)?;
     }
     socket.bind(&address.into())?;

@@ -1,9 +1,9 @@
-//! One connection as bytes: reading and writing, and a client that doesn't read what it is sent. Whether a connection
-//! must close because nothing comes is decided in `net/connections`.
+//! One connection as bytes: reading and writing, and a client that doesn't read what it is sent. `net/connections`
+//! decides whether a connection must close because nothing comes.
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::AsRawFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -17,79 +17,59 @@ use crate::{
     body::min_rate::MIN_RATE,
     net::{
         activity::ConnActivity,
-        connections::{CloseReason, ConnHandle, Registration},
-        plain::Plain,
-        stream::Io,
-        tls::Tls,
+        connections::{ConnHandle, Registration},
+        plain::{self, Plain},
+        tls::{self, Io, Tls},
     },
     rt::clock::Moment,
 };
 
-/// A connection.
 pub struct Connection {
-    io: Io,
+    pub io: Io,
     registration: Registration,
     stall: Option<Stall>,
 }
 
 impl Connection {
-    /// A connection without TLS.
     pub fn plain(registration: Registration, socket: Plain) -> Connection {
-        Connection { io: Io::Plain(socket), registration, stall: None }
+        Connection { io: tls::unencrypted(socket), registration, stall: None }
     }
 
-    /// A connection over TLS; `None` if the client doesn't complete the handshake in time. That is not logged: anybody
+    /// A connection over TLS; `None` if the client doesn't complete the handshake in time. This is not logged: anybody
     /// can connect and send something else.
     pub async fn secure(registration: Registration, socket: Plain, tls: &Tls) -> Option<Connection> {
-        let io = Io::Tls(registration.handle().prepare(tls.accept(socket)).await?.ok()?);
+        let io = registration.handle.prepare(tls.accept(socket)).await?.ok()?;
         Some(Connection { io, registration, stall: None })
     }
 
-    /// What carries its bytes.
-    #[cfg(feature = "http2")]
-    pub fn io(&self) -> &Io {
-        &self.io
-    }
-
-    /// What it is doing.
     pub fn activity(&self) -> &Rc<ConnActivity> {
-        self.handle().activity()
+        &self.handle().activity
     }
 
-    /// Whether TLS carries its bytes.
     pub fn is_tls(&self) -> bool {
-        self.io.is_tls()
+        tls::is_tls(&self.io)
     }
 
-    /// Whether it must close, though its client has neither sent anything nor left. To be asked when a read waits; the
-    /// task that has read is woken when the answer may have changed.
-    pub fn close_reason(&self) -> Option<CloseReason> {
-        self.handle().close_reason()
-    }
-
-    /// Lets the client see, when this is dropped, that what it has got is not all.
+    /// Resets the connection when this is dropped, so that the client sees that what it has got is not all.
     pub fn reset(&self) {
-        let _ = set_socket_linger(&self.io, Some(Duration::ZERO));
+        let _ = set_socket_linger(plain::descriptor(tls::socket(&self.io)), Some(Duration::ZERO));
     }
 
     /// Notes our own address that the client has connected to, for the guards of its requests.
     pub fn note_local_ip(&self) {
-        if let Io::Plain(socket) = &self.io {
-            self.activity().set_local_ip(socket.local_ip());
-        }
+        self.activity().local_ip.set(plain::local_ip(tls::socket(&self.io)));
     }
 
-    /// What it is doing, and its thread's limits.
     pub fn handle(&self) -> &ConnHandle {
-        self.registration.handle()
+        &self.registration.handle
     }
 
-    /// Looks at a client when the system takes no more bytes for it: whether it reads too slowly.
+    /// Whether the client reads too slowly; asked when the system takes no more bytes for it.
     fn is_too_slow(&mut self) -> bool {
         let Some(write) = self.handle().write_timeout() else { return false };
         let now = self.handle().now();
         let Some(stall) = &mut self.stall else {
-            self.activity().set_blocked(true);
+            self.activity().is_blocked.set(true);
             self.stall = Some(Stall::new(n_waiting(&self.io)));
             return false;
         };
@@ -111,7 +91,7 @@ impl Connection {
             if !this.is_too_slow() {
                 return Poll::Pending;
             }
-            // Else the system would go on offering what the client doesn't take.
+            // Without the reset the system would keep offering what the client doesn't take.
             this.reset();
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -168,7 +148,7 @@ impl AsyncWrite for Connection {
         let flushed = Pin::new(&mut this.io).poll_flush(cx);
         if this.stall.is_some() && flushed.is_ready() {
             this.stall = None;
-            this.activity().set_blocked(false);
+            this.activity().is_blocked.set(false);
         }
         flushed
     }
@@ -191,7 +171,6 @@ struct Stall {
 }
 
 impl Stall {
-    /// It begins now, while `n_waiting` bytes wait in the system.
     fn new(n_waiting: u64) -> Stall {
         let now = Moment::now();
         Stall { since: now, n_taken: 0, n_waiting, last: (now, 0), looked: now }
@@ -212,8 +191,8 @@ impl Stall {
 /// Bytes that the system has taken and the client has not.
 #[expect(unsafe_code, reason = "no safe crate here asks for it")]
 fn n_waiting(io: &Io) -> u64 {
-    let mut n: libc::c_int = 0;
+    let (socket, mut n) = (plain::descriptor(tls::socket(io)), 0 as libc::c_int);
     // SAFETY: TIOCOUTQ writes one int through its argument, and `n` is one.
-    let asked = unsafe { libc::ioctl(io.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut n) };
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut n) };
     if asked == 0 { u64::try_from(n).unwrap_or(0) } else { 0 }
 }

@@ -4,9 +4,6 @@
 //! A request costs neither a reading of the clock nor a timer: once a second each thread looks at its connections and
 //! wakes those whose time may be up.
 
-#[cfg(feature = "http2")]
-mod multiplexed;
-
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
@@ -34,10 +31,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How often while the effe stops.
 const QUICK_LOOK: Duration = Duration::from_millis(10);
 /// How long a connection may idle while the effe stops: a client that sends its next request within this time gets
-/// an answer, and with it the news that the connection closes.
+/// an answer, which also says that the connection closes.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
-/// The connections of one thread.
 pub struct Connections {
     open: RefCell<Slab<Rc<ConnActivity>>>,
     /// The first connection has been opened.
@@ -55,7 +51,7 @@ impl Connections {
         Connections { open: RefCell::default(), opened: Notify::new(), now, timeouts, tracker }
     }
 
-    /// Counts a connection that was accepted, until what comes back is dropped.
+    /// Counts a connection that was accepted, until the registration is dropped.
     pub fn register(self: &Rc<Self>) -> Registration {
         let mut open = self.open.borrow_mut();
         if open.is_empty() {
@@ -93,8 +89,8 @@ impl Connections {
         // Waking only schedules a connection's task, which then decides.
         for (_, activity) in &*self.open.borrow() {
             activity.look(now);
-            if activity.is_blocked()
-                || activity.head_since().is_some()
+            if activity.is_blocked.get()
+                || activity.head_since.get().is_some()
                 || (closing && activity.is_shared())
                 || (activity.is_idle() && (closing || activity.is_late(now, self.timeouts)))
             {
@@ -106,15 +102,8 @@ impl Connections {
 
 /// A connection that is counted as open.
 pub struct Registration {
-    handle: ConnHandle,
+    pub handle: ConnHandle,
     key: usize,
-}
-
-impl Registration {
-    /// The connection's activity and limits.
-    pub fn handle(&self) -> &ConnHandle {
-        &self.handle
-    }
 }
 
 impl Drop for Registration {
@@ -135,16 +124,11 @@ pub enum CloseReason {
 /// What a connection is doing, and its thread's limits.
 #[derive(Clone)]
 pub struct ConnHandle {
-    activity: Rc<ConnActivity>,
+    pub activity: Rc<ConnActivity>,
     connections: Rc<Connections>,
 }
 
 impl ConnHandle {
-    /// What the connection is doing.
-    pub fn activity(&self) -> &Rc<ConnActivity> {
-        &self.activity
-    }
-
     /// The time of the last look.
     pub fn now(&self) -> Moment {
         self.connections.now.get()
@@ -163,7 +147,7 @@ impl ConnHandle {
         if activity.n_running() > 0 || activity.is_shared() {
             return None;
         }
-        if let Some(since) = activity.head_since() {
+        if let Some(since) = activity.head_since.get() {
             let is_late = timeouts.read.is_some_and(|read| since + read < now.get());
             return is_late.then_some(CloseReason::Late);
         }
@@ -176,8 +160,8 @@ impl ConnHandle {
     pub async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
         let Connections { now, timeouts, tracker, .. } = &*self.connections;
         let since = now.get();
-        // So that each look wakes this task.
-        self.activity.await_head(since);
+        // With this set, each look wakes this task.
+        self.activity.head_since.set(Some(since));
         let mut what = pin!(what);
         let done = poll_fn(|cx| {
             if let Poll::Ready(done) = what.as_mut().poll(cx) {
@@ -189,13 +173,29 @@ impl ConnHandle {
             if is_late || is_over { Poll::Ready(None) } else { Poll::Pending }
         });
         let done = done.await;
-        self.activity.end_head();
+        self.activity.head_since.set(None);
         done
     }
 
-    /// Whether a connection that has idled since then has had its time since the effe began to stop.
+    /// Whether a connection that has idled since `idle_since` has had its grace since the effe began to stop.
     fn has_had_grace(&self, idle_since: Moment) -> bool {
         let Connections { now, tracker, .. } = &*self.connections;
         idle_since.max(tracker.closing_since()) + DRAIN_GRACE <= now.get()
+    }
+    /// Whether the client of an HTTP/2 connection is to be told to leave, because the effe stops or the client has
+    /// asked for nothing for too long.
+    #[cfg(feature = "http2")]
+    pub fn is_over(&self) -> bool {
+        let Connections { now, timeouts, tracker, .. } = &*self.connections;
+        tracker.is_closing() || (self.activity.is_idle() && self.activity.is_late(now.get(), *timeouts))
+    }
+
+    /// Whether a client that was told to leave at `since` has had its time. What is still on its way to it may take as
+    /// long as a client may not read.
+    #[cfg(feature = "http2")]
+    pub fn has_overstayed(&self, since: Moment, is_sent_something: bool) -> bool {
+        let Connections { now, timeouts, .. } = &*self.connections;
+        let time = if is_sent_something { timeouts.write } else { Some(DRAIN_GRACE) };
+        self.activity.n_running() == 0 && time.is_some_and(|time| since + time <= now.get())
     }
 }

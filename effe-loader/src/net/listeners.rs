@@ -11,11 +11,8 @@ use socket2::{SockFilter, Socket};
 
 use crate::net::{address::Address, socket_file::SocketFile};
 
-/// A socket that listens.
 pub struct Listener {
-    /// The socket.
     pub socket: Socket,
-    /// Where it listens.
     pub address: Address,
     /// Whether another process has this very socket, too.
     pub shared: bool,
@@ -25,17 +22,12 @@ pub struct Listener {
 
 /// The same socket as the server takes it.
 pub enum Stream {
-    /// TCP.
     Tcp(TcpListener),
-    /// A Unix socket.
     Unix(UnixListener),
 }
 
 impl Listener {
-    /// The socket for the server, which accepts on it.
-    ///
-    /// # Errors
-    /// The system has no descriptor left.
+    /// The socket for the server, which accepts on it. Fails if the system has no descriptor left.
     pub fn stream(&self) -> io::Result<Stream> {
         let socket = self.socket.try_clone()?;
         Ok(match self.address {
@@ -44,8 +36,8 @@ impl Listener {
         })
     }
 
-    /// Lets no new client connect, while connections that wait can still be accepted. Nothing happens to a socket that
-    /// another process has, too: that process may go on accepting.
+    /// Lets no new client connect; connections that wait can still be accepted. A socket that another process has, too,
+    /// is left as it is: that process may go on accepting.
     pub fn stop_accepting(&mut self) {
         if self.shared {
             return;
@@ -60,7 +52,7 @@ impl Listener {
         }
     }
 
-    /// Refuses clients from now on, so that they don't try again and again.
+    /// Refuses clients from now on; until then they try again and again.
     pub fn shut_down(&self) {
         if !self.shared {
             let _ = self.socket.shutdown(Shutdown::Both);
@@ -75,8 +67,8 @@ impl Listener {
     }
 }
 
-/// A program for the socket's packet filter, which drops what begins a connection and lets all else pass. The flags of
-/// a TCP header are at offset 13; 2 is SYN.
+/// A program for the socket's packet filter. It drops what begins a connection and lets everything else pass. The flags
+/// of a TCP header are at offset 13; 2 is SYN.
 const NO_SYN: [SockFilter; 4] = [
     // BPF_LD | BPF_B | BPF_ABS; BPF_JMP | BPF_JSET | BPF_K; BPF_RET | BPF_K
     SockFilter::new(0x30, 0, 0, 13),

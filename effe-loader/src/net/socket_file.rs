@@ -16,7 +16,7 @@ pub struct SocketFile {
 }
 
 /// Device, inode and time of birth: a successor may have put its own socket in the same place, and systems give the
-/// number of a file that is no more to the next one.
+/// number of a removed file to the next one.
 #[derive(PartialEq)]
 struct FileId(u64, u64, i64, i64);
 
@@ -28,9 +28,6 @@ impl FileId {
 
 impl SocketFile {
     /// The file that was made just now.
-    ///
-    /// # Errors
-    /// It isn't there.
     pub fn of(path: &Path) -> io::Result<SocketFile> {
         Ok(SocketFile { path: path.to_owned(), id: FileId::of(&fs::symlink_metadata(path)?) })
     }
@@ -44,10 +41,7 @@ impl Drop for SocketFile {
     }
 }
 
-/// Removes what a process that is no more has left behind, and nothing else.
-///
-/// # Errors
-/// There is something else, or a process listens there.
+/// Removes the socket of a process that has ended; fails if there is something else, or a process listens there.
 pub fn remove_dead(path: &Path) -> io::Result<()> {
     let in_use = |text: &str| io::Error::new(io::ErrorKind::AddrInUse, text);
     if !fs::symlink_metadata(path)?.file_type().is_socket() {

@@ -1,12 +1,10 @@
-//! TLS: a certificate and its key from two files, which are read again on order, and the encrypted bytes of a connection.
+//! TLS: a certificate and its key from two files, which are read again on order, and the bytes of a connection, which
+//! may be encrypted.
 
 use std::{
     fmt, fs, io,
-    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
 };
 
 use arc_swap::ArcSwap;
@@ -16,8 +14,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::either::Either;
 
 use crate::net::plain::Plain;
 
@@ -39,11 +37,8 @@ struct Pair {
 }
 
 impl Tls {
-    /// Reads a certificate with its chain, and its key (PKCS #8, PKCS #1 or SEC 1), both as PEM.
-    ///
-    /// # Errors
-    /// A file is not given, can't be read or doesn't hold what it should, or the key belongs to another certificate. The
-    /// text is one line.
+    /// Reads a certificate with its chain, and its key (PKCS #8, PKCS #1 or SEC 1), both as PEM. An error is one line:
+    /// a file is not given, can't be read or doesn't hold what it should, or the key belongs to another certificate.
     pub fn read(cert: Option<&Path>, key: Option<&Path>) -> Result<Tls, String> {
         let (cert, key) = match (cert, key) {
             (Some(cert), Some(key)) => (cert, key),
@@ -54,10 +49,8 @@ impl Tls {
         Ok(Tls { cert: cert.to_owned(), key: key.to_owned(), current })
     }
 
-    /// Reads the files again, and says whether they have changed. Open connections keep their certificate.
-    ///
-    /// # Errors
-    /// Those of [`Tls::read`]; the certificate from before stays.
+    /// Reads the files again, and says whether they have changed. Open connections keep their certificate; after an
+    /// error new ones get it, too.
     pub fn reload(&self) -> Result<bool, String> {
         let before = self.current.load().digest;
         let Some(pair) = Pair::read(&self.cert, &self.key, Some(before))? else { return Ok(false) };
@@ -65,14 +58,10 @@ impl Tls {
         Ok(true)
     }
 
-    /// Makes the handshake with a client.
-    ///
-    /// # Errors
-    /// The client doesn't speak TLS, shares no version or cipher with us, or has left.
-    pub async fn accept(&self, io: Plain) -> io::Result<Stream> {
+    /// Makes the handshake; fails if the client doesn't speak TLS, shares no version or cipher with us, or has left.
+    pub async fn accept(&self, socket: Plain) -> io::Result<Io> {
         let acceptor = TlsAcceptor::from(Arc::clone(&self.current.load().config));
-        let stream = acceptor.accept(io).await?;
-        Ok(Stream(Box::new(stream)))
+        Ok(Io::Right(Box::new(acceptor.accept(socket).await?)))
     }
 }
 
@@ -125,55 +114,27 @@ impl Pair {
     }
 }
 
-/// An encrypted connection.
-pub struct Stream(Box<TlsStream<Plain>>);
+/// A connection's bytes, as they are or encrypted. The encrypted one is boxed: its buffers are large.
+pub type Io = Either<Plain, Box<TlsStream<Plain>>>;
 
+pub fn unencrypted(socket: Plain) -> Io {
+    Io::Left(socket)
+}
+
+/// What carries the bytes.
+pub fn socket(io: &Io) -> &Plain {
+    match io {
+        Io::Left(socket) => socket,
+        Io::Right(stream) => stream.get_ref().0,
+    }
+}
+
+pub fn is_tls(io: &Io) -> bool {
+    matches!(io, Io::Right(_))
+}
+
+/// Whether the client has chosen HTTP/2 in the handshake.
 #[cfg(feature = "http2")]
-impl Stream {
-    /// Whether the client has chosen HTTP/2 in the handshake.
-    pub fn is_http2(&self) -> bool {
-        self.0.get_ref().1.alpn_protocol() == Some(HTTP2)
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.get_ref().0.as_fd()
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(cx)
-    }
+pub fn is_http2(io: &Io) -> bool {
+    matches!(io, Io::Right(stream) if stream.get_ref().1.alpn_protocol() == Some(HTTP2))
 }

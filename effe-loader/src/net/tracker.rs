@@ -11,7 +11,6 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::rt::clock::Moment;
 
-/// What all threads of the server share about their connections.
 #[derive(Default)]
 pub struct ConnectionTracker {
     /// When connections began to be closed, in nanoseconds of the clock; 0 before.
@@ -28,12 +27,10 @@ impl ConnectionTracker {
         self.closing.notify_waiters();
     }
 
-    /// Whether [`ConnectionTracker::close`] was called.
     pub fn is_closing(&self) -> bool {
         self.since.load(Ordering::Relaxed) != 0
     }
 
-    /// When [`ConnectionTracker::close`] was called.
     pub fn closing_since(&self) -> Moment {
         Moment::from_nanos(self.since.load(Ordering::Relaxed))
     }
@@ -46,22 +43,18 @@ impl ConnectionTracker {
         }
     }
 
-    /// A connection was opened.
     pub fn opened(&self) {
         self.n_open.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection was closed.
     pub fn closed(&self) {
         self.n_open.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Connections that are open.
     pub fn n_open(&self) -> usize {
         self.n_open.load(Ordering::Relaxed)
     }
 
-    /// Notes a thread that serves connections.
     pub fn add_thread(&self, thread: ArbiterHandle) {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
     }
@@ -72,7 +65,7 @@ impl ConnectionTracker {
         for thread in threads {
             let (done, is_done) = oneshot::channel::<()>();
             thread.spawn(async move { drop(done) });
-            // Whether it was done or its thread has ended, there is nothing more to wait for.
+            // An error means that the task has run or its thread has ended: either way there is nothing to wait for.
             let _ = is_done.await;
         }
     }

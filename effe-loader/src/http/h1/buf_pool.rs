@@ -1,5 +1,5 @@
 //! Buffers that no connection of this thread needs now. A connection that idles has none, since there may be thousands.
-//! It saves a short request one instruction in twenty: the allocator is slow with pieces of this size.
+//! The pool saves one instruction in twenty of a short request: the allocator is slow with pieces of this size.
 
 use std::cell::RefCell;
 

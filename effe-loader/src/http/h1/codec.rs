@@ -1,5 +1,5 @@
-//! Heads and pieces of bodies in the bytes of a connection, and how much of the current request has been read. What
-//! they look like is actix-http's business; when bytes are read is `conn`'s.
+//! Finds heads and pieces of bodies in the bytes of a connection, and keeps how much of the current request has been
+//! read. actix-http parses; `conn` decides when bytes are read.
 
 use std::task::Poll;
 
@@ -21,42 +21,31 @@ pub const MAX_DRAIN: u64 = 256 * 1024;
 /// The parser of a connection, and what it knows of the request that is being answered.
 pub struct Codec {
     codec: h1::Codec,
-    request: Current,
+    pub request: Current,
 }
 
 /// The request that is being answered.
-struct Current {
-    version: Version,
-    is_head: bool,
-    body: Rest,
+#[derive(Default)]
+pub struct Current {
+    pub version: Version,
+    /// Whether its method is HEAD, so that its answer has no body.
+    pub is_head: bool,
+    pub body: Rest,
     /// Whether the client keeps its body back until it is asked for it.
-    expects: bool,
+    pub is_kept_back: bool,
     /// Whether somebody may still read the body.
-    has_reader: bool,
-    /// Whether its answer has begun.
+    pub has_reader: bool,
     is_answered: bool,
 }
 
-impl Default for Current {
-    fn default() -> Current {
-        Current {
-            version: Version::HTTP_11,
-            is_head: false,
-            body: Rest::Nothing,
-            expects: false,
-            has_reader: false,
-            is_answered: false,
-        }
-    }
-}
-
 /// What of a body has not been read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Rest {
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rest {
+    #[default]
     Nothing,
     /// So many bytes.
     Length(u64),
-    /// Chunks, of which nobody knows how many.
+    /// Chunks; how many is not known.
     Chunks,
     /// The client has broken it off, or has sent what is no chunk.
     Broken,
@@ -66,14 +55,13 @@ enum Rest {
 pub enum Message {
     /// A request, how many bytes its head has, and its body if that has come together with it.
     Request { request: Request, n_head: usize, body: Option<Bytes> },
-    /// No request, and nothing behind it can be one.
+    /// Something that is no request: nothing that follows it is read.
     Refused(StatusCode),
     /// Nothing more comes.
     End,
 }
 
 impl Codec {
-    /// A parser to which nothing has come yet.
     pub fn new(config: ServiceConfig) -> Codec {
         Codec { codec: h1::Codec::new(config), request: Current::default() }
     }
@@ -104,12 +92,12 @@ impl Codec {
             MessageType::Payload => {
                 self.request.body = length(head).map_or(Rest::Chunks, Rest::Length);
                 body = self.whole(input);
-                self.request.expects = head.expect() && input.is_empty() && !self.is_read();
+                self.request.is_kept_back = head.expect() && input.is_empty() && !self.is_read();
             }
-            // The client would like to speak another protocol, and actix-http takes all that comes for that. It isn't
-            // asked to: the body is what its head says, and there the connection ends.
+            // The client offers to speak another protocol, and actix-http takes all that follows for that protocol. We
+            // don't accept: the body is what the head says, and the connection ends behind it.
             MessageType::Stream => {
-                activity.close();
+                activity.is_closing.set(true);
                 if let Some(length @ 1..) = length(head) {
                     self.request.body = Rest::Length(length);
                 }
@@ -144,7 +132,7 @@ impl Codec {
                     *left -= piece.len() as u64;
                     if *left == 0 {
                         self.request.body = Rest::Nothing;
-                        // So that the next head is taken for one.
+                        // So that the codec takes what follows for a head.
                         let _ = self.codec.decode(input);
                     }
                 }
@@ -162,40 +150,15 @@ impl Codec {
         }
     }
 
-    /// Writes an answer's head, or that of an answer to what is no request; `None` if it can't be written.
+    /// Writes an answer's head; `None` if it can't be written.
     pub fn begin(&mut self, response: Response<()>, size: BodySize, output: &mut BytesMut) -> Option<()> {
         self.request.is_answered = true;
         self.codec.encode(h1::Message::Item((response, size)), output).ok()
     }
 
-    /// The rest of the body doesn't come.
-    pub fn break_off(&mut self) {
-        self.request.body = Rest::Broken;
-    }
-
-    /// Notes whether somebody may still read the body.
-    pub fn set_reader(&mut self, has_reader: bool) {
-        self.request.has_reader = has_reader;
-    }
-
-    /// Whether the client must be told to send its body: once at most, and not when its answer has begun.
+    /// Whether the client must be told now to send its body: once at most, and not after its answer has begun.
     pub fn take_expectation(&mut self) -> bool {
-        std::mem::take(&mut self.request.expects) && !self.request.is_answered
-    }
-
-    /// Whether the client keeps its body back until it is asked for it.
-    pub fn is_kept_back(&self) -> bool {
-        self.request.expects
-    }
-
-    /// The version of the request that is being answered.
-    pub fn version(&self) -> Version {
-        self.request.version
-    }
-
-    /// Whether its method is HEAD, so that its answer has no body.
-    pub fn is_head(&self) -> bool {
-        self.request.is_head
+        std::mem::take(&mut self.request.is_kept_back) && !self.request.is_answered
     }
 
     /// Whether all of the request has been read.
@@ -208,11 +171,11 @@ impl Codec {
         self.codec.keep_alive() || self.codec.upgrade()
     }
 
-    /// Whether what is left of the body can be read so that the connection can be used again, if nobody else reads it.
+    /// Whether the rest of the body can be read so that the connection can be used again.
     pub fn can_skip(&self) -> bool {
         match self.request.body {
             Rest::Nothing => true,
-            _ if self.request.expects => false,
+            _ if self.request.is_kept_back => false,
             Rest::Length(left) => left <= MAX_DRAIN || self.request.has_reader,
             Rest::Chunks => true,
             Rest::Broken => false,

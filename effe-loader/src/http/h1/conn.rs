@@ -1,5 +1,5 @@
-//! A connection as HTTP/1.1 uses it: its parser and its two buffers together. Requests and pieces of bodies come out,
-//! answers go in; in which order is decided in `h1`.
+//! A connection as HTTP/1.1 uses it: its parser and its two buffers together. It gives out requests and pieces of their
+//! bodies, and takes answers; `h1` decides in which order.
 
 use std::{
     cell::RefCell,
@@ -14,9 +14,9 @@ use futures_core::Stream;
 use tokio::io::AsyncWrite;
 
 use super::{
-    codec::{Codec, Message},
+    codec::{Codec, Message, Rest},
     read_buf::{Fill, ReadBuf},
-    write_buf::{Unequal, WriteBuf},
+    write_buf::WriteBuf,
 };
 use crate::net::{activity::ConnActivity, connection::Connection, connections::CloseReason};
 
@@ -26,31 +26,21 @@ const MAX_AHEAD: usize = 64 * 1024;
 /// The connection is closed: nothing more is read or sent.
 pub struct Closed;
 
-impl From<Unequal> for Closed {
-    fn from(_: Unequal) -> Closed {
-        Closed
-    }
-}
-
-/// A connection.
 pub struct Conn {
     connection: Connection,
-    input: ReadBuf,
-    /// The parser, and the request that is being answered.
+    pub input: ReadBuf,
     pub codec: Codec,
-    /// What goes out.
     pub output: WriteBuf,
 }
 
 impl Conn {
-    /// Nothing has come yet.
     pub fn new(connection: Connection, config: ServiceConfig) -> Conn {
         Conn { connection, input: ReadBuf::new(), codec: Codec::new(config), output: WriteBuf::default() }
     }
 
     /// The next request, if it is here.
     pub fn message(&mut self, activity: &ConnActivity) -> Option<Message> {
-        self.codec.message(self.input.bytes(), activity)
+        self.codec.message(&mut self.input.bytes, activity)
     }
 
     /// Reads until there may be a message; `None` if there may be one now.
@@ -58,7 +48,7 @@ impl Conn {
         Poll::Ready(match ready!(self.poll_fill(cx)) {
             Fill::Bytes => Ok(None),
             Fill::End | Fill::Overdue(CloseReason::Idle) => Ok(Some(Message::End)),
-            Fill::Overdue(CloseReason::Late) if !self.input.is_empty() => {
+            Fill::Overdue(CloseReason::Late) if !self.input.bytes.is_empty() => {
                 Ok(Some(Message::Refused(StatusCode::REQUEST_TIMEOUT)))
             }
             Fill::Overdue(CloseReason::Late) | Fill::Failed(_) => Err(Closed),
@@ -68,7 +58,7 @@ impl Conn {
     /// The next piece of the body, or its end. A client that waits to be asked for its body is asked.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>> {
         loop {
-            if let Poll::Ready(piece) = self.codec.piece(self.input.bytes()) {
+            if let Poll::Ready(piece) = self.codec.piece(&mut self.input.bytes) {
                 return Poll::Ready(piece);
             }
             if self.codec.take_expectation() {
@@ -81,14 +71,14 @@ impl Conn {
                 Fill::End | Fill::Overdue(_) => PayloadError::Incomplete(None),
                 Fill::Failed(err) => PayloadError::Io(err),
             };
-            self.codec.break_off();
+            self.codec.request.body = Rest::Broken;
             return Poll::Ready(Some(Err(err)));
         }
     }
 
     /// Reads what comes while a request is being answered, unless that is its body: the client may leave.
     pub fn poll_look_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        while self.codec.is_read() && !self.input.is_at_end() && self.input.len() < MAX_AHEAD {
+        while self.codec.is_read() && !self.input.is_at_end && self.input.bytes.len() < MAX_AHEAD {
             match ready!(self.poll_fill(cx)) {
                 Fill::Bytes => {}
                 Fill::End | Fill::Overdue(CloseReason::Idle) => break,
@@ -101,7 +91,7 @@ impl Conn {
     /// Reads and forgets all that comes until the client closes its end.
     pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            self.input.bytes().clear();
+            self.input.bytes.clear();
             match ready!(self.poll_fill(cx)) {
                 Fill::Bytes => {}
                 Fill::End | Fill::Overdue(_) | Fill::Failed(_) => return Poll::Ready(()),
@@ -114,27 +104,20 @@ impl Conn {
         self.codec.begin(response, size, self.output.text()).ok_or(Closed)
     }
 
-    /// The answer has been given.
-    pub fn end(&mut self) {
-        self.input.reset_read_size();
-    }
-
-    /// Sends what is to be sent.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         self.output.poll_flush(&mut self.connection, cx).map_err(|_| Closed)
     }
 
-    /// Tells the client that nothing more comes.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         Pin::new(&mut self.connection).poll_shutdown(cx).map_err(|_| Closed)
     }
 
     /// Whether no unread input is left, and none can be on its way: closing the connection loses nothing.
     pub fn is_silent(&self) -> bool {
-        self.input.is_at_end() || (self.input.is_empty() && self.codec.is_read())
+        self.input.is_at_end || (self.input.bytes.is_empty() && self.codec.is_read())
     }
 
-    /// The answer breaks off, and must not look whole.
+    /// The answer breaks off. If its end would look like the end of a whole one, the connection is reset.
     pub fn abort(&self) {
         if self.output.ends_by_close() {
             self.connection.reset();
@@ -146,13 +129,13 @@ impl Conn {
     }
 }
 
-/// The body of the request that is being answered, for whoever reads it.
+/// The body of the request that is being answered, for its reader.
 pub struct Pieces(Rc<RefCell<Conn>>);
 
 impl Pieces {
-    /// To be called once for each request that has one.
+    /// To be called once for each request that has a body.
     pub fn of(conn: &Rc<RefCell<Conn>>) -> Pieces {
-        conn.borrow_mut().codec.set_reader(true);
+        conn.borrow_mut().codec.request.has_reader = true;
         Pieces(Rc::clone(conn))
     }
 }
@@ -167,6 +150,6 @@ impl Stream for Pieces {
 
 impl Drop for Pieces {
     fn drop(&mut self) {
-        self.0.borrow_mut().codec.set_reader(false);
+        self.0.borrow_mut().codec.request.has_reader = false;
     }
 }

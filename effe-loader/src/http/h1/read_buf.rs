@@ -20,11 +20,11 @@ const LARGE_READ: usize = 128 * 1024;
 
 /// What has come. While nothing is here it has no memory: thousands of connections may idle.
 pub struct ReadBuf {
-    bytes: BytesMut,
+    pub bytes: BytesMut,
     /// Bytes that are read at a time.
     n_wanted: usize,
     /// Whether the client has closed its end.
-    is_at_end: bool,
+    pub is_at_end: bool,
 }
 
 /// What came of reading.
@@ -40,12 +40,10 @@ pub enum Fill {
 }
 
 impl ReadBuf {
-    /// Nothing has come yet.
     pub fn new() -> ReadBuf {
         ReadBuf { bytes: BytesMut::new(), n_wanted: FIRST_READ, is_at_end: false }
     }
 
-    /// Reads something.
     pub fn poll_fill(&mut self, from: &mut Connection, cx: &mut Context<'_>) -> Poll<Fill> {
         if self.is_at_end {
             return Poll::Ready(Fill::End);
@@ -61,7 +59,9 @@ impl ReadBuf {
                 if self.bytes.is_empty() {
                     buf_pool::give(mem::take(&mut self.bytes));
                 }
-                from.close_reason().map_or(Poll::Pending, |reason| Poll::Ready(Fill::Overdue(reason)))
+                from.handle()
+                    .close_reason()
+                    .map_or(Poll::Pending, |reason| Poll::Ready(Fill::Overdue(reason)))
             }
             Poll::Ready(Ok(0)) => {
                 self.is_at_end = true;
@@ -75,26 +75,6 @@ impl ReadBuf {
             }
             Poll::Ready(Err(err)) => Poll::Ready(Fill::Failed(err)),
         }
-    }
-
-    /// The bytes, for a parser that takes some of them.
-    pub fn bytes(&mut self) -> &mut BytesMut {
-        &mut self.bytes
-    }
-
-    /// Bytes that are here.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Whether nothing is here.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Whether the client has closed its end.
-    pub fn is_at_end(&self) -> bool {
-        self.is_at_end
     }
 
     /// Reads small pieces again, after a large body.

@@ -1,4 +1,4 @@
-//! Bytes on their way to a client: short pieces are copied together, a long one is sent from where it is.
+//! Bytes that are to be sent to a client: short pieces are copied together, a long one is sent from where it is.
 
 use std::{
     fmt::Write,
@@ -32,10 +32,10 @@ pub struct WriteBuf {
     is_dirty: bool,
 }
 
-/// How a client knows where a body ends that comes in pieces.
+/// How a client knows where a body in pieces ends.
 #[derive(Clone, Copy, Default)]
 enum Frame {
-    /// By its length, of which so many bytes are missing.
+    /// By its length; so many bytes are missing.
     Length(u64),
     /// By chunks, each with its own length.
     Chunks,
@@ -43,10 +43,6 @@ enum Frame {
     #[default]
     Close,
 }
-
-/// The body is not as long as its head says.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Unequal;
 
 impl WriteBuf {
     /// Whether another piece may be added.
@@ -62,7 +58,6 @@ impl WriteBuf {
         &mut self.text
     }
 
-    /// Adds a whole body.
     pub fn whole(&mut self, bytes: Bytes) {
         if bytes.len() <= SHORT {
             self.text().extend_from_slice(&bytes);
@@ -71,7 +66,7 @@ impl WriteBuf {
         }
     }
 
-    /// Says how the body ends whose pieces follow.
+    /// Says how the body ends; its pieces follow.
     pub fn frame(&mut self, size: BodySize, version: Version) {
         self.frame = match size {
             BodySize::Sized(length) => Frame::Length(length),
@@ -80,50 +75,35 @@ impl WriteBuf {
         };
     }
 
-    /// Adds a piece of the body; to be called when there is room.
-    ///
-    /// # Errors
-    /// The body is longer than its head says.
-    pub fn piece(&mut self, bytes: Bytes) -> Result<(), Unequal> {
+    /// Adds a piece of the body; to be called when there is room. `None` if the body is longer than its head says.
+    pub fn piece(&mut self, bytes: Bytes) -> Option<()> {
         if bytes.is_empty() {
-            return Ok(());
+            return Some(());
         }
         match &mut self.frame {
-            Frame::Length(left) => *left = left.checked_sub(bytes.len() as u64).ok_or(Unequal)?,
-            Frame::Chunks => {
-                // It can't fail: the buffer grows.
-                let _ = write!(self.text(), "{:x}\r\n", bytes.len());
-                self.whole(bytes);
-                if self.tail.is_empty() {
-                    self.text.extend_from_slice(b"\r\n");
-                } else {
-                    self.end = b"\r\n";
-                }
-                return Ok(());
-            }
+            Frame::Length(left) => *left = left.checked_sub(bytes.len() as u64)?,
+            // It can't fail: the buffer grows.
+            Frame::Chunks => write!(self.text(), "{:x}\r\n", bytes.len()).ok()?,
             Frame::Close => {}
         }
         self.whole(bytes);
-        Ok(())
+        match self.frame {
+            Frame::Chunks if self.tail.is_empty() => self.text.extend_from_slice(b"\r\n"),
+            Frame::Chunks => self.end = b"\r\n",
+            Frame::Length(_) | Frame::Close => {}
+        }
+        Some(())
     }
 
-    /// Ends the body.
-    ///
-    /// # Errors
-    /// The body is shorter than its head says.
-    pub fn end(&mut self) -> Result<(), Unequal> {
+    /// Ends the body; `None` if it is shorter than its head says.
+    pub fn end(&mut self) -> Option<()> {
         match self.frame {
-            Frame::Length(0) | Frame::Close => Ok(()),
-            Frame::Length(_) => Err(Unequal),
-            Frame::Chunks if self.tail.is_empty() => {
-                self.text().extend_from_slice(b"0\r\n\r\n");
-                Ok(())
-            }
-            Frame::Chunks => {
-                self.end = b"\r\n0\r\n\r\n";
-                Ok(())
-            }
+            Frame::Length(1..) => return None,
+            Frame::Length(0) | Frame::Close => {}
+            Frame::Chunks if self.tail.is_empty() => self.text().extend_from_slice(b"0\r\n\r\n"),
+            Frame::Chunks => self.end = b"\r\n0\r\n\r\n",
         }
+        Some(())
     }
 
     /// Whether a body that breaks off here would look whole to the client.
@@ -131,7 +111,6 @@ impl WriteBuf {
         matches!(self.frame, Frame::Close)
     }
 
-    /// Sends all that was added.
     pub fn poll_flush<W: AsyncWrite + Unpin>(
         &mut self,
         to: &mut W,
@@ -187,14 +166,8 @@ mod tests {
     struct Sink(usize, Vec<u8>);
 
     impl AsyncWrite for Sink {
-        fn poll_write(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            let n = bytes.len().min(self.0);
-            self.1.extend_from_slice(&bytes[..n]);
-            Poll::Ready(Ok(n))
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
         }
 
         fn poll_write_vectored(
@@ -217,14 +190,14 @@ mod tests {
         }
     }
 
-    fn sent(size: BodySize, pieces: &[usize], at_a_time: usize) -> (Vec<u8>, Result<(), Unequal>) {
+    fn sent(size: BodySize, pieces: &[usize], at_a_time: usize) -> (Vec<u8>, Option<()>) {
         let (mut output, mut sink) = (WriteBuf::default(), Sink(at_a_time, Vec::new()));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         output.text().extend_from_slice(b"head|");
         output.frame(size, Version::HTTP_11);
         for length in pieces {
-            if let Err(unequal) = output.piece(vec![b'x'; *length].into()) {
-                return (sink.1, Err(unequal));
+            if output.piece(vec![b'x'; *length].into()).is_none() {
+                return (sink.1, None);
             }
             while !output.has_room() {
                 assert!(output.poll_flush(&mut sink, &mut cx).is_ready());
@@ -241,7 +214,7 @@ mod tests {
             for pieces in [&[3_usize][..], &[SHORT + 1], &[3, SHORT + 1, 0, 5], &[20_000, 20_000]] {
                 let total: usize = pieces.iter().sum();
                 let (found, end) = sent(BodySize::Sized(total as u64), pieces, at_a_time);
-                assert_eq!((found.len(), end), (5 + total, Ok(())));
+                assert_eq!((found.len(), end), (5 + total, Some(())));
                 let mut expected = b"head|".to_vec();
                 for length in pieces.iter().filter(|length| **length > 0) {
                     expected.extend(format!("{length:x}\r\n").bytes());
@@ -249,14 +222,14 @@ mod tests {
                     expected.extend(b"\r\n");
                 }
                 expected.extend(b"0\r\n\r\n");
-                assert_eq!(sent(BodySize::Stream, pieces, at_a_time), (expected, Ok(())));
+                assert_eq!(sent(BodySize::Stream, pieces, at_a_time), (expected, Some(())));
             }
         }
     }
 
     #[test]
     fn a_body_is_as_long_as_its_head_says() {
-        assert_eq!(sent(BodySize::Sized(4), &[3], 9).1, Err(Unequal));
-        assert_eq!(sent(BodySize::Sized(4), &[3, 2], 9).1, Err(Unequal));
+        assert_eq!(sent(BodySize::Sized(4), &[3], 9).1, None);
+        assert_eq!(sent(BodySize::Sized(4), &[3, 2], 9).1, None);
     }
 }

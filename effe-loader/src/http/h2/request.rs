@@ -20,15 +20,18 @@ use http::HeaderMap as Fields;
 
 use crate::body::incoming::Incoming;
 
-/// The same request, its body, and, if the client keeps the body back, what says that it is wanted. `None` if the request
-/// breaks a rule that h2 doesn't check.
+/// The request, its body, and, if the client keeps the body back, what tells when a reader wants it. `None` if the
+/// request breaks a rule that h2 doesn't check.
 pub fn translate(
     request: http::Request<RecvStream>,
     peer: Option<SocketAddr>,
 ) -> Option<(Request, Incoming, Option<Rc<KeptBack>>)> {
     let (parts, body) = request.into_parts();
     let has_body = !body.is_end_stream();
-    let kept_back = (has_body && is_expected(&parts.headers)).then(Rc::<KeptBack>::default);
+    // RFC 9110, section 10.1.1.
+    let expect = parts.headers.get(http::header::EXPECT).map_or(&b""[..], |value| value.as_bytes());
+    let is_kept_back = has_body && expect.eq_ignore_ascii_case(b"100-continue");
+    let kept_back = is_kept_back.then(Rc::<KeptBack>::default);
     let incoming = match &kept_back {
         _ if !has_body => Incoming::None,
         None => Incoming::Pieces(Box::pin(Pieces { body, kept_back: None })),
@@ -48,22 +51,16 @@ pub fn translate(
     if let Some(authority) = parts.uri.authority() {
         let host = HeaderValue::from_str(authority.as_str()).ok()?;
         // RFC 9113, section 8.3.1: two that differ name two hosts.
-        if head.headers.get(header::HOST).is_some_and(|other| !same_host(other, &host)) {
+        if head
+            .headers
+            .get(header::HOST)
+            .is_some_and(|other| !other.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+        {
             return None;
         }
         head.headers.insert(header::HOST, host);
     }
     Some((request, incoming, kept_back))
-}
-
-/// Whether a client sends its body only once it is told to (RFC 9110, section 10.1.1).
-fn is_expected(fields: &Fields) -> bool {
-    let expect = fields.get(http::header::EXPECT);
-    expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-fn same_host(one: &HeaderValue, other: &HeaderValue) -> bool {
-    one.as_bytes().eq_ignore_ascii_case(other.as_bytes())
 }
 
 fn headers(fields: &Fields) -> Option<HeaderMap> {

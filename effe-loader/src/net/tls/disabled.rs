@@ -1,14 +1,6 @@
-//! TLS in a loader that is built without it: types without a value, whose code the compiler leaves out.
+//! TLS in a loader that is built without it: a certificate that can't exist, and connections that are plain sockets.
 
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd},
-    path::Path,
-    pin::Pin,
-    task::{Context, Poll},
-};
-
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::{io, path::Path};
 
 use crate::net::plain::Plain;
 
@@ -17,65 +9,36 @@ use crate::net::plain::Plain;
 pub enum Tls {}
 
 impl Tls {
-    /// Says how to get a loader with TLS.
-    ///
-    /// # Errors
-    /// Always.
+    /// Fails, and says how to get a loader with TLS.
     pub fn read(_: Option<&Path>, _: Option<&Path>) -> Result<Tls, String> {
         Err("--tls-cert needs a loader built with the feature \"tls\": cargo install effe-loader --features tls"
             .to_owned())
     }
 
-    /// Never called.
-    ///
-    /// # Errors
-    /// None.
     pub fn reload(&self) -> Result<bool, String> {
         match *self {}
     }
 
-    /// Never called.
-    ///
-    /// # Errors
-    /// None.
-    pub async fn accept(&self, _: Plain) -> io::Result<Stream> {
+    pub async fn accept(&self, _: Plain) -> io::Result<Io> {
         match *self {}
     }
 }
 
-/// There is none.
-pub enum Stream {}
+pub type Io = Plain;
+
+pub fn unencrypted(socket: Plain) -> Io {
+    socket
+}
+
+pub fn socket(io: &Io) -> &Plain {
+    io
+}
+
+pub fn is_tls(_: &Io) -> bool {
+    false
+}
 
 #[cfg(feature = "http2")]
-impl Stream {
-    /// Never called.
-    pub fn is_http2(&self) -> bool {
-        match *self {}
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match *self {}
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match *self {}
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        match *self {}
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match *self {}
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match *self {}
-    }
+pub fn is_http2(_: &Io) -> bool {
+    false
 }
