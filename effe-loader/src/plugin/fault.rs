@@ -1,5 +1,7 @@
 //! Errors and panics that a lambda's entries report.
 
+use std::fmt;
+
 use effe_abi::raw::{Failure, Status, status};
 
 use crate::journal::Severity;
@@ -27,8 +29,8 @@ impl Fault {
     }
 }
 
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Error(_, text) => write!(f, "failed: {text}"),
             Fault::Panic(text) => f.write_str(text),

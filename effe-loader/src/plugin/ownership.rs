@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Write permission for everybody, and for the group.
+/// Write permission.
 const ANYONE: u32 = 0o002;
 const GROUP: u32 = 0o020;
 /// In a directory that has it, only a file's owner may rename or remove the file.
@@ -32,10 +32,8 @@ pub fn check(path: &Path, file: &File, strict: bool) -> Option<Problem> {
     let user = rustix::process::geteuid().as_raw();
     let real = path.canonicalize();
     if strict {
-        return match real.map_err(|err| err.to_string()).and_then(|real| is_safe(&real, file, user)) {
-            Ok(()) => None,
-            Err(reason) => Some(Problem::Refused(format!("--strict-ownership: {reason}"))),
-        };
+        let safe = real.map_err(|err| err.to_string()).and_then(|real| is_safe(&real, file, user));
+        return safe.err().map(|reason| Problem::Refused(format!("--strict-ownership: {reason}")));
     }
     let what = loose_file(file).or_else(|| {
         // For a symbolic link, both directories count: replacing the link replaces the plugin, too.
@@ -57,11 +55,8 @@ fn loose_file(file: &File) -> Option<String> {
 fn loose_directory(place: &Path) -> Option<String> {
     let mode = place.metadata().ok()?.mode();
     (mode & ANYONE != 0 && mode & STICKY == 0).then(|| {
-        let place = place.display();
-        format!(
-            "anyone may replace it: its directory {place} has mode {:04o} (chmod o-w mends that)",
-            bits(mode)
-        )
+        let (place, mode) = (place.display(), bits(mode));
+        format!("anyone may replace it: its directory {place} has mode {mode:04o} (chmod o-w mends that)")
     })
 }
 
@@ -84,13 +79,11 @@ fn is_ours(place: &Path, metadata: &Metadata, user: u32) -> Result<(), String> {
     if owner != 0 && owner != user {
         return Err(format!("{place} belongs to user {owner}; it must belong to root or to user {user}"));
     }
-    if mode & (ANYONE | GROUP) != 0 {
-        let mode = bits(mode);
-        return Err(format!(
-            "others than its owner may write {place} (mode {mode:04o}); chmod go-w mends that"
-        ));
+    if mode & (ANYONE | GROUP) == 0 {
+        return Ok(());
     }
-    Ok(())
+    let mode = bits(mode);
+    Err(format!("others than its owner may write {place} (mode {mode:04o}); chmod go-w mends that"))
 }
 
 /// The directory of a bare name is the working directory.
