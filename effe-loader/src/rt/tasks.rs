@@ -1,4 +1,4 @@
-//! Tasks of a server's thread, boxed: the runtime's code for a task is in the program once for each kind of task.
+//! Tasks of a server's thread. They are boxed, because the program has the runtime's code once for each type of task.
 
 use std::{future::Future, pin::Pin};
 
