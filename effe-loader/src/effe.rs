@@ -25,7 +25,7 @@ use crate::{
     exchange::{
         Exchange,
         call::{Call, Completions},
-        response::Answer,
+        response::ResponseBuilder,
         run::AsyncRun,
     },
     http::{head::Head, request::Request},
@@ -144,13 +144,13 @@ impl Effe {
     }
 
     /// Runs a request on the server's own thread, if a Context is at hand: Start and Stop never happen there.
-    /// How long it took, if it did; the answer is in `answer`.
+    /// How long it took, if it did; the answer is in `response`.
     pub fn run_inline(
         self: &Arc<Self>,
         generation: &Generation,
         request: &Request,
         body: &[u8],
-        answer: &mut Answer,
+        response: &mut ResponseBuilder,
         status: &WorkerStatus,
     ) -> Option<Duration> {
         let mut context = generation.contexts.take()?;
@@ -163,7 +163,7 @@ impl Effe {
         let exchange = Exchange::new(
             Head::Live(request),
             body,
-            answer,
+            response,
             status.never_gone(),
             deadline,
             self.limits.response,
@@ -180,7 +180,7 @@ impl Effe {
         }
         let unwanted = match outcome {
             Ok(()) => {
-                answer.end();
+                response.end();
                 generation.contexts.give(context)
             }
             Err(fault) => {
@@ -271,7 +271,7 @@ impl Effe {
             let exchange = Exchange::new(
                 Head::Copied(&call.head),
                 &call.body,
-                &mut call.answer,
+                &mut call.response,
                 &call.progress.gone,
                 call.deadline,
                 self.limits.response,
@@ -322,8 +322,8 @@ impl Effe {
     pub fn conclude(&self, call: &mut Call, outcome: Result<(), Fault>, failed: Option<&Fault>) -> bool {
         let reusable = match outcome {
             Ok(()) => {
-                call.answer.end();
-                if let Some(sender) = &call.streams.sender {
+                call.response.end();
+                if let Some(sender) = &call.streams.response {
                     sender.finish();
                 }
                 true
@@ -337,7 +337,7 @@ impl Effe {
             }
         };
         // What is streamed and not complete ends here.
-        if call.streams.sender.as_ref().is_some_and(|sender| !sender.keeps_its_length()) {
+        if call.streams.response.as_ref().is_some_and(|sender| !sender.keeps_its_length()) {
             let text = "the answer is not as long as its content-length says: the connection is broken off";
             self.log_call("run", call, &Fault::Error(Severity::Error, text.to_owned()));
         }

@@ -25,7 +25,7 @@ use crate::{
         async_run::{AsyncCall, Worker},
         monitor::Monitor,
     },
-    exchange::{call::Call, response::Answer},
+    exchange::{call::Call, response::ResponseBuilder},
     http::{canned::plain, request::Request, request_guard::RequestGuard},
     net::activity::ClientTimeouts,
     rt::{clock::Moment, tasks, wake_batch::WakeBatch},
@@ -38,7 +38,7 @@ pub struct Handler {
     monitor: Arc<Monitor>,
     client_timeouts: ClientTimeouts,
     /// Where a run on this thread puts its answer.
-    answer: RefCell<Answer>,
+    response: RefCell<ResponseBuilder>,
     senders: BodySenders,
 }
 
@@ -57,7 +57,7 @@ impl Handler {
         tasks::spawn(Arc::clone(&wake_batch).run());
         let worker = Rc::new(Worker { effe, status, in_flight, background, wake_batch });
         let senders = BodySenders::new(client_timeouts.write);
-        Handler { worker, monitor, client_timeouts, answer: RefCell::default(), senders }
+        Handler { worker, monitor, client_timeouts, response: RefCell::default(), senders }
     }
 
     /// Answers a request whose body, if any, is here, if it can be done here and now.
@@ -116,7 +116,7 @@ impl Handler {
         };
         response.map_body(|_, mut body| {
             if let Body::Stream(stream) = &mut body {
-                stream.hold(Box::new((running, guard)));
+                stream.guard = Some(Box::new((running, guard)));
             }
             body
         })
@@ -136,14 +136,14 @@ impl Handler {
         let body = match upload {
             None => Bytes::new(),
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
-                let inlet = Arc::new(Pipe::default());
-                guard.upload(upload.pump(Arc::clone(&inlet)));
-                streams.inlet = Some(inlet);
+                let pipe = Arc::new(Pipe::default());
+                guard.upload(upload.pump(Arc::clone(&pipe)));
+                streams.request = Some(pipe);
                 Bytes::new()
             }
             Some(upload) => upload.whole().await?,
         };
-        let inlet = streams.inlet.clone();
+        let upload = streams.request.clone();
         let response = if generation.is_polled_here() {
             // This request is counted too.
             let n_others = self.worker.status.n_running().saturating_sub(1);
@@ -162,7 +162,7 @@ impl Handler {
             }
         };
         // A lambda that fails because its body fails is not to blame.
-        response.map_err(|failure| match inlet.and_then(|inlet| inlet.broken()) {
+        response.map_err(|failure| match upload.and_then(|pipe| pipe.broken()) {
             Some(status::TOO_LARGE) if failure == Failure::Lambda => Failure::TooLarge,
             Some(status::TIMEOUT) if failure == Failure::Lambda => Failure::Slow,
             Some(_) if failure == Failure::Lambda => Failure::Malformed,

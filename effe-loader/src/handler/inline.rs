@@ -19,10 +19,10 @@ impl Handler {
             return None;
         }
         self.monitor.look();
-        let mut answer = self.answer.borrow_mut();
-        answer.clear();
+        let mut response = self.response.borrow_mut();
+        response.clear();
         let (effe, status) = (&self.worker.effe, &self.worker.status);
-        let took = effe.run_inline(generation, request, body, &mut answer, status)?;
-        Some((respond(&mut answer, request).ok_or(Failure::Lambda), took))
+        let took = effe.run_inline(generation, request, body, &mut response, status)?;
+        Some((respond(&mut response, request).ok_or(Failure::Lambda), took))
     }
 }

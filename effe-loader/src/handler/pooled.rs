@@ -36,16 +36,16 @@ impl Handler {
         let mut call = self.worker.in_flight.call();
         call.head.take(request);
         call.body = body;
-        let mut awaited = Awaited::new(streams.sender.clone());
+        let mut awaited = Awaited(streams.response.clone());
         call.streams = streams;
         let mut pending = self.worker.in_flight.ask(call, |call| self.worker.effe.run_on_pool(call));
-        let head = poll_fn(|context| match awaited.sender().map(|sender| sender.poll_head(context)) {
+        let head = poll_fn(|context| match awaited.0.as_ref().map(|sender| sender.poll_head(context)) {
             Some(Poll::Ready(head)) => Poll::Ready(Ok(head)),
             _ => Pin::new(&mut pending).poll(context).map(Err),
         });
         let outcome = match head.await {
             Ok(head) => {
-                let sender = awaited.take().expect("the head came out of it");
+                let sender = awaited.0.take().expect("the head came out of it");
                 pending.take_your_time();
                 guard.watch(pending.progress());
                 return Ok(stream(request, head, sender, Some(Box::new(pending))));
@@ -54,7 +54,7 @@ impl Handler {
         };
         match outcome {
             Outcome::Back(mut call) => {
-                let response = respond(&mut call.answer, request).ok_or_else(|| unanswered(&call));
+                let response = respond(&mut call.response, request).ok_or_else(|| unanswered(&call));
                 self.worker.in_flight.keep(call);
                 response
             }
