@@ -32,11 +32,11 @@ impl Plugin {
             self.count_start();
             Context { plugin: self, pointer }
         });
-        match (Fault::of(status, failure), context) {
-            (None, Some(context)) => Started::Ready(context),
-            (Some(fault @ Fault::Error(..)), Some(context)) => Started::Failed(context, fault),
-            (Some(fault), _) => Started::Panicked(fault),
-            (None, None) => {
+        match (Fault::check(status, failure), context) {
+            (Ok(()), Some(context)) => Started::Ready(context),
+            (Err(fault @ Fault::Error(..)), Some(context)) => Started::Failed(context, fault),
+            (Err(fault), _) => Started::Panicked(fault),
+            (Ok(()), None) => {
                 Started::Panicked(Fault::Error(Severity::Error, "start made no Context".to_owned()))
             }
         }
@@ -58,7 +58,7 @@ impl Context {
         let mut failure = Failure::new();
         // SAFETY: `start` made the pointer, `drop` has not stopped it, `&mut self` keeps it to one call.
         let status = unsafe { (self.plugin.entries.run)(self.pointer.as_ptr(), exchange, &mut failure) };
-        Fault::of(status, failure).map_or(Ok(()), Err)
+        Fault::check(status, failure)
     }
 
     /// Calls Stop, for a caller that wants its outcome. When a Context is dropped, the outcome is logged.
@@ -75,13 +75,13 @@ impl Context {
         // SAFETY: `start` made the pointer, and nothing uses it after this, as the caller says.
         let status = unsafe { (self.plugin.entries.stop)(self.pointer.as_ptr(), &mut failure) };
         self.plugin.count_stop();
-        Fault::of(status, failure).map_or(Ok(()), Err)
+        Fault::check(status, failure)
     }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: dropped once.
-        self.plugin.log_stop(unsafe { self.end() }.err());
+        self.plugin.log_stop(unsafe { self.end() });
     }
 }

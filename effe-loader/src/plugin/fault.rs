@@ -16,15 +16,13 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The fault behind a status that is not OK.
-    pub fn of(status: Status, failure: Failure) -> Option<Fault> {
+    /// What an entry reports.
+    pub fn check(status: Status, failure: Failure) -> Result<(), Fault> {
         match status {
-            status::OK => None,
-            status::PANIC => Some(Fault::Panic(failure.text.into())),
-            status::ERROR => Some(Fault::Error(Severity::from(failure.level), failure.text.into())),
-            unexpected => {
-                Some(Fault::Error(Severity::Error, format!("an entry reports status {unexpected}")))
-            }
+            status::OK => Ok(()),
+            status::PANIC => Err(Fault::Panic(failure.text.into())),
+            status::ERROR => Err(Fault::Error(Severity::from(failure.level), failure.text.into())),
+            unexpected => Err(Fault::Error(Severity::Error, format!("an entry reports status {unexpected}"))),
         }
     }
 }

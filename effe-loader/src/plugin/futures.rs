@@ -221,7 +221,7 @@ impl Future for Stopping {
         // SAFETY: the lambda's future is dropped, and it was the only other user.
         let failure = mem::take(unsafe { self.failure.get_mut() });
         self.plugin.count_stop();
-        self.plugin.log_stop(Fault::of(status, failure));
+        self.plugin.log_stop(Fault::check(status, failure));
         Poll::Ready(())
     }
 }

@@ -61,8 +61,8 @@ pub struct Plugin {
     copy: Mutex<Option<PrivateCopy>>,
     /// Bytes of its image; 0 if it is part of the program.
     pub image: u64,
+    /// Both are asked for once, and not before Init: a damaged plugin may kill the process in that call.
     ready: OnceLock<Option<ReadyEntry>>,
-    /// The entries that can be polled, if the lambda is async. Asked for once.
     polled: OnceLock<Option<&'static AsyncPlugin>>,
     /// Whether Retire has been called or is being called. Locked while the lambda's `ready` runs.
     retired: Mutex<bool>,
@@ -107,15 +107,8 @@ impl Plugin {
         let mut failure = Failure::new();
         // SAFETY: the table is `host.rs`'s; `main` calls this once, first.
         let status = unsafe { (self.entries.init)(self.table, &mut failure) };
-        match Fault::of(status, failure) {
-            None => Ok(()),
-            Some(fault) => Err(Error::Init { path: self.path.clone(), what: fault.to_string() }),
-        }
-    }
-
-    /// Whether the lambda says itself whether it is ready.
-    pub fn has_ready(&self) -> bool {
-        self.ready_entry().is_some()
+        Fault::check(status, failure)
+            .map_err(|fault| Error::Init { path: self.path.clone(), what: fault.to_string() })
     }
 
     /// Asks the lambda whether it can serve, which may take long. One that is retired can't.
@@ -128,14 +121,16 @@ impl Plugin {
         let mut failure = Failure::new();
         // SAFETY: the table is `host.rs`'s; one call at a time and none after `retire`, by the lock.
         let status = unsafe { ready(self.table, &mut failure) };
-        Fault::of(status, failure).map_or(Ok(()), Err)
+        Fault::check(status, failure)
     }
 
+    /// The entries that can be polled, if the lambda is async.
     pub(super) fn polled(&self) -> Option<&'static AsyncPlugin> {
         *self.polled.get_or_init(|| self.entries.polled())
     }
 
-    fn ready_entry(&self) -> Option<ReadyEntry> {
+    /// For a lambda that says itself whether it is ready.
+    pub fn ready_entry(&self) -> Option<ReadyEntry> {
         *self.ready.get_or_init(|| self.entries.ready())
     }
 
@@ -151,7 +146,7 @@ impl Plugin {
         // SAFETY: the table is `host.rs`'s; whoever ends a generation calls this once, last.
         let status = unsafe { (self.entries.retire)(self.table, &mut failure) };
         *self.copy() = None;
-        Fault::of(status, failure).map_or(Ok(()), Err)
+        Fault::check(status, failure)
     }
 
     /// Whether another generation can replace it. A lambda that is part of the program, or that is mapped
@@ -188,8 +183,8 @@ impl Plugin {
         self.counts.stopped.fetch_add(1, Ordering::Release);
     }
 
-    pub(super) fn log_stop(&self, fault: Option<Fault>) {
-        if let Some(Fault::Error(severity, text)) = fault {
+    pub(super) fn log_stop(&self, outcome: Result<(), Fault>) {
+        if let Err(Fault::Error(severity, text)) = outcome {
             self.log(&Fault::Error(severity, format!("stop: {text}")));
         }
     }

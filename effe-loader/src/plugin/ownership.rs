@@ -14,36 +14,29 @@ const GROUP: u32 = 0o020;
 /// In a directory that has it, only a file's owner may rename or remove the file.
 const STICKY: u32 = 0o1000;
 
-/// A problem with who may change a file: one sentence, with a remedy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// It must not be used.
-    Refused(String),
-    /// It may be used, and the operator is warned.
-    Warning(String),
-}
-
 /// Checks an open file and the directories on its path. If anyone may write one of them, it is refused where
-/// this process is root, and a warning otherwise. The group may write.
+/// this process is root, and the operator is warned otherwise. The group may write. A warning and a refusal are
+/// one sentence each, with a remedy.
 ///
 /// With `strict`, as OpenSSH checks its keys: the file and every directory above its real path must belong to
 /// this user or to root, and nobody else may write them, the group included.
-pub fn check(path: &Path, file: &File, strict: bool) -> Option<Problem> {
+pub fn check(path: &Path, file: &File, strict: bool) -> Result<Option<String>, String> {
     let user = rustix::process::geteuid().as_raw();
     let real = path.canonicalize();
     if strict {
         let safe = real.map_err(|err| err.to_string()).and_then(|real| is_safe(&real, file, user));
-        return safe.err().map(|reason| Problem::Refused(format!("--strict-ownership: {reason}")));
+        return safe.map(|()| None).map_err(|reason| format!("--strict-ownership: {reason}"));
     }
-    let what = loose_file(file).or_else(|| {
+    let loose = loose_file(file).or_else(|| {
         // For a symbolic link, both directories count: replacing the link replaces the plugin, too.
         let places = [Some(path.to_owned()), real.ok()].into_iter().flatten();
         places.filter_map(|place| place.parent().map(here)).find_map(|place| loose_directory(&place))
-    })?;
-    if user == 0 {
-        return Some(Problem::Refused(format!("{what}, and the loader runs as root")));
+    });
+    match loose {
+        None => Ok(None),
+        Some(what) if user == 0 => Err(format!("{what}, and the loader runs as root")),
+        Some(what) => Ok(Some(format!("{what}, and so run code as this user"))),
     }
-    Some(Problem::Warning(format!("{what}, and so run code as this user")))
 }
 
 fn loose_file(file: &File) -> Option<String> {

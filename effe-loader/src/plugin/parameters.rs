@@ -62,7 +62,6 @@ impl Parameters {
         self.0.insert(key.to_owned(), Parameter { text: value.to_owned(), json });
     }
 
-    /// Adds the members of a JSON object.
     pub fn add_object(&mut self, text: &str) -> Result<(), serde_json::Error> {
         for (key, value) in serde_json::from_str::<Map<String, Value>>(text)? {
             let json = value.to_string();

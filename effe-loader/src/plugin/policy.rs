@@ -12,7 +12,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::ownership::{self, Problem};
+use super::ownership;
 
 /// Bytes of a list of digests. A longer file is taken for something else.
 const MAX_LIST: u64 = 1 << 20;
@@ -31,11 +31,7 @@ impl Policy {
     /// Checks who may change an open file. Returns a warning for the operator, if there is one; an error names
     /// who may change it and must not, and a remedy.
     pub fn owned(&self, path: &Path, file: &File) -> Result<Option<String>, String> {
-        match ownership::check(path, file, self.strict_ownership) {
-            None => Ok(None),
-            Some(Problem::Warning(what)) => Ok(Some(what)),
-            Some(Problem::Refused(what)) => Err(what),
-        }
+        ownership::check(path, file, self.strict_ownership)
     }
 
     /// Whether only plugins with certain digests may be loaded.
@@ -43,8 +39,7 @@ impl Policy {
         !self.sha256.is_empty() || self.sha256_file.is_some()
     }
 
-    /// Checks that the digest of a file is among those that are allowed, as far as the file and the list can be
-    /// read and the list can be trusted.
+    /// Checks that the digest of a file is allowed. The list of digests must belong to users who may decide that.
     pub fn allows(&self, file: &File) -> Result<(), String> {
         if !self.pins() {
             return Ok(());
