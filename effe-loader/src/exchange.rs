@@ -24,7 +24,6 @@ use crate::{
 
 static NO_STREAMS: Streams = Streams::NONE;
 
-/// One request and its answer, while Run lasts.
 pub struct Exchange<'a> {
     head: Head<'a>,
     body: &'a [u8],
@@ -67,11 +66,6 @@ impl<'a> Exchange<'a> {
     /// The same exchange, with bodies that go piece by piece.
     pub fn with_streams(self, streams: &'a Streams) -> Exchange<'a> {
         Exchange { streams, ..self }
-    }
-
-    /// The same exchange, for a run that is polled.
-    fn polled(self, placement: Arc<Placement>) -> Exchange<'a> {
-        Exchange { polls: Some(placement), ..self }
     }
 
     /// Hands a piece of a streamed answer on. A run that is polled has asked for room, and must not wait here.

@@ -24,11 +24,7 @@ impl<E> Coalesce<E> {
 
     /// The next piece, with as many short ones after it as are here and fit. It waits only for the first.
     pub fn poll(&mut self, mut next: impl FnMut() -> Poll<Next<E>>) -> Poll<Next<E>> {
-        let first = match self.ahead.take() {
-            Some(ahead) => ahead,
-            None => ready!(next()),
-        };
-        let first = match first {
+        let first = match ready!(self.ahead.take().map_or_else(&mut next, Poll::Ready)) {
             Some(Ok(piece)) if piece.len() <= self.short => piece,
             other => return Poll::Ready(other),
         };

@@ -31,18 +31,14 @@ pub type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>>;
 #[derive(Default)]
 pub struct Uploads {
     upload: RefCell<Option<Pin<Box<dyn Future<Output = ()>>>>>,
-    is_new: Cell<bool>,
+    /// Whether it has not been polled yet.
+    pub is_new: Cell<bool>,
 }
 
 impl Uploads {
     pub fn begin(&self, upload: impl Future<Output = ()> + 'static) {
         self.upload.replace(Some(Box::pin(upload)));
         self.is_new.set(true);
-    }
-
-    /// Whether it has not been polled yet.
-    pub fn is_new(&self) -> bool {
-        self.is_new.get()
     }
 
     /// Lets it go on, as far as possible.

@@ -82,7 +82,6 @@ pub trait Observer {
     fn sent(&mut self, n_bytes: usize);
 }
 
-/// A body that is written while it is sent.
 pub struct Stream {
     sender: Arc<BodySender>,
     length: Option<u64>,

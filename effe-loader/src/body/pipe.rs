@@ -13,7 +13,6 @@ use effe_abi::raw::Status;
 /// Bytes that a pipe holds before its writer has to wait, and that are read at once at most.
 pub const CAPACITY: usize = 64 * 1024;
 
-/// How a pipe ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// All has been written.
@@ -145,8 +144,8 @@ impl Pipe {
     }
 }
 
-/// Wakes one end outside the lock, which it will take.
-fn wake(waker: Option<Waker>, state: MutexGuard<'_, State>) {
+/// Wakes a task outside the lock, which it will take.
+pub fn wake<T>(waker: Option<Waker>, state: MutexGuard<'_, T>) {
     drop(state);
     if let Some(waker) = waker {
         waker.wake();
@@ -161,10 +160,6 @@ mod tests {
 
     use super::*;
     use crate::rt::{block_on::block_until, clock::Moment};
-
-    fn soon() -> Option<Moment> {
-        Some(Moment::now() + Duration::from_millis(20))
-    }
 
     fn next(pipe: &Pipe) -> Result<Bytes, End> {
         block_until(None, |cx| pipe.poll_next(cx)).expect("there is no deadline")
@@ -193,7 +188,8 @@ mod tests {
     fn a_writer_waits_while_the_pipe_is_full_and_is_told_when_the_reader_closes_it() {
         let pipe = Pipe::default();
         pipe.push(Bytes::from(vec![0; CAPACITY])).unwrap();
-        assert_eq!(block_until(soon(), |cx| pipe.poll_room(cx)), None);
+        let soon = Moment::now() + Duration::from_millis(20);
+        assert_eq!(block_until(Some(soon), |cx| pipe.poll_room(cx)), None);
         thread::scope(|scope| {
             scope.spawn(|| next(&pipe));
             assert_eq!(block_until(None, |cx| pipe.poll_room(cx)), Some(Ok(())));

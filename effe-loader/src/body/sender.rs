@@ -1,5 +1,6 @@
 //! The streams of a call as its run sees them: a response whose body goes out piece by piece, and a request's body that
-//! comes in so.
+//! comes in so. A spare sender is kept for the next call, which saves 1.4 % of the instructions of a request to an axum
+//! Router.
 
 use std::{
     cell::Cell,
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use effe_abi::raw::{Status, plugin_flags, status};
 
 use crate::{
-    body::pipe::{CAPACITY, Closed, End, Pipe},
+    body::pipe::{CAPACITY, Closed, End, Pipe, wake},
     rt::{block_on::block_until, clock::Moment},
 };
 
@@ -51,8 +52,7 @@ impl Drop for Streams {
     }
 }
 
-/// The senders of one thread. Most responses come whole, and their sender serves the next one: that saves 1.4 % of the
-/// instructions of a request to an axum Router.
+/// The senders of one thread. Most responses come whole, and their sender serves the next one.
 pub struct BodySenders {
     timeout: Option<Duration>,
     spare: Cell<Option<Arc<BodySender>>>,
@@ -71,10 +71,13 @@ impl BodySenders {
         Streams { response: is_declared.then(sender), request: None }
     }
 
-    /// Takes a sender back, unless somebody else has it.
+    /// Takes back a sender that was not needed, unless somebody else has it.
     pub fn keep(&self, mut sender: Arc<BodySender>) {
-        if let Some(used) = Arc::get_mut(&mut sender) {
-            *used = BodySender::new(self.timeout);
+        if let Some(unneeded) = Arc::get_mut(&mut sender)
+            && !*unneeded.begun.get_mut()
+        {
+            // Somebody may have waited for the head, or have given up on it.
+            *unneeded.state.get_mut().unwrap_or_else(PoisonError::into_inner) = State::default();
             self.spare.set(Some(sender));
         }
     }
@@ -94,7 +97,6 @@ pub struct BodySender {
     /// Whether the head is there. Most responses come whole, and then nobody takes the locks.
     begun: AtomicBool,
     state: Mutex<State>,
-    /// The body.
     pub pipe: Pipe,
     /// How long a piece waits for the client.
     timeout: Option<Duration>,
@@ -121,11 +123,7 @@ impl BodySender {
         state.owed = head.length;
         state.head = Some(head);
         self.begun.store(true, Ordering::Release);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(state.waker.take(), state);
     }
 
     /// The head, if it is there and nobody has taken it.
@@ -348,7 +346,11 @@ mod tests {
         let second = sender();
         assert!(!Arc::ptr_eq(&second, &other), "somebody has the first one");
         senders.keep(other);
+        assert!(second.poll_head(&mut Context::from_waker(Waker::noop())).is_pending());
+        let second_at = Arc::as_ptr(&second);
+        senders.keep(second);
         let again = senders.streams(plugin_flags::STREAM_RESPONSE).response.take().unwrap();
+        assert_eq!(Arc::as_ptr(&again), second_at);
         assert!(!again.has_begun() && again.take_head().is_none() && again.keeps_its_length());
         again.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
         assert_eq!(again.write("xyz".into(), false), status::OK);

@@ -26,7 +26,6 @@ pub enum Refused {
     Slow,
 }
 
-/// A body that is being read.
 pub struct Upload {
     first: Option<Bytes>,
     rest: Option<Pieces>,

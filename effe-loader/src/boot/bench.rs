@@ -65,7 +65,7 @@ impl Crossing {
         drop(exchange);
         outcome.expect("the lambda runs");
         self.response.end();
-        self.response.take().expect("the lambda answers").2.len()
+        self.response.take().expect("the lambda answers").1.len()
     }
 
     /// A Start and its Stop.

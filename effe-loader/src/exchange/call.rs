@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 use super::response::ResponseBuilder;
 use crate::{body::sender::Streams, http::head::OwnedHead, net::activity::Hangup, rt::clock::Moment};
 
-/// One request and the room for its answer. It is used again for the next request, so that nothing is allocated
-/// once the server is warm.
+/// One request and the room for its answer. It is used again for the next request, so that its buffers needn't be
+/// allocated again.
 pub struct Call {
     pub head: OwnedHead,
     /// Empty if it is streamed.
@@ -64,7 +64,6 @@ impl Call {
     }
 }
 
-/// How far a call is.
 #[derive(Default)]
 pub struct Progress {
     /// Whether the client has left.

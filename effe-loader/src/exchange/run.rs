@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "the run borrows from what it owns")]
 
 use std::{
-    mem::ManuallyDrop,
+    mem::{self, ManuallyDrop},
     ptr::NonNull,
     sync::Arc,
     task::{Poll, Waker},
@@ -55,7 +55,7 @@ impl AsyncRun {
         let Call { head, body, response, streams, progress, deadline, .. } = parts;
         let (head, gone, id) = (Head::Copied(head), &progress.gone, &progress.id);
         let exchange = Exchange::new(head, body, response, gone, *deadline, response_limit, id);
-        let exchange = exchange.with_streams(streams).polled(placement);
+        let exchange = Exchange { streams, polls: Some(placement), ..exchange };
         let lent = Box::new(Lent { form: None, failure: Failure::new(), exchange });
         let lent = NonNull::from(Box::leak(lent));
         // SAFETY: as for the call; it stays at this place.
@@ -72,7 +72,7 @@ impl AsyncRun {
         self.running.poll(waker).map(|status| {
             // SAFETY: a run that is done no longer writes to it.
             let failure = unsafe { &mut (*self.lent.as_ptr()).failure };
-            Fault::of(status, std::mem::take(failure)).map_or(Ok(()), Err)
+            Fault::check(status, mem::take(failure))
         })
     }
 
@@ -99,33 +99,28 @@ impl AsyncRun {
     /// The Context, and the call with its response. A run that has not ended is cancelled.
     pub fn take_apart(self) -> (Box<Context>, Box<Call>) {
         let mut this = ManuallyDrop::new(self);
-        let context = this.end();
-        // SAFETY: the run was what they were lent to.
-        (context, unsafe { reclaim(this.lent, this.call) })
+        // SAFETY: `ManuallyDrop` keeps `drop` from ending it a second time.
+        unsafe { this.end() }
     }
 
-    /// Drops the run; to be called once, last.
-    fn end(&mut self) -> Box<Context> {
-        // SAFETY: once, by whoever drops the rest.
+    /// # Safety
+    /// It is the last use of the run.
+    unsafe fn end(&mut self) -> (Box<Context>, Box<Call>) {
+        // SAFETY: once, as the caller says.
         let running = unsafe { ManuallyDrop::take(&mut self.running) };
-        let _entered = self.exchange().enter();
-        running.into_context()
+        let entered = self.exchange().enter();
+        let context = running.into_context();
+        drop(entered);
+        // SAFETY: leaked by `new`; the run that used it is dropped, and the call that it borrows from is not.
+        drop(unsafe { Box::from_raw(self.lent.as_ptr()) });
+        // SAFETY: leaked by `new`, and nothing borrows from it any more.
+        (context, unsafe { Box::from_raw(self.call.as_ptr()) })
     }
 }
 
 impl Drop for AsyncRun {
     fn drop(&mut self) {
-        drop(self.end());
-        // SAFETY: the run was what they were lent to.
-        drop(unsafe { reclaim(self.lent, self.call) });
+        // SAFETY: dropped once.
+        drop(unsafe { self.end() });
     }
-}
-
-/// # Safety
-/// They are an `AsyncRun`'s, nothing borrows from them, and this is their last use.
-unsafe fn reclaim(lent: NonNull<Lent>, call: NonNull<Call>) -> Box<Call> {
-    // SAFETY: leaked by `AsyncRun::new`; dropped before the call, from which it borrows.
-    drop(unsafe { Box::from_raw(lent.as_ptr()) });
-    // SAFETY: leaked by `AsyncRun::new`.
-    unsafe { Box::from_raw(call.as_ptr()) }
 }

@@ -382,7 +382,6 @@ mod tests {
     };
 
     /// A poll of a lambda's own thread, as long as `lasts`, and what its log line would be for.
-    #[expect(unsafe_code, reason = "plays the lambda")]
     fn poll(exchange: &Exchange<'_>, lasts: Duration) -> Option<String> {
         let host = ptr::from_ref(exchange).cast_mut().cast();
         // SAFETY: it is borrowed for longer than this.
@@ -395,7 +394,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(unsafe_code, reason = "plays the lambda")]
     fn a_lambda_whose_polls_overstay_is_spawned_until_they_are_short() {
         let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
         let placement =
@@ -403,7 +401,7 @@ mod tests {
         let (head, mut response) = (OwnedHead::default(), ResponseBuilder::default());
         let (gone, id) = (AtomicBool::new(false), OnceLock::from("a-b-c".to_owned()));
         let exchange = Exchange::new(Head::Copied(&head), &[], &mut response, &gone, None, 0, &id);
-        let exchange = exchange.polled(Arc::clone(&placement));
+        let exchange = Exchange { polls: Some(Arc::clone(&placement)), ..exchange };
         let host = ptr::from_ref(&exchange).cast_mut().cast();
         // SAFETY: it stays for longer than the call.
         let may_spawn = || unsafe { may_spawn(host) };

@@ -16,7 +16,7 @@ use crate::{
 /// The lambda's answer, if it gave one.
 pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Response<Body>> {
     let length = builder.length;
-    let (status, headers, body) = builder.take()?;
+    let (status, body) = builder.take()?;
     let body = match length {
         // The lambda may know how long the answer to a GET would be, and needn't make it for a HEAD.
         Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(length),
@@ -24,7 +24,7 @@ pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Respo
     };
     let mut response = Response::with_body(status, body);
     let head = response.head_mut();
-    for (name, value) in headers {
+    for (name, value) in &builder.headers {
         head.headers.append(name.clone(), value.clone());
     }
     Some(response)
