@@ -64,7 +64,7 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         linked
             .map(|lambda| LinkedLambda { crate_name: lambda.crate_name(), request_id: FOR_HOST.request_id }),
     );
-    host.set_journal(journal.clone());
+    let _ = host.journal.set(journal.clone());
     if let Some(warning) = warning {
         journal.warning(warning);
     }
@@ -95,7 +95,7 @@ impl Lambda {
     fn info(&self) -> &str {
         match self {
             Lambda::Open(plugin) => plugin.info(),
-            Lambda::Verified(verified) => &verified.facts().info,
+            Lambda::Verified(verified) => &verified.info,
         }
     }
 
@@ -131,7 +131,7 @@ fn open(
 
 /// Init, one Start, one Stop, Retire.
 fn check(plugin: &'static Plugin) -> Result<u8, Error> {
-    let failed = |step, what: String| Error::Check { path: plugin.path().to_owned(), step, what };
+    let failed = |step, what: String| Error::Check { path: plugin.path.clone(), step, what };
     plugin.init()?;
     match plugin.start() {
         Started::Ready(context) => context.stop().map_err(|fault| failed("stop", fault.to_string()))?,
@@ -175,7 +175,7 @@ impl Starting<'_> {
         let listeners = self.listen(bound)?;
         if is_warm {
             let serves = effe.generations.current();
-            systemd::ready(serves.plugin.path(), serves.number, None);
+            systemd::ready(&serves.plugin.path, serves.number, None);
         } else {
             systemd::starting();
         }
@@ -198,7 +198,7 @@ impl Starting<'_> {
     fn bind(&self, inherited: Vec<Bound>) -> Result<Vec<Bound>, Error> {
         let is_wanted = inherited.is_empty() || self.config.listen_is_explicit;
         let bound = Bound::all(if is_wanted { &self.config.listen } else { &[] }, inherited)?;
-        self.plugin.host().set_address(bound[0].address.to_string());
+        let _ = self.plugin.host.address.set(bound[0].address.to_string());
         Ok(bound)
     }
 
@@ -212,7 +212,7 @@ impl Starting<'_> {
             health: Arc::clone(health),
             first: self.plugin,
             journal: self.journal.clone(),
-            address: self.plugin.host().address().unwrap_or_default().to_owned(),
+            address: self.plugin.host.address.get().cloned().unwrap_or_default(),
             control: self.control.clone(),
             watchdog,
         };

@@ -1,10 +1,7 @@
-//! One exchange as the lambda sees it: what it asks of the loader while Run lasts.
-//!
-//! The request is lent from the server's own memory when Run happens on the server's thread, and from a
-//! [`OwnedHead`](crate::http::head::OwnedHead) when it happens on another.
+//! One exchange as the lambda sees it: what it asks of the loader while Run lasts. The request is lent from the
+//! server's own memory when Run happens on the server's thread, and from a copy of its head otherwise.
 
 pub mod call;
-pub mod lent;
 pub mod response;
 pub mod run;
 pub mod table;
@@ -17,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use effe_abi::raw::Status;
 
-use self::response::Answer;
+use self::response::ResponseBuilder;
 use crate::{
     body::sender::{BodySender, Streams},
     http::head::Head,
@@ -27,11 +24,10 @@ use crate::{
 
 static NO_STREAMS: Streams = Streams::NONE;
 
-/// One request and its answer, while Run lasts.
 pub struct Exchange<'a> {
     head: Head<'a>,
     body: &'a [u8],
-    answer: Mutex<&'a mut Answer>,
+    response: Mutex<&'a mut ResponseBuilder>,
     gone: &'a AtomicBool,
     deadline: Option<Moment>,
     response_limit: usize,
@@ -43,55 +39,43 @@ pub struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// An exchange; `gone` tells whether the client has left, `id` keeps what the request is called, once somebody
-    /// needs that.
+    /// `gone` says whether the client has left; `id` keeps the request's id, once somebody needs it.
     pub fn new(
         head: Head<'a>,
         body: &'a [u8],
-        answer: &'a mut Answer,
+        response: &'a mut ResponseBuilder,
         gone: &'a AtomicBool,
         deadline: Option<Moment>,
         response_limit: usize,
         id: &'a OnceLock<String>,
     ) -> Exchange<'a> {
-        let peer = OnceLock::new();
         Exchange {
             head,
             body,
-            answer: Mutex::new(answer),
+            response: Mutex::new(response),
             gone,
             deadline,
             response_limit,
             id,
-            peer,
+            peer: OnceLock::new(),
             streams: &NO_STREAMS,
             polls: None,
         }
     }
 
-    /// The same exchange, with what of it goes piece by piece.
+    /// The same exchange, with bodies that go piece by piece.
     pub fn with_streams(self, streams: &'a Streams) -> Exchange<'a> {
         Exchange { streams, ..self }
     }
 
-    /// The same exchange, for a run that is polled.
-    fn polled(self, placement: Arc<Placement>) -> Exchange<'a> {
-        Exchange { polls: Some(placement), ..self }
-    }
-
-    /// Hands a piece of a streamed answer on; a run that is polled asks for room before, and must not wait here.
+    /// Hands a piece of a streamed answer on. A run that is polled has asked for room, and must not wait here.
     fn hand_on(&self, sender: &BodySender, piece: Bytes, more: bool) -> Status {
         if self.polls.is_some() { sender.write_now(piece, more) } else { sender.write(piece, more) }
     }
 
     /// When the client is told that the run takes too long; an answer whose head has gone takes its time.
     fn deadline(&self) -> Option<Moment> {
-        let begun = self.streams.sender.as_ref().is_some_and(|sender| sender.has_begun());
-        self.deadline.filter(|_| !begun)
-    }
-
-    fn text_header(&self, name: &str) -> Option<&str> {
-        std::str::from_utf8(self.head.header(name, 0)?).ok()
+        self.deadline.filter(|_| !self.streams.response.as_ref().is_some_and(|sender| sender.has_begun()))
     }
 
     fn id(&self) -> &str {
@@ -111,6 +95,6 @@ impl<'a> Exchange<'a> {
             Head::Live(request) => request.uri().authority().map(|authority| authority.as_str()),
             Head::Copied(copy) => copy.authority(),
         };
-        authority.or_else(|| self.text_header("host"))
+        authority.or_else(|| std::str::from_utf8(self.head.header("host", 0)?).ok())
     }
 }

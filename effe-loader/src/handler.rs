@@ -31,7 +31,7 @@ use crate::{
         generation::Generation,
         monitor::Monitor,
     },
-    exchange::{call::Call, response::Answer},
+    exchange::{call::Call, response::ResponseBuilder},
     http::{canned::plain, head::Request, service::RequestGuard},
     net::activity::ClientTimeouts,
     rt::{clock::Moment, tasks, wake_batch::WakeBatch},
@@ -44,7 +44,7 @@ pub struct Handler {
     monitor: Arc<Monitor>,
     client_timeouts: ClientTimeouts,
     /// Where a run on this thread puts its answer.
-    answer: RefCell<Answer>,
+    response: RefCell<ResponseBuilder>,
     senders: BodySenders,
 }
 
@@ -63,7 +63,7 @@ impl Handler {
         tasks::spawn(Arc::clone(&wake_batch).run());
         let worker = Rc::new(Worker { effe, status, in_flight, background, wake_batch });
         let senders = BodySenders::new(client_timeouts.write);
-        Handler { worker, monitor, client_timeouts, answer: RefCell::default(), senders }
+        Handler { worker, monitor, client_timeouts, response: RefCell::default(), senders }
     }
 
     /// Answers a request whose body, if any, is here, if it can be done here and now.
@@ -108,11 +108,11 @@ impl Handler {
             return None;
         }
         self.monitor.look();
-        let mut answer = self.answer.borrow_mut();
-        answer.clear();
+        let mut response = self.response.borrow_mut();
+        response.clear();
         let (effe, status) = (&self.worker.effe, &self.worker.status);
-        let took = effe.run_inline(generation, request, body, &mut answer, status)?;
-        Some((respond(&mut answer, request).ok_or(Failure::Lambda), took))
+        let took = effe.run_inline(generation, request, body, &mut response, status)?;
+        Some((respond(&mut response, request).ok_or(Failure::Lambda), took))
     }
 
     /// Does what the attempt has left to do.
@@ -140,7 +140,7 @@ impl Handler {
         };
         response.map_body(|_, mut body| {
             if let Body::Stream(stream) = &mut body {
-                stream.hold(Box::new((running, guard)));
+                stream.guard = Some(Box::new((running, guard)));
             }
             body
         })
@@ -161,14 +161,14 @@ impl Handler {
         let body = match upload {
             None => Bytes::new(),
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
-                let inlet = Arc::new(Pipe::default());
-                guard.upload(upload.pump(Arc::clone(&inlet)));
-                streams.inlet = Some(inlet);
+                let pipe = Arc::new(Pipe::default());
+                guard.upload(upload.pump(Arc::clone(&pipe)));
+                streams.request = Some(pipe);
                 Bytes::new()
             }
             Some(upload) => upload.whole().await.map_err(Failure::Body)?,
         };
-        let inlet = streams.inlet.clone();
+        let upload = streams.request.clone();
         let response = if generation.is_polled_here() {
             // This request is counted too.
             let n_others = self.worker.status.n_running().saturating_sub(1);
@@ -187,7 +187,7 @@ impl Handler {
             }
         };
         // If the body failed, that is why the lambda did.
-        response.map_err(|failure| match inlet.and_then(|inlet| inlet.broken()) {
+        response.map_err(|failure| match upload.and_then(|upload| upload.broken()) {
             Some(broken) if failure == Failure::Lambda => Failure::Body(match broken {
                 status::TOO_LARGE => Refused::TooLarge,
                 status::TIMEOUT => Refused::Slow,

@@ -7,11 +7,9 @@
 //! exchange is only passed on.
 
 mod context;
-mod context_counts;
 mod fault;
 mod futures;
 mod loaded;
-mod out_param;
 mod verified;
 
 pub mod host;
@@ -27,11 +25,10 @@ mod trial;
 
 pub use self::{
     context::{Context, Started},
-    context_counts::ContextCounts,
     fault::Fault,
     file::PluginFile,
     futures::{Running, Starting},
-    loaded::Plugin,
+    loaded::{ContextCounts, Plugin},
     policy::{Digest, Policy},
     trial::{answer as answer_trial, asked_for as asked_for_trial},
     verified::Verified,

@@ -1,4 +1,4 @@
-//! The ground that everything else stands on: the clock, tasks of a server's thread, locks, and wakes.
+//! What every other layer uses: the clock, tasks of a server's thread, locks, and wakers.
 
 pub mod block_on;
 pub mod clock;

@@ -103,7 +103,7 @@ impl Scrape {
         let generations = effe.generations.all();
         let idle: usize = generations.iter().map(|generation| generation.contexts.n_idle()).sum();
         self.contexts = [("idle", idle as u64), ("busy", living.saturating_sub(idle as u64))];
-        self.image_bytes = generations.iter().map(|generation| generation.plugin.image()).sum();
+        self.image_bytes = generations.iter().map(|generation| generation.plugin.image).sum();
         let current = effe.generations.current();
         self.place = Some(current.placement.current());
         self.counters.extend([

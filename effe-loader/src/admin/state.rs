@@ -68,16 +68,16 @@ fn generation(generation: &Generation) -> Value {
     let plugin = generation.plugin;
     json!({
         "number": generation.number,
-        "plugin": plugin.path(),
+        "plugin": plugin.path,
         "age_seconds": generation.opened.elapsed().as_secs(),
         "requests": generation.tally.runs(),
         "errors": generation.tally.errors(),
         "execution": generation.placement.current().name(),
         "contexts": {
-            "started": plugin.started(),
-            "live": plugin.contexts(),
+            "started": plugin.contexts.started(),
+            "live": plugin.contexts.living(),
             "idle": generation.contexts.n_idle(),
         },
-        "image_bytes": plugin.image(),
+        "image_bytes": plugin.image,
     })
 }

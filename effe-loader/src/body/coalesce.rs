@@ -1,35 +1,30 @@
-//! Pieces of a body that are here already, put together: to hand one on costs more than to copy a short one.
+//! Puts short pieces of a body together, as far as they are here: to hand one on costs more than to copy it.
 
 use std::task::{Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 
-/// What is next in a body: a piece, an error, or `None` at its end.
+/// The next piece, an error, or `None` at the end of a body.
 type Next<E> = Option<Result<Bytes, E>>;
 
 /// Puts short pieces together, in their order, and lets long ones through as they are.
 pub struct Coalesce<E> {
     /// A piece up to this size is short.
     short: usize,
-    /// Bytes that are put together at most.
+    /// The most bytes that are put together.
     most: usize,
-    /// What came behind the last piece, and is no part of it.
+    /// What came after the last piece and didn't fit.
     ahead: Option<Next<E>>,
 }
 
 impl<E> Coalesce<E> {
-    /// Nothing has come yet.
     pub fn new(short: usize, most: usize) -> Coalesce<E> {
         Coalesce { short, most, ahead: None }
     }
 
-    /// What `next` has, and as much of what it has behind that as is here and fits. It waits only for the first of it.
+    /// The next piece, with as many short ones after it as are here and fit. It waits only for the first.
     pub fn poll(&mut self, mut next: impl FnMut() -> Poll<Next<E>>) -> Poll<Next<E>> {
-        let first = match self.ahead.take() {
-            Some(ahead) => ahead,
-            None => ready!(next()),
-        };
-        let first = match first {
+        let first = match ready!(self.ahead.take().map_or_else(&mut next, Poll::Ready)) {
             Some(Ok(piece)) if piece.len() <= self.short => piece,
             other => return Poll::Ready(other),
         };
@@ -63,7 +58,7 @@ mod tests {
     const SHORT: usize = 4;
     const MOST: usize = 12;
 
-    /// What comes of a body, `None` in which stands for a wait, as long as somebody asks.
+    /// What a body becomes; `None` in it stands for a wait.
     fn gathered(body: &[Option<Result<&'static str, u8>>]) -> Vec<Poll<Next<u8>>> {
         let mut coalesce = Coalesce::new(SHORT, MOST);
         let mut rest = body.iter();

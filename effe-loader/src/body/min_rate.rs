@@ -14,30 +14,30 @@ use crate::rt::clock::Moment;
 /// Bytes per second that a client must read, or send, on average, once its time of grace is over.
 pub const MIN_RATE: u64 = 240;
 
-/// The pace of one body.
+/// Checks the rate of one body.
 pub struct MinRate {
-    patience: Option<Duration>,
-    /// How long has been waited for the client.
+    timeout: Option<Duration>,
+    /// For the client, so far.
     waited: Duration,
 }
 
 impl MinRate {
-    /// Nothing of the body has moved yet; without `patience` it may take for ever.
-    pub fn new(patience: Option<Duration>) -> MinRate {
-        MinRate { patience, waited: Duration::ZERO }
+    /// Without a timeout the body may take for ever.
+    pub fn new(timeout: Option<Duration>) -> MinRate {
+        MinRate { timeout, waited: Duration::ZERO }
     }
 
-    /// Waits for the next piece, `n_bytes` having moved before it; `None` if the client's time is up.
+    /// Waits for the next piece; `n_bytes` is how much came before it. `None` if the client's time is up.
     pub async fn wait<T>(&mut self, n_bytes: u64, piece: impl Future<Output = T>) -> Option<T> {
         let mut piece = pin!(piece);
         // What is here already costs no timer.
-        if let Poll::Ready(piece) = poll_fn(|context| Poll::Ready(piece.as_mut().poll(context))).await {
+        if let Poll::Ready(piece) = poll_fn(|cx| Poll::Ready(piece.as_mut().poll(cx))).await {
             return Some(piece);
         }
-        let Some(patience) = self.patience else { return Some(piece.await) };
-        // Every piece has its time, and all of them together have as much as a poor connection needs.
+        let Some(timeout) = self.timeout else { return Some(piece.await) };
+        // Each piece has the timeout, and all of them together have as much as a slow connection needs.
         let earned = Duration::from_secs(n_bytes / MIN_RATE);
-        let left = (patience + earned).saturating_sub(self.waited).min(patience);
+        let left = (timeout + earned).saturating_sub(self.waited).min(timeout);
         let since = Moment::now();
         let piece = time::timeout(left, piece).await.ok()?;
         self.waited += since.elapsed();
@@ -60,12 +60,12 @@ mod tests {
     }
 
     #[test]
-    fn without_patience_a_body_may_take_for_ever() {
+    fn without_a_timeout_a_body_may_take_for_ever() {
         let mut min_rate = MinRate::new(None);
         let mut n_polls = 0;
-        let late = poll_fn(|context| {
+        let late = poll_fn(|cx| {
             n_polls += 1;
-            context.waker().wake_by_ref();
+            cx.waker().wake_by_ref();
             if n_polls == 3 { Poll::Ready(()) } else { Poll::Pending }
         });
         assert_eq!(tasks::run(min_rate.wait(0, late)), Some(()));

@@ -1,4 +1,4 @@
-//! The body of an answer as the server sends it: held whole, or as it comes out of a run.
+//! The body of a response as the server sends it: held whole, or as a run writes it.
 
 use std::{
     any::Any,
@@ -13,13 +13,10 @@ use bytes::Bytes;
 
 use crate::body::{pipe::End, sender::BodySender};
 
-/// The body of an answer.
 pub enum Body {
-    /// Here already.
     Whole(Bytes),
     /// Not sent, but this is how long it would be.
     Absent(u64),
-    /// Comes piece by piece.
     Stream(Box<Stream>),
 }
 
@@ -34,7 +31,7 @@ impl MessageBody for Body {
         }
     }
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let stream = match self.get_mut() {
             Body::Whole(bytes) => {
                 let bytes = mem::take(bytes);
@@ -43,10 +40,10 @@ impl MessageBody for Body {
             Body::Absent(_) => return Poll::Ready(None),
             Body::Stream(stream) => stream,
         };
-        if stream.producer.as_mut().is_some_and(|producer| producer.poll(context).is_ready()) {
+        if stream.producer.as_mut().is_some_and(|producer| producer.poll(cx).is_ready()) {
             stream.producer = None;
         }
-        match ready!(stream.sender.pipe.poll_next(context)) {
+        match ready!(stream.sender.pipe.poll_next(cx)) {
             Ok(piece) => {
                 if let Some(observer) = &mut stream.observer {
                     observer.sent(piece.len());
@@ -59,65 +56,52 @@ impl MessageBody for Body {
                 }
                 Poll::Ready(None)
             }
-            // Once more, so that the server sends what it has taken so far.
+            // The server polls again, and before that sends what it has taken so far.
             Err(End::Broken(_)) if !stream.breaks_off => {
                 stream.breaks_off = true;
-                context.waker().wake_by_ref();
+                cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            // The connection is broken off: the end of a body that is not whole must not look like one.
+            // The connection is broken off, so that the client can't take the body for a whole one.
             Err(End::Broken(_)) => Poll::Ready(Some(Err(io::Error::other("the lambda's answer broke off")))),
         }
     }
 }
 
-/// Whoever writes a body while it is sent. When it is dropped, nobody wants the rest.
+/// Writes a body while it is sent. When it is dropped, nobody wants the rest.
 pub trait Producer {
-    /// Lets the producer go on, for as long as what it has written is wanted; ready once it is over.
+    /// Lets the producer go on; ready once it is over.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// The body is complete and has been taken. The producer may have more to do.
     fn finish(self: Box<Self>);
 }
 
-/// Whoever wants to know how much of a body was sent. It is dropped once the body has gone.
+/// Is told how much of a body was sent. It is dropped once the body has gone.
 pub trait Observer {
-    /// So many more bytes were sent.
     fn sent(&mut self, n_bytes: usize);
 }
 
-/// A body that is written while it is sent.
 pub struct Stream {
     sender: Arc<BodySender>,
     length: Option<u64>,
-    /// Whether it ends before it is whole.
+    /// Whether it has ended before it was whole.
     breaks_off: bool,
     /// `None` once it is over.
     producer: Option<Box<dyn Producer>>,
-    observer: Option<Box<dyn Observer>>,
-    /// What is given back once the body has gone.
-    guard: Option<Box<dyn Any>>,
+    pub observer: Option<Box<dyn Observer>>,
+    /// Dropped once the body has gone.
+    pub guard: Option<Box<dyn Any>>,
 }
 
 impl Stream {
-    /// The body that follows a head.
     pub fn new(sender: Arc<BodySender>, length: Option<u64>, producer: Option<Box<dyn Producer>>) -> Stream {
         Stream { sender, length, breaks_off: false, producer, observer: None, guard: None }
-    }
-
-    /// Tells `observer` how much is sent.
-    pub fn observe(&mut self, observer: Box<dyn Observer>) {
-        self.observer = Some(observer);
-    }
-
-    /// Drops `guard` once the body has gone.
-    pub fn hold(&mut self, guard: Box<dyn Any>) {
-        self.guard = Some(guard);
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.sender.pipe.leave();
+        self.sender.pipe.close();
     }
 }

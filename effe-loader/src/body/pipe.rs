@@ -1,7 +1,5 @@
-//! A bounded pipe of bytes between a run and its connection.
-//!
-//! Each end polls, and is woken through a [`Waker`], be it a task or, by [`block_until`](crate::rt::block_on::block_until), a thread: so a body that a lambda
-//! writes may be taken by the server's task, and one that a task brings may be read by a thread or by another task.
+//! A bounded pipe of bytes between a run and its connection. Each end polls and is woken through a [`Waker`], and so
+//! may be a task or, by [`block_until`](crate::rt::block_on::block_until), a thread.
 
 use std::{
     collections::VecDeque,
@@ -12,23 +10,22 @@ use std::{
 use bytes::Bytes;
 use effe_abi::raw::Status;
 
-/// Bytes that may wait in a pipe before its writer has to, and that are read at once.
+/// Bytes that a pipe holds before its writer has to wait, and that are read at once at most.
 pub const CAPACITY: usize = 64 * 1024;
 
-/// How a pipe ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// All has been written.
     Whole,
-    /// What was written is not all, for this reason of the wire's.
+    /// It ended early, with this status of the wire.
     Broken(Status),
 }
 
-/// The reader has left: nothing more is wanted.
+/// The reader has closed the pipe: nothing more is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left;
+pub struct Closed;
 
-/// One writer, one reader, and what is on its way between them.
+/// One writer, one reader, and the pieces between them.
 #[derive(Default)]
 pub struct Pipe(Mutex<State>);
 
@@ -37,24 +34,38 @@ struct State {
     pieces: VecDeque<Bytes>,
     n_bytes: usize,
     end: Option<End>,
-    left: bool,
-    /// Whether the reader has asked for something.
-    pending: bool,
+    closed: bool,
+    /// Whether the reader has asked for a piece when there was none.
+    asked: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
 impl Pipe {
     /// Waits for room. A writer that doesn't ask may write all the same.
-    pub fn poll_room(&self, context: &mut Context<'_>) -> Poll<Result<(), Left>> {
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        self.poll_writer(cx, |state| match state.closed {
+            true => Some(Err(Closed)),
+            false => (state.n_bytes < CAPACITY).then_some(Ok(())),
+        })
+    }
+
+    /// Waits until the reader asks for the first piece, or closes the pipe.
+    pub fn poll_asked(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_writer(cx, |state| (state.asked || state.closed).then_some(()))
+    }
+
+    /// Waits until the reader has closed the pipe.
+    pub fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_writer(cx, |state| state.closed.then_some(()))
+    }
+
+    fn poll_writer<T>(&self, cx: &mut Context<'_>, value: impl FnOnce(&State) -> Option<T>) -> Poll<T> {
         let mut state = self.state();
-        if state.left {
-            return Poll::Ready(Err(Left));
+        if let Some(value) = value(&state) {
+            return Poll::Ready(value);
         }
-        if state.n_bytes < CAPACITY {
-            return Poll::Ready(Ok(()));
-        }
-        state.writer = Some(context.waker().clone());
+        state.writer = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -63,34 +74,10 @@ impl Pipe {
         self.state().n_bytes
     }
 
-    /// Waits until the reader asks for the first piece, or leaves.
-    pub fn poll_asked(&self, context: &mut Context<'_>) -> Poll<()> {
+    pub fn push(&self, piece: Bytes) -> Result<(), Closed> {
         let mut state = self.state();
-        if state.pending || state.left {
-            return Poll::Ready(());
-        }
-        state.writer = Some(context.waker().clone());
-        Poll::Pending
-    }
-
-    /// Waits until the reader has left.
-    pub fn poll_closed(&self, context: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state();
-        if state.left {
-            return Poll::Ready(());
-        }
-        state.writer = Some(context.waker().clone());
-        Poll::Pending
-    }
-
-    /// Hands on a piece.
-    ///
-    /// # Errors
-    /// The reader has left.
-    pub fn push(&self, piece: Bytes) -> Result<(), Left> {
-        let mut state = self.state();
-        if state.left {
-            return Err(Left);
+        if state.closed {
+            return Err(Closed);
         }
         if !piece.is_empty() && state.end.is_none() {
             state.n_bytes += piece.len();
@@ -109,7 +96,7 @@ impl Pipe {
         }
     }
 
-    /// Why what is written is not all, if so.
+    /// Why the pipe ended early, if it did.
     pub fn broken(&self) -> Option<Status> {
         match self.state().end {
             Some(End::Broken(status)) => Some(status),
@@ -117,8 +104,8 @@ impl Pipe {
         }
     }
 
-    /// The next piece, or as much of it as is read at once, or the end.
-    pub fn poll_next(&self, context: &mut Context<'_>) -> Poll<Result<Bytes, End>> {
+    /// The next piece, or its first [`CAPACITY`] bytes, or the end.
+    pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Bytes, End>> {
         let mut state = self.state();
         if let Some(mut piece) = state.pieces.pop_front() {
             if piece.len() > CAPACITY {
@@ -134,17 +121,17 @@ impl Pipe {
         if let Some(end) = state.end {
             return Poll::Ready(Err(end));
         }
-        state.reader = Some(context.waker().clone());
-        if !std::mem::replace(&mut state.pending, true) {
+        state.reader = Some(cx.waker().clone());
+        if !std::mem::replace(&mut state.asked, true) {
             wake(state.writer.take(), state);
         }
         Poll::Pending
     }
 
-    /// The reader leaves: what is on its way is dropped, and the writer told.
-    pub fn leave(&self) {
+    /// The reader wants no more: what is in the pipe is dropped, and the writer is woken.
+    pub fn close(&self) {
         let mut state = self.state();
-        state.left = true;
+        state.closed = true;
         state.n_bytes = 0;
         let pieces = std::mem::take(&mut state.pieces);
         wake(state.writer.take(), state);
@@ -157,8 +144,8 @@ impl Pipe {
     }
 }
 
-/// Wakes whoever waits, outside the lock, which the one that is woken wants.
-fn wake(waker: Option<Waker>, state: MutexGuard<'_, State>) {
+/// Wakes a task outside the lock, which it will take.
+pub fn wake<T>(waker: Option<Waker>, state: MutexGuard<'_, T>) {
     drop(state);
     if let Some(waker) = waker {
         waker.wake();
@@ -174,12 +161,8 @@ mod tests {
     use super::*;
     use crate::rt::{block_on::block_until, clock::Moment};
 
-    fn soon() -> Option<Moment> {
-        Some(Moment::now() + Duration::from_millis(20))
-    }
-
     fn next(pipe: &Pipe) -> Result<Bytes, End> {
-        block_until(None, |context| pipe.poll_next(context)).expect("there is no deadline")
+        block_until(None, |cx| pipe.poll_next(cx)).expect("there is no deadline")
     }
 
     #[test]
@@ -188,7 +171,7 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for n in 0..10_000_u32 {
-                    assert_eq!(block_until(None, |context| pipe.poll_room(context)), Some(Ok(())));
+                    assert_eq!(block_until(None, |cx| pipe.poll_room(cx)), Some(Ok(())));
                     pipe.push(Bytes::copy_from_slice(&n.to_ne_bytes())).unwrap();
                 }
                 pipe.end(End::Whole);
@@ -202,20 +185,21 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_waits_while_the_pipe_is_full_and_is_told_when_the_reader_leaves() {
+    fn a_writer_waits_while_the_pipe_is_full_and_is_told_when_the_reader_closes_it() {
         let pipe = Pipe::default();
         pipe.push(Bytes::from(vec![0; CAPACITY])).unwrap();
-        assert_eq!(block_until(soon(), |context| pipe.poll_room(context)), None);
+        let soon = Moment::now() + Duration::from_millis(20);
+        assert_eq!(block_until(Some(soon), |cx| pipe.poll_room(cx)), None);
         thread::scope(|scope| {
             scope.spawn(|| next(&pipe));
-            assert_eq!(block_until(None, |context| pipe.poll_room(context)), Some(Ok(())));
+            assert_eq!(block_until(None, |cx| pipe.poll_room(cx)), Some(Ok(())));
         });
         pipe.push(Bytes::from(vec![0; CAPACITY])).unwrap();
         thread::scope(|scope| {
-            scope.spawn(|| pipe.leave());
-            assert_eq!(block_until(None, |context| pipe.poll_room(context)), Some(Err(Left)));
+            scope.spawn(|| pipe.close());
+            assert_eq!(block_until(None, |cx| pipe.poll_room(cx)), Some(Err(Closed)));
         });
-        assert_eq!(pipe.push(Bytes::from_static(b"x")), Err(Left));
+        assert_eq!(pipe.push(Bytes::from_static(b"x")), Err(Closed));
     }
 
     #[test]

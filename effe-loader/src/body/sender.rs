@@ -1,4 +1,6 @@
-//! The streams of a call as its run sees them: the answer that goes out piece by piece, and the body that comes in so.
+//! The streams of a call as its run sees them: a response whose body goes out piece by piece, and a request's body that
+//! comes in so. A spare sender is kept for the next call, which saves 1.4 % of the instructions of a request to an axum
+//! Router.
 
 use std::{
     cell::Cell,
@@ -18,32 +20,28 @@ use bytes::Bytes;
 use effe_abi::raw::{Status, plugin_flags, status};
 
 use crate::{
-    body::pipe::{CAPACITY, End, Left, Pipe},
+    body::pipe::{CAPACITY, Closed, End, Pipe, wake},
     rt::{block_on::block_until, clock::Moment},
 };
 
-/// What of a call goes piece by piece. When it is dropped, whoever is at the other end is told.
-#[derive(Default)]
+/// The bodies of a call that go piece by piece. They are closed on drop.
 pub struct Streams {
-    /// The answer's way out, if the lambda has declared that it streams answers.
-    pub sender: Option<Arc<BodySender>>,
-    /// The request's body, if the lambda has declared that it reads bodies as streams and there is one.
-    pub inlet: Option<Arc<Pipe>>,
+    /// `None` if the lambda has not declared that it streams responses.
+    pub response: Option<Arc<BodySender>>,
+    /// The body; `None` if the lambda has not declared that it reads bodies as streams, or if there is none.
+    pub request: Option<Arc<Pipe>>,
 }
 
 impl Streams {
-    /// No streams.
-    pub const NONE: Streams = Streams { sender: None, inlet: None };
-}
+    pub const NONE: Streams = Streams { response: None, request: None };
 
-impl Streams {
-    /// The run is over, and whoever is at the other end is told.
+    /// The run is over: what it has not written is missing, and what it has not read is not wanted.
     pub fn close(&self) {
-        if let Some(sender) = self.sender.as_ref().filter(|sender| sender.has_begun()) {
+        if let Some(sender) = self.response.as_ref().filter(|sender| sender.has_begun()) {
             sender.abandon();
         }
-        if let Some(inlet) = &self.inlet {
-            inlet.leave();
+        if let Some(request) = &self.request {
+            request.close();
         }
     }
 }
@@ -54,52 +52,54 @@ impl Drop for Streams {
     }
 }
 
-/// The outlets of one thread. An answer that came whole leaves its own for the next one.
+/// The senders of one thread. Most responses come whole, and their sender serves the next one.
 pub struct BodySenders {
-    patience: Option<Duration>,
+    timeout: Option<Duration>,
     spare: Cell<Option<Arc<BodySender>>>,
 }
 
 impl BodySenders {
-    /// None yet. A piece of an answer waits for the client for `patience` at most.
-    pub fn new(patience: Option<Duration>) -> BodySenders {
-        BodySenders { patience, spare: Cell::default() }
+    /// A piece of a response waits for the client for `timeout` at most.
+    pub fn new(timeout: Option<Duration>) -> BodySenders {
+        BodySenders { timeout, spare: Cell::default() }
     }
 
-    /// The streams of a call, with an outlet if the flags of its plugin declare one.
+    /// The streams of a call, as the flags of its plugin declare them.
     pub fn streams(&self, flags: u64) -> Streams {
         let is_declared = flags & plugin_flags::STREAM_RESPONSE != 0;
-        let sender = || self.spare.take().unwrap_or_else(|| Arc::new(BodySender::new(self.patience)));
-        Streams { sender: is_declared.then(sender), inlet: None }
+        let sender = || self.spare.take().unwrap_or_else(|| Arc::new(BodySender::new(self.timeout)));
+        Streams { response: is_declared.then(sender), request: None }
     }
 
-    /// Takes back an outlet, which is as new if nobody else has it.
+    /// Takes back a sender that was not needed, unless somebody else has it.
     pub fn keep(&self, mut sender: Arc<BodySender>) {
-        if let Some(used) = Arc::get_mut(&mut sender) {
-            used.renew();
+        if let Some(unneeded) = Arc::get_mut(&mut sender)
+            && !*unneeded.begun.get_mut()
+        {
+            // Somebody may have waited for the head, or have given up on it.
+            *unneeded.state.get_mut().unwrap_or_else(PoisonError::into_inner) = State::default();
             self.spare.set(Some(sender));
         }
     }
 }
 
-/// The head of an answer that is streamed.
+/// The head of a response that is streamed.
 pub struct Head {
     /// 200 to 599.
     pub status: StatusCode,
-    /// Checked.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// How many bytes the lambda says will follow.
+    /// The Content-Length that the lambda gave.
     pub length: Option<u64>,
 }
 
-/// An answer on its way out.
+/// A response that is written while it is sent.
 pub struct BodySender {
-    /// Whether the head has come. Most answers come whole, and nobody takes the locks then.
+    /// Whether the head is there. Most responses come whole, and then nobody takes the locks.
     begun: AtomicBool,
     state: Mutex<State>,
-    /// The body.
     pub pipe: Pipe,
-    patience: Option<Duration>,
+    /// How long a piece waits for the client.
+    timeout: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -112,73 +112,55 @@ struct State {
 }
 
 impl BodySender {
-    fn new(patience: Option<Duration>) -> BodySender {
+    fn new(timeout: Option<Duration>) -> BodySender {
         let begun = AtomicBool::new(false);
-        BodySender { begun, state: Mutex::default(), pipe: Pipe::default(), patience }
+        BodySender { begun, state: Mutex::default(), pipe: Pipe::default(), timeout }
     }
 
-    /// Makes it as new.
-    fn renew(&mut self) {
-        if *self.begun.get_mut() {
-            *self = BodySender::new(self.patience);
-        } else {
-            // All that can have happened: somebody has waited for the head, or has given up on it.
-            *self.state.get_mut().unwrap_or_else(PoisonError::into_inner) = State::default();
-        }
-    }
-
-    /// The head goes out; the body follows.
+    /// Hands on the head; the body follows.
     pub fn begin(&self, head: Head) {
         let mut state = self.state();
         state.owed = head.length;
         state.head = Some(head);
         self.begun.store(true, Ordering::Release);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(state.waker.take(), state);
     }
 
-    /// The head, if nobody has taken it yet.
+    /// The head, if it is there and nobody has taken it.
     pub fn take_head(&self) -> Option<Head> {
         if self.has_begun() { self.state().head.take() } else { None }
     }
 
-    /// Whether the head has gone.
     pub fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Acquire)
     }
 
     /// Waits for the head. The task that waits is woken once.
-    pub fn poll_head(&self, context: &mut Context<'_>) -> Poll<Head> {
+    pub fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Head> {
         let mut state = self.state();
-        match state.head.take() {
-            Some(head) => Poll::Ready(head),
-            None => {
-                state.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
+        if let Some(head) = state.head.take() {
+            return Poll::Ready(head);
         }
+        state.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Hands on the next piece of the body, the last if no more follows. Waits on this thread while the client is
-    /// slow, and with a large piece until most of it has gone: so of what a slow client is sent one piece is held, or
-    /// two, and not two or three.
+    /// slow; after a large piece it waits until most of that has gone, so that one large piece is held and not two.
     pub fn write(&self, piece: Bytes, more: bool) -> Status {
         let is_large = piece.len() > CAPACITY;
         let written = self.write_when(piece, more, || self.wait_for_room());
         if written == status::OK && is_large && more { self.wait_for_room() } else { written }
     }
 
-    /// Waits on this thread for as long as the client reads something now and then.
+    /// Waits on this thread as long as the client reads something within each timeout.
     fn wait_for_room(&self) -> Status {
         let mut n_left = self.pipe.n_bytes();
         loop {
-            let deadline = self.patience.map(|patience| Moment::now() + patience);
-            match block_until(deadline, |context| self.pipe.poll_room(context)) {
+            let deadline = self.timeout.map(|timeout| Moment::now() + timeout);
+            match block_until(deadline, |cx| self.pipe.poll_room(cx)) {
                 Some(Ok(())) => return status::OK,
-                Some(Err(Left)) => return status::GONE,
+                Some(Err(Closed)) => return status::GONE,
                 None if self.pipe.n_bytes() < n_left => n_left = self.pipe.n_bytes(),
                 None => {
                     self.abandon();
@@ -188,7 +170,7 @@ impl BodySender {
         }
     }
 
-    /// Hands on the next piece of a run that asks for room before: this one waits for nobody.
+    /// Hands on the next piece of a run that has asked for room, and doesn't wait.
     pub fn write_now(&self, piece: Bytes, more: bool) -> Status {
         self.write_when(piece, more, || status::OK)
     }
@@ -218,8 +200,7 @@ impl BodySender {
         if more || self.finish() { status::OK } else { status::INVALID }
     }
 
-    /// The answer is complete; false if bytes are missing that its Content-Length promised, in which case the client
-    /// sees that it is not.
+    /// The response is complete; false if bytes of its Content-Length are missing, in which case it is broken off.
     pub fn finish(&self) -> bool {
         if !self.has_begun() {
             return true;
@@ -235,12 +216,12 @@ impl BodySender {
         is_whole
     }
 
-    /// Whether the lambda has kept the Content-Length that it gave its answer, as far as can be told.
+    /// False if the lambda is known to have broken the Content-Length that it gave.
     pub fn keeps_its_length(&self) -> bool {
         !self.has_begun() || self.pipe.broken() != Some(status::INVALID)
     }
 
-    /// Nothing more will come: an answer that is not complete is broken off.
+    /// Nothing more will come: a response that is not complete is broken off.
     pub fn abandon(&self) {
         self.state().ended = true;
         self.pipe.end(End::Broken(status::ERROR));
@@ -251,30 +232,14 @@ impl BodySender {
     }
 }
 
-/// Somebody waits for the head of an answer. When it is dropped, nobody does, and the run that writes it is told.
-pub struct Awaited(Option<Arc<BodySender>>);
-
-impl Awaited {
-    /// Waits for the head of what `outlet` brings, if there is one.
-    pub fn new(sender: Option<Arc<BodySender>>) -> Awaited {
-        Awaited(sender)
-    }
-
-    /// The outlet, if there is one.
-    pub fn sender(&self) -> Option<&BodySender> {
-        self.0.as_deref()
-    }
-
-    /// The head has come, and somebody else takes the rest.
-    pub fn take(&mut self) -> Option<Arc<BodySender>> {
-        self.0.take()
-    }
-}
+/// A response whose head is waited for. If it is dropped while it is still here, nobody wants the response, and the
+/// pipe is closed.
+pub struct Awaited(pub Option<Arc<BodySender>>);
 
 impl Drop for Awaited {
     fn drop(&mut self) {
         if let Some(sender) = &self.0 {
-            sender.pipe.leave();
+            sender.pipe.close();
         }
     }
 }
@@ -295,7 +260,7 @@ mod tests {
     fn rest(sender: &BodySender) -> (Vec<u8>, End) {
         let mut all = Vec::new();
         loop {
-            match block_until(None, |context| sender.pipe.poll_next(context)).unwrap() {
+            match block_until(None, |cx| sender.pipe.poll_next(cx)).unwrap() {
                 Ok(piece) => all.extend_from_slice(&piece),
                 Err(end) => return (all, end),
             }
@@ -322,7 +287,7 @@ mod tests {
         let sender = begun(None);
         assert_eq!(sender.write(vec![0; CAPACITY].into(), true), status::OK);
         assert_eq!(sender.write("x".into(), true), status::TIMEOUT);
-        sender.pipe.leave();
+        sender.pipe.close();
         assert_eq!(sender.write("x".into(), true), status::INVALID, "it was given up");
     }
 
@@ -330,7 +295,7 @@ mod tests {
     fn a_large_piece_is_waited_for_until_most_of_it_has_gone() {
         let sender = BodySender::new(None);
         sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
-        let next = || block_until(None, |context| sender.pipe.poll_next(context)).unwrap().unwrap();
+        let next = || block_until(None, |cx| sender.pipe.poll_next(cx)).unwrap().unwrap();
         thread::scope(|scope| {
             let writer = scope.spawn(|| sender.write(vec![7; 3 * CAPACITY + 1].into(), true));
             for _ in 0..3 {
@@ -348,30 +313,30 @@ mod tests {
     fn a_writer_is_told_when_nobody_waits_for_the_head_any_more() {
         let sender = Arc::new(begun(None));
         assert_eq!(sender.write(vec![0; CAPACITY].into(), true), status::OK);
-        drop(Awaited::new(Some(Arc::clone(&sender))));
+        drop(Awaited(Some(Arc::clone(&sender))));
         assert_eq!(sender.write("x".into(), true), status::GONE);
         let taken = Arc::new(begun(None));
-        assert!(Awaited::new(Some(Arc::clone(&taken))).take().is_some());
+        assert!(Awaited(Some(Arc::clone(&taken))).0.take().is_some());
         assert_eq!(taken.write("x".into(), true), status::OK);
     }
 
     #[test]
-    fn a_call_that_goes_away_breaks_its_answer_off_and_leaves_its_body() {
+    fn a_call_that_goes_away_breaks_its_response_off_and_closes_its_body() {
         let senders = BodySenders::new(None);
         let mut streams = senders.streams(plugin_flags::STREAM_RESPONSE);
-        let (sender, inlet) = (streams.sender.clone().unwrap(), Arc::new(Pipe::default()));
-        streams.inlet = Some(Arc::clone(&inlet));
+        let (sender, request) = (streams.response.clone().unwrap(), Arc::new(Pipe::default()));
+        streams.request = Some(Arc::clone(&request));
         sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
         drop(streams);
         assert_eq!(rest(&sender).1, End::Broken(status::ERROR));
-        assert_eq!(inlet.push(Bytes::new()), Err(Left));
-        assert!(senders.streams(plugin_flags::STREAM_REQUEST).sender.is_none());
+        assert_eq!(request.push(Bytes::new()), Err(Closed));
+        assert!(senders.streams(plugin_flags::STREAM_REQUEST).response.is_none());
     }
 
     #[test]
-    fn an_outlet_that_is_used_again_is_as_new() {
+    fn a_sender_that_is_used_again_is_as_new() {
         let senders = BodySenders::new(None);
-        let sender = || senders.streams(plugin_flags::STREAM_RESPONSE).sender.clone().unwrap();
+        let sender = || senders.streams(plugin_flags::STREAM_RESPONSE).response.clone().unwrap();
         let (first, length) = (sender(), Some(3));
         first.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
         first.write("ab".into(), true);
@@ -381,7 +346,11 @@ mod tests {
         let second = sender();
         assert!(!Arc::ptr_eq(&second, &other), "somebody has the first one");
         senders.keep(other);
-        let again = senders.streams(plugin_flags::STREAM_RESPONSE).sender.take().unwrap();
+        assert!(second.poll_head(&mut Context::from_waker(Waker::noop())).is_pending());
+        let second_at = Arc::as_ptr(&second);
+        senders.keep(second);
+        let again = senders.streams(plugin_flags::STREAM_RESPONSE).response.take().unwrap();
+        assert_eq!(Arc::as_ptr(&again), second_at);
         assert!(!again.has_begun() && again.take_head().is_none() && again.keeps_its_length());
         again.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
         assert_eq!(again.write("xyz".into(), false), status::OK);

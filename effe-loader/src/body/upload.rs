@@ -1,5 +1,5 @@
-//! A request's body on its way in: read whole, or handed on as it arrives; never past its limit, nor at the pace of
-//! a client that means harm.
+//! A request's body on its way in: read whole, or handed on as it arrives; never more than its limit, nor slower than
+//! the minimal rate.
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
@@ -14,45 +14,38 @@ use crate::body::{
     pipe::{CAPACITY, End, Pipe},
 };
 
-/// A piece up to this size is copied rather than handed on by itself: what HTTP/2 has in a frame.
+/// Bytes. A piece up to this size, which a frame of HTTP/2 has, is copied rather than handed on by itself.
 const SHORT: usize = 16 * 1024;
 
 /// Why a body is not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// It is larger than the operator's limit.
     TooLarge,
     /// It broke off or was not what its head says.
     Malformed,
-    /// It takes too long to come.
     Slow,
 }
 
-/// A body that is being read.
 pub struct Upload {
-    /// What is here already.
     first: Option<Bytes>,
     rest: Option<Pieces>,
     announced: Option<usize>,
-    /// Whether the client keeps it back until it is asked for it.
+    /// Whether the client sends nothing before it is asked to.
     expected: bool,
     limit: usize,
     n_bytes: usize,
     min_rate: MinRate,
-    /// What is short is put together, if it is handed on as it comes.
+    /// `None` if the body is read whole.
     coalesce: Option<Coalesce<PayloadError>>,
 }
 
 impl Upload {
-    /// The body of a request; `None` if it has none.
-    ///
-    /// # Errors
-    /// It says itself that it is too large.
+    /// The body of a request; `None` if it has none. It is refused if its Content-Length is too large.
     pub fn of(
         incoming: Incoming,
         head: &RequestHead,
         limit: usize,
-        patience: Option<Duration>,
+        timeout: Option<Duration>,
     ) -> Result<Option<Upload>, Refused> {
         let (first, rest, expected) = match incoming {
             Incoming::None => return Ok(None),
@@ -64,14 +57,11 @@ impl Upload {
         if announced.is_some_and(|length| length > limit) {
             return Err(Refused::TooLarge);
         }
-        let min_rate = MinRate::new(patience);
+        let min_rate = MinRate::new(timeout);
         Ok(Some(Upload { first, rest, announced, expected, limit, n_bytes: 0, min_rate, coalesce: None }))
     }
 
     /// All of it, without a copy if it comes in one piece.
-    ///
-    /// # Errors
-    /// It is refused.
     pub async fn whole(mut self) -> Result<Bytes, Refused> {
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
         let Some(second) = self.next().await? else { return Ok(first) };
@@ -85,23 +75,22 @@ impl Upload {
         Ok(body.freeze())
     }
 
-    /// Hands it on piece by piece, as fast as `inlet` takes it, until its reader leaves.
-    pub async fn pump(mut self, inlet: Arc<Pipe>) {
+    /// Hands it on piece by piece, as fast as `pipe` takes it, until that is closed.
+    pub async fn pump(mut self, pipe: Arc<Pipe>) {
         self.coalesce = Some(Coalesce::new(SHORT, CAPACITY));
         if self.expected {
-            poll_fn(|context| inlet.poll_asked(context)).await;
+            poll_fn(|cx| pipe.poll_asked(cx)).await;
         }
-        while poll_fn(|context| inlet.poll_room(context)).await.is_ok() {
-            let next = self.next();
-            let mut next = std::pin::pin!(next);
-            let next = poll_fn(|context| match inlet.poll_closed(context) {
+        while poll_fn(|cx| pipe.poll_room(cx)).await.is_ok() {
+            let mut next = std::pin::pin!(self.next());
+            let next = poll_fn(|cx| match pipe.poll_closed(cx) {
                 Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => next.as_mut().poll(context).map(Some),
+                Poll::Pending => next.as_mut().poll(cx).map(Some),
             });
             let end = match next.await {
                 None => return,
                 Some(Ok(Some(piece))) => {
-                    if inlet.push(piece).is_err() {
+                    if pipe.push(piece).is_err() {
                         return;
                     }
                     continue;
@@ -111,7 +100,7 @@ impl Upload {
                 Some(Err(Refused::Malformed)) => End::Broken(status::GONE),
                 Some(Err(Refused::Slow)) => End::Broken(status::TIMEOUT),
             };
-            return inlet.end(end);
+            return pipe.end(end);
         }
     }
 
@@ -121,9 +110,9 @@ impl Upload {
             (None, None) => return Ok(None),
             (None, Some(rest)) => {
                 let coalesce = &mut self.coalesce;
-                let next = poll_fn(|context| match coalesce {
-                    Some(coalesce) => coalesce.poll(|| rest.as_mut().poll_next(context)),
-                    None => rest.as_mut().poll_next(context),
+                let next = poll_fn(|cx| match coalesce {
+                    Some(coalesce) => coalesce.poll(|| rest.as_mut().poll_next(cx)),
+                    None => rest.as_mut().poll_next(cx),
                 });
                 match self.min_rate.wait(self.n_bytes as u64, next).await.ok_or(Refused::Slow)? {
                     None => return Ok(None),

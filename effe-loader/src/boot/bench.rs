@@ -9,7 +9,7 @@ use std::{
 use actix_http::header::{CONTENT_TYPE, HeaderValue};
 
 use crate::{
-    exchange::{self, Exchange, response::Answer},
+    exchange::{self, Exchange, response::ResponseBuilder},
     http::head::{Head, Request},
     plugin::{
         Context, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host,
@@ -26,7 +26,7 @@ pub struct Crossing {
     plugin: &'static Plugin,
     context: Context,
     request: Request,
-    answer: Answer,
+    response: ResponseBuilder,
 }
 
 impl Crossing {
@@ -47,7 +47,7 @@ impl Crossing {
         let Started::Ready(context) = plugin.start() else { return Err("Start failed".to_owned()) };
         let mut request = Request { request: actix_http::Request::new(), is_tls: false };
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Crossing { plugin, context, request, answer: Answer::default() })
+        Ok(Crossing { plugin, context, request, response: ResponseBuilder::default() })
     }
 
     /// One Run, from the head and the body to an answer that is complete; how long its body is.
@@ -57,15 +57,15 @@ impl Crossing {
     pub fn run(&mut self, body: &[u8]) -> usize {
         static STAYS: AtomicBool = AtomicBool::new(false);
         let id = OnceLock::new();
-        self.answer.clear();
+        self.response.clear();
         let head = Head::Live(&self.request);
         let deadline = Some(Moment::from_nanos(u64::MAX));
-        let exchange = Exchange::new(head, body, &mut self.answer, &STAYS, deadline, RESPONSE_LIMIT, &id);
+        let exchange = Exchange::new(head, body, &mut self.response, &STAYS, deadline, RESPONSE_LIMIT, &id);
         let outcome = exchange.lend(|exchange| self.context.run(exchange));
         drop(exchange);
         outcome.expect("the lambda runs");
-        self.answer.end();
-        self.answer.take().expect("the lambda answers").2.len()
+        self.response.end();
+        self.response.take().expect("the lambda answers").1.len()
     }
 
     /// A Start and its Stop.

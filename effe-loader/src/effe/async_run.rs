@@ -177,7 +177,7 @@ impl AsyncCall {
         call.progress.begin_alone();
         let worker = Rc::clone(worker);
         let (step, deadline, progress) = (Step::Over, call.deadline, Arc::clone(&call.progress));
-        let sender = call.streams.sender.clone();
+        let sender = call.streams.response.clone();
         let since = worker.status.meter.is_some().then_some(now);
         let mut waiting = AsyncCall {
             worker,

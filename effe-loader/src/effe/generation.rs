@@ -150,7 +150,7 @@ impl Generation {
     /// Stops what is idle; whether a Context is left that a request has.
     fn stop_idle(&self) -> bool {
         self.plugin.stop_all(self.contexts.drain());
-        self.plugin.contexts() > 0
+        self.plugin.contexts.living() > 0
     }
 }
 

@@ -106,7 +106,7 @@ impl Health {
     /// Why it wants none.
     pub async fn readiness(self: &Arc<Self>) -> Result<(), Unready> {
         let plugin = self.own_readiness()?;
-        if !plugin.has_ready() {
+        if plugin.ready_entry().is_none() {
             return Ok(());
         }
         let mut word = self.word.subscribe();

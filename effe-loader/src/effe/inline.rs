@@ -4,7 +4,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use super::{Effe, generation::Generation};
 use crate::{
-    exchange::{Exchange, response::Answer},
+    exchange::{Exchange, response::ResponseBuilder},
     http::head::{Head, Request},
     placement::run_clock::Ended,
     plugin::Fault,
@@ -19,7 +19,7 @@ impl Effe {
         generation: &Generation,
         request: &Request,
         body: &[u8],
-        answer: &mut Answer,
+        answer: &mut ResponseBuilder,
         status: &WorkerStatus,
     ) -> Option<Duration> {
         let mut context = generation.contexts.take()?;
@@ -144,10 +144,12 @@ mod tests {
         // No address space is left for another stack.
         setrlimit(Resource::As, Rlimit { current: Some(1), maximum: None }).unwrap();
         let _others = in_flight.ask(in_flight.call(), |call| effe.run_on_pool(call));
-        assert!(status.completions().is_empty());
+        assert!(status.completions().calls.is_empty());
         let request = Request { request: actix_http::Request::new(), is_tls: false };
         let generation = effe.generations.hold();
-        assert!(effe.run_inline(&generation, &request, &[], &mut Answer::default(), &status).is_some());
+        assert!(
+            effe.run_inline(&generation, &request, &[], &mut ResponseBuilder::default(), &status).is_some()
+        );
         assert_eq!(effe.pool.n_threads(), 0, "none could be made");
         let call = status.completions().calls.pop().expect("the other client's run comes back");
         assert!(call.progress.is_given_up());

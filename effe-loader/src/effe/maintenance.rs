@@ -90,7 +90,7 @@ fn spawn(chore: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
 fn warm(effe: &Effe) {
     let generation = effe.generations.hold();
     match generation.warm() {
-        Ok(()) => systemd::ready(generation.plugin.path(), generation.number, None),
+        Ok(()) => systemd::ready(&generation.plugin.path, generation.number, None),
         Err(fault) => generation.plugin.log(&fault),
     }
 }

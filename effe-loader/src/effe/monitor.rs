@@ -150,7 +150,7 @@ impl Watched {
         let statuses = effe.statuses().clone();
         let generation = effe.generations.hold();
         for status in &statuses {
-            if !status.completions().is_empty() {
+            if !status.completions().calls.is_empty() {
                 // Results that a thread holds back while it is kept by its next run.
                 status.completions().ring();
             }

@@ -44,7 +44,7 @@ impl Effe {
             let exchange = Exchange::new(
                 Head::Copied(&call.head),
                 &call.body,
-                &mut call.answer,
+                &mut call.response,
                 &call.progress.gone,
                 call.deadline,
                 self.limits.response,
@@ -95,8 +95,8 @@ impl Effe {
     pub fn conclude(&self, call: &mut Call, outcome: Result<(), Fault>, failed: Option<&Fault>) -> bool {
         let reusable = match outcome {
             Ok(()) => {
-                call.answer.end();
-                if let Some(sender) = &call.streams.sender {
+                call.response.end();
+                if let Some(sender) = &call.streams.response {
                     sender.finish();
                 }
                 true
@@ -110,7 +110,7 @@ impl Effe {
             }
         };
         // What is streamed and not complete ends here.
-        if call.streams.sender.as_ref().is_some_and(|sender| !sender.keeps_its_length()) {
+        if call.streams.response.as_ref().is_some_and(|sender| !sender.keeps_its_length()) {
             let text = "the answer is not as long as its content-length says: the connection is broken off";
             self.log_call("run", call, &Fault::Error(Severity::Error, text.to_owned()));
         }

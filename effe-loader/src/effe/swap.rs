@@ -108,7 +108,7 @@ impl Swapper {
         };
         if was_ready && !self.effe.is_draining() {
             let serves = self.effe.generations.current();
-            systemd::ready(serves.plugin.path(), serves.number, outcome.as_ref().err().map(String::as_str));
+            systemd::ready(&serves.plugin.path, serves.number, outcome.as_ref().err().map(String::as_str));
         }
         if let Err(why) = &outcome {
             let serves = self.effe.generations.current().number;
@@ -144,22 +144,22 @@ impl Swapper {
             );
         }
         let parameters = self.config.sources.read()?;
-        let file = PluginFile::open(serving.plugin.path(), &self.config.policy);
+        let file = PluginFile::open(&serving.plugin.path, &self.config.policy);
         let file = file.map_err(|refusal| refusal.to_string())?;
-        if serving.plugin.is_made_of(&file) && *serving.plugin.host().parameters() == parameters {
+        if serving.plugin.is_made_of(&file) && serving.plugin.host.parameters == parameters {
             let number = serving.number;
             self.report(format!("nothing has changed; generation {number} goes on serving"), number);
             return Ok(Changed { generation: number, swapped: false });
         }
-        let address = serving.plugin.host().address().map(str::to_owned);
+        let address = serving.plugin.host.address.get().cloned();
         drop(serving);
         if let Some(warning) = &file.warning {
             self.effe.journal.warning(warning.clone());
         }
         let host = Host::new(parameters, self.effe.limits.response, exchange::table::FOR_HOST);
-        host.set_journal(self.effe.journal.clone());
+        let _ = host.journal.set(self.effe.journal.clone());
         if let Some(address) = address {
-            host.set_address(address);
+            let _ = host.address.set(address);
         }
         let plugin = self.open(file, host)?;
         plugin.init().map_err(|err| err.to_string())?;
@@ -170,11 +170,11 @@ impl Swapper {
             if let Err(fault) = plugin.retire() {
                 plugin.log(&fault);
             }
-            return Err(format!("{}: its start {fault}", plugin.path().display()));
+            return Err(format!("{}: its start {fault}", plugin.path.display()));
         }
         self.opened = number;
         self.effe.generations.publish(next);
-        let (path, took) = (plugin.path().display(), begun.elapsed());
+        let (path, took) = (plugin.path.display(), begun.elapsed());
         self.report(
             format!("generation {number} serves ({path}, {took:.0?}); the one before it is kept"),
             number,

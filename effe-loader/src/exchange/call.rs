@@ -1,5 +1,5 @@
-//! A request on its way to another thread and back: the call, which owns all that a run touches; how far it is; and
-//! the mailbox that it comes back to.
+//! A request on its way to another thread and back: the call, which owns all that a run touches; its progress; and
+//! the queue that it comes back to.
 
 use std::{
     sync::{
@@ -14,55 +14,49 @@ use crossbeam::queue::SegQueue;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
-use super::{lent::Room, response::Answer};
+use super::response::ResponseBuilder;
 use crate::{body::sender::Streams, http::head::OwnedHead, net::activity::Hangup, rt::clock::Moment};
 
-/// One request and the room for its answer. Used again for the next request, so that the steady state allocates
-/// nothing.
+/// One request and the room for its answer. It is used again for the next request, so that its buffers needn't be
+/// allocated again.
 pub struct Call {
-    /// The request's head.
     pub head: OwnedHead,
-    /// The request's body.
+    /// Empty if it is streamed.
     pub body: Bytes,
-    /// Where the answer goes.
-    pub answer: Answer,
-    /// What of it goes piece by piece.
+    pub response: ResponseBuilder,
     pub streams: Streams,
-    /// How far it is, which both sides see.
+    /// Both threads see it.
     pub progress: Arc<Progress>,
     /// When the client is told that it took too long.
     pub deadline: Option<Moment>,
-    /// Where an async run keeps what it is lent.
-    pub room: Room,
     completions: Arc<Completions>,
     /// Its place among the calls of the thread that it came from.
     pub key: usize,
 }
 
 impl Call {
-    /// A call with empty buffers, which comes back to `mailbox`.
+    /// A call with empty buffers, which comes back to `completions`.
     pub fn new(completions: Arc<Completions>) -> Call {
         Call {
             head: OwnedHead::default(),
             body: Bytes::new(),
-            answer: Answer::default(),
+            response: ResponseBuilder::default(),
             streams: Streams::NONE,
             progress: Arc::default(),
             deadline: None,
-            room: Room::default(),
             completions,
             key: usize::MAX,
         }
     }
 
-    /// Takes the call out, and leaves one in its place that has the same progress and goes back to the same mailbox.
+    /// Takes the call out, and leaves one in its place that has the same progress and comes back to the same queue.
     pub fn replace(&mut self) -> Call {
         let mut placeholder = Call::new(Arc::clone(&self.completions));
         (placeholder.key, placeholder.progress) = (self.key, Arc::clone(&self.progress));
         std::mem::replace(self, placeholder)
     }
 
-    /// Puts the call into the mailbox of the desk it came from, whose thread is not woken yet.
+    /// Puts the call into the queue that it comes back to, whose thread is not woken yet.
     pub fn send_back(self: Box<Self>) -> Arc<Completions> {
         let completions = Arc::clone(&self.completions);
         completions.calls.push(self);
@@ -70,14 +64,13 @@ impl Call {
     }
 }
 
-/// How far a call is.
 #[derive(Default)]
 pub struct Progress {
     /// Whether the client has left.
     pub gone: AtomicBool,
-    /// An async run that wants to know.
-    leaving: AtomicWaker,
-    /// What the request is called, once somebody needs that.
+    /// Wakes an async run that nobody waits for any more.
+    unwanted: AtomicWaker,
+    /// The request's id, once somebody needs it.
     pub id: OnceLock<String>,
     step: AtomicU8,
 }
@@ -91,43 +84,42 @@ const OVERDUE: u8 = 3;
 const DONE: u8 = 4;
 
 impl Progress {
-    /// Ready once nobody waits for the run any more: the client has left, or has been told that the run takes too long.
+    /// Ready once the client has left, or has been told that the run takes too long.
     pub fn poll_unwanted(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.leaving.register(cx.waker());
+        self.unwanted.register(cx.waker());
         let is_unwanted = self.gone.load(Ordering::Acquire) || self.step.load(Ordering::Acquire) == OVERDUE;
         if is_unwanted { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// A call begins to run that nobody else has yet.
+    /// Begins a call that no other thread has seen.
     pub fn begin_alone(&self) {
         self.step.store(RUNNING, Ordering::Relaxed);
     }
 
-    /// A thread takes the call up; false if nobody waits for it any more.
+    /// Begins a call that was queued; false if nobody waits for it any more.
     pub fn begin(&self) -> bool {
         !self.gone.load(Ordering::Relaxed) && self.step(QUEUED, RUNNING)
     }
 
-    /// The run has ended; false if that was after the client had been told that it took too long.
+    /// The run has ended; false if the client had been told before that it took too long.
     pub fn end(&self) -> bool {
         self.step.swap(DONE, Ordering::AcqRel) != OVERDUE
     }
 
-    /// There is no thread for the call, or none in time; false if one has taken it up.
+    /// No thread will begin the call, or none did in time; false if one has begun it.
     pub fn give_up(&self) -> bool {
         self.step(QUEUED, GIVEN_UP)
     }
 
-    /// Whether no thread has taken the call up, and none will.
     pub fn is_given_up(&self) -> bool {
         self.step.load(Ordering::Acquire) == GIVEN_UP
     }
 
-    /// The run takes too long, as the client is told; false if it has ended.
+    /// The client is told that the run takes too long; false if it has ended.
     pub fn is_overdue(&self) -> bool {
         let is_overdue = self.step(RUNNING, OVERDUE);
         if is_overdue {
-            self.leaving.wake();
+            self.unwanted.wake();
         }
         is_overdue
     }
@@ -140,27 +132,20 @@ impl Progress {
 impl Hangup for Progress {
     fn leave(&self) {
         self.gone.store(true, Ordering::Release);
-        self.leaving.wake();
+        self.unwanted.wake();
     }
 }
 
 /// Where calls come back to.
 #[derive(Default)]
 pub struct Completions {
-    /// The calls that are back.
     pub calls: SegQueue<Box<Call>>,
-    /// Told once for all calls that are in the box.
     pub arrived: Notify,
 }
 
 impl Completions {
-    /// Wakes the desk: once for all that is in the box when it comes to look.
+    /// Wakes the thread that the calls are for, once for all that are in the queue when it looks.
     pub fn ring(&self) {
         self.arrived.notify_one();
-    }
-
-    /// Whether nothing waits to be taken out.
-    pub fn is_empty(&self) -> bool {
-        self.calls.is_empty()
     }
 }

@@ -1,4 +1,4 @@
-//! What a lambda answers, on its way to the client: checked as it comes in, complete or not at all.
+//! The lambda's response as it is built: checked as it comes in, complete or not at all.
 
 use actix_http::{
     StatusCode,
@@ -9,16 +9,15 @@ use effe_abi::raw::{Status, status};
 
 use crate::body::sender::Head;
 
-/// An answer that is being given.
 #[derive(Default)]
-pub struct Answer {
-    head: Option<StatusCode>,
-    /// Stay from one answer to the next: most answers of a lambda have the same ones, which are then neither parsed
-    /// nor allocated again.
-    headers: Vec<(HeaderName, HeaderValue)>,
+pub struct ResponseBuilder {
+    status: Option<StatusCode>,
+    /// They stay from one response to the next: most responses of a lambda have the same ones, which are then neither
+    /// parsed nor allocated again.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     body: Body,
-    /// The length that the lambda gave itself.
-    length: Option<u64>,
+    /// The Content-Length that the lambda gave.
+    pub length: Option<u64>,
     ended: bool,
 }
 
@@ -30,19 +29,16 @@ enum Body {
     Growing(BytesMut),
 }
 
-/// A complete answer: status, headers, body.
-pub type Whole<'a> = (StatusCode, &'a [(HeaderName, HeaderValue)], Bytes);
-
-impl Answer {
-    /// Makes room for the next one.
+impl ResponseBuilder {
+    /// Makes it ready for the next response.
     pub fn clear(&mut self) {
-        self.head = None;
+        self.status = None;
         self.body = Body::Empty;
         self.length = None;
         self.ended = false;
     }
 
-    /// Takes the head and the body, or its beginning if `more` follows.
+    /// Takes the head and the body, or the beginning of the body if `more` follows.
     pub fn respond<'a>(
         &mut self,
         code: u32,
@@ -52,21 +48,18 @@ impl Answer {
         limit: usize,
     ) -> Status {
         let code = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
-        let (None, Some(code)) = (self.head, code) else { return status::INVALID };
+        let (None, Some(code)) = (self.status, code) else { return status::INVALID };
         if code.is_informational() {
-            // An interim head; the answer follows.
+            // An interim response; the final one follows.
             return if more { status::OK } else { status::INVALID };
         }
-        if code.as_u16() > 599 {
-            return status::INVALID;
-        }
-        if !self.take_headers(headers) {
+        if code.as_u16() > 599 || !self.take_headers(headers) {
             return status::INVALID;
         }
         if body.len() > limit {
             return status::TOO_LARGE;
         }
-        self.head = Some(code);
+        self.status = Some(code);
         self.body = Body::Whole(body);
         self.ended = !more;
         status::OK
@@ -85,10 +78,8 @@ impl Answer {
                 self.length = length;
                 continue;
             }
-            if self
-                .headers
-                .get(n)
-                .is_some_and(|(old, of_old)| old.as_str() == name && of_old.as_bytes() == value)
+            if let Some((old, of_old)) = self.headers.get(n)
+                && (old.as_str(), of_old.as_bytes()) == (name, value)
             {
                 n += 1;
                 continue;
@@ -107,7 +98,7 @@ impl Answer {
 
     /// Takes the next piece of the body.
     pub fn write(&mut self, piece: &Bytes, more: bool, limit: usize) -> Status {
-        if self.head.is_none() || self.ended {
+        if self.status.is_none() || self.ended {
             return status::INVALID;
         }
         let mut body = match std::mem::take(&mut self.body) {
@@ -118,69 +109,51 @@ impl Answer {
         let fits = body.len().saturating_add(piece.len()) <= limit;
         if fits {
             body.extend_from_slice(piece);
+            self.ended = !more;
         }
         self.body = Body::Growing(body);
-        if !fits {
-            return status::TOO_LARGE;
-        }
-        self.ended = !more;
-        status::OK
+        if fits { status::OK } else { status::TOO_LARGE }
     }
 
-    /// Ends an answer that was begun: Run returned.
+    /// Ends a response that was begun: Run returned.
     pub fn end(&mut self) {
-        self.ended |= self.head.is_some();
+        self.ended |= self.status.is_some();
     }
 
-    /// The head of an answer that goes on.
+    /// The head of a response that goes on.
     pub fn head(&self) -> Option<Head> {
         let (headers, length) = (&self.headers, self.length);
-        self.head.map(|status| Head { status, headers: headers.clone(), length })
+        self.status.map(|status| Head { status, headers: headers.clone(), length })
     }
 
-    /// The length that the lambda gave its answer.
-    pub fn length(&self) -> Option<u64> {
-        self.length
-    }
-
-    /// The complete answer; `None` if it was not begun or not ended.
-    pub fn take(&mut self) -> Option<Whole<'_>> {
-        let code = self.head.take().filter(|_| self.ended)?;
+    /// Status and body of a complete response; `None` if it was not begun or not ended.
+    pub fn take(&mut self) -> Option<(StatusCode, Bytes)> {
+        let code = self.status.take().filter(|_| self.ended)?;
         let body = match std::mem::take(&mut self.body) {
             Body::Empty => Bytes::new(),
             Body::Whole(bytes) => bytes,
             Body::Growing(bytes) => bytes.freeze(),
         };
-        Some((code, &self.headers, body))
+        Some((code, body))
     }
 }
 
-/// Framing and connections are the server's business: a lambda that sets these is not heard.
+/// Framing and connections are the server's business: what a lambda says of them is dropped.
 fn is_the_servers(name: &HeaderName) -> bool {
-    use actix_http::header;
-    [
-        header::CONNECTION,
-        header::CONTENT_LENGTH,
-        header::DATE,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ]
-    .contains(name)
-        || name == "keep-alive"
-        || name == "proxy-connection"
+    let framing = ["content-length", "te", "trailer", "transfer-encoding"];
+    let connection = ["connection", "date", "keep-alive", "proxy-connection", "upgrade"];
+    framing.contains(&name.as_str()) || connection.contains(&name.as_str())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn responded(code: u32, headers: &[(&str, &str)], more: bool) -> (Answer, Status) {
-        let mut answer = Answer::default();
+    fn responded(code: u32, headers: &[(&str, &str)], more: bool) -> (ResponseBuilder, Status) {
+        let mut response = ResponseBuilder::default();
         let headers = headers.iter().map(|(name, value)| (*name, value.as_bytes()));
-        let status = answer.respond(code, headers, Bytes::from_static(b"abc"), more, 5);
-        (answer, status)
+        let status = response.respond(code, headers, Bytes::from_static(b"abc"), more, 5);
+        (response, status)
     }
 
     #[test]
@@ -198,10 +171,10 @@ mod tests {
         type Said = (u16, Vec<(u8, String, Vec<u8>)>, Vec<u8>, bool);
         let names = ["x", "content-length", "connection", "transfer-encoding", "set-cookie", ""];
         // Answers of one Context: what is kept of one must not come up in the next.
-        let answer = std::sync::Mutex::new(Answer::default());
+        let response = std::sync::Mutex::new(ResponseBuilder::default());
         bolero::check!().with_type::<Said>().for_each(|(code, headers, body, small)| {
-            let mut answer = answer.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            answer.clear();
+            let mut response = response.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            response.clear();
             let code = u32::from(code % 700);
             let headers: Vec<_> = headers
                 .iter()
@@ -214,18 +187,15 @@ mod tests {
                 .collect();
             let given = headers.iter().map(|(name, value)| (*name, value.as_slice()));
             let limit = if *small { 3 } else { usize::MAX };
-            let said = answer.respond(code, given.clone(), body.clone().into(), false, limit);
-            let again = answer.respond(200, [].into_iter(), Bytes::new(), false, limit);
-            let Some((status, taken, sent)) = answer.take() else {
+            let said = response.respond(code, given.clone(), body.clone().into(), false, limit);
+            let again = response.respond(200, [].into_iter(), Bytes::new(), false, limit);
+            let Some((status, sent)) = response.take() else {
                 assert_ne!(said, status::OK);
                 return;
             };
             if said != status::OK {
-                return assert_eq!(
-                    (again, status.as_u16()),
-                    (status::OK, 200),
-                    "the first one left no trace"
-                );
+                let second = (again, status.as_u16());
+                return assert_eq!(second, (status::OK, 200), "the first one left no trace");
             }
             assert_eq!((again, u32::from(status.as_u16()), &sent[..]), (status::INVALID, code, &body[..]));
             assert!((200..600).contains(&code) && body.len() <= limit);
@@ -233,8 +203,8 @@ mod tests {
                 HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| !is_the_servers(&name))
             });
             let wanted: Vec<_> = wanted.map(|(name, value)| (name.to_lowercase(), value)).collect();
-            let taken: Vec<_> =
-                taken.iter().map(|(name, value)| (name.to_string(), value.as_bytes())).collect();
+            let taken = response.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes()));
+            let taken: Vec<_> = taken.collect();
             assert_eq!(taken, wanted);
             assert!(taken.iter().all(|(_, value)| !value.iter().any(|byte| b"\r\n\0".contains(byte))));
         });
@@ -242,16 +212,16 @@ mod tests {
 
     #[test]
     fn framing_is_the_servers() {
-        let (mut answer, _) =
-            responded(200, &[("content-length", "9"), ("x", "y"), ("keep-alive", "1")], false);
-        let (code, headers, body) = answer.take().unwrap();
+        let headers = [("content-length", "9"), ("x", "y"), ("keep-alive", "1")];
+        let (mut response, _) = responded(200, &headers, false);
+        let (code, body) = response.take().unwrap();
         assert_eq!((code.as_u16(), &body[..]), (200, &b"abc"[..]));
-        assert_eq!(headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x"]);
+        assert_eq!(response.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x"]);
     }
 
     #[test]
-    fn headers_of_one_answer_do_not_stay_in_the_next() {
-        let mut answer = Answer::default();
+    fn headers_of_one_response_do_not_stay_in_the_next() {
+        let mut response = ResponseBuilder::default();
         let lists: [&[(&str, &str)]; 5] = [
             &[("a", "1"), ("b", "2")],
             &[("a", "1"), ("b", "3"), ("c", "4")],
@@ -260,35 +230,34 @@ mod tests {
             &[],
         ];
         for list in lists {
-            answer.clear();
+            response.clear();
             let headers = list.iter().map(|(name, value)| (*name, value.as_bytes()));
-            assert_eq!(answer.respond(200, headers, Bytes::new(), false, 5), status::OK);
-            let (_, headers, _) = answer.take().unwrap();
-            let given: Vec<_> =
-                headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-            let wanted: Vec<_> = list.iter().copied().filter(|(name, _)| *name != "connection").collect();
-            assert_eq!(given, wanted);
+            assert_eq!(response.respond(200, headers, Bytes::new(), false, 5), status::OK);
+            assert!(response.take().is_some());
+            let given = response.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
+            let wanted = list.iter().copied().filter(|(name, _)| *name != "connection");
+            assert!(given.eq(wanted), "{list:?}");
         }
     }
 
     #[test]
     fn a_body_grows_to_its_limit_and_ends_once() {
-        let (mut answer, status) = responded(200, &[], true);
+        let (mut response, status) = responded(200, &[], true);
         assert_eq!(status, status::OK);
-        assert_eq!(answer.write(&Bytes::from_static(b"de"), true, 5), status::OK);
-        assert_eq!(answer.write(&Bytes::from_static(b"f"), true, 5), status::TOO_LARGE);
-        assert_eq!(answer.write(&Bytes::new(), false, 5), status::OK);
-        assert_eq!(answer.write(&Bytes::new(), false, 5), status::INVALID);
-        assert_eq!(&answer.take().unwrap().2[..], b"abcde");
+        assert_eq!(response.write(&Bytes::from_static(b"de"), true, 5), status::OK);
+        assert_eq!(response.write(&Bytes::from_static(b"f"), true, 5), status::TOO_LARGE);
+        assert_eq!(response.write(&Bytes::new(), false, 5), status::OK);
+        assert_eq!(response.write(&Bytes::new(), false, 5), status::INVALID);
+        assert_eq!(&response.take().unwrap().1[..], b"abcde");
     }
 
     #[test]
-    fn an_answer_that_was_not_ended_is_none_until_run_returns() {
-        let (mut answer, _) = responded(200, &[], true);
-        assert!(answer.take().is_none());
-        let (mut answer, _) = responded(200, &[], true);
-        answer.end();
-        assert!(answer.take().is_some());
-        assert!(Answer::default().take().is_none());
+    fn a_response_that_was_not_ended_is_none_until_run_returns() {
+        let (mut response, _) = responded(200, &[], true);
+        assert!(response.take().is_none());
+        let (mut response, _) = responded(200, &[], true);
+        response.end();
+        assert!(response.take().is_some());
+        assert!(ResponseBuilder::default().take().is_none());
     }
 }

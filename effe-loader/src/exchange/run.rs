@@ -1,19 +1,18 @@
-//! A run that lasts longer than one function: it owns the call, the exchange that lends it, and the Context.
+//! An async run, which lasts longer than one function: it owns the Context, the call, and what it lends of them.
 #![expect(unsafe_code, reason = "the run borrows from what it owns")]
 
 use std::{
-    mem::ManuallyDrop,
+    mem::{self, ManuallyDrop},
     ptr::NonNull,
     sync::Arc,
     task::{Poll, Waker},
 };
 
-use effe_abi::raw::Failure;
+use effe_abi::raw::{self, Failure};
 
 use super::{
     Exchange,
     call::{Call, Progress},
-    lent::{Lent, Room},
 };
 use crate::{
     body::sender::BodySender,
@@ -22,36 +21,42 @@ use crate::{
     plugin::{Context, Fault, Running},
 };
 
-/// An async run that is under way. It may be polled on any thread, and moves between them. Dropped before its end, it
-/// is cancelled.
+/// An async run that is under way. It may be polled on any thread, and moves between them. If it is dropped before its
+/// end, it is cancelled.
 pub struct AsyncRun {
-    /// Before what is lent to it.
+    /// Dropped before what is lent to it.
     running: ManuallyDrop<Running>,
     lent: NonNull<Lent>,
     call: NonNull<Call>,
+}
+
+/// What the run is lent, at a place where it stays.
+struct Lent {
+    form: Option<raw::Exchange<'static>>,
+    failure: Failure,
+    /// Borrows from the call.
+    exchange: Exchange<'static>,
 }
 
 // SAFETY: all that it owns may be sent, the exchange too: what is changed behind it has locks or is atomic.
 unsafe impl Send for AsyncRun {}
 
 impl AsyncRun {
-    /// Begins a run of an async lambda, which does nothing before it is polled.
+    /// A run does nothing before it is polled.
     pub fn new(
         context: Box<Context>,
-        mut call: Box<Call>,
+        call: Box<Call>,
         response_limit: usize,
         placement: Arc<Placement>,
     ) -> AsyncRun {
-        let room = call.room.0.take().unwrap_or_else(Box::new_uninit);
         let call = NonNull::from(Box::leak(call));
         // SAFETY: leaked above, and taken back only after all that borrows from it is dropped.
         let parts = unsafe { &mut *call.as_ptr() };
-        let Call { head, body, answer, streams, progress, deadline, .. } = parts;
-        let (deadline, progress) = (*deadline, &**progress);
-        let (gone, id, limit) = (&progress.gone, &progress.id, response_limit);
-        let exchange = Exchange::new(Head::Copied(head), body, answer, gone, deadline, limit, id);
-        let exchange = exchange.with_streams(streams).polled(placement);
-        let lent = Box::write(room, Lent { form: None, failure: Failure::new(), exchange });
+        let Call { head, body, response, streams, progress, deadline, .. } = parts;
+        let (head, gone, id) = (Head::Copied(head), &progress.gone, &progress.id);
+        let exchange = Exchange::new(head, body, response, gone, *deadline, response_limit, id);
+        let exchange = Exchange { streams, polls: Some(placement), ..exchange };
+        let lent = Box::new(Lent { form: None, failure: Failure::new(), exchange });
         let lent = NonNull::from(Box::leak(lent));
         // SAFETY: as for the call; it stays at this place.
         let Lent { form, failure, exchange } = unsafe { &mut *lent.as_ptr() };
@@ -61,13 +66,13 @@ impl AsyncRun {
         AsyncRun { running: ManuallyDrop::new(running), lent, call }
     }
 
-    /// Polls the run, not once more after it was ready.
+    /// Polls the run. Don't poll it again after it was ready.
     pub fn poll(&mut self, waker: &Waker) -> Poll<Result<(), Fault>> {
-        let _inside = self.exchange().enter();
+        let _entered = self.exchange().enter();
         self.running.poll(waker).map(|status| {
             // SAFETY: a run that is done no longer writes to it.
             let failure = unsafe { &mut (*self.lent.as_ptr()).failure };
-            Fault::of(status, std::mem::take(failure)).map_or(Ok(()), Err)
+            Fault::check(status, mem::take(failure))
         })
     }
 
@@ -76,56 +81,46 @@ impl AsyncRun {
         unsafe { &(*self.lent.as_ptr()).exchange }
     }
 
-    /// The request's head.
     pub fn head(&self) -> &OwnedHead {
         // SAFETY: `self` keeps the call, of which the exchange borrows the head only to read it.
         unsafe { &(*self.call.as_ptr()).head }
     }
 
-    /// How far it is.
     pub fn progress(&self) -> &Arc<Progress> {
         // SAFETY: as in `head`.
         unsafe { &(*self.call.as_ptr()).progress }
     }
 
-    /// The answer's way out, if it may go piece by piece.
+    /// Writes the response, if it may go piece by piece.
     pub fn sender(&self) -> Option<&Arc<BodySender>> {
-        self.exchange().streams.sender.as_ref()
+        self.exchange().streams.response.as_ref()
     }
 
-    /// The Context and the call with its answer; a run that has not ended is cancelled.
+    /// The Context, and the call with its response. A run that has not ended is cancelled.
     pub fn take_apart(self) -> (Box<Context>, Box<Call>) {
         let mut this = ManuallyDrop::new(self);
-        let context = this.end();
-        // SAFETY: the run was what they were lent to.
-        (context, unsafe { reclaim(this.lent, this.call) })
+        // SAFETY: `ManuallyDrop` keeps `drop` from ending it a second time.
+        unsafe { this.end() }
     }
 
-    /// Drops the run; to be called once, last.
-    fn end(&mut self) -> Box<Context> {
-        // SAFETY: once, by whoever drops the rest.
+    /// # Safety
+    /// It is the last use of the run.
+    unsafe fn end(&mut self) -> (Box<Context>, Box<Call>) {
+        // SAFETY: once, as the caller says.
         let running = unsafe { ManuallyDrop::take(&mut self.running) };
-        let _inside = self.exchange().enter();
-        running.into_context()
+        let entered = self.exchange().enter();
+        let context = running.into_context();
+        drop(entered);
+        // SAFETY: leaked by `new`; the run that used it is dropped, and the call that it borrows from is not.
+        drop(unsafe { Box::from_raw(self.lent.as_ptr()) });
+        // SAFETY: leaked by `new`, and nothing borrows from it any more.
+        (context, unsafe { Box::from_raw(self.call.as_ptr()) })
     }
 }
 
 impl Drop for AsyncRun {
     fn drop(&mut self) {
-        drop(self.end());
-        // SAFETY: the run was what they were lent to.
-        drop(unsafe { reclaim(self.lent, self.call) });
+        // SAFETY: dropped once.
+        drop(unsafe { self.end() });
     }
-}
-
-/// # Safety
-/// They are an `AsyncRun`'s, nothing borrows from them, and this is their last use.
-unsafe fn reclaim(lent: NonNull<Lent>, call: NonNull<Call>) -> Box<Call> {
-    // SAFETY: `AsyncRun::new` wrote it; before the call, from which it borrows.
-    unsafe { lent.drop_in_place() };
-    // SAFETY: leaked by `AsyncRun::new`.
-    let mut call = unsafe { Box::from_raw(call.as_ptr()) };
-    // SAFETY: as above; there is no value in it any more.
-    call.room = Room(Some(unsafe { Box::from_raw(lent.cast().as_ptr()) }));
-    call
 }

@@ -18,7 +18,7 @@ use effe_abi::{
 
 use super::Exchange;
 use crate::{
-    body::pipe::{End, Left},
+    body::pipe::{Closed, End},
     http::head::Head,
     placement::{
         Place,
@@ -28,19 +28,19 @@ use crate::{
     rt::{block_on::block_until, clock::Moment, wake_batch},
 };
 
-/// Chunks up to this size are copied: cheaper than keeping their owner.
+/// Bytes. To copy a chunk up to this size is cheaper than to keep its owner.
 const COPY_LIMIT: usize = 4 * 1024;
 
 impl Exchange<'_> {
-    /// Lends the exchange to a run in the form that crosses. Until the run returns, it is what this thread is for.
+    /// Lends the exchange to a run, in the form that crosses, and makes it this thread's current one meanwhile.
     pub fn lend<T>(&self, run: impl FnOnce(&raw::Exchange<'_>) -> T) -> T {
-        let _inside = self.enter();
+        let _entered = self.enter();
         run(&self.form())
     }
 
-    /// Until what comes back is dropped, this exchange is what this thread is for.
-    pub fn enter(&self) -> Inside {
-        Inside(CURRENT.replace(ptr::from_ref(self).cast()))
+    /// Makes this exchange the thread's current one until the guard is dropped.
+    pub fn enter(&self) -> Entered {
+        Entered(CURRENT.replace(ptr::from_ref(self).cast()))
     }
 
     /// The form that crosses, for as long as `self` stays where it is.
@@ -51,7 +51,7 @@ impl Exchange<'_> {
             target: target.into(),
             path_len,
             body: self.body.into(),
-            flags: if self.streams.inlet.is_some() { raw::MORE_BODY } else { 0 },
+            flags: if self.streams.request.is_some() { raw::MORE_BODY } else { 0 },
             version: self.head.version(),
             host: ptr::from_ref(self).cast_mut().cast(),
             ops: &OPS,
@@ -60,28 +60,27 @@ impl Exchange<'_> {
 }
 
 thread_local! {
-    /// The exchange whose Run this thread is in, for what the lambda says without one in its hands.
+    /// The exchange whose Run this thread is in, for calls of the lambda that don't name one, such as its log's.
     pub static CURRENT: Cell<*const Exchange<'static>> = const { Cell::new(ptr::null()) };
 }
 
-/// A thread that is for one exchange; what it was for before comes back on drop, also when a panic of ours passes.
-pub struct Inside(*const Exchange<'static>);
+/// Sets the thread's current exchange back when it is dropped, also while a panic of ours unwinds.
+pub struct Entered(*const Exchange<'static>);
 
-impl Drop for Inside {
+impl Drop for Entered {
     fn drop(&mut self) {
         CURRENT.set(self.0);
     }
 }
 
-/// What a lambda's host offers it of exchanges.
+/// What a lambda's host needs of this layer.
 pub const FOR_HOST: Exchanges =
     Exchanges { async_host: &ASYNC_OPS, spawn_host: &SPAWN_OPS, request_id: current_id };
 
-/// What the request is called whose Run this thread is in.
+/// The id of the request whose Run this thread is in.
 pub fn current_id() -> Option<String> {
-    let current = CURRENT.get();
     // SAFETY: `enter` sets it to an exchange that stays until it is set back, and this thread is inside of it.
-    let exchange = unsafe { current.as_ref() }?;
+    let exchange = unsafe { CURRENT.get().as_ref() }?;
     Some(exchange.id().to_owned())
 }
 
@@ -180,57 +179,53 @@ unsafe extern "C" fn state(host: *mut (), remaining: &mut u64) -> Status {
 unsafe extern "C" fn read(host: *mut (), out: &mut raw::Chunk) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    // Else the whole body is in the exchange.
-    let Some(inlet) = &exchange.streams.inlet else { return status::END };
-    match block_until(exchange.deadline(), |context| inlet.poll_next(context)) {
-        Some(Ok(piece)) => {
+    // A body that is not streamed is in the exchange.
+    let Some(request) = &exchange.streams.request else { return status::END };
+    let next = block_until(exchange.deadline(), |cx| request.poll_next(cx));
+    next.map_or(status::TIMEOUT, |next| give(next, out))
+}
+
+fn give(next: Result<Bytes, End>, out: &mut raw::Chunk) -> Status {
+    match next {
+        Ok(piece) => {
             *out = chunk(piece);
             status::OK
         }
-        Some(Err(End::Whole)) => status::END,
-        Some(Err(End::Broken(status))) => status,
-        None => status::TIMEOUT,
+        Err(End::Whole) => status::END,
+        Err(End::Broken(status)) => status,
     }
 }
 
-/// What an async lambda finds under the id of the extension.
+/// What an async lambda finds under the id `ASYNC`.
 static ASYNC_OPS: AsyncHost =
     AsyncHost { size: size_of::<AsyncHost>() as u32, version: 1, poll_read, poll_ready };
 
 unsafe extern "C" fn poll_read(host: *mut (), waker: *const Waker, out: &mut raw::Chunk) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let Some(inlet) = &exchange.streams.inlet else { return status::END };
+    let Some(request) = &exchange.streams.request else { return status::END };
     // SAFETY: the lambda's promise.
-    let next = unsafe { waker::borrow(waker, |waker| inlet.poll_next(&mut Context::from_waker(waker))) };
-    match next {
-        Poll::Ready(Ok(piece)) => {
-            *out = chunk(piece);
-            status::OK
-        }
-        Poll::Ready(Err(End::Whole)) => status::END,
-        Poll::Ready(Err(End::Broken(status))) => status,
-        Poll::Pending => status::PENDING,
-    }
+    let next = unsafe { waker::borrow(waker, |waker| request.poll_next(&mut Context::from_waker(waker))) };
+    if let Poll::Ready(next) = next { give(next, out) } else { status::PENDING }
 }
 
 unsafe extern "C" fn poll_ready(host: *mut (), waker: *const Waker) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     // What is not streamed is held: there is nothing to wait for.
-    let Some(sender) = &exchange.streams.sender else { return status::OK };
+    let Some(sender) = &exchange.streams.response else { return status::OK };
     // SAFETY: the lambda's promise.
     let room =
         unsafe { waker::borrow(waker, |waker| sender.pipe.poll_room(&mut Context::from_waker(waker))) };
     match room {
         Poll::Ready(Ok(())) => status::OK,
-        Poll::Ready(Err(Left)) => status::GONE,
+        Poll::Ready(Err(Closed)) => status::GONE,
         Poll::Pending => status::PENDING,
     }
 }
 
-/// What an async lambda finds under the id of the extension for runs that go on as tasks of its own runtime: there they
-/// are looked at as polls on the server's threads are.
+/// What an async lambda finds under the id `SPAWN`, for runs that go on as tasks of its own runtime. Their polls are
+/// timed as those on the server's threads are.
 static SPAWN_OPS: SpawnHost = SpawnHost {
     size: size_of::<SpawnHost>() as u32,
     version: 2,
@@ -299,14 +294,14 @@ unsafe extern "C" fn respond(
     let exchange = unsafe { exchange(host) };
     let headers = headers.as_slice().iter().map(|header| (header.name.as_str(), header.value.as_slice()));
     let more = flags & raw::MORE != 0;
-    let mut answer = exchange.answer.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(sender) = exchange.streams.sender.as_ref().filter(|_| more) else {
-        return answer.respond(code, headers, body, more, exchange.response_limit);
+    let mut response = exchange.response.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(sender) = exchange.streams.response.as_ref().filter(|_| more) else {
+        return response.respond(code, headers, body, more, exchange.response_limit);
     };
-    let begun = answer.respond(code, headers, Bytes::new(), more, exchange.response_limit);
-    let Some(head) = answer.head().filter(|_| begun == status::OK) else { return begun };
+    let begun = response.respond(code, headers, Bytes::new(), more, exchange.response_limit);
+    let Some(head) = response.head().filter(|_| begun == status::OK) else { return begun };
     sender.begin(head);
-    drop(answer);
+    drop(response);
     exchange.hand_on(sender, body, more)
 }
 
@@ -315,14 +310,14 @@ unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Stat
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let more = flags & raw::MORE != 0;
-    if let Some(sender) = exchange.streams.sender.as_ref().filter(|sender| sender.has_begun()) {
+    if let Some(sender) = exchange.streams.response.as_ref().filter(|sender| sender.has_begun()) {
         return exchange.hand_on(sender, piece, more);
     }
-    let mut answer = exchange.answer.lock().unwrap_or_else(PoisonError::into_inner);
-    answer.write(&piece, more, exchange.response_limit)
+    let mut response = exchange.response.lock().unwrap_or_else(PoisonError::into_inner);
+    response.write(&piece, more, exchange.response_limit)
 }
 
-/// Takes over what the lambda hands in: a view is copied, owned bytes move and are released when they have been sent.
+/// Takes over what the lambda hands in: a view is copied; owned bytes are released when they have been sent.
 fn bytes(chunk: raw::Chunk) -> Bytes {
     let owned = Owned(chunk);
     if owned.0.release.is_none() || owned.0.len <= COPY_LIMIT {
@@ -331,7 +326,7 @@ fn bytes(chunk: raw::Chunk) -> Bytes {
     Bytes::from_owner(owned)
 }
 
-/// Gives bytes to the lambda, together with their owner.
+/// Gives bytes to the lambda, which releases their owner.
 fn chunk(bytes: Bytes) -> raw::Chunk {
     unsafe extern "C" fn release(owner: *mut (), _: *const u8, _: usize) {
         // SAFETY: made below, and released once: the wire's promise.
@@ -380,16 +375,15 @@ mod tests {
 
     use super::*;
     use crate::{
-        exchange::{Exchange, response::Answer, table::current_id},
-        http::head::{Head, OwnedHead},
+        exchange::response::ResponseBuilder,
+        http::head::OwnedHead,
         journal::{Format, Journal, Settings, SyslogTarget},
-        placement::{Kind, Mode, Place, Placement, policy::OVERSTAY},
+        placement::{Kind, Mode, Placement, policy::OVERSTAY},
     };
 
     /// A poll of a lambda's own thread, as long as `lasts`, and what its log line would be for.
-    #[expect(unsafe_code, reason = "plays the lambda")]
     fn poll(exchange: &Exchange<'_>, lasts: Duration) -> Option<String> {
-        let host = std::ptr::from_ref(exchange).cast_mut().cast();
+        let host = ptr::from_ref(exchange).cast_mut().cast();
         // SAFETY: it is borrowed for longer than this.
         let entered = unsafe { enter(host) };
         thread::sleep(lasts);
@@ -400,20 +394,19 @@ mod tests {
     }
 
     #[test]
-    #[expect(unsafe_code, reason = "plays the lambda")]
     fn a_lambda_whose_polls_overstay_is_spawned_until_they_are_short() {
         let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
         let placement =
             Arc::new(Placement::new(Mode::Auto, 0, Kind::Async { spawns_on_request: true }, journal));
-        let (head, mut answer, gone) = (OwnedHead::default(), Answer::default(), AtomicBool::new(false));
-        let id = OnceLock::from("a-b-c".to_owned());
-        let exchange = Exchange::new(Head::Copied(&head), &[], &mut answer, &gone, None, 0, &id);
-        let exchange = exchange.polled(Arc::clone(&placement));
-        let host = std::ptr::from_ref(&exchange).cast_mut().cast();
+        let (head, mut response) = (OwnedHead::default(), ResponseBuilder::default());
+        let (gone, id) = (AtomicBool::new(false), OnceLock::from("a-b-c".to_owned()));
+        let exchange = Exchange::new(Head::Copied(&head), &[], &mut response, &gone, None, 0, &id);
+        let exchange = Exchange { polls: Some(Arc::clone(&placement)), ..exchange };
+        let host = ptr::from_ref(&exchange).cast_mut().cast();
         // SAFETY: it stays for longer than the call.
         let may_spawn = || unsafe { may_spawn(host) };
         assert_eq!(may_spawn(), status::UNSUPPORTED, "nothing speaks for it yet");
-        // On a busy machine one poll may be excused.
+        // On a busy machine a poll may be preempted, and doesn't count.
         while may_spawn() != status::OK {
             assert_eq!(poll(&exchange, 3 * OVERSTAY).as_deref(), Some("a-b-c"));
         }

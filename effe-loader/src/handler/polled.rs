@@ -89,7 +89,7 @@ impl Handler {
 
     /// The answer of an async run that is over; its body may still be waiting to be sent.
     pub(super) fn answered(&self, request: &Request, mut call: Box<Call>) -> Result<Response<Body>, Failure> {
-        let sender = call.streams.sender.take();
+        let sender = call.streams.response.take();
         let head = sender.as_ref().and_then(|sender| sender.take_head());
         let response = match (head, sender) {
             (Some(head), Some(sender)) => Some(stream(request, head, sender, None)),
@@ -97,7 +97,7 @@ impl Handler {
                 if let Some(sender) = unneeded {
                     self.senders.keep(sender);
                 }
-                respond(&mut call.answer, request)
+                respond(&mut call.response, request)
             }
         };
         let response = response.ok_or_else(|| unanswered(&call));

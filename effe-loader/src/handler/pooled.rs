@@ -39,22 +39,22 @@ impl Handler {
         let mut call = self.worker.in_flight.call();
         call.head.take(request);
         call.body = body;
-        let mut awaited = Awaited::new(streams.sender.clone());
+        let mut awaited = Awaited(streams.response.clone());
         call.streams = streams;
         let mut pending = self.worker.in_flight.ask(call, |call| self.worker.effe.run_on_pool(call));
-        let head = poll_fn(|cx| match awaited.sender().map(|sender| sender.poll_head(cx)) {
+        let head = poll_fn(|cx| match awaited.0.as_ref().map(|sender| sender.poll_head(cx)) {
             Some(Poll::Ready(head)) => Poll::Ready(Ok(head)),
             _ => Pin::new(&mut pending).poll(cx).map(Err),
         });
         match head.await {
             Ok(head) => {
-                let sender = awaited.take().expect("the head came from the sender");
+                let sender = awaited.0.take().expect("the head came from the sender");
                 pending.take_your_time();
                 guard.watch(pending.progress());
                 Ok(stream(request, head, sender, Some(Box::new(pending))))
             }
             Err(Outcome::Back(mut call)) => {
-                let response = respond(&mut call.answer, request).ok_or_else(|| unanswered(&call));
+                let response = respond(&mut call.response, request).ok_or_else(|| unanswered(&call));
                 self.worker.in_flight.keep(call);
                 response
             }

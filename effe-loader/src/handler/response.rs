@@ -10,13 +10,13 @@ use crate::{
         outgoing::{Body, Producer, Stream},
         sender::{self, BodySender},
     },
-    exchange::response::Answer,
+    exchange::response::ResponseBuilder,
 };
 
 /// The lambda's answer, if it gave one.
-pub fn respond(answer: &mut Answer, request: &Request) -> Option<Response<Body>> {
-    let length = answer.length();
-    let (status, headers, body) = answer.take()?;
+pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Response<Body>> {
+    let length = builder.length;
+    let (status, body) = builder.take()?;
     let body = match length {
         // For a HEAD the lambda may say how long the answer to a GET would be, and needn't make it.
         Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(length),
@@ -24,7 +24,7 @@ pub fn respond(answer: &mut Answer, request: &Request) -> Option<Response<Body>>
     };
     let mut response = Response::with_body(status, body);
     let head = response.head_mut();
-    for (name, value) in headers {
+    for (name, value) in &builder.headers {
         head.headers.append(name.clone(), value.clone());
     }
     Some(response)
@@ -44,7 +44,7 @@ pub fn stream(
         Body::Stream(Box::new(Stream::new(sender, length, producer)))
     } else {
         // Nobody wants the rest.
-        sender.pipe.leave();
+        sender.pipe.close();
         length.map_or(Body::Whole(Bytes::new()), Body::Absent)
     };
     let mut response = Response::with_body(status, body);

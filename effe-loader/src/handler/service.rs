@@ -84,7 +84,7 @@ fn logged(mut response: Response<Body>, entry: Option<AccessEntry>) -> Response<
     entry.answered(response.head_mut(), bytes);
     response.map_body(|_, mut body| {
         if let Body::Stream(stream) = &mut body {
-            stream.observe(Box::new(entry));
+            stream.observer = Some(Box::new(entry));
         }
         body
     })

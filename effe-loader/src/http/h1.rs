@@ -231,7 +231,7 @@ impl Dispatcher {
 
     /// While an answer isn't ready: sends what is ready, and looks whether the client leaves.
     fn while_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        if self.uploads.is_new() {
+        if self.uploads.is_new.get() {
             return Poll::Ready(Ok(()));
         }
         let mut conn = self.conn.borrow_mut();

@@ -2,7 +2,7 @@
 //! it. Calls that are polled are in `futures.rs`.
 #![expect(unsafe_code, reason = "this module calls the lambda; its callers are safe")]
 
-use std::{mem::ManuallyDrop, ptr::NonNull, sync::atomic::Ordering};
+use std::{mem::ManuallyDrop, ptr::NonNull};
 
 use effe_abi::raw::{Exchange, Failure, Status};
 
@@ -11,7 +11,6 @@ use crate::journal::Severity;
 
 /// What Start made.
 pub enum Started {
-    /// A Context.
     Ready(Context),
     /// An error that comes with a Context: one Run is told of the error.
     Failed(Context, Fault),
@@ -20,26 +19,24 @@ pub enum Started {
 }
 
 impl Plugin {
-    /// Calls Start.
     pub fn start(&'static self) -> Started {
         let (mut pointer, mut failure) = (std::ptr::null_mut(), Failure::new());
         // SAFETY: the table is `host.rs`'s; between `init` and `retire`.
-        let status = unsafe { self.entries.start(self.table, &mut pointer, &mut failure) };
+        let status = unsafe { (self.entries.start)(self.table, &mut pointer, &mut failure) };
         self.made(pointer, status, failure)
     }
 
     /// Counts what Start has made, and gives it its type.
     pub(super) fn made(&'static self, pointer: *mut (), status: Status, failure: Failure) -> Started {
         let context = NonNull::new(pointer).map(|pointer| {
-            self.started.fetch_add(1, Ordering::Relaxed);
-            self.counts.started.fetch_add(1, Ordering::Relaxed);
+            self.count_start();
             Context { plugin: self, pointer }
         });
-        match (Fault::of(status, failure), context) {
-            (None, Some(context)) => Started::Ready(context),
-            (Some(fault @ Fault::Error(..)), Some(context)) => Started::Failed(context, fault),
-            (Some(fault), _) => Started::Panicked(fault),
-            (None, None) => {
+        match (Fault::check(status, failure), context) {
+            (Ok(()), Some(context)) => Started::Ready(context),
+            (Err(fault @ Fault::Error(..)), Some(context)) => Started::Failed(context, fault),
+            (Err(fault), _) => Started::Panicked(fault),
+            (Ok(()), None) => {
                 Started::Panicked(Fault::Error(Severity::Error, "start made no Context".to_owned()))
             }
         }
@@ -56,21 +53,15 @@ pub struct Context {
 unsafe impl Send for Context {}
 
 impl Context {
-    /// Calls Run.
-    ///
-    /// # Errors
-    /// Run failed or panicked. After a panic the Context can only be dropped.
+    /// Calls Run. After a panic the Context can only be dropped.
     pub fn run(&mut self, exchange: &Exchange<'_>) -> Result<(), Fault> {
         let mut failure = Failure::new();
         // SAFETY: `start` made the pointer, `drop` has not stopped it, `&mut self` keeps it to one call.
-        let status = unsafe { self.plugin.entries.run(self.pointer.as_ptr(), exchange, &mut failure) };
-        Fault::of(status, failure).map_or(Ok(()), Err)
+        let status = unsafe { (self.plugin.entries.run)(self.pointer.as_ptr(), exchange, &mut failure) };
+        Fault::check(status, failure)
     }
 
     /// Calls Stop, for a caller that wants its outcome. When a Context is dropped, the outcome is logged.
-    ///
-    /// # Errors
-    /// Stop failed or panicked. The Context no longer exists in either case.
     pub fn stop(self) -> Result<(), Fault> {
         let mut context = ManuallyDrop::new(self);
         // SAFETY: `ManuallyDrop` keeps `drop` from ending it a second time.
@@ -82,15 +73,15 @@ impl Context {
     unsafe fn end(&mut self) -> Result<(), Fault> {
         let mut failure = Failure::new();
         // SAFETY: `start` made the pointer, and nothing uses it after this, as the caller says.
-        let status = unsafe { self.plugin.entries.stop(self.pointer.as_ptr(), &mut failure) };
-        self.plugin.stopped();
-        Fault::of(status, failure).map_or(Ok(()), Err)
+        let status = unsafe { (self.plugin.entries.stop)(self.pointer.as_ptr(), &mut failure) };
+        self.plugin.count_stop();
+        Fault::check(status, failure)
     }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
         // SAFETY: dropped once.
-        self.plugin.log_stop(unsafe { self.end() }.err());
+        self.plugin.log_stop(unsafe { self.end() });
     }
 }

@@ -33,7 +33,7 @@ enum Kind {
     Original(File),
 }
 
-/// How many copies there have been. Each copy has a number and so a name of its own.
+/// How many copies there have been: each has a number, and so a name of its own.
 static COPIES: AtomicU32 = AtomicU32::new(0);
 
 impl PrivateCopy {
@@ -60,7 +60,6 @@ impl PrivateCopy {
         matches!(self.kind, Kind::Original(_))
     }
 
-    /// The copy, which all checks read.
     pub fn file(&self) -> &File {
         let (Kind::Memory(file) | Kind::File(file) | Kind::Original(file)) = &self.kind;
         file
@@ -80,10 +79,8 @@ impl PrivateCopy {
         }
     }
 
-    /// The path to map for a child process that is given `Stdio` as its stdin.
-    ///
-    /// # Errors
-    /// The system has no room for a descriptor.
+    /// The path to map for a child process that is given `Stdio` as its stdin. It fails if the system has no
+    /// room for a descriptor.
     pub fn path_in_child(&self) -> io::Result<(PathBuf, Stdio)> {
         match &self.kind {
             Kind::Memory(memory) => Ok(("/proc/self/fd/0".into(), memory.try_clone()?.into())),
@@ -98,8 +95,7 @@ impl PrivateCopy {
         }
     }
 
-    /// Whether the copy and a file have the same bytes. `false` for the operator's file, of which there is no
-    /// copy to compare.
+    /// Whether the copy and a file have the same bytes; false if there is no copy.
     pub fn holds(&self, file: &File) -> bool {
         let (Kind::Memory(copy) | Kind::File(copy)) = &self.kind else { return false };
         same(copy, file).unwrap_or(false)
@@ -133,8 +129,7 @@ fn same(one: &File, other: &File) -> io::Result<bool> {
 }
 
 /// Copies the bytes inside the kernel.
-fn fill(mut copy: &File, file: &PluginFile) -> io::Result<()> {
-    let mut file = &file.file;
+fn fill(mut copy: &File, mut file: &File) -> io::Result<()> {
     file.rewind()?;
     io::copy(&mut file.take(MAX_SIZE), &mut copy).map(drop)
 }
@@ -146,7 +141,7 @@ fn in_memory(file: &PluginFile) -> Option<(PathBuf, File)> {
     let name = file.name();
     let fd = memfd_create(&*name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(&*name, flags)).ok()?;
     let memory = File::from(fd);
-    fill(&memory, file).ok()?;
+    fill(&memory, &file.file).ok()?;
     seal(&memory).ok()?;
     let n = COPIES.fetch_add(1, Ordering::Relaxed);
     // The number that this process has where /proc is mounted: in another PID namespace, `process::id` may be
@@ -190,7 +185,7 @@ fn in_directory(file: &PluginFile, directory: &Path) -> io::Result<(PathBuf, Fil
     let n = COPIES.fetch_add(1, Ordering::Relaxed);
     let path = directory.join(format!("effe-{}-{n}-{}", process::id(), file.name()));
     let copy = File::options().read(true).write(true).create_new(true).mode(0o500).open(&path)?;
-    match fill(&copy, file).and_then(|()| path.canonicalize()) {
+    match fill(&copy, &file.file).and_then(|()| path.canonicalize()) {
         Ok(path) => Ok((path, copy)),
         Err(err) => {
             let _ = fs::remove_file(&path);

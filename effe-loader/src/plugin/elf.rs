@@ -6,6 +6,9 @@ use object::{
     read::elf::{FileHeader, ProgramHeader},
 };
 
+const DAMAGED_HEADER: &str = "its ELF header is damaged; copy or build it again";
+const DAMAGED_SEGMENTS: &str = "its program headers are damaged; copy or build it again";
+
 /// The machine this loader is built for.
 const MACHINE: elf::Machine = match () {
     () if cfg!(target_arch = "x86_64") => elf::EM_X86_64,
@@ -14,13 +17,10 @@ const MACHINE: elf::Machine = match () {
     () => elf::EM_NONE,
 };
 
-/// Checks that a file has the headers of a library that this machine can map. Returns how many bytes of
-/// memory its image takes.
-///
-/// # Errors
-/// What differs, and what to do.
+/// Checks that a file has the headers of a library that this machine can map. Returns how many bytes of memory
+/// its image takes; an error says what differs, and what to do.
 pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
-    let length = file.len().map_err(|()| "it can't be read; copy or build it again".to_owned())?;
+    let length = file.len().map_err(|()| "it can't be read; copy or build it again")?;
     let ident = file.read_bytes_at(0, length.min(5)).unwrap_or_default();
     if ident.get(..4) != Some(&elf::ELFMAG) {
         let begin = ident.get(..4).unwrap_or(ident).escape_ascii();
@@ -32,9 +32,9 @@ pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
     match ident.get(4).copied().map(elf::FileClass) {
         Some(elf::ELFCLASS64) if cfg!(target_pointer_width = "64") => {}
         Some(elf::ELFCLASS32) => return Err(machine("it is a 32-bit library")),
-        _ => return Err("its ELF header is damaged; copy or build it again".to_owned()),
+        _ => return Err(DAMAGED_HEADER.to_owned()),
     }
-    let damaged = |_| "its ELF header is damaged; copy or build it again".to_owned();
+    let damaged = |_| DAMAGED_HEADER;
     let header = elf::FileHeader64::<Endianness>::parse(file).map_err(|_| truncated(64, length))?;
     let endian = header.endian().map_err(damaged)?;
     if endian.is_big_endian() != cfg!(target_endian = "big") {
@@ -44,22 +44,15 @@ pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
     if built_for != MACHINE {
         return Err(machine(&format!("it is built for {}", machine_name(built_for))));
     }
-    let size = u64::from(header.e_phnum(endian)) * u64::from(header.e_phentsize(endian));
-    let end = header.e_phoff(endian).saturating_add(size);
-    if end > length {
-        return Err(truncated(end, length));
-    }
+    let has = |end: u64| if end <= length { Ok(()) } else { Err(truncated(end, length)) };
+    let has_table = |at: u64, n: u16, size: u16| has(at.saturating_add(u64::from(n) * u64::from(size)));
+    has_table(header.e_phoff(endian), header.e_phnum(endian), header.e_phentsize(endian))?;
     let segments = header.program_headers(endian, file).map_err(damaged)?;
     for segment in segments {
         let end = segment.p_offset(endian).checked_add(segment.p_filesz(endian));
-        match end {
-            Some(end) if end <= length => {}
-            Some(end) => return Err(truncated(end, length)),
-            None => return Err("its program headers are damaged; copy or build it again".to_owned()),
-        }
+        has(end.ok_or(DAMAGED_SEGMENTS)?)?;
     }
-    // A program has an interpreter; a library that can also be run (libc.so.6) has one too, but no lambda
-    // does.
+    // A program has an interpreter. So has a library that can also be run (libc.so.6), but no lambda has.
     let program = header.e_type(endian) == elf::ET_EXEC
         || segments.iter().any(|segment| segment.p_type(endian) == elf::PT_INTERP);
     if program {
@@ -69,13 +62,9 @@ pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
         return Err("it is an object file or a core, not a library; name the built lib*.so".to_owned());
     }
     if !segments.iter().any(|segment| segment.p_type(endian) == elf::PT_LOAD) {
-        return Err("its program headers are damaged; copy or build it again".to_owned());
+        return Err(DAMAGED_SEGMENTS.to_owned());
     }
-    let size = u64::from(header.e_shnum(endian)) * u64::from(header.e_shentsize(endian));
-    let end = header.e_shoff(endian).saturating_add(size);
-    if end > length {
-        return Err(truncated(end, length));
-    }
+    has_table(header.e_shoff(endian), header.e_shnum(endian), header.e_shentsize(endian))?;
     let loaded = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD);
     let ends = loaded.map(|segment| segment.p_vaddr(endian).saturating_add(segment.p_memsz(endian)));
     Ok(ends.max().and_then(|end| end.checked_next_multiple_of(4096)).unwrap_or(u64::MAX))
@@ -86,10 +75,8 @@ fn truncated(needed: u64, has: u64) -> String {
 }
 
 fn machine(what: &str) -> String {
-    format!(
-        "{what}, this loader is built for {arch}; build it with --target {arch}-unknown-linux-gnu",
-        arch = std::env::consts::ARCH
-    )
+    let arch = std::env::consts::ARCH;
+    format!("{what}, this loader is built for {arch}; build it with --target {arch}-unknown-linux-gnu")
 }
 
 fn machine_name(machine: elf::Machine) -> String {

@@ -1,5 +1,7 @@
 //! Errors and panics that a lambda's entries report.
 
+use std::fmt;
+
 use effe_abi::raw::{Failure, Status, status};
 
 use crate::journal::Severity;
@@ -14,21 +16,19 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The fault behind a status that is not OK.
-    pub fn of(status: Status, failure: Failure) -> Option<Fault> {
+    /// What an entry reports.
+    pub fn check(status: Status, failure: Failure) -> Result<(), Fault> {
         match status {
-            status::OK => None,
-            status::PANIC => Some(Fault::Panic(failure.text.into())),
-            status::ERROR => Some(Fault::Error(Severity::from(failure.level), failure.text.into())),
-            unexpected => {
-                Some(Fault::Error(Severity::Error, format!("an entry reports status {unexpected}")))
-            }
+            status::OK => Ok(()),
+            status::PANIC => Err(Fault::Panic(failure.text.into())),
+            status::ERROR => Err(Fault::Error(Severity::from(failure.level), failure.text.into())),
+            unexpected => Err(Fault::Error(Severity::Error, format!("an entry reports status {unexpected}"))),
         }
     }
 }
 
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Error(_, text) => write!(f, "failed: {text}"),
             Fault::Panic(text) => f.write_str(text),

@@ -1,38 +1,47 @@
 //! Where this crate meets foreign code: the dynamic linker, the handshake, and the calls through a plugin's
 //! table.
 //!
-//! `loaded.rs`, `context.rs` and `futures.rs` make safe functions of these calls. What the lambda calls back
+//! `loaded.rs`, `context.rs` and `futures.rs` make safe functions of these entries. What the lambda calls back
 //! is in `host.rs` and in the exchange.
 #![expect(unsafe_code, reason = "the one place where foreign code is mapped and called")]
 
-use std::{error::Error as _, io, mem, path::Path, ptr};
+use std::{error::Error as _, io, mem, path::Path};
 
-use abi_stable::std_types::RStr;
 use abi_stable::{
     StableAbi,
     abi_stability::abi_checking::{AbiInstability, check_layout_compatibility},
     library::{AbiHeaderRef, LibHeader, ROOT_MODULE_LOADER_NAME_WITH_NUL},
+    std_types::RStr,
 };
 use effe_abi::{
     extensions::{ASYNC, AsyncPlugin, READY, Ready},
     raw::{Exchange, Failure, Host, PluginRef, Status},
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use rustix::process::Pid;
 
 /// Keeps a library mapped for ever. libloading has no name for it.
 const RTLD_NODELETE: i32 = 0x1000;
 
-/// The entries of a plugin's table, copied: the accessors of a prefix type test a bit at each call.
+/// The entries of a plugin's table, copied: the accessors of a prefix type test a bit at each call. The `Host`
+/// that its caller hands in must keep the wire's promises.
 #[derive(Clone, Copy)]
 pub struct Entries {
+    /// Bits of `raw::plugin_flags`.
     pub flags: u64,
+    /// The lambda's Info, a JSON object.
     pub info: &'static str,
     pub build: &'static str,
-    init: unsafe extern "C" fn(&'static Host, &mut Failure) -> Status,
-    start: unsafe extern "C" fn(&'static Host, &mut *mut (), &mut Failure) -> Status,
-    run: unsafe extern "C" fn(*mut (), &Exchange<'_>, &mut Failure) -> Status,
-    stop: unsafe extern "C" fn(*mut (), &mut Failure) -> Status,
-    retire: unsafe extern "C" fn(&'static Host, &mut Failure) -> Status,
+    /// Once per generation, before any `start`.
+    pub init: unsafe extern "C" fn(&'static Host, &mut Failure) -> Status,
+    /// After `init`, before `retire`. A Context that it makes (the pointer isn't null) must be stopped once.
+    pub start: unsafe extern "C" fn(&'static Host, &mut *mut (), &mut Failure) -> Status,
+    /// With a Context that `start` made, that is not stopped, and that no other call uses.
+    pub run: unsafe extern "C" fn(*mut (), &Exchange<'_>, &mut Failure) -> Status,
+    /// With a Context that `start` made, that no other call uses, and that is not used again.
+    pub stop: unsafe extern "C" fn(*mut (), &mut Failure) -> Status,
+    /// Once, after the last `stop`. Nothing of this table is called after it.
+    pub retire: unsafe extern "C" fn(&'static Host, &mut Failure) -> Status,
     extension: unsafe extern "C" fn(RStr<'_>) -> *const (),
 }
 
@@ -53,43 +62,6 @@ impl Entries {
             retire: plugin.retire(),
             extension: plugin.extension(),
         }
-    }
-
-    /// Calls Init.
-    ///
-    /// # Safety
-    /// `host` keeps the wire's promises; once per generation, before any `start`.
-    pub unsafe fn init(&self, host: &'static Host, failure: &mut Failure) -> Status {
-        // SAFETY: the caller's duty is the callee's condition.
-        unsafe { (self.init)(host, failure) }
-    }
-
-    /// Calls Start. Unless `context` is null afterwards, it must be stopped exactly once.
-    ///
-    /// # Safety
-    /// `host` keeps the wire's promises; after `init`, before `retire`.
-    pub unsafe fn start(&self, host: &'static Host, context: &mut *mut (), failure: &mut Failure) -> Status {
-        *context = ptr::null_mut();
-        // SAFETY: the caller's duty is the callee's condition.
-        unsafe { (self.start)(host, context, failure) }
-    }
-
-    /// Calls Run.
-    ///
-    /// # Safety
-    /// `context` came from this table's `start`, was not stopped, and is not used by another call.
-    pub unsafe fn run(&self, context: *mut (), exchange: &Exchange<'_>, failure: &mut Failure) -> Status {
-        // SAFETY: the caller's duty is the callee's condition.
-        unsafe { (self.run)(context, exchange, failure) }
-    }
-
-    /// Calls Stop.
-    ///
-    /// # Safety
-    /// `context` came from this table's `start`, is not used by another call, and is not used again.
-    pub unsafe fn stop(&self, context: *mut (), failure: &mut Failure) -> Status {
-        // SAFETY: the caller's duty is the callee's condition.
-        unsafe { (self.stop)(context, failure) }
     }
 
     /// The lambda's entry `ready`, if it has one. Call it between `init` and `retire`.
@@ -118,23 +90,12 @@ impl Entries {
         // it. SAFETY: as above; it is as large as a `T`, and the caller says that it is one.
         (*size as usize >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
     }
-
-    /// Calls Retire.
-    ///
-    /// # Safety
-    /// Once, after the last `stop`. Nothing of this table is called after it.
-    pub unsafe fn retire(&self, host: &'static Host, failure: &mut Failure) -> Status {
-        // SAFETY: the caller's duty is the callee's condition.
-        unsafe { (self.retire)(host, failure) }
-    }
 }
 
 /// Maps a library for ever and takes the lambda's table from it. `path` must be absolute, and no library was
 /// opened under it before: the dynamic linker would return that one. `is_tried` says that a child of this
-/// process has opened the same bytes and compared the layout, so that it need not be compared again.
-///
-/// # Errors
-/// What differs, and what to do, in one line.
+/// process has opened the same bytes and compared the layout, so that it need not be compared again. An error
+/// says what differs, and what to do, in one line.
 ///
 /// # Safety
 /// It runs the library's constructors: whoever wrote the file is trusted with this process.
@@ -194,11 +155,10 @@ fn difference(error: &AbiInstability) -> String {
         AbiInstability::Package(it) => {
             format!("a type comes from {} where this loader has one from {}", it.found, it.expected)
         }
-        AbiInstability::Name(it) => format!(
-            "a type is {} where this loader has {}",
-            one_line(&it.found.to_string()),
-            one_line(&it.expected.to_string())
-        ),
+        AbiInstability::Name(it) => {
+            let (found, expected) = (one_line(&it.found.to_string()), one_line(&it.expected.to_string()));
+            format!("a type is {found} where this loader has {expected}")
+        }
         AbiInstability::Size(it) => {
             format!("a type has {} bytes where this loader's has {}", it.found, it.expected)
         }
@@ -238,28 +198,14 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Which side of a fork this is.
-pub enum Fork {
-    Child,
-    Parent(rustix::process::Pid),
-}
-
-/// Forks.
-///
-/// # Errors
-/// The system has no room for a process.
+/// Forks; `None` in the child.
 ///
 /// # Safety
 /// The process has one thread. With more, the child could wait for a lock whose owner does not exist in it.
-pub unsafe fn fork() -> io::Result<Fork> {
+pub unsafe fn fork() -> io::Result<Option<Pid>> {
     // SAFETY: the caller's duty is the callee's condition.
-    match unsafe { libc::fork() } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(Fork::Child),
-        pid => {
-            rustix::process::Pid::from_raw(pid).map(Fork::Parent).ok_or_else(|| io::ErrorKind::Other.into())
-        }
-    }
+    let pid = unsafe { libc::fork() };
+    if pid == -1 { Err(io::Error::last_os_error()) } else { Ok(Pid::from_raw(pid)) }
 }
 
 /// Ends this process at once. No destructor runs, neither ours nor a library's.
@@ -272,6 +218,7 @@ pub fn exit_now(code: i32) -> ! {
 mod tests {
     use std::{
         cell::Cell,
+        ptr,
         sync::atomic::{AtomicU32, Ordering},
     };
 

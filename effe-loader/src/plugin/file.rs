@@ -21,18 +21,14 @@ pub const MAX_SIZE: u64 = 1 << 30;
 pub struct PluginFile {
     /// The path as the operator gave it, for messages.
     pub path: PathBuf,
-    /// The file itself.
     pub file: File,
-    /// A sentence that warns the operator, if there is something to warn of.
+    /// A sentence for the operator.
     pub warning: Option<String>,
 }
 
 impl PluginFile {
-    /// Opens a plugin's file. A bare name means the working directory.
-    ///
-    /// # Errors
-    /// It is missing, no regular file, unreadable or larger than 1 GiB, or the policy refuses it because of
-    /// who may change it.
+    /// Opens a plugin's file. It is refused if it is missing, no regular file, unreadable or larger than 1 GiB,
+    /// and if the policy refuses it because of who may change it.
     pub fn open(path: &Path, policy: &Policy) -> Result<PluginFile, Refusal> {
         let refuse = |reason: String| Refusal::new(path, reason);
         // Non-blocking: opening a FIFO would wait for a writer for ever.
@@ -93,10 +89,8 @@ fn only_library(directory: &Path) -> Option<PathBuf> {
         let name = name.to_string_lossy();
         name.starts_with("lib") && name.ends_with(".so")
     });
-    match (libraries.next(), libraries.next()) {
-        (Some(name), None) => Some(directory.join(name)),
-        _ => None,
-    }
+    let first = libraries.next()?;
+    libraries.next().is_none().then(|| directory.join(first))
 }
 
 /// A file that the operator may have meant: in another directory of cargo's, with `_` for `-`, or with the
@@ -107,9 +101,9 @@ fn nearly(path: &Path) -> Option<PathBuf> {
     let stem = stem.strip_prefix("lib").unwrap_or(stem).replace('-', "_");
     let library = format!("lib{stem}.so");
     let here = path.parent().unwrap_or(Path::new(""));
-    let places = ["", "target/release", "target/debug"].map(|place| here.join(place)).into_iter();
-    let siblings = ["../release", "../debug"].map(|place| here.join(place)).into_iter();
-    let top = ["target/release", "target/debug"].map(PathBuf::from).into_iter();
-    let mut candidates = places.chain(siblings).chain(top).map(|place| place.join(&library));
+    let places =
+        ["", "target/release", "target/debug", "../release", "../debug"].map(|place| here.join(place));
+    let top = ["target/release", "target/debug"].map(PathBuf::from);
+    let mut candidates = places.into_iter().chain(top).map(|place| place.join(&library));
     candidates.find(|candidate| candidate != path && candidate.is_file())
 }

@@ -4,13 +4,14 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
-    ptr,
+    ptr::{self, NonNull},
     task::{self, Poll},
 };
 
 use effe_abi::{
-    extensions::{self, AsyncPlugin},
+    extensions,
     raw::{Exchange, Failure, Status, plugin_flags, status},
     waker,
 };
@@ -20,7 +21,6 @@ use super::{
     context::{Context, Started},
     fault::Fault,
     loaded::Plugin,
-    out_param::OutParam,
 };
 use crate::rt::block_on::block_on;
 
@@ -45,7 +45,7 @@ impl LambdaFuture {
 
     fn poll(&mut self, waker: &task::Waker) -> Poll<Status> {
         let extensions::Future { data, poll, .. } = self.future;
-        let status = if !std::mem::replace(&mut self.polled, true) {
+        let status = if !mem::replace(&mut self.polled, true) {
             // Most futures are ready at the first poll and never clone the waker.
             // SAFETY: not done yet, by the contract of this function's callers; one call at a time.
             waker::lend(waker, |waker| unsafe { poll(data, waker) })
@@ -79,11 +79,11 @@ impl Plugin {
         self.polled().is_some_and(|entries| entries.version >= 2)
     }
 
-    /// Calls Start as a future. If the lambda isn't async, the first poll runs all of Start.
+    /// Calls Start as a future. If the lambda isn't async, its first poll runs all of Start.
     pub fn start_polled(&'static self) -> Starting {
         let made = OutParam::new(Made { pointer: ptr::null_mut(), failure: Failure::new() });
         let work = self.polled().map(|entries| {
-            let made = made.as_ptr();
+            let made = made.0.as_ptr();
             // SAFETY: it points to a value.
             let pointer = unsafe { &raw mut (*made).pointer };
             // SAFETY: as above.
@@ -138,8 +138,8 @@ impl Future for Starting {
         self.work = None;
         // SAFETY: the lambda's future is dropped, and it was the only other user.
         let made = unsafe { self.made.get_mut() };
-        let failure = std::mem::take(&mut made.failure);
-        Poll::Ready(plugin.made(std::mem::replace(&mut made.pointer, ptr::null_mut()), status, failure))
+        let failure = mem::take(&mut made.failure);
+        Poll::Ready(plugin.made(made.pointer, status, failure))
     }
 }
 
@@ -174,13 +174,11 @@ impl Context {
         failure: *mut Failure,
     ) -> Running {
         let pointer = self.pointer.as_ptr();
-        // SAFETY: `start` made the pointer, `drop` has not stopped it, and it is in this one call: the run
-        // has it. The rest is the caller's promise.
-        let ask =
-            |entries: &AsyncPlugin, out: &mut _| unsafe { (entries.run)(pointer, exchange, failure, out) };
         let work = LambdaFuture::new(|out| {
             if let Some(entries) = self.plugin.polled() {
-                ask(entries, out);
+                // SAFETY: `start` made the pointer, `drop` has not stopped it, and it is in this one call: the
+                // run has it. The rest is the caller's promise.
+                unsafe { (entries.run)(pointer, exchange, failure, out) }
             }
         });
         Running { work, context: self }
@@ -192,11 +190,11 @@ impl Context {
         let Some(entries) = self.plugin.polled() else {
             return Stopping { work: None, failure, plugin: self.plugin, context: Some(self) };
         };
-        let context = std::mem::ManuallyDrop::new(*self);
+        let context = mem::ManuallyDrop::new(*self);
         // SAFETY: `start` made the pointer, and nothing uses it after this: the Context is not dropped any
         // more. What the future writes to is dropped after it.
         let work = LambdaFuture::new(|out| unsafe {
-            (entries.stop)(context.pointer.as_ptr(), failure.as_ptr(), out)
+            (entries.stop)(context.pointer.as_ptr(), failure.0.as_ptr(), out)
         });
         Stopping { work: Some(work), failure, plugin: context.plugin, context: None }
     }
@@ -221,9 +219,9 @@ impl Future for Stopping {
         let status = task::ready!(work.poll(cx.waker()));
         self.work = None;
         // SAFETY: the lambda's future is dropped, and it was the only other user.
-        let failure = std::mem::take(unsafe { self.failure.get_mut() });
-        self.plugin.stopped();
-        self.plugin.log_stop(Fault::of(status, failure));
+        let failure = mem::take(unsafe { self.failure.get_mut() });
+        self.plugin.count_stop();
+        self.plugin.log_stop(Fault::check(status, failure));
         Poll::Ready(())
     }
 }
@@ -233,5 +231,49 @@ impl Drop for Stopping {
         if self.work.is_some() {
             block_on(self);
         }
+    }
+}
+
+/// A value that a lambda's future writes to while the loader moves whatever owns the value. A `Box` would not
+/// do: to move a `Box` is to claim that nobody else has a pointer to its value.
+struct OutParam<T>(NonNull<T>);
+
+// SAFETY: it owns the value, as a `Box` does.
+unsafe impl<T: Send> Send for OutParam<T> {}
+
+impl<T> OutParam<T> {
+    fn new(value: T) -> OutParam<T> {
+        OutParam(NonNull::from(Box::leak(Box::new(value))))
+    }
+
+    /// # Safety
+    /// The lambda has no future any more that may write to the value.
+    unsafe fn get_mut(&mut self) -> &mut T {
+        // SAFETY: `new` made it, `drop` has not freed it, and the owner is its only user, as the caller says.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl<T> Drop for OutParam<T> {
+    fn drop(&mut self) {
+        // SAFETY: `new` leaked it, and this is its last use.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_after_the_owner_has_moved_arrives_and_is_freed() {
+        let out = OutParam::new(String::new());
+        let pointer = out.0.as_ptr();
+        let mut moved = Box::new(out);
+        // SAFETY: `moved` is alive, and nobody else has a reference to its value.
+        unsafe { (*pointer).push_str("written") };
+        // SAFETY: nothing is written any more.
+        assert_eq!(unsafe { moved.get_mut() }, "written");
+        assert_eq!(moved.0.as_ptr(), pointer);
     }
 }

@@ -14,7 +14,7 @@ use effe_abi::{
 use super::parameters::Parameters;
 use crate::journal::{Journal, Record, Severity};
 
-/// What the layer above hands in: the loader's side of exchanges.
+/// The loader's side of exchanges, which the layer above hands in.
 #[derive(Clone, Copy)]
 pub struct Exchanges {
     /// Calls of an async run.
@@ -27,47 +27,24 @@ pub struct Exchanges {
 
 /// The data of one generation's table of host functions. It is never freed.
 pub struct Host {
-    journal: OnceLock<Journal>,
-    parameters: Parameters,
+    /// Gets the lambda's lines, which are dropped before it is set: a plugin may be opened before any thread is
+    /// started, the journal's among them.
+    pub journal: OnceLock<Journal>,
+    pub parameters: Parameters,
+    /// All parameters as a JSON object.
     object: String,
-    address: OnceLock<String>,
+    /// What the loader listens on, once it does.
+    pub address: OnceLock<String>,
     response_limit: String,
     exchanges: Exchanges,
 }
 
 impl Host {
-    /// A host without a journal: a plugin may be opened before any thread is started, the journal's among
-    /// them.
     pub fn new(parameters: Parameters, response_limit: usize, exchanges: Exchanges) -> &'static Host {
         let object = parameters.object();
         let response_limit = response_limit.to_string();
         let (journal, address) = (OnceLock::new(), OnceLock::new());
         Box::leak(Box::new(Host { journal, parameters, object, address, response_limit, exchanges }))
-    }
-
-    /// Sets the journal that gets the lambda's lines. Before this is called, they are dropped.
-    pub fn set_journal(&self, journal: Journal) {
-        let _ = self.journal.set(journal);
-    }
-
-    /// The address that is bound, once it is.
-    pub fn address(&self) -> Option<&str> {
-        self.address.get().map(String::as_str)
-    }
-
-    /// Sets the address that the loader listens on.
-    pub fn set_address(&self, address: String) {
-        let _ = self.address.set(address);
-    }
-
-    /// The operator's parameters.
-    pub fn parameters(&self) -> &Parameters {
-        &self.parameters
-    }
-
-    /// The journal, once there is one.
-    pub fn journal(&self) -> Option<&Journal> {
-        self.journal.get()
     }
 
     /// The table that the lambda gets.

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "this module calls the lambda; its callers are safe")]
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +16,6 @@ use effe_abi::{
 };
 
 use super::{
-    context_counts::ContextCounts,
     copy::PrivateCopy,
     fault::Fault,
     ffi::{Entries, ReadyEntry},
@@ -25,23 +24,45 @@ use super::{
 };
 use crate::{
     error::Error,
-    journal::{Record, Severity, Source},
+    journal::{Record, Severity},
 };
+
+/// How many Contexts there are: of one generation, or of the process.
+#[derive(Default)]
+pub struct ContextCounts {
+    started: AtomicU64,
+    stopped: AtomicU64,
+}
+
+impl ContextCounts {
+    /// Contexts that Start has made so far.
+    pub fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Contexts that were made and are not stopped yet.
+    pub fn living(&self) -> u64 {
+        let stopped = self.stopped.load(Ordering::Acquire);
+        self.started().saturating_sub(stopped)
+    }
+}
 
 /// A lambda that is mapped, its host and its counts: what a generation is made of. It is never freed.
 pub struct Plugin {
-    path: PathBuf,
+    /// As the operator named it.
+    pub path: PathBuf,
     pub(super) entries: Entries,
-    host: &'static Host,
+    pub host: &'static Host,
     pub(super) table: &'static raw::Host,
-    pub(super) started: AtomicU64,
-    stopped: AtomicU64,
-    pub(super) counts: Arc<ContextCounts>,
+    /// Its own Contexts, and those of the process.
+    pub contexts: ContextCounts,
+    counts: Arc<ContextCounts>,
     /// The copy that it is mapped from; `None` once it is retired.
     copy: Mutex<Option<PrivateCopy>>,
-    image: u64,
+    /// Bytes of its image; 0 if it is part of the program.
+    pub image: u64,
+    /// Both are asked for once, and not before Init: a damaged plugin may kill the process in that call.
     ready: OnceLock<Option<ReadyEntry>>,
-    /// The entries that can be polled, if the lambda is async. Asked for once.
     polled: OnceLock<Option<&'static AsyncPlugin>>,
     /// Whether Retire has been called or is being called. Locked while the lambda's `ready` runs.
     retired: Mutex<bool>,
@@ -71,8 +92,7 @@ impl Plugin {
             entries,
             host,
             table: host.table(),
-            started: AtomicU64::new(0),
-            stopped: AtomicU64::new(0),
+            contexts: ContextCounts::default(),
             counts: Arc::clone(counts),
             copy: Mutex::new(copy),
             image,
@@ -83,28 +103,15 @@ impl Plugin {
     }
 
     /// Calls Init. Call it once, before any Start.
-    ///
-    /// # Errors
-    /// Init failed or panicked.
     pub fn init(&'static self) -> Result<(), Error> {
         let mut failure = Failure::new();
         // SAFETY: the table is `host.rs`'s; `main` calls this once, first.
-        let status = unsafe { self.entries.init(self.table, &mut failure) };
-        match Fault::of(status, failure) {
-            None => Ok(()),
-            Some(fault) => Err(Error::Init { path: self.path.clone(), what: fault.to_string() }),
-        }
+        let status = unsafe { (self.entries.init)(self.table, &mut failure) };
+        Fault::check(status, failure)
+            .map_err(|fault| Error::Init { path: self.path.clone(), what: fault.to_string() })
     }
 
-    /// Whether the lambda says itself whether it is ready.
-    pub fn has_ready(&self) -> bool {
-        self.ready_entry().is_some()
-    }
-
-    /// Asks the lambda whether it can serve. This may take long.
-    ///
-    /// # Errors
-    /// The lambda can't serve, or is retired.
+    /// Asks the lambda whether it can serve, which may take long. One that is retired can't.
     pub fn ready(&'static self) -> Result<(), Fault> {
         let Some(ready) = self.ready_entry() else { return Ok(()) };
         let retired = self.retired();
@@ -114,14 +121,16 @@ impl Plugin {
         let mut failure = Failure::new();
         // SAFETY: the table is `host.rs`'s; one call at a time and none after `retire`, by the lock.
         let status = unsafe { ready(self.table, &mut failure) };
-        Fault::of(status, failure).map_or(Ok(()), Err)
+        Fault::check(status, failure)
     }
 
+    /// The entries that can be polled, if the lambda is async.
     pub(super) fn polled(&self) -> Option<&'static AsyncPlugin> {
         *self.polled.get_or_init(|| self.entries.polled())
     }
 
-    fn ready_entry(&self) -> Option<ReadyEntry> {
+    /// For a lambda that says itself whether it is ready.
+    pub fn ready_entry(&self) -> Option<ReadyEntry> {
         *self.ready.get_or_init(|| self.entries.ready())
     }
 
@@ -131,16 +140,13 @@ impl Plugin {
 
     /// Calls Retire. Call it once, after the last Context is dropped. The image stays mapped; the descriptor
     /// of its copy is closed.
-    ///
-    /// # Errors
-    /// Retire failed or panicked.
     pub fn retire(&'static self) -> Result<(), Fault> {
         *self.retired() = true;
         let mut failure = Failure::new();
         // SAFETY: the table is `host.rs`'s; whoever ends a generation calls this once, last.
-        let status = unsafe { self.entries.retire(self.table, &mut failure) };
+        let status = unsafe { (self.entries.retire)(self.table, &mut failure) };
         *self.copy() = None;
-        Fault::of(status, failure).map_or(Ok(()), Err)
+        Fault::check(status, failure)
     }
 
     /// Whether another generation can replace it. A lambda that is part of the program, or that is mapped
@@ -158,64 +164,35 @@ impl Plugin {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The host that the lambda was given.
-    pub fn host(&self) -> &'static Host {
-        self.host
-    }
-
-    /// Bytes of its image, which is never unmapped; 0 if it is part of the program.
-    pub fn image(&self) -> u64 {
-        self.image
-    }
-
-    /// The plugin as the operator named it.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The lambda's Info, a JSON object.
     pub fn info(&self) -> &'static str {
         self.entries.info
     }
 
-    /// Bits of `raw::plugin_flags`.
     pub fn flags(&self) -> u64 {
         self.entries.flags
     }
 
-    /// Contexts that Start has made so far.
-    pub fn started(&self) -> u64 {
-        self.started.load(Ordering::Relaxed)
+    pub(super) fn count_start(&self) {
+        self.contexts.started.fetch_add(1, Ordering::Relaxed);
+        self.counts.started.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Contexts that were made and not stopped yet.
-    pub fn contexts(&self) -> u64 {
-        let stopped = self.stopped.load(Ordering::Acquire);
-        self.started().saturating_sub(stopped)
-    }
-
-    /// Counts a Context that was stopped.
-    pub(super) fn stopped(&self) {
-        self.stopped.fetch_add(1, Ordering::Release);
+    /// Counts a Stop. `Release`: who sees it in `living` sees the start that it follows.
+    pub(super) fn count_stop(&self) {
+        self.contexts.stopped.fetch_add(1, Ordering::Release);
         self.counts.stopped.fetch_add(1, Ordering::Release);
     }
 
-    pub(super) fn log_stop(&self, fault: Option<Fault>) {
-        if let Some(Fault::Error(severity, text)) = fault {
+    pub(super) fn log_stop(&self, outcome: Result<(), Fault>) {
+        if let Err(Fault::Error(severity, text)) = outcome {
             self.log(&Fault::Error(severity, format!("stop: {text}")));
         }
     }
 
     /// Logs an error that an entry reported. Panics are not logged here: the lambda's hook has logged them.
     pub fn log(&self, fault: &Fault) {
-        if let (Fault::Error(severity, text), Some(journal)) = (fault, self.host.journal()) {
-            journal.log(Record {
-                severity: *severity,
-                source: Source::Lambda,
-                target: "lambda".into(),
-                text: text.clone(),
-                fields: Vec::new(),
-            });
+        if let (Fault::Error(severity, text), Some(journal)) = (fault, self.host.journal.get()) {
+            journal.log(Record::of_lambda(*severity, "lambda", text.clone(), None));
         }
     }
 }

@@ -8,44 +8,35 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Write permission for everybody, and for the group.
+/// Write permission.
 const ANYONE: u32 = 0o002;
 const GROUP: u32 = 0o020;
 /// In a directory that has it, only a file's owner may rename or remove the file.
 const STICKY: u32 = 0o1000;
 
-/// A problem with who may change a file: one sentence, with a remedy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// It must not be used.
-    Refused(String),
-    /// It may be used, and the operator is warned.
-    Warning(String),
-}
-
 /// Checks an open file and the directories on its path. If anyone may write one of them, it is refused where
-/// this process is root, and a warning otherwise. The group may write.
+/// this process is root, and the operator is warned otherwise. The group may write. A warning and a refusal are
+/// one sentence each, with a remedy.
 ///
 /// With `strict`, as OpenSSH checks its keys: the file and every directory above its real path must belong to
 /// this user or to root, and nobody else may write them, the group included.
-pub fn check(path: &Path, file: &File, strict: bool) -> Option<Problem> {
+pub fn check(path: &Path, file: &File, strict: bool) -> Result<Option<String>, String> {
     let user = rustix::process::geteuid().as_raw();
     let real = path.canonicalize();
     if strict {
-        return match real.map_err(|err| err.to_string()).and_then(|real| is_safe(&real, file, user)) {
-            Ok(()) => None,
-            Err(reason) => Some(Problem::Refused(format!("--strict-ownership: {reason}"))),
-        };
+        let safe = real.map_err(|err| err.to_string()).and_then(|real| is_safe(&real, file, user));
+        return safe.map(|()| None).map_err(|reason| format!("--strict-ownership: {reason}"));
     }
-    let what = loose_file(file).or_else(|| {
+    let loose = loose_file(file).or_else(|| {
         // For a symbolic link, both directories count: replacing the link replaces the plugin, too.
         let places = [Some(path.to_owned()), real.ok()].into_iter().flatten();
         places.filter_map(|place| place.parent().map(here)).find_map(|place| loose_directory(&place))
-    })?;
-    if user == 0 {
-        return Some(Problem::Refused(format!("{what}, and the loader runs as root")));
+    });
+    match loose {
+        None => Ok(None),
+        Some(what) if user == 0 => Err(format!("{what}, and the loader runs as root")),
+        Some(what) => Ok(Some(format!("{what}, and so run code as this user"))),
     }
-    Some(Problem::Warning(format!("{what}, and so run code as this user")))
 }
 
 fn loose_file(file: &File) -> Option<String> {
@@ -57,11 +48,8 @@ fn loose_file(file: &File) -> Option<String> {
 fn loose_directory(place: &Path) -> Option<String> {
     let mode = place.metadata().ok()?.mode();
     (mode & ANYONE != 0 && mode & STICKY == 0).then(|| {
-        let place = place.display();
-        format!(
-            "anyone may replace it: its directory {place} has mode {:04o} (chmod o-w mends that)",
-            bits(mode)
-        )
+        let (place, mode) = (place.display(), bits(mode));
+        format!("anyone may replace it: its directory {place} has mode {mode:04o} (chmod o-w mends that)")
     })
 }
 
@@ -84,13 +72,11 @@ fn is_ours(place: &Path, metadata: &Metadata, user: u32) -> Result<(), String> {
     if owner != 0 && owner != user {
         return Err(format!("{place} belongs to user {owner}; it must belong to root or to user {user}"));
     }
-    if mode & (ANYONE | GROUP) != 0 {
-        let mode = bits(mode);
-        return Err(format!(
-            "others than its owner may write {place} (mode {mode:04o}); chmod go-w mends that"
-        ));
+    if mode & (ANYONE | GROUP) == 0 {
+        return Ok(());
     }
-    Ok(())
+    let mode = bits(mode);
+    Err(format!("others than its owner may write {place} (mode {mode:04o}); chmod go-w mends that"))
 }
 
 /// The directory of a bare name is the working directory.

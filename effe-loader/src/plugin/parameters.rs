@@ -14,10 +14,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Reads all parameters.
-    ///
-    /// # Errors
-    /// What can't be read or understood, in one line.
+    /// Reads all parameters. An error says in one line what can't be read or understood.
     pub fn read(&self) -> Result<Parameters, String> {
         let mut parameters = Parameters::default();
         if let Some(path) = &self.file {
@@ -65,10 +62,6 @@ impl Parameters {
         self.0.insert(key.to_owned(), Parameter { text: value.to_owned(), json });
     }
 
-    /// Adds the members of a JSON object.
-    ///
-    /// # Errors
-    /// The text is no JSON object.
     pub fn add_object(&mut self, text: &str) -> Result<(), serde_json::Error> {
         for (key, value) in serde_json::from_str::<Map<String, Value>>(text)? {
             let json = value.to_string();

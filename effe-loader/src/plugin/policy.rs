@@ -12,12 +12,11 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::ownership::{self, Problem};
+use super::ownership;
 
 /// Bytes of a list of digests. A longer file is taken for something else.
 const MAX_LIST: u64 = 1 << 20;
 
-/// What may be loaded.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// Whether owner and mode of every directory above a plugin are checked.
@@ -29,16 +28,10 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Checks who may change an open file. Returns a warning for the operator, if there is one.
-    ///
-    /// # Errors
-    /// Who may change the file and must not, and a remedy.
+    /// Checks who may change an open file. Returns a warning for the operator, if there is one; an error names
+    /// who may change it and must not, and a remedy.
     pub fn owned(&self, path: &Path, file: &File) -> Result<Option<String>, String> {
-        match ownership::check(path, file, self.strict_ownership) {
-            None => Ok(None),
-            Some(Problem::Warning(what)) => Ok(Some(what)),
-            Some(Problem::Refused(what)) => Err(what),
-        }
+        ownership::check(path, file, self.strict_ownership)
     }
 
     /// Whether only plugins with certain digests may be loaded.
@@ -46,22 +39,16 @@ impl Policy {
         !self.sha256.is_empty() || self.sha256_file.is_some()
     }
 
-    /// Checks that the digest of a file is among those that are allowed.
-    ///
-    /// # Errors
-    /// Its digest is not among those that are allowed, it can't be read, or the list can't be read or
-    /// trusted.
+    /// Checks that the digest of a file is allowed. The list of digests must belong to users who may decide that.
     pub fn allows(&self, file: &File) -> Result<(), String> {
         if !self.pins() {
             return Ok(());
         }
         let found = Digest::of(file).map_err(|err| err.to_string())?;
-        let listed = match &self.sha256_file {
-            Some(path) => {
-                self.list(path).map_err(|reason| format!("--sha256-file {}: {reason}", path.display()))?
-            }
-            None => Vec::new(),
+        let list = |path: &PathBuf| {
+            self.list(path).map_err(|reason| format!("--sha256-file {}: {reason}", path.display()))
         };
+        let listed = self.sha256_file.as_ref().map_or(Ok(Vec::new()), list)?;
         if self.sha256.contains(&found) || listed.contains(&found) {
             return Ok(());
         }
@@ -73,8 +60,8 @@ impl Policy {
         Err(format!("its SHA-256 is {found}, which {asked}; add it there if this is the file you mean"))
     }
 
-    /// Reads a list as `sha256sum` writes it: a digest at the beginning of each line. Empty lines and
-    /// comments are skipped.
+    /// Reads a list as `sha256sum` writes it: a digest at the beginning of each line. Empty lines and comments
+    /// are skipped.
     fn list(&self, path: &Path) -> Result<Vec<Digest>, String> {
         let mut file = File::open(path).map_err(|err| err.to_string())?;
         // Users who may write the list decide what is loaded.
@@ -110,14 +97,12 @@ impl FromStr for Digest {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Digest, String> {
-        let digits = text.as_bytes();
-        let mut bytes = [0; 32];
-        if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        if text.len() != 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err("write it as the 64 hexadecimal digits that sha256sum prints".to_owned());
         }
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let digit = |digit: u8| char::from(digit).to_digit(16).unwrap_or(0) as u8;
-            *byte = digit(pair[0]) << 4 | digit(pair[1]);
+        let mut bytes = [0; 32];
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * n..2 * n + 2], 16).expect("they are hexadecimal digits");
         }
         Ok(Digest(bytes))
     }

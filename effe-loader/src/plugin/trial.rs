@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::{
     copy::PrivateCopy,
-    ffi::{self, Entries, Fork},
+    ffi::{self, Entries},
 };
 
 /// A library whose constructors take longer than this is refused.
@@ -30,68 +30,26 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The first argument of a loader that was started for a trial. It is no part of the command line.
 const ARGUMENT: &str = "--trial";
 
-/// What a plugin says of itself, as data that a child can send to its parent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// The lambda's Info, a JSON object.
-    pub info: String,
-    /// Its build record.
-    pub build: String,
-    /// Its flags.
-    pub flags: u64,
-}
-
-impl Facts {
-    /// Checks what a plugin says of itself.
-    ///
-    /// # Errors
-    /// It was built with panic=abort, or its Info is not a JSON object.
-    pub fn of(entries: &Entries) -> Result<Facts, String> {
-        let Entries { info, build, flags, .. } = *entries;
-        if build.split("; ").any(|part| part == "panic=abort") {
-            return Err("it is built with panic=abort, so that a panic would end the server; \
-                        remove panic = \"abort\" from its profile"
-                .to_owned());
-        }
-        match serde_json::from_str(info) {
-            Ok(Value::Object(_)) => {}
-            Ok(_) => return Err("its Info is not a JSON object; give export! one".to_owned()),
-            Err(err) => return Err(format!("its Info is not JSON ({err}); correct what export! is given")),
-        }
-        Ok(Facts { info: info.to_owned(), build: build.to_owned(), flags })
-    }
-}
-
-/// Opens the library in a forked child, which reads what the plugin says of itself and calls nothing.
-///
-/// # Errors
-/// The child's reason to refuse it, or that it died or hung.
+/// Opens the library in a forked child, which reads what the plugin says of itself and calls nothing. Returns
+/// the lambda's Info. An error is the child's reason to refuse it, or says that the child died or hung.
 ///
 /// # Safety
 /// As [`ffi::open`], and the process has one thread.
-pub unsafe fn forked(path: &Path) -> Result<Facts, String> {
+pub unsafe fn forked(path: &Path) -> Result<String, String> {
     let failed = |err: io::Error| format!("it can't be tried in a child process: {err}");
     let (reader, writer) = io::pipe().map_err(failed)?;
     // SAFETY: one thread, as the caller says.
-    match unsafe { ffi::fork() }.map_err(failed)? {
-        Fork::Child => {
-            drop(reader);
-            // SAFETY: the caller trusts the file.
-            unsafe { report(path, writer) }
-        }
-        Fork::Parent(child) => {
-            drop(writer);
-            outcome(child, reader)
-        }
-    }
+    let Some(child) = unsafe { ffi::fork() }.map_err(failed)? else {
+        drop(reader);
+        // SAFETY: the caller trusts the file.
+        unsafe { report(path, writer) }
+    };
+    drop(writer);
+    outcome(child, reader)
 }
 
-/// Opens the library in a new process of this same program, which reads what the plugin says of itself and
-/// calls nothing.
-///
-/// # Errors
-/// The child's reason to refuse it, or that it died, hung or could not be started.
-pub fn executed(copy: &PrivateCopy) -> Result<Facts, String> {
+/// Does the same as [`forked`] in a new process that runs this program.
+pub fn executed(copy: &PrivateCopy) -> Result<String, String> {
     let failed = |err: io::Error| format!("it can't be tried in a child process: {err}");
     let (path, stdin) = copy.path_in_child().map_err(failed)?;
     let (reader, writer) = io::pipe().map_err(failed)?;
@@ -133,17 +91,30 @@ unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
         let _ = rustix::stdio::dup2_stderr(&null);
     }
     // SAFETY: the caller's duty is the callee's condition.
-    let facts = unsafe { ffi::open(path, false) }.and_then(|entries| Facts::of(&entries));
-    let message = match facts {
-        Ok(Facts { info, build, flags }) => json!({"info": info, "build": build, "flags": flags}),
+    let message = match unsafe { ffi::open(path, false) }.and_then(checked_info) {
+        Ok(info) => json!({"info": info}),
         Err(reason) => json!({"reason": reason}),
     };
     let _ = writer.write_all(message.to_string().as_bytes());
     ffi::exit_now(0)
 }
 
+/// The lambda's Info. A plugin is refused if it is built with panic=abort, or if its Info is not a JSON object.
+fn checked_info(Entries { info, build, .. }: Entries) -> Result<&'static str, String> {
+    if build.split("; ").any(|part| part == "panic=abort") {
+        return Err("it is built with panic=abort, so that a panic would end the server; \
+                    remove panic = \"abort\" from its profile"
+            .to_owned());
+    }
+    match serde_json::from_str(info) {
+        Ok(Value::Object(_)) => Ok(info),
+        Ok(_) => Err("its Info is not a JSON object; give export! one".to_owned()),
+        Err(err) => Err(format!("its Info is not JSON ({err}); correct what export! is given")),
+    }
+}
+
 /// The parent's part: reads what the child wrote, and waits for its end.
-fn outcome(child: Pid, mut reader: PipeReader) -> Result<Facts, String> {
+fn outcome(child: Pid, mut reader: PipeReader) -> Result<String, String> {
     let mut message = Vec::new();
     let complete = read_until_closed(&mut reader, &mut message, Instant::now() + TIMEOUT);
     if !complete {
@@ -162,16 +133,14 @@ fn outcome(child: Pid, mut reader: PipeReader) -> Result<Facts, String> {
     }
     let said = serde_json::from_slice::<Value>(&message).ok();
     let text = |key: &str| Some(said.as_ref()?.get(key)?.as_str()?.to_owned());
-    if let Some(reason) = text("reason") {
-        return Err(reason);
-    }
-    match (text("info"), text("build"), said.as_ref().and_then(|said| said.get("flags")?.as_u64())) {
-        (Some(info), Some(build), Some(flags)) => Ok(Facts { info, build, flags }),
-        _ => Err(format!("opening it {}; it is damaged, copy or build it again", death(status))),
+    match (text("info"), text("reason")) {
+        (_, Some(reason)) => Err(reason),
+        (Some(info), None) => Ok(info),
+        (None, None) => Err(format!("opening it {}; it is damaged, copy or build it again", death(status))),
     }
 }
 
-/// Reads until the other end is closed; whether that happened before the deadline.
+/// Reads until the other end is closed; false if the deadline passes first.
 fn read_until_closed(reader: &mut PipeReader, message: &mut Vec<u8>, deadline: Instant) -> bool {
     let mut buffer = [0; 4096];
     loop {

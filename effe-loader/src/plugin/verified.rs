@@ -1,4 +1,4 @@
-//! A plugin that has passed all checks, and is not mapped into this process yet: the checks in their order.
+//! The checks of a plugin, in their order, up to the one that a child makes.
 #![expect(unsafe_code, reason = "opening a plugin runs foreign code")]
 
 use std::{path::PathBuf, sync::Arc};
@@ -6,31 +6,29 @@ use std::{path::PathBuf, sync::Arc};
 use object::ReadCache;
 
 use super::{
-    context_counts::ContextCounts,
     copy::PrivateCopy,
     elf, ffi,
     file::PluginFile,
     host::Host,
-    loaded::Plugin,
+    loaded::{ContextCounts, Plugin},
     policy::Policy,
-    trial::{self, Facts},
+    trial,
 };
 use crate::error::Refusal;
 
-/// A plugin that was checked and opened in a child. Nothing of it is mapped into this process yet.
+/// A plugin that was checked and opened in a child. It is not mapped into this process yet.
 pub struct Verified {
     path: PathBuf,
     copy: PrivateCopy,
     /// Bytes that its image will take.
     image: u64,
-    facts: Facts,
+    /// The lambda's Info, a JSON object.
+    pub info: String,
 }
 
 impl Verified {
-    /// Copies a plugin, checks what the copy holds, and opens it in a child that is forked from this process.
-    ///
-    /// # Errors
-    /// The first thing that is wrong with it, or that the policy doesn't allow.
+    /// Copies a plugin, checks the copy, and opens it in a child that is forked from this process. The error is
+    /// the first thing that is wrong with it, or that the policy doesn't allow.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted. The process has one thread.
@@ -39,10 +37,7 @@ impl Verified {
         Verified::by(file, policy, |copy| unsafe { trial::forked(&copy.path_in_fork()) })
     }
 
-    /// Copies a plugin, checks what the copy holds, and opens it in a child that runs this same program.
-    ///
-    /// # Errors
-    /// The first thing that is wrong with it, or that the policy doesn't allow.
+    /// Does the same with a child that runs this same program.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors, if only in the child: whoever wrote the file is trusted.
@@ -53,7 +48,7 @@ impl Verified {
     fn by(
         file: PluginFile,
         policy: &Policy,
-        trial: impl FnOnce(&PrivateCopy) -> Result<Facts, String>,
+        trial: impl FnOnce(&PrivateCopy) -> Result<String, String>,
     ) -> Result<Verified, Refusal> {
         let path = file.path.clone();
         let refused = |reason| Refusal::new(&path, reason);
@@ -67,19 +62,11 @@ impl Verified {
         }
         policy.allows(copy.file()).map_err(refused)?;
         let image = elf::check(&ReadCache::new(copy.file())).map_err(refused)?;
-        let facts = trial(&copy).map_err(refused)?;
-        Ok(Verified { path, copy, image, facts })
+        let info = trial(&copy).map_err(refused)?;
+        Ok(Verified { path, copy, image, info })
     }
 
-    /// What the lambda says of itself.
-    pub fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    /// Maps the plugin into this process. It is never unmapped.
-    ///
-    /// # Errors
-    /// As [`Verified::by_fork`], but rarely: the child could open the same bytes.
+    /// Maps the plugin into this process, for ever. It rarely fails: the child could open the same bytes.
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted.

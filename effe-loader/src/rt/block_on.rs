@@ -1,4 +1,4 @@
-//! Waiting on a thread for what a task would be woken for.
+//! Waiting on a thread until a poll is ready.
 
 use std::{
     cell::Cell,
@@ -25,7 +25,8 @@ pub fn block_until<T>(
     deadline: Option<Moment>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Option<T> {
-    let parked = Parked::of_this_thread();
+    let new = || Arc::new(Parked { thread: thread::current(), is_woken: AtomicBool::new(false) });
+    let parked = PARKED.take().unwrap_or_else(new);
     let waker = Waker::from(Arc::clone(&parked));
     let mut cx = Context::from_waker(&waker);
     let value = loop {
@@ -36,30 +37,24 @@ pub fn block_until<T>(
             break None;
         }
     };
-    parked.keep();
+    PARKED.set(Some(parked));
     value
 }
 
 thread_local! {
-    /// The last one of this thread, for the next wait. A wait inside of another one finds none and makes its own, so
-    /// that neither takes a wake that is meant for the other.
+    /// Kept for this thread's next wait. A wait inside of another one finds none and makes its own, so that neither
+    /// takes a wake that is meant for the other.
     static PARKED: Cell<Option<Arc<Parked>>> = const { Cell::new(None) };
 }
 
 /// A thread that waits for its wake.
 struct Parked {
     thread: Thread,
-    /// Beside the thread's own token, which code that is polled may use up.
+    /// Besides the thread's own token, which code that is polled may use up.
     is_woken: AtomicBool,
 }
 
 impl Parked {
-    fn of_this_thread() -> Arc<Parked> {
-        PARKED.take().unwrap_or_else(|| {
-            Arc::new(Parked { thread: thread::current(), is_woken: AtomicBool::new(false) })
-        })
-    }
-
     /// Waits for a wake; false if the deadline passes first.
     fn wait(&self, deadline: Option<Moment>) -> bool {
         while !self.is_woken.swap(false, Ordering::Acquire) {
@@ -75,10 +70,6 @@ impl Parked {
         }
         true
     }
-
-    fn keep(self: Arc<Self>) {
-        PARKED.set(Some(self));
-    }
 }
 
 impl Wake for Parked {
@@ -87,7 +78,7 @@ impl Wake for Parked {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Pairs with the `Acquire` in `wait`: who sees the wake sees what came before it.
+        // Pairs with the `Acquire` in `wait`, which sees what came before the wake.
         self.is_woken.store(true, Ordering::Release);
         self.thread.unpark();
     }

@@ -9,10 +9,8 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct Moment(u64);
 
 impl Moment {
-    /// Before every other.
     pub const ZERO: Moment = Moment(0);
 
-    /// Now.
     pub fn now() -> Moment {
         // `Instant` would have to be compared with an earlier one to get a number.
         let now = clock_gettime(ClockId::Monotonic);
@@ -20,12 +18,10 @@ impl Moment {
         Moment((now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64).max(1))
     }
 
-    /// A moment that was taken out with `nanos`.
     pub fn from_nanos(nanos: u64) -> Moment {
         Moment(nanos)
     }
 
-    /// The number.
     pub fn nanos(self) -> u64 {
         self.0
     }
@@ -35,12 +31,12 @@ impl Moment {
         Duration::from_nanos(Moment::now().0.saturating_sub(self.0))
     }
 
-    /// How long it is since an earlier moment; zero if that one is later.
+    /// How long it is after `earlier`; zero if it is before.
     pub fn since(self, earlier: Moment) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// How long it is until then; zero if it has passed.
+    /// How long it takes until then; zero if it has passed.
     pub fn remaining(self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(Moment::now().0))
     }

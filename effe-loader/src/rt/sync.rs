@@ -1,5 +1,5 @@
-//! What the pool and the list of Contexts are made of, in one place: the model in `tests/model` puts its own in place
-//! of these, and runs both modules under every order of events that it can think of.
+//! What the pool and the list of Contexts are made of. The model in `tests/model` replaces it, and runs both modules under
+//! every order of events.
 
 pub use std::{
     sync::{

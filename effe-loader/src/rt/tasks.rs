@@ -1,4 +1,4 @@
-//! Tasks of a server's thread, boxed: the runtime's code for a task is in the program once for each kind of task.
+//! Tasks of a server's thread. They are boxed, because the program has the runtime's code once for each type of task.
 
 use std::{future::Future, pin::Pin};
 
@@ -14,8 +14,6 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
     output.expect("a future that has ended has an output")
 }
 
-/// Leaves `task` to the runtime of this thread.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
-    let task: Pin<Box<dyn Future<Output = ()>>> = Box::pin(task);
-    rt::spawn(task);
+    rt::spawn(Box::pin(task) as Pin<Box<dyn Future<Output = ()>>>);
 }

@@ -1,5 +1,5 @@
-//! Tasks of a server's thread that other threads wake: noted down here, so that the thread itself, which may have to be
-//! called out of the kernel for it, is woken once for many of them.
+//! Tasks of a server's thread that other threads wake. They are collected here, so that the thread itself, which may
+//! sleep in the kernel, is woken once for many of them.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,27 +15,27 @@ use crossbeam::queue::SegQueue;
 use futures_util::task::AtomicWaker;
 
 thread_local! {
-    /// Whether this thread wakes no thread of the server before `release`.
+    /// Whether this thread is between `hold` and `release`.
     static HOLDS: Cell<bool> = const { Cell::new(false) };
-    /// Those that it has noted tasks down for meanwhile.
+    /// The batches that it has added tasks to since `hold`.
     static HELD: RefCell<Vec<Arc<WakeBatch>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The tasks of one thread of the server that are to be woken.
+/// The tasks of one server's thread that are to be woken.
 #[derive(Default)]
 pub struct WakeBatch {
     tasks: SegQueue<Waker>,
-    /// Whether `run` has been woken for them.
+    /// Whether `run` has been woken for the tasks.
     is_rung: AtomicBool,
     run: AtomicWaker,
 }
 
 impl WakeBatch {
-    /// Wakes the tasks that are noted down; to be run on their thread.
+    /// Wakes the tasks, on their thread.
     pub async fn run(self: Arc<Self>) {
-        poll_fn(|context| {
-            self.run.register(context.waker());
-            // Before the tasks are looked at: one that comes after that rings again.
+        poll_fn(|cx| {
+            self.run.register(cx.waker());
+            // Before the queue is read, so that a task that comes later rings again.
             self.is_rung.swap(false, Ordering::AcqRel);
             while let Some(task) = self.tasks.pop() {
                 task.wake();
@@ -52,19 +52,19 @@ impl WakeBatch {
     }
 }
 
-/// Wakes one task of the thread, by way of the others.
+/// Wakes one task of the thread, together with others.
 pub struct BatchedWaker {
     task: Waker,
     wake_batch: Arc<WakeBatch>,
 }
 
 impl BatchedWaker {
-    /// For the task that `task` wakes, on the thread that `wakeups` is of.
+    /// `wake_batch` is that of the task's thread.
     pub fn new(task: Waker, wake_batch: &Arc<WakeBatch>) -> BatchedWaker {
         BatchedWaker { task, wake_batch: Arc::clone(wake_batch) }
     }
 
-    /// Whether it wakes the task that `task` wakes.
+    /// Whether it wakes the same task as `task`.
     pub fn wakes(&self, task: &Waker) -> bool {
         self.task.will_wake(task)
     }
@@ -88,12 +88,12 @@ impl Wake for BatchedWaker {
     }
 }
 
-/// What this thread wakes is only noted down until `release`.
+/// Until `release`, this thread wakes no thread of the server.
 pub fn hold() {
     HOLDS.set(true);
 }
 
-/// Wakes the threads for which something was noted down.
+/// Wakes the threads whose tasks were woken since `hold`.
 pub fn release() {
     HOLDS.set(false);
     HELD.with_borrow_mut(|held| held.drain(..).for_each(|wake_batch| wake_batch.ring()));

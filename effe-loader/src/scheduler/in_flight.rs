@@ -113,7 +113,7 @@ impl InFlight {
         let mut spare = self.spare.borrow_mut();
         if spare.len() < MAX_SPARE {
             call.body = Bytes::new();
-            call.answer.clear();
+            call.response.clear();
             // Nobody else looks at it: a new one only where that isn't sure.
             match Arc::get_mut(&mut call.progress) {
                 Some(progress) => *progress = Progress::default(),
