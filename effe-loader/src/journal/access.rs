@@ -11,17 +11,13 @@ const METHOD_LIMIT: usize = 32;
 /// A request that has ended. Its strings may hold any characters: they are escaped where they are written.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// The request's id.
     pub request_id: String,
     /// The client's address, if the connection has one.
     pub peer: Option<SocketAddr>,
-    /// `GET`, …
     pub method: String,
     /// The path, without the query.
     pub path: String,
-    /// `HTTP/1.1`, …
     pub version: &'static str,
-    /// The response's status.
     pub status: u16,
     /// Bytes of the response's body.
     pub bytes: u64,
@@ -32,7 +28,6 @@ pub struct Access {
 }
 
 impl Access {
-    /// Shortens what is too long.
     pub(super) fn cut(&mut self) {
         line::cut(&mut self.method, METHOD_LIMIT);
         line::cut(&mut self.path, FIELD_LIMIT);
@@ -41,7 +36,6 @@ impl Access {
         }
     }
 
-    /// For people.
     pub(super) fn push_text(&self, out: &mut String, time: &str) {
         let mut text = format!("{time} access: ");
         let _ = match self.peer {
@@ -85,10 +79,10 @@ impl Access {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn access() -> Access {
+    pub(in crate::journal) fn access() -> Access {
         Access {
             request_id: "abc".into(),
             peer: Some("127.0.0.1:80".parse().unwrap()),
