@@ -12,14 +12,13 @@ const METHOD_LIMIT: usize = 32;
 #[derive(Clone, Debug)]
 pub struct Access {
     pub request_id: String,
-    /// The client's address, if the connection has one.
     pub peer: Option<SocketAddr>,
     pub method: String,
-    /// The path, without the query.
+    /// Without the query.
     pub path: String,
     pub version: &'static str,
     pub status: u16,
-    /// Bytes of the response's body.
+    /// Of the response's body.
     pub bytes: u64,
     /// From the request's head to the response.
     pub took: Duration,

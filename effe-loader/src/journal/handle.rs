@@ -3,7 +3,7 @@
 
 use std::{
     convert::Infallible,
-    fmt, io,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -26,7 +26,6 @@ use super::{
 #[derive(Clone)]
 pub struct Journal(Arc<Handle>);
 
-/// What all clones of the handle share.
 struct Handle {
     queue: Sender<Entry<Record>>,
     access_queue: Sender<Entry<Access>>,
@@ -54,8 +53,7 @@ impl Journal {
         Ok(Journal(Arc::new(Handle { queue, access_queue, stop, done, state })))
     }
 
-    /// Queues a record. If the queue is full or the journal is closed, the record is dropped and counted.
-    /// Never blocks.
+    /// Queues a record, or drops and counts it if the queue is full or the journal is closed. Never blocks.
     pub fn log(&self, mut record: Record) {
         if self.wants(record.severity) {
             record.cut();
@@ -106,7 +104,6 @@ impl Journal {
         self.report(Severity::Notice, text, []);
     }
 
-    /// The least severe level that is written now.
     pub fn level(&self) -> Severity {
         self.state().level()
     }
@@ -119,7 +116,6 @@ impl Journal {
         }
     }
 
-    /// Whether a record of this severity would be written.
     pub fn wants(&self, severity: Severity) -> bool {
         severity <= self.level()
     }
@@ -130,7 +126,6 @@ impl Journal {
         self.state().losses.load(Ordering::Relaxed)
     }
 
-    /// How many lines of the access log were dropped.
     pub fn access_losses(&self) -> u64 {
         self.state().access_losses.load(Ordering::Relaxed)
     }
@@ -147,11 +142,5 @@ impl Journal {
 
     pub(super) fn state(&self) -> &State {
         &self.0.state
-    }
-}
-
-impl fmt::Debug for Journal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal").field("level", &self.level()).field("losses", &self.losses()).finish()
     }
 }

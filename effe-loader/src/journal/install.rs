@@ -8,9 +8,7 @@ use super::{handle::Journal, record::Record, severity::Severity};
 
 static INSTALLED: OnceLock<Bridge> = OnceLock::new();
 
-/// A lambda that is part of this program.
 pub struct LinkedLambda {
-    /// The name of its crate.
     pub crate_name: &'static str,
     /// The id of the request whose Run this thread is in.
     pub request_id: fn() -> Option<String>,
@@ -47,7 +45,6 @@ impl Journal {
     }
 }
 
-/// Sets the `log` crate's level to the journal's.
 fn set_log_level(level: Severity) {
     let has_lambda = INSTALLED.get().is_some_and(|bridge| bridge.lambda.is_some());
     log::set_max_level(match level {

@@ -6,11 +6,9 @@ use time::OffsetDateTime;
 
 use super::{line, severity::Severity};
 
-/// Bytes of a text. With head, target and a few fields it fits into the 8 KiB that rsyslog takes.
+/// Bytes of each part of a record. With its head and a few fields it fits into the 8 KiB that rsyslog takes.
 const TEXT_LIMIT: usize = 8 * 1024 - 512;
-/// Bytes of a field's value.
 pub const FIELD_LIMIT: usize = 1024;
-/// Bytes of a target.
 const TARGET_LIMIT: usize = 128;
 
 /// Who logs a record. This decides where it goes.
@@ -55,7 +53,6 @@ impl Record {
         Record { severity, source: Source::Lambda, target: target.to_owned().into(), text, fields }
     }
 
-    /// A sentence of the loader's.
     pub fn of_loader(severity: Severity, text: String) -> Record {
         Record { severity, source: Source::Loader, target: Cow::Borrowed(""), text, fields: Vec::new() }
     }
@@ -77,7 +74,6 @@ impl Record {
         normal && self.source == Source::Loader && self.target.is_empty()
     }
 
-    /// Appends ` name=value` for each field.
     pub(super) fn push_fields(&self, out: &mut String) {
         for (name, value) in &self.fields {
             line::push_field(out, name, value);

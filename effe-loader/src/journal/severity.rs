@@ -19,33 +19,25 @@ pub enum Severity {
 }
 
 impl Severity {
-    const ALL: [Severity; 7] = [
-        Severity::Critical,
-        Severity::Error,
-        Severity::Warning,
-        Severity::Notice,
-        Severity::Info,
-        Severity::Debug,
-        Severity::Trace,
-    ];
+    const NAMES: [&str; 7] = ["critical", "error", "warning", "notice", "info", "debug", "trace"];
 
     pub fn as_str(self) -> &'static str {
-        match self {
-            Severity::Critical => "critical",
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Notice => "notice",
-            Severity::Info => "info",
-            Severity::Debug => "debug",
-            Severity::Trace => "trace",
-        }
+        Severity::NAMES[self as usize - 2]
     }
 }
 
 impl From<u32> for Severity {
     /// Every number has a severity: below the range it is critical, above it trace.
     fn from(number: u32) -> Severity {
-        Severity::ALL[number.clamp(2, 8) as usize - 2]
+        match number {
+            0..=2 => Severity::Critical,
+            3 => Severity::Error,
+            4 => Severity::Warning,
+            5 => Severity::Notice,
+            6 => Severity::Info,
+            7 => Severity::Debug,
+            _ => Severity::Trace,
+        }
     }
 }
 
@@ -54,7 +46,7 @@ impl FromStr for Severity {
 
     fn from_str(text: &str) -> Result<Severity, String> {
         let name = if text == "warn" { "warning" } else { text };
-        let found = Severity::ALL.into_iter().find(|severity| severity.as_str() == name);
+        let found = (2..=8).map(Severity::from).find(|severity| severity.as_str() == name);
         found.ok_or_else(|| "write critical, error, warning, notice, info, debug or trace".to_owned())
     }
 }

@@ -39,12 +39,10 @@ const PIECE: usize = 4096;
 /// How long a line waits for room on a stderr that is non-blocking.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How lines on stderr look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Text if stderr is a terminal, else JSON.
     Auto,
-    /// For people.
     Text,
     /// One JSON object a line, for collectors.
     Json,
@@ -152,7 +150,7 @@ impl Stderr {
     }
 }
 
-/// Appends one line. On a terminal, further lines of the text follow as an indented block.
+/// On a terminal, further lines of the text follow as an indented block.
 fn push_text(out: &mut String, entry: &Entry<Record>, terminal: bool, colour: bool) {
     let Entry { at, what: record } = entry;
     let bare = record.is_bare();

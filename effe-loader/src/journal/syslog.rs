@@ -29,16 +29,14 @@ const BODY_LIMIT: usize = 8 * 1024 - 256;
 /// Messages are not cut to fewer bytes than this: a socket that refuses so few takes nothing.
 const SMALLEST: usize = 128;
 
-/// What became of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
-    /// The daemon has it.
     Sent,
-    /// The daemon has it, the first after an outage.
+    /// The first that was sent after an outage.
     Back,
-    /// It was not delivered: an outage begins, for this reason.
+    /// Not sent: an outage begins, for this reason.
     Gone(String),
-    /// It was not delivered: the outage goes on.
+    /// Not sent: the outage goes on.
     Unavailable,
 }
 

@@ -38,7 +38,6 @@ pub(super) fn start_alone() -> (Captured, Journal) {
     (stderr, journal)
 }
 
-/// Something that a lambda says.
 pub(super) fn lambda(severity: Severity, text: &str) -> Record {
     Record {
         severity,

@@ -29,7 +29,6 @@ const ACCESS_BATCH: usize = 32;
 /// While the queue stays full, losses are reported this often.
 const REPORT_LOSSES: Duration = Duration::from_secs(1);
 
-/// What a journal is started with.
 pub struct Settings {
     pub syslog: SyslogTarget,
     pub syslog_format: SyslogFormat,
@@ -49,6 +48,7 @@ impl Settings {
 /// queues would never close.
 ///
 /// Every access is relaxed: no value depends on another, and the queue orders the records.
+#[derive(Default)]
 pub(super) struct State {
     pub(super) level: AtomicU32,
     pub(super) losses: AtomicU64,
@@ -60,13 +60,7 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(level: Severity) -> State {
-        State {
-            level: AtomicU32::new(level as u32),
-            losses: AtomicU64::new(0),
-            access_losses: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
-            set_log_level: OnceLock::new(),
-        }
+        State { level: AtomicU32::new(level as u32), ..State::default() }
     }
 
     pub(super) fn level(&self) -> Severity {

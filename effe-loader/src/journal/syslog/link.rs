@@ -30,13 +30,10 @@ const USUAL_SOCKETS: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"]
 pub enum SyslogTarget {
     /// The first of the usual sockets that is there.
     Auto,
-    /// No syslog.
     None,
-    /// A datagram socket.
     Unix(PathBuf),
-    /// UDP to `HOST:PORT`.
+    /// `HOST:PORT`, as that of `Tcp`.
     Udp(String),
-    /// TCP to `HOST:PORT`.
     Tcp(String),
 }
 
@@ -72,7 +69,6 @@ fn is_place(text: &str) -> bool {
     })
 }
 
-/// An attempt to connect.
 pub(super) type Attempt = Receiver<Result<Socket, String>>;
 
 impl SyslogTarget {
@@ -162,7 +158,6 @@ fn remote(host: &str, is_stream: bool) -> io::Result<Socket> {
     Err(last)
 }
 
-/// A connection to a daemon.
 #[derive(Debug)]
 pub(super) enum Socket {
     Local(UnixDatagram),
@@ -180,7 +175,6 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Whether messages need a frame.
     pub(super) fn is_stream(&self) -> bool {
         matches!(self, Socket::Stream { .. })
     }
@@ -189,9 +183,9 @@ impl Socket {
     /// with `TimedOut` the daemon doesn't read; with another error it has gone.
     pub(super) fn send(&mut self, message: &[u8], deadline: Instant) -> io::Result<()> {
         match self {
-            Socket::Local(socket) => datagram(&*socket, deadline, || socket.send(message)),
+            Socket::Local(socket) => when_free(socket, deadline, || socket.send(message)).map(drop),
             Socket::Udp { socket, fresh } => {
-                datagram(&*socket, deadline, || socket.send(message))?;
+                when_free(socket, deadline, || socket.send(message))?;
                 if std::mem::take(fresh) {
                     wait(&*socket, PollFlags::empty(), REFUSAL);
                     return socket.take_error()?.map_or(Ok(()), Err);
@@ -227,9 +221,18 @@ impl Socket {
     }
 }
 
-fn datagram(socket: &impl AsFd, deadline: Instant, send: impl Fn() -> io::Result<usize>) -> io::Result<()> {
+/// Calls `send`, when there is room for it; how many bytes it took.
+fn when_free(
+    socket: &impl AsFd,
+    deadline: Instant,
+    mut send: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
     loop {
-        let Err(err) = send() else { return Ok(()) };
+        let err = match send() {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n_sent) => return Ok(n_sent),
+            Err(err) => err,
+        };
         match Errno::from_io_error(&err) {
             Some(Errno::AGAIN) => wait_for_room(socket, deadline)?,
             Some(Errno::NOBUFS) => {
@@ -244,15 +247,7 @@ fn datagram(socket: &impl AsFd, deadline: Instant, send: impl Fn() -> io::Result
 }
 
 fn write(mut stream: &TcpStream, bytes: &[u8], deadline: Instant) -> io::Result<usize> {
-    loop {
-        match stream.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n_written) => return Ok(n_written),
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => wait_for_room(&stream, deadline)?,
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(err),
-        }
-    }
+    when_free(stream, deadline, || stream.write(bytes))
 }
 
 /// Fails if the daemon has closed its end. A writer doesn't see that without reading, and would lose its first

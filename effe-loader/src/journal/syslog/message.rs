@@ -16,7 +16,6 @@ use crate::journal::{
 
 /// The name of our structured data. 32473 is the enterprise number that IANA reserves for examples.
 const DATA: &str = "effe@32473";
-/// Bytes of the tag.
 const TAG_LIMIT: usize = 48;
 
 /// How records look in syslog.
@@ -40,7 +39,6 @@ impl FromStr for SyslogFormat {
     }
 }
 
-/// Formats messages.
 pub(super) enum Formatter {
     Old(Formatter3164),
     New(Formatter5424),
@@ -146,7 +144,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// A text, cut to a number of bytes.
+/// A text that is cut to this many bytes.
 struct Cut<'a>(&'a str, usize);
 
 impl std::fmt::Display for Cut<'_> {
