@@ -92,7 +92,9 @@ impl Plugin {
         let status = unsafe { self.entries.init(self.table, &mut failure) };
         match Fault::of(status, failure) {
             None => Ok(()),
-            Some(fault) => Err(Error::Init { path: self.path.clone(), what: fault.to_string() }),
+            Some(fault) => {
+                Err(Error::Step { path: self.path.clone(), step: "init", what: fault.to_string() })
+            }
         }
     }
 
