@@ -1,7 +1,7 @@
 //! A line of the access log: one request and its response. These lines have a queue of their own, so that a
 //! flood of requests can't keep an error out of the log. They go to stderr only.
 
-use std::{fmt::Write, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use super::{json::Object, line, record::FIELD_LIMIT};
 
@@ -36,13 +36,9 @@ impl Access {
     }
 
     pub(super) fn push_text(&self, out: &mut String, time: &str) {
-        let mut text = format!("{time} access: ");
-        let _ = match self.peer {
-            Some(peer) => write!(text, "{}", peer.ip()),
-            None => write!(text, "-"),
-        };
         let Access { method, path, status, bytes, took, .. } = self;
-        let _ = write!(text, " {method} {path} {status} {bytes} B {took:.1?}");
+        let peer = self.peer.map_or_else(|| "-".to_owned(), |peer| peer.ip().to_string());
+        let mut text = format!("{time} access: {peer} {method} {path} {status} {bytes} B {took:.1?}");
         line::push_field(&mut text, "request_id", &self.request_id);
         for (name, value) in &self.extra {
             line::push_field(&mut text, name, value);
@@ -54,15 +50,14 @@ impl Access {
     pub(super) fn push_json(&self, out: &mut String, time: &str) {
         let Access { method, path, status, .. } = self;
         let message = format!("{method} {path} {status}");
-        let peer = self.peer.map(|peer| peer.ip().to_string());
         let mut object = Object::begin(out);
         object.text("time", time);
         object.text("level", "info");
         object.text("source", "access");
         object.text("message", &message);
         object.text("request_id", &self.request_id);
-        if let Some(peer) = &peer {
-            object.text("peer", peer);
+        if let Some(peer) = self.peer {
+            object.text("peer", &peer.ip().to_string());
         }
         object.text("method", method);
         object.text("path", path);

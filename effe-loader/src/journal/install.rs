@@ -111,28 +111,23 @@ fn severity(level: log::Level) -> Severity {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use log::Log as _;
 
     use super::*;
-    use crate::journal::{
-        Format, SyslogTarget,
-        testing::{Captured, start},
-    };
+    use crate::journal::testing::{LONG, start_alone};
 
     /// What comes of a record at each of some levels, of each of some targets.
     fn said(lambda: Option<LinkedLambda>, targets: &[&str]) -> Vec<String> {
-        let stderr = Captured::default();
+        let (stderr, journal) = start_alone();
         // Not installed: a program has one logger, and other tests are in this program too.
-        let bridge = Bridge { journal: start(SyslogTarget::None, Format::Text, &stderr), lambda };
+        let bridge = Bridge { journal, lambda };
         for target in targets {
             for level in [log::Level::Error, log::Level::Warn, log::Level::Info] {
                 let args = format_args!("at {level}");
                 bridge.log(&log::Record::builder().level(level).target(target).args(args).build());
             }
         }
-        assert!(bridge.journal.close(Duration::from_secs(20)));
+        assert!(bridge.journal.close(LONG));
         stderr.text().lines().map(str::to_owned).collect()
     }
 

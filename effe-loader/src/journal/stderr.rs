@@ -134,13 +134,12 @@ impl Stderr {
         let mut rest = line;
         while !rest.is_empty() {
             match self.sink.writer.write(rest) {
-                Ok(0) => break,
-                Ok(n_written) => rest = &rest[n_written..],
+                Ok(n_written @ 1..) => rest = &rest[n_written..],
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock && since.elapsed() < TIMEOUT => {
                     thread::sleep(Duration::from_millis(10));
                 }
-                Err(_) => break,
+                Ok(_) | Err(_) => break,
             }
         }
         // If nothing of this line was written, the line before it is still the last one.

@@ -85,9 +85,10 @@ impl Syslog {
         }
     }
 
-    /// Sends a record if that can be done at once. If it can't, the next record finds out why.
+    /// Sends a record over the connection that is there, if that can be done at once. If it can't, the next
+    /// record finds out why.
     pub(super) fn send_now(&mut self, record: &Record) {
-        if let Some(mut socket) = self.socket.take().filter(|_| self.outage.is_none()) {
+        if let Some(mut socket) = self.socket.take() {
             let _ = self.transmit(&mut socket, record, Instant::now());
             self.socket = Some(socket);
         }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Format, Journal, Record, Settings, Severity, Source, SyslogTarget, stderr::Sink};
+use super::{Format, Journal, Record, Settings, Severity, SyslogTarget, stderr::Sink};
 
 pub(super) const LONG: Duration = Duration::from_secs(20);
 
@@ -39,13 +39,8 @@ pub(super) fn start_alone() -> (Captured, Journal) {
 }
 
 pub(super) fn lambda(severity: Severity, text: &str) -> Record {
-    Record {
-        severity,
-        source: Source::Lambda,
-        target: "hello::db".into(),
-        text: text.to_owned(),
-        fields: vec![("id", "a b".to_owned())],
-    }
+    let fields = vec![("id", "a b".to_owned())];
+    Record { fields, ..Record::of_lambda(severity, "hello::db", text.to_owned(), None) }
 }
 
 /// A syslog daemon: a socket in a directory of its own.
@@ -105,15 +100,11 @@ impl Drop for Daemon {
 /// A stderr that can be read.
 #[derive(Clone, Default)]
 pub(super) struct Captured {
-    written: Arc<(Mutex<Vec<u8>>, Condvar)>,
-    is_terminal: bool,
+    pub(super) written: Arc<(Mutex<Vec<u8>>, Condvar)>,
+    pub(super) is_terminal: bool,
 }
 
 impl Captured {
-    pub(super) fn terminal() -> Captured {
-        Captured { is_terminal: true, ..Captured::default() }
-    }
-
     pub(super) fn text(&self) -> String {
         String::from_utf8(self.written.0.lock().unwrap().clone()).unwrap()
     }

@@ -40,7 +40,8 @@ fn the_loader_is_heard_on_stderr_and_in_syslog() {
 
 #[test]
 fn a_terminal_shows_what_syslog_has() {
-    let (daemon, stderr) = (Daemon::new(), Captured::terminal());
+    let daemon = Daemon::new();
+    let stderr = Captured { is_terminal: true, ..Captured::default() };
     let journal = start(daemon.target(), Format::Auto, &stderr);
     journal.log(lambda(Severity::Error, "said"));
     daemon.receive();
@@ -161,11 +162,9 @@ fn whatever_is_said_it_is_one_datagram_and_one_line() {
         let (daemon, stderr, journal) = start_all(format);
         for text in texts {
             journal.log(Record {
-                severity: Severity::Error,
-                source: Source::Loader,
                 target: text.to_owned().into(),
-                text: text.to_owned(),
                 fields: vec![("path", text.to_owned())],
+                ..Record::of_loader(Severity::Error, text.to_owned())
             });
             let datagram = daemon.receive();
             assert!(datagram.len() <= 8 * 1024, "{} bytes", datagram.len());
