@@ -13,11 +13,12 @@ mod state;
 use std::{io, rc::Rc, sync::Arc, thread};
 
 use actix_http::Response;
+use socket2::Socket;
 use tokio::sync::Semaphore;
 
 use self::{
     access::AccessRules,
-    listener::{AsyncSocket, CLIENT_TIMEOUTS, Listener, ListeningSocket},
+    listener::{AsyncSocket, CLIENT_TIMEOUTS, Listener},
 };
 pub use self::{access::Token, listener::Address, state::Admin};
 use crate::{
@@ -36,15 +37,12 @@ use crate::{
 /// Connections at once: a scraper, an orchestrator, a person.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Listens at `place`, and answers there for as long as the process lives. A Unix socket's file is given back, and
-/// removed when it is dropped.
-///
-/// # Errors
-/// The address is taken, or the system refuses a thread.
+/// Listens at `place`, and answers there for as long as the process lives. A Unix socket's file is returned, and
+/// removed when it is dropped. Fails if the address is taken, or if the system refuses a thread.
 pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Option<SocketFile>, Error> {
     let Listener { address, socket, file } = Listener::bind(place)?;
     if let Some(token) = token.as_ref().filter(|token| token.is_world_readable()) {
-        let path = token.path().display();
+        let path = token.path.display();
         admin.journal.warning(format!("every user of this machine may read {path}: chmod 600 it"));
     }
     let rules = AccessRules::new(&address, token);
@@ -52,20 +50,19 @@ pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Opt
     admin.journal.report(Severity::Info, format!("admin listener on {address}"), [("admin", address)]);
     let journal = admin.journal.clone();
     let thread = thread::Builder::new().name("effe-admin".to_owned()).spawn(move || {
-        let service = AdminService(Rc::new(Endpoint { rules, admin }));
-        if let Err(err) = serve(socket, service) {
+        if let Err(err) = serve(socket, Rc::new(Endpoint { rules, admin })) {
             journal.error(format!("the admin listener has ended: {err}"));
         }
     });
     thread.map(|_| file).map_err(|source| Error::System { what: "start a thread", source })
 }
 
-fn serve(socket: ListeningSocket, service: AdminService) -> io::Result<()> {
+fn serve(socket: Socket, endpoint: Rc<Endpoint>) -> io::Result<()> {
     tasks::run(async move {
         let listening = AsyncSocket::open(socket)?;
         let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, Arc::default()));
         tasks::spawn(Rc::clone(&connections).look_after());
-        let http = Http1::new(Rc::new(service));
+        let http = Http1::new(Rc::new(endpoint));
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
             let (http, socket) = (Rc::clone(&http), listening.accept().await);
@@ -80,18 +77,15 @@ fn serve(socket: ListeningSocket, service: AdminService) -> io::Result<()> {
     })
 }
 
-/// Answers requests to the admin listener.
-struct AdminService(Rc<Endpoint>);
-
-/// What every request needs.
+/// What answers every request.
 struct Endpoint {
     rules: AccessRules,
     admin: Admin,
 }
 
-impl Service for AdminService {
+impl Service for Rc<Endpoint> {
     fn call(&self, request: IncomingRequest) -> Answered {
-        let endpoint = Rc::clone(&self.0);
+        let endpoint = Rc::clone(self);
         Answered::Later(Guarded(Box::pin(async move { endpoint.respond(request).await })))
     }
 }

@@ -131,7 +131,7 @@ fn open(
 
 /// Init, one Start, one Stop, Retire.
 fn check(plugin: &'static Plugin) -> Result<u8, Error> {
-    let failed = |step, what: String| Error::Check { path: plugin.path.clone(), step, what };
+    let failed = |step, what: String| Error::Step { path: plugin.path.clone(), step, what };
     plugin.init()?;
     match plugin.start() {
         Started::Ready(context) => context.stop().map_err(|fault| failed("stop", fault.to_string()))?,

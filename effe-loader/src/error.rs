@@ -6,13 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The exit code of a loader that did what it was told.
 pub const DONE: u8 = 0;
-/// The exit code of one that failed while it ran.
 pub const FAILED: u8 = 1;
-/// The exit code of wrong usage.
 pub const USAGE: u8 = 2;
-/// The exit code of a plugin that can't be used, EX_CONFIG: a supervisor need not try again.
+/// The plugin can't be used, EX_CONFIG: a supervisor need not try again.
 pub const REFUSED: u8 = 78;
 
 /// Why the loader gives up. Its text is one line: what was tried, on what, what differs, what to do.
@@ -22,20 +19,12 @@ pub enum Error {
     /// The plugin can't be used; trying again won't help.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The plugin is fine, its Init failed: a supervisor may try again.
-    #[error("{path}: its init {what}", path = on_one_line(&path.to_string_lossy()), what = on_one_line(what))]
-    Init {
-        /// The plugin.
-        path: PathBuf,
-        /// `failed: …` or `panicked at …`
-        what: String,
-    },
-    /// `--check`: a step failed.
+    /// The plugin is fine, a step of the lambda's failed: a supervisor may try again.
     #[error("{path}: its {step} {what}", path = on_one_line(&path.to_string_lossy()), what = on_one_line(what))]
-    Check {
+    Step {
         /// The plugin.
         path: PathBuf,
-        /// `start`, `stop` or `retire`
+        /// `init`; under `--check` also `start`, `stop` or `retire`
         step: &'static str,
         /// `failed: …` or `panicked at …`
         what: String,
@@ -77,10 +66,7 @@ pub enum Error {
 impl Error {
     /// `REFUSED` (78) if the plugin can't be used, else `FAILED` (1).
     pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::Refused(_) => REFUSED,
-            _ => FAILED,
-        }
+        if let Error::Refused(_) = self { REFUSED } else { FAILED }
     }
 }
 
@@ -106,10 +92,7 @@ impl Refusal {
 fn on_one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for ch in text.chars() {
-        match ch {
-            ch if ch.is_control() => out.extend(ch.escape_default()),
-            ch => out.push(ch),
-        }
+        if ch.is_control() { out.extend(ch.escape_default()) } else { out.push(ch) }
     }
     out
 }

@@ -9,8 +9,6 @@
 
 mod handle;
 mod install;
-mod queue;
-mod settings;
 mod writer;
 
 mod access;
@@ -22,9 +20,6 @@ mod line;
 mod stderr;
 mod syslog;
 
-mod dependencies;
-mod panics;
-
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -32,11 +27,11 @@ mod tests;
 
 pub use self::{
     access::Access,
-    dependencies::LinkedLambda,
     handle::Journal,
+    install::LinkedLambda,
     record::{Record, Source},
-    settings::Settings,
     severity::Severity,
-    stderr::{Format, Sink},
+    stderr::Format,
     syslog::{SyslogFormat, SyslogTarget},
+    writer::Settings,
 };

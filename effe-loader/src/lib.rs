@@ -26,7 +26,7 @@ mod placement;
 mod plugin;
 
 mod error;
-pub mod journal;
+mod journal;
 mod rt;
 
 use std::{io::Write, process::ExitCode};

@@ -23,31 +23,25 @@ use super::listener::Address;
 
 /// The file with the token. It is read for each request that needs it, so that the token can be changed.
 #[derive(Clone, Debug)]
-pub struct Token(PathBuf);
+pub struct Token {
+    pub path: PathBuf,
+}
 
 impl Token {
-    /// The token in a file.
-    ///
-    /// # Errors
-    /// It can't be read, or holds none.
+    /// The token in a file; fails if the file can't be read or holds none.
     pub fn in_file(path: &Path) -> io::Result<Token> {
-        let token = Token(path.to_owned());
+        let token = Token { path: path.to_owned() };
         token.read()?;
         Ok(token)
     }
 
     /// Whether every user of this machine may read it.
     pub fn is_world_readable(&self) -> bool {
-        fs::metadata(&self.0).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.0
+        fs::metadata(&self.path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
     }
 
     fn read(&self) -> io::Result<String> {
-        let text = fs::read_to_string(&self.0)?;
+        let text = fs::read_to_string(&self.path)?;
         match text.trim() {
             "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no token")),
             token => Ok(token.to_owned()),
@@ -63,13 +57,10 @@ impl Token {
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Its `Host` is not the listener's.
     Host,
-    /// It comes from a page of another site.
     Origin,
-    /// It needs a token, and the operator has given none.
+    /// A token is needed, and the operator has given none.
     NoToken,
-    /// It doesn't carry the token.
     Token,
 }
 
@@ -87,7 +78,6 @@ impl fmt::Display for Refused {
     }
 }
 
-/// The rules, for one listener.
 pub struct AccessRules {
     place: Place,
     token: Option<Token>,
@@ -101,7 +91,6 @@ enum Place {
 }
 
 impl AccessRules {
-    /// The rules of the listener at `address`.
     pub fn new(address: &Address, token: Option<Token>) -> AccessRules {
         let place = match address {
             Address::Unix(_) => Place::Unix,
@@ -112,9 +101,6 @@ impl AccessRules {
     }
 
     /// Whether a request may be answered; `local` is our own address that its client has connected to.
-    ///
-    /// # Errors
-    /// Why it may not.
     pub fn admit(&self, method: &Method, headers: &HeaderMap, local: Option<IpAddr>) -> Result<(), Refused> {
         let host = only(headers, header::HOST);
         let own = match self.place {
@@ -185,37 +171,10 @@ mod tests {
         AccessRules::new(&address.parse().unwrap(), token.cloned())
     }
 
-    fn token() -> (tempfile::Owned, Token) {
-        let file = tempfile::Owned::new("s3cret\n");
-        let token = Token::in_file(&file.0).unwrap();
-        (file, token)
-    }
-
-    mod tempfile {
-        use std::{
-            env, fs,
-            path::PathBuf,
-            process,
-            sync::atomic::{AtomicU32, Ordering},
-        };
-
-        pub(super) struct Owned(pub(super) PathBuf);
-
-        impl Owned {
-            pub(super) fn new(content: &str) -> Owned {
-                static COUNTER: AtomicU32 = AtomicU32::new(0);
-                let n = COUNTER.fetch_add(1, Ordering::Relaxed);
-                let path = env::temp_dir().join(format!("effe-token-{}-{n}", process::id()));
-                fs::write(&path, content).unwrap();
-                Owned(path)
-            }
-        }
-
-        impl Drop for Owned {
-            fn drop(&mut self) {
-                let _ = fs::remove_file(&self.0);
-            }
-        }
+    fn token(name: &str) -> Token {
+        let path = std::env::temp_dir().join(format!("effe-token-{}-{name}", std::process::id()));
+        fs::write(&path, "s3cret\n").unwrap();
+        Token::in_file(&path).unwrap()
     }
 
     #[test]
@@ -266,7 +225,7 @@ mod tests {
 
     #[test]
     fn on_loopback_a_change_needs_the_token() {
-        let (_file, token) = token();
+        let token = token("change");
         let with = rules("127.0.0.1:9090", Some(&token));
         let without = rules("127.0.0.1:9090", None);
         let shown = |value| headers(&[("host", "localhost"), ("authorization", value)]);
@@ -275,19 +234,18 @@ mod tests {
         for bad in ["Bearer s3cre", "Bearer s3cret2", "Bearer ", "Basic s3cret", "s3cret"] {
             assert_eq!(with.admit(&Method::POST, &shown(bad), None), Err(Refused::Token), "{bad}");
         }
-        assert_eq!(with.admit(&Method::POST, &headers(&[("host", "localhost")]), None), Err(Refused::Token));
+        let bare = headers(&[("host", "localhost")]);
+        assert_eq!(with.admit(&Method::POST, &bare, None), Err(Refused::Token));
         assert_eq!(without.admit(&Method::POST, &shown("Bearer s3cret"), None), Err(Refused::NoToken));
-        assert_eq!(with.admit(&Method::GET, &headers(&[("host", "localhost")]), None), Ok(()));
+        assert_eq!(with.admit(&Method::GET, &bare, None), Ok(()));
         // Every method that isn't known to change nothing counts as one that does.
-        assert_eq!(
-            without.admit(&Method::DELETE, &headers(&[("host", "localhost")]), None),
-            Err(Refused::NoToken)
-        );
+        assert_eq!(without.admit(&Method::DELETE, &bare, None), Err(Refused::NoToken));
+        fs::remove_file(&token.path).unwrap();
     }
 
     #[test]
     fn on_the_network_everything_needs_the_token() {
-        let (_file, token) = token();
+        let token = token("network");
         let rules = rules("0.0.0.0:9090", Some(&token));
         let local = Some(IpAddr::from([10, 0, 0, 5]));
         let bare = headers(&[("host", "10.0.0.5:9090")]);
@@ -296,6 +254,7 @@ mod tests {
         assert_eq!(rules.admit(&Method::GET, &shown, local), Ok(()));
         let elsewhere = headers(&[("host", "10.0.0.6:9090"), ("authorization", "Bearer s3cret")]);
         assert_eq!(rules.admit(&Method::GET, &elsewhere, local), Err(Refused::Host));
+        fs::remove_file(&token.path).unwrap();
     }
 
     #[test]
@@ -308,10 +267,11 @@ mod tests {
 
     #[test]
     fn the_token_can_be_changed_in_place_and_must_not_be_empty() {
-        let (file, token) = token();
-        fs::write(&file.0, "another").unwrap();
+        let token = token("in-place");
+        fs::write(&token.path, "another").unwrap();
         assert!(token.is(b"another") && !token.is(b"s3cret"));
-        fs::write(&file.0, " \n").unwrap();
-        assert!(!token.is(b"") && Token::in_file(&file.0).is_err());
+        fs::write(&token.path, " \n").unwrap();
+        assert!(!token.is(b"") && Token::in_file(&token.path).is_err());
+        fs::remove_file(&token.path).unwrap();
     }
 }

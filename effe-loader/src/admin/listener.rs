@@ -4,7 +4,6 @@
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
-    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -30,19 +29,15 @@ const BACKLOG: i32 = 64;
 /// How long to wait after a connection could not be accepted: most likely no descriptor is free.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long clients may take.
 pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
     keep_alive: Some(Duration::from_secs(5)),
     read: Some(Duration::from_secs(5)),
     write: Some(Duration::from_secs(10)),
 };
 
-/// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// `127.0.0.1:9090`
     Tcp(SocketAddr),
-    /// `unix:PATH`
     Unix(PathBuf),
 }
 
@@ -78,41 +73,35 @@ impl fmt::Display for Address {
     }
 }
 
-/// A socket that listens.
+/// A socket that listens, before its thread runs.
 pub struct Listener {
     /// The real address, also if any port was asked for.
     pub address: Address,
-    /// The socket.
-    pub socket: ListeningSocket,
-    /// Its file, if it has one.
+    pub socket: Socket,
+    /// Removed when it is dropped.
     pub file: Option<SocketFile>,
 }
 
-/// A socket of the standard library, before its thread runs.
-pub enum ListeningSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
 impl Listener {
-    /// Listens.
-    ///
-    /// # Errors
-    /// The address is taken, or not ours.
+    /// Fails if the address is taken, or not ours.
     pub fn bind(address: &Address) -> Result<Listener, Error> {
-        let failed = |source| Error::BindAdmin { address: address.to_string(), source };
-        match address {
+        Listener::try_bind(address)
+            .map_err(|source| Error::BindAdmin { address: address.to_string(), source })
+    }
+
+    fn try_bind(address: &Address) -> io::Result<Listener> {
+        let (address, socket, file) = match address {
             Address::Tcp(wanted) => {
-                let socket = TcpListener::bind(wanted).map_err(failed)?;
-                let address = Address::Tcp(socket.local_addr().map_err(failed)?);
-                Ok(Listener { address, socket: ListeningSocket::Tcp(socket), file: None })
+                let socket = TcpListener::bind(wanted)?;
+                (Address::Tcp(socket.local_addr()?), socket.into(), None)
             }
             Address::Unix(path) => {
-                let (socket, file) = bind_unix(path).map_err(failed)?;
-                let socket = ListeningSocket::Unix(socket);
-                Ok(Listener { address: address.clone(), socket, file: Some(file) })
+                let (socket, file) = bind_unix(path)?;
+                (address.clone(), socket, Some(file))
             }
-        }
+        };
+        socket.set_nonblocking(true)?;
+        Ok(Listener { address, socket, file })
     }
 }
 
@@ -124,19 +113,11 @@ pub enum AsyncSocket {
 
 impl AsyncSocket {
     /// Takes the socket to the runtime of this thread.
-    ///
-    /// # Errors
-    /// The system refuses.
-    pub fn open(socket: ListeningSocket) -> io::Result<AsyncSocket> {
-        match socket {
-            ListeningSocket::Tcp(socket) => {
-                socket.set_nonblocking(true)?;
-                net::TcpListener::from_std(socket).map(AsyncSocket::Tcp)
-            }
-            ListeningSocket::Unix(socket) => {
-                socket.set_nonblocking(true)?;
-                net::UnixListener::from_std(socket).map(AsyncSocket::Unix)
-            }
+    pub fn open(socket: Socket) -> io::Result<AsyncSocket> {
+        if socket.local_addr()?.is_unix() {
+            net::UnixListener::from_std(socket.into()).map(AsyncSocket::Unix)
+        } else {
+            net::TcpListener::from_std(socket.into()).map(AsyncSocket::Tcp)
         }
     }
 
@@ -156,7 +137,7 @@ impl AsyncSocket {
 }
 
 /// Binds a socket that no other user can ever connect to: its mode is set before it has a name.
-fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+fn bind_unix(path: &Path) -> io::Result<(Socket, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     rustix::fs::fchmod(&socket, SOCKET_MODE)?;
     let name = SockAddr::unix(path)?;
@@ -169,7 +150,7 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     }
     let file = SocketFile::of(path)?;
     socket.listen(BACKLOG)?;
-    Ok((socket.into(), file))
+    Ok((socket, file))
 }
 
 #[cfg(test)]

@@ -19,56 +19,32 @@ use crate::{
     scheduler::meter::{Spread, Totals},
 };
 
-/// The format of the text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// OpenMetrics 1.0.
-    OpenMetrics,
-    /// Prometheus's own, for scrapers that don't ask for OpenMetrics.
-    Prometheus,
-}
-
-impl Format {
-    /// The format that a scraper asks for by its `Accept` headers.
-    pub fn wanted<'a>(mut accepts: impl Iterator<Item = &'a str>) -> Format {
-        if accepts.any(|accept| accept.contains("application/openmetrics-text")) {
-            Format::OpenMetrics
-        } else {
-            Format::Prometheus
-        }
-    }
-
-    /// The media type.
-    pub fn content_type(self) -> &'static str {
-        match self {
-            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
-        }
-    }
-}
-
-/// All metrics as text.
-///
-/// # Errors
-/// Never, as long as memory lasts.
-pub fn text(admin: &Admin, is_ready: bool, format: Format) -> Result<String, fmt::Error> {
+/// All metrics as text, and its media type: OpenMetrics for a scraper that asks for it in an `Accept` header, else
+/// Prometheus's own format.
+pub fn text<'a>(
+    admin: &Admin,
+    is_ready: bool,
+    mut accepts: impl Iterator<Item = &'a str>,
+) -> Result<(String, &'static str), fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape::take(admin, is_ready)));
     let mut text = String::with_capacity(16 * 1024);
-    match format {
-        Format::OpenMetrics => text::encode(&mut text, &registry)?,
-        Format::Prometheus => prometheus_text::encode(&mut text, &registry)?,
+    if accepts.any(|accept| accept.contains("application/openmetrics-text")) {
+        text::encode(&mut text, &registry)?;
+        return Ok((text, "application/openmetrics-text; version=1.0.0; charset=utf-8"));
     }
-    Ok(text)
+    prometheus_text::encode(&mut text, &registry)?;
+    Ok((text, "text/plain; version=0.0.4; charset=utf-8"))
 }
 
 /// What all numbers are at one moment, more or less.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Scrape {
     totals: Totals,
     counters: Vec<(&'static str, &'static str, u64)>,
     gauges: Vec<(&'static str, &'static str, u64)>,
-    contexts: [(&'static str, u64); 2],
+    /// Idle and busy.
+    contexts: [u64; 2],
     image_bytes: u64,
     place: Option<Place>,
 }
@@ -76,7 +52,6 @@ struct Scrape {
 impl Scrape {
     fn take(admin: &Admin, is_ready: bool) -> Scrape {
         let mut scrape = Scrape {
-            totals: Totals::default(),
             counters: vec![
                 ("effe_log_losses", "Log records that were dropped", admin.journal.losses()),
                 (
@@ -86,9 +61,7 @@ impl Scrape {
                 ),
             ],
             gauges: vec![("effe_ready", "1 if the effe wants requests", is_ready.into())],
-            contexts: [("idle", 0), ("busy", 0)],
-            image_bytes: 0,
-            place: None,
+            ..Scrape::default()
         };
         if let Some(effe) = admin.health.effe() {
             scrape.look_at(effe);
@@ -102,7 +75,7 @@ impl Scrape {
         let (started, living) = (counts.started(), counts.living());
         let generations = effe.generations.all();
         let idle: usize = generations.iter().map(|generation| generation.contexts.n_idle()).sum();
-        self.contexts = [("idle", idle as u64), ("busy", living.saturating_sub(idle as u64))];
+        self.contexts = [idle as u64, living.saturating_sub(idle as u64)];
         self.image_bytes = generations.iter().map(|generation| generation.plugin.image).sum();
         let current = effe.generations.current();
         self.place = Some(current.placement.current());
@@ -169,7 +142,7 @@ impl Collector for Scrape {
         }
         let mut family =
             encoder.encode_descriptor("effe_contexts", "Contexts that live", None, MetricType::Gauge)?;
-        for (state, n) in self.contexts {
+        for (state, n) in ["idle", "busy"].into_iter().zip(self.contexts) {
             family.encode_family(&[("state", state)])?.encode_gauge(&n)?;
         }
         let mut family = encoder.encode_descriptor(

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{
     access::Refused,
     listener::CLIENT_TIMEOUTS,
-    metrics::{self, Format},
+    metrics,
     state::{self, Admin},
 };
 use crate::{
@@ -30,7 +30,6 @@ use crate::{
 /// Bytes of a request body.
 const MAX_BODY: usize = 1024;
 
-/// Answers a request that may be answered.
 pub async fn answer(admin: &Admin, request: &Request, incoming: Incoming) -> Response<Body> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let orders = *request.method() == Method::POST;
@@ -54,7 +53,6 @@ pub async fn answer(admin: &Admin, request: &Request, incoming: Incoming) -> Res
     }
 }
 
-/// Answers a request that is refused.
 pub fn refuse(refused: Refused) -> Response<Body> {
     let status = match refused {
         Refused::Token => StatusCode::UNAUTHORIZED,
@@ -76,10 +74,9 @@ pub fn malformed() -> Response<Body> {
 
 async fn show_metrics(admin: &Admin, request: &Request) -> Response<Body> {
     let accepts = request.head().headers.get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
-    let format = Format::wanted(accepts);
     let is_ready = admin.health.readiness().await.is_ok();
-    match metrics::text(admin, is_ready, format) {
-        Ok(text) => with_type(StatusCode::OK, format.content_type(), text),
+    match metrics::text(admin, is_ready, accepts) {
+        Ok((text, content_type)) => with_type(StatusCode::OK, content_type, text),
         Err(_) => failed(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"),
     }
 }

@@ -16,15 +16,12 @@ use crate::{
 
 /// What the listener shows, and where its orders go.
 pub struct Admin {
-    /// The effe, once it serves.
     pub health: Arc<Health>,
     /// The generation that the loader was started with.
     pub first: &'static Plugin,
-    /// The log.
     pub journal: Journal,
     /// Where the effe serves.
     pub address: String,
-    /// Where orders go.
     pub control: Control,
     /// Ends the process if an order to stop is not obeyed in time.
     pub watchdog: Watchdog,
@@ -37,7 +34,6 @@ impl Admin {
     }
 }
 
-/// All that an operator may want to see at a glance, as JSON.
 pub async fn state(admin: &Admin) -> Value {
     let (state, reason) = match admin.health.readiness().await {
         Ok(()) => ("ready", None),

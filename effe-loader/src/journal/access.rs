@@ -1,7 +1,7 @@
 //! A line of the access log: one request and its response. These lines have a queue of their own, so that a
 //! flood of requests can't keep an error out of the log. They go to stderr only.
 
-use std::{fmt::Write, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use super::{json::Object, line, record::FIELD_LIMIT};
 
@@ -11,19 +11,14 @@ const METHOD_LIMIT: usize = 32;
 /// A request that has ended. Its strings may hold any characters: they are escaped where they are written.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// The request's id.
     pub request_id: String,
-    /// The client's address, if the connection has one.
     pub peer: Option<SocketAddr>,
-    /// `GET`, …
     pub method: String,
-    /// The path, without the query.
+    /// Without the query.
     pub path: String,
-    /// `HTTP/1.1`, …
     pub version: &'static str,
-    /// The response's status.
     pub status: u16,
-    /// Bytes of the response's body.
+    /// Of the response's body.
     pub bytes: u64,
     /// From the request's head to the response.
     pub took: Duration,
@@ -32,7 +27,6 @@ pub struct Access {
 }
 
 impl Access {
-    /// Shortens what is too long.
     pub(super) fn cut(&mut self) {
         line::cut(&mut self.method, METHOD_LIMIT);
         line::cut(&mut self.path, FIELD_LIMIT);
@@ -41,15 +35,10 @@ impl Access {
         }
     }
 
-    /// For people.
     pub(super) fn push_text(&self, out: &mut String, time: &str) {
-        let mut text = format!("{time} access: ");
-        let _ = match self.peer {
-            Some(peer) => write!(text, "{}", peer.ip()),
-            None => write!(text, "-"),
-        };
         let Access { method, path, status, bytes, took, .. } = self;
-        let _ = write!(text, " {method} {path} {status} {bytes} B {took:.1?}");
+        let peer = self.peer.map_or_else(|| "-".to_owned(), |peer| peer.ip().to_string());
+        let mut text = format!("{time} access: {peer} {method} {path} {status} {bytes} B {took:.1?}");
         line::push_field(&mut text, "request_id", &self.request_id);
         for (name, value) in &self.extra {
             line::push_field(&mut text, name, value);
@@ -61,15 +50,14 @@ impl Access {
     pub(super) fn push_json(&self, out: &mut String, time: &str) {
         let Access { method, path, status, .. } = self;
         let message = format!("{method} {path} {status}");
-        let peer = self.peer.map(|peer| peer.ip().to_string());
         let mut object = Object::begin(out);
         object.text("time", time);
         object.text("level", "info");
         object.text("source", "access");
         object.text("message", &message);
         object.text("request_id", &self.request_id);
-        if let Some(peer) = &peer {
-            object.text("peer", peer);
+        if let Some(peer) = self.peer {
+            object.text("peer", &peer.ip().to_string());
         }
         object.text("method", method);
         object.text("path", path);
@@ -85,10 +73,10 @@ impl Access {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn access() -> Access {
+    pub(in crate::journal) fn access() -> Access {
         Access {
             request_id: "abc".into(),
             peer: Some("127.0.0.1:80".parse().unwrap()),

@@ -1,25 +1,24 @@
-//! The journal's handle, for everybody who logs: it puts records into the queue and never waits. Writing them
-//! is up to the thread in `writer.rs`.
+//! The journal's handle, for everybody who logs: it puts records into the queue and never waits. The thread of
+//! `writer.rs` writes them.
 
 use std::{
-    borrow::Cow,
     convert::Infallible,
-    fmt, io,
-    sync::{Arc, atomic::Ordering},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
-use time::OffsetDateTime;
 
 use super::{
     access::Access,
-    queue::{ACCESS_QUEUE, AccessEntry, Entry, QUEUE, State},
-    record::{Record, Source},
-    settings::Settings,
+    record::{Entry, Record},
     severity::Severity,
-    writer::Writer,
+    writer::{QUEUE, Settings, State, Writer},
 };
 
 /// A handle on the journal. Clones share it; when the last is dropped, its thread writes what is queued and
@@ -27,17 +26,24 @@ use super::{
 #[derive(Clone)]
 pub struct Journal(Arc<Handle>);
 
+struct Handle {
+    queue: Sender<Entry<Record>>,
+    access_queue: Sender<Entry<Access>>,
+    stop: Sender<()>,
+    /// Carries nothing. It is disconnected when the thread ends.
+    done: Receiver<Infallible>,
+    state: Arc<State>,
+}
+
 impl Journal {
-    /// Starts the journal and its thread. It connects to syslog when there is something to send.
-    ///
-    /// # Errors
-    /// The system can't start the thread.
+    /// Starts the journal's thread, and fails if the system has none. The thread connects to syslog when there
+    /// is something to send.
     pub fn start(settings: Settings) -> io::Result<Journal> {
         let (queue, records) = channel::unbounded();
         let (access_queue, accesses) = channel::unbounded();
         let (stop, stopped) = channel::bounded(1);
         let (alive, done) = channel::bounded::<Infallible>(0);
-        let state = Arc::new(State::new(settings.level));
+        let state = Arc::new(State::new(Severity::Info));
         let writer = Writer::new(settings, Arc::clone(&state));
         thread::Builder::new().name("journal".to_owned()).spawn(move || {
             // Dropped when the thread ends, even by a panic. `close` waits for this.
@@ -47,26 +53,24 @@ impl Journal {
         Ok(Journal(Arc::new(Handle { queue, access_queue, stop, done, state })))
     }
 
-    /// Queues a record. If the queue is full or the journal is closed, it is dropped and counted. Never
-    /// blocks.
+    /// Queues a record, or drops and counts it if the queue is full or the journal is closed. Never blocks.
     pub fn log(&self, mut record: Record) {
-        if !self.wants(record.severity) {
-            return;
-        }
-        record.cut();
-        let entry = Entry { at: OffsetDateTime::now_utc(), record };
-        if !self.queued(&self.0.queue, QUEUE, entry) {
-            self.state().losses.fetch_add(1, Ordering::Relaxed);
+        if self.wants(record.severity) {
+            record.cut();
+            self.enqueue(&self.0.queue, record, &self.state().losses);
         }
     }
 
-    /// Queues a line of the access log. If its queue is full or the journal is closed, it is dropped and
-    /// counted. Never blocks.
+    /// Queues a line of the access log, under the same terms as [`Journal::log`].
     pub fn access(&self, mut access: Access) {
         access.cut();
-        let entry = AccessEntry { at: OffsetDateTime::now_utc(), access };
-        if !self.queued(&self.0.access_queue, ACCESS_QUEUE, entry) {
-            self.state().access_losses.fetch_add(1, Ordering::Relaxed);
+        self.enqueue(&self.0.access_queue, access, &self.state().access_losses);
+    }
+
+    fn enqueue<T>(&self, queue: &Sender<Entry<T>>, what: T, losses: &AtomicU64) {
+        let has_room = !self.state().closed.load(Ordering::Relaxed) && queue.len() < QUEUE;
+        if !has_room || queue.send(Entry::now(what)).is_err() {
+            losses.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -79,42 +83,27 @@ impl Journal {
     ) {
         // `log` asks, too; asking here saves making a record that isn't wanted.
         if self.wants(severity) {
-            let (text, fields) = (text.into(), fields.into_iter().collect());
-            self.log(Record { severity, source: Source::Loader, target: Cow::Borrowed(""), text, fields });
+            let fields = fields.into_iter().collect();
+            self.log(Record { fields, ..Record::of_loader(severity, text.into()) });
         }
     }
 
-    /// Logs that the loader can't go on, or that code panicked.
     pub fn critical(&self, text: impl Into<String>) {
         self.report(Severity::Critical, text, []);
     }
 
-    /// Logs that something failed.
     pub fn error(&self, text: impl Into<String>) {
         self.report(Severity::Error, text, []);
     }
 
-    /// Logs that something will fail, or is not as it should be.
     pub fn warning(&self, text: impl Into<String>) {
         self.report(Severity::Warning, text, []);
     }
 
-    /// Logs what every operator wants to know: listening, draining.
     pub fn notice(&self, text: impl Into<String>) {
         self.report(Severity::Notice, text, []);
     }
 
-    /// Logs what some operators want to know.
-    pub fn info(&self, text: impl Into<String>) {
-        self.report(Severity::Info, text, []);
-    }
-
-    /// Logs what helps to find a fault.
-    pub fn debug(&self, text: impl Into<String>) {
-        self.report(Severity::Debug, text, []);
-    }
-
-    /// The least severe level that is written now.
     pub fn level(&self) -> Severity {
         self.state().level()
     }
@@ -127,9 +116,8 @@ impl Journal {
         }
     }
 
-    /// Whether a record of this severity would be written.
     pub fn wants(&self, severity: Severity) -> bool {
-        self.state().wants(severity)
+        severity <= self.level()
     }
 
     /// How many records were lost: dropped because the queue was full or the journal closed, or known not to
@@ -138,7 +126,6 @@ impl Journal {
         self.state().losses.load(Ordering::Relaxed)
     }
 
-    /// How many lines of the access log were dropped.
     pub fn access_losses(&self) -> u64 {
         self.state().access_losses.load(Ordering::Relaxed)
     }
@@ -153,27 +140,7 @@ impl Journal {
         matches!(self.0.done.recv_timeout(within), Err(RecvTimeoutError::Disconnected))
     }
 
-    fn queued<T>(&self, queue: &Sender<T>, room: usize, entry: T) -> bool {
-        !self.state().closed.load(Ordering::Relaxed) && queue.len() < room && queue.send(entry).is_ok()
-    }
-
     pub(super) fn state(&self) -> &State {
         &self.0.state
     }
-}
-
-impl fmt::Debug for Journal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal").field("level", &self.level()).field("losses", &self.losses()).finish()
-    }
-}
-
-/// What all clones of the handle share.
-struct Handle {
-    queue: Sender<Entry>,
-    access_queue: Sender<AccessEntry>,
-    stop: Sender<()>,
-    /// Carries nothing. It is disconnected when the thread ends.
-    done: Receiver<Infallible>,
-    state: Arc<State>,
 }

@@ -1,4 +1,4 @@
-//! One JSON object on one line.
+//! A JSON object that is written on one line, member by member.
 
 use std::{borrow::Cow, fmt};
 
@@ -6,32 +6,27 @@ use serde_json::Value;
 
 use super::line;
 
-/// An object that is being written.
 pub(super) struct Object<'a> {
     out: &'a mut String,
     names: Vec<Cow<'a, str>>,
 }
 
 impl<'a> Object<'a> {
-    /// Begins an object.
     pub(super) fn begin(out: &'a mut String) -> Object<'a> {
         Object { out, names: Vec::with_capacity(16) }
     }
 
-    /// Appends a member that is a string.
     pub(super) fn text(&mut self, name: &'a str, value: &str) {
         self.name(name);
         push(self.out, value);
     }
 
-    /// Appends a member that is a number, as `Display` writes it.
     pub(super) fn number(&mut self, name: &'a str, value: impl fmt::Display) {
         use fmt::Write;
         self.name(name);
         let _ = write!(self.out, "{value}");
     }
 
-    /// Ends the object.
     pub(super) fn end(self) {
         self.out.push('}');
     }

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 
+use time::OffsetDateTime;
+
 use super::{line, severity::Severity};
 
-/// Bytes of a text. With head, target and a few fields it fits into the 8 KiB that rsyslog takes.
+/// Bytes of each part of a record. With its head and a few fields it fits into the 8 KiB that rsyslog takes.
 const TEXT_LIMIT: usize = 8 * 1024 - 512;
-/// Bytes of a field's value.
 pub const FIELD_LIMIT: usize = 1024;
-/// Bytes of a target.
 const TARGET_LIMIT: usize = 128;
 
 /// Who logs a record. This decides where it goes.
@@ -20,22 +20,22 @@ pub enum Source {
     Lambda,
 }
 
-impl Source {
-    /// `loader` or `lambda`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Source::Loader => "loader",
-            Source::Lambda => "lambda",
-        }
+/// Something to be written, and when it was logged, which may be long before it is written.
+pub(super) struct Entry<T> {
+    pub(super) at: OffsetDateTime,
+    pub(super) what: T,
+}
+
+impl<T> Entry<T> {
+    pub(super) fn now(what: T) -> Entry<T> {
+        Entry { at: OffsetDateTime::now_utc(), what }
     }
 }
 
 /// One entry of the log. Its strings may hold any characters: they are escaped where they are written.
 #[derive(Clone, Debug)]
 pub struct Record {
-    /// How bad it is.
     pub severity: Severity,
-    /// Who logs it.
     pub source: Source,
     /// The part of the program that logs it; may be empty.
     pub target: Cow<'static, str>,
@@ -53,6 +53,10 @@ impl Record {
         Record { severity, source: Source::Lambda, target: target.to_owned().into(), text, fields }
     }
 
+    pub fn of_loader(severity: Severity, text: String) -> Record {
+        Record { severity, source: Source::Loader, target: Cow::Borrowed(""), text, fields: Vec::new() }
+    }
+
     /// Cuts strings that are too long, so that a queue of records has a bound and syslog takes each record.
     pub fn cut(&mut self) {
         line::cut(&mut self.text, TEXT_LIMIT);
@@ -64,7 +68,12 @@ impl Record {
         }
     }
 
-    /// Appends ` name=value` for each field.
+    /// Whether it is written as a bare sentence: a notice of the loader's own.
+    pub(super) fn is_bare(&self) -> bool {
+        let normal = matches!(self.severity, Severity::Notice | Severity::Info);
+        normal && self.source == Source::Loader && self.target.is_empty()
+    }
+
     pub(super) fn push_fields(&self, out: &mut String) {
         for (name, value) in &self.fields {
             line::push_field(out, name, value);

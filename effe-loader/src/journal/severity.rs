@@ -1,38 +1,28 @@
 //! Severities, on syslog's scale.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
-/// How severe a record is. The numbers are syslog's, and the ones of the ABI. More severe is less.
+/// How severe a record is. The numbers are syslog's, and the ones of the ABI. More severe compares as less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// Code of the lambda panicked, or the effe can't go on.
     Critical = 2,
-    /// Something failed.
     Error,
     /// Something will fail, or is not as it should be.
     Warning,
-    /// Normal and important.
+    /// What every operator wants to know, such as the start of a drain.
     Notice,
-    /// Normal.
     Info,
-    /// Helps to find a fault.
     Debug,
     /// The finest level. Syslog has no such level and gets it as debug.
     Trace,
 }
 
 impl Severity {
-    /// Its name in lower case.
+    const NAMES: [&str; 7] = ["critical", "error", "warning", "notice", "info", "debug", "trace"];
+
     pub fn as_str(self) -> &'static str {
-        match self {
-            Severity::Critical => "critical",
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Notice => "notice",
-            Severity::Info => "info",
-            Severity::Debug => "debug",
-            Severity::Trace => "trace",
-        }
+        Severity::NAMES[self as usize - 2]
     }
 }
 
@@ -55,22 +45,9 @@ impl FromStr for Severity {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Severity, String> {
-        match text {
-            "critical" => Ok(Severity::Critical),
-            "error" => Ok(Severity::Error),
-            "warning" | "warn" => Ok(Severity::Warning),
-            "notice" => Ok(Severity::Notice),
-            "info" => Ok(Severity::Info),
-            "debug" => Ok(Severity::Debug),
-            "trace" => Ok(Severity::Trace),
-            _ => Err("write critical, error, warning, notice, info, debug or trace".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        let name = if text == "warn" { "warning" } else { text };
+        let found = (2..=8).map(Severity::from).find(|severity| severity.as_str() == name);
+        found.ok_or_else(|| "write critical, error, warning, notice, info, debug or trace".to_owned())
     }
 }
 

@@ -22,10 +22,10 @@ use time::{
 };
 
 use super::{
+    access::Access,
     json::Object,
     line,
-    queue::{AccessEntry, Entry},
-    record::{Record, Source},
+    record::{Entry, Record, Source},
     severity::Severity,
 };
 
@@ -39,12 +39,10 @@ const PIECE: usize = 4096;
 /// How long a line waits for room on a stderr that is non-blocking.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How lines on stderr look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Text if stderr is a terminal, else JSON.
     Auto,
-    /// For people.
     Text,
     /// One JSON object a line, for collectors.
     Json,
@@ -63,23 +61,22 @@ impl FromStr for Format {
     }
 }
 
-/// Where lines are written.
-pub enum Sink {
-    /// The process's stderr.
-    Stderr,
-    /// A test's stand-in for it.
-    Writer {
-        /// Takes each line whole.
-        writer: Box<dyn Write + Send>,
-        /// Whether it counts as a terminal.
-        terminal: bool,
-    },
+/// Where lines are written: the process's stderr, or a test's stand-in for it.
+pub struct Sink {
+    /// Takes each line whole.
+    pub writer: Box<dyn Write + Send>,
+    pub is_terminal: bool,
+}
+
+impl Sink {
+    pub fn stderr() -> Sink {
+        Sink { writer: Box::new(io::stderr()), is_terminal: io::stderr().is_terminal() }
+    }
 }
 
 /// Writes lines to stderr. Errors are ignored: there is no place to report them.
 pub(super) struct Stderr {
-    writer: Box<dyn Write + Send>,
-    terminal: bool,
+    sink: Sink,
     colour: bool,
     json: bool,
     /// Whether only a part of the last line was written.
@@ -88,41 +85,34 @@ pub(super) struct Stderr {
 
 impl Stderr {
     pub(super) fn new(sink: Sink, format: Format) -> Stderr {
-        let (writer, terminal) = match sink {
-            Sink::Stderr => (Box::new(io::stderr()) as Box<dyn Write + Send>, io::stderr().is_terminal()),
-            Sink::Writer { writer, terminal } => (writer, terminal),
-        };
         let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = env::var_os("TERM").is_some_and(|value| value == "dumb");
-        let json = match format {
-            Format::Auto => !terminal,
-            Format::Text => false,
-            Format::Json => true,
-        };
-        Stderr { writer, terminal, colour: terminal && !no_colour && !dumb, json, is_partial: false }
+        let colour = sink.is_terminal && !no_colour && !dumb;
+        let json = format == Format::Json || format == Format::Auto && !sink.is_terminal;
+        Stderr { sink, colour, json, is_partial: false }
     }
 
     pub(super) fn is_terminal(&self) -> bool {
-        self.terminal
+        self.sink.is_terminal
     }
 
-    pub(super) fn write(&mut self, entry: &Entry) {
+    pub(super) fn write(&mut self, entry: &Entry<Record>) {
         let mut text = if self.is_partial { "\n".to_owned() } else { String::new() };
         match self.json {
             true => push_json(&mut text, entry),
-            false => push_text(&mut text, entry, self.terminal, self.colour),
+            false => push_text(&mut text, entry, self.is_terminal(), self.colour),
         }
         text.push('\n');
         self.put(text.as_bytes());
     }
 
     /// Writes lines of the access log, as many at a time as a pipe takes in one piece.
-    pub(super) fn write_accesses(&mut self, entries: impl Iterator<Item = AccessEntry>) {
+    pub(super) fn write_accesses(&mut self, entries: impl Iterator<Item = Entry<Access>>) {
         let (mut piece, mut line) = (String::with_capacity(PIECE), String::new());
         if self.is_partial {
             piece.push('\n');
         }
-        for AccessEntry { at, access } in entries {
+        for Entry { at, what: access } in entries {
             line.clear();
             match self.json {
                 true => access.push_json(&mut line, &time::<MILLIS>(at)),
@@ -140,38 +130,38 @@ impl Stderr {
 
     /// Writes a line with one call if it can, so that lines of processes that share a stderr don't mix.
     fn put(&mut self, line: &[u8]) {
-        if line.is_empty() {
-            return;
-        }
         let since = Instant::now();
         let mut rest = line;
         while !rest.is_empty() {
-            match self.writer.write(rest) {
-                Ok(0) => break,
-                Ok(n_written) => rest = &rest[n_written..],
+            match self.sink.writer.write(rest) {
+                Ok(n_written @ 1..) => rest = &rest[n_written..],
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock && since.elapsed() < TIMEOUT => {
                     thread::sleep(Duration::from_millis(10));
                 }
-                Err(_) => break,
+                Ok(_) | Err(_) => break,
             }
         }
         // If nothing of this line was written, the line before it is still the last one.
-        self.is_partial = if rest.len() == line.len() { self.is_partial } else { !rest.is_empty() };
+        if rest.len() < line.len() {
+            self.is_partial = !rest.is_empty();
+        }
     }
 }
 
-/// Appends one line. On a terminal, further lines of the text follow as an indented block.
-fn push_text(out: &mut String, entry: &Entry, terminal: bool, colour: bool) {
-    let record = &entry.record;
+/// On a terminal, further lines of the text follow as an indented block.
+fn push_text(out: &mut String, entry: &Entry<Record>, terminal: bool, colour: bool) {
+    let Entry { at, what: record } = entry;
     let bare = record.is_bare();
     if !bare {
         let source = match record.source {
             Source::Loader => "effe-loader",
             Source::Lambda => "lambda",
         };
-        let (on, off) = if colour { colours(record.severity) } else { ("", "") };
-        let _ = write!(out, "{} {source}: {on}{}{off}: ", time::<SECONDS>(entry.at), record.severity);
+        let on = if colour { colour_of(record.severity) } else { "" };
+        let off = if on.is_empty() { "" } else { "\x1b[0m" };
+        let (time, severity) = (time::<SECONDS>(*at), record.severity.as_str());
+        let _ = write!(out, "{time} {source}: {on}{severity}{off}: ");
         if !record.target.is_empty() {
             line::escape(out, &record.target, line::backslash);
             out.push_str(": ");
@@ -193,13 +183,13 @@ fn push_text(out: &mut String, entry: &Entry, terminal: bool, colour: bool) {
     }
 }
 
-fn push_json(out: &mut String, entry: &Entry) {
-    let record = &entry.record;
-    let time = time::<MILLIS>(entry.at);
+fn push_json(out: &mut String, entry: &Entry<Record>) {
+    let Entry { at, what: record } = entry;
+    let time = time::<MILLIS>(*at);
     let mut object = Object::begin(out);
     object.text("time", &time);
     object.text("level", record.severity.as_str());
-    object.text("source", record.source.as_str());
+    object.text("source", if record.source == Source::Loader { "loader" } else { "lambda" });
     object.text("target", &record.target);
     object.text("message", &record.text);
     for (name, value) in &record.fields {
@@ -217,20 +207,12 @@ const fn precision(decimal_digits: Option<NonZero<u8>>) -> EncodedConfig {
     Config::DEFAULT.set_time_precision(TimePrecision::Second { decimal_digits }).encode()
 }
 
-fn colours(severity: Severity) -> (&'static str, &'static str) {
+fn colour_of(severity: Severity) -> &'static str {
     match severity {
-        Severity::Critical => ("\x1b[1;31m", "\x1b[0m"),
-        Severity::Error => ("\x1b[31m", "\x1b[0m"),
-        Severity::Warning => ("\x1b[33m", "\x1b[0m"),
-        _ => ("", ""),
-    }
-}
-
-impl Record {
-    /// Whether it is written as a bare sentence: a notice of the loader's own.
-    pub(super) fn is_bare(&self) -> bool {
-        let normal = matches!(self.severity, Severity::Notice | Severity::Info);
-        normal && self.source == Source::Loader && self.target.is_empty()
+        Severity::Critical => "\x1b[1;31m",
+        Severity::Error => "\x1b[31m",
+        Severity::Warning => "\x1b[33m",
+        _ => "",
     }
 }
 
@@ -242,8 +224,12 @@ mod tests {
     use super::*;
     use crate::journal::testing::lambda;
 
-    fn entry(record: Record) -> Entry {
-        Entry { at: OffsetDateTime::from_unix_timestamp_nanos(1_790_000_000_120_000_000).unwrap(), record }
+    fn entry(what: Record) -> Entry<Record> {
+        Entry { at: OffsetDateTime::from_unix_timestamp_nanos(1_790_000_000_120_000_000).unwrap(), what }
+    }
+
+    fn loader(severity: Severity, text: &str) -> Record {
+        Record { source: Source::Loader, target: "".into(), ..lambda(severity, text) }
     }
 
     fn text(record: Record, terminal: bool, colour: bool) -> String {
@@ -274,12 +260,10 @@ mod tests {
 
     #[test]
     fn the_loaders_notices_are_bare() {
-        let record =
-            Record { source: Source::Loader, target: "".into(), ..lambda(Severity::Notice, "draining") };
-        assert_eq!(text(record.clone(), false, false), "draining");
-        let record = Record { severity: Severity::Warning, ..record };
+        let said = |severity| text(loader(severity, "draining"), false, false);
+        assert_eq!(said(Severity::Notice), "draining");
         let expected = "2026-09-21T14:13:20Z effe-loader: warning: draining id=\"a b\"";
-        assert_eq!(text(record, false, false), expected);
+        assert_eq!(said(Severity::Warning), expected);
     }
 
     #[test]
@@ -325,9 +309,8 @@ mod tests {
         }
         let (taken, written) = channel::unbounded();
         let writer = Box::new(Halting { full: false, taken });
-        let mut stderr = Stderr::new(Sink::Writer { writer, terminal: false }, Format::Text);
-        let record = Record { source: Source::Loader, target: "".into(), ..lambda(Severity::Info, "short") };
-        stderr.write(&entry(record));
+        let mut stderr = Stderr::new(Sink { writer, is_terminal: false }, Format::Text);
+        stderr.write(&entry(loader(Severity::Info, "short")));
         assert_eq!(written.try_iter().collect::<Vec<_>>(), b"short\n");
     }
 

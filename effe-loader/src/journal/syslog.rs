@@ -7,23 +7,19 @@ mod message;
 
 use std::{
     io,
-    path::PathBuf,
-    str::FromStr,
     time::{Duration, Instant},
 };
 
 use crossbeam::channel::RecvTimeoutError;
 use rustix::io::Errno;
 
-pub use self::message::SyslogFormat;
+pub use self::{link::SyslogTarget, message::SyslogFormat};
 use self::{
-    link::{Attempt, Places, Socket},
+    link::{Attempt, Socket},
     message::Formatter,
 };
 use super::record::Record;
 
-/// Where daemons listen: Linux and its containers, macOS, the BSDs.
-const PLACES: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 /// How long one record waits for a connection, or for room at a daemon that doesn't read.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to leave an unavailable daemon alone.
@@ -33,75 +29,20 @@ const BODY_LIMIT: usize = 8 * 1024 - 256;
 /// Messages are not cut to fewer bytes than this: a socket that refuses so few takes nothing.
 const SMALLEST: usize = 128;
 
-/// Where syslog is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SyslogTarget {
-    /// The first of the usual sockets that is there.
-    Auto,
-    /// No syslog.
-    None,
-    /// A datagram socket.
-    Unix(PathBuf),
-    /// UDP to `HOST:PORT`.
-    Udp(String),
-    /// TCP to `HOST:PORT`.
-    Tcp(String),
-}
-
-impl FromStr for SyslogTarget {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<SyslogTarget, String> {
-        match text {
-            "auto" => return Ok(SyslogTarget::Auto),
-            "none" => return Ok(SyslogTarget::None),
-            "unix:" => return Err("unix: wants the path of a socket, as in unix:/dev/log".to_owned()),
-            _ => {}
-        }
-        if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(SyslogTarget::Unix(path.into()));
-        }
-        let place = text.split_once("://").filter(|(_, place)| is_place(place));
-        match place {
-            Some(("udp", place)) => Ok(SyslogTarget::Udp(place.to_owned())),
-            Some(("tcp", place)) => Ok(SyslogTarget::Tcp(place.to_owned())),
-            _ => Err("write auto, none, unix:PATH as in unix:/dev/log, udp://HOST:PORT or tcp://HOST:PORT"
-                .to_owned()),
-        }
-    }
-}
-
-/// Whether a text is `HOST:PORT`. The name is looked up later, at each attempt to connect.
-fn is_place(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        let plain = !host.is_empty() && !host.contains([':', '/', '[', ']', '@']);
-        (bracketed || plain) && port.parse::<u16>().is_ok_and(|port| port != 0)
-    })
-}
-
-/// What became of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Delivery {
-    /// The daemon has it.
     Sent,
-    /// The daemon has it, the first after an outage.
+    /// The first that was sent after an outage.
     Back,
-    /// It was not delivered: an outage begins, for this reason.
+    /// Not sent: an outage begins, for this reason.
     Gone(String),
-    /// It was not delivered: the outage goes on.
+    /// Not sent: the outage goes on.
     Unavailable,
-}
-
-impl Delivery {
-    pub(super) fn arrived(&self) -> bool {
-        matches!(self, Delivery::Sent | Delivery::Back)
-    }
 }
 
 /// Sends records to a daemon. It blocks its thread for [`TIMEOUT`] at most, once per outage.
 pub(super) struct Syslog {
-    places: Places,
+    target: SyslogTarget,
     formatter: Formatter,
     /// A connection, perhaps to a daemon that doesn't read.
     socket: Option<Socket>,
@@ -110,23 +51,18 @@ pub(super) struct Syslog {
     outage: Option<Instant>,
     /// Bytes of a body that the socket takes.
     limit: usize,
-    /// Messages that were sent, and were lost with their connection.
-    n_lost: u64,
+    /// Messages that were sent, and are known to have been lost with their connection.
+    pub(super) n_lost: u64,
 }
 
 impl Syslog {
     /// `None` if there is to be no syslog. Connects when there is something to send.
-    pub(super) fn new(target: &SyslogTarget, format: SyslogFormat, tag: &str) -> Option<Syslog> {
-        let places = match target {
-            SyslogTarget::Auto => Places::Local(PLACES.map(PathBuf::from).into()),
-            SyslogTarget::None => return None,
-            SyslogTarget::Unix(path) => Places::Local(vec![path.clone()]),
-            SyslogTarget::Udp(place) => Places::Udp(place.clone()),
-            SyslogTarget::Tcp(place) => Places::Tcp(place.clone()),
-        };
-        let formatter = Formatter::new(format, matches!(places, Places::Local(_)), tag);
+    pub(super) fn new(target: SyslogTarget, format: SyslogFormat) -> Option<Syslog> {
+        let is_local = matches!(target, SyslogTarget::Auto | SyslogTarget::Unix(_));
+        let formatter = Formatter::new(format, is_local, "effe-loader");
         let (socket, attempt, outage) = (None, None, None);
-        Some(Syslog { places, formatter, socket, attempt, outage, limit: BODY_LIMIT, n_lost: 0 })
+        let syslog = Syslog { target, formatter, socket, attempt, outage, limit: BODY_LIMIT, n_lost: 0 };
+        (syslog.target != SyslogTarget::None).then_some(syslog)
     }
 
     /// Sends a record. Waits only if there is no outage.
@@ -149,18 +85,13 @@ impl Syslog {
         }
     }
 
-    /// Sends a record if that can be done at once; whether it was sent.
-    pub(super) fn send_now(&mut self, record: &Record) -> bool {
-        let Some(mut socket) = self.socket.take().filter(|_| self.outage.is_none()) else { return false };
-        let sent = self.transmit(&mut socket, record, Instant::now()).is_ok();
-        // The next record finds out if it has gone again.
-        self.socket = Some(socket);
-        sent
-    }
-
-    /// How many messages are known to have been lost after they were sent, since the last call.
-    pub(super) fn take_lost(&mut self) -> u64 {
-        std::mem::take(&mut self.n_lost)
+    /// Sends a record over the connection that is there, if that can be done at once. If it can't, the next
+    /// record finds out why.
+    pub(super) fn send_now(&mut self, record: &Record) {
+        if let Some(mut socket) = self.socket.take() {
+            let _ = self.transmit(&mut socket, record, Instant::now());
+            self.socket = Some(socket);
+        }
     }
 
     fn try_send(&mut self, record: &Record, deadline: Instant) -> Result<(), String> {
@@ -181,17 +112,17 @@ impl Syslog {
         if sent.as_ref().err().is_none_or(|err| err.kind() == io::ErrorKind::TimedOut) {
             self.socket = Some(socket);
         }
-        sent.map_err(|err| format!("{}: {err}", self.places))
+        sent.map_err(|err| format!("{}: {err}", self.target))
     }
 
     fn connect(&mut self, deadline: Instant) -> Result<Socket, String> {
         self.limit = BODY_LIMIT;
-        let attempt = self.attempt.take().unwrap_or_else(|| self.places.connect());
+        let attempt = self.attempt.take().unwrap_or_else(|| self.target.connect());
         match attempt.recv_deadline(deadline) {
             Ok(outcome) => outcome,
             Err(RecvTimeoutError::Timeout) => {
                 self.attempt = Some(attempt);
-                Err(format!("{} doesn't answer", self.places))
+                Err(format!("{} doesn't answer", self.target))
             }
             Err(RecvTimeoutError::Disconnected) => Err("there is no thread to connect on".to_owned()),
         }
@@ -223,31 +154,7 @@ mod tests {
     };
 
     fn syslog(daemon: &Daemon) -> Syslog {
-        Syslog::new(&daemon.target(), SyslogFormat::Rfc3164, "effe-loader").unwrap()
-    }
-
-    #[test]
-    fn targets_are_read_from_flags() {
-        assert_eq!("auto".parse(), Ok(SyslogTarget::Auto));
-        assert_eq!("none".parse(), Ok(SyslogTarget::None));
-        assert_eq!("unix:/a b".parse(), Ok(SyslogTarget::Unix("/a b".into())));
-        assert_eq!("udp://log.example:514".parse(), Ok(SyslogTarget::Udp("log.example:514".into())));
-        assert_eq!("tcp://[::1]:601".parse(), Ok(SyslogTarget::Tcp("[::1]:601".into())));
-        for bad in [
-            "",
-            "unix:",
-            "/dev/log",
-            "udp:localhost",
-            "udp://localhost",
-            "udp://:514",
-            "tcp://a:0",
-            "tcp://a:x",
-            "tcp://::1:514",
-            "tls://a:1",
-            "tcp://a/b:1",
-        ] {
-            assert!(bad.parse::<SyslogTarget>().unwrap_err().contains("unix:/dev/log"), "{bad}");
-        }
+        Syslog::new(daemon.target(), SyslogFormat::Rfc3164).unwrap()
     }
 
     #[test]

@@ -8,33 +8,39 @@ use std::{
     path::PathBuf,
     process,
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Condvar, Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use crossbeam::channel::{self, Receiver, Sender};
+use super::{Format, Journal, Record, Settings, Severity, SyslogTarget, stderr::Sink};
 
-use super::{Format, Journal, Record, Settings, Severity, Sink, Source, SyslogTarget};
-
-const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(20);
 
 /// A journal over a stderr that can be read.
 pub(super) fn start(syslog: SyslogTarget, format: Format, stderr: &Captured) -> Journal {
-    let sink = Sink::Writer { writer: Box::new(stderr.clone()), terminal: stderr.terminal };
+    let sink = Sink { writer: Box::new(stderr.clone()), is_terminal: stderr.is_terminal };
     Journal::start(Settings { sink, ..Settings::new(syslog, format) }).unwrap()
 }
 
-/// Something that a lambda says.
+/// A journal over a syslog daemon and a stderr that is no terminal.
+pub(super) fn start_all(format: Format) -> (Daemon, Captured, Journal) {
+    let (daemon, stderr) = (Daemon::new(), Captured::default());
+    let journal = start(daemon.target(), format, &stderr);
+    (daemon, stderr, journal)
+}
+
+/// A journal without syslog.
+pub(super) fn start_alone() -> (Captured, Journal) {
+    let stderr = Captured::default();
+    let journal = start(SyslogTarget::None, Format::Text, &stderr);
+    (stderr, journal)
+}
+
 pub(super) fn lambda(severity: Severity, text: &str) -> Record {
-    Record {
-        severity,
-        source: Source::Lambda,
-        target: "hello::db".into(),
-        text: text.to_owned(),
-        fields: vec![("id", "a b".to_owned())],
-    }
+    let fields = vec![("id", "a b".to_owned())];
+    Record { fields, ..Record::of_lambda(severity, "hello::db", text.to_owned(), None) }
 }
 
 /// A syslog daemon: a socket in a directory of its own.
@@ -94,17 +100,18 @@ impl Drop for Daemon {
 /// A stderr that can be read.
 #[derive(Clone, Default)]
 pub(super) struct Captured {
-    written: Arc<(Mutex<Vec<u8>>, Condvar)>,
-    terminal: bool,
+    pub(super) written: Arc<(Mutex<Vec<u8>>, Condvar)>,
+    pub(super) is_terminal: bool,
 }
 
 impl Captured {
-    pub(super) fn terminal() -> Captured {
-        Captured { terminal: true, ..Captured::default() }
-    }
-
     pub(super) fn text(&self) -> String {
         String::from_utf8(self.written.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// While the guard lives, a write to this stderr waits.
+    pub(super) fn block(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.written.0.lock().unwrap()
     }
 
     #[track_caller]
@@ -120,27 +127,6 @@ impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.written.0.lock().unwrap().extend_from_slice(bytes);
         self.written.1.notify_all();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A stderr that takes nothing until the other end of its channel is dropped.
-pub(super) struct StuckSink(Receiver<()>);
-
-impl StuckSink {
-    pub(super) fn new() -> (StuckSink, Sender<()>) {
-        let (release, stuck) = channel::bounded(0);
-        (StuckSink(stuck), release)
-    }
-}
-
-impl Write for StuckSink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = self.0.recv();
         Ok(bytes.len())
     }
 

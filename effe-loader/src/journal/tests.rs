@@ -6,17 +6,15 @@ use std::{
 };
 
 use super::{
-    queue::ACCESS_QUEUE,
-    testing::{Captured, Daemon, StuckSink, lambda, start},
+    stderr::Sink,
+    testing::{Captured, Daemon, LONG, lambda, start, start_all, start_alone},
+    writer::QUEUE,
     *,
 };
 
-const LONG: Duration = Duration::from_secs(20);
-
 #[test]
 fn every_severity_has_its_priority_in_syslog() {
-    let (daemon, stderr) = (Daemon::new(), Captured::default());
-    let journal = start(daemon.target(), Format::Text, &stderr);
+    let (daemon, stderr, journal) = start_all(Format::Text);
     journal.set_level(Severity::Trace);
     let expected = [(2, 26), (3, 27), (4, 28), (5, 29), (6, 30), (7, 31), (8, 31), (99, 31), (0, 26)];
     for (number, priority) in expected {
@@ -32,8 +30,7 @@ fn every_severity_has_its_priority_in_syslog() {
 
 #[test]
 fn the_loader_is_heard_on_stderr_and_in_syslog() {
-    let (daemon, stderr) = (Daemon::new(), Captured::default());
-    let journal = start(daemon.target(), Format::Text, &stderr);
+    let (daemon, stderr, journal) = start_all(Format::Text);
     let address = "127.0.0.1:8080".to_owned();
     journal.report(Severity::Notice, format!("listening on http://{address}"), [("address", address)]);
     assert!(daemon.receive().ends_with("]: listening on http://127.0.0.1:8080"));
@@ -43,7 +40,8 @@ fn the_loader_is_heard_on_stderr_and_in_syslog() {
 
 #[test]
 fn a_terminal_shows_what_syslog_has() {
-    let (daemon, stderr) = (Daemon::new(), Captured::terminal());
+    let daemon = Daemon::new();
+    let stderr = Captured { is_terminal: true, ..Captured::default() };
     let journal = start(daemon.target(), Format::Auto, &stderr);
     journal.log(lambda(Severity::Error, "said"));
     daemon.receive();
@@ -75,8 +73,7 @@ fn without_syslog_all_goes_to_stderr_and_that_is_said_once() {
 
 #[test]
 fn switched_off_syslog_is_not_missed() {
-    let stderr = Captured::default();
-    let journal = start(SyslogTarget::None, Format::Text, &stderr);
+    let (stderr, journal) = start_alone();
     journal.log(lambda(Severity::Error, "said"));
     assert!(journal.close(LONG));
     assert_eq!(stderr.text().lines().count(), 1);
@@ -85,8 +82,7 @@ fn switched_off_syslog_is_not_missed() {
 
 #[test]
 fn the_record_that_meets_a_dead_socket_reaches_the_new_daemon() {
-    let (mut daemon, stderr) = (Daemon::new(), Captured::default());
-    let journal = start(daemon.target(), Format::Text, &stderr);
+    let (mut daemon, stderr, journal) = start_all(Format::Text);
     for n in 0..3 {
         journal.log(lambda(Severity::Error, &format!("number {n}")));
         let since = Instant::now();
@@ -101,8 +97,7 @@ fn the_record_that_meets_a_dead_socket_reaches_the_new_daemon() {
 
 #[test]
 fn the_record_that_meets_no_daemon_is_on_stderr() {
-    let (mut daemon, stderr) = (Daemon::new(), Captured::default());
-    let journal = start(daemon.target(), Format::Text, &stderr);
+    let (mut daemon, stderr, journal) = start_all(Format::Text);
     journal.log(lambda(Severity::Error, "before"));
     assert!(daemon.receive().contains("before"));
     daemon.kill();
@@ -114,8 +109,7 @@ fn the_record_that_meets_no_daemon_is_on_stderr() {
 #[test]
 fn a_daemon_that_stops_reading_delays_nobody_and_every_record_is_accounted_for() {
     const N: usize = 10_000;
-    let (daemon, stderr) = (Daemon::new(), Captured::default());
-    let journal = start(daemon.target(), Format::Text, &stderr);
+    let (daemon, stderr, journal) = start_all(Format::Text);
     let since = Instant::now();
     for n in 0..N {
         journal.log(lambda(Severity::Error, &format!("number {n};")));
@@ -165,15 +159,12 @@ fn whatever_is_said_it_is_one_datagram_and_one_line() {
         &"\n".repeat(64 * 1024),
     ];
     for format in [Format::Text, Format::Json] {
-        let (daemon, stderr) = (Daemon::new(), Captured::default());
-        let journal = start(daemon.target(), format, &stderr);
+        let (daemon, stderr, journal) = start_all(format);
         for text in texts {
             journal.log(Record {
-                severity: Severity::Error,
-                source: Source::Loader,
                 target: text.to_owned().into(),
-                text: text.to_owned(),
                 fields: vec![("path", text.to_owned())],
+                ..Record::of_loader(Severity::Error, text.to_owned())
             });
             let datagram = daemon.receive();
             assert!(datagram.len() <= 8 * 1024, "{} bytes", datagram.len());
@@ -195,10 +186,9 @@ fn whatever_is_said_it_is_one_datagram_and_one_line() {
 
 #[test]
 fn closing_writes_what_is_queued_and_may_be_repeated() {
-    let stderr = Captured::default();
-    let journal = start(SyslogTarget::None, Format::Text, &stderr);
+    let (stderr, journal) = start_alone();
     for n in 0..1_000 {
-        journal.info(format!("line {n}"));
+        journal.notice(format!("line {n}"));
     }
     assert!(journal.close(LONG));
     assert_eq!(stderr.text().lines().count(), 1_000);
@@ -210,10 +200,8 @@ fn closing_writes_what_is_queued_and_may_be_repeated() {
 
 #[test]
 fn a_stuck_stderr_holds_up_nobody() {
-    let (sink, release) = StuckSink::new();
-    let sink = Sink::Writer { writer: Box::new(sink), terminal: false };
-    let journal =
-        Journal::start(Settings { sink, ..Settings::new(SyslogTarget::None, Format::Text) }).unwrap();
+    let (stderr, journal) = start_alone();
+    let release = stderr.block();
     let since = Instant::now();
     for _ in 0..10_000 {
         journal.error("said");
@@ -227,28 +215,14 @@ fn a_stuck_stderr_holds_up_nobody() {
 #[test]
 fn lines_of_the_access_log_displace_only_each_other() {
     const N: usize = 10_000;
-    let (sink, release) = StuckSink::new();
-    let sink = Sink::Writer { writer: Box::new(sink), terminal: false };
-    let journal =
-        Journal::start(Settings { sink, ..Settings::new(SyslogTarget::None, Format::Text) }).unwrap();
-    for _ in 0..N {
-        journal.access(Access {
-            request_id: "abc".to_owned(),
-            peer: None,
-            method: "GET".to_owned(),
-            path: "/".to_owned(),
-            version: "HTTP/1.1",
-            status: 200,
-            bytes: 0,
-            took: Duration::ZERO,
-            extra: Vec::new(),
-        });
-    }
+    let (stderr, journal) = start_alone();
+    let release = stderr.block();
+    (0..N).for_each(|_| journal.access(access::tests::access()));
     (0..1_000).for_each(|_| journal.error("said"));
     assert_eq!(journal.losses(), 0);
     let lost = journal.access_losses() as usize;
     // What the thread had taken out before it got stuck made room.
-    assert!((N - ACCESS_QUEUE - 64..=N - ACCESS_QUEUE).contains(&lost), "{lost}");
+    assert!((N - QUEUE - 64..=N - QUEUE).contains(&lost), "{lost}");
     drop(release);
     assert!(journal.close(LONG));
 }
@@ -257,7 +231,7 @@ fn lines_of_the_access_log_displace_only_each_other() {
 fn a_broken_stderr_is_nobodys_trouble() {
     let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
     drop(reader);
-    let sink = Sink::Writer { writer: Box::new(writer), terminal: false };
+    let sink = Sink { writer: Box::new(writer), is_terminal: false };
     let journal =
         Journal::start(Settings { sink, ..Settings::new(SyslogTarget::None, Format::Text) }).unwrap();
     journal.error("said");
@@ -266,18 +240,16 @@ fn a_broken_stderr_is_nobodys_trouble() {
 
 #[test]
 fn dropping_the_last_handle_writes_what_is_queued() {
-    let stderr = Captured::default();
-    let journal = start(SyslogTarget::None, Format::Text, &stderr);
-    journal.info("last words");
+    let (stderr, journal) = start_alone();
+    journal.notice("last words");
     drop(journal);
     stderr.wait_for(|text| text.contains("last words"));
 }
 
 #[test]
 fn what_is_not_wanted_is_not_written() {
-    let stderr = Captured::default();
-    let journal = start(SyslogTarget::None, Format::Text, &stderr);
-    journal.debug("one");
+    let (stderr, journal) = start_alone();
+    journal.report(Severity::Debug, "one", []);
     journal.set_level(Severity::Error);
     journal.warning("two");
     journal.error("three");

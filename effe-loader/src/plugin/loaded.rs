@@ -107,8 +107,11 @@ impl Plugin {
         let mut failure = Failure::new();
         // SAFETY: the table is `host.rs`'s; `main` calls this once, first.
         let status = unsafe { (self.entries.init)(self.table, &mut failure) };
-        Fault::check(status, failure)
-            .map_err(|fault| Error::Init { path: self.path.clone(), what: fault.to_string() })
+        Fault::check(status, failure).map_err(|fault| Error::Step {
+            path: self.path.clone(),
+            step: "init",
+            what: fault.to_string(),
+        })
     }
 
     /// Asks the lambda whether it can serve, which may take long. One that is retired can't.

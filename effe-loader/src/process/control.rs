@@ -24,10 +24,8 @@ pub struct Drain {
     pub timeout: Duration,
 }
 
-/// An order to stop.
 #[derive(Clone, Copy, Debug)]
 pub struct Stop {
-    /// When it was given.
     given: Instant,
     /// Whether the effe has failed, so that the exit code is a failure's.
     pub failed: bool,
@@ -41,12 +39,12 @@ impl Stop {
         Stop { given: Instant::now(), failed: false, hurried: false }
     }
 
-    /// The order of an operator who waits for the end: without the delay.
+    /// The order of an operator who waits for the end.
     pub fn hurried() -> Stop {
         Stop { hurried: true, ..Stop::wanted() }
     }
 
-    /// The order of an effe that can't go on.
+    /// Of an effe that can't go on.
     pub fn failed() -> Stop {
         Stop { failed: true, ..Stop::wanted() }
     }
@@ -56,7 +54,6 @@ impl Stop {
         self.given + self.delay(drain) + drain.timeout
     }
 
-    /// How long connections are still accepted.
     pub fn delay(&self, drain: Drain) -> Duration {
         if self.hurried { Duration::ZERO } else { drain.delay }
     }
@@ -71,10 +68,9 @@ pub enum Change {
     RollBack,
 }
 
-/// What came of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
-    /// The generation that serves now.
+    /// The one that serves now.
     pub generation: u64,
     /// Whether another one served before.
     pub swapped: bool,
@@ -82,7 +78,6 @@ pub struct Changed {
 
 /// An order to change, and where its outcome goes.
 pub struct ChangeOrder {
-    /// What is to be done.
     pub change: Change,
     /// Gets what serves now, or in one line why nothing has changed.
     pub reply: oneshot::Sender<Result<Changed, String>>,
@@ -100,7 +95,6 @@ pub struct Control {
 
 type Changer = Box<dyn Fn() + Send + Sync>;
 
-/// Receives orders.
 pub struct Orders {
     /// For the server.
     pub stops: UnboundedReceiver<Stop>,
@@ -109,7 +103,6 @@ pub struct Orders {
 }
 
 impl Control {
-    /// Both ends of the orders' channels.
     pub fn new() -> (Control, Orders) {
         let ((stops, stopped), (changes, changed)) = (unbounded_channel(), unbounded());
         (
@@ -125,7 +118,7 @@ impl Control {
         let _ = self.stops.send(stop);
     }
 
-    /// A flag that is true once a stop was ordered.
+    /// True once a stop was ordered.
     pub fn stopping(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.stopping)
     }

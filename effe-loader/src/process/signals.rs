@@ -36,11 +36,9 @@ pub const GRACE: Duration = Duration::from_secs(2);
 /// Ends the process if it doesn't end by itself, and logs how many Contexts were not stopped.
 #[derive(Clone)]
 pub struct Watchdog {
-    /// All Contexts of the process.
+    /// Of all generations.
     pub counts: Arc<ContextCounts>,
-    /// Where that is logged.
     pub journal: Journal,
-    /// How long stopping may take.
     pub drain: Drain,
 }
 
@@ -70,7 +68,9 @@ impl Watchdog {
 /// The signals that this process handles: SIGTERM, SIGINT and SIGHUP.
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
-    terminal: Terminal,
+    /// Whether a SIGHUP may say that the terminal has gone. Not if the process has none, nor if it was started
+    /// with SIGHUP ignored (`nohup`), to outlive its terminal.
+    follows_terminal: bool,
     stopping: bool,
     watchdog: Watchdog,
     control: Control,
@@ -80,25 +80,21 @@ pub struct Signals {
 pub struct Interrupt(UnixStream);
 
 impl Interrupt {
-    /// Wakes it. If it has been woken already and has not run yet, this does nothing more.
     pub fn send(&self) {
-        // A full socket means that it has been woken already.
+        // A full socket means that the thread was woken already, and has not run yet.
         let _ = send(&self.0, &[0], SendFlags::DONTWAIT);
     }
 }
 
 impl Signals {
-    /// Installs the handlers.
-    ///
-    /// # Errors
-    /// The system refuses a handler or a descriptor.
+    /// Installs the handlers, or fails if the system refuses one, or a descriptor.
     pub fn take_over(watchdog: Watchdog, control: Control) -> io::Result<(Signals, Interrupt)> {
-        let terminal = Terminal::of_this_process();
+        let follows_terminal = has_terminal() && !is_ignored(SIGHUP);
         let (read, write) = UnixStream::pair()?;
         let interrupt = Interrupt(write.try_clone()?);
         let ours = [SIGTERM, SIGINT, SIGHUP];
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, ours)?;
-        Ok((Signals { delivery, terminal, stopping: false, watchdog, control }, interrupt))
+        Ok((Signals { delivery, follows_terminal, stopping: false, watchdog, control }, interrupt))
     }
 
     /// Waits for a signal, for an interrupt, or until `timeout` is over, and does what the signals demand.
@@ -124,12 +120,12 @@ impl Signals {
 
     fn apply(&mut self, signal: i32) {
         let name = low_level::signal_name(signal).unwrap_or("a signal");
-        if signal == SIGHUP && !self.terminal.has_gone() {
+        if signal == SIGHUP && (!self.follows_terminal || has_terminal()) {
             // The outcome is logged where the change is made.
             drop(self.control.change(Change::Reload));
             return;
         }
-        if signal == SIGHUP && self.stopping {
+        if self.stopping && signal == SIGHUP {
             return;
         }
         if self.stopping {
@@ -146,25 +142,8 @@ impl Signals {
 
 /// Whether the process has a controlling terminal. When the terminal goes away, the system sends SIGHUP, and
 /// so may a shell.
-enum Terminal {
-    /// It has one.
-    Controls,
-    /// It has none, or it was started with SIGHUP ignored (`nohup`), to outlive its terminal.
-    None,
-}
-
-impl Terminal {
-    fn of_this_process() -> Terminal {
-        if File::open("/dev/tty").is_ok() && !is_ignored(SIGHUP) {
-            Terminal::Controls
-        } else {
-            Terminal::None
-        }
-    }
-
-    fn has_gone(&self) -> bool {
-        matches!(self, Terminal::Controls) && File::open("/dev/tty").is_err()
-    }
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
 }
 
 /// Whether this process was started with the signal ignored. Call it before a handler is installed.

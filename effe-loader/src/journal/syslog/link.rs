@@ -1,4 +1,4 @@
-//! Sockets to a syslog daemon, local or remote. Every operation ends at the caller's deadline.
+//! Where a syslog daemon is, and sockets to it, local or remote. Every operation ends at the caller's deadline.
 
 use std::{
     fmt,
@@ -6,6 +6,7 @@ use std::{
     net::{TcpStream, ToSocketAddrs, UdpSocket},
     os::{fd::AsFd, unix::net::UnixDatagram},
     path::{Path, PathBuf},
+    str::FromStr,
     thread,
     time::{Duration, Instant},
 };
@@ -21,65 +22,108 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long the refusal of a first datagram is waited for.
 const REFUSAL: Duration = Duration::from_millis(100);
 
-/// Where daemons listen.
-#[derive(Clone, Debug)]
-pub(super) enum Places {
-    /// The first of these that is there.
-    Local(Vec<PathBuf>),
-    /// `HOST:PORT`
+/// Where daemons listen: Linux and its containers, macOS, the BSDs.
+const USUAL_SOCKETS: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
+
+/// Where syslog is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SyslogTarget {
+    /// The first of the usual sockets that is there.
+    Auto,
+    None,
+    Unix(PathBuf),
+    /// `HOST:PORT`, as that of `Tcp`.
     Udp(String),
-    /// `HOST:PORT`
     Tcp(String),
 }
 
-/// An attempt to connect.
+impl FromStr for SyslogTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SyslogTarget, String> {
+        match text {
+            "auto" => return Ok(SyslogTarget::Auto),
+            "none" => return Ok(SyslogTarget::None),
+            "unix:" => return Err("unix: wants the path of a socket, as in unix:/dev/log".to_owned()),
+            _ => {}
+        }
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(SyslogTarget::Unix(path.into()));
+        }
+        let place = text.split_once("://").filter(|(_, place)| is_place(place));
+        match place {
+            Some(("udp", place)) => Ok(SyslogTarget::Udp(place.to_owned())),
+            Some(("tcp", place)) => Ok(SyslogTarget::Tcp(place.to_owned())),
+            _ => Err("write auto, none, unix:PATH as in unix:/dev/log, udp://HOST:PORT or tcp://HOST:PORT"
+                .to_owned()),
+        }
+    }
+}
+
+/// Whether a text is `HOST:PORT`. The name is looked up later, at each attempt to connect.
+fn is_place(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let bracketed = host.starts_with('[') && host.ends_with(']');
+        let plain = !host.is_empty() && !host.contains([':', '/', '[', ']', '@']);
+        (bracketed || plain) && port.parse::<u16>().is_ok_and(|port| port != 0)
+    })
+}
+
 pub(super) type Attempt = Receiver<Result<Socket, String>>;
 
-impl Places {
+impl SyslogTarget {
     /// Begins to connect. Names are looked up and connections are made on a thread of their own: both may
     /// take long.
     pub(super) fn connect(&self) -> Attempt {
         let (sender, attempt) = channel::bounded(1);
-        if let Places::Local(places) = self {
-            let _ = sender.send(local(places));
-            return attempt;
-        }
-        let place = self.clone();
+        let place = match self {
+            SyslogTarget::Udp(host) | SyslogTarget::Tcp(host) => host.clone(),
+            _ => {
+                let _ = sender.send(self.connect_locally());
+                return attempt;
+            }
+        };
+        let (name, is_stream) = (self.to_string(), matches!(self, SyslogTarget::Tcp(_)));
         // If there is no thread, the sender is dropped, and the attempt has failed.
         let _ = thread::Builder::new().name("journal-connect".to_owned()).spawn(move || {
-            let socket = remote(&place).map_err(|err| format!("{place}: {err}"));
-            let _ = sender.send(socket);
+            let _ = sender.send(remote(&place, is_stream).map_err(|err| format!("{name}: {err}")));
         });
         attempt
     }
+
+    fn connect_locally(&self) -> Result<Socket, String> {
+        let mut reasons = Vec::new();
+        for path in self.paths() {
+            match local_socket(path) {
+                Ok(socket) => return Ok(Socket::Local(socket)),
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+                Err(err) => reasons.push(format!("{}: {err}", path.display())),
+            }
+        }
+        Err(if reasons.is_empty() { format!("nothing at {self}") } else { reasons.join(", ") })
+    }
+
+    /// The sockets in the file system that are tried, in this order.
+    fn paths(&self) -> Vec<&Path> {
+        match self {
+            SyslogTarget::Auto => USUAL_SOCKETS.map(Path::new).into(),
+            SyslogTarget::Unix(path) => vec![path],
+            _ => Vec::new(),
+        }
+    }
 }
 
-impl fmt::Display for Places {
+impl fmt::Display for SyslogTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Places::Local(places) => {
-                let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
-                f.write_str(&places.join(" or "))
+            SyslogTarget::Udp(place) => write!(f, "udp://{place}"),
+            SyslogTarget::Tcp(place) => write!(f, "tcp://{place}"),
+            _ => {
+                let paths: Vec<_> = self.paths().iter().map(|path| path.display().to_string()).collect();
+                f.write_str(&paths.join(" or "))
             }
-            Places::Udp(place) => write!(f, "udp://{place}"),
-            Places::Tcp(place) => write!(f, "tcp://{place}"),
         }
     }
-}
-
-fn local(places: &[PathBuf]) -> Result<Socket, String> {
-    let mut reasons = Vec::new();
-    for place in places {
-        match local_socket(place) {
-            Ok(socket) => return Ok(Socket::Local(socket)),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => {}
-            Err(err) => reasons.push(format!("{}: {err}", place.display())),
-        }
-    }
-    if reasons.is_empty() {
-        return Err(format!("nothing at {}", Places::Local(places.to_owned())));
-    }
-    Err(reasons.join(", "))
 }
 
 /// Connects without ever waiting.
@@ -90,12 +134,7 @@ pub(super) fn local_socket(place: &Path) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-fn remote(place: &Places) -> io::Result<Socket> {
-    let (host, is_stream) = match place {
-        Places::Tcp(host) => (host, true),
-        Places::Udp(host) => (host, false),
-        Places::Local(_) => return Err(io::ErrorKind::Unsupported.into()),
-    };
+fn remote(host: &str, is_stream: bool) -> io::Result<Socket> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in host.to_socket_addrs()? {
         let socket = if is_stream {
@@ -119,7 +158,6 @@ fn remote(place: &Places) -> io::Result<Socket> {
     Err(last)
 }
 
-/// A connection to a daemon.
 #[derive(Debug)]
 pub(super) enum Socket {
     Local(UnixDatagram),
@@ -137,21 +175,17 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Whether messages need a frame.
     pub(super) fn is_stream(&self) -> bool {
         matches!(self, Socket::Stream { .. })
     }
 
-    /// Sends a message, waiting for room until the deadline.
-    ///
-    /// # Errors
-    /// `TimedOut` if the daemon doesn't read; another error if the daemon has gone. The message was not
-    /// delivered.
+    /// Sends a message, waiting for room until the deadline. If it fails, the message was not delivered:
+    /// with `TimedOut` the daemon doesn't read; with another error it has gone.
     pub(super) fn send(&mut self, message: &[u8], deadline: Instant) -> io::Result<()> {
         match self {
-            Socket::Local(socket) => datagram(&*socket, deadline, || socket.send(message)),
+            Socket::Local(socket) => when_free(socket, deadline, || socket.send(message)).map(drop),
             Socket::Udp { socket, fresh } => {
-                datagram(&*socket, deadline, || socket.send(message))?;
+                when_free(socket, deadline, || socket.send(message))?;
                 if std::mem::take(fresh) {
                     wait(&*socket, PollFlags::empty(), REFUSAL);
                     return socket.take_error()?.map_or(Ok(()), Err);
@@ -187,9 +221,18 @@ impl Socket {
     }
 }
 
-fn datagram(socket: &impl AsFd, deadline: Instant, send: impl Fn() -> io::Result<usize>) -> io::Result<()> {
+/// Calls `send`, when there is room for it; how many bytes it took.
+fn when_free(
+    socket: &impl AsFd,
+    deadline: Instant,
+    mut send: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
     loop {
-        let Err(err) = send() else { return Ok(()) };
+        let err = match send() {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n_sent) => return Ok(n_sent),
+            Err(err) => err,
+        };
         match Errno::from_io_error(&err) {
             Some(Errno::AGAIN) => wait_for_room(socket, deadline)?,
             Some(Errno::NOBUFS) => {
@@ -203,20 +246,11 @@ fn datagram(socket: &impl AsFd, deadline: Instant, send: impl Fn() -> io::Result
     }
 }
 
-/// Writes some bytes.
 fn write(mut stream: &TcpStream, bytes: &[u8], deadline: Instant) -> io::Result<usize> {
-    loop {
-        match stream.write(bytes) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n_written) => return Ok(n_written),
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => wait_for_room(&stream, deadline)?,
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(err),
-        }
-    }
+    when_free(stream, deadline, || stream.write(bytes))
 }
 
-/// Whether the daemon has closed its end. A writer doesn't see that without reading, and would lose its first
+/// Fails if the daemon has closed its end. A writer doesn't see that without reading, and would lose its first
 /// message.
 fn is_open(mut stream: &TcpStream) -> io::Result<()> {
     loop {
@@ -244,4 +278,33 @@ fn wait(socket: &impl AsFd, event: PollFlags, within: Duration) {
     let timeout = Timespec { tv_sec: within.as_secs() as _, tv_nsec: within.subsec_nanos() as _ };
     // An error can only be an interruption. The caller tries again then.
     let _ = poll(&mut [PollFd::new(socket, event)], Some(&timeout));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_from_flags() {
+        assert_eq!("auto".parse(), Ok(SyslogTarget::Auto));
+        assert_eq!("none".parse(), Ok(SyslogTarget::None));
+        assert_eq!("unix:/a b".parse(), Ok(SyslogTarget::Unix("/a b".into())));
+        assert_eq!("udp://log.example:514".parse(), Ok(SyslogTarget::Udp("log.example:514".into())));
+        assert_eq!("tcp://[::1]:601".parse(), Ok(SyslogTarget::Tcp("[::1]:601".into())));
+        for bad in [
+            "",
+            "unix:",
+            "/dev/log",
+            "udp:localhost",
+            "udp://localhost",
+            "udp://:514",
+            "tcp://a:0",
+            "tcp://a:x",
+            "tcp://::1:514",
+            "tls://a:1",
+            "tcp://a/b:1",
+        ] {
+            assert!(bad.parse::<SyslogTarget>().unwrap_err().contains("unix:/dev/log"), "{bad}");
+        }
+    }
 }
