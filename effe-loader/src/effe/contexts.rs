@@ -5,11 +5,11 @@ use crate::rt::sync::{AtomicCell, AtomicUsize, Mutex, Ordering, PoisonError, Seg
 /// How many looks per idle timeout: a Context that nobody needs goes after one timeout, or a quarter more.
 pub const LOOKS: u32 = 4;
 
-/// A free list. The Context that came back last is in `hot` and goes out first, so that one client after the other
-/// meets one warm Context; the others wait in a lock-free queue.
+/// A free list. The Context that came back last is in `hot` and goes out first, because its memory is in the cache; the
+/// others wait in a lock-free queue.
 ///
-/// What may go is found by counting, not by a clock on each Context: as many as were never needed since
-/// [`LOOKS`] looks ago. So taking and giving back cost no system call and no lock.
+/// Which ones are not needed is found by counting, not by a clock on each: as many as were always idle since [`LOOKS`]
+/// looks ago. So taking and giving back cost no system call and no lock.
 pub struct Contexts<C> {
     hot: AtomicCell<Option<Box<C>>>,
     others: SegQueue<Box<C>>,
@@ -21,7 +21,6 @@ pub struct Contexts<C> {
 }
 
 impl<C> Contexts<C> {
-    /// A list that keeps at most `max_idle`.
     pub fn new(max_idle: usize) -> Contexts<C> {
         Contexts {
             hot: AtomicCell::new(None),
@@ -33,7 +32,6 @@ impl<C> Contexts<C> {
         }
     }
 
-    /// An idle Context, if there is one.
     pub fn take(&self) -> Option<Box<C>> {
         // Two swaps, one of them empty, cost less than keeping the two places in order.
         let context = self.hot.take().or_else(|| self.others.pop())?;
@@ -44,7 +42,7 @@ impl<C> Contexts<C> {
         Some(context)
     }
 
-    /// Gives a Context back. What comes out is one too many: the caller drops it, where dropping it may wait.
+    /// Gives a Context back. One that is returned is too many: the caller drops it on a thread that may block.
     #[must_use]
     pub fn give(&self, context: Box<C>) -> Option<Box<C>> {
         if self.n_idle.fetch_add(1, Ordering::Relaxed) >= self.max_idle {
@@ -55,12 +53,11 @@ impl<C> Contexts<C> {
         None
     }
 
-    /// How many are idle.
     pub fn n_idle(&self) -> usize {
         self.n_idle.load(Ordering::Relaxed)
     }
 
-    /// Looks what may go: to be called [`LOOKS`] times per idle timeout. The caller drops what comes out.
+    /// The Contexts that are not needed, for the caller to drop; to be called [`LOOKS`] times per idle timeout.
     pub fn look(&self) -> Vec<Box<C>> {
         let lowest = self.lowest.swap(self.n_idle(), Ordering::Relaxed);
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +66,7 @@ impl<C> Contexts<C> {
         let unneeded = history.iter().copied().min().unwrap_or(0);
         history.iter_mut().for_each(|lowest| *lowest -= unneeded);
         drop(history);
-        // The queue first: what is hot goes last.
+        // The hot one goes last.
         let pop = || self.others.pop().or_else(|| self.hot.take());
         let gone: Vec<_> = std::iter::repeat_with(pop).take(unneeded).flatten().collect();
         self.n_idle.fetch_sub(gone.len(), Ordering::Relaxed);
@@ -77,7 +74,6 @@ impl<C> Contexts<C> {
         gone
     }
 
-    /// All that are idle now.
     pub fn drain(&self) -> Vec<Box<C>> {
         std::iter::from_fn(|| self.take()).collect()
     }
@@ -103,13 +99,13 @@ mod tests {
 
     #[test]
     fn one_too_many_comes_out_again() {
-        let contexts = Contexts::new(2);
-        assert!(contexts.give(Box::new(1)).is_none());
-        assert!(contexts.give(Box::new(2)).is_none());
-        assert_eq!(contexts.give(Box::new(3)).as_deref(), Some(&3));
-        let none = Contexts::new(0);
-        assert_eq!(none.give(Box::new(1)).as_deref(), Some(&1));
-        assert!(none.take().is_none());
+        for max_idle in [0, 2] {
+            let contexts = Contexts::new(max_idle);
+            for n in 0..=max_idle {
+                assert_eq!(contexts.give(Box::new(n)).as_deref(), (n == max_idle).then_some(&n));
+            }
+            assert_eq!(contexts.drain().len(), max_idle);
+        }
     }
 
     #[test]

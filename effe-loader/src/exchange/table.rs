@@ -383,7 +383,7 @@ mod tests {
         exchange::{Exchange, response::Answer, table::current_id},
         http::head::{Head, OwnedHead},
         journal::{Format, Journal, Settings, SyslogTarget},
-        placement::{Kind, Mode, Place, Placement, policy::OVERSTAY},
+        placement::{Mode, Place, Placement, policy::OVERSTAY},
     };
 
     /// A poll of a lambda's own thread, as long as `lasts`, and what its log line would be for.
@@ -403,8 +403,7 @@ mod tests {
     #[expect(unsafe_code, reason = "plays the lambda")]
     fn a_lambda_whose_polls_overstay_is_spawned_until_they_are_short() {
         let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
-        let placement =
-            Arc::new(Placement::new(Mode::Auto, 0, Kind::Async { spawns_on_request: true }, journal));
+        let placement = Arc::new(Placement::new(Mode::Auto, 0, true, true, journal));
         let (head, mut answer, gone) = (OwnedHead::default(), Answer::default(), AtomicBool::new(false));
         let id = OnceLock::from("a-b-c".to_owned());
         let exchange = Exchange::new(Head::Copied(&head), &[], &mut answer, &gone, None, 0, &id);

@@ -1,8 +1,6 @@
 //! Whether the runs of an async lambda wait again and again: then they had better be spawned in the lambda's runtime.
-//!
-//! A run that is ready at once costs no hop between threads, and one that waits once costs one. A run that waits again
-//! and again, each time for something that a task of the lambda's runtime brings, would go back and forth between that
-//! thread and ours. Whoever starts a run asks here; whoever ends one tells.
+//! A run that is ready at once costs no hop between threads, and one that waits once costs one. One that waits again and
+//! again for tasks of the lambda's runtime would go back and forth between that thread and ours.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -12,8 +10,6 @@ const N_OFTEN: u32 = 16;
 /// Runs after which the decision to spawn is tried anew: a spawned run doesn't show how often it waits.
 const N_SPAWNED: u32 = 4096;
 
-/// What is known of the runs of one generation.
-///
 /// Every access is relaxed. Two threads may both miss a run that the other counts, which the decision survives.
 #[derive(Default)]
 pub struct WaitHistory {
@@ -29,7 +25,7 @@ impl WaitHistory {
         self.waits_often.load(Ordering::Relaxed)
     }
 
-    /// A run has ended, which waited so often.
+    /// A run has ended that waited so often.
     pub fn ended(&self, n_waits: u32) {
         if n_waits > 1 {
             self.n_waited_again.fetch_add(1, Ordering::Relaxed);
