@@ -59,7 +59,6 @@ pub struct Effe {
     statuses: Mutex<Vec<Arc<WorkerStatus>>>,
 }
 
-/// What the pool does for an effe.
 pub enum Work {
     /// Runs the lambda of the generation that served when the request came.
     Run(Arc<Effe>, Arc<Generation>, Box<Call>),
@@ -87,7 +86,6 @@ impl UnwantedRun {
     }
 }
 
-/// What an effe may use, and how long its runs may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Runs at once on the pool.
@@ -139,12 +137,11 @@ impl Effe {
 
     /// Ends an unwanted run on the pool, or gives it back where there is no room.
     pub fn end_on_pool(&self, unwanted: Box<UnwantedRun>) -> Result<(), Box<UnwantedRun>> {
-        match self.pool.push(Work::End(unwanted)) {
-            Ok(()) => self.wake(false),
-            Err(Work::End(unwanted)) => return Err(unwanted),
-            Err(_) => unreachable!("what comes back is what went in"),
-        }
-        Ok(())
+        let pushed = self.pool.push(Work::End(unwanted)).map(|()| self.wake(false));
+        pushed.map_err(|work| match work {
+            Work::End(unwanted) => unwanted,
+            Work::Run(..) | Work::Stop(_) => unreachable!("what comes back is what went in"),
+        })
     }
 
     /// Stops a Context on the pool. Where there is no room, or no thread can be made, it is stopped on this thread,
@@ -222,7 +219,6 @@ impl Effe {
         Some(totals)
     }
 
-    /// Requests that have begun and are not answered yet.
     pub fn n_running(&self) -> usize {
         self.statuses().iter().map(|status| status.n_running()).sum()
     }

@@ -27,7 +27,7 @@ use crate::{
     rt::clock::Moment,
 };
 
-/// What the operator wants.
+/// What `--execution` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// As measured.
@@ -85,7 +85,7 @@ impl Place {
     }
 }
 
-/// The decision for one lambda, and what it rests on.
+/// The decision for one lambda, and what has been measured for it.
 pub struct Placement {
     inline: AtomicBool,
     /// Where runs go that don't go inline.

@@ -240,9 +240,9 @@ impl AsyncCall {
         let waker = self.batched_waker.as_ref().map_or(waker, |(_, batched_waker)| batched_waker);
         match self.worker.poll(&self.generation, &mut run, waker, now) {
             Poll::Ready(outcome) => {
-                let (since, failed) = (self.since, self.failed.as_ref());
                 self.generation.placement.waited(self.n_waits);
-                Poll::Ready(self.worker.finish(&self.generation, run, outcome, since, failed))
+                let failed = self.failed.as_ref();
+                Poll::Ready(self.worker.finish(&self.generation, run, outcome, self.since, failed))
             }
             Poll::Pending => {
                 // A poll without a waker is followed by another one at once.

@@ -85,12 +85,15 @@ mod tests {
 
     use super::*;
 
+    fn filled(n: usize) -> Contexts<usize> {
+        let contexts = Contexts::new(10);
+        (0..n).for_each(|n| assert!(contexts.give(Box::new(n)).is_none()));
+        contexts
+    }
+
     #[test]
     fn the_last_one_back_is_the_first_one_out() {
-        let contexts = Contexts::new(10);
-        for n in 0..4 {
-            assert!(contexts.give(Box::new(n)).is_none());
-        }
+        let contexts = filled(4);
         assert_eq!(contexts.take().as_deref(), Some(&3));
         assert!(contexts.give(Box::new(3)).is_none());
         assert_eq!(contexts.take().as_deref(), Some(&3));
@@ -110,15 +113,12 @@ mod tests {
 
     #[test]
     fn only_what_was_never_needed_for_a_whole_timeout_goes() {
-        let contexts = Contexts::new(10);
+        let contexts = filled(5);
         let use_at_once = |n: usize| {
             let taken: Vec<_> = (0..n).filter_map(|_| contexts.take()).collect();
             assert_eq!(taken.len(), n);
             taken.into_iter().for_each(|context| assert!(contexts.give(context).is_none()));
         };
-        for n in 0..5 {
-            assert!(contexts.give(Box::new(n)).is_none());
-        }
         for _ in 0..LOOKS {
             assert!(contexts.look().is_empty(), "none has been idle for a whole timeout");
             use_at_once(2);
@@ -134,23 +134,13 @@ mod tests {
 
     #[test]
     fn under_threads_no_context_is_lost_or_handed_out_twice() {
-        let contexts = Arc::new(Contexts::new(8));
-        let made = Arc::new(AtomicUsize::new(0));
-        let dropped = Arc::new(AtomicUsize::new(0));
-        struct Counted(Arc<AtomicUsize>, AtomicUsize);
-        impl Drop for Counted {
-            fn drop(&mut self) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        let (contexts, living) = (Contexts::new(8), Arc::new(()));
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for n in 0..5_000 {
-                        let context = contexts.take().unwrap_or_else(|| {
-                            made.fetch_add(1, Ordering::Relaxed);
-                            Box::new(Counted(dropped.clone(), AtomicUsize::new(0)))
-                        });
+                        let make = || Box::new((living.clone(), AtomicUsize::new(0)));
+                        let context = contexts.take().unwrap_or_else(make);
                         assert_eq!(context.1.fetch_add(1, Ordering::AcqRel), 0, "handed out twice");
                         context.1.fetch_sub(1, Ordering::AcqRel);
                         drop(contexts.give(context));
@@ -164,6 +154,6 @@ mod tests {
         assert!(contexts.n_idle() <= 8);
         drop(contexts.drain());
         assert_eq!(contexts.n_idle(), 0);
-        assert_eq!(made.load(Ordering::Relaxed), dropped.load(Ordering::Relaxed));
+        assert_eq!(Arc::strong_count(&living), 1, "each that was made is dropped");
     }
 }

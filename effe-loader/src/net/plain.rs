@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf, Ready},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
 };
 
@@ -39,13 +39,16 @@ impl Plain {
             Plain::Unix(_) => None,
         }
     }
+}
 
+#[cfg(feature = "http2")]
+impl Plain {
     /// Waits until there is something to read, or the client has closed its end.
     ///
     /// # Errors
     /// The socket's.
-    pub async fn readable(&self) -> io::Result<Ready> {
-        on_each!(self, socket => socket.ready(Interest::READABLE).await)
+    pub async fn readable(&self) -> io::Result<tokio::io::Ready> {
+        on_each!(self, socket => socket.ready(tokio::io::Interest::READABLE).await)
     }
 
     /// Calls `read`, which reads from this socket past tokio. If it would block, [`Plain::readable`] waits again.
@@ -53,7 +56,7 @@ impl Plain {
     /// # Errors
     /// Those of `read`.
     pub fn try_read_with<T>(&self, read: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
-        on_each!(self, socket => socket.try_io(Interest::READABLE, || read(socket.as_fd())))
+        on_each!(self, socket => socket.try_io(tokio::io::Interest::READABLE, || read(socket.as_fd())))
     }
 }
 
