@@ -149,7 +149,7 @@ impl Starting<'_> {
         let _socket = self.listen_for_admin(&health, watchdog)?;
         self.plugin.init()?;
         let (effe, is_warm) = self.first_generation();
-        health.serves(&effe);
+        let _ = health.effe.set(Arc::clone(&effe));
         monitor.take_on(Arc::clone(&effe), Maintenance::new(Arc::clone(&effe), config.idle_timeout, is_warm));
         let (generations, tls) = (Arc::clone(&config.generations), config.server.tls.clone());
         swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);

@@ -228,7 +228,6 @@ impl Effe {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Overdue runs that have not ended: each has a thread for itself.
     pub fn n_lost(&self) -> usize {
         usize::try_from(self.n_lost.load(Ordering::Relaxed)).unwrap_or(0)
     }

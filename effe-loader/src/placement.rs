@@ -34,7 +34,6 @@ pub enum Mode {
     Auto,
     /// Always on the server's thread, as far as that is possible.
     Inline,
-    /// Always on the pool.
     Pool,
 }
 
@@ -62,12 +61,10 @@ const SERVERS_THREAD: &str = "a server's thread";
 const OWN_THREAD: &str = "a thread of its own runtime";
 const POOL: &str = "the pool";
 
-/// Where a run goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// On the server's own thread: an async run is polled there.
     Inline,
-    /// On a thread of the pool.
     Pool,
     /// As a task of the async lambda's own runtime.
     Runtime,

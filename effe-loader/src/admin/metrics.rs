@@ -90,7 +90,7 @@ impl Scrape {
             image_bytes: 0,
             place: None,
         };
-        if let Some(effe) = admin.health.effe() {
+        if let Some(effe) = admin.health.effe.get() {
             scrape.look_at(effe);
         }
         scrape

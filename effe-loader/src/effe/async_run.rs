@@ -121,7 +121,6 @@ impl Worker {
         call
     }
 
-    /// Gives a Context back, or stops it.
     fn settle(&self, generation: &Generation, context: Box<Context>, reusable: bool) {
         let unwanted = if reusable { generation.contexts.give(context) } else { Some(context) };
         if let Some(context) = unwanted {
@@ -153,7 +152,6 @@ pub struct AsyncCall {
 }
 
 enum Step {
-    /// There was no idle Context.
     Starting(Starting, Box<Call>),
     Running(AsyncRun),
     Over,

@@ -23,15 +23,12 @@ use crate::{
     scheduler::meter::Meter,
 };
 
-/// How generations are opened.
 #[derive(Clone, Debug)]
 pub struct GenerationConfig {
-    /// What may be loaded.
     pub policy: Policy,
     /// Where the operator's parameters come from; read again for each generation.
     pub sources: Sources,
     pub mode: Mode,
-    /// Idle Contexts.
     pub max_idle: usize,
 }
 
@@ -43,27 +40,11 @@ pub struct Generation {
     pub contexts: Contexts<Context>,
     pub placement: Arc<Placement>,
     pub opened: Moment,
-    pub tally: Tally,
     warm: AtomicBool,
-}
-
-/// How many runs a generation has had; nothing is counted where nobody can ask.
-#[derive(Default)]
-pub struct Tally {
-    /// Up to 16 threads have one each, the others share them.
+    /// Runs so far; nothing is counted where nobody can ask. Up to 16 threads have one each, the others share them.
     runs: [CachePadded<AtomicU64>; 16],
-    errors: AtomicU64,
-}
-
-impl Tally {
-    pub fn runs(&self) -> u64 {
-        self.runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum()
-    }
-
     /// Runs that met an error or a panic.
-    pub fn errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
-    }
+    errors: AtomicU64,
 }
 
 impl Generation {
@@ -82,8 +63,9 @@ impl Generation {
             contexts: Contexts::new(config.max_idle),
             placement: Arc::new(placement),
             opened: Moment::now(),
-            tally: Tally::default(),
             warm: AtomicBool::new(false),
+            runs: Default::default(),
+            errors: AtomicU64::new(0),
         }
     }
 
@@ -112,12 +94,20 @@ impl Generation {
             };
         }
         meter.ran(took);
-        let runs = &self.tally.runs;
-        runs[PLACE.with(|place| place % runs.len())].fetch_add(1, Ordering::Relaxed);
+        let place = PLACE.with(|place| place % self.runs.len());
+        self.runs[place].fetch_add(1, Ordering::Relaxed);
         if failed {
-            self.tally.errors.fetch_add(1, Ordering::Relaxed);
+            self.errors.fetch_add(1, Ordering::Relaxed);
             meter.failed();
         }
+    }
+
+    pub fn n_runs(&self) -> u64 {
+        self.runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum()
+    }
+
+    pub fn n_errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
     }
 
     /// Whether a first Start has succeeded.

@@ -24,7 +24,6 @@ const PATIENCE: Duration = Duration::from_millis(900);
 pub enum Probe {
     /// Whether the process should be left alone, or started again.
     Liveness,
-    /// Whether it wants requests.
     Readiness,
 }
 
@@ -64,11 +63,10 @@ impl fmt::Display for Unready {
 
 pub struct Health {
     /// Set once Init has returned.
-    effe: OnceLock<Arc<Effe>>,
+    pub effe: OnceLock<Arc<Effe>>,
     last: watch::Sender<Answer>,
 }
 
-/// What a lambda has answered last.
 #[derive(Clone)]
 struct Answer {
     /// Whose answer it is, and of when.
@@ -82,16 +80,6 @@ impl Health {
     pub fn new() -> Arc<Health> {
         let (last, _) = watch::channel(Answer { of: None, said: Ok(()), asking: false });
         Arc::new(Health { effe: OnceLock::new(), last })
-    }
-
-    /// Init has returned: from now on the answers are about this effe.
-    pub fn serves(&self, effe: &Arc<Effe>) {
-        let _ = self.effe.set(Arc::clone(effe));
-    }
-
-    /// The effe, once Init has returned.
-    pub fn effe(&self) -> Option<&Arc<Effe>> {
-        self.effe.get()
     }
 
     /// Whether the effe wants requests. The lambda is asked on a thread of its own, and this waits for it no longer than
@@ -111,7 +99,7 @@ impl Health {
 
     /// Whether the loader itself is ready; the lambda that is to be asked next.
     fn own_readiness(&self) -> Result<&'static Plugin, Unready> {
-        let effe = self.effe().ok_or(Unready::Starting)?;
+        let effe = self.effe.get().ok_or(Unready::Starting)?;
         if effe.is_draining() {
             return Err(Unready::Draining);
         }

@@ -46,7 +46,6 @@ pub struct Monitor {
 struct Watched {
     effe: Arc<Effe>,
     maintenance: Maintenance,
-    /// Runs so far.
     n_runs: u64,
     /// Whether a server's thread hangs, and the effe is stopped for it.
     hanging: bool,

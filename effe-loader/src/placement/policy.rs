@@ -18,7 +18,6 @@ const HALVE_AFTER: u64 = 16;
 const MIDDLING: u32 = 16;
 const MAX_DEBT: u32 = 256;
 
-/// What is known of a lambda's runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InlinePolicy {
     trusted: bool,
@@ -31,7 +30,6 @@ pub struct InlinePolicy {
     debt: u32,
 }
 
-/// What a run changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Enough short runs in a row.

@@ -15,7 +15,6 @@ const LOOK_EVERY: u64 = 64;
 /// After a run that was preempted, the thread looks before each of so many runs.
 const CAREFUL_FOR: u64 = 4096;
 
-/// How a run ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
     pub took: Duration,
@@ -38,7 +37,6 @@ pub fn end(begun: Moment) -> Ended {
     CLOCK.with(|clock| Ended { took, preempted: clock.end(took, Usage::now) })
 }
 
-/// The clock of one thread.
 struct RunClock {
     n_runs: Cell<u64>,
     /// What the thread had used when it last looked: before this run, or not many runs ago.
