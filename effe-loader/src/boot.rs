@@ -1,10 +1,10 @@
-//! The loader's whole life in order, from valid arguments to exit code: open the lambda, start the log, bind, Init, the
-//! first Start, serve, drain, stop. What each step is, its own module knows.
+//! The loader's life in order, from valid arguments to exit code: open the lambda, start the log, bind, Init, the first
+//! Start, serve, drain, stop. Each step is another module's.
 
 #[doc(hidden)]
 pub mod bench;
 pub mod cli;
-pub mod config;
+pub(crate) mod config;
 
 use std::{
     io::Write,
@@ -24,7 +24,7 @@ use crate::{
     exchange::table::FOR_HOST,
     journal::{Journal, LinkedLambda, Severity},
     net::{bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
-    plugin::{self, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host},
+    plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
         control::{Control, Orders},
         signals::Watchdog,
@@ -33,10 +33,7 @@ use crate::{
     server,
 };
 
-/// Does what the arguments say.
-///
-/// # Errors
-/// What keeps the loader from serving.
+/// Does what the arguments say: the exit code, or what keeps the loader from serving.
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let inherited = Bound::inherited()?;
     let n_descriptors = descriptors::raise_limit();
@@ -60,10 +57,8 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     // From here on there are threads.
     let journal = Journal::start(config.journal())
         .map_err(|source| Error::System { what: "start the log's thread", source })?;
-    journal.install(
-        linked
-            .map(|lambda| LinkedLambda { crate_name: lambda.crate_name(), request_id: FOR_HOST.request_id }),
-    );
+    let request_id = FOR_HOST.request_id;
+    journal.install(linked.map(|lambda| LinkedLambda { crate_name: lambda.crate_name(), request_id }));
     let _ = host.journal.set(journal.clone());
     if let Some(warning) = warning {
         journal.warning(warning);
@@ -72,22 +67,17 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         check(plugin)
     } else {
         let (control, orders) = Control::new();
-        Starting { config, plugin, counts, journal: &journal, control }.serve(
-            inherited,
-            n_descriptors,
-            orders,
-        )
+        let starting = Starting { config, plugin, counts, journal: &journal, control };
+        starting.serve(inherited, n_descriptors, orders)
     };
     // Longer than one line may wait for a syslog daemon that has stopped reading.
     journal.close(Duration::from_secs(2));
     outcome
 }
 
-/// The lambda that is to be served, as far as it is opened.
 enum Lambda {
     /// Part of this program.
     Open(&'static Plugin),
-    /// A file that was checked and tried.
     Verified(Verified),
 }
 
@@ -99,10 +89,12 @@ impl Lambda {
         }
     }
 
+    #[expect(unsafe_code, reason = "the place that trusts a plugin")]
     fn open(self, host: &'static Host, counts: &Arc<ContextCounts>) -> Result<&'static Plugin, Refusal> {
         match self {
             Lambda::Open(plugin) => Ok(plugin),
-            Lambda::Verified(verified) => open(verified, host, counts),
+            // SAFETY: as in `verified`.
+            Lambda::Verified(verified) => unsafe { verified.open(host, counts) },
         }
     }
 }
@@ -119,31 +111,19 @@ fn verified(file: PluginFile, policy: &Policy) -> Result<Verified, Refusal> {
     unsafe { Verified::by_fork(file, policy) }
 }
 
-#[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn open(
-    verified: Verified,
-    host: &'static Host,
-    counts: &Arc<ContextCounts>,
-) -> Result<&'static Plugin, Refusal> {
-    // SAFETY: as in `verified`.
-    unsafe { verified.open(host, counts) }
-}
-
 /// Init, one Start, one Stop, Retire.
 fn check(plugin: &'static Plugin) -> Result<u8, Error> {
-    let failed = |step, what: String| Error::Step { path: plugin.path.clone(), step, what };
+    let failed =
+        |step| move |fault: Fault| Error::Step { path: plugin.path.clone(), step, what: fault.to_string() };
     plugin.init()?;
     match plugin.start() {
-        Started::Ready(context) => context.stop().map_err(|fault| failed("stop", fault.to_string()))?,
-        Started::Failed(_, fault) | Started::Panicked(fault) => {
-            return Err(failed("start", fault.to_string()));
-        }
+        Started::Ready(context) => context.stop().map_err(failed("stop"))?,
+        Started::Failed(_, fault) | Started::Panicked(fault) => return Err(failed("start")(fault)),
     }
-    plugin.retire().map_err(|fault| failed("retire", fault.to_string()))?;
+    plugin.retire().map_err(failed("retire"))?;
     Ok(DONE)
 }
 
-/// A loader that is about to serve.
 struct Starting<'a> {
     config: &'a Config,
     plugin: &'static Plugin,
@@ -164,11 +144,11 @@ impl Starting<'_> {
             Monitor::start(watchdog.clone(), self.control.clone()).map_err(system("watch for signals"))?;
         let bound = self.bind(inherited)?;
         let health = Health::new();
-        // Before Init, which may take its time: that the process lives can be seen meanwhile.
+        // Before Init, which may take long: the liveness probe is answered meanwhile.
         let _socket = self.listen_for_admin(&health, watchdog)?;
         self.plugin.init()?;
         let (effe, is_warm) = self.first_generation();
-        health.serves(&effe);
+        let _ = health.effe.set(Arc::clone(&effe));
         monitor.take_on(Arc::clone(&effe), Maintenance::new(Arc::clone(&effe), config.idle_timeout, is_warm));
         let (generations, tls) = (Arc::clone(&config.generations), config.server.tls.clone());
         swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
@@ -187,11 +167,11 @@ impl Starting<'_> {
         if abandoned > 0 {
             let text = format!("the time to stop is over; {abandoned} Contexts were not stopped");
             self.journal.critical(text);
-            return Ok(FAILED);
+        } else {
+            let n_started = effe.context_counts.started();
+            self.journal.notice(format!("stopped; {n_started} Contexts were started and stopped"));
         }
-        let n_started = &effe.context_counts.started();
-        self.journal.notice(format!("stopped; {n_started} Contexts were started and stopped"));
-        Ok(if stop.failed { FAILED } else { DONE })
+        Ok(if stop.failed || abandoned > 0 { FAILED } else { DONE })
     }
 
     /// Binds the sockets, and tells the lambda the first one's address.
@@ -231,7 +211,6 @@ impl Starting<'_> {
         (effe, warm.is_ok())
     }
 
-    /// Lets clients connect.
     fn listen(&self, bound: Vec<Bound>) -> Result<Vec<Listener>, Error> {
         let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
         let scheme = if self.config.server.tls.is_some() { "https" } else { "http" };
@@ -246,8 +225,5 @@ impl Starting<'_> {
 
 /// A result, alone on stdout.
 pub(crate) fn print(text: &str) -> u8 {
-    match writeln!(std::io::stdout(), "{text}") {
-        Ok(()) => DONE,
-        Err(_) => FAILED,
-    }
+    if writeln!(std::io::stdout(), "{text}").is_ok() { DONE } else { FAILED }
 }

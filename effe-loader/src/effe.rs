@@ -1,4 +1,4 @@
-//! One lambda being served: where a request meets a Context, and every Context its Stop.
+//! One lambda being served: requests get Contexts, and each Context is stopped.
 
 pub mod async_run;
 pub mod contexts;
@@ -38,37 +38,32 @@ use crate::{
     },
 };
 
-/// What a client is told at least and at most to wait before it tries again, in seconds.
+/// The least and the most that `Retry-After` says, in seconds.
 const RETRY_AFTER: (u64, u64) = (1, 60);
 
 /// How long past the drain's time the Stops of dropped runs may take. Retire has the rest of the watchdog's time.
 const GRACE: Duration = Duration::from_millis(signals::GRACE.as_millis() as u64 / 2);
 
-/// A lambda, in one generation after the other, and the threads that run it.
 pub struct Effe {
     pub generations: Generations,
     pub context_counts: Arc<ContextCounts>,
     pub pool: Pool<Work>,
     pub journal: Journal,
     pub limits: Limits,
-    /// Runs that the client was told take too long, and that have not ended yet.
-    /// Below zero for a moment where a run ends before the loss of its thread is noted.
+    /// Overdue runs that have not ended yet. Below zero for a moment where a run ends before `lose_thread` counts it.
     n_lost: AtomicIsize,
-    /// Whether it is on its way out.
     draining: Arc<AtomicBool>,
-    /// What the pool's threads count, if anybody can ask; not beside what the server's threads read.
+    /// What the pool's threads count, if anybody can ask; boxed, so that the server's threads don't share its cache lines.
     meter: Option<Box<Meter>>,
-    /// The server's threads.
+    /// Of the server's threads.
     statuses: Mutex<Vec<Arc<WorkerStatus>>>,
 }
 
-/// What the pool does for an effe.
 pub enum Work {
     /// Runs the lambda of the generation that served when the request came.
     Run(Arc<Effe>, Arc<Generation>, Box<Call>),
-    /// Ends a run of a lambda that blocks: its last poll may still be under way.
+    /// Ends a run of an async lambda that blocks: its last poll may still be under way.
     End(Box<UnwantedRun>),
-    /// Stops a Context.
     Stop(Box<Context>),
 }
 
@@ -82,7 +77,7 @@ pub struct UnwantedRun {
 }
 
 impl UnwantedRun {
-    /// Drops the run, which waits for a poll that is under way; its Context is kept, or stopped on this thread.
+    /// Drops the run, which waits for a poll that is under way; its Context is given back, or stopped on this thread.
     fn end(self) {
         let UnwantedRun { effe, generation, run, keeps_context } = self;
         let (context, call) = run.take_apart();
@@ -91,14 +86,12 @@ impl UnwantedRun {
     }
 }
 
-/// What an effe may use, and how long its runs may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Runs at once on the pool.
     pub max_concurrency: usize,
     /// Runs that wait for a thread of the pool.
     pub queue: usize,
-    /// How long a client waits for a thread and for a run.
     pub timeouts: Timeouts,
     /// Requests to an async lambda at once, for each thread of the server.
     pub max_async: usize,
@@ -108,12 +101,11 @@ pub struct Limits {
     pub response: usize,
     /// Lost threads past which the effe is not ready.
     pub max_lost_threads: usize,
-    /// Whether it is counted what becomes of requests.
+    /// Whether requests and runs are counted.
     pub metered: bool,
 }
 
 impl Effe {
-    /// Serves a first generation, until `draining` says that it is on its way out.
     pub fn new(
         first: Generation,
         context_counts: Arc<ContextCounts>,
@@ -134,8 +126,8 @@ impl Effe {
         })
     }
 
-    /// Hands a call to the pool, whose thread runs it and sends it back; to be followed by
-    /// [`wake_pool`](Effe::wake_pool). Where there is no room, it comes back given up.
+    /// Hands a call to the pool; to be followed by [`wake_pool`](Effe::wake_pool). Where there is no room, it comes back
+    /// given up.
     pub fn run_on_pool(self: &Arc<Self>, call: Box<Call>) {
         let work = Work::Run(Arc::clone(self), self.generations.hold(), call);
         if let Err(work) = self.pool.push(work) {
@@ -143,23 +135,17 @@ impl Effe {
         }
     }
 
-    /// Has a thread of the pool end a run that nobody waits for any more.
-    ///
-    /// # Errors
-    /// There is no room for it.
+    /// Ends an unwanted run on the pool, or gives it back where there is no room.
     pub fn end_on_pool(&self, unwanted: Box<UnwantedRun>) -> Result<(), Box<UnwantedRun>> {
-        match self.pool.push(Work::End(unwanted)) {
-            Ok(()) => {
-                self.wake(false);
-                Ok(())
-            }
-            Err(Work::End(unwanted)) => Err(unwanted),
-            Err(_) => unreachable!("what comes back is what went in"),
-        }
+        let pushed = self.pool.push(Work::End(unwanted)).map(|()| self.wake(false));
+        pushed.map_err(|work| match work {
+            Work::End(unwanted) => unwanted,
+            Work::Run(..) | Work::Stop(_) => unreachable!("what comes back is what went in"),
+        })
     }
 
-    /// Has a thread of the pool stop a Context. Where there is no room, or no thread can be made, it is stopped on this
-    /// thread: a Stop here is better than none.
+    /// Stops a Context on the pool. Where there is no room, or no thread can be made, it is stopped on this thread,
+    /// which is better than not at all.
     fn stop_on_pool(&self, context: Box<Context>) {
         match self.pool.push(Work::Stop(context)) {
             Ok(()) => self.wake(false),
@@ -167,19 +153,18 @@ impl Effe {
         }
     }
 
-    /// Sees that somebody takes up what was handed to the pool. Once for all that a thread of the server hands in
-    /// before it sleeps: the thread that is woken would else run before the next call is there.
+    /// Makes sure that a thread of the pool runs the calls that were handed in: once for all that a thread of the server
+    /// hands in before it sleeps. A thread that is woken for each would run before the next call is there.
     pub fn wake_pool(&self) {
         self.wake(self.generations.current().placement.is_short());
     }
 
-    /// Wakes a thread of the pool. What can't be run, because no thread can be made, is given up: it may be of other
-    /// clients than the one that this thread is answering.
+    /// Wakes a thread of the pool. If there is none and none can be made, all that waits is given up.
     fn wake(&self, short: bool) {
         self.pool.wake(short).into_iter().for_each(Work::give_up);
     }
 
-    /// The run has ended; whether the client was still waiting for it.
+    /// A run has ended; whether that was before the client was told that it takes too long.
     pub fn end(&self, call: &Call) -> bool {
         let in_time = call.progress.end();
         if !in_time {
@@ -188,16 +173,14 @@ impl Effe {
         in_time
     }
 
-    /// A client was told that its run takes too long.
+    /// A client is told that its run takes too long.
     pub fn report_overdue(&self, head: &Head<'_>, id: &OnceLock<String>, what: &str) {
-        if let Some(meter) = &self.meter {
-            meter.timed_out();
-        }
+        self.meter.iter().for_each(|meter| meter.timed_out());
         let text = format!("a run takes longer than --run-timeout; {what}");
         self.journal.report(Severity::Error, text, about(head, id));
     }
 
-    /// A run of which the client was told that it takes too long goes on, and has its thread for itself.
+    /// An overdue run goes on, and has its thread for itself: how many do.
     pub fn lose_thread(&self) -> usize {
         let n_lost = usize::try_from(self.n_lost.fetch_add(1, Ordering::Relaxed) + 1).unwrap_or(0);
         if n_lost == self.limits.max_lost_threads.saturating_add(1) {
@@ -206,16 +189,17 @@ impl Effe {
         n_lost
     }
 
-    /// Seconds after which a client that was turned away may find room: what waits, at the pace of late.
+    /// Seconds after which a client that was turned away may find room: by then the queue has run, at the average time
+    /// of a run.
     pub fn retry_after(&self) -> u64 {
         let average = self.generations.current().placement.average().unwrap_or_default();
         let waiting = u32::try_from(self.pool.n_waiting()).unwrap_or(u32::MAX);
-        let hands = u32::try_from(self.limits.max_concurrency).unwrap_or(u32::MAX);
-        let seconds = average.saturating_mul(waiting).div_f64(f64::from(hands.max(1))).as_secs_f64().ceil();
+        let n_threads = self.limits.max_concurrency.max(1) as f64;
+        let seconds = average.saturating_mul(waiting).div_f64(n_threads).as_secs_f64().ceil();
         (seconds as u64).clamp(RETRY_AFTER.0, RETRY_AFTER.1)
     }
 
-    /// The status of the calling thread, one of the server's; its calls come back to `completions`.
+    /// Makes the status of the calling thread, one of the server's; its calls come back to `completions`.
     pub fn status(&self, completions: &Arc<Completions>) -> Arc<WorkerStatus> {
         let meter = self.limits.metered.then(Meter::default);
         let status = Arc::new(WorkerStatus::new(Arc::clone(completions), meter));
@@ -223,12 +207,11 @@ impl Effe {
         status
     }
 
-    /// One for each of the server's threads.
     pub fn statuses(&self) -> MutexGuard<'_, Vec<Arc<WorkerStatus>>> {
         self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What all threads have counted so far; `None` if nothing is.
+    /// What all threads have counted so far; `None` if nothing is counted.
     pub fn totals(&self) -> Option<Totals> {
         let mut totals = Totals::default();
         totals.add(self.meter.as_deref()?);
@@ -236,26 +219,24 @@ impl Effe {
         Some(totals)
     }
 
-    /// Requests that have been taken up and not answered yet.
     pub fn n_running(&self) -> usize {
         self.statuses().iter().map(|status| status.n_running()).sum()
     }
 
-    /// Whether it is on its way out: not ready, and answers say `Connection: close`.
+    /// Whether it is about to stop: it is not ready, and answers say `Connection: close`.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Runs that the client was told take too long, and that have not ended: each has a thread for itself.
     pub fn n_lost(&self) -> usize {
         usize::try_from(self.n_lost.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// Ends the effe: the pool's threads finish, every Context is stopped, the lambda retires. How many Contexts
-    /// had to be abandoned because their Run had not ended by the deadline; a generation with such ones does not retire.
+    /// Ends the effe: the pool's threads finish, every Context is stopped, the lambda retires. How many Contexts are not
+    /// stopped because their Run had not ended by the deadline; their generations don't retire.
     pub fn close(&self, deadline: Instant) -> u64 {
         let _ = self.pool.close(deadline);
-        // With the server's threads end the async runs that were still waiting, and their Contexts are stopped there.
+        // The server's threads are about to end. They drop the async runs that still wait, and stop their Contexts.
         let grace = deadline.max(Instant::now() + GRACE);
         while self.n_running() > 0 && Instant::now() < grace {
             thread::sleep(Duration::from_millis(1));
@@ -264,13 +245,13 @@ impl Effe {
         self.context_counts.living()
     }
 
-    /// Logs what an entry reported, and for what request.
     pub fn log_call(&self, step: &'static str, call: &Call, fault: &Fault) {
         self.log(step, &Head::Copied(&call.head), &call.progress.id, fault);
     }
 
+    /// Logs a fault of a step, and the request that it was for.
     fn log(&self, step: &'static str, head: &Head<'_>, id: &OnceLock<String>, fault: &Fault) {
-        // The lambda's hook has logged a panic, with its place; what the request was is said here.
+        // The lambda's panic hook has logged a panic with its place, but not the request.
         let (severity, text) = match fault {
             Fault::Error(severity, text) => (*severity, text.clone()),
             Fault::Panic(text) => (Severity::Debug, text.clone()),
@@ -282,7 +263,7 @@ impl Effe {
     }
 }
 
-/// What a line about a request says of it: never its query, which may hold secrets.
+/// The fields of a line about a request: never its query, which may hold secrets.
 fn about(head: &Head<'_>, id: &OnceLock<String>) -> [(&'static str, String); 3] {
     let id = id.get_or_init(|| head.request_id()).clone();
     [("request_id", id), ("method", head.method().to_owned()), ("path", head.path().to_owned())]
@@ -303,7 +284,7 @@ impl Work {
 }
 
 impl Job for Work {
-    /// Where calls have come back that nobody was woken for.
+    /// Where calls have come back for which no thread has been woken yet.
     type Batch = Vec<Arc<Completions>>;
 
     fn is_short(&self) -> bool {
@@ -319,11 +300,11 @@ impl Job for Work {
             Work::End(unwanted) => return unwanted.end(),
             Work::Stop(context) => return drop(context),
         };
-        // No panic of the lambda's gets here. One of ours must not cost the client its answer.
+        // The fence in the plugin catches the lambda's panics. After one of ours, the client still gets an answer.
         let left_over = panic::catch_unwind(AssertUnwindSafe(|| effe.run(&generation, &mut call)));
         let completions = call.send_back();
         if !matches!(left_over, Ok(None)) {
-            // After the answer: Stop takes as long as it takes.
+            // At once, because the Stop of the Context that is left over may take long.
             completions.ring();
         } else if !batch.iter().any(|other| Arc::ptr_eq(other, &completions)) {
             batch.push(completions);

@@ -36,45 +36,40 @@ use signal_hook::low_level;
 
 pub use self::error::{Error, Refusal};
 use self::{
-    boot::{answer_trial, cli::Cli, config::Config, print, run},
+    boot::{answer_trial, cli::Cli, print, run},
     error::{DONE, USAGE},
 };
 
-/// The loader's whole life: arguments in, exit code out. `linked` is the lambda of a program that has one.
+/// Runs the loader with the process's arguments, to its exit code. `linked` is the lambda of a program that holds one.
 pub fn main(linked: Option<&'static Linked>) -> ExitCode {
     if let Some(path) = plugin::asked_for_trial(std::env::args_os()) {
         answer_trial(&path);
     }
-    let args = std::env::args_os();
-    let cli = if linked.is_some() { Cli::parse_linked(args) } else { Cli::parse_from_args(args) };
-    let cli = match cli {
-        Ok(cli) => cli,
-        Err(err) => return usage(&err),
+    let config = match Cli::parse(std::env::args_os(), linked.is_some()) {
+        Ok(cli) if cli.version => return ExitCode::from(print(&version())),
+        Ok(cli) => cli.checked(linked.is_some()),
+        Err(err) => Err(err),
     };
-    if cli.version {
-        return ExitCode::from(print(&version()));
-    }
-    let config = if linked.is_some() { Config::of_linked(cli) } else { Config::of(cli) };
     let config = match config {
         Ok(config) => config,
-        Err(err) => return usage(&err),
-    };
-    let code = match run(&config, linked) {
-        Ok(code) => code,
         Err(err) => {
-            let _ = writeln!(std::io::stderr(), "effe-loader: {err}");
-            err.exit_code()
+            let _ = err.print();
+            return ExitCode::from(if err.use_stderr() { USAGE } else { DONE });
         }
     };
+    let code = run(&config, linked).unwrap_or_else(|err| {
+        let _ = writeln!(std::io::stderr(), "effe-loader: {err}");
+        err.exit_code()
+    });
     if linked.is_none() {
-        // A library's destructors must not have the last word: a damaged one dies of them, a whole one may, while
-        // its threads still run. What a lambda has to undo, it undoes in Retire.
+        // Without the library's destructors: those of a damaged one crash, and those of any other may, while its
+        // threads still run. A lambda cleans up in Retire.
         low_level::exit(code.into());
     }
     ExitCode::from(code)
 }
 
-/// Version, commit, ABI and features.
+/// What `--version` prints: version, commit, ABI and features.
 pub fn version() -> String {
     format!(
         "effe-loader {} (commit {}, ABI 1, {}-{}{}{})",
@@ -85,9 +80,4 @@ pub fn version() -> String {
         if cfg!(feature = "tls") { ", tls" } else { "" },
         if cfg!(feature = "http2") { ", http2" } else { "" },
     )
-}
-
-fn usage(err: &clap::Error) -> ExitCode {
-    let _ = err.print();
-    ExitCode::from(if err.use_stderr() { USAGE } else { DONE })
 }

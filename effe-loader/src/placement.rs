@@ -9,7 +9,7 @@ use std::{
     fmt,
     str::FromStr,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -27,14 +27,13 @@ use crate::{
     rt::clock::Moment,
 };
 
-/// What the operator wants.
+/// What `--execution` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// As measured.
     Auto,
     /// Always on the server's thread, as far as that is possible.
     Inline,
-    /// Always on the pool.
     Pool,
 }
 
@@ -42,12 +41,8 @@ impl FromStr for Mode {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Mode, String> {
-        match text {
-            "auto" => Ok(Mode::Auto),
-            "inline" => Ok(Mode::Inline),
-            "pool" => Ok(Mode::Pool),
-            _ => Err("write auto, inline or pool".to_owned()),
-        }
+        let mode = [Mode::Auto, Mode::Inline, Mode::Pool].into_iter().find(|mode| mode.to_string() == text);
+        mode.ok_or_else(|| "write auto, inline or pool".to_owned())
     }
 }
 
@@ -61,27 +56,23 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Where a run was that has cost its lambda the trust, for the log.
+/// Where a run was that took too long, for the log.
 const SERVERS_THREAD: &str = "a server's thread";
 const OWN_THREAD: &str = "a thread of its own runtime";
 const POOL: &str = "the pool";
 
-/// Where a run goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// On the server's own thread: an async run is polled there.
     Inline,
-    /// On a thread of the pool.
     Pool,
     /// As a task of the async lambda's own runtime.
     Runtime,
 }
 
 impl Place {
-    /// All of them.
     pub const ALL: [Place; 3] = [Place::Inline, Place::Pool, Place::Runtime];
 
-    /// Its name, as operators read it.
     pub fn name(self) -> &'static str {
         match self {
             Place::Inline => "inline",
@@ -91,26 +82,14 @@ impl Place {
     }
 }
 
-/// What a lambda lets a loader decide about its runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A run is one call, which returns at its end.
-    Sync,
-    /// A run is polled.
-    Async {
-        /// Whether the loader can have each run spawned in the lambda's own runtime.
-        spawns_on_request: bool,
-    },
-}
-
-/// The decision for one lambda, and what it rests on.
+/// The decision for one lambda, and what has been measured for it.
 pub struct Placement {
     inline: AtomicBool,
     /// Where runs go that don't go inline.
     elsewhere: Place,
     /// Whether runs change the decision.
     measured: bool,
-    /// What of the lambda's is measured.
+    /// What is measured, for the log.
     unit: &'static str,
     policy: Mutex<InlinePolicy>,
     /// Times that the decision changed.
@@ -124,11 +103,11 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// The decision at the start: the operator's word, then the author's (`flags`), else the pool. A lambda that
+    /// The decision at the start: the operator's `mode`, then the author's `flags`, else the pool. A lambda that
     /// streams is never run on the server's thread, which would have to fill the stream and empty it; an async one
-    /// is polled there, and the decision is about its polls.
-    pub fn new(mode: Mode, flags: u64, kind: Kind, journal: Journal) -> Placement {
-        let is_async = kind != Kind::Sync;
+    /// is polled there, and the decision is about its polls. `can_spawn`: an async run can be spawned in the lambda's
+    /// own runtime.
+    pub fn new(mode: Mode, flags: u64, is_async: bool, can_spawn: bool, journal: Journal) -> Placement {
         let declared = |flag| flags & flag != 0;
         let streams = declared(plugin_flags::STREAM_REQUEST) || declared(plugin_flags::STREAM_RESPONSE);
         let (inline, measured) = match mode {
@@ -140,13 +119,9 @@ impl Placement {
             Mode::Auto if declared(plugin_flags::WAITS) => (false, false),
             Mode::Auto => (declared(plugin_flags::NEVER_WAITS), true),
         };
-        let elsewhere = match (mode, kind) {
-            (Mode::Auto | Mode::Inline, Kind::Async { spawns_on_request: true }) => Place::Runtime,
-            _ => Place::Pool,
-        };
         Placement {
             inline: AtomicBool::new(inline),
-            elsewhere,
+            elsewhere: if can_spawn && mode != Mode::Pool { Place::Runtime } else { Place::Pool },
             measured,
             unit: if is_async { "poll" } else { "run" },
             policy: Mutex::new(InlinePolicy::new(inline)),
@@ -173,7 +148,6 @@ impl Placement {
         }
     }
 
-    /// Whether a run that begins now goes on the server's thread.
     pub fn is_inline(&self) -> bool {
         self.inline.load(Ordering::Relaxed)
     }
@@ -183,16 +157,15 @@ impl Placement {
         self.waits.load(Ordering::Relaxed)
     }
 
-    /// An async run ended, which waited so often.
+    /// An async run ended that waited so often.
     pub fn waited(&self, n_waits: u32) {
-        // Written only where it changes: the threads share it.
+        // Written only where it changes, because the threads share it.
         if self.waits.load(Ordering::Relaxed) != (n_waits > 0) {
             self.waits.store(n_waits > 0, Ordering::Relaxed);
         }
         self.wait_history.ended(n_waits);
     }
 
-    /// Times that the decision changed.
     pub fn n_changes(&self) -> u64 {
         self.n_changes.load(Ordering::Relaxed)
     }
@@ -216,7 +189,7 @@ impl Placement {
     /// A poll on a thread of the lambda's own ended.
     pub fn ran_spawned<'a>(&self, took: Duration, request: impl FnOnce() -> (&'a str, &'a str)) {
         if self.measured && !self.is_inline() {
-            // While the lambda is not trusted, each short poll counts as a proof.
+            // While the lambda is not trusted, each short poll counts.
             self.settle(|policy| policy.ran(took), took, OWN_THREAD, String::new);
         } else {
             self.ran(took, OWN_THREAD, request);
@@ -224,8 +197,8 @@ impl Placement {
     }
 
     fn ran<'a>(&self, took: Duration, place: &str, request: impl FnOnce() -> (&'a str, &'a str)) {
-        // Nearly all runs of a trusted lambda are short, and a short one changes nothing that can't wait: they are
-        // not counted one by one, which would take a lock.
+        // Nearly all runs of a trusted lambda are short. To count each at once would take a lock; `ran_well` counts
+        // them later.
         if took > SHORT && self.measured {
             let request = || {
                 let (method, path) = request();
@@ -235,33 +208,26 @@ impl Placement {
         }
     }
 
-    /// A run on the server's thread has overstayed and has not ended yet.
+    /// A run on the server's thread takes longer than `OVERSTAY` and has not ended yet.
     pub fn overstays(&self, so_far: Duration, request: &str) {
         if self.measured {
             self.settle(InlinePolicy::overstayed, so_far, SERVERS_THREAD, || request.to_owned());
         }
     }
 
-    /// Runs something on a thread of the pool, and learns from it; how long it took. That the system gave the CPU to
-    /// somebody else meanwhile teaches nothing: on a busy machine no lambda would ever be seen to be short.
+    /// Runs something on a thread of the pool, and measures it. A run that was preempted doesn't count: on a busy
+    /// machine no lambda would ever be seen to be short.
     pub fn learn<T>(&self, run: impl FnOnce() -> T) -> (T, Duration) {
-        // It takes two calls to the system, so only where it matters.
+        // It takes two system calls, so only where it matters.
         let before = (self.measured && !self.is_inline()).then(Usage::now);
         let begun = Moment::now();
         let value = run();
         let took = begun.elapsed();
-        let is_excused =
-            took > SHORT && before.is_some_and(|before| Usage::now().since(before).shows_preemption());
-        if !is_excused {
-            self.ran_on_pool(took);
+        if took > SHORT && before.is_some_and(|before| Usage::now().since(before).shows_preemption()) {
+            return (value, took);
         }
-        (value, took)
-    }
-
-    /// A run on the pool ended.
-    fn ran_on_pool(&self, took: Duration) {
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
-        // Two threads may both miss the other's run, which an average survives.
+        // Two threads may each overwrite the other's run, which an average survives.
         let average = match self.average.load(Ordering::Relaxed) {
             u64::MAX => nanos,
             average => average - average / 8 + nanos / 8,
@@ -270,6 +236,7 @@ impl Placement {
         if self.measured {
             self.settle(|policy| policy.ran(took), took, POOL, String::new);
         }
+        (value, took)
     }
 
     /// Short runs on the server's threads, counted together now and then.
@@ -289,29 +256,24 @@ impl Placement {
         let mut policy = self.policy();
         let Some(change) = learn(&mut policy) else { return };
         self.inline.store(change == Change::Gained, Ordering::Relaxed);
-        let (proof, unit) = (policy.proof(), self.unit);
+        let (needed, unit) = (policy.needed, self.unit);
         drop(policy);
         let n_changes = self.n_changes.fetch_add(1, Ordering::Relaxed) + 1;
         let (to, text) = match change {
             Change::Gained => {
-                ("inline", format!("{proof} short {unit}s in a row: running on the server's threads"))
+                ("inline", format!("{needed} short {unit}s in a row: running on the server's threads"))
             }
             Change::Lost => {
-                let elsewhere = match self.elsewhere {
-                    Place::Runtime => "running in its own runtime",
-                    _ => "running on the pool",
-                };
-                (
-                    self.elsewhere.name(),
-                    format!("{}: a {unit} took {took:.1?} on {place}: {elsewhere}", request()),
-                )
+                let to = if self.elsewhere == Place::Runtime { "in its own runtime" } else { "on the pool" };
+                let text = format!("{}: a {unit} took {took:.1?} on {place}: running {to}", request());
+                (self.elsewhere.name(), text)
             }
         };
         let fields = [("execution", to.to_owned()), ("changes", n_changes.to_string())];
         self.journal.report(Severity::Info, text, fields);
     }
 
-    fn policy(&self) -> std::sync::MutexGuard<'_, InlinePolicy> {
+    fn policy(&self) -> MutexGuard<'_, InlinePolicy> {
         self.policy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,7 +16,7 @@ use super::state::Admin;
 use crate::{
     effe::Effe,
     placement::Place,
-    scheduler::meter::{Spread, Totals},
+    scheduler::meter::{Histogram, Totals},
 };
 
 /// All metrics as text, and its media type: OpenMetrics for a scraper that asks for it in an `Accept` header, else
@@ -63,7 +63,7 @@ impl Scrape {
             gauges: vec![("effe_ready", "1 if the effe wants requests", is_ready.into())],
             ..Scrape::default()
         };
-        if let Some(effe) = admin.health.effe() {
+        if let Some(effe) = admin.health.effe.get() {
             scrape.look_at(effe);
         }
         scrape
@@ -101,7 +101,7 @@ impl Scrape {
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Totals { answers, runs, starts, cold_starts, errors, timeouts } = &self.totals;
+        let Totals { answers, runs, starts, errors, timeouts } = &self.totals;
         let labels = |&(method, status): &(&'static str, u16)| {
             [("code", status.to_string()), ("method", method.to_owned())]
         };
@@ -129,7 +129,7 @@ impl Collector for Scrape {
             histogram(encoder.encode_descriptor(name, help, seconds, MetricType::Histogram)?, spread)?;
         }
         let of_faas = [
-            ("faas_coldstarts", "Requests that waited for a Start", *cold_starts),
+            ("faas_coldstarts", "Requests that waited for a Start", starts.count()),
             ("faas_errors", "Requests that met an error or a panic of the lambda's", *errors),
             ("faas_timeouts", "Requests whose run took longer than --run-timeout", *timeouts),
         ];
@@ -169,6 +169,6 @@ impl Collector for Scrape {
 
 const NO_EXEMPLAR: Option<&Exemplar<NoLabelSet, u64>> = None;
 
-fn histogram(mut encoder: prometheus_client::encoding::MetricEncoder<'_>, spread: &Spread) -> fmt::Result {
+fn histogram(mut encoder: prometheus_client::encoding::MetricEncoder<'_>, spread: &Histogram) -> fmt::Result {
     encoder.encode_histogram::<NoLabelSet>(spread.seconds(), spread.count(), &spread.buckets(), None)
 }

@@ -30,7 +30,7 @@ pub struct Admin {
 impl Admin {
     /// The plugin of the generation that serves.
     pub fn plugin(&self) -> &'static Plugin {
-        self.health.effe().map_or(self.first, |effe| effe.generations.current().plugin)
+        self.health.effe.get().map_or(self.first, |effe| effe.generations.current().plugin)
     }
 }
 
@@ -50,7 +50,7 @@ pub async fn state(admin: &Admin) -> Value {
         "address": admin.address,
         "log": { "level": admin.journal.level().as_str(), "losses": admin.journal.losses() },
     });
-    if let Some(effe) = admin.health.effe() {
+    if let Some(effe) = admin.health.effe.get() {
         all["generation"] = effe.generations.current().number.into();
         all["generations"] = effe.generations.all().iter().map(|one| generation(one)).collect();
         all["running"] = effe.n_running().into();
@@ -66,8 +66,8 @@ fn generation(generation: &Generation) -> Value {
         "number": generation.number,
         "plugin": plugin.path,
         "age_seconds": generation.opened.elapsed().as_secs(),
-        "requests": generation.tally.runs(),
-        "errors": generation.tally.errors(),
+        "requests": generation.n_runs(),
+        "errors": generation.n_errors(),
         "execution": generation.placement.current().name(),
         "contexts": {
             "started": plugin.contexts.started(),

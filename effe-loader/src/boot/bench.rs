@@ -21,7 +21,7 @@ use crate::{
 /// Bytes of a response.
 const RESPONSE_LIMIT: usize = 16 << 20;
 
-/// A Context of a lambda, and all that a run on a server's thread borrows.
+/// A Context of a lambda, and all that an inline run borrows.
 pub struct Crossing {
     plugin: &'static Plugin,
     context: Context,
@@ -30,10 +30,7 @@ pub struct Crossing {
 }
 
 impl Crossing {
-    /// Opens a plugin as the loader does; Init and Start have run then. For a process that has one thread.
-    ///
-    /// # Errors
-    /// Why it can't be used.
+    /// Opens a plugin as the loader does, up to its first Start; an error says why not. For a process with one thread.
     pub fn open(path: &Path) -> Result<Crossing, String> {
         let policy = Policy::default();
         let file = PluginFile::open(path, &policy).map_err(|refusal| refusal.to_string())?;
@@ -50,10 +47,7 @@ impl Crossing {
         Ok(Crossing { plugin, context, request, response: ResponseBuilder::default() })
     }
 
-    /// One Run, from the head and the body to an answer that is complete; how long its body is.
-    ///
-    /// # Panics
-    /// The lambda failed.
+    /// One Run, from the head and the body to an answer that is complete; how long its body is. Panics if Run fails.
     pub fn run(&mut self, body: &[u8]) -> usize {
         static STAYS: AtomicBool = AtomicBool::new(false);
         let id = OnceLock::new();
@@ -68,10 +62,7 @@ impl Crossing {
         self.response.take().expect("the lambda answers").1.len()
     }
 
-    /// A Start and its Stop.
-    ///
-    /// # Panics
-    /// Start failed.
+    /// A Start and its Stop. Panics if Start fails.
     pub fn start_and_stop(&self) {
         let Started::Ready(context) = self.plugin.start() else { panic!("Start failed") };
         drop(context);

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, error::ErrorKind};
 
 use self::units::{Size, Span};
 use crate::{
@@ -22,14 +22,14 @@ use crate::{
 
 /// What axum and others allow too; a larger body wants a stream.
 const DEFAULT_BODY_LIMIT: &str = "2MiB";
-/// A held response past this is a mistake more often than a wish.
+/// A held response past this is more often a mistake than intended.
 const DEFAULT_RESPONSE_LIMIT: &str = "16MiB";
 /// Contexts may be connections: keep some, not any number.
 const DEFAULT_MAX_IDLE: usize = 64;
 /// How many runs at once; a thread each if they all wait.
-const DEFAULT_MAX_CONCURRENCY: usize = 256;
+const DEFAULT_MAX_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(256).expect("it is not 0");
 /// A waiting async run costs a connection and a Context, not a thread.
-const DEFAULT_MAX_ASYNC: usize = 16 * 1024;
+const DEFAULT_MAX_ASYNC: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("it is not 0");
 /// A fraction of the threads: past it, another effe should get the requests.
 const DEFAULT_MAX_LOST_THREADS: usize = 16;
 
@@ -47,8 +47,7 @@ const DEFAULT_MAX_LOST_THREADS: usize = 16;
 )]
 pub struct Cli {
     /// The lambda to serve: a file built from a crate with effe_abi::export!
-    #[arg(long, short, value_name = "FILE",
-          value_hint = clap::ValueHint::FilePath)]
+    #[arg(long, short, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub plugin: Option<PathBuf>,
 
     /// The port to listen on, 0 for any free one [default: $PORT, or 8080]
@@ -56,8 +55,7 @@ pub struct Cli {
     pub port: Option<u16>,
 
     /// Where to listen, repeatable: HOST:PORT or unix:PATH
-    #[arg(long, value_name = "WHERE", value_delimiter = ',',
-          conflicts_with_all = ["host", "port"])]
+    #[arg(long, value_name = "WHERE", value_delimiter = ',', conflicts_with_all = ["host", "port"])]
     pub listen: Vec<Listen>,
 
     /// The address to listen on [default: all, 0.0.0.0]
@@ -145,8 +143,7 @@ pub struct Cli {
     pub response_limit: Size,
 
     /// Where the lambda runs: inline (on the server's threads), pool, or auto (as measured)
-    #[arg(long, value_name = "WHERE", default_value_t = Execution::Auto,
-          hide_short_help = true)]
+    #[arg(long, value_name = "WHERE", default_value_t = Execution::Auto, hide_short_help = true)]
     pub execution: Execution,
 
     /// How many requests may wait for a thread [default: ten times --max-concurrency]
@@ -166,16 +163,15 @@ pub struct Cli {
     pub max_lost_threads: usize,
 
     /// How many requests may run at once
-    #[arg(long, value_name = "N", default_value_t = nonzero(DEFAULT_MAX_CONCURRENCY), hide_short_help = true)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_CONCURRENCY, hide_short_help = true)]
     pub max_concurrency: NonZeroUsize,
 
     /// How many requests an async lambda may have at once
-    #[arg(long, value_name = "N", default_value_t = nonzero(DEFAULT_MAX_ASYNC), hide_short_help = true)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_ASYNC, hide_short_help = true)]
     pub max_async: NonZeroUsize,
 
     /// How many idle Contexts are kept
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_IDLE,
-          hide_short_help = true)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_MAX_IDLE, hide_short_help = true)]
     pub max_idle: usize,
 
     /// How long a Context that nobody needs is kept, 0 for ever
@@ -192,8 +188,7 @@ pub struct Cli {
     pub access_log: Share,
 
     /// What --access-log has beyond the usual: query, or the name of a request header; may be repeated
-    #[arg(long, value_name = "NAME", value_delimiter = ',',
-          action = ArgAction::Append, hide_short_help = true)]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', action = ArgAction::Append, hide_short_help = true)]
     pub access_log_with: Vec<Extra>,
 
     /// A plugin that may be loaded, by its SHA-256; may be repeated, and then nothing else is loaded
@@ -222,61 +217,64 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Parses arguments, the spelling of 2016 (`-port 80`, `-info`) included.
+    /// Parses arguments, the spelling of 2016 (`-port 80`, `-info`) included. Those of a program that holds its lambda
+    /// have another help, and may not name a plugin.
     ///
     /// # Errors
     /// clap's, which knows how to print itself; `--help` is one of them.
-    pub fn parse_from_args<I: IntoIterator<Item = std::ffi::OsString>>(args: I) -> Result<Cli, clap::Error> {
-        let mut command = Cli::told();
-        let mut matches = command.try_get_matches_from_mut(args.into_iter().map(modern))?;
-        Cli::from_arg_matches_mut(&mut matches).map_err(|err| err.format(&mut command))
-    }
-
-    /// Parses the arguments of a program that holds its lambda: its help names that program and no `--plugin`.
-    ///
-    /// # Errors
-    /// As [`Cli::parse_from_args`]; `--plugin` is one more.
-    pub fn parse_linked<I: IntoIterator<Item = std::ffi::OsString>>(args: I) -> Result<Cli, clap::Error> {
+    pub fn parse(
+        args: impl IntoIterator<Item = std::ffi::OsString>,
+        is_linked: bool,
+    ) -> Result<Cli, clap::Error> {
         let mut args = args.into_iter().map(modern).peekable();
-        let program = args.peek().map(PathBuf::from);
-        let name = program.as_deref().and_then(Path::file_name);
-        let name = name.map_or_else(|| "effe".to_owned(), |name| name.to_string_lossy().into_owned());
-        let mut command = Cli::told()
-            .bin_name(name.clone())
-            .about("Serves the lambda that it holds over HTTP.")
-            .override_usage(format!("{name} [--port 8080] [--info | --check] [OPTIONS]"))
-            .mut_arg("plugin", |arg| arg.hide(true))
-            .mut_arg("sha256", |arg| arg.hide(true))
-            .mut_arg("sha256_file", |arg| arg.hide(true))
-            .mut_arg("strict_ownership", |arg| arg.hide(true));
+        let mut command = Cli::with_variables();
+        if is_linked {
+            let program = args.peek().map(PathBuf::from);
+            let name = program.as_deref().and_then(Path::file_name).unwrap_or("effe".as_ref());
+            let name = name.to_string_lossy().into_owned();
+            command = command
+                .override_usage(format!("{name} [--port 8080] [--info | --check] [OPTIONS]"))
+                .bin_name(name)
+                .about("Serves the lambda that it holds over HTTP.");
+            for of_plugin in ["plugin", "sha256", "sha256_file", "strict_ownership"] {
+                command = command.mut_arg(of_plugin, |arg| arg.hide(true));
+            }
+        }
         let mut matches = command.try_get_matches_from_mut(args)?;
         let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|err| err.format(&mut command))?;
-        if let Some(plugin) = &cli.plugin {
-            let text = format!(
+        match cli.not_for_linked().filter(|_| is_linked) {
+            Some(fault) => Err(command.error(ErrorKind::ValueValidation, fault)),
+            None => Ok(cli),
+        }
+    }
+
+    /// Why a program that holds its lambda can't take these arguments.
+    fn not_for_linked(&self) -> Option<String> {
+        if let Some(plugin) = &self.plugin {
+            return Some(format!(
                 "--plugin {} (or EFFE_PLUGIN): this program holds its lambda and opens no other; \
                  effe-loader does",
                 plugin.display()
-            );
-            return Err(command.error(clap::error::ErrorKind::ValueValidation, text));
+            ));
         }
-        if cli.strict_ownership || cli.sha256_file.is_some() || !cli.sha256.is_empty() {
-            let text = "--sha256, --sha256-file, --strict-ownership: this program holds its lambda, which can't be \
-                        told from the program; check the program itself";
-            return Err(command.error(clap::error::ErrorKind::ValueValidation, text));
-        }
-        Ok(cli)
+        let has_checks = self.strict_ownership || self.sha256_file.is_some() || !self.sha256.is_empty();
+        has_checks.then(|| {
+            "--sha256, --sha256-file, --strict-ownership: this program holds its lambda, which can't be told from \
+             the program; check the program itself"
+                .to_owned()
+        })
     }
 
-    /// The command line, with the variables if there are any: to look for each of them takes as long as to parse the
+    /// The command line, with the variables only if any is set: to look for each takes as long as to parse the
     /// arguments.
-    fn told() -> Command {
+    fn with_variables() -> Command {
         let is_ours = |name: std::ffi::OsString| name.as_encoded_bytes().starts_with(b"EFFE_");
         if env::vars_os().any(|(name, _)| is_ours(name)) { Cli::described() } else { Cli::command() }
     }
 
-    /// The command line: every flag but those that print is a variable, too, named after it. `--set` is the one whose
-    /// variable says more than one.
-    fn described() -> Command {
+    /// The command line: every flag but those that print is a variable, too. `--set` is left out because its variable
+    /// holds several.
+    pub(super) fn described() -> Command {
         Cli::command().mut_args(|arg| match arg.get_long() {
             Some(long) if !["set", "help", "help-all", "version"].contains(&long) => {
                 let variable = format!("EFFE_{}", long.replace('-', "_").to_ascii_uppercase());
@@ -293,25 +291,20 @@ pub fn markdown() -> String {
     for arg in Cli::described().get_arguments() {
         let Some(long) = arg.get_long() else { continue };
         let value = arg.get_value_names().filter(|_| arg.get_action().takes_values());
-        let value = value.map_or(String::new(), |names| format!(" {}", names[0]));
-        let short = arg.get_short().map_or(String::new(), |short| format!("`-{short}`, "));
+        let value = value.map(|names| format!(" {}", names[0])).unwrap_or_default();
+        let short = arg.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
         let variable = match arg.get_env() {
             Some(name) => format!("`{}`", name.to_string_lossy()),
             None if long == "set" => "`EFFE_SET`, one a line".to_owned(),
             None => String::new(),
         };
         let default: Vec<_> = arg.get_default_values().iter().map(|text| text.to_string_lossy()).collect();
-        let default = if default.is_empty() { String::new() } else { format!("`{}`", default.join(" ")) };
-        let default = if arg.get_action().takes_values() { default } else { String::new() };
+        let has_default = !default.is_empty() && arg.get_action().takes_values();
+        let default = if has_default { format!("`{}`", default.join(" ")) } else { String::new() };
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default().replace('|', "\\|");
         table.push_str(&format!("| {short}`--{long}{value}` | {variable} | {default} | {help} |\n"));
     }
     table
-}
-
-/// An error of usage, as clap shows its own.
-pub fn usage(text: &str) -> clap::Error {
-    Cli::described().error(clap::error::ErrorKind::ValueValidation, text)
 }
 
 /// The spelling of 2016.
@@ -322,8 +315,4 @@ fn modern(arg: std::ffi::OsString) -> std::ffi::OsString {
         Some(text) if text.starts_with("-port=") => format!("-{text}").into(),
         _ => arg,
     }
-}
-
-fn nonzero(n: usize) -> NonZeroUsize {
-    NonZeroUsize::new(n).unwrap_or(NonZeroUsize::MIN)
 }

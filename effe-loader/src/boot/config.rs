@@ -1,11 +1,12 @@
-//! All that the loader was told, once it is known to be valid.
+//! What the loader was told, checked, in the parts that it is handed on in.
 
 use std::{env, net::ToSocketAddrs, num::NonZeroUsize, path::PathBuf, sync::Arc, thread, time::Duration};
+
+use clap::error::ErrorKind;
 
 use super::cli::{
     Cli,
     units::{Size, Span},
-    usage,
 };
 use crate::{
     admin::{Address as AdminAddress, Token},
@@ -22,17 +23,15 @@ use crate::{
     server,
 };
 
-/// All interfaces: an effe is run in a container or behind a proxy, where loopback alone would serve nobody.
+/// All interfaces: an effe runs in a container or behind a proxy, which could not reach it on loopback.
 const DEFAULT_HOST: &str = "0.0.0.0";
 /// The port of 2016.
 const DEFAULT_PORT: u16 = 8080;
 /// Runs that may wait for a thread, for each that may run.
 const QUEUE_PER_RUN: usize = 10;
 
-/// What the loader was told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Serve until a signal.
     Serve,
     /// Print Info.
     Info,
@@ -40,57 +39,30 @@ pub enum Mode {
     Check,
 }
 
-/// Everything the loader was told, valid, in the parts that it is handed on in.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The plugin as it was named; empty in a program that holds its lambda.
     pub plugin: PathBuf,
-    /// What to do with it.
     pub mode: Mode,
-    /// How it is opened, at the start and in a swap.
     pub generations: Arc<GenerationConfig>,
-    /// The operator's parameters, as they were at the start.
+    /// The operator's, as they were at the start.
     pub parameters: Parameters,
-    /// What it may use.
     pub limits: Limits,
     /// How long a Context may be idle; `None` for ever.
     pub idle_timeout: Option<Duration>,
-    /// Where to listen.
     pub listen: Vec<Listen>,
-    /// Whether somebody said so, or it is the default.
+    /// Whether `listen` was given, or is the default.
     pub listen_is_explicit: bool,
-    /// How to serve.
     pub server: Arc<server::Settings>,
     /// Where the admin listener is, and the token that it asks for.
     pub admin: Option<(AdminAddress, Option<Token>)>,
     /// Where the lambda's reports go, and how they look there.
     pub syslog: (SyslogTarget, SyslogFormat),
-    /// How stderr looks.
+    /// Of stderr.
     pub log_format: Format,
 }
 
 impl Config {
-    /// Checks what can be checked before anything is opened.
-    ///
-    /// # Errors
-    /// Everything that is wrong, at once, as clap prints it.
-    pub fn of(cli: Cli) -> Result<Config, clap::Error> {
-        let mut faults = Vec::new();
-        if cli.plugin.is_none() {
-            faults.push("no lambda is named: give --plugin FILE".to_owned());
-        }
-        cli.checked(faults)
-    }
-
-    /// [`Config::of`] a program that holds its lambda: no plugin is demanded.
-    ///
-    /// # Errors
-    /// Everything that is wrong, at once, as clap prints it.
-    pub fn of_linked(cli: Cli) -> Result<Config, clap::Error> {
-        cli.checked(Vec::new())
-    }
-
-    /// What the journal is started with.
     pub fn journal(&self) -> journal::Settings {
         let (target, syslog_format) = self.syslog.clone();
         journal::Settings { syslog_format, ..journal::Settings::new(target, self.log_format) }
@@ -98,8 +70,13 @@ impl Config {
 }
 
 impl Cli {
-    fn checked(self, mut faults: Vec<String>) -> Result<Config, clap::Error> {
-        let plugin = self.plugin.clone().unwrap_or_default();
+    /// Checks what can be checked before anything is opened; the error lists all faults. A program that holds its
+    /// lambda needs no plugin.
+    pub(crate) fn checked(self, is_linked: bool) -> Result<Config, clap::Error> {
+        let mut faults = Vec::new();
+        if self.plugin.is_none() && !is_linked {
+            faults.push("no lambda is named: give --plugin FILE".to_owned());
+        }
         let listen_is_explicit = !self.listen.is_empty() || self.host.is_some() || self.port.is_some();
         let listen =
             if self.listen.is_empty() { self.host_and_port(&mut faults) } else { self.listen.clone() };
@@ -111,26 +88,22 @@ impl Cli {
         let admin = self.admin(&mut faults);
         let tls = self.tls(&mut faults);
         if !faults.is_empty() {
-            return Err(usage(&faults.join("\n       ")));
+            return Err(Cli::described().error(ErrorKind::ValueValidation, faults.join("\n       ")));
         }
         let limit = |size: Size| if size.0 == 0 { usize::MAX } else { size.0 };
         let time = |span: Span| (!span.0.is_zero()).then_some(span.0);
         let workers =
             self.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-        let policy = Policy {
-            strict_ownership: self.strict_ownership,
-            sha256: self.sha256,
-            sha256_file: self.sha256_file,
-        };
+        let (strict_ownership, sha256, sha256_file) = (self.strict_ownership, self.sha256, self.sha256_file);
         Ok(Config {
-            plugin,
+            plugin: self.plugin.unwrap_or_default(),
             mode: match (self.info, self.check) {
                 (true, _) => Mode::Info,
                 (_, true) => Mode::Check,
                 _ => Mode::Serve,
             },
             generations: Arc::new(GenerationConfig {
-                policy,
+                policy: Policy { strict_ownership, sha256, sha256_file },
                 sources,
                 mode: self.execution,
                 max_idle: self.max_idle,
@@ -224,8 +197,13 @@ mod tests {
     use super::*;
 
     fn config(args: &[&str]) -> Result<Config, String> {
-        let args = ["effe-loader"].iter().chain(args).map(Into::into);
-        Cli::parse_from_args(args).and_then(Config::of).map_err(|err| err.to_string())
+        parsed("effe-loader", args, false)
+    }
+
+    fn parsed(program: &str, args: &[&str], is_linked: bool) -> Result<Config, String> {
+        let args = [program].into_iter().chain(args.iter().copied()).map(Into::into);
+        let config = Cli::parse(args, is_linked).and_then(|cli| cli.checked(is_linked));
+        config.map_err(|err| err.to_string())
     }
 
     fn port(config: &Config) -> u16 {
@@ -247,12 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn the_flags_are_consistent() {
+    fn the_flags_are_consistent_and_the_spelling_of_2016_is_taken() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn the_spelling_of_2016_is_taken() {
         let config = config(&["--plugin", "a.so", "-port", "81", "-info"]).unwrap();
         assert_eq!((port(&config), config.mode), (81, Mode::Info));
         assert_eq!(port(&self::config(&["-p", "a.so", "-port=82"]).unwrap()), 82);
@@ -260,10 +234,7 @@ mod tests {
 
     #[test]
     fn a_program_that_holds_its_lambda_takes_no_plugin() {
-        let linked = |args: &[&str]| {
-            let args = ["/bin/hello_v1"].iter().chain(args).map(Into::into);
-            Cli::parse_linked(args).and_then(Config::of_linked).map_err(|err| err.to_string())
-        };
+        let linked = |args: &[&str]| parsed("/bin/hello_v1", args, true);
         assert_eq!(port(&linked(&["-port", "81"]).unwrap()), 81);
         assert!(linked(&["--plugin", "a.so"]).unwrap_err().contains("this program holds its lambda"));
         assert!(linked(&["--sha256", &"0".repeat(64)]).unwrap_err().contains("check the program itself"));

@@ -1,5 +1,5 @@
-//! Async runs on the server's thread that their request came to. The lambda may poll a run on a thread of its own behind
-//! that. Whoever drops a run cancels it.
+//! Async runs on the server's thread that their request came to, which polls them; the lambda may spawn a run in its own
+//! runtime behind that. A run that is dropped is cancelled.
 
 use std::{
     future::Future,
@@ -16,7 +16,8 @@ use crate::{
         call::{Call, Progress},
         run::AsyncRun,
     },
-    placement::{Place, run_clock::Ended},
+    http::head::OwnedHead,
+    placement::run_clock::Ended,
     plugin::{Context, Fault, Started, Starting},
     rt::{
         clock::Moment,
@@ -25,7 +26,7 @@ use crate::{
     scheduler::{background::BackgroundTasks, in_flight::InFlight, worker_status::WorkerStatus},
 };
 
-/// What async runs of one thread of the server share.
+/// What the runs of one thread of the server share.
 pub struct Worker {
     pub effe: Arc<Effe>,
     pub status: Arc<WorkerStatus>,
@@ -35,44 +36,36 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Polls a request's run once. Most runs are over then, and the call comes back with its answer. One that is not
-    /// must be polled again at once, because this poll wakes nobody. Where the last run waited, this poll is left out.
+    /// Polls a request's run once. Most runs are over then, and the call comes back with its answer. Another one must be
+    /// polled again at once, because this poll's waker wakes nothing. Where the last run waited, this poll is left out.
     pub fn run(
         self: &Rc<Worker>,
         generation: &Arc<Generation>,
         call: Box<Call>,
         now: Moment,
     ) -> Result<Box<Call>, Box<AsyncCall>> {
-        let waits = generation.placement.waits();
-        let Some(context) = (!waits).then(|| generation.contexts.take()).flatten() else {
+        if generation.placement.waits() {
+            return Err(Box::new(AsyncCall::new(self, Arc::clone(generation), call, now)));
+        }
+        let Some(context) = generation.contexts.take() else {
             let mut waiting = AsyncCall::new(self, Arc::clone(generation), call, now);
-            if waits {
-                return Err(Box::new(waiting));
-            }
             return match Pin::new(&mut waiting).poll(&mut task::Context::from_waker(Waker::noop())) {
                 Poll::Ready(call) => Ok(call),
                 Poll::Pending => Err(Box::new(waiting)),
             };
         };
+        // Without an `AsyncCall`, of which most runs have no need.
         call.progress.begin_alone();
         let deadline = call.deadline;
         let since = self.status.meter.is_some().then_some(now);
         let mut run = self.begin(generation, context, call);
         match self.poll(generation, &mut run, Waker::noop(), Some(now)) {
             Poll::Ready(outcome) => Ok(self.finish(generation, run, outcome, since, None)),
-            Poll::Pending => Err(Box::new(AsyncCall {
-                worker: Rc::clone(self),
-                generation: Arc::clone(generation),
-                failed: None,
-                batched_waker: None,
-                n_waits: 0,
-                deadline,
-                progress: Arc::clone(run.progress()),
-                sender: run.sender().cloned(),
-                since,
-                now: None,
-                step: Step::Running(run),
-            })),
+            Poll::Pending => {
+                let parts = (deadline, Arc::clone(run.progress()), run.sender().cloned());
+                let (generation, step) = (Arc::clone(generation), Step::Running(run));
+                Err(Box::new(AsyncCall::at(step, self, generation, parts, since)))
+            }
         }
     }
 
@@ -80,38 +73,36 @@ impl Worker {
         AsyncRun::new(context, call, self.effe.limits.response, Arc::clone(&generation.placement))
     }
 
-    /// A poll on this thread.
     fn poll(
         &self,
         generation: &Generation,
         run: &mut AsyncRun,
         waker: &Waker,
         now: Option<Moment>,
-    ) -> Polled {
+    ) -> Poll<Result<(), Fault>> {
         let begun = self.status.begin(run.head().method(), run.head().path(), generation.number, now);
         let polled = run.poll(waker);
-        let Ended { took, preempted } = self.status.end(begun);
-        if !preempted {
-            generation.placement.ran_inline(took, || (run.head().method(), run.head().path()));
-        }
+        self.polled(generation, begun, run.head());
         polled
     }
 
     /// Drops a run. That runs code of the lambda's, and waits for a poll that is under way on another thread, so it counts
-    /// as a run of this thread.
+    /// as a poll.
     fn cancel(&self, generation: &Generation, run: AsyncRun) -> (Box<Context>, Box<Call>) {
-        let head = run.head();
-        let begun = self.status.begin(head.method(), head.path(), generation.number, None);
-        let parts = run.take_apart();
-        let Ended { took, preempted } = self.status.end(begun);
-        if !preempted {
-            let head = &parts.1.head;
-            generation.placement.ran_inline(took, || (head.method(), head.path()));
-        }
-        parts
+        let begun = self.status.begin(run.head().method(), run.head().path(), generation.number, None);
+        let (context, call) = run.take_apart();
+        self.polled(generation, begun, &call.head);
+        (context, call)
     }
 
-    /// The run is over: what becomes of its Context; and the call with its answer.
+    fn polled(&self, generation: &Generation, begun: Moment, head: &OwnedHead) {
+        let Ended { took, preempted } = self.status.end(begun);
+        if !preempted {
+            generation.placement.ran_inline(took, || (head.method(), head.path()));
+        }
+    }
+
+    /// The run is over: settles its Context, and returns the call with its answer.
     fn finish(
         &self,
         generation: &Generation,
@@ -130,7 +121,6 @@ impl Worker {
         call
     }
 
-    /// Keeps a Context, or stops it.
     fn settle(&self, generation: &Generation, context: Box<Context>, reusable: bool) {
         let unwanted = if reusable { generation.contexts.give(context) } else { Some(context) };
         if let Some(context) = unwanted {
@@ -139,33 +129,29 @@ impl Worker {
     }
 }
 
-/// What came of a poll.
-type Polled = Poll<Result<(), Fault>>;
-
 /// A request and its run, from Start to the end of the answer. Dropped before that, the run is cancelled.
 pub struct AsyncCall {
     worker: Rc<Worker>,
     generation: Arc<Generation>,
     step: Step,
-    /// What Start said, if it failed: then this run is its Context's only one.
+    /// The fault of Start, if it failed: then this run is its Context's only one.
     failed: Option<Fault>,
     /// The waker of the run's polls, once the run was not ready at once.
     batched_waker: Option<(Arc<BatchedWaker>, Waker)>,
-    /// How often it was not ready when somebody waited for it.
+    /// How many polls with a waker were not ready.
     n_waits: u32,
     /// When the client is told that it takes too long.
     pub deadline: Option<Moment>,
     pub progress: Arc<Progress>,
     /// For the body of the answer, if it may be sent piece by piece.
     pub sender: Option<Arc<BodySender>>,
-    /// When Start or Run began, if somebody wants to know.
+    /// When Start or Run began, if runs are measured.
     since: Option<Moment>,
-    /// What the clock said just before the first poll of a run: it needs no second look.
+    /// The time just before the first poll of a run, which saves a look at the clock.
     now: Option<Moment>,
 }
 
 enum Step {
-    /// There was no idle Context.
     Starting(Starting, Box<Call>),
     Running(AsyncRun),
     Over,
@@ -175,12 +161,26 @@ impl AsyncCall {
     /// Begins a run; nothing happens before it is polled, which is to be at once.
     pub fn new(worker: &Rc<Worker>, generation: Arc<Generation>, call: Box<Call>, now: Moment) -> AsyncCall {
         call.progress.begin_alone();
-        let worker = Rc::clone(worker);
-        let (step, deadline, progress) = (Step::Over, call.deadline, Arc::clone(&call.progress));
-        let sender = call.streams.response.clone();
+        let parts = (call.deadline, Arc::clone(&call.progress), call.streams.response.clone());
         let since = worker.status.meter.is_some().then_some(now);
-        let mut waiting = AsyncCall {
-            worker,
+        let (step, now) = match generation.contexts.take() {
+            Some(context) => (Step::Running(worker.begin(&generation, context, call)), Some(now)),
+            None => (Step::Starting(generation.plugin.start_polled(), call), None),
+        };
+        let mut waiting = AsyncCall::at(step, worker, generation, parts, since);
+        waiting.now = now;
+        waiting
+    }
+
+    fn at(
+        step: Step,
+        worker: &Rc<Worker>,
+        generation: Arc<Generation>,
+        (deadline, progress, sender): (Option<Moment>, Arc<Progress>, Option<Arc<BodySender>>),
+        since: Option<Moment>,
+    ) -> AsyncCall {
+        AsyncCall {
+            worker: Rc::clone(worker),
             generation,
             step,
             failed: None,
@@ -191,18 +191,10 @@ impl AsyncCall {
             sender,
             since,
             now: None,
-        };
-        waiting.step = match waiting.generation.contexts.take() {
-            Some(context) => {
-                waiting.now = Some(now);
-                Step::Running(waiting.worker.begin(&waiting.generation, context, call))
-            }
-            None => Step::Starting(waiting.generation.plugin.start_polled(), call),
-        };
-        waiting
+        }
     }
 
-    /// Lets a run go on whose answer has gone: nobody waits for it any more.
+    /// Lets a run go on in the background after its answer has gone.
     pub fn go_on(self) {
         let worker = Rc::clone(&self.worker);
         let in_flight = Rc::clone(&worker.in_flight);
@@ -221,22 +213,23 @@ impl AsyncCall {
             meter.started(since.elapsed());
             self.since = Some(Moment::now());
         }
-        match started {
-            Started::Ready(context) => Ok(self.worker.begin(&self.generation, Box::new(context), call)),
-            Started::Failed(context, fault) => {
-                self.worker.effe.log_call("start", &call, &fault);
-                self.failed = Some(fault);
-                Ok(self.worker.begin(&self.generation, Box::new(context), call))
-            }
-            Started::Panicked(fault) => {
-                self.worker.effe.log_call("start", &call, &fault);
-                if let Some((meter, _)) = meter {
-                    meter.failed();
-                }
-                call.progress.end();
-                Err(call)
-            }
+        let (context, fault) = match started {
+            Started::Ready(context) => (Some(context), None),
+            Started::Failed(context, fault) => (Some(context), Some(fault)),
+            Started::Panicked(fault) => (None, Some(fault)),
+        };
+        if let Some(fault) = &fault {
+            self.worker.effe.log_call("start", &call, fault);
         }
+        self.failed = fault;
+        let Some(context) = context else {
+            if let Some((meter, _)) = meter {
+                meter.failed();
+            }
+            call.progress.end();
+            return Err(call);
+        };
+        Ok(self.worker.begin(&self.generation, Box::new(context), call))
     }
 
     fn poll_run(&mut self, mut run: AsyncRun, waker: &Waker) -> Poll<Box<Call>> {
@@ -245,12 +238,12 @@ impl AsyncCall {
         let waker = self.batched_waker.as_ref().map_or(waker, |(_, batched_waker)| batched_waker);
         match self.worker.poll(&self.generation, &mut run, waker, now) {
             Poll::Ready(outcome) => {
-                let (since, failed) = (self.since, self.failed.as_ref());
                 self.generation.placement.waited(self.n_waits);
-                Poll::Ready(self.worker.finish(&self.generation, run, outcome, since, failed))
+                let failed = self.failed.as_ref();
+                Poll::Ready(self.worker.finish(&self.generation, run, outcome, self.since, failed))
             }
             Poll::Pending => {
-                // Nobody waits for what is polled with no waker, and it is polled again at once.
+                // A poll without a waker is followed by another one at once.
                 self.n_waits = self.n_waits.saturating_add(u32::from(self.batched_waker.is_some()));
                 self.step = Step::Running(run);
                 Poll::Pending
@@ -258,7 +251,7 @@ impl AsyncCall {
         }
     }
 
-    /// Makes the waker for the task that `waker` wakes. The first poll needs none: nobody is woken by it.
+    /// Makes the waker for the task that `waker` wakes. The first poll, which wakes nothing, needs none.
     fn set_batched_waker(&mut self, waker: &Waker) {
         if !waker.will_wake(Waker::noop())
             && !self.batched_waker.as_ref().is_some_and(|(batched_waker, _)| batched_waker.wakes(waker))
@@ -270,18 +263,16 @@ impl AsyncCall {
 
     /// Ends a run that is not over. Where the lambda blocks, a poll may be under way in its own runtime: a thread of
     /// the pool waits for that, and not this one.
-    fn cancel(&self, run: AsyncRun) {
+    fn cancel(&self, mut run: AsyncRun) {
         let keeps_context = self.generation.plugin.keeps_cancelled() && self.failed.is_none();
-        let run = if self.generation.placement.current() == Place::Inline {
-            run
-        } else {
+        if !self.generation.placement.is_inline() {
             let (effe, generation) = (Arc::clone(&self.worker.effe), Arc::clone(&self.generation));
-            match self.worker.effe.end_on_pool(Box::new(UnwantedRun { effe, generation, run, keeps_context }))
-            {
+            let unwanted = Box::new(UnwantedRun { effe, generation, run, keeps_context });
+            match self.worker.effe.end_on_pool(unwanted) {
                 Ok(()) => return,
-                Err(unwanted) => unwanted.run,
+                Err(unwanted) => run = unwanted.run,
             }
-        };
+        }
         let (context, call) = self.worker.cancel(&self.generation, run);
         let in_time = self.worker.effe.end(&call);
         self.worker.in_flight.keep(call);
@@ -291,8 +282,7 @@ impl AsyncCall {
     /// The client is told that it takes too long; to be followed by the drop. Where the lambda blocks, the thread that
     /// ends the run is lost until the run's last poll has ended: how many threads are.
     pub fn overdue(&self) -> Option<usize> {
-        let blocks =
-            matches!(self.step, Step::Running(_)) && self.generation.placement.current() != Place::Inline;
+        let blocks = matches!(self.step, Step::Running(_)) && !self.generation.placement.is_inline();
         (blocks && self.progress.is_overdue()).then(|| self.worker.effe.lose_thread())
     }
 }
@@ -324,7 +314,7 @@ impl Drop for AsyncCall {
         match std::mem::replace(&mut self.step, Step::Over) {
             Step::Over => {}
             Step::Running(run) => self.cancel(run),
-            // Clients that are less patient than Start must not keep it from ever ending.
+            // Start goes on, because else it would never end where clients always leave before.
             Step::Starting(starting, call) => {
                 self.worker.in_flight.keep(call);
                 let generation = Arc::clone(&self.generation);

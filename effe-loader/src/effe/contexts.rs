@@ -5,11 +5,11 @@ use crate::rt::sync::{AtomicCell, AtomicUsize, Mutex, Ordering, PoisonError, Seg
 /// How many looks per idle timeout: a Context that nobody needs goes after one timeout, or a quarter more.
 pub const LOOKS: u32 = 4;
 
-/// A free list. The Context that came back last is in `hot` and goes out first, so that one client after the other
-/// meets one warm Context; the others wait in a lock-free queue.
+/// A free list. The Context that came back last is in `hot` and goes out first, because its memory is in the cache; the
+/// others wait in a lock-free queue.
 ///
-/// What may go is found by counting, not by a clock on each Context: as many as were never needed since
-/// [`LOOKS`] looks ago. So taking and giving back cost no system call and no lock.
+/// Which ones are not needed is found by counting, not by a clock on each: as many as were always idle since [`LOOKS`]
+/// looks ago. So taking and giving back cost no system call and no lock.
 pub struct Contexts<C> {
     hot: AtomicCell<Option<Box<C>>>,
     others: SegQueue<Box<C>>,
@@ -21,7 +21,6 @@ pub struct Contexts<C> {
 }
 
 impl<C> Contexts<C> {
-    /// A list that keeps at most `max_idle`.
     pub fn new(max_idle: usize) -> Contexts<C> {
         Contexts {
             hot: AtomicCell::new(None),
@@ -33,7 +32,6 @@ impl<C> Contexts<C> {
         }
     }
 
-    /// An idle Context, if there is one.
     pub fn take(&self) -> Option<Box<C>> {
         // Two swaps, one of them empty, cost less than keeping the two places in order.
         let context = self.hot.take().or_else(|| self.others.pop())?;
@@ -44,7 +42,7 @@ impl<C> Contexts<C> {
         Some(context)
     }
 
-    /// Gives a Context back. What comes out is one too many: the caller drops it, where dropping it may wait.
+    /// Gives a Context back. One that is returned is too many: the caller drops it on a thread that may block.
     #[must_use]
     pub fn give(&self, context: Box<C>) -> Option<Box<C>> {
         if self.n_idle.fetch_add(1, Ordering::Relaxed) >= self.max_idle {
@@ -55,12 +53,11 @@ impl<C> Contexts<C> {
         None
     }
 
-    /// How many are idle.
     pub fn n_idle(&self) -> usize {
         self.n_idle.load(Ordering::Relaxed)
     }
 
-    /// Looks what may go: to be called [`LOOKS`] times per idle timeout. The caller drops what comes out.
+    /// The Contexts that are not needed, for the caller to drop; to be called [`LOOKS`] times per idle timeout.
     pub fn look(&self) -> Vec<Box<C>> {
         let lowest = self.lowest.swap(self.n_idle(), Ordering::Relaxed);
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +66,7 @@ impl<C> Contexts<C> {
         let unneeded = history.iter().copied().min().unwrap_or(0);
         history.iter_mut().for_each(|lowest| *lowest -= unneeded);
         drop(history);
-        // The queue first: what is hot goes last.
+        // The hot one goes last.
         let pop = || self.others.pop().or_else(|| self.hot.take());
         let gone: Vec<_> = std::iter::repeat_with(pop).take(unneeded).flatten().collect();
         self.n_idle.fetch_sub(gone.len(), Ordering::Relaxed);
@@ -77,7 +74,6 @@ impl<C> Contexts<C> {
         gone
     }
 
-    /// All that are idle now.
     pub fn drain(&self) -> Vec<Box<C>> {
         std::iter::from_fn(|| self.take()).collect()
     }
@@ -89,12 +85,15 @@ mod tests {
 
     use super::*;
 
+    fn filled(n: usize) -> Contexts<usize> {
+        let contexts = Contexts::new(10);
+        (0..n).for_each(|n| assert!(contexts.give(Box::new(n)).is_none()));
+        contexts
+    }
+
     #[test]
     fn the_last_one_back_is_the_first_one_out() {
-        let contexts = Contexts::new(10);
-        for n in 0..4 {
-            assert!(contexts.give(Box::new(n)).is_none());
-        }
+        let contexts = filled(4);
         assert_eq!(contexts.take().as_deref(), Some(&3));
         assert!(contexts.give(Box::new(3)).is_none());
         assert_eq!(contexts.take().as_deref(), Some(&3));
@@ -103,26 +102,23 @@ mod tests {
 
     #[test]
     fn one_too_many_comes_out_again() {
-        let contexts = Contexts::new(2);
-        assert!(contexts.give(Box::new(1)).is_none());
-        assert!(contexts.give(Box::new(2)).is_none());
-        assert_eq!(contexts.give(Box::new(3)).as_deref(), Some(&3));
-        let none = Contexts::new(0);
-        assert_eq!(none.give(Box::new(1)).as_deref(), Some(&1));
-        assert!(none.take().is_none());
+        for max_idle in [0, 2] {
+            let contexts = Contexts::new(max_idle);
+            for n in 0..=max_idle {
+                assert_eq!(contexts.give(Box::new(n)).as_deref(), (n == max_idle).then_some(&n));
+            }
+            assert_eq!(contexts.drain().len(), max_idle);
+        }
     }
 
     #[test]
     fn only_what_was_never_needed_for_a_whole_timeout_goes() {
-        let contexts = Contexts::new(10);
+        let contexts = filled(5);
         let use_at_once = |n: usize| {
             let taken: Vec<_> = (0..n).filter_map(|_| contexts.take()).collect();
             assert_eq!(taken.len(), n);
             taken.into_iter().for_each(|context| assert!(contexts.give(context).is_none()));
         };
-        for n in 0..5 {
-            assert!(contexts.give(Box::new(n)).is_none());
-        }
         for _ in 0..LOOKS {
             assert!(contexts.look().is_empty(), "none has been idle for a whole timeout");
             use_at_once(2);
@@ -138,23 +134,13 @@ mod tests {
 
     #[test]
     fn under_threads_no_context_is_lost_or_handed_out_twice() {
-        let contexts = Arc::new(Contexts::new(8));
-        let made = Arc::new(AtomicUsize::new(0));
-        let dropped = Arc::new(AtomicUsize::new(0));
-        struct Counted(Arc<AtomicUsize>, AtomicUsize);
-        impl Drop for Counted {
-            fn drop(&mut self) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        let (contexts, living) = (Contexts::new(8), Arc::new(()));
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for n in 0..5_000 {
-                        let context = contexts.take().unwrap_or_else(|| {
-                            made.fetch_add(1, Ordering::Relaxed);
-                            Box::new(Counted(dropped.clone(), AtomicUsize::new(0)))
-                        });
+                        let make = || Box::new((living.clone(), AtomicUsize::new(0)));
+                        let context = contexts.take().unwrap_or_else(make);
                         assert_eq!(context.1.fetch_add(1, Ordering::AcqRel), 0, "handed out twice");
                         context.1.fetch_sub(1, Ordering::AcqRel);
                         drop(contexts.give(context));
@@ -168,6 +154,6 @@ mod tests {
         assert!(contexts.n_idle() <= 8);
         drop(contexts.drain());
         assert_eq!(contexts.n_idle(), 0);
-        assert_eq!(made.load(Ordering::Relaxed), dropped.load(Ordering::Relaxed));
+        assert_eq!(Arc::strong_count(&living), 1, "each that was made is dropped");
     }
 }

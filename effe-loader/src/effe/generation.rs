@@ -1,7 +1,7 @@
-//! Generations: the lambda that serves, the one before it, and those on their way out.
+//! Generations: the lambda that serves, the one before it, and those that leave.
 //!
-//! A request holds the generation it began with until its Context is back; so a generation that nobody holds any
-//! more, and that has no Context left, is through.
+//! A request holds the generation that it began with until its Context is back. So a generation that nobody holds any
+//! more, and that has no Context left, is to retire.
 
 use std::{
     sync::{
@@ -17,22 +17,18 @@ use crossbeam::utils::CachePadded;
 use crate::{
     effe::contexts::Contexts,
     journal::Journal,
-    placement::{Kind, Mode, Place, Placement},
+    placement::{Mode, Place, Placement},
     plugin::{Context, Fault, Plugin, Policy, Started, parameters::Sources},
     rt::clock::Moment,
     scheduler::meter::Meter,
 };
 
-/// How generations are opened.
 #[derive(Clone, Debug)]
 pub struct GenerationConfig {
-    /// What may be loaded.
     pub policy: Policy,
     /// Where the operator's parameters come from; read again for each generation.
     pub sources: Sources,
-    /// Where runs go.
     pub mode: Mode,
-    /// Idle Contexts.
     pub max_idle: usize,
 }
 
@@ -40,84 +36,40 @@ pub struct GenerationConfig {
 pub struct Generation {
     /// 1 for the one that the loader was started with.
     pub number: u64,
-    /// The lambda.
     pub plugin: &'static Plugin,
-    /// Its idle Contexts.
     pub contexts: Contexts<Context>,
-    /// Where its runs go.
     pub placement: Arc<Placement>,
-    /// When it was opened.
     pub opened: Moment,
-    /// What became of its runs.
-    pub tally: Tally,
     warm: AtomicBool,
-}
-
-/// How many runs a generation has had; nothing is counted where nobody can ask.
-#[derive(Default)]
-pub struct Tally {
-    /// Each thread has one of these for itself, as far as they go.
+    /// Runs so far; nothing is counted where nobody can ask. Up to 16 threads have one each, the others share them.
     runs: [CachePadded<AtomicU64>; 16],
+    /// Runs that met an error or a panic.
     errors: AtomicU64,
 }
 
-impl Tally {
-    /// A run ended.
-    pub fn ran(&self, failed: bool) {
-        thread_local! {
-            static PLACE: usize = {
-                static NEXT: AtomicUsize = AtomicUsize::new(0);
-                NEXT.fetch_add(1, Ordering::Relaxed)
-            };
-        }
-        let place = PLACE.with(|place| place % self.runs.len());
-        self.runs[place].fetch_add(1, Ordering::Relaxed);
-        if failed {
-            self.errors.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Runs so far.
-    pub fn runs(&self) -> u64 {
-        self.runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Those of them that met an error or a panic.
-    pub fn errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
-    }
-}
-
 impl Generation {
-    /// A lambda whose Init has run.
+    /// `plugin` is a lambda whose Init has run.
     pub fn new(
         number: u64,
         plugin: &'static Plugin,
         config: &GenerationConfig,
         journal: &Journal,
     ) -> Generation {
-        let kind = if plugin.is_async() {
-            Kind::Async { spawns_on_request: plugin.spawns_on_request() }
-        } else {
-            Kind::Sync
-        };
-        let placement = Placement::new(config.mode, plugin.flags(), kind, journal.clone());
-        let (contexts, warm) = (Contexts::new(config.max_idle), AtomicBool::new(false));
+        let (is_async, can_spawn) = (plugin.is_async(), plugin.spawns_on_request());
+        let placement = Placement::new(config.mode, plugin.flags(), is_async, can_spawn, journal.clone());
         Generation {
             number,
             plugin,
-            contexts,
+            contexts: Contexts::new(config.max_idle),
             placement: Arc::new(placement),
             opened: Moment::now(),
-            tally: Tally::default(),
-            warm,
+            warm: AtomicBool::new(false),
+            runs: Default::default(),
+            errors: AtomicU64::new(0),
         }
     }
 
-    /// Starts a Context and keeps it for the first request.
-    ///
-    /// # Errors
-    /// Start failed; its Context, if it made one, has been stopped.
+    /// Starts a Context and keeps it for the first request. If Start fails, its Context is stopped.
     pub fn warm(&self) -> Result<(), Fault> {
         let context = match self.plugin.start() {
             Started::Ready(context) => context,
@@ -135,11 +87,27 @@ impl Generation {
 
     /// Counts a run that has ended.
     pub fn count(&self, meter: &Meter, took: Duration, failed: bool) {
+        thread_local! {
+            static PLACE: usize = {
+                static NEXT: AtomicUsize = AtomicUsize::new(0);
+                NEXT.fetch_add(1, Ordering::Relaxed)
+            };
+        }
         meter.ran(took);
-        self.tally.ran(failed);
+        let place = PLACE.with(|place| place % self.runs.len());
+        self.runs[place].fetch_add(1, Ordering::Relaxed);
         if failed {
+            self.errors.fetch_add(1, Ordering::Relaxed);
             meter.failed();
         }
+    }
+
+    pub fn n_runs(&self) -> u64 {
+        self.runs.iter().map(|runs| runs.load(Ordering::Relaxed)).sum()
+    }
+
+    pub fn n_errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
     }
 
     /// Whether a first Start has succeeded.
@@ -154,7 +122,6 @@ impl Generation {
     }
 }
 
-/// The generations of an effe.
 pub struct Generations {
     current: ArcSwap<Generation>,
     others: Mutex<Others>,
@@ -164,12 +131,11 @@ pub struct Generations {
 struct Others {
     /// The one that a roll-back returns to: not retired, without a Context.
     previous: Option<Arc<Generation>>,
-    /// Those that retire once they are through.
+    /// Those that retire once no request holds them.
     leaving: Vec<Arc<Generation>>,
 }
 
 impl Generations {
-    /// The first one serves.
     pub fn new(first: Generation) -> Generations {
         Generations { current: ArcSwap::from_pointee(first), others: Mutex::default() }
     }
@@ -179,17 +145,16 @@ impl Generations {
         self.current.load()
     }
 
-    /// The one that serves, to be held as long as a request lasts.
+    /// The one that serves, for as long as a request lasts.
     pub fn hold(&self) -> Arc<Generation> {
         self.current.load_full()
     }
 
-    /// The one before it, to which a roll-back returns.
     pub fn previous(&self) -> Option<Arc<Generation>> {
         self.others().previous.clone()
     }
 
-    /// All that are not retired: the one that serves, the one before it, those on their way out.
+    /// All that are not retired, the one that serves first.
     pub fn all(&self) -> Vec<Arc<Generation>> {
         let others = self.others();
         let rest = others.previous.iter().chain(&others.leaving).cloned();
@@ -204,35 +169,32 @@ impl Generations {
         others.leaving.extend(leaves);
     }
 
-    /// The one before serves again, and the one that served is kept in its place; false if there is none.
-    pub fn roll_back(&self) -> bool {
+    /// The one before, if there is one, serves again, and the one that served is kept in its place.
+    pub fn roll_back(&self) {
         let mut others = self.others();
-        let Some(previous) = others.previous.take() else { return false };
-        others.previous = Some(self.current.swap(previous));
-        true
+        others.previous = others.previous.take().map(|previous| self.current.swap(previous));
     }
 
-    /// Stops the Contexts that have come back to generations that no longer serve, and retires those that are
-    /// through. Whether there are requests left that may bring more; then this is to be called again.
+    /// Stops the Contexts that have come back to generations that no longer serve, and retires those that leave and
+    /// have no request left. True if there are requests that may give more Contexts back: then call it again.
     pub fn reap(&self) -> bool {
         let (previous, leaving) = {
             let mut others = self.others();
             (others.previous.clone(), std::mem::take(&mut others.leaving))
         };
-        // A Stop may take its time: not under the lock, which a scrape of the metrics waits for.
-        let left = previous.is_some_and(|previous| {
-            // Held by `others` and here; by whom else, then by a request.
-            let held = Arc::strong_count(&previous) > 2;
-            previous.stop_idle() || held
-        });
-        let (stay, through): (Vec<_>, Vec<_>) = leaving.into_iter().partition(|generation| {
-            let held = Arc::strong_count(generation) > 1;
+        let is_used = |generation: &Arc<Generation>, n_ours| {
+            // Beyond ours, requests hold it; to be looked at before the Contexts are stopped.
+            let held = Arc::strong_count(generation) > n_ours;
             generation.stop_idle() || held
-        });
-        through.iter().for_each(|generation| retire(generation));
-        let left = left || !stay.is_empty();
+        };
+        // A Stop may take long: not under the lock, which a scrape of the metrics waits for.
+        let previous_is_used = previous.is_some_and(|previous| is_used(&previous, 2));
+        let (stay, retired): (Vec<_>, Vec<_>) =
+            leaving.into_iter().partition(|generation| is_used(generation, 1));
+        retired.iter().for_each(|generation| retire(generation));
+        let is_left = previous_is_used || !stay.is_empty();
         self.others().leaving.extend(stay);
-        left
+        is_left
     }
 
     /// Stops every Context that is idle, and retires each generation that has none left.

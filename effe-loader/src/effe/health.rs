@@ -1,4 +1,4 @@
-//! Whether the effe lives and whether it wants requests: what an orchestrator asks before it sends any.
+//! Whether the effe is alive and ready, as an orchestrator asks before it sends requests.
 
 use std::{
     fmt,
@@ -15,22 +15,20 @@ use crate::{
     rt::clock::Moment,
 };
 
-/// How long the lambda's own word counts.
+/// How long the lambda's own answer counts.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long the lambda may think about it: less than the second that Kubernetes waits for an answer.
+/// How long the lambda may take for it: less than the second that Kubernetes waits.
 const PATIENCE: Duration = Duration::from_millis(900);
 
-/// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// Whether the process should be left alone, or started again.
     Liveness,
-    /// Whether it wants requests.
     Readiness,
 }
 
 impl Probe {
-    /// The question that is asked at a path: the paths of Knative's `func` and those of OpenFaaS.
+    /// The paths are those of Knative's `func` and of OpenFaaS.
     pub fn at(path: &str) -> Option<Probe> {
         match path {
             "/health/liveness" | "/_/health" => Some(Probe::Liveness),
@@ -40,16 +38,15 @@ impl Probe {
     }
 }
 
-/// Why the effe wants no requests.
+/// Why the effe isn't ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unready {
     /// Init has not returned, or no Start has succeeded yet.
     Starting,
-    /// It is on its way out.
     Draining,
     /// So many threads are lost to runs that don't end.
     LostThreads(usize),
-    /// The lambda says so. The text is the operator's, never the client's.
+    /// The lambda says so. The text is for the operator, never for clients.
     Lambda(String),
 }
 
@@ -64,18 +61,15 @@ impl fmt::Display for Unready {
     }
 }
 
-/// What the answers rest on.
 pub struct Health {
-    /// Once Init has returned.
-    effe: OnceLock<Arc<Effe>>,
-    /// The lambda's own word.
-    word: watch::Sender<Word>,
+    /// Set once Init has returned.
+    pub effe: OnceLock<Arc<Effe>>,
+    last: watch::Sender<Answer>,
 }
 
-/// What a lambda has said of itself.
 #[derive(Clone)]
-struct Word {
-    /// Whose word it is, and when it was given.
+struct Answer {
+    /// Whose answer it is, and of when.
     of: Option<(&'static Plugin, Moment)>,
     said: Result<(), String>,
     /// Whether it is being asked now.
@@ -83,44 +77,29 @@ struct Word {
 }
 
 impl Health {
-    /// Of an effe that is starting.
     pub fn new() -> Arc<Health> {
-        let (word, _) = watch::channel(Word { of: None, said: Ok(()), asking: false });
-        Arc::new(Health { effe: OnceLock::new(), word })
+        let (last, _) = watch::channel(Answer { of: None, said: Ok(()), asking: false });
+        Arc::new(Health { effe: OnceLock::new(), last })
     }
 
-    /// Init has returned: from now on it depends on this effe.
-    pub fn serves(&self, effe: &Arc<Effe>) {
-        let _ = self.effe.set(Arc::clone(effe));
-    }
-
-    /// The effe, once Init has returned.
-    pub fn effe(&self) -> Option<&Arc<Effe>> {
-        self.effe.get()
-    }
-
-    /// Whether the effe wants requests. The lambda is asked on a thread of its own and never waited for longer than
-    /// a prober waits; what it said counts for a second.
-    ///
-    /// # Errors
-    /// Why it wants none.
+    /// Whether the effe wants requests. The lambda is asked on a thread of its own, and this waits for it no longer than
+    /// a prober would; its answer counts for a second.
     pub async fn readiness(self: &Arc<Self>) -> Result<(), Unready> {
         let plugin = self.own_readiness()?;
         if plugin.ready_entry().is_none() {
             return Ok(());
         }
-        let mut word = self.word.subscribe();
+        let mut last = self.last.subscribe();
         self.ask(plugin);
-        let said = time::timeout(PATIENCE, word.wait_for(|word| word.is_fresh(plugin))).await;
-        match said {
-            Ok(Ok(word)) => word.said.clone().map_err(Unready::Lambda),
+        match time::timeout(PATIENCE, last.wait_for(|last| last.is_fresh(plugin))).await {
+            Ok(Ok(last)) => last.said.clone().map_err(Unready::Lambda),
             _ => Err(Unready::Lambda(format!("its ready() takes longer than {PATIENCE:?}"))),
         }
     }
 
-    /// Whether the loader itself sees no reason against requests; the lambda that would be asked next.
+    /// Whether the loader itself is ready; the lambda that is to be asked next.
     fn own_readiness(&self) -> Result<&'static Plugin, Unready> {
-        let effe = self.effe().ok_or(Unready::Starting)?;
+        let effe = self.effe.get().ok_or(Unready::Starting)?;
         if effe.is_draining() {
             return Err(Unready::Draining);
         }
@@ -131,11 +110,11 @@ impl Health {
         if generation.is_warm() { Ok(generation.plugin) } else { Err(Unready::Starting) }
     }
 
-    /// Asks the lambda for its word, unless the last one is fresh or it is being asked already.
+    /// Asks the lambda, unless its last answer is fresh or it is being asked already.
     fn ask(self: &Arc<Self>, plugin: &'static Plugin) {
-        let must_ask = self.word.send_if_modified(|word| {
-            let must_ask = !word.asking && !word.is_fresh(plugin);
-            word.asking |= must_ask;
+        let must_ask = self.last.send_if_modified(|last| {
+            let must_ask = !last.asking && !last.is_fresh(plugin);
+            last.asking |= must_ask;
             must_ask
         });
         if !must_ask {
@@ -146,16 +125,19 @@ impl Health {
             let said = plugin.ready().map_err(|fault| match fault {
                 Fault::Error(_, text) | Fault::Panic(text) => text,
             });
-            health.word.send_replace(Word { of: Some((plugin, Moment::now())), said, asking: false });
+            health.answered(plugin, said);
         });
         if let Err(err) = asked {
-            let said = Err(format!("no thread to ask it on: {err}"));
-            self.word.send_replace(Word { of: Some((plugin, Moment::now())), said, asking: false });
+            self.answered(plugin, Err(format!("no thread to ask it on: {err}")));
         }
+    }
+
+    fn answered(&self, plugin: &'static Plugin, said: Result<(), String>) {
+        self.last.send_replace(Answer { of: Some((plugin, Moment::now())), said, asking: false });
     }
 }
 
-impl Word {
+impl Answer {
     fn is_fresh(&self, plugin: &'static Plugin) -> bool {
         !self.asking && self.of.is_some_and(|(of, when)| std::ptr::eq(of, plugin) && when.elapsed() < FRESH)
     }

@@ -1,6 +1,9 @@
 //! A run on the server's own thread.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{OnceLock, atomic::AtomicBool},
+    time::Duration,
+};
 
 use super::{Effe, generation::Generation};
 use crate::{
@@ -11,9 +14,12 @@ use crate::{
     scheduler::worker_status::WorkerStatus,
 };
 
+/// A client can't be seen to leave while the thread that would see it is in a run.
+static NEVER_GONE: AtomicBool = AtomicBool::new(false);
+
 impl Effe {
-    /// Runs a request on the server's own thread, if a Context is at hand: Start and Stop never happen there.
-    /// How long it took, if it did; the answer is in `answer`.
+    /// Runs a request on the server's own thread, if there is an idle Context, because Start and Stop may block. How
+    /// long the run took; its answer is in `answer`.
     pub fn run_inline(
         &self,
         generation: &Generation,
@@ -24,25 +30,17 @@ impl Effe {
     ) -> Option<Duration> {
         let mut context = generation.contexts.take()?;
         let head = Head::Live(request);
-        let (target, path_len) = head.target();
-        let path = &target[..path_len];
-        let begun = status.begin(head.method(), path, generation.number, None);
+        let (method, path) = (head.method(), head.path());
+        let begun = status.begin(method, path, generation.number, None);
         let deadline = self.limits.timeouts.run.map(|timeout| begun + timeout);
         let id = OnceLock::new();
-        let exchange = Exchange::new(
-            Head::Live(request),
-            body,
-            answer,
-            status.never_gone(),
-            deadline,
-            self.limits.response,
-            &id,
-        );
+        let (head, limit) = (Head::Live(request), self.limits.response);
+        let exchange = Exchange::new(head, body, answer, &NEVER_GONE, deadline, limit, &id);
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
         let Ended { took, preempted } = status.end(begun);
         if !preempted {
-            generation.placement.ran_inline(took, || (head.method(), path));
+            generation.placement.ran_inline(took, || (method, path));
         }
         if let Some(meter) = &status.meter {
             generation.count(meter, took, outcome.is_err());
@@ -53,7 +51,7 @@ impl Effe {
                 generation.contexts.give(context)
             }
             Err(fault) => {
-                self.log("run", &head, &id, &fault);
+                self.log("run", &Head::Live(request), &id, &fault);
                 if let Fault::Panic(_) = fault { Some(context) } else { generation.contexts.give(context) }
             }
         };
@@ -144,14 +142,14 @@ mod tests {
         // No address space is left for another stack.
         setrlimit(Resource::As, Rlimit { current: Some(1), maximum: None }).unwrap();
         let _others = in_flight.ask(in_flight.call(), |call| effe.run_on_pool(call));
-        assert!(status.completions().calls.is_empty());
+        assert!(status.completions.calls.is_empty());
         let request = Request { request: actix_http::Request::new(), is_tls: false };
         let generation = effe.generations.hold();
         assert!(
             effe.run_inline(&generation, &request, &[], &mut ResponseBuilder::default(), &status).is_some()
         );
         assert_eq!(effe.pool.n_threads(), 0, "none could be made");
-        let call = status.completions().calls.pop().expect("the other client's run comes back");
+        let call = status.completions.calls.pop().expect("the other client's run comes back");
         assert!(call.progress.is_given_up());
         assert_eq!((counts.started(), counts.living()), (1, 0), "the Context is stopped here");
     }

@@ -1,8 +1,7 @@
-//! What an effe needs now and then: that Contexts are stopped which nobody needs, and that the first Start is tried
-//! again until it succeeds.
+//! What an effe needs now and then: Contexts that nobody needs are stopped, and the first Start is tried again until it
+//! succeeds.
 
 use std::{
-    io,
     sync::Arc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -16,8 +15,7 @@ use crate::{
 /// How long a failed first Start waits for the next try.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Knows what is to be done and when. The lambda's part of it takes as long as it takes, on a thread that is there
-/// only meanwhile.
+/// What is to be done and when. Start and Stop may take long, so they get a thread that lives only meanwhile.
 pub struct Maintenance {
     effe: Arc<Effe>,
     look_every: Option<Duration>,
@@ -29,7 +27,7 @@ pub struct Maintenance {
 }
 
 impl Maintenance {
-    /// The keeper of an effe, to be asked at [`next`](Maintenance::next).
+    /// [`run_due`](Maintenance::run_due) is to be called at [`next`](Maintenance::next).
     pub fn new(effe: Arc<Effe>, idle_timeout: Option<Duration>, warm: bool) -> Maintenance {
         let look_every = idle_timeout.map(|timeout| (timeout / LOOKS).max(Duration::from_millis(1)));
         let now = Instant::now();
@@ -37,16 +35,18 @@ impl Maintenance {
         Maintenance { effe, look_every, next_look, next_try, thread: None }
     }
 
-    /// When there is something to do; `None` if never.
     pub fn next(&self) -> Option<Instant> {
-        [self.next_look, self.next_try].into_iter().flatten().min()
+        self.next_look.into_iter().chain(self.next_try).min()
     }
 
-    /// Does what is due. One thing at a time: what would have to wait is left for the next time.
+    /// Does what is due, one thing at a time: the rest is left for the next time.
     pub fn run_due(&mut self) {
         let now = Instant::now();
         let is_due = |next: Option<Instant>| next.is_some_and(|next| now >= next);
         let (look, retry) = (is_due(self.next_look), is_due(self.next_try));
+        if !look && !retry {
+            return;
+        }
         if look {
             self.next_look = self.look_every.map(|every| now + every);
         }
@@ -56,16 +56,17 @@ impl Maintenance {
         if self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
+        let thread = thread::Builder::new().name("effe-maintain".to_owned());
         let effe = Arc::clone(&self.effe);
         let begun = if retry && self.next_try.is_some() {
-            spawn(move || warm(&effe))
+            thread.spawn(move || warm(&effe))
         } else if look {
             let generation = effe.generations.hold();
             let unneeded = generation.contexts.look();
             if unneeded.is_empty() {
                 return;
             }
-            spawn(move || generation.plugin.stop_all(unneeded))
+            thread.spawn(move || generation.plugin.stop_all(unneeded))
         } else {
             return;
         };
@@ -76,15 +77,11 @@ impl Maintenance {
     }
 
     /// Waits for what is being done.
-    pub fn stop(&mut self) {
-        if let Some(thread) = self.thread.take() {
+    pub fn stop(self) {
+        if let Some(thread) = self.thread {
             let _ = thread.join();
         }
     }
-}
-
-fn spawn(chore: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name("effe-maintain".to_owned()).spawn(chore)
 }
 
 fn warm(effe: &Effe) {

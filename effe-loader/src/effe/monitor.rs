@@ -1,8 +1,7 @@
-//! A thread that watches over runs: it gives waiting jobs another hand when those at work are kept, sends a lambda
-//! that overstays back to the pool while it still overstays, and ends an effe whose server's thread hangs. It also
-//! waits for signals, and has the keeper do what is due: one thread costs less than three, and none of this waits.
-//!
-//! It sleeps while nothing runs: an idle effe wakes nobody.
+//! A thread that watches runs: it wakes another thread of the pool when jobs wait and those at work are busy, takes a
+//! lambda off the server's threads while its run still overstays, and stops an effe with a server's thread that hangs.
+//! It also waits for signals, and does the maintenance that is due: one thread costs less than three, and none of this
+//! blocks. While nothing runs, it sleeps.
 
 use std::{
     collections::HashMap,
@@ -34,34 +33,28 @@ const QUICK: Duration = Duration::from_millis(1);
 const SLOW: Duration = Duration::from_millis(20);
 /// How often it looks for an effe while it has none.
 const GLANCE: Duration = Duration::from_secs(1);
-/// How long nothing must have happened before it sleeps.
+/// How long nothing must have run before it sleeps.
 const CALM: Duration = Duration::from_millis(500);
 
-/// The thread, as those see it who make it look.
 pub struct Monitor {
     awake: AtomicBool,
     interrupt: Interrupt,
-    /// What it watches over, between [`take_on`](Monitor::take_on) and [`end`](Monitor::end); held while it looks.
+    /// What it watches, between [`take_on`](Monitor::take_on) and [`end`](Monitor::end); locked while it looks.
     watched: Mutex<Option<Watched>>,
 }
 
-/// What is watched over.
 struct Watched {
     effe: Arc<Effe>,
     maintenance: Maintenance,
-    /// Runs so far.
     n_runs: u64,
     /// Whether a server's thread hangs, and the effe is stopped for it.
     hanging: bool,
-    /// See [`is_to_blame`].
+    /// See [`took_long_by_itself`].
     seen: HashMap<Pid, (Moment, Duration)>,
 }
 
 impl Monitor {
-    /// Takes the signals over, and waits for them and for an effe.
-    ///
-    /// # Errors
-    /// The system has no room for a handler, a descriptor or a thread.
+    /// Installs the signal handlers, and waits for signals and for an effe.
     pub fn start(watchdog: Watchdog, control: Control) -> io::Result<Arc<Monitor>> {
         let (signals, interrupt) = Signals::take_over(watchdog, control)?;
         let monitor =
@@ -73,28 +66,27 @@ impl Monitor {
         Ok(monitor)
     }
 
-    /// Watches over an effe from now on, and has its keeper do what is due.
     pub fn take_on(&self, effe: Arc<Effe>, maintenance: Maintenance) {
         let soon = maintenance.next().is_some_and(|next| next < Instant::now() + GLANCE);
-        *self.watched() =
-            Some(Watched { effe, maintenance, n_runs: 0, hanging: false, seen: HashMap::new() });
+        let seen = HashMap::new();
+        *self.watched() = Some(Watched { effe, maintenance, n_runs: 0, hanging: false, seen });
         if soon {
             self.interrupt.send();
         }
     }
 
-    /// Something begins to run.
+    /// To be called when something begins to run.
     pub fn look(&self) {
         if !self.awake.load(Ordering::Relaxed) && !self.awake.swap(true, Ordering::Relaxed) {
             self.interrupt.send();
         }
     }
 
-    /// No longer watches over the effe, and waits for what its keeper is at. Signals still count.
+    /// No longer watches the effe, and waits for the maintenance that is under way. Signals still count.
     pub fn end(&self) {
         let watched = self.watched().take();
-        if let Some(Watched { mut maintenance, .. }) = watched {
-            maintenance.stop();
+        if let Some(watched) = watched {
+            watched.maintenance.stop();
         }
     }
 
@@ -103,24 +95,19 @@ impl Monitor {
     }
 
     fn run(&self, mut signals: Signals) {
-        let (mut tick, mut calm) = (None, Duration::ZERO);
-        let mut next_chore = Some(GLANCE);
+        let (mut tick, mut calm, mut until_due) = (None, Duration::ZERO, Some(GLANCE));
         loop {
-            signals.wait([tick, next_chore].into_iter().flatten().min());
+            signals.wait(tick.into_iter().chain(until_due).min());
             let mut watched = self.watched();
             let Some(watched) = &mut *watched else {
-                (tick, next_chore) = (None, Some(GLANCE));
+                (tick, until_due) = (None, Some(GLANCE));
                 continue;
             };
-            let due = |maintenance: &Maintenance| {
-                maintenance.next().map(|next| next.saturating_duration_since(Instant::now()))
-            };
-            if due(&watched.maintenance).is_some_and(|left| left.is_zero()) {
-                watched.maintenance.run_due();
-            }
-            next_chore = due(&watched.maintenance);
+            watched.maintenance.run_due();
+            let next = watched.maintenance.next();
+            until_due = next.map(|next| next.saturating_duration_since(Instant::now()));
             let Some(last) = tick else {
-                // Asleep, until somebody says that something runs; what does is looked at after the first tick.
+                // Asleep, until `look` is called; the run is looked at after the first tick.
                 if self.awake.load(Ordering::Relaxed) {
                     (tick, calm) = (Some(watched.tick()), Duration::ZERO);
                 }
@@ -150,18 +137,19 @@ impl Watched {
         let statuses = effe.statuses().clone();
         let generation = effe.generations.hold();
         for status in &statuses {
-            if !status.completions().calls.is_empty() {
-                // Results that a thread holds back while it is kept by its next run.
-                status.completions().ring();
+            if !status.completions.calls.is_empty() {
+                // Results that a thread of the pool holds back while its next run takes long.
+                status.completions.ring();
             }
             let Some(run) = status.running() else { continue };
-            let overstays = run.so_far > OVERSTAY && run.generation == generation.number;
-            if overstays && is_to_blame(status, &run, &mut self.seen) {
-                generation.placement.overstays(run.so_far, &run.request);
+            let so_far = run.since.elapsed();
+            let overstays = so_far > OVERSTAY && run.generation == generation.number;
+            if overstays && took_long_by_itself(status, &run, &mut self.seen) {
+                generation.placement.overstays(so_far, &run.request);
             }
-            let Overview { so_far, request, .. } = run;
             if !self.hanging && effe.limits.timeouts.run.is_some_and(|timeout| so_far > timeout) {
                 self.hanging = true;
+                let request = run.request;
                 effe.journal.critical(format!(
                     "{request} has been running for {so_far:.1?} on a server's thread, which can't be taken from \
                      it: stopping, to be started again"
@@ -169,30 +157,28 @@ impl Watched {
                 signals.stop(Stop::failed());
             }
         }
-        let n_now = statuses.iter().map(|status| status.n_runs()).sum();
-        generation.placement.ran_well(n_now - self.n_runs);
-        let something = busy || n_now != self.n_runs || statuses.iter().any(|status| status.n_running() > 0);
-        self.n_runs = n_now;
-        something
+        let n_before = self.n_runs;
+        self.n_runs = statuses.iter().map(|status| status.n_runs()).sum();
+        generation.placement.ran_well(self.n_runs - n_before);
+        busy || self.n_runs != n_before || effe.n_running() > 0
     }
 }
 
-/// Whether a run that lasts long waits or works, and is not just kept from running. `seen` has, by thread, the runs that
-/// were met so before, and the CPU that their threads had used then.
-fn is_to_blame(status: &WorkerStatus, run: &Overview, seen: &mut HashMap<Pid, (Moment, Duration)>) -> bool {
-    let Some(sight) = ThreadState::of(status.thread()) else { return true };
+/// Whether a run that lasts long waits or works, rather than being preempted. `seen` has, by thread, the run that it
+/// was in at the last look, and the CPU time that the thread had used by then.
+fn took_long_by_itself(
+    status: &WorkerStatus,
+    run: &Overview,
+    seen: &mut HashMap<Pid, (Moment, Duration)>,
+) -> bool {
+    let Some(state) = ThreadState::of(status.thread) else { return true };
     if !status.is_in(run) {
-        // What was seen is what the thread does now.
+        // The state is of something else that the thread does now.
         return false;
     }
-    if sight.waits {
-        return true;
+    let first = seen.entry(status.thread).or_insert((run.since, state.cpu));
+    if first.0 != run.since {
+        *first = (run.since, state.cpu);
     }
-    match seen.insert(status.thread(), (run.since, sight.cpu)) {
-        Some((since, cpu)) if since == run.since => {
-            seen.insert(status.thread(), (since, cpu));
-            sight.cpu.saturating_sub(cpu) > OVERSTAY
-        }
-        _ => false,
-    }
+    state.waits || state.cpu.saturating_sub(first.1) > OVERSTAY
 }

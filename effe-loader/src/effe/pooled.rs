@@ -12,7 +12,8 @@ use crate::{
 };
 
 impl Effe {
-    /// Runs a call here and now; what is left over afterwards waits to be dropped, which may take its time.
+    /// Runs a call on this thread. The caller drops the Context that is returned, which may take long, after the answer
+    /// is on its way.
     pub(super) fn run(&self, generation: &Generation, call: &mut Call) -> Option<Box<Context>> {
         if !call.progress.begin() {
             return None;
@@ -41,31 +42,25 @@ impl Effe {
             (context, outcome) = self.run_polled(generation, context, call);
             took = begun.elapsed();
         } else {
-            let exchange = Exchange::new(
-                Head::Copied(&call.head),
-                &call.body,
-                &mut call.response,
-                &call.progress.gone,
-                call.deadline,
-                self.limits.response,
-                &call.progress.id,
-            )
-            .with_streams(&call.streams);
+            let Call { head, body, response, streams, progress, deadline, .. } = call;
+            let (head, gone, limit) = (Head::Copied(head), &progress.gone, self.limits.response);
+            let exchange = Exchange::new(head, body, response, gone, *deadline, limit, &progress.id);
+            let exchange = exchange.with_streams(streams);
             let run = || exchange.lend(|exchange| context.run(exchange));
             let (returned, time) = generation.placement.learn(run);
             (outcome, took) = (Some(returned), time);
         }
-        let Some(outcome) = outcome else {
-            let reusable = generation.plugin.keeps_cancelled() && failed.is_none();
-            let in_time = self.end(call);
-            call.streams.close();
-            return if reusable && in_time { generation.contexts.give(context) } else { Some(context) };
-        };
-        if let Some(meter) = &self.meter {
+        if let (Some(meter), Some(outcome)) = (&self.meter, &outcome) {
             generation.count(meter, took, failed.is_some() || outcome.is_err());
         }
         let in_time = self.end(call);
-        let reusable = self.conclude(call, outcome, failed.as_ref());
+        let reusable = match outcome {
+            Some(outcome) => self.conclude(call, outcome, failed.as_ref()),
+            None => {
+                call.streams.close();
+                generation.plugin.keeps_cancelled() && failed.is_none()
+            }
+        };
         if reusable && in_time { generation.contexts.give(context) } else { Some(context) }
     }
 
@@ -90,7 +85,7 @@ impl Effe {
         (context, outcome)
     }
 
-    /// A run is over: its answer is complete, or the log has why not. `failed` is what its Start said, if that failed.
+    /// A run is over: completes its answer, or logs why there is none. `failed` is the fault of its Start, if that failed.
     /// Whether the Context may have another run.
     pub fn conclude(&self, call: &mut Call, outcome: Result<(), Fault>, failed: Option<&Fault>) -> bool {
         let reusable = match outcome {
@@ -102,7 +97,7 @@ impl Effe {
                 true
             }
             Err(fault) => {
-                // `context?` hands Start's own error on, which is in the log.
+                // `context?` returns Start's own error, which is in the log.
                 if failed != Some(&fault) {
                     self.log_call("run", call, &fault);
                 }
@@ -118,7 +113,6 @@ impl Effe {
         reusable && failed.is_none()
     }
 
-    /// Calls Start, which a request waits for.
     fn start(&self, generation: &Generation) -> Started {
         let Some(meter) = &self.meter else { return generation.plugin.start() };
         let begun = Moment::now();

@@ -1,7 +1,6 @@
-//! A new generation beside the old one, and the way back: a thread that does one at a time, while others serve.
-//!
-//! Nothing is published before it has been checked, tried in a child, opened, initialised and started once. Whatever
-//! fails on the way, the generation that serves goes on.
+//! Reload and roll-back: a thread that does one at a time, while others serve. A generation is published only after it
+//! was checked, tried in a child, opened, initialised and started once. If a step fails, the generation that serves
+//! goes on.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -26,11 +25,11 @@ use crate::{
     },
 };
 
-/// How often Contexts are looked for that have come back to a generation that no longer serves.
+/// How often to look for Contexts that have come back to a generation that no longer serves.
 const REAP_EVERY: Duration = Duration::from_millis(20);
 
-/// Takes orders from now on. The thread begins with the first one, and ends when nobody can give any more.
-/// The certificate of `tls` is read again with each generation.
+/// Takes orders from now on. The thread begins with the first one, and ends when every `Control` is dropped. The
+/// certificate of `tls` is read again with each generation.
 pub fn stand_by(
     control: &Control,
     effe: Arc<Effe>,
@@ -51,7 +50,7 @@ pub fn stand_by(
         match thread.spawn(move || swapper.run(&theirs)) {
             Ok(_) => *begun = true,
             Err(err) => {
-                // Whoever waits for the outcome is hung up on.
+                // That closes the channels on which the outcomes are waited for.
                 orders.try_iter().for_each(drop);
                 journal.error(format!("no thread to change generations: {err}"));
             }
@@ -69,15 +68,15 @@ struct Swapper {
 
 impl Swapper {
     fn run(mut self, orders: &Receiver<ChangeOrder>) {
-        let mut has_leavers = false;
+        let mut must_reap = false;
         loop {
-            let order = match has_leavers {
+            let order = match must_reap {
                 true => orders.recv_timeout(REAP_EVERY),
                 false => orders.recv().map_err(RecvTimeoutError::from),
             };
             match order {
                 Ok(order) => {
-                    // Whoever asks for the same thing while it waits to be done gets the same answer.
+                    // Orders for the same change that wait together are carried out once.
                     let (same, others): (Vec<_>, Vec<_>) =
                         orders.try_iter().partition(|other| other.change == order.change);
                     self.apply(order, same);
@@ -86,7 +85,7 @@ impl Swapper {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            has_leavers = self.effe.generations.reap();
+            must_reap = self.effe.generations.reap();
         }
     }
 
@@ -94,7 +93,7 @@ impl Swapper {
         if self.effe.is_draining() {
             return;
         }
-        // A manager that still waits for the first Start is not told of anything else.
+        // While systemd waits for the first Start, it is told nothing else.
         let was_ready = self.effe.generations.current().is_warm();
         if was_ready {
             systemd::reloading();
@@ -112,19 +111,15 @@ impl Swapper {
         }
         if let Err(why) = &outcome {
             let serves = self.effe.generations.current().number;
-            self.effe.journal.report(
-                Severity::Error,
-                format!("{why}; generation {serves} goes on serving"),
-                [],
-            );
+            self.effe.journal.error(format!("{why}; generation {serves} goes on serving"));
         }
         for order in std::iter::once(order).chain(same) {
-            // Whoever asked may have stopped waiting.
+            // Fails if the outcome is no longer waited for.
             let _ = order.reply.send(outcome.clone());
         }
     }
 
-    /// New connections get the certificate that is in its file now; without a good one, that from before.
+    /// New connections get the certificate that is in its file now, or if that is not valid, the one before.
     fn reload_certificate(&self) {
         match self.tls.as_ref().map(|tls| tls.reload()) {
             None | Some(Ok(false)) => {}
@@ -166,7 +161,6 @@ impl Swapper {
         let number = self.opened + 1;
         let next = Generation::new(number, plugin, &self.config, &self.effe.journal);
         if let Err(fault) = next.warm() {
-            // Its Init has run, and nothing else of it ever will.
             if let Err(fault) = plugin.retire() {
                 plugin.log(&fault);
             }
@@ -175,10 +169,8 @@ impl Swapper {
         self.opened = number;
         self.effe.generations.publish(next);
         let (path, took) = (plugin.path.display(), begun.elapsed());
-        self.report(
-            format!("generation {number} serves ({path}, {took:.0?}); the one before it is kept"),
-            number,
-        );
+        let text = format!("generation {number} serves ({path}, {took:.0?}); the one before it is kept");
+        self.report(text, number);
         Ok(Changed { generation: number, swapped: true })
     }
 

@@ -378,7 +378,7 @@ mod tests {
         exchange::response::ResponseBuilder,
         http::head::OwnedHead,
         journal::{Format, Journal, Settings, SyslogTarget},
-        placement::{Kind, Mode, Placement, policy::OVERSTAY},
+        placement::{Mode, Place, Placement, policy::OVERSTAY},
     };
 
     /// A poll of a lambda's own thread, as long as `lasts`, and what its log line would be for.
@@ -396,8 +396,7 @@ mod tests {
     #[test]
     fn a_lambda_whose_polls_overstay_is_spawned_until_they_are_short() {
         let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
-        let placement =
-            Arc::new(Placement::new(Mode::Auto, 0, Kind::Async { spawns_on_request: true }, journal));
+        let placement = Arc::new(Placement::new(Mode::Auto, 0, true, true, journal));
         let (head, mut response) = (OwnedHead::default(), ResponseBuilder::default());
         let (gone, id) = (AtomicBool::new(false), OnceLock::from("a-b-c".to_owned()));
         let exchange = Exchange::new(Head::Copied(&head), &[], &mut response, &gone, None, 0, &id);

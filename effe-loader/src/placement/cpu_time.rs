@@ -1,5 +1,5 @@
-//! Whose fault it is that a run took long: the lambda's, which waited or worked, or the system's, which gave its thread's
-//! CPU to somebody else meanwhile.
+//! What a thread has used of the CPU. It tells whether a run took long by itself, because it waited or worked, or was
+//! preempted: the system gave the CPU to another thread.
 #![expect(unsafe_code, reason = "no safe crate here asks the system what one thread has used")]
 
 use std::{fs, mem::MaybeUninit, time::Duration};
@@ -14,17 +14,16 @@ use crate::placement::policy::OVERSTAY;
 /// What a thread has used so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// CPU, of program and system.
+    /// User and system time.
     pub cpu: Duration,
     /// Times that it waited for something.
     pub n_waits: u64,
-    /// Times that its CPU was taken from it.
-    pub n_losses: u64,
+    /// Times that it was preempted.
+    pub n_preempted: u64,
 }
 
 impl Usage {
-    /// Nothing.
-    pub const NONE: Usage = Usage { cpu: Duration::ZERO, n_waits: 0, n_losses: 0 };
+    pub const NONE: Usage = Usage { cpu: Duration::ZERO, n_waits: 0, n_preempted: 0 };
 
     /// Of the calling thread.
     pub fn now() -> Usage {
@@ -36,46 +35,45 @@ impl Usage {
         }
         // SAFETY: zeroes are a value of this plain data, too.
         let usage = unsafe { usage.assume_init() };
-        // The `rusage` has the CPU only as of the last tick.
+        // The `rusage` has the CPU time only as of the last tick.
         let cpu = clock_gettime(ClockId::ThreadCPUTime);
         Usage {
             cpu: Duration::new(cpu.tv_sec.cast_unsigned(), cpu.tv_nsec as u32),
             n_waits: usage.ru_nvcsw.cast_unsigned(),
-            n_losses: usage.ru_nivcsw.cast_unsigned(),
+            n_preempted: usage.ru_nivcsw.cast_unsigned(),
         }
     }
 
-    /// What has been used since an earlier look.
     pub fn since(self, earlier: Usage) -> Usage {
         Usage {
             cpu: self.cpu.saturating_sub(earlier.cpu),
             n_waits: self.n_waits.saturating_sub(earlier.n_waits),
-            n_losses: self.n_losses.saturating_sub(earlier.n_losses),
+            n_preempted: self.n_preempted.saturating_sub(earlier.n_preempted),
         }
     }
 
-    /// Whether a run that took long did so because its thread was not let run: this is what was used meanwhile.
+    /// Whether a run that took long and used this was preempted.
     pub fn shows_preemption(self) -> bool {
         self.n_waits == 0 && self.shows_preemption_before()
     }
 
-    /// The same, of what was used by that run and a few short ones before it, which the server waited between.
+    /// The same, where a few short runs before that one are included: the server waits between runs.
     pub fn shows_preemption_before(self) -> bool {
-        self.n_losses > 0 && self.cpu < OVERSTAY
+        self.n_preempted > 0 && self.cpu < OVERSTAY
     }
 }
 
-/// What others see of a thread.
+/// What another thread of this process does.
 #[derive(Clone, Copy, Debug)]
 pub struct ThreadState {
-    /// Whether it waits for something; else it runs, or would if it were let.
+    /// Whether it waits for something; else it runs, or is ready to.
     pub waits: bool,
-    /// CPU that it has used so far.
+    /// CPU time that it has used so far.
     pub cpu: Duration,
 }
 
 impl ThreadState {
-    /// Of a thread of this process; `None` where the system doesn't tell.
+    /// `None` where the system doesn't tell.
     pub fn of(thread: Pid) -> Option<ThreadState> {
         let read =
             |file| fs::read_to_string(format!("/proc/self/task/{}/{file}", thread.as_raw_nonzero())).ok();
@@ -89,6 +87,7 @@ impl ThreadState {
 #[cfg(test)]
 mod tests {
     use std::{
+        sync::atomic::{AtomicBool, Ordering},
         thread,
         time::{Duration, Instant},
     };
@@ -96,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waiting_and_working_are_the_runs_own_fault() {
+    fn a_run_that_waits_or_works_takes_long_by_itself() {
         let before = Usage::now();
         thread::sleep(Duration::from_millis(3));
         let waited = Usage::now().since(before);
@@ -128,33 +127,35 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_was_not_let_run_is_excused() {
-        let kept = Usage { cpu: Duration::from_micros(10), n_waits: 0, n_losses: 1 };
-        assert!(kept.shows_preemption() && kept.shows_preemption_before());
-        let nobody_took_it = Usage { n_losses: 0, ..kept };
-        assert!(!nobody_took_it.shows_preemption() && !nobody_took_it.shows_preemption_before());
-        let between = Usage { n_waits: 3, ..kept };
-        assert!(!between.shows_preemption() && between.shows_preemption_before());
+    fn a_thread_that_lost_its_cpu_was_preempted() {
+        let preempted = Usage { cpu: Duration::from_micros(10), n_waits: 0, n_preempted: 1 };
+        for (usage, alone, with_others) in [
+            (preempted, true, true),
+            (Usage { n_preempted: 0, ..preempted }, false, false),
+            (Usage { n_waits: 3, ..preempted }, false, true),
+        ] {
+            assert_eq!((usage.shows_preemption(), usage.shows_preemption_before()), (alone, with_others));
+        }
     }
 
     #[test]
     fn others_that_want_the_same_cpu_take_it() {
         let before = Usage::now();
         let deadline = Instant::now() + Duration::from_secs(20);
-        let over = std::sync::atomic::AtomicBool::new(false);
+        let over = AtomicBool::new(false);
         thread::scope(|scope| {
             for _ in 0..2 * thread::available_parallelism().map_or(2, usize::from) {
                 scope.spawn(|| {
-                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    while !over.load(Ordering::Relaxed) {
                         std::hint::spin_loop();
                     }
                 });
             }
-            while Usage::now().since(before).n_losses == 0 && Instant::now() < deadline {
+            while Usage::now().since(before).n_preempted == 0 && Instant::now() < deadline {
                 std::hint::spin_loop();
             }
-            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            over.store(true, Ordering::Relaxed);
         });
-        assert!(Usage::now().since(before).n_losses > 0);
+        assert!(Usage::now().since(before).n_preempted > 0);
     }
 }

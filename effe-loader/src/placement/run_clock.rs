@@ -1,8 +1,7 @@
-//! How long the runs of the calling thread take, and whether a run took long by itself or because the system gave its
-//! thread's CPU to somebody else.
+//! How long the runs of the calling thread take, and whether a run took long by itself or was preempted.
 //!
 //! To ask the system what a thread has used takes two system calls. So it is asked now and then; once a run was
-//! excused, it is asked before each run for a while, so that the next excuse is exact.
+//! preempted, it is asked before each run for a while, so that the next verdict is exact.
 
 use std::{cell::Cell, time::Duration};
 
@@ -13,15 +12,13 @@ use crate::{
 
 /// Runs from one look at what the thread has used to the next.
 const LOOK_EVERY: u64 = 64;
-/// Runs for which an excuse makes the thread look before each one.
+/// After a run that was preempted, the thread looks before each of so many runs.
 const CAREFUL_FOR: u64 = 4096;
 
-/// How a run ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
-    /// How long it took.
     pub took: Duration,
-    /// Whether it took long because the system did not let its thread run.
+    /// Whether it took long because it was preempted.
     pub preempted: bool,
 }
 
@@ -29,19 +26,17 @@ thread_local! {
     static CLOCK: RunClock = const { RunClock::new() };
 }
 
-/// A run begins on this thread, or a poll of one; `now` saves a look at the clock. The beginning is for [`end`].
+/// A run or a poll begins on this thread: when, for [`end`]. `now` saves a look at the clock.
 pub fn begin(now: Option<Moment>) -> Moment {
     CLOCK.with(|clock| clock.begin(Usage::now));
     now.unwrap_or_else(Moment::now)
 }
 
-/// The run that began then has ended on this thread.
 pub fn end(begun: Moment) -> Ended {
     let took = begun.elapsed();
     CLOCK.with(|clock| Ended { took, preempted: clock.end(took, Usage::now) })
 }
 
-/// The clock of one thread. What the thread has used is told by whoever calls.
 struct RunClock {
     n_runs: Cell<u64>,
     /// What the thread had used when it last looked: before this run, or not many runs ago.
@@ -61,12 +56,12 @@ impl RunClock {
         }
     }
 
-    /// Whether a run that took so long is excused.
+    /// Whether a run that took so long was preempted.
     fn end(&self, took: Duration, usage: impl Fn() -> Usage) -> bool {
         let preempted = took > OVERSTAY && {
             let now = usage();
             let used = now.since(self.used.replace(now));
-            // The first excuse may rest on what the runs just before it used.
+            // The first verdict may rest on what the runs just before used.
             if self.is_careful() { used.shows_preemption() } else { used.shows_preemption_before() }
         };
         if preempted {
@@ -86,33 +81,33 @@ mod tests {
     use super::*;
 
     const LONG: Duration = Duration::from_millis(3);
-    const KEPT: Usage = Usage { cpu: Duration::from_micros(10), n_waits: 0, n_losses: 1 };
+    const PREEMPTED: Usage = Usage { cpu: Duration::from_micros(10), n_waits: 0, n_preempted: 1 };
 
     /// The verdict on a run that took long and used so much, after `n_waits` waits between earlier runs.
-    fn excuses(clock: &RunClock, used: Usage, n_waits: u64) -> bool {
-        let before = Cell::new(Usage { cpu: Duration::from_secs(1), n_waits: 10, n_losses: 10 });
+    fn was_preempted(clock: &RunClock, used: Usage, n_waits: u64) -> bool {
+        let before = Cell::new(Usage { cpu: Duration::from_secs(1), n_waits: 10, n_preempted: 10 });
         clock.begin(|| before.get());
-        let Usage { cpu, n_waits: waits, n_losses } = before.get();
+        let Usage { cpu, n_waits: waits, n_preempted } = before.get();
         let now = Usage {
             cpu: cpu + used.cpu,
             n_waits: waits + used.n_waits + n_waits,
-            n_losses: n_losses + used.n_losses,
+            n_preempted: n_preempted + used.n_preempted,
         };
         clock.end(LONG, || now)
     }
 
     #[test]
-    fn a_run_that_waits_or_works_is_not_excused() {
-        assert!(!excuses(&RunClock::new(), Usage { n_losses: 0, n_waits: 1, ..KEPT }, 0));
-        assert!(!excuses(&RunClock::new(), Usage { cpu: LONG, ..KEPT }, 0));
+    fn a_run_that_waits_or_works_was_not_preempted() {
+        assert!(!was_preempted(&RunClock::new(), Usage { n_preempted: 0, n_waits: 1, ..PREEMPTED }, 0));
+        assert!(!was_preempted(&RunClock::new(), Usage { cpu: LONG, ..PREEMPTED }, 0));
     }
 
     #[test]
-    fn the_first_excuse_may_rest_on_the_runs_before_and_the_next_one_not() {
+    fn the_first_verdict_may_rest_on_the_runs_before_and_the_next_one_not() {
         let clock = RunClock::new();
-        assert!(excuses(&clock, KEPT, 3), "the server has waited between the runs");
-        assert!(!excuses(&clock, Usage { n_waits: 3, ..KEPT }, 0), "now it is the run's own");
-        assert!(excuses(&clock, KEPT, 0));
+        assert!(was_preempted(&clock, PREEMPTED, 3), "the server has waited between the runs");
+        assert!(!was_preempted(&clock, Usage { n_waits: 3, ..PREEMPTED }, 0), "now it is the run's own");
+        assert!(was_preempted(&clock, PREEMPTED, 0));
     }
 
     #[test]

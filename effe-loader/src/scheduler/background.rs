@@ -1,5 +1,5 @@
-//! What a thread of the server has to bring to its end although nobody waits for it any more: Stops that take their
-//! time, Starts whose client has left, and runs whose answer has gone.
+//! What a thread of the server polls to its end although nobody waits for it any more: Stops that take long, Starts
+//! whose client has left, and runs whose answer has gone.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,41 +13,37 @@ use std::{
 use futures_util::stream::{FuturesUnordered, Stream};
 use tokio::sync::Notify;
 
-use crate::scheduler::worker_status::{OpenRequest, WorkerStatus};
+use crate::scheduler::worker_status::WorkerStatus;
 
-/// The errands of one thread of the server. Those that are left when it stops serving are dropped there, while the
-/// thread is still whole, and know what that means to them.
+/// Of one thread of the server. Tasks that are left when it stops serving are dropped on it, while its thread-locals
+/// are alive.
 #[derive(Default)]
 pub struct BackgroundTasks {
-    under_way: RefCell<FuturesUnordered<BackgroundTask>>,
-    /// Those that came while the others may be in use: one errand brings another.
-    new: RefCell<Vec<BackgroundTask>>,
+    under_way: RefCell<FuturesUnordered<Pin<Box<dyn Future<Output = ()>>>>>,
+    /// Added while the others may be borrowed: one task can add another.
+    new: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
     added: Notify,
     over: Cell<bool>,
 }
 
-/// A drain waits for it as for a request.
-struct BackgroundTask {
-    future: Pin<Box<dyn Future<Output = ()>>>,
-    _running: OpenRequest,
-}
-
 impl BackgroundTasks {
-    /// Does what can be done at once, and takes on the rest.
-    pub fn add(&self, status: &Arc<WorkerStatus>, future: impl Future<Output = ()> + Unpin + 'static) {
-        let mut future = future;
-        // Who is woken by this poll is of no interest: the first poll of the rest comes in any case.
-        if Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            let task = BackgroundTask { future: Box::pin(future), _running: status.begin_request() };
-            if self.over.get() {
-                return drop(task);
-            }
-            self.new.borrow_mut().push(task);
+    /// Polls a future at once, and goes on with it in the background if it isn't ready.
+    pub fn add(&self, status: &Arc<WorkerStatus>, mut future: impl Future<Output = ()> + Unpin + 'static) {
+        // This poll wakes nobody, because the next one comes in any case.
+        if Pin::new(&mut future).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            && !self.over.get()
+        {
+            // A drain waits for it as for a request.
+            let request = status.begin_request();
+            self.new.borrow_mut().push(Box::pin(async move {
+                future.await;
+                drop(request);
+            }));
             self.added.notify_one();
         }
     }
 
-    /// Polls them for as long as the thread serves.
+    /// Polls the tasks for as long as the thread serves.
     pub async fn run(self: Rc<Self>) {
         struct Over(Rc<BackgroundTasks>);
         impl Drop for Over {
@@ -67,13 +63,5 @@ impl BackgroundTasks {
             })
             .await;
         }
-    }
-}
-
-impl Future for BackgroundTask {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.future.as_mut().poll(cx)
     }
 }

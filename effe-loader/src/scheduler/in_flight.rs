@@ -1,5 +1,6 @@
-//! A request on its way to the pool and back: the job that owns all that a run touches, and the desk of the
-//! server's thread that waits for it.
+//! The calls of a thread of the server: those that it has sent to the pool and waits for, and those that it keeps for
+//! the next requests. If none were kept, an axum Router inline would take 18 % more instructions per request, and hello
+//! on the pool 27 % more.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,17 +23,17 @@ use crate::{
     rt::clock::Moment,
 };
 
-/// Calls that a desk keeps for the next requests, of some hundred bytes each.
+/// Calls that are kept for the next requests, of some hundred bytes each.
 const MAX_SPARE: usize = 1024;
-/// How late a timeout may be: a twentieth of itself, within these bounds.
+/// How late a timeout may be noticed: a twentieth of itself, within these bounds.
 const TICKS: u32 = 20;
 const SHORTEST_TICK: Duration = Duration::from_millis(5);
 const LONGEST_TICK: Duration = Duration::from_millis(250);
 
-/// How long a call may be away; `None` for ever.
+/// How long a call may take; `None` for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// Until a thread takes it up.
+    /// Until a thread begins to run it.
     pub queue: Option<Duration>,
     /// Until it is answered.
     pub run: Option<Duration>,
@@ -48,13 +49,13 @@ pub struct InFlight {
     tick: Duration,
     /// Whether the timer runs.
     ticking: Cell<bool>,
-    /// Whether calls were sent away that nobody has been woken for.
+    /// Whether calls were sent to the pool for which no thread has been woken yet.
     sent: Cell<bool>,
 }
 
 struct Waiting {
     sent: Moment,
-    /// Whether it may be late: an answer whose head has gone out takes as long as it takes.
+    /// Whether the timeouts count: not any more once the head of the answer has gone out.
     is_timed: bool,
     progress: Arc<Progress>,
     state: State,
@@ -67,24 +68,23 @@ enum State {
     Back(Box<Call>),
     GivenUp,
     Overdue,
-    /// The client left first.
+    /// Nobody waits for it any more.
     Left,
 }
 
 /// What became of a call.
 pub enum Outcome {
-    /// It is back.
     Back(Box<Call>),
-    /// No thread took it up in time.
+    /// No thread has begun to run it in time.
     GivenUp,
     /// Its run takes too long. It goes on, and nobody waits for it.
     Overdue(Arc<Progress>),
 }
 
 impl InFlight {
-    /// A desk; `run` must be spawned for calls to come back.
+    /// [`run`](InFlight::run) must be spawned for calls to come back.
     pub fn new(timeouts: Timeouts) -> InFlight {
-        let shortest = [timeouts.queue, timeouts.run].into_iter().flatten().min();
+        let shortest = timeouts.queue.into_iter().chain(timeouts.run).min();
         let tick = shortest.map_or(LONGEST_TICK, |shortest| shortest / TICKS);
         InFlight {
             completions: Arc::default(),
@@ -97,7 +97,6 @@ impl InFlight {
         }
     }
 
-    /// Where its calls come back to.
     pub fn completions(&self) -> &Arc<Completions> {
         &self.completions
     }
@@ -107,14 +106,14 @@ impl InFlight {
         self.spare.borrow_mut().pop().unwrap_or_else(|| Box::new(Call::new(Arc::clone(&self.completions))))
     }
 
-    /// Takes a call back that is done with.
+    /// Takes back a call that is over.
     pub fn keep(&self, mut call: Box<Call>) {
         call.streams = Streams::NONE;
         let mut spare = self.spare.borrow_mut();
         if spare.len() < MAX_SPARE {
             call.body = Bytes::new();
             call.response.clear();
-            // Nobody else looks at it: a new one only where that isn't sure.
+            // Used again if nobody else has it.
             match Arc::get_mut(&mut call.progress) {
                 Some(progress) => *progress = Progress::default(),
                 None => call.progress = Arc::default(),
@@ -123,48 +122,38 @@ impl InFlight {
         }
     }
 
-    /// Sends a call away and waits until it is back or late. Dropping the future tells the run that the client has
-    /// left.
+    /// Sends a call to the pool and waits until it is back or late. Dropping the future tells the run that the client
+    /// has left.
     pub fn ask(self: &Rc<Self>, mut call: Box<Call>, send: impl FnOnce(Box<Call>)) -> PendingCall {
         let sent = Moment::now();
         call.deadline = self.timeouts.run.map(|timeout| sent + timeout);
-        let waiting = Waiting {
-            sent,
-            is_timed: true,
-            progress: Arc::clone(&call.progress),
-            state: State::Away(None),
-            is_back: false,
-        };
+        let (progress, state) = (Arc::clone(&call.progress), State::Away(None));
+        let waiting = Waiting { sent, is_timed: true, progress, state, is_back: false };
         let key = self.waiting.borrow_mut().insert(waiting);
         call.key = key;
         let may_be_late = self.timeouts.queue.is_some() || self.timeouts.run.is_some();
         self.ticking.set(self.ticking.get() || may_be_late);
         if !self.sent.replace(true) {
-            // `run` comes to its turn after the connections that are ready now.
+            // `run` is polled after the connections that are ready now, and wakes the pool once for all their calls.
             self.completions.ring();
         }
         send(call);
         PendingCall { in_flight: Rc::clone(self), key: Some(key) }
     }
 
-    /// Hands out what comes back, and what is late, for as long as the thread serves; `wake` wakes whoever takes up
-    /// what was sent away.
+    /// Hands out the calls that come back, and tells those who wait for late ones, for as long as the thread serves;
+    /// `wake` wakes the pool.
     pub async fn run(self: Rc<Self>, wake: impl Fn()) {
         let mut timer = std::pin::pin!(time::sleep(self.tick));
         loop {
             let mut arrived = std::pin::pin!(self.completions.arrived.notified());
             loop {
-                let arrival = poll_fn(|context| {
-                    if arrived.as_mut().poll(context).is_ready() {
-                        return Poll::Ready(true);
-                    }
-                    if self.ticking.get() {
-                        timer.as_mut().poll(context).map(|()| false)
-                    } else {
-                        Poll::Pending
-                    }
+                let has_arrived = poll_fn(|cx| match arrived.as_mut().poll(cx) {
+                    Poll::Ready(()) => Poll::Ready(true),
+                    Poll::Pending if self.ticking.get() => timer.as_mut().poll(cx).map(|()| false),
+                    Poll::Pending => Poll::Pending,
                 });
-                if arrival.await {
+                if has_arrived.await {
                     break;
                 }
                 self.expire();
@@ -193,7 +182,7 @@ impl InFlight {
                 }
                 return;
             }
-            // Whoever waits for it has been woken, and will look at its place.
+            // The task that waits for it has been woken, and frees the place.
             State::GivenUp | State::Overdue => place.is_back = true,
             State::Back(_) | State::Left => drop(waiting.remove(call.key)),
         }
@@ -201,8 +190,7 @@ impl InFlight {
         self.keep(call);
     }
 
-    /// Tells whoever waits for a call that is late by now. One look at all that is away costs less than a timer for
-    /// each of them.
+    /// Wakes the tasks whose call is late by now. To look at all calls costs less than a timer for each.
     fn expire(&self) {
         for (_, place) in &mut *self.waiting.borrow_mut() {
             let State::Away(waker) = &mut place.state else { continue };
@@ -218,8 +206,8 @@ impl InFlight {
             } else {
                 continue;
             };
+            // It only schedules the task, which looks at the state later.
             if let Some(waker) = waker.take() {
-                // It only schedules the task that waits.
                 waker.wake();
             }
             place.state = verdict;
@@ -227,7 +215,7 @@ impl InFlight {
     }
 }
 
-/// A call that is away.
+/// A call that is on the pool.
 pub struct PendingCall {
     in_flight: Rc<InFlight>,
     /// `None` once the outcome is known.
@@ -235,13 +223,12 @@ pub struct PendingCall {
 }
 
 impl PendingCall {
-    /// How far the call is.
     pub fn progress(&self) -> Option<Arc<Progress>> {
         let waiting = self.in_flight.waiting.borrow();
         self.key.and_then(|key| waiting.get(key)).map(|place| Arc::clone(&place.progress))
     }
 
-    /// The call isn't late any more, whatever it takes.
+    /// The timeouts don't count any more.
     pub fn take_your_time(&self) {
         let mut waiting = self.in_flight.waiting.borrow_mut();
         if let Some(place) = self.key.and_then(|key| waiting.get_mut(key)) {
@@ -253,14 +240,14 @@ impl PendingCall {
 impl Future for PendingCall {
     type Output = Outcome;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let key = self.key.expect("a future is not polled again once it is ready");
         let mut waiting = self.in_flight.waiting.borrow_mut();
         if let State::Away(waker) = &mut waiting[key].state {
-            *waker = Some(context.waker().clone());
+            *waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        // Until the call itself arrives, its place stays taken.
+        // The place is taken until the call itself is back.
         let outcome = match std::mem::replace(&mut waiting[key].state, State::Left) {
             State::Back(call) => {
                 waiting.remove(key);
@@ -307,11 +294,15 @@ mod tests {
 
     use super::*;
 
-    const NONE: Timeouts = Timeouts { queue: None, run: None };
+    const SHORT: Option<Duration> = Some(Duration::from_millis(20));
 
-    fn served<T>(timeouts: Timeouts, test: impl AsyncFnOnce(Rc<InFlight>) -> T) -> T {
+    fn served<T>(
+        queue: Option<Duration>,
+        run: Option<Duration>,
+        test: impl AsyncFnOnce(Rc<InFlight>) -> T,
+    ) -> T {
         rt::System::new().block_on(async {
-            let in_flight = Rc::new(InFlight::new(timeouts));
+            let in_flight = Rc::new(InFlight::new(Timeouts { queue, run }));
             rt::spawn(Rc::clone(&in_flight).run(|| ()));
             test(in_flight).await
         })
@@ -323,9 +314,17 @@ mod tests {
         (pending, sent.unwrap())
     }
 
+    /// The call comes back late, and has arrived once this returns.
+    async fn returns_late(call: Box<Call>) {
+        assert!(!call.progress.end());
+        call.send_back().ring();
+        rt::task::yield_now().await;
+        rt::task::yield_now().await;
+    }
+
     #[test]
     fn a_call_comes_back_to_whoever_waits_for_it() {
-        served(NONE, async |in_flight| {
+        served(None, None, async |in_flight| {
             let (first, mut call) = away(&in_flight);
             let (second, other) = away(&in_flight);
             call.body = Bytes::from_static(b"first");
@@ -341,7 +340,7 @@ mod tests {
 
     #[test]
     fn a_client_that_leaves_is_seen_by_the_run_and_its_call_is_kept() {
-        served(NONE, async |in_flight| {
+        served(None, None, async |in_flight| {
             let (pending, call) = away(&in_flight);
             assert!(call.progress.begin());
             drop(pending);
@@ -356,8 +355,7 @@ mod tests {
 
     #[test]
     fn what_no_thread_takes_up_in_time_is_given_up() {
-        let timeouts = Timeouts { queue: Some(Duration::from_millis(20)), run: None };
-        served(timeouts, async |in_flight| {
+        served(SHORT, None, async |in_flight| {
             let (pending, call) = away(&in_flight);
             assert!(matches!(pending.await, Outcome::GivenUp));
             assert!(!call.progress.begin(), "nobody waits for it");
@@ -371,17 +369,13 @@ mod tests {
 
     #[test]
     fn a_call_that_is_late_and_back_before_anybody_looks_is_overdue_all_the_same() {
-        let timeouts = Timeouts { queue: None, run: Some(Duration::from_millis(20)) };
-        served(timeouts, async |in_flight| {
+        served(None, SHORT, async |in_flight| {
             let (mut pending, call) = away(&in_flight);
             assert!(call.progress.begin());
             assert!(poll_fn(|cx| Poll::Ready(Pin::new(&mut pending).poll(cx))).await.is_pending());
-            // Nothing waits for `asked` until the call is back.
+            // `pending` is not polled until the call is back.
             poll_fn(|cx| call.progress.poll_unwanted(cx)).await;
-            assert!(!call.progress.end());
-            call.send_back().ring();
-            rt::task::yield_now().await;
-            rt::task::yield_now().await;
+            returns_late(call).await;
             assert!(matches!(pending.await, Outcome::Overdue(_)));
             assert!(in_flight.waiting.borrow().is_empty());
         });
@@ -389,17 +383,13 @@ mod tests {
 
     #[test]
     fn what_runs_too_long_is_overdue_once() {
-        let timeouts = Timeouts { queue: None, run: Some(Duration::from_millis(20)) };
-        served(timeouts, async |in_flight| {
+        served(None, SHORT, async |in_flight| {
             let (pending, call) = away(&in_flight);
             assert!(call.progress.begin());
             assert!(call.deadline.is_some());
             assert!(matches!(pending.await, Outcome::Overdue(_)));
             assert_eq!(in_flight.waiting.borrow().len(), 1, "its place is taken until it is back");
-            assert!(!call.progress.end());
-            call.send_back().ring();
-            rt::task::yield_now().await;
-            rt::task::yield_now().await;
+            returns_late(call).await;
             assert!(in_flight.waiting.borrow().is_empty());
         });
     }

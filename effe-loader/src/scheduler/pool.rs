@@ -1,22 +1,19 @@
-//! Threads that run what may wait. Knows nothing of HTTP, Contexts or lambdas.
+//! Threads that run jobs which may block. Knows nothing of HTTP, Contexts or lambdas.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::rt::sync::{
     Arc, AtomicUsize, Builder, Condvar, Mutex, MutexGuard, Ordering, Parker, PoisonError, SegQueue, Unparker,
     fence,
 };
 
-/// How long threads are kept that have nothing to do.
+/// How long a thread without a job is kept.
 pub const KEEP: Duration = Duration::from_secs(10);
 
-/// What a thread may hold back of the results of short jobs before it hands them on.
+/// Short jobs after which a thread hands on their results together.
 const BATCH: usize = 32;
 
-/// As many jobs as leave no room in any pool.
+/// So many jobs leave no room in any pool.
 const NO_ROOM: usize = usize::MAX / 2;
 
 /// Something to be run on a thread of the pool. It owns all that it touches.
@@ -27,7 +24,7 @@ pub trait Job: Send + 'static {
     /// Whether jobs like this one are so short that waking a second thread costs more than waiting for the first.
     fn is_short(&self) -> bool;
 
-    /// Runs it. Must not panic.
+    /// Must not panic.
     fn run(self, batch: &mut Self::Batch);
 
     /// Does what is to be done for the jobs so far.
@@ -39,26 +36,24 @@ pub trait Job: Send + 'static {
 pub struct Pool<J: Job>(Arc<Shared<J>>);
 
 struct Shared<J: Job> {
-    /// What waits. It grows as it fills: made whole, it would be a hundred kilobytes to touch at each start.
+    /// It grows as it fills: a bounded one would be a hundred kilobytes to touch at each start.
     queue: SegQueue<J>,
     /// Jobs that wait or run.
     admitted: AtomicUsize,
     /// How many jobs may wait or run.
     room: usize,
-    limit: usize,
-    /// A thread that has had nothing to do for so long ends.
+    max_threads: usize,
     keep: Duration,
     /// Threads that are awake and will look into the queue before they sleep: none need be woken for one more job.
     looking: AtomicUsize,
-    /// Threads that are awake.
     awake: AtomicUsize,
-    crew: Mutex<Crew>,
+    threads: Mutex<Threads>,
     /// Told whenever a thread ends.
     ended: Condvar,
 }
 
-struct Crew {
-    /// Who sleeps; the last one to fall asleep is on top.
+struct Threads {
+    /// By number; the last one to fall asleep is on top.
     asleep: Vec<(usize, Unparker)>,
     n_threads: usize,
     /// The number of the next thread.
@@ -67,31 +62,27 @@ struct Crew {
 }
 
 impl<J: Job> Pool<J> {
-    /// A pool of at most `threads` threads, with room for `queue` jobs beyond those that they can run. A thread that
-    /// has had nothing to do for as long as `keep` ends.
-    pub fn new(threads: usize, queue: usize, keep: Duration) -> Pool<J> {
-        let crew = Crew { asleep: Vec::new(), n_threads: 0, next: 0, closed: false };
-        let room = threads.max(1).saturating_add(queue).min(NO_ROOM);
+    /// A pool of at most `max_threads` threads, with room for `queue` jobs beyond those that they can run. A thread
+    /// that has had no job for as long as `keep` ends.
+    pub fn new(max_threads: usize, queue: usize, keep: Duration) -> Pool<J> {
+        let max_threads = max_threads.max(1);
         Pool(Arc::new(Shared {
             queue: SegQueue::new(),
             admitted: AtomicUsize::new(0),
-            room,
-            limit: threads.max(1),
+            room: max_threads.saturating_add(queue).min(NO_ROOM),
+            max_threads,
             keep,
             looking: AtomicUsize::new(0),
             awake: AtomicUsize::new(0),
-            crew: Mutex::new(crew),
+            threads: Mutex::new(Threads { asleep: Vec::new(), n_threads: 0, next: 0, closed: false }),
             ended: Condvar::new(),
         }))
     }
 
-    /// Hands in a job, which nobody is woken for yet: after one job or several, call [`wake`](Pool::wake).
-    ///
-    /// # Errors
-    /// There is no room for it.
+    /// Hands in a job, or gives it back where there is no room. No thread is woken yet: after one job or several, call
+    /// [`wake`](Pool::wake).
     pub fn push(&self, job: J) -> Result<(), J> {
-        // What runs and what waits together: the queue alone would be full of jobs that idle threads have yet to
-        // take up.
+        // Jobs that run count too: the queue alone would be full of jobs that idle threads have yet to take up.
         if self.0.admitted.fetch_add(1, Ordering::Relaxed) >= self.0.room {
             self.0.admitted.fetch_sub(1, Ordering::Relaxed);
             return Err(job);
@@ -100,35 +91,34 @@ impl<J: Job> Pool<J> {
         Ok(())
     }
 
-    /// Sees that somebody looks into the queue. Short jobs are left to the threads that are awake, if there are any:
-    /// should they turn out to be kept, [`rescue`](Pool::rescue) gets them another one. What comes out can't be run,
-    /// because there is no thread and none can be made.
+    /// Makes sure that a thread looks into the queue. Short jobs are left to the threads that are awake, if there are
+    /// any: should those be busy for long, [`rescue`](Pool::rescue) wakes another one. The jobs that are returned can't
+    /// be run, because there is no thread and none can be made.
     #[must_use]
     pub fn wake(&self, short: bool) -> Vec<J> {
         // Pairs with the fence before a thread sleeps: either it sees the jobs, or this sees that it no longer looks.
         fence(Ordering::SeqCst);
-        let hands = if short { &self.0.awake } else { &self.0.looking };
-        if hands.load(Ordering::Relaxed) == 0 && !self.0.queue.is_empty() && !self.0.wake_one() {
-            return std::iter::from_fn(|| self.0.queue.pop()).inspect(|_| self.0.is_done()).collect();
+        let ready = if short { &self.0.awake } else { &self.0.looking };
+        if ready.load(Ordering::Relaxed) == 0 && !self.0.queue.is_empty() && !self.0.wake_one() {
+            let left = std::iter::from_fn(|| self.0.queue.pop());
+            return left.inspect(|_| _ = self.0.admitted.fetch_sub(1, Ordering::Relaxed)).collect();
         }
         Vec::new()
     }
 
-    /// Gets what waits one more thread, if all that are awake are kept.
+    /// Wakes one more thread if jobs wait and all threads that are awake are busy.
     pub fn rescue(&self) {
         if !self.0.queue.is_empty() && self.0.looking.load(Ordering::Relaxed) == 0 {
             self.0.wake_one();
         }
     }
 
-    /// Jobs that wait.
     pub fn n_waiting(&self) -> usize {
         self.0.queue.len()
     }
 
-    /// Threads that there are now, asleep or awake.
     pub fn n_threads(&self) -> usize {
-        self.0.crew().n_threads
+        self.0.threads().n_threads
     }
 
     /// Whether any thread is awake.
@@ -136,40 +126,32 @@ impl<J: Job> Pool<J> {
         self.0.awake.load(Ordering::Relaxed) > 0
     }
 
-    /// Lets the threads finish what has been handed in, and end.
-    ///
-    /// # Errors
-    /// How many were still busy at the deadline.
+    /// Lets the threads finish all jobs, and end; an error says how many were still busy at the deadline.
     pub fn close(&self, deadline: Instant) -> Result<(), usize> {
-        let mut crew = self.0.crew();
-        crew.closed = true;
+        let mut threads = self.0.threads();
+        threads.closed = true;
         // From now on there is no room for a job.
         self.0.admitted.fetch_add(NO_ROOM, Ordering::Relaxed);
-        for (_, sleeper) in crew.asleep.drain(..) {
+        for (_, sleeper) in threads.asleep.drain(..) {
             self.0.wakes();
             sleeper.unpark();
         }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            match crew.n_threads {
+            match threads.n_threads {
                 0 => return Ok(()),
                 busy if left.is_zero() => return Err(busy),
-                _ => {
-                    (crew, _) = self.0.ended.wait_timeout(crew, left).unwrap_or_else(PoisonError::into_inner)
-                }
+                _ => {}
             }
+            let waited = self.0.ended.wait_timeout(threads, left);
+            (threads, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
 
 impl<J: Job> Shared<J> {
-    fn crew(&self) -> MutexGuard<'_, Crew> {
-        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A job has run, or has been handed back: there is room for another.
-    fn is_done(&self) {
-        self.admitted.fetch_sub(1, Ordering::Relaxed);
+    fn threads(&self) -> MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a thread that wakes up.
@@ -184,24 +166,24 @@ impl<J: Job> Shared<J> {
         self.awake.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Gets one more thread to look into the queue; false if there is none at all.
+    /// Makes one more thread look into the queue; false if there is none at all.
     fn wake_one(self: &Arc<Self>) -> bool {
-        let mut crew = self.crew();
-        if let Some((_, sleeper)) = crew.asleep.pop() {
+        let mut threads = self.threads();
+        if let Some((_, sleeper)) = threads.asleep.pop() {
             self.wakes();
-            drop(crew);
+            drop(threads);
             sleeper.unpark();
             return true;
         }
-        if crew.n_threads < self.limit {
-            let name = crew.next;
+        if threads.n_threads < self.max_threads {
+            let (shared, number) = (Arc::clone(self), threads.next);
             self.wakes();
-            match spawn(self, name) {
-                Ok(()) => (crew.n_threads, crew.next) = (crew.n_threads + 1, name + 1),
+            match Builder::new().name(format!("effe-run-{number}")).spawn(move || shared.work(number)) {
+                Ok(_) => (threads.n_threads, threads.next) = (threads.n_threads + 1, number + 1),
                 Err(_) => self.sleeps(),
             }
         }
-        crew.n_threads > 0
+        threads.n_threads > 0
     }
 
     fn work(self: &Arc<Self>, number: usize) {
@@ -215,7 +197,7 @@ impl<J: Job> Shared<J> {
                     self.wake_one();
                 }
                 job.run(&mut batch);
-                self.is_done();
+                self.admitted.fetch_sub(1, Ordering::Relaxed);
                 n_batched += 1;
                 if !short || n_batched == BATCH {
                     J::finish(&mut batch);
@@ -235,31 +217,30 @@ impl<J: Job> Shared<J> {
         }
     }
 
-    /// Sleeps until there is something to do; false if this thread is no longer needed.
+    /// Sleeps until there is something to do; false if this thread is to end.
     fn sleep(&self, number: usize, parker: &Parker) -> bool {
-        let mut crew = self.crew();
-        if !crew.closed {
-            crew.asleep.push((number, parker.unparker().clone()));
-            drop(crew);
+        let mut threads = self.threads();
+        if !threads.closed {
+            threads.asleep.push((number, parker.unparker().clone()));
+            drop(threads);
             self.sleeps();
-            // Pairs with the fence in `submit`.
+            // Pairs with the fence in `wake`.
             fence(Ordering::SeqCst);
             let until = Instant::now() + self.keep;
-            crew = loop {
+            threads = loop {
                 if self.queue.is_empty() {
                     parker.park_deadline(until);
                 }
-                let mut crew = self.crew();
-                let Some(place) = crew.asleep.iter().position(|(other, _)| *other == number) else {
-                    // Whoever took us off the list counts us as looking. Its unpark may still be on its way: then
-                    // the next sleep is cut short once, and goes on here.
+                let mut threads = self.threads();
+                let Some(place) = threads.asleep.iter().position(|(other, _)| *other == number) else {
+                    // Whoever took this thread off the list has counted it as looking. The unpark may still be on its
+                    // way: then it ends the next sleep too early, which this loop bears.
                     return true;
                 };
-                let work = !self.queue.is_empty();
-                if work || Instant::now() >= until {
-                    crew.asleep.remove(place);
+                if !self.queue.is_empty() || Instant::now() >= until {
+                    threads.asleep.remove(place);
                     self.wakes();
-                    break crew;
+                    break threads;
                 }
             };
             if !self.queue.is_empty() {
@@ -273,16 +254,10 @@ impl<J: Job> Shared<J> {
             self.wakes();
             return true;
         }
-        crew.n_threads -= 1;
+        threads.n_threads -= 1;
         self.ended.notify_all();
         false
     }
-}
-
-fn spawn<J: Job>(shared: &Arc<Shared<J>>, number: usize) -> io::Result<()> {
-    let shared = Arc::clone(shared);
-    let thread = Builder::new().name(format!("effe-run-{number}"));
-    thread.spawn(move || shared.work(number)).map(drop)
 }
 
 #[cfg(test)]
@@ -336,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn past_the_queue_a_job_comes_back() {
+    fn past_the_queue_a_job_comes_back_and_what_is_busy_at_the_deadline_is_counted() {
         let pool = Pool::new(1, 2, KEEP);
         let (release, held) = mpsc::channel::<()>();
         let (begun, begins) = mpsc::channel();
@@ -346,24 +321,9 @@ mod tests {
         });
         assert!(submit(&pool, blocker).is_ok());
         begins.recv().unwrap();
-        assert!(submit(&pool, job(|| ())).is_ok());
-        assert!(submit(&pool, job(|| ())).is_ok());
-        assert!(submit(&pool, job(|| ())).is_err());
-        drop(release);
-        assert_eq!(pool.close(soon()), Ok(()));
-    }
-
-    #[test]
-    fn what_is_busy_at_the_deadline_is_counted() {
-        let pool = Pool::new(4, 4, KEEP);
-        let (release, held) = mpsc::channel::<()>();
-        let (begun, begins) = mpsc::channel();
-        let blocker = job(move || {
-            begun.send(()).unwrap();
-            let _ = held.recv();
-        });
-        assert!(submit(&pool, blocker).is_ok());
-        begins.recv().unwrap();
+        for has_room in [true, true, false] {
+            assert_eq!(submit(&pool, job(|| ())).is_ok(), has_room);
+        }
         assert_eq!(pool.close(Instant::now()), Err(1));
         drop(release);
         assert_eq!(pool.close(soon()), Ok(()));

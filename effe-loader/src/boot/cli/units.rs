@@ -19,9 +19,10 @@ impl FromStr for Size {
             "kB" | "KB" => 1_000,
             "MB" => 1_000_000,
             "GB" => 1_000_000_000,
-            _ => return Err("write it as 512, 64KiB, 2MiB or 1GiB".to_owned()),
+            _ => 0,
         };
-        let size = number.parse::<usize>().ok().and_then(|number| number.checked_mul(factor));
+        let number = number.parse::<usize>().ok().filter(|_| factor > 0);
+        let size = number.and_then(|number| number.checked_mul(factor));
         size.map(Size).ok_or_else(|| "write it as 512, 64KiB, 2MiB or 1GiB".to_owned())
     }
 }
@@ -35,19 +36,19 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Span, String> {
         let (number, unit) = split(text);
-        let number: u64 = number.parse().map_err(|_| "write it as 500ms, 30s, 5m or 1h".to_owned())?;
-        let millis = match unit {
-            "ms" => Some(number),
-            "" | "s" => number.checked_mul(1_000),
-            "m" => number.checked_mul(60_000),
-            "h" => number.checked_mul(3_600_000),
-            _ => None,
+        let factor: u64 = match unit {
+            "ms" => 1,
+            "" | "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => 0,
         };
-        // A year is past any use, and keeps sums with the clock from overflowing.
+        let number = number.parse::<u64>().ok().filter(|_| factor > 0);
+        // At most a year, so that sums with the clock can't overflow.
+        let millis = number.and_then(|number| number.checked_mul(factor));
         let millis = millis.filter(|millis| *millis <= 366 * 24 * 3_600_000);
-        millis
-            .map(|millis| Span(Duration::from_millis(millis)))
-            .ok_or("write it as 500ms, 30s, 5m or 1h".to_owned())
+        let span = millis.map(|millis| Span(Duration::from_millis(millis)));
+        span.ok_or_else(|| "write it as 500ms, 30s, 5m or 1h".to_owned())
     }
 }
 
@@ -86,11 +87,8 @@ mod tests {
             let (unit, bytes, millis) = units[usize::from(*unit) % units.len()];
             let text = format!("{number}{unit}");
             let size = text.parse::<Size>().ok().map(|size| size.0 as u128);
-            assert_eq!(
-                size,
-                Some(number * bytes).filter(|n| bytes > 0 && usize::try_from(*n).is_ok()),
-                "{text}"
-            );
+            let expected = Some(number * bytes).filter(|n| bytes > 0 && usize::try_from(*n).is_ok());
+            assert_eq!(size, expected, "{text}");
             let span = text.parse::<Span>().ok().map(|span| span.0.as_millis());
             let year = 366 * 24 * 3_600_000;
             assert_eq!(span, Some(number * millis).filter(|n| millis > 0 && *n <= year), "{text}");

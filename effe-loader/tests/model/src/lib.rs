@@ -4,7 +4,9 @@
 
 pub mod rt;
 
+#[expect(missing_docs, reason = "it is private in the loader")]
 #[path = "../../../src/effe/contexts.rs"]
 pub mod contexts;
+#[expect(missing_docs, reason = "it is private in the loader")]
 #[path = "../../../src/scheduler/pool.rs"]
 pub mod pool;
