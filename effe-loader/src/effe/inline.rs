@@ -139,8 +139,11 @@ mod tests {
         let effe = effe(&counts);
         let in_flight = Rc::new(InFlight::new(effe.limits.timeouts));
         let status = effe.status(in_flight.completions());
-        // No address space is left for another stack.
-        setrlimit(Resource::As, Rlimit { current: Some(1), maximum: None }).unwrap();
+        // What address space is left is too little for another stack.
+        let process = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = process.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
+        let limit = (size.unwrap().parse::<u64>().unwrap() + 1024) << 10;
+        setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: None }).unwrap();
         let _others = in_flight.ask(in_flight.call(), |call| effe.run_on_pool(call));
         assert!(status.completions.calls.is_empty());
         let request = Request { request: actix_http::Request::new(), is_tls: false };
