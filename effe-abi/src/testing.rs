@@ -40,7 +40,7 @@ use std::{
 
 pub use self::call::{Answer, Call};
 use self::{call::RunMode, host::Hosted, outcome::Outcome};
-use crate::{Level, Linked, extensions::SpawnHost};
+use crate::{error::Level, export::Linked, extensions::SpawnHost};
 
 /// A lambda that is served in this process. Init has been called; idle Contexts are kept between calls. Dropping it
 /// stops all Contexts and calls Retire.

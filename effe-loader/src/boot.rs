@@ -17,10 +17,9 @@ use effe_abi::Linked;
 
 use self::config::{Config, Mode};
 use crate::{
-    Error, Refusal,
     admin::{self, Admin},
     effe::{Effe, generation::Generation, health::Health, maintenance::Maintenance, monitor::Monitor, swap},
-    error::{DONE, FAILED},
+    error::{DONE, Error, FAILED, Refusal},
     exchange::table::FOR_HOST,
     journal::{Journal, LinkedLambda, Severity},
     net::{bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},

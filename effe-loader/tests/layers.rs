@@ -100,7 +100,10 @@ impl Sources {
                 place.push(name);
             }
         }
-        (1..=place.len()).rev().map(|n| place[..n].join("::")).find(|module| self.0.contains_key(module))
+        let module =
+            (1..=place.len()).rev().map(|n| place[..n].join("::")).find(|module| self.0.contains_key(module));
+        // What is in no module of its own is in the crate's root.
+        module.or_else(|| self.0.contains_key("lib").then(|| "lib".to_owned()))
     }
 }
 
@@ -238,7 +241,8 @@ fn an_upward_import_and_a_circle_are_found_with_file_and_line() {
             "http::head",
             "use super::Http;\nfn f() -> crate::net::io::Error { }\n#[cfg(test)]\nmod tests {\n    use crate::boot::X;\n}\n",
         ),
-        ("net", ""),
+        ("lib", "mod boot;\npub use self::boot::Boot;\n"),
+        ("net", "use crate::Boot;\n"),
         ("rt", "\nuse crate::boot::{\n    Boot,\n    cli,\n};"),
     ];
     let sources =
@@ -253,9 +257,12 @@ fn an_upward_import_and_a_circle_are_found_with_file_and_line() {
         "http:3 http::head",
         "http::head:1 http",
         "http::head:2 net",
+        "lib:2 boot",
+        "net:1 lib",
         "rt:2 boot",
     ];
     assert_eq!(found, expected);
-    assert_eq!(upward(&imports), ["src/rt.rs:2 imports src/boot.rs, which is not below it"]);
+    let expected = ["net.rs:1 imports src/lib.rs", "rt.rs:2 imports src/boot.rs"];
+    assert_eq!(upward(&imports), expected.map(|what| format!("src/{what}, which is not below it")));
     assert!(circle(&imports).is_some_and(|circle| circle.len() == 2));
 }

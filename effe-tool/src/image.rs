@@ -199,7 +199,7 @@ fn checked_tag(text: &str) -> Result<String> {
         && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
     if !good_tag || !name.split('/').all(part) {
-        return Err(crate::Usage(format!("--tag {text}: write it as name:tag, in lower case")).into());
+        return Err(crate::usage::Usage(format!("--tag {text}: write it as name:tag, in lower case")).into());
     }
     Ok(format!("{name}:{tag}"))
 }

@@ -28,8 +28,9 @@ mod serving;
 mod shell;
 mod source;
 mod template;
+mod usage;
 
-use std::{ffi::OsString, fmt, io, process::ExitCode};
+use std::{ffi::OsString, io, process::ExitCode};
 
 use clap::Parser;
 
@@ -61,7 +62,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(err) if is_broken_pipe(&err) => ExitCode::FAILURE,
         Err(err) => {
             shell.error(format_args!("{err:#}"));
-            ExitCode::from(if err.is::<Usage>() { USAGE } else { 1 })
+            ExitCode::from(if err.is::<usage::Usage>() { USAGE } else { 1 })
         }
     }
 }
@@ -83,16 +84,3 @@ fn run(command: Command, shell: &mut Shell) -> anyhow::Result<ExitCode> {
 fn is_broken_pipe(err: &anyhow::Error) -> bool {
     err.downcast_ref::<io::Error>().is_some_and(|err| err.kind() == io::ErrorKind::BrokenPipe)
 }
-
-/// Wrong usage that clap can't see, such as flags that exclude each other. The exit code is 2, as for clap's own
-/// errors.
-#[derive(Debug)]
-struct Usage(String);
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}

@@ -19,7 +19,7 @@ use super::{
     outcome::Outcome,
 };
 use crate::{
-    Chunk,
+    chunk::Chunk,
     extensions::{AsyncHost, SpawnHost, Waker},
     raw::{self, Exchange, ExchangeOps, Header, Status, attribute, status},
     waker,

@@ -16,7 +16,8 @@ use abi_stable::std_types::RStr;
 
 use super::{exchange, outcome::Outcome, polled};
 use crate::{
-    Level, Linked,
+    error::Level,
+    export::Linked,
     extensions::{ASYNC, AsyncPlugin, READY, Ready, SPAWN, SpawnHost},
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };

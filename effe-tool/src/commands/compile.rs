@@ -12,13 +12,13 @@ use serde_json::json;
 
 use super::{columns, size};
 use crate::{
-    Usage,
     artifact::{self, Artifact, Info, Kind},
     cargo::{self, Linking},
     cli::CompileArgs,
     lambda, loader,
     shell::Shell,
     source::{self, Source},
+    usage::Usage,
 };
 
 /// The result for one source.

@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 
 use super::{columns, size};
 use crate::{
-    Usage,
     artifact::Artifact,
     cli::DockerArgs,
     engine,
     image::{Base, Image},
     loader, oci,
     shell::Shell,
+    usage::Usage,
 };
 
 /// Packs one lambda, or each lambda of a directory.

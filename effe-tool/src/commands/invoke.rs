@@ -15,7 +15,7 @@ use ureq::{
     http::{Request, Response},
 };
 
-use crate::{Usage, cli::InvokeArgs, serving::RunningLoader, shell::Shell};
+use crate::{cli::InvokeArgs, serving::RunningLoader, shell::Shell, usage::Usage};
 
 /// A response with its whole body.
 struct Answer {

@@ -5,10 +5,11 @@ use std::{fs, path::Path, process::ExitCode};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    Usage, cargo,
+    cargo,
     cli::{BuildArgs, NewArgs},
     effe_abi::EffeAbi,
     shell::Shell,
+    usage::Usage,
 };
 
 /// Names that cargo refuses, and names of crates that a template depends on.

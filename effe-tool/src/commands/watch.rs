@@ -25,7 +25,6 @@ use signal_hook::{
 use self::served::{Event, Watched, roots};
 use super::columns;
 use crate::{
-    Usage,
     changes::{ChangeWatcher, Snapshot},
     cli::{BuildArgs, WatchArgs},
     lambda,
@@ -33,6 +32,7 @@ use crate::{
     serving::{self, RunningLoader, STOP_TIMEOUT},
     shell::Shell,
     source,
+    usage::Usage,
 };
 
 /// A change is complete when nothing was written for this long: editors write several files, and some of them twice.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::settings::LambdaSettings;
-use crate::{Usage, cli::RouteArgs};
+use crate::{cli::RouteArgs, usage::Usage};
 
 /// The values of the flags: for all lambdas, and for each by its name.
 #[derive(Default)]
