@@ -35,7 +35,8 @@ pub struct Conn {
 
 impl Conn {
     pub fn new(connection: Connection, config: ServiceConfig) -> Conn {
-        Conn { connection, input: ReadBuf::new(), codec: Codec::new(config), output: WriteBuf::default() }
+        let codec = Codec::new(config, connection.is_tls());
+        Conn { connection, input: ReadBuf::new(), codec, output: WriteBuf::default() }
     }
 
     /// The next request, if it is here.
