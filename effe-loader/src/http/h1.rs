@@ -234,6 +234,9 @@ impl Dispatcher {
         if self.uploads.is_new.get() {
             return Poll::Ready(Ok(()));
         }
+        if self.activity.has_no_answer.get() {
+            return Poll::Ready(Err(Closed));
+        }
         let mut conn = self.conn.borrow_mut();
         // A client that doesn't read may still leave.
         if let Poll::Ready(Err(closed)) = conn.poll_flush(cx) {
