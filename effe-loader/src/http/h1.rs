@@ -25,7 +25,7 @@ use actix_http::{
     ConnectionType, Response, ServiceConfig, StatusCode, Version,
     body::{BodySize, MessageBody},
 };
-use actix_web::rt::time::{self, Sleep};
+use actix_web::rt::time::{self, Instant, Sleep};
 
 use self::{
     codec::{MAX_DRAIN, Message},
@@ -43,8 +43,10 @@ use crate::{
     net::{activity::ConnActivity, connection::Connection},
 };
 
-/// How long we read on after we have closed our end, until the client closes its own.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long we read on after we have closed our end, until the client closes its own: at most, and while nothing comes.
+/// It is as long as nginx does.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_PAUSE: Duration = Duration::from_secs(5);
 
 /// HTTP/1.1 on the connections of one thread.
 pub struct Http1 {
@@ -100,8 +102,8 @@ enum State {
     Draining(u64),
     /// Sends what is left, then closes our end.
     Closing,
-    /// Our end is closed. What still comes is read and dropped, until this timer ends.
-    Lingering(Pin<Box<Sleep>>),
+    /// Our end is closed. What still comes is read and dropped, until this timer ends. The moment is the latest.
+    Lingering(Pin<Box<Sleep>>, Instant),
 }
 
 impl Dispatcher {
@@ -171,13 +173,22 @@ impl Dispatcher {
                 if conn.is_silent() {
                     return Poll::Ready(Err(Closed));
                 }
-                self.state = State::Lingering(Box::pin(time::sleep(LINGER)));
+                // So that a drain takes the connection for one that idles.
+                self.activity.rest();
+                let now = Instant::now();
+                self.state = State::Lingering(Box::pin(time::sleep(LINGER_PAUSE)), now + LINGER);
                 Poll::Ready(Ok(()))
             }
             // If we closed while the client still sends, the system would reset the connection, and the client could
             // lose the answer.
-            State::Lingering(end) => match self.conn.borrow_mut().poll_discard(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(Closed)),
+            State::Lingering(end, latest) => match self.conn.borrow_mut().poll_discard(cx) {
+                Poll::Ready(None) => Poll::Ready(Err(Closed)),
+                Poll::Ready(Some(())) => {
+                    self.activity.rest();
+                    end.as_mut().reset((*latest).min(Instant::now() + LINGER_PAUSE));
+                    // At once, if that has passed: a client that always sends is never waited for.
+                    if *latest <= Instant::now() { Poll::Ready(Err(Closed)) } else { Poll::Ready(Ok(())) }
+                }
                 Poll::Pending => end.as_mut().poll(cx).map(|()| Err(Closed)),
             },
         }

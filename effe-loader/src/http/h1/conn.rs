@@ -89,15 +89,13 @@ impl Conn {
         Poll::Pending
     }
 
-    /// Reads and forgets all that comes until the client closes its end.
-    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            self.input.bytes.clear();
-            match ready!(self.poll_fill(cx)) {
-                Fill::Bytes => {}
-                Fill::End | Fill::Overdue(_) | Fill::Failed(_) => return Poll::Ready(()),
-            }
-        }
+    /// Reads some of what comes and forgets it; `None` if nothing more comes, or the effe stops.
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        self.input.bytes.clear();
+        Poll::Ready(match ready!(self.poll_fill(cx)) {
+            Fill::Bytes => Some(()),
+            Fill::End | Fill::Overdue(_) | Fill::Failed(_) => None,
+        })
     }
 
     /// Writes the head of an answer.
