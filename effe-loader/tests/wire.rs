@@ -157,12 +157,114 @@ const RFC_9112: &[Row] = &[
         Closed,
     ),
     (
+        "7.1 a size in capitals and with zeros",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~00A~0123456789~0~~",
+        &[200],
+        Kept,
+    ),
+    (
+        "7.1 white space behind a size",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2 ~ab~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1 LF alone behind a size",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2\nab~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1 LF alone behind the data",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2~ab\n0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1 a size beyond the limit, before it has come",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~1~a~ffffff~",
+        &[413],
+        Closed,
+    ),
+    (
+        "7.1.1 white space around an extension",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2 ; a = b~ab~0~~",
+        &[200],
+        Kept,
+    ),
+    (
+        "7.1.1 a quoted value",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2;a=\"b;\\\"c\"~ab~0~~",
+        &[200],
+        Kept,
+    ),
+    (
+        "7.1.1 an extension without a name",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2;~ab~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.1 an extension that is no token",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2;[]~ab~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.1 a quote that doesn't end",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2;a=\"b~ab~0~~",
+        &[400],
+        Closed,
+    ),
+    (
         "7.1.1 an extension",
         "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~3;a=b~abc~0~~",
         &[200],
         Kept,
     ),
     ("7.1.2 a trailer", "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~3~abc~0~X: y~~", &[200], Kept),
+    (
+        "7.1.2 a trailer without a colon",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 white space before the colon of a trailer",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X : y~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 a trailer without a name",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~: y~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 a folded trailer",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X: y~ z~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 NUL in a trailer",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X: a\0b~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 CR alone in a trailer",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X: a\rb~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 LF alone behind a trailer",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X: y\n~",
+        &[400],
+        Closed,
+    ),
     ("9.3 HTTP/1.0 closes", "GET / HTTP/1.0~{h}~~GET / HTTP/1.0~{h}~~", &[200], Closed),
     ("9.3 HTTP/1.0 may be kept", "GET / HTTP/1.0~{h}~Connection: keep-alive~~", &[200], Kept),
     (
@@ -287,6 +389,21 @@ fn what_is_too_long_is_refused_and_never_reaches_the_lambda() {
 }
 
 #[test]
+fn a_body_in_chunks_has_no_more_around_it_than_it_needs() {
+    let server = Loader::of(probe()).serve();
+    let around = [
+        format!("2;{}~ab~0~~", "e".repeat(5000)),
+        format!("{}0~~", format!("1;{}~x~", "e".repeat(3000)).repeat(7)),
+        format!("0~{}~", "X: y~".repeat(2000)),
+    ];
+    for body in &around {
+        let head = "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~";
+        assert_eq!(statuses(&all(&server, &wire(&format!("{head}{body}")))), [400], "{body:.60}");
+    }
+    server.stop();
+}
+
+#[test]
 fn a_target_with_an_authority_says_for_itself_which_host_is_meant() {
     for execution in ["inline", "pool"] {
         let server = Loader::of(probe()).args(["--execution", execution]).serve();
@@ -355,14 +472,83 @@ fn an_idle_connection_is_closed_in_time() {
 
 #[test]
 fn a_client_that_has_said_all_it_has_to_say_is_answered() {
-    let server = Loader::of(probe()).serve();
+    for (plugin, targets) in
+        [(probe(), &["/"][..]), (spout(), &["/slow"]), (async_probe(), &["/", "/sleep?300", "/pieces?300"])]
+    {
+        let server = Loader::of(plugin).serve();
+        for target in targets {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            stream.set_read_timeout(Some(LONG)).unwrap();
+            stream.write_all(&wire(&format!("GET {target} HTTP/1.1~{{h}}~~"))).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            assert_eq!(statuses(&answer), [200], "{target}");
+            let is_whole = [&b"ok"[..], b"ended\r\n0\r\n\r\n", b"done", b"slept", b"\r\n299\n\r\n0\r\n\r\n"]
+                .iter()
+                .any(|end| answer.ends_with(end));
+            assert!(is_whole, "{target}: {}", String::from_utf8_lossy(&answer));
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn a_client_that_has_closed_its_end_of_a_run_that_never_ends_gets_nothing() {
+    let server = Loader::of(async_probe()).arg("--access-log").serve();
     let mut stream = TcpStream::connect(server.address).unwrap();
-    stream.write_all(&wire("GET / HTTP/1.1~{h}~~")).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(&wire("GET /never HTTP/1.1~{h}~~")).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    assert_eq!(statuses(&answer), [200]);
+    assert_eq!(String::from_utf8_lossy(&answer), "", "no status that HTTP doesn't have");
+    assert!(server.wait_for_line("/never").contains("499"), "the access log says what became of it");
     server.stop();
+}
+
+#[test]
+fn an_announced_length_is_only_a_promise() {
+    for limit in ["0", "100000GiB"] {
+        let server = Loader::of(probe()).args(["--body-limit", limit, "--workers", "1"]).serve();
+        let mut clients = Vec::new();
+        for length in [u64::MAX, i64::MAX as u64, 1 << 46] {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            let head = format!("POST /length HTTP/1.1~{{h}}~Content-Length: {length}~~");
+            stream.write_all(&wire(&head)).unwrap();
+            for _ in 0..3 {
+                // Once another request is answered, the one thread has read what came before.
+                assert_eq!(server.get("/").text(), "ok");
+                let _ = stream.write_all(b"abc");
+            }
+            clients.push(stream);
+        }
+        assert_eq!(server.get("/").text(), "ok");
+        drop(clients);
+        server.stop();
+    }
+}
+
+#[test]
+fn a_slow_upload_is_read_on_after_an_early_answer_but_holds_up_no_drain() {
+    let server = Loader::of(probe()).args(["--body-limit", "10"]).serve();
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(&wire("POST /length HTTP/1.1~{h}~Content-Length: 1000000~~")).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(statuses(&answer), [413]);
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(3) {
+        stream.write_all(b"slowly").expect("it is still read");
+        thread::sleep(Duration::from_millis(200));
+    }
+    // It sends without a pause while the effe stops.
+    let since = Instant::now();
+    let sender = thread::spawn(move || while stream.write_all(&[b'x'; 4096]).is_ok() {});
+    server.stop();
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    sender.join().unwrap();
 }
 
 /// The statuses that come before a client that waits to be asked for its body has sent it; then it does, and what

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     body::{
         outgoing::{Body, Producer},
+        pipe::Pipe,
         sender::{self, BodySender, Streams},
     },
     effe::async_run::AsyncCall,
@@ -41,8 +42,13 @@ const HALF_CLOSED: Duration = Duration::from_secs(5);
 struct HalfClosed(Option<Pin<Box<Sleep>>>);
 
 impl HalfClosed {
-    fn poll(&mut self, progress: &Progress, cx: &mut Context<'_>) -> Poll<()> {
+    /// Where something of the answer waits, the time begins anew: sending it shows whether the client has gone.
+    fn poll(&mut self, progress: &Progress, answer: Option<&Pipe>, cx: &mut Context<'_>) -> Poll<()> {
         ready!(progress.poll_unwanted(cx));
+        if answer.is_some_and(|pipe| pipe.n_bytes() > 0) {
+            self.0 = None;
+            return Poll::Pending;
+        }
         self.0.get_or_insert_with(|| Box::pin(time::sleep(HALF_CLOSED))).as_mut().poll(cx)
     }
 }
@@ -78,7 +84,7 @@ impl Handler {
             }
             match Pin::new(&mut call).poll(cx) {
                 Poll::Ready(call) => Poll::Ready(Begun::Over(call)),
-                Poll::Pending => half_closed.poll(&progress, cx).map(|()| Begun::Left),
+                Poll::Pending => half_closed.poll(&progress, None, cx).map(|()| Begun::Left),
             }
         });
         let outcome = match deadline {
@@ -142,13 +148,8 @@ impl Producer for PolledProducer {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match Pin::new(&mut self.call).poll(cx) {
             Poll::Ready(call) => self.call.keep(call),
-            // What the client is sent shows whether it has gone.
-            Poll::Pending if self.sender.pipe.n_bytes() > 0 => {
-                self.half_closed = HalfClosed::default();
-                return Poll::Pending;
-            }
             Poll::Pending => {
-                ready!(self.half_closed.poll(&self.call.progress, cx));
+                ready!(self.half_closed.poll(&self.call.progress, Some(&self.sender.pipe), cx));
                 self.sender.abandon();
             }
         }

@@ -6,6 +6,7 @@
 //! `Connection: close`.
 
 mod buf_pool;
+mod chunks;
 mod codec;
 mod conn;
 mod read_buf;
@@ -53,18 +54,20 @@ pub struct Http1 {
     service: Rc<dyn Service>,
     /// actix-http's settings; it keeps the `Date` of answers, too.
     config: ServiceConfig,
+    /// Bytes of a body that a chunk may not exceed.
+    body_limit: u64,
 }
 
 impl Http1 {
     /// To be called on the thread of the connections.
-    pub fn new(service: Rc<dyn Service>) -> Rc<Http1> {
-        Rc::new(Http1 { service, config: ServiceConfig::default() })
+    pub fn new(service: Rc<dyn Service>, body_limit: usize) -> Rc<Http1> {
+        Rc::new(Http1 { service, config: ServiceConfig::default(), body_limit: body_limit as u64 })
     }
 
     /// Answers the requests of a connection until it ends.
     pub async fn serve(self: Rc<Self>, connection: Connection, peer: Option<SocketAddr>) {
         let (activity, is_tls) = (Rc::clone(connection.activity()), connection.is_tls());
-        let conn = Rc::new(RefCell::new(Conn::new(connection, self.config.clone())));
+        let conn = Rc::new(RefCell::new(Conn::new(connection, self.config.clone(), self.body_limit)));
         let mut dispatcher = Dispatcher {
             http: self,
             peer,
@@ -184,7 +187,6 @@ impl Dispatcher {
             State::Lingering(end, latest) => match self.conn.borrow_mut().poll_discard(cx) {
                 Poll::Ready(None) => Poll::Ready(Err(Closed)),
                 Poll::Ready(Some(())) => {
-                    self.activity.rest();
                     end.as_mut().reset((*latest).min(Instant::now() + LINGER_PAUSE));
                     // At once, if that has passed: a client that always sends is never waited for.
                     if *latest <= Instant::now() { Poll::Ready(Err(Closed)) } else { Poll::Ready(Ok(())) }

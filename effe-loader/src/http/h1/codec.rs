@@ -1,7 +1,10 @@
 //! Finds heads and pieces of bodies in the bytes of a connection, and keeps how much of the current request has been
-//! read. actix-http parses; `conn` decides when bytes are read.
+//! read. actix-http parses heads, and `chunks` bodies in chunks; `conn` decides when bytes are read.
 
-use std::{cell::RefCell, task::Poll};
+use std::{
+    cell::RefCell,
+    task::{Poll, ready},
+};
 
 use actix_http::{
     Method, Request, RequestHead, Response, ServiceConfig, StatusCode, Version,
@@ -13,6 +16,7 @@ use actix_http::{
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
+use super::chunks::{self, Chunks};
 use crate::{
     body::incoming::announced,
     http::validate::{MAX_TARGET, Target, has_unknown_coding, refused_version, request_line},
@@ -34,6 +38,7 @@ thread_local! {
 pub struct Codec {
     codec: h1::Codec,
     is_tls: bool,
+    body_limit: u64,
     pub request: Current,
 }
 
@@ -44,6 +49,7 @@ pub struct Current {
     /// Whether its method is HEAD, so that its answer has no body.
     pub is_head: bool,
     pub body: Rest,
+    chunks: Chunks,
     /// Whether the client keeps its body back until it is asked for it.
     pub is_kept_back: bool,
     /// Whether somebody may still read the body.
@@ -75,8 +81,8 @@ pub enum Message {
 }
 
 impl Codec {
-    pub fn new(config: ServiceConfig, is_tls: bool) -> Codec {
-        Codec { codec: h1::Codec::new(config), is_tls, request: Current::default() }
+    pub fn new(config: ServiceConfig, is_tls: bool, body_limit: u64) -> Codec {
+        Codec { codec: h1::Codec::new(config), is_tls, body_limit, request: Current::default() }
     }
 
     /// The next request, if all of its head is in `input`.
@@ -110,6 +116,10 @@ impl Codec {
             MessageType::None => {}
             MessageType::Payload => {
                 self.request.body = length(head).map_or(Rest::Chunks, Rest::Length);
+                if self.request.body == Rest::Chunks {
+                    // So that the codec takes what follows the body for a head: it sees none of the chunks.
+                    let _ = self.codec.decode(&mut BytesMut::from(&b"0\r\n\r\n"[..]));
+                }
                 body = self.whole(input);
                 self.request.is_kept_back = head.expect() && input.is_empty() && !self.is_read();
             }
@@ -177,7 +187,8 @@ impl Codec {
         match self.request.body {
             Rest::Nothing => return Poll::Ready(None),
             Rest::Broken => return Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
-            Rest::Length(_) | Rest::Chunks => {}
+            Rest::Chunks => return self.chunk(input),
+            Rest::Length(_) => {}
         }
         match self.codec.decode(input) {
             Ok(Some(h1::Message::Chunk(Some(mut piece)))) => {
@@ -202,6 +213,21 @@ impl Codec {
                 Poll::Ready(Some(Err(PayloadError::EncodingCorrupted)))
             }
         }
+    }
+
+    fn chunk(&mut self, input: &mut BytesMut) -> Poll<Option<Result<Bytes, PayloadError>>> {
+        let next = ready!(self.request.chunks.next(input, self.body_limit));
+        match next {
+            None => self.request.body = Rest::Nothing,
+            Some(Err(_)) => self.request.body = Rest::Broken,
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(next.map(|piece| {
+            piece.map_err(|refused| match refused {
+                chunks::Refused::Malformed => PayloadError::EncodingCorrupted,
+                chunks::Refused::TooLarge => PayloadError::Overflow,
+            })
+        }))
     }
 
     /// Writes an answer's head; `None` if it can't be written.
@@ -253,7 +279,7 @@ mod tests {
     }
 
     fn parsed(bytes: &[u8]) -> Result<Request, StatusCode> {
-        let mut codec = Codec::new(CONFIG.with(Clone::clone), true);
+        let mut codec = Codec::new(CONFIG.with(Clone::clone), true, u64::MAX);
         match codec.message(&mut BytesMut::from(bytes), &ConnActivity::default()) {
             Some(Message::Request { request, .. }) => Ok(request),
             Some(Message::Refused(status)) => Err(status),

@@ -34,8 +34,8 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(connection: Connection, config: ServiceConfig) -> Conn {
-        let codec = Codec::new(config, connection.is_tls());
+    pub fn new(connection: Connection, config: ServiceConfig, body_limit: u64) -> Conn {
+        let codec = Codec::new(config, connection.is_tls(), body_limit);
         Conn { connection, input: ReadBuf::new(), codec, output: WriteBuf::default() }
     }
 
@@ -89,11 +89,15 @@ impl Conn {
         Poll::Pending
     }
 
-    /// Reads some of what comes and forgets it; `None` if nothing more comes, or the effe stops.
+    /// Reads some of what comes and forgets it; `None` if nothing more comes, or the effe stops and the connection has
+    /// had the grace of one that idles.
     pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
         self.input.bytes.clear();
         Poll::Ready(match ready!(self.poll_fill(cx)) {
-            Fill::Bytes => Some(()),
+            Fill::Bytes => {
+                self.connection.activity().rest();
+                self.connection.handle().close_reason().is_none().then_some(())
+            }
             Fill::End | Fill::Overdue(_) | Fill::Failed(_) => None,
         })
     }
