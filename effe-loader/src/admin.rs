@@ -62,7 +62,7 @@ fn serve(socket: Socket, endpoint: Rc<Endpoint>) -> io::Result<()> {
         let listening = AsyncSocket::open(socket)?;
         let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, Arc::default()));
         tasks::spawn(Rc::clone(&connections).look_after());
-        let http = Http1::new(Rc::new(endpoint));
+        let http = Http1::new(Rc::new(endpoint), usize::MAX);
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
             let (http, socket) = (Rc::clone(&http), listening.accept().await);

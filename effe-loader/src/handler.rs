@@ -128,7 +128,7 @@ impl Handler {
             Attempt::Streams(response, running) => (response, running),
             Attempt::Waits(call, since, running) => {
                 guard.watch(Some(Arc::clone(&call.progress)));
-                let response = self.wait(*call, &request).await;
+                let response = self.wait(*call, &request, &guard).await;
                 (self.finish(request.head(), response, since.map(Moment::elapsed)), running)
             }
             Attempt::Later => {
@@ -178,7 +178,7 @@ impl Handler {
                 let (call, now) = self.call(request, body, streams);
                 let call = AsyncCall::new(&self.worker, generation, call, now);
                 guard.watch(Some(Arc::clone(&call.progress)));
-                self.wait(call, request).await
+                self.wait(call, request, guard).await
             }
         } else {
             match self.run_inline(&generation, request, &body) {

@@ -181,10 +181,11 @@ impl Acceptor {
         let connections = Rc::new(Connections::new(settings.client_timeouts, tracker));
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, &effe.journal).map(Rc::new);
+        let body_limit = effe.limits.body;
         let handler = Rc::new(Handler::new(effe, monitor, settings.client_timeouts));
         let probes = settings.answers_probes.then_some(health);
         let service: Rc<dyn Service> = Rc::new(HandlerService { handler, probes, access_log });
-        Worker { http1: Http1::new(Rc::clone(&service)), service, connections }
+        Worker { http1: Http1::new(Rc::clone(&service), body_limit), service, connections }
     }
 
     /// What actix-server calls for each socket that one listener has accepted; `open` prepares the socket.

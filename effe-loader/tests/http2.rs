@@ -400,6 +400,37 @@ fn streams_end_as_they_end_in_http_1() {
 }
 
 #[test]
+fn an_announced_length_is_only_a_promise() {
+    let server = Loader::of(probe()).args(["--body-limit", "0", "--workers", "1"]).serve();
+    run(async {
+        let client = connect(&server).await;
+        let mut head = request("POST", "/length");
+        head.headers_mut().insert("content-length", (1_u64 << 46).into());
+        let (_answer, mut up) = begin(&client, head, false).await;
+        for _ in 0..3 {
+            up.send_data(Bytes::from_static(b"abc"), false).unwrap();
+            // Once another request is answered, the one thread has read what came before.
+            assert_eq!(get(&client, "/").await.0, 200);
+        }
+    });
+    server.stop();
+}
+
+#[test]
+fn the_length_of_a_stream_is_not_made_up_for_a_head() {
+    let server = Loader::of(spout()).serve();
+    run(async {
+        let client = connect(&server).await;
+        for (path, length) in [("/pieces", None), ("/exact", Some("10"))] {
+            let (status, headers, _) = ask(&client, request("HEAD", path)).await;
+            let found = headers.get("content-length").map(|length| length.to_str().unwrap());
+            assert_eq!((status, found), (200, length), "{path}");
+        }
+    });
+    server.stop();
+}
+
+#[test]
 fn a_run_learns_that_its_request_was_taken_back() {
     let counts = Counts::new();
     let server = Loader::of(probe()).counting(&counts).args(["--execution", "pool"]).serve();

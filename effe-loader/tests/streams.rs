@@ -90,9 +90,9 @@ fn heads_without_a_body_have_none_whatever_is_written() {
         let length = match path {
             "/exact" => Some("10"),
             "/held-length" => Some("1234"),
-            _ => reply.text_header("content-length").filter(|length| *length != "0"),
+            _ => None,
         };
-        assert_eq!(reply.text_header("content-length").filter(|length| *length != "0"), length, "{path}");
+        assert_eq!(reply.text_header("content-length"), length, "{path}");
     }
     assert_eq!(connection.get("/no-content").status, 204);
     assert_eq!(connection.get("/").text(), "ok", "the connection is in step");

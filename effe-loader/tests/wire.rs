@@ -34,10 +34,17 @@ const RFC_9112: &[Row] = &[
     ("2.2 whitespace before the first header", "GET / HTTP/1.1~ {h}~~", &[400], Closed),
     ("2.2 no HTTP at all", "\x16\x03\x01\x02\x00~~", &[400], Closed),
     ("2.3 a version without a number", "GET / HTTP/x~{h}~~", &[400], Closed),
-    ("2.3 a version that is not spoken", "GET / HTTP/3.0~{h}~~", &[400], Closed),
+    ("2.3 a later version of HTTP/1", "GET / HTTP/1.2~{h}~~", &[200], Kept),
+    ("2.3 the last version of HTTP/1", "GET / HTTP/1.9~{h}~~", &[200], Kept),
+    ("2.3 a version with two digits", "GET / HTTP/1.12~{h}~~", &[400], Closed),
+    ("2.3 a major version that is not spoken", "GET / HTTP/2.0~{h}~~", &[505], Closed),
+    ("2.3 a later one", "GET / HTTP/3.0~{h}~~", &[505], Closed),
+    ("2.3 a later one with two digits", "GET / HTTP/2.00~{h}~~", &[400], Closed),
     ("3 no version", "GET /~~", &[400], Closed),
     ("3 a tab in the request line", "GET\t/ HTTP/1.1~{h}~~", &[400], Closed),
     ("3.1 a method that is no token", "G(T / HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.1 all that a token has", "A!#$%&'*+-.^_`|0z / HTTP/1.1~{h}~~", &[501], Closed),
+    ("3.1 most of what a token has", "A!*+-.^_`|0z / HTTP/1.1~{h}~~", &[200], Kept),
     ("3.1 a method that is too long", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA / HTTP/1.1~{h}~~", &[501], Closed),
     ("3.1 methods are told apart by case", "get / HTTP/1.1~{h}~~", &[200], Kept),
     ("3.2 no Host", "GET / HTTP/1.1~~", &[400], Closed),
@@ -49,8 +56,34 @@ const RFC_9112: &[Row] = &[
     ("3.2 no Host in HTTP/1.0", "GET / HTTP/1.0~~", &[200], Closed),
     ("3.2.1 a query", "GET /?a=b HTTP/1.1~{h}~~", &[200], Kept),
     ("3.2.2 the absolute form", "GET http://h/ HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2.2 without a path", "GET http://h HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2.2 a query without a path", "GET http://h?x=1 HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2.2 a scheme in capitals, a port", "GET HTTP://h:80/ HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2.2 an IPv6 literal", "GET http://[::1]:80/ HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2.2 a literal of later", "GET http://[v1.a:b]/ HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2.2 none of IPv6", "GET http://[:::1]/ HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2.2 a user", "GET http://u@h/ HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2.2 a large port", "GET http://h:65536/ HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2.2 a port that is no number", "GET http://h:x/ HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2.2 no host", "GET http:///p HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2.2 half an escape in the host", "GET http://a%2/ HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2.2 https in clear", "GET https://h/ HTTP/1.1~{h}~~", &[421], Closed),
+    ("3.2.2 another scheme", "GET ftp://h/ HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2 a word", "GET p HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2 a query alone", "GET ?x=1 HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2 a scheme without authority", "GET http:/p HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2 a scheme alone", "GET http: HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2 mailto", "GET mailto:a@b HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2 an authority", "GET h:80 HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2 an authority with a user", "GET u@h HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2 a fragment", "GET /a#b HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2 a fragment of an absolute target", "GET http://h/a#b HTTP/1.1~{h}~~", &[400], Closed),
+    ("3.2 half an escape in Host", "GET / HTTP/1.1~Host: a%2~~", &[400], Closed),
+    ("3.2 no IPv6 in Host", "GET / HTTP/1.1~Host: [:::1]~~", &[400], Closed),
+    ("3.2 a large port in Host", "GET / HTTP/1.1~Host: a:65536~~", &[400], Closed),
     ("3.2.3 CONNECT", "CONNECT h:80 HTTP/1.1~{h}~~GET /next HTTP/1.1~{h}~~", &[501], Closed),
     ("3.2.4 an asterisk for OPTIONS", "OPTIONS * HTTP/1.1~{h}~~", &[200], Kept),
+    ("3.2.4 an absolute target without a path", "OPTIONS http://h HTTP/1.1~{h}~~", &[200], Kept),
     ("3.2.4 an asterisk for GET", "GET * HTTP/1.1~{h}~~", &[400], Closed),
     ("5 a header without a colon", "GET / HTTP/1.1~{h}~X~~", &[400], Closed),
     ("5 a header without a name", "GET / HTTP/1.1~{h}~: x~~", &[400], Closed),
@@ -64,6 +97,25 @@ const RFC_9112: &[Row] = &[
         Closed,
     ),
     ("6.1 a coding that is not spoken", "POST / HTTP/1.1~{h}~Transfer-Encoding: gzip~~", &[400], Closed),
+    (
+        "6.1 a coding that is not spoken below chunked",
+        "POST / HTTP/1.1~{h}~Transfer-Encoding: gzip, Chunked~~0~~",
+        &[501],
+        Closed,
+    ),
+    (
+        "6.1 the same in two fields",
+        "GET / HTTP/1.1~{h}~Transfer-Encoding: gzip~transfer-encoding: chunked~~0~~",
+        &[501],
+        Closed,
+    ),
+    (
+        "6.1 the same with a length",
+        "POST / HTTP/1.1~{h}~Transfer-Encoding: gzip, chunked~Content-Length: 3~~0~~",
+        &[400],
+        Closed,
+    ),
+    ("6.1 chunked twice", "POST / HTTP/1.1~{h}~Transfer-Encoding: chunked, chunked~~0~~", &[400], Closed),
     ("6.1 chunked not last", "POST / HTTP/1.1~{h}~Transfer-Encoding: chunked, gzip~~", &[400], Closed),
     (
         "6.1 two Transfer-Encodings",
@@ -105,12 +157,114 @@ const RFC_9112: &[Row] = &[
         Closed,
     ),
     (
+        "7.1 a size in capitals and with zeros",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~00A~0123456789~0~~",
+        &[200],
+        Kept,
+    ),
+    (
+        "7.1 white space behind a size",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2 ~ab~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1 LF alone behind a size",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2\nab~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1 LF alone behind the data",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2~ab\n0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1 a size beyond the limit, before it has come",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~1~a~ffffff~",
+        &[413],
+        Closed,
+    ),
+    (
+        "7.1.1 white space around an extension",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2 ; a = b~ab~0~~",
+        &[200],
+        Kept,
+    ),
+    (
+        "7.1.1 a quoted value",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2;a=\"b;\\\"c\"~ab~0~~",
+        &[200],
+        Kept,
+    ),
+    (
+        "7.1.1 an extension without a name",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2;~ab~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.1 an extension that is no token",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2;[]~ab~0~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.1 a quote that doesn't end",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~2;a=\"b~ab~0~~",
+        &[400],
+        Closed,
+    ),
+    (
         "7.1.1 an extension",
         "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~3;a=b~abc~0~~",
         &[200],
         Kept,
     ),
     ("7.1.2 a trailer", "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~3~abc~0~X: y~~", &[200], Kept),
+    (
+        "7.1.2 a trailer without a colon",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 white space before the colon of a trailer",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X : y~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 a trailer without a name",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~: y~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 a folded trailer",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X: y~ z~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 NUL in a trailer",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X: a\0b~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 CR alone in a trailer",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X: a\rb~~",
+        &[400],
+        Closed,
+    ),
+    (
+        "7.1.2 LF alone behind a trailer",
+        "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~0~X: y\n~",
+        &[400],
+        Closed,
+    ),
     ("9.3 HTTP/1.0 closes", "GET / HTTP/1.0~{h}~~GET / HTTP/1.0~{h}~~", &[200], Closed),
     ("9.3 HTTP/1.0 may be kept", "GET / HTTP/1.0~{h}~Connection: keep-alive~~", &[200], Kept),
     (
@@ -235,6 +389,21 @@ fn what_is_too_long_is_refused_and_never_reaches_the_lambda() {
 }
 
 #[test]
+fn a_body_in_chunks_has_no_more_around_it_than_it_needs() {
+    let server = Loader::of(probe()).serve();
+    let around = [
+        format!("2;{}~ab~0~~", "e".repeat(5000)),
+        format!("{}0~~", format!("1;{}~x~", "e".repeat(3000)).repeat(7)),
+        format!("0~{}~", "X: y~".repeat(2000)),
+    ];
+    for body in &around {
+        let head = "POST /length HTTP/1.1~{h}~Transfer-Encoding: chunked~~";
+        assert_eq!(statuses(&all(&server, &wire(&format!("{head}{body}")))), [400], "{body:.60}");
+    }
+    server.stop();
+}
+
+#[test]
 fn a_target_with_an_authority_says_for_itself_which_host_is_meant() {
     for execution in ["inline", "pool"] {
         let server = Loader::of(probe()).args(["--execution", execution]).serve();
@@ -303,14 +472,83 @@ fn an_idle_connection_is_closed_in_time() {
 
 #[test]
 fn a_client_that_has_said_all_it_has_to_say_is_answered() {
-    let server = Loader::of(probe()).serve();
+    for (plugin, targets) in
+        [(probe(), &["/"][..]), (spout(), &["/slow"]), (async_probe(), &["/", "/sleep?300", "/pieces?300"])]
+    {
+        let server = Loader::of(plugin).serve();
+        for target in targets {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            stream.set_read_timeout(Some(LONG)).unwrap();
+            stream.write_all(&wire(&format!("GET {target} HTTP/1.1~{{h}}~~"))).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap();
+            assert_eq!(statuses(&answer), [200], "{target}");
+            let is_whole = [&b"ok"[..], b"ended\r\n0\r\n\r\n", b"done", b"slept", b"\r\n299\n\r\n0\r\n\r\n"]
+                .iter()
+                .any(|end| answer.ends_with(end));
+            assert!(is_whole, "{target}: {}", String::from_utf8_lossy(&answer));
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn a_client_that_has_closed_its_end_of_a_run_that_never_ends_gets_nothing() {
+    let server = Loader::of(async_probe()).arg("--access-log").serve();
     let mut stream = TcpStream::connect(server.address).unwrap();
-    stream.write_all(&wire("GET / HTTP/1.1~{h}~~")).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(&wire("GET /never HTTP/1.1~{h}~~")).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
-    assert_eq!(statuses(&answer), [200]);
+    assert_eq!(String::from_utf8_lossy(&answer), "", "no status that HTTP doesn't have");
+    assert!(server.wait_for_line("/never").contains("499"), "the access log says what became of it");
     server.stop();
+}
+
+#[test]
+fn an_announced_length_is_only_a_promise() {
+    for limit in ["0", "100000GiB"] {
+        let server = Loader::of(probe()).args(["--body-limit", limit, "--workers", "1"]).serve();
+        let mut clients = Vec::new();
+        for length in [u64::MAX, i64::MAX as u64, 1 << 46] {
+            let mut stream = TcpStream::connect(server.address).unwrap();
+            let head = format!("POST /length HTTP/1.1~{{h}}~Content-Length: {length}~~");
+            stream.write_all(&wire(&head)).unwrap();
+            for _ in 0..3 {
+                // Once another request is answered, the one thread has read what came before.
+                assert_eq!(server.get("/").text(), "ok");
+                let _ = stream.write_all(b"abc");
+            }
+            clients.push(stream);
+        }
+        assert_eq!(server.get("/").text(), "ok");
+        drop(clients);
+        server.stop();
+    }
+}
+
+#[test]
+fn a_slow_upload_is_read_on_after_an_early_answer_but_holds_up_no_drain() {
+    let server = Loader::of(probe()).args(["--body-limit", "10"]).serve();
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.write_all(&wire("POST /length HTTP/1.1~{h}~Content-Length: 1000000~~")).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(statuses(&answer), [413]);
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(3) {
+        stream.write_all(b"slowly").expect("it is still read");
+        thread::sleep(Duration::from_millis(200));
+    }
+    // It sends without a pause while the effe stops.
+    let since = Instant::now();
+    let sender = thread::spawn(move || while stream.write_all(&[b'x'; 4096]).is_ok() {});
+    server.stop();
+    assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
+    sender.join().unwrap();
 }
 
 /// The statuses that come before a client that waits to be asked for its body has sent it; then it does, and what

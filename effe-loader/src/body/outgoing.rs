@@ -15,8 +15,8 @@ use crate::body::{pipe::End, sender::BodySender};
 
 pub enum Body {
     Whole(Bytes),
-    /// Not sent, but this is how long it would be.
-    Absent(u64),
+    /// Not sent, but this is how long it would be, if that is known.
+    Absent(Option<u64>),
     Stream(Box<Stream>),
 }
 
@@ -26,7 +26,7 @@ impl MessageBody for Body {
     fn size(&self) -> BodySize {
         match self {
             Body::Whole(bytes) => BodySize::Sized(bytes.len() as u64),
-            Body::Absent(length) => BodySize::Sized(*length),
+            Body::Absent(length) => length.map_or(BodySize::None, BodySize::Sized),
             Body::Stream(stream) => stream.length.map_or(BodySize::Stream, BodySize::Sized),
         }
     }

@@ -4,7 +4,7 @@
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use actix_http::{RequestHead, error::PayloadError};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use effe_abi::raw::status;
 
 use crate::body::{
@@ -16,6 +16,9 @@ use crate::body::{
 
 /// Bytes. A piece up to this size, which a frame of HTTP/2 has, is copied rather than handed on by itself.
 const SHORT: usize = 16 * 1024;
+
+/// Bytes that a body is given at first if it is announced to be as long; then as much again as it has.
+const TRUSTED: usize = 256 * 1024;
 
 /// Why a body is not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,14 +68,25 @@ impl Upload {
     pub async fn whole(mut self) -> Result<Bytes, Refused> {
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
         let Some(second) = self.next().await? else { return Ok(first) };
-        let mut body = BytesMut::with_capacity(self.announced.unwrap_or(first.len() + second.len()));
-        body.extend_from_slice(&first);
-        let mut piece = Some(second);
-        while let Some(bytes) = piece {
-            body.extend_from_slice(&bytes);
-            piece = self.next().await?;
+        let mut body = Vec::new();
+        self.append(&mut body, &first)?;
+        self.append(&mut body, &second)?;
+        while let Some(piece) = self.next().await? {
+            self.append(&mut body, &piece)?;
         }
-        Ok(body.freeze())
+        Ok(body.into())
+    }
+
+    /// Adds a piece to a body that is read whole. What the client announces is a promise: the buffer grows with what
+    /// has come. A body that there is no memory for is too large.
+    fn append(&self, body: &mut Vec<u8>, piece: &[u8]) -> Result<(), Refused> {
+        if body.capacity() - body.len() < piece.len() {
+            let missing = self.announced.map_or(usize::MAX, |length| length.saturating_sub(body.len()));
+            let room = body.capacity().max(TRUSTED).min(missing).max(piece.len());
+            body.try_reserve_exact(room).map_err(|_| Refused::TooLarge)?;
+        }
+        body.extend_from_slice(piece);
+        Ok(())
     }
 
     /// Hands it on piece by piece, as fast as `pipe` takes it, until that is closed.

@@ -20,8 +20,6 @@ pub enum Failure {
     Body(Refused),
     /// The effe wants no requests now.
     NotReady,
-    /// The client has closed its end; if it still listens, this is all it gets.
-    Left,
 }
 
 impl Failure {
@@ -39,8 +37,6 @@ impl Failure {
             Failure::Body(Refused::Slow) => (408, "the request body takes too long\n"),
             Failure::Body(Refused::Malformed) => (400, "the request body is malformed\n"),
             Failure::NotReady => (503, "not ready\n"),
-            // As nginx says it.
-            Failure::Left => (499, "the client has closed its end\n"),
         };
         (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text)
     }

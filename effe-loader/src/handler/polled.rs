@@ -1,15 +1,16 @@
 //! A run of an async lambda, which is polled.
 
 use std::{
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use actix_http::Response;
 use bytes::Bytes;
-use tokio::time;
+use tokio::time::{self, Sleep};
 
 use super::{
     Handler,
@@ -20,13 +21,37 @@ use super::{
 use crate::{
     body::{
         outgoing::{Body, Producer},
+        pipe::Pipe,
         sender::{self, BodySender, Streams},
     },
     effe::async_run::AsyncCall,
-    exchange::call::Call,
-    http::head::{Head, Request},
+    exchange::call::{Call, Progress},
+    http::{
+        head::{Head, Request},
+        service::RequestGuard,
+    },
     rt::clock::Moment,
 };
+
+/// How long a run goes on, without a piece of its answer, once its client has closed its end of the connection. One that
+/// has only said all that it has to say looks the same as one that has gone, for whom the run would hold its Context.
+const HALF_CLOSED: Duration = Duration::from_secs(5);
+
+/// Waits until a run's client has closed its end, and then for as long as the run may go on.
+#[derive(Default)]
+struct HalfClosed(Option<Pin<Box<Sleep>>>);
+
+impl HalfClosed {
+    /// Where something of the answer waits, the time begins anew: sending it shows whether the client has gone.
+    fn poll(&mut self, progress: &Progress, answer: Option<&Pipe>, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(progress.poll_unwanted(cx));
+        if answer.is_some_and(|pipe| pipe.n_bytes() > 0) {
+            self.0 = None;
+            return Poll::Pending;
+        }
+        self.0.get_or_insert_with(|| Box::pin(time::sleep(HALF_CLOSED))).as_mut().poll(cx)
+    }
+}
 
 impl Handler {
     /// The call of an async run that begins now.
@@ -46,9 +71,11 @@ impl Handler {
         &self,
         mut call: AsyncCall,
         request: &Request,
+        guard: &RequestGuard,
     ) -> Result<Response<Body>, Failure> {
         let (sender, deadline) = (call.sender.clone(), call.deadline);
         let progress = Arc::clone(&call.progress);
+        let mut half_closed = HalfClosed::default();
         let begun = poll_fn(|cx| {
             if let Some(sender) = &sender
                 && let Poll::Ready(head) = sender.poll_head(cx)
@@ -57,8 +84,7 @@ impl Handler {
             }
             match Pin::new(&mut call).poll(cx) {
                 Poll::Ready(call) => Poll::Ready(Begun::Over(call)),
-                // As other servers do, a client that has closed its end is taken for one that has left.
-                Poll::Pending => progress.poll_unwanted(cx).map(|()| Begun::Left),
+                Poll::Pending => half_closed.poll(&progress, None, cx).map(|()| Begun::Left),
             }
         });
         let outcome = match deadline {
@@ -67,7 +93,8 @@ impl Handler {
         };
         match outcome {
             Ok(Begun::Head(head, sender)) => {
-                let producer = PolledProducer { call, sender: Arc::clone(&sender) };
+                let producer =
+                    PolledProducer { call, sender: Arc::clone(&sender), half_closed: HalfClosed::default() };
                 Ok(stream(request, head, sender, Some(Box::new(producer))))
             }
             Ok(Begun::Over(over)) => {
@@ -75,7 +102,11 @@ impl Handler {
                 drop((sender, progress, call));
                 self.answered(request, over)
             }
-            Ok(Begun::Left) => Err(Failure::Left),
+            Ok(Begun::Left) => {
+                drop(call);
+                guard.hang_up();
+                pending().await
+            }
             Err(_) => {
                 let what = match call.overdue() {
                     Some(n_lost) => format!("{n_lost} threads are lost to such runs"),
@@ -110,14 +141,17 @@ impl Handler {
 struct PolledProducer {
     call: AsyncCall,
     sender: Arc<BodySender>,
+    half_closed: HalfClosed,
 }
 
 impl Producer for PolledProducer {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match Pin::new(&mut self.call).poll(cx) {
             Poll::Ready(call) => self.call.keep(call),
-            Poll::Pending if self.call.progress.poll_unwanted(cx).is_ready() => self.sender.abandon(),
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                ready!(self.half_closed.poll(&self.call.progress, Some(&self.sender.pipe), cx));
+                self.sender.abandon();
+            }
         }
         Poll::Ready(())
     }
@@ -132,6 +166,6 @@ impl Producer for PolledProducer {
 enum Begun {
     Head(sender::Head, Arc<BodySender>),
     Over(Box<Call>),
-    /// The client has closed its end.
+    /// The client has closed its end, and the run has had its time.
     Left,
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use actix_http::{Method, Request, Response, StatusCode};
-use bytes::Bytes;
 
 use crate::{
     body::{
@@ -19,7 +18,7 @@ pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Respo
     let (status, body) = builder.take()?;
     let body = match length {
         // For a HEAD the lambda may say how long the answer to a GET would be, and needn't make it.
-        Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(length),
+        Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(Some(length)),
         _ => Body::Whole(body),
     };
     let mut response = Response::with_body(status, body);
@@ -45,7 +44,7 @@ pub fn stream(
     } else {
         // Nobody wants the rest.
         sender.pipe.close();
-        length.map_or(Body::Whole(Bytes::new()), Body::Absent)
+        Body::Absent(length)
     };
     let mut response = Response::with_body(status, body);
     for (name, value) in headers {

@@ -6,6 +6,7 @@
 //! `Connection: close`.
 
 mod buf_pool;
+mod chunks;
 mod codec;
 mod conn;
 mod read_buf;
@@ -25,7 +26,7 @@ use actix_http::{
     ConnectionType, Response, ServiceConfig, StatusCode, Version,
     body::{BodySize, MessageBody},
 };
-use actix_web::rt::time::{self, Sleep};
+use actix_web::rt::time::{self, Instant, Sleep};
 
 use self::{
     codec::{MAX_DRAIN, Message},
@@ -43,26 +44,30 @@ use crate::{
     net::{activity::ConnActivity, connection::Connection},
 };
 
-/// How long we read on after we have closed our end, until the client closes its own.
-const LINGER: Duration = Duration::from_secs(1);
+/// How long we read on after we have closed our end, until the client closes its own: at most, and while nothing comes.
+/// It is as long as nginx does.
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_PAUSE: Duration = Duration::from_secs(5);
 
 /// HTTP/1.1 on the connections of one thread.
 pub struct Http1 {
     service: Rc<dyn Service>,
     /// actix-http's settings; it keeps the `Date` of answers, too.
     config: ServiceConfig,
+    /// Bytes of a body that a chunk may not exceed.
+    body_limit: u64,
 }
 
 impl Http1 {
     /// To be called on the thread of the connections.
-    pub fn new(service: Rc<dyn Service>) -> Rc<Http1> {
-        Rc::new(Http1 { service, config: ServiceConfig::default() })
+    pub fn new(service: Rc<dyn Service>, body_limit: usize) -> Rc<Http1> {
+        Rc::new(Http1 { service, config: ServiceConfig::default(), body_limit: body_limit as u64 })
     }
 
     /// Answers the requests of a connection until it ends.
     pub async fn serve(self: Rc<Self>, connection: Connection, peer: Option<SocketAddr>) {
         let (activity, is_tls) = (Rc::clone(connection.activity()), connection.is_tls());
-        let conn = Rc::new(RefCell::new(Conn::new(connection, self.config.clone())));
+        let conn = Rc::new(RefCell::new(Conn::new(connection, self.config.clone(), self.body_limit)));
         let mut dispatcher = Dispatcher {
             http: self,
             peer,
@@ -100,8 +105,8 @@ enum State {
     Draining(u64),
     /// Sends what is left, then closes our end.
     Closing,
-    /// Our end is closed. What still comes is read and dropped, until this timer ends.
-    Lingering(Pin<Box<Sleep>>),
+    /// Our end is closed. What still comes is read and dropped, until this timer ends. The moment is the latest.
+    Lingering(Pin<Box<Sleep>>, Instant),
 }
 
 impl Dispatcher {
@@ -171,13 +176,21 @@ impl Dispatcher {
                 if conn.is_silent() {
                     return Poll::Ready(Err(Closed));
                 }
-                self.state = State::Lingering(Box::pin(time::sleep(LINGER)));
+                // So that a drain takes the connection for one that idles.
+                self.activity.rest();
+                let now = Instant::now();
+                self.state = State::Lingering(Box::pin(time::sleep(LINGER_PAUSE)), now + LINGER);
                 Poll::Ready(Ok(()))
             }
             // If we closed while the client still sends, the system would reset the connection, and the client could
             // lose the answer.
-            State::Lingering(end) => match self.conn.borrow_mut().poll_discard(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(Closed)),
+            State::Lingering(end, latest) => match self.conn.borrow_mut().poll_discard(cx) {
+                Poll::Ready(None) => Poll::Ready(Err(Closed)),
+                Poll::Ready(Some(())) => {
+                    end.as_mut().reset((*latest).min(Instant::now() + LINGER_PAUSE));
+                    // At once, if that has passed: a client that always sends is never waited for.
+                    if *latest <= Instant::now() { Poll::Ready(Err(Closed)) } else { Poll::Ready(Ok(())) }
+                }
                 Poll::Pending => end.as_mut().poll(cx).map(|()| Err(Closed)),
             },
         }
@@ -233,6 +246,9 @@ impl Dispatcher {
     fn while_pending(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         if self.uploads.is_new.get() {
             return Poll::Ready(Ok(()));
+        }
+        if self.activity.has_no_answer.get() {
+            return Poll::Ready(Err(Closed));
         }
         let mut conn = self.conn.borrow_mut();
         // A client that doesn't read may still leave.

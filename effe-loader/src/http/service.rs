@@ -95,6 +95,11 @@ impl RequestGuard {
         self.activity.local_ip.get()
     }
 
+    /// There will be no answer: the connection is closed. To be followed by waiting for ever, which that ends.
+    pub fn hang_up(&self) {
+        self.activity.has_no_answer.set(true);
+    }
+
     /// Tells `run` when the client closes its end of the connection.
     pub fn watch(&self, run: Option<Arc<impl Hangup + 'static>>) {
         // Over HTTP/2 a client that takes a request back resets its stream, and the future of the answer is dropped.

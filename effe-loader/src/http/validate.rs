@@ -1,11 +1,13 @@
 //! The rules that a request's head must keep before a lambda sees the request, beyond those that the parsers check.
 
-use actix_http::{Method, RequestHead, Version, header};
+use std::net::Ipv6Addr;
+
+use actix_http::{Method, RequestHead, StatusCode, Uri, Version, header, uri::PathAndQuery};
 
 /// Bytes of a method. The longest that is registered has 17.
 const MAX_METHOD: usize = 24;
 /// Bytes of path and query.
-const MAX_TARGET: usize = 16 * 1024;
+pub const MAX_TARGET: usize = 16 * 1024;
 /// Bytes of all headers.
 pub const MAX_HEAD: usize = 64 * 1024;
 
@@ -49,8 +51,124 @@ pub fn check(head: &RequestHead, n_head: Option<usize>) -> Result<(), Violation>
     }
 }
 
-/// The bytes of a registered name, except the comma, which joins the values of two headers. A table, because every
-/// request needs it.
+/// The method and the target of a request line, as far as they have come. Empty lines before it are skipped.
+pub fn request_line(head: &[u8]) -> (&[u8], &[u8]) {
+    let begin = head.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    let (method, rest) = before_space(&head[begin..]);
+    (method, before_space(rest).0)
+}
+
+/// The bytes before the first space, and those behind it.
+fn before_space(bytes: &[u8]) -> (&[u8], &[u8]) {
+    match bytes.iter().position(|byte| *byte == b' ') {
+        Some(end) => (&bytes[..end], &bytes[end + 1..]),
+        None => (bytes, &[]),
+    }
+}
+
+/// The form of a request's target (RFC 9112, section 3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// A path, the asterisk, or the authority that CONNECT has.
+    Plain,
+    /// With a scheme and an authority.
+    Absolute {
+        is_https: bool,
+        /// Whether nothing is between the authority and the query or the end.
+        is_path_empty: bool,
+    },
+    /// None of these, or with a fragment.
+    Malformed,
+}
+
+impl Target {
+    /// The form of the target in a request line, whose authority must be one that may stand in Host. The parser drops
+    /// fragments and takes more forms, so that it can't tell.
+    pub fn of(method: &[u8], target: &[u8]) -> Target {
+        match target {
+            [b'/', rest @ ..] if !rest.contains(&b'#') => Target::Plain,
+            [b'/', ..] => Target::Malformed,
+            [b'*'] => Target::Plain,
+            _ if method == b"CONNECT" => Target::Plain,
+            _ => Target::absolute(target).unwrap_or(Target::Malformed),
+        }
+    }
+
+    fn absolute(target: &[u8]) -> Option<Target> {
+        let scheme = target.iter().position(|byte| *byte == b':')?;
+        let is_https = target[..scheme].eq_ignore_ascii_case(b"https");
+        if !(is_https || target[..scheme].eq_ignore_ascii_case(b"http")) || target.contains(&b'#') {
+            return None;
+        }
+        let rest = target[scheme + 1..].strip_prefix(b"//")?;
+        let end = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
+        let is_path_empty = rest.get(end) != Some(&b'/');
+        is_host(&rest[..end]).then_some(Target::Absolute { is_https, is_path_empty })
+    }
+
+    /// Gives a request whose absolute target has an empty path the path that it means: `*` for OPTIONS without a query
+    /// (RFC 9112, section 3.2.4), else `/`. `None` if that makes no target.
+    pub fn complete(self, head: &mut RequestHead) -> Option<()> {
+        let Target::Absolute { is_path_empty: true, .. } = self else { return Some(()) };
+        let path = match head.uri.query() {
+            None if head.method == Method::OPTIONS => PathAndQuery::from_static("*"),
+            None => PathAndQuery::from_static("/"),
+            Some(query) => PathAndQuery::try_from(format!("/?{query}")).ok()?,
+        };
+        let mut parts = std::mem::take(&mut head.uri).into_parts();
+        parts.path_and_query = Some(path);
+        head.uri = Uri::from_parts(parts).ok()?;
+        Some(())
+    }
+}
+
+/// The status for a request line whose version the parser refuses: 505 for another major version, else 400.
+pub fn refused_version(version: &[u8]) -> StatusCode {
+    match version.strip_prefix(b"HTTP/") {
+        Some([major, rest @ ..]) if major.is_ascii_digit() && *major != b'1' && is_minor(rest) => {
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED
+        }
+        _ => StatusCode::BAD_REQUEST,
+    }
+}
+
+/// Whether this is, as far as it has come, what stands behind the major version.
+fn is_minor(rest: &[u8]) -> bool {
+    match rest {
+        [] | [b'.'] => true,
+        [b'.', minor, rest @ ..] => minor.is_ascii_digit() && matches!(rest, [] | [b'\r' | b'\n', ..]),
+        _ => false,
+    }
+}
+
+/// Whether a head that the parser refuses names transfer codings of which `chunked` alone is known here, and which would
+/// frame the body if they were: then the status is 501, not 400 (RFC 9112, section 6.1).
+pub fn has_unknown_coding(head: &[u8]) -> bool {
+    let mut codings = Vec::new();
+    let begin = head.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    let mut lines = head[begin..].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
+    if !lines.next().is_some_and(|line| line.ends_with(b" HTTP/1.1")) {
+        return false;
+    }
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if name.eq_ignore_ascii_case(b"content-length") {
+            return false;
+        }
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            codings.extend(value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii));
+        }
+    }
+    let is_chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let is_coding = |coding: &&[u8]| {
+        !coding.is_empty() && coding.iter().all(|byte| NAME[usize::from(*byte)]) && !is_chunked(coding)
+    };
+    matches!(&*codings, [others @ .., last] if !others.is_empty() && is_chunked(last) && others.iter().all(is_coding))
+}
+
+/// The bytes of a registered name, except the comma, which joins the values of two headers, and the percent sign, which
+/// begins an escape. A table, because every request needs it.
 const NAME: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -58,7 +176,7 @@ const NAME: [bool; 256] = {
         table[byte] = (byte as u8).is_ascii_alphanumeric();
         byte += 1;
     }
-    let others = b"-._~%!$&'()*+;=";
+    let others = b"-._~!$&'()*+;=";
     let mut n = 0;
     while n < others.len() {
         table[others[n] as usize] = true;
@@ -70,25 +188,50 @@ const NAME: [bool; 256] = {
 /// RFC 9110, section 7.2: a host and perhaps a port, neither a user before it nor a path behind it. An empty one is
 /// for targets without an authority, which a lambda is never asked for.
 fn is_host(host: &[u8]) -> bool {
-    let (name, port) = match host.first() {
+    let end = match host.first() {
         None => return false,
-        Some(b'[') => {
-            let Some(end) = host.iter().position(|byte| *byte == b']') else { return false };
-            let literal = &host[1..end];
-            let is_literal = |byte: &u8| byte.is_ascii_alphanumeric() || b":.-_~%".contains(byte);
-            if literal.is_empty() || !literal.iter().all(is_literal) {
-                return false;
+        Some(b'[') => match host.iter().position(|byte| *byte == b']') {
+            Some(end) if is_literal(&host[1..end]) => end + 1,
+            _ => return false,
+        },
+        Some(_) => name_len(host),
+    };
+    end > 0
+        && match &host[end..] {
+            [] | [b':'] => true,
+            // Digits alone: a number may begin with a plus for `parse`.
+            [b':', digits @ ..] => {
+                digits.iter().all(u8::is_ascii_digit)
+                    && std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok())
             }
-            (&b"literal"[..], &host[end + 1..])
+            _ => false,
         }
-        Some(_) => host.split_at(host.iter().take_while(|byte| NAME[usize::from(**byte)]).count()),
-    };
-    let is_port = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    !name.is_empty() && is_port
+}
+
+/// How many of the first bytes are a registered name.
+fn name_len(host: &[u8]) -> usize {
+    let mut end = 0;
+    loop {
+        end += host[end..].iter().take_while(|byte| NAME[usize::from(**byte)]).count();
+        match host[end..] {
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => end += 3,
+            _ => return end,
+        }
+    }
+}
+
+/// Whether this is what stands in brackets: an address of IPv6, or of a later version (RFC 3986, section 3.2.2).
+fn is_literal(literal: &[u8]) -> bool {
+    if let [b'v' | b'V', future @ ..] = literal {
+        let Some(dot) = future.iter().position(|byte| *byte == b'.') else { return false };
+        let (version, address) = (&future[..dot], &future[dot + 1..]);
+        let is_known = |byte: &u8| *byte == b':' || *byte == b',' || NAME[usize::from(*byte)];
+        return !version.is_empty()
+            && version.iter().all(u8::is_ascii_hexdigit)
+            && !address.is_empty()
+            && address.iter().all(is_known);
+    }
+    std::str::from_utf8(literal).is_ok_and(|literal| literal.parse::<Ipv6Addr>().is_ok())
 }
 
 #[cfg(test)]
@@ -112,13 +255,57 @@ mod tests {
 
     #[test]
     fn hosts_are_names_literals_and_ports() {
-        for good in ["a", "a.b-c", "127.0.0.1", "127.0.0.1:8080", "a:", "[::1]", "[::1]:80", "xn--a", "a%20b"]
-        {
+        for good in [
+            "a",
+            "a.b-c",
+            "127.0.0.1",
+            "127.0.0.1:8080",
+            "a:",
+            "[::1]",
+            "[::1]:80",
+            "xn--a",
+            "a%20b",
+            "%aF",
+            "a:65535",
+            "a:0",
+            "[::ffff:1.2.3.4]",
+            "[v1.a:b]",
+            "[vF.~]:80",
+        ] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
-        for bad in
-            ["", ":80", "a b", "a,b", "u@a", "a/b", "a:b", "a:123456", "[::1", "[]", "[::1]a", "a\\b", "é"]
-        {
+        for bad in [
+            "",
+            ":80",
+            "a b",
+            "a,b",
+            "u@a",
+            "a/b",
+            "a:b",
+            "a:123456",
+            "[::1",
+            "[]",
+            "[::1]a",
+            "a\\b",
+            "é",
+            "a:65536",
+            "a:+80",
+            "a:80:80",
+            "a%",
+            "a%2",
+            "a%2g",
+            "%zz",
+            "[:::1]",
+            "[1]",
+            "[::1%25eth0]",
+            "[a.b]",
+            "[1.2.3.4]",
+            "[v.a]",
+            "[v1.]",
+            "[vg.a]",
+            "[v1]",
+            "[v1.a/b]",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
     }
@@ -171,7 +358,7 @@ mod tests {
         // Every string of up to three of the bytes that mean something here.
         let bytes = b"[]:%a0@/, \xff";
         for a in bytes {
-            assert!(!is_host(&[*a]) || a.is_ascii_alphanumeric() || *a == b'%');
+            assert!(!is_host(&[*a]) || a.is_ascii_alphanumeric());
             for b in bytes {
                 for c in bytes {
                     let host = [*a, *b, *c];

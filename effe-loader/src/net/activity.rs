@@ -44,6 +44,8 @@ pub struct ConnActivity {
     idle_since: Cell<Moment>,
     /// Whether the request that is being answered is the connection's last.
     pub is_closing: Cell<bool>,
+    /// Whether the request that is being answered gets no answer, because its client seems to have gone.
+    pub has_no_answer: Cell<bool>,
     /// Whether bytes wait because the client doesn't read.
     pub is_blocked: Cell<bool>,
     /// Whether the client has closed its end.

@@ -1,7 +1,10 @@
 //! Finds heads and pieces of bodies in the bytes of a connection, and keeps how much of the current request has been
-//! read. actix-http parses; `conn` decides when bytes are read.
+//! read. actix-http parses heads, and `chunks` bodies in chunks; `conn` decides when bytes are read.
 
-use std::task::Poll;
+use std::{
+    cell::RefCell,
+    task::{Poll, ready},
+};
 
 use actix_http::{
     Method, Request, RequestHead, Response, ServiceConfig, StatusCode, Version,
@@ -13,14 +16,29 @@ use actix_http::{
 use bytes::{Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::{body::incoming::announced, net::activity::ConnActivity};
+use super::chunks::{self, Chunks};
+use crate::{
+    body::incoming::announced,
+    http::validate::{MAX_TARGET, Target, has_unknown_coding, refused_version, request_line},
+    net::activity::ConnActivity,
+};
 
 /// Bytes of a body that nobody wants which are read so that the connection can be used again.
 pub const MAX_DRAIN: u64 = 256 * 1024;
 
+/// Bytes of a head that are looked at again when the parser refuses it.
+const MAX_LOOK: usize = 1024;
+
+thread_local! {
+    /// The begin of the head that is being parsed: the parser takes the bytes also of a head that it refuses.
+    static BEGIN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// The parser of a connection, and what it knows of the request that is being answered.
 pub struct Codec {
     codec: h1::Codec,
+    is_tls: bool,
+    body_limit: u64,
     pub request: Current,
 }
 
@@ -31,6 +49,7 @@ pub struct Current {
     /// Whether its method is HEAD, so that its answer has no body.
     pub is_head: bool,
     pub body: Rest,
+    chunks: Chunks,
     /// Whether the client keeps its body back until it is asked for it.
     pub is_kept_back: bool,
     /// Whether somebody may still read the body.
@@ -62,8 +81,8 @@ pub enum Message {
 }
 
 impl Codec {
-    pub fn new(config: ServiceConfig) -> Codec {
-        Codec { codec: h1::Codec::new(config), request: Current::default() }
+    pub fn new(config: ServiceConfig, is_tls: bool, body_limit: u64) -> Codec {
+        Codec { codec: h1::Codec::new(config), is_tls, body_limit, request: Current::default() }
     }
 
     /// The next request, if all of its head is in `input`.
@@ -72,17 +91,23 @@ impl Codec {
             return None;
         }
         let before = input.len();
-        let request = match self.codec.decode(input) {
-            Ok(Some(h1::Message::Item(request))) => request,
+        let (mut request, target) = match self.head(input) {
+            Ok(Some(parsed)) => parsed,
             Ok(None) => return None,
-            Err(ParseError::TooLarge) => {
-                return Some(Message::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
-            }
-            Ok(Some(h1::Message::Chunk(_))) | Err(_) => {
-                return Some(Message::Refused(StatusCode::BAD_REQUEST));
-            }
+            Err(status) => return Some(Message::Refused(status)),
         };
         let n_head = before - input.len();
+        match target {
+            Target::Malformed => return Some(Message::Refused(StatusCode::BAD_REQUEST)),
+            // RFC 9110, section 7.4.
+            Target::Absolute { is_https: true, .. } if !self.is_tls => {
+                return Some(Message::Refused(StatusCode::MISDIRECTED_REQUEST));
+            }
+            Target::Absolute { .. } if target.complete(request.head_mut()).is_none() => {
+                return Some(Message::Refused(StatusCode::BAD_REQUEST));
+            }
+            Target::Absolute { .. } | Target::Plain => {}
+        }
         let head = request.head();
         self.request =
             Current { version: head.version, is_head: head.method == Method::HEAD, ..Current::default() };
@@ -91,6 +116,10 @@ impl Codec {
             MessageType::None => {}
             MessageType::Payload => {
                 self.request.body = length(head).map_or(Rest::Chunks, Rest::Length);
+                if self.request.body == Rest::Chunks {
+                    // So that the codec takes what follows the body for a head: it sees none of the chunks.
+                    let _ = self.codec.decode(&mut BytesMut::from(&b"0\r\n\r\n"[..]));
+                }
                 body = self.whole(input);
                 self.request.is_kept_back = head.expect() && input.is_empty() && !self.is_read();
             }
@@ -104,6 +133,41 @@ impl Codec {
             }
         }
         Some(Message::Request { request, n_head, body })
+    }
+
+    /// The next head and the form of its target, if all of it is in `input`; or the status for what is no request.
+    fn head(&mut self, input: &mut BytesMut) -> Result<Option<(Request, Target)>, StatusCode> {
+        let (method, path) = request_line(input);
+        let target = Target::of(method, path);
+        let decoded = BEGIN.with_borrow_mut(|begin| {
+            begin.clear();
+            begin.extend_from_slice(&input[..input.len().min(MAX_LOOK)]);
+            self.codec.decode(input)
+        });
+        Err(match decoded {
+            Ok(Some(h1::Message::Item(request))) => return Ok(Some((request, target))),
+            Ok(None) => return Ok(None),
+            Err(ParseError::TooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            // A token that the parser's type of methods can't hold.
+            Err(ParseError::Method) => StatusCode::NOT_IMPLEMENTED,
+            Err(ParseError::Uri(_)) if request_line(input).1.len() > MAX_TARGET => StatusCode::URI_TOO_LONG,
+            Err(ParseError::Version) => {
+                let (method, path) = request_line(input);
+                let begin = input.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+                let at = begin + method.len() + path.len() + 2;
+                // RFC 9110, section 2.5: a later version of HTTP/1 is understood as the latest that is known.
+                let version = input.get_mut(at..).unwrap_or_default();
+                if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9', ..] = version {
+                    *minor = b'1';
+                    return self.head(input);
+                }
+                refused_version(version)
+            }
+            Err(ParseError::Header) if BEGIN.with_borrow(|begin| has_unknown_coding(begin)) => {
+                StatusCode::NOT_IMPLEMENTED
+            }
+            Ok(Some(h1::Message::Chunk(_))) | Err(_) => StatusCode::BAD_REQUEST,
+        })
     }
 
     /// A body that has come together with its head.
@@ -123,7 +187,8 @@ impl Codec {
         match self.request.body {
             Rest::Nothing => return Poll::Ready(None),
             Rest::Broken => return Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
-            Rest::Length(_) | Rest::Chunks => {}
+            Rest::Chunks => return self.chunk(input),
+            Rest::Length(_) => {}
         }
         match self.codec.decode(input) {
             Ok(Some(h1::Message::Chunk(Some(mut piece)))) => {
@@ -148,6 +213,21 @@ impl Codec {
                 Poll::Ready(Some(Err(PayloadError::EncodingCorrupted)))
             }
         }
+    }
+
+    fn chunk(&mut self, input: &mut BytesMut) -> Poll<Option<Result<Bytes, PayloadError>>> {
+        let next = ready!(self.request.chunks.next(input, self.body_limit));
+        match next {
+            None => self.request.body = Rest::Nothing,
+            Some(Err(_)) => self.request.body = Rest::Broken,
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(next.map(|piece| {
+            piece.map_err(|refused| match refused {
+                chunks::Refused::Malformed => PayloadError::EncodingCorrupted,
+                chunks::Refused::TooLarge => PayloadError::Overflow,
+            })
+        }))
     }
 
     /// Writes an answer's head; `None` if it can't be written.
@@ -185,4 +265,76 @@ impl Codec {
 
 fn length(head: &RequestHead) -> Option<u64> {
     if head.headers.contains_key(header::TRANSFER_ENCODING) { None } else { announced(head) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::validate;
+
+    thread_local! {
+        /// It can be made in a runtime alone.
+        static CONFIG: ServiceConfig =
+            actix_web::rt::Runtime::new().unwrap().block_on(async { ServiceConfig::default() });
+    }
+
+    fn parsed(bytes: &[u8]) -> Result<Request, StatusCode> {
+        let mut codec = Codec::new(CONFIG.with(Clone::clone), true, u64::MAX);
+        match codec.message(&mut BytesMut::from(bytes), &ConnActivity::default()) {
+            Some(Message::Request { request, .. }) => Ok(request),
+            Some(Message::Refused(status)) => Err(status),
+            None | Some(Message::End) => Err(StatusCode::CONTINUE),
+        }
+    }
+
+    /// As the plugin's side makes it, from the same parts.
+    fn to_http(request: &Request) -> Result<http::Request<()>, http::Error> {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let mut builder = http::Request::builder()
+            .method(request.method().as_str())
+            .uri(http::Uri::from_maybe_shared(Bytes::from(target))?);
+        for (name, value) in &request.head().headers {
+            builder = builder.header(name.as_str(), value.as_bytes());
+        }
+        builder.body(())
+    }
+
+    #[test]
+    fn an_absolute_target_with_an_empty_path_means_a_path() {
+        for (line, path, query) in [
+            ("GET http://a?x=1", "/", Some("x=1")),
+            ("GET http://a", "/", None),
+            ("GET HTTPS://a:80/p?", "/p", Some("")),
+            ("OPTIONS http://a", "*", None),
+            ("OPTIONS http://a/", "/", None),
+            ("OPTIONS http://a?", "/", Some("")),
+        ] {
+            let request = parsed(format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).unwrap();
+            assert_eq!((request.uri().path(), request.uri().query()), (path, query), "{line}");
+            assert!(request.uri().authority().is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_passes_is_a_request_for_others_too() {
+        let bytes = bolero::generator::produce::<(Vec<u8>, Vec<u8>, Vec<u8>, u8)>();
+        bolero::check!().with_generator(bytes).for_each(|(method, target, value, form)| {
+            let letters = b"/?:@[]%a1.-*~#$!'|\"{}^`\\_&=;,+<>\x80";
+            let text = |bytes: &[u8]| -> Vec<u8> {
+                bytes.iter().map(|byte| letters[usize::from(*byte) % letters.len()]).collect()
+            };
+            let method = if form & 1 == 0 { b"OPTIONS".to_vec() } else { text(method) };
+            let begin = [&b""[..], b"/", b"http://", b"https://a", b"http://a/", b"//", b"http://[::1]"];
+            let begin = begin[usize::from(form / 2) % begin.len()];
+            let target = if form & 128 == 0 { text(target) } else { target.clone() };
+            let bytes =
+                [&method, &b" "[..], begin, &target, b" HTTP/1.1\r\nHost: h\r\nX: ", value, b"\r\n\r\n"];
+            if let Ok(request) = parsed(&bytes.concat())
+                && validate::check(request.head(), None).is_ok()
+            {
+                let made = to_http(&request);
+                assert!(made.is_ok(), "{made:?} of {request:?}");
+            }
+        });
+    }
 }

@@ -34,8 +34,9 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(connection: Connection, config: ServiceConfig) -> Conn {
-        Conn { connection, input: ReadBuf::new(), codec: Codec::new(config), output: WriteBuf::default() }
+    pub fn new(connection: Connection, config: ServiceConfig, body_limit: u64) -> Conn {
+        let codec = Codec::new(config, connection.is_tls(), body_limit);
+        Conn { connection, input: ReadBuf::new(), codec, output: WriteBuf::default() }
     }
 
     /// The next request, if it is here.
@@ -88,15 +89,17 @@ impl Conn {
         Poll::Pending
     }
 
-    /// Reads and forgets all that comes until the client closes its end.
-    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            self.input.bytes.clear();
-            match ready!(self.poll_fill(cx)) {
-                Fill::Bytes => {}
-                Fill::End | Fill::Overdue(_) | Fill::Failed(_) => return Poll::Ready(()),
+    /// Reads some of what comes and forgets it; `None` if nothing more comes, or the effe stops and the connection has
+    /// had the grace of one that idles.
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        self.input.bytes.clear();
+        Poll::Ready(match ready!(self.poll_fill(cx)) {
+            Fill::Bytes => {
+                self.connection.activity().rest();
+                self.connection.handle().close_reason().is_none().then_some(())
             }
-        }
+            Fill::End | Fill::Overdue(_) | Fill::Failed(_) => None,
+        })
     }
 
     /// Writes the head of an answer.
