@@ -54,7 +54,7 @@ pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Opt
             journal.error(format!("the admin listener has ended: {err}"));
         }
     });
-    thread.map(|_| file).map_err(|source| Error::System { what: "start a thread", source })
+    thread.map(|_| file).map_err(|source| Error::System { what: "start a thread".into(), source })
 }
 
 fn serve(socket: Socket, endpoint: Rc<Endpoint>) -> io::Result<()> {
@@ -74,7 +74,7 @@ fn serve(socket: Socket, endpoint: Rc<Endpoint>) -> io::Result<()> {
             });
         }
         Ok(())
-    })
+    })?
 }
 
 /// What answers every request.

@@ -9,7 +9,7 @@ pub(crate) mod config;
 use std::{
     io::Write,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -23,20 +23,27 @@ use crate::{
     error::{DONE, FAILED},
     exchange::table::FOR_HOST,
     journal::{Journal, LinkedLambda, Severity},
-    net::{bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
+    net::{address::Address, bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
     plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
-        control::{Control, Orders},
+        control::{Control, Orders, Stop},
         signals::Watchdog,
         systemd,
     },
-    server,
+    server::{self, OnDeath},
 };
 
 /// Does what the arguments say: the exit code, or what keeps the loader from serving.
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
     let inherited = Bound::inherited()?;
     let n_descriptors = descriptors::raise_limit();
+    if config.mode == Mode::Serve {
+        let (workers, n_listeners) = (config.server.workers, config.listen.len() + inherited.len());
+        let needed = descriptors::needed(workers, n_listeners, config.admin.is_some());
+        if needed > n_descriptors {
+            return Err(Error::Descriptors { workers, needed, limit: n_descriptors });
+        }
+    }
     let host = Host::new(config.parameters.clone(), config.limits.response, FOR_HOST);
     let counts = Arc::new(ContextCounts::default());
     let (lambda, warning) = match linked {
@@ -56,7 +63,7 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     let plugin = lambda.open(host, &counts)?;
     // From here on there are threads.
     let journal = Journal::start(config.journal())
-        .map_err(|source| Error::System { what: "start the log's thread", source })?;
+        .map_err(|source| Error::System { what: "start the log's thread".into(), source })?;
     let request_id = FOR_HOST.request_id;
     journal.install(linked.map(|lambda| LinkedLambda { crate_name: lambda.crate_name(), request_id }));
     let _ = host.journal.set(journal.clone());
@@ -135,7 +142,10 @@ struct Starting<'a> {
 impl Starting<'_> {
     /// Serves until an order says to stop, and stops.
     fn serve(self, inherited: Vec<Bound>, n_descriptors: u64, orders: Orders) -> Result<u8, Error> {
-        let system = |what| move |source| Error::System { what, source };
+        let system = |what: &str| {
+            let what = what.to_owned().into();
+            move |source| Error::System { what, source }
+        };
         let config = self.config;
         let drain = config.server.drain;
         let watchdog = Watchdog { counts: Arc::clone(&self.counts), journal: self.journal.clone(), drain };
@@ -145,23 +155,41 @@ impl Starting<'_> {
         let bound = self.bind(inherited)?;
         let health = Health::new();
         // Before Init, which may take long: the liveness probe is answered meanwhile.
-        let _socket = self.listen_for_admin(&health, watchdog)?;
+        let _socket = self.listen_for_admin(&health, watchdog.clone())?;
         self.plugin.init()?;
         let (effe, is_warm) = self.first_generation();
-        let _ = health.effe.set(Arc::clone(&effe));
-        monitor.take_on(Arc::clone(&effe), Maintenance::new(Arc::clone(&effe), config.idle_timeout, is_warm));
+        let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
+        let addresses: Vec<Address> = listeners.iter().map(|listener| listener.address.clone()).collect();
         let (generations, tls) = (Arc::clone(&config.generations), config.server.tls.clone());
-        swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
-        let listeners = self.listen(bound)?;
-        if is_warm {
-            let serves = effe.generations.current();
-            systemd::ready(&serves.plugin.path, serves.number, None);
-        } else {
-            systemd::starting();
-        }
-        let stop =
-            server::serve(&effe, &monitor, &health, listeners, &config.server, n_descriptors, orders.stops)
-                .map_err(system("serve"))?;
+        let begun = || {
+            self.report(&addresses);
+            let _ = health.effe.set(Arc::clone(&effe));
+            if is_warm {
+                let serves = effe.generations.current();
+                systemd::ready(&serves.plugin.path, serves.number, None);
+            } else {
+                systemd::starting();
+            }
+            // Both may tell systemd that the effe is ready.
+            monitor.take_on(
+                Arc::clone(&effe),
+                Maintenance::new(Arc::clone(&effe), config.idle_timeout, is_warm),
+            );
+            swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
+        };
+        let workers = config.server.workers;
+        let stop = server::serve(
+            &effe,
+            &monitor,
+            &health,
+            listeners,
+            &config.server,
+            n_descriptors,
+            orders.stops,
+            begun,
+            self.on_death(watchdog),
+        );
+        let stop = stop.map_err(system(&format!("start {workers} workers")))?;
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
         if abandoned > 0 {
@@ -211,15 +239,29 @@ impl Starting<'_> {
         (effe, warm.is_ok())
     }
 
-    fn listen(&self, bound: Vec<Bound>) -> Result<Vec<Listener>, Error> {
-        let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
+    /// Says where the effe serves.
+    fn report(&self, addresses: &[Address]) {
         let scheme = if self.config.server.tls.is_some() { "https" } else { "http" };
-        for listener in &listeners {
-            let address = listener.address.to_string();
-            let text = format!("listening on {}", listener.address.url(scheme));
-            self.journal.report(Severity::Info, text, [("address", address)]);
+        for address in addresses {
+            let text = format!("listening on {}", address.url(scheme));
+            self.journal.report(Severity::Info, text, [("address", address.to_string())]);
         }
-        Ok(listeners)
+    }
+
+    /// Stops an effe that has lost a thread of its server, with a failure's exit code.
+    fn on_death(&self, watchdog: Watchdog) -> OnDeath {
+        let (journal, control) = (self.journal.clone(), self.control.clone());
+        let stopping = control.stopping();
+        Arc::new(move |thread| {
+            // At the end, each of them ends. Only the first that dies is told of.
+            if stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            journal.critical(format!("thread {thread} has died: stopping, to be started again"));
+            let stop = Stop::failed();
+            control.stop(stop);
+            watchdog.arm(stop);
+        })
     }
 }
 

@@ -2,8 +2,14 @@
 //! `lib.rs`, and in a hurry `process/signals.rs`.
 
 use std::{
+    borrow::Cow,
     io,
     path::{Path, PathBuf},
+};
+
+use rustix::{
+    io::Errno,
+    process::{Resource, getrlimit},
 };
 
 pub const DONE: u8 = 0;
@@ -38,7 +44,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The same, of the admin listener.
-    #[error("cannot listen on --admin {address}: {source}")]
+    #[error("cannot listen on --admin {address}: {source}{hint}", hint = limit_hint(source))]
     BindAdmin {
         /// What was to be bound.
         address: String,
@@ -54,12 +60,25 @@ pub enum Error {
         source: io::Error,
     },
     /// The system refuses something that every server needs.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {source}{hint}", hint = limit_hint(source))]
     System {
         /// A verb and its object: `start a thread`.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The system's reason.
         source: io::Error,
+    },
+    /// The process may not have as many descriptors as a start needs.
+    #[error(
+        "cannot start: {workers} workers need {needed} descriptors, and the limit is {limit}; raise it (ulimit -n, \
+         LimitNOFILE=), or give fewer --workers"
+    )]
+    Descriptors {
+        /// The server's threads.
+        workers: usize,
+        /// Descriptors, those among them that are open already.
+        needed: u64,
+        /// RLIMIT_NOFILE
+        limit: u64,
     },
 }
 
@@ -97,11 +116,36 @@ fn on_one_line(text: &str) -> String {
     out
 }
 
-fn bind_hint(source: &io::Error) -> &'static str {
-    match source.kind() {
+fn bind_hint(source: &io::Error) -> Cow<'static, str> {
+    let hint = match source.kind() {
         io::ErrorKind::AddrInUse => "; another process has it: choose another --port, or 0 for any",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need rights: choose another --port",
         io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine: choose another --host",
-        _ => "",
+        _ => return limit_hint(source),
+    };
+    hint.into()
+}
+
+/// Which limit an error of the system's speaks of, and what to set.
+fn limit_hint(source: &io::Error) -> Cow<'static, str> {
+    let limit = |resource| match getrlimit(resource).current {
+        Some(limit) => format!("is {limit}"),
+        None => "is not set".to_owned(),
+    };
+    match Errno::from_io_error(source) {
+        Some(Errno::MFILE) => {
+            let limit = limit(Resource::Nofile);
+            format!("; the limit of open files {limit}: raise it (ulimit -n, LimitNOFILE=)").into()
+        }
+        Some(Errno::NFILE) => "; the whole system has too many open files: raise fs.file-max".into(),
+        Some(Errno::AGAIN | Errno::NOMEM) => {
+            let (threads, memory) = (limit(Resource::Nproc), limit(Resource::As));
+            format!(
+                "; this user's limit of threads {threads} (ulimit -u, TasksMax=), the limit of address space in bytes \
+                 {memory} (ulimit -v): raise what is too low, give the machine more memory, or give fewer --workers"
+            )
+            .into()
+        }
+        _ => "".into(),
     }
 }

@@ -22,6 +22,7 @@ mod metrics;
 mod modes;
 mod refusals;
 mod requests;
+mod starts;
 mod streams;
 mod support;
 mod swap;
