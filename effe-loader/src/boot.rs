@@ -17,7 +17,7 @@ use effe_abi::Linked;
 
 use self::config::{Config, Mode};
 use crate::{
-    Error, Refusal,
+    Error,
     admin::{self, Admin},
     effe::{Effe, generation::Generation, health::Health, maintenance::Maintenance, monitor::Monitor, swap},
     error::{DONE, FAILED},
@@ -97,7 +97,7 @@ impl Lambda {
     }
 
     #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-    fn open(self, host: &'static Host, counts: &Arc<ContextCounts>) -> Result<&'static Plugin, Refusal> {
+    fn open(self, host: &'static Host, counts: &Arc<ContextCounts>) -> Result<&'static Plugin, Error> {
         match self {
             Lambda::Open(plugin) => Ok(plugin),
             // SAFETY: as in `verified`.
@@ -113,7 +113,7 @@ pub(crate) fn answer_trial(path: &Path) -> ! {
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn verified(file: PluginFile, policy: &Policy) -> Result<Verified, Refusal> {
+fn verified(file: PluginFile, policy: &Policy) -> Result<Verified, Error> {
     // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
     unsafe { Verified::by_fork(file, policy) }
 }

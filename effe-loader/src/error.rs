@@ -25,6 +25,16 @@ pub enum Error {
     /// The plugin can't be used; trying again won't help.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The system fails while the plugin is read or tried: that says nothing about the plugin.
+    #[error("cannot load {path}: {what}{source}{hint}", path = on_one_line(&path.to_string_lossy()), hint = limit_hint(source))]
+    Load {
+        /// The plugin.
+        path: PathBuf,
+        /// What was tried, with a colon behind it; or nothing.
+        what: String,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The plugin is fine, a step of the lambda's failed: a supervisor may try again.
     #[error("{path}: its {step} {what}", path = on_one_line(&path.to_string_lossy()), what = on_one_line(what))]
     Step {
@@ -107,6 +117,70 @@ impl Refusal {
     }
 }
 
+/// Why a plugin is not loaded, before it is said which one that is.
+#[derive(Debug)]
+pub enum Unloaded {
+    /// It can't be used: what differs; then what to do.
+    Refused(String),
+    /// The system fails, and may not the next time.
+    System { what: String, source: io::Error },
+}
+
+impl Unloaded {
+    /// The system fails in something that is no matter of the plugin's.
+    pub fn system(what: &str, source: io::Error) -> Unloaded {
+        Unloaded::System { what: format!("{what}: "), source }
+    }
+
+    /// The same reason with `prefix` before it.
+    pub fn about(self, prefix: &str) -> Unloaded {
+        match self {
+            Unloaded::Refused(reason) => Unloaded::Refused(format!("{prefix}: {reason}")),
+            Unloaded::System { what, source } => {
+                Unloaded::System { what: format!("{prefix}: {what}"), source }
+            }
+        }
+    }
+
+    pub fn of(self, path: &Path) -> Error {
+        match self {
+            Unloaded::Refused(reason) => Refusal::new(path, reason).into(),
+            Unloaded::System { what, source } => Error::Load { path: path.to_owned(), what, source },
+        }
+    }
+}
+
+impl From<String> for Unloaded {
+    fn from(reason: String) -> Unloaded {
+        Unloaded::Refused(reason)
+    }
+}
+
+/// An error of reading a file: it lies in the file, or the system has too little of something.
+impl From<io::Error> for Unloaded {
+    fn from(source: io::Error) -> Unloaded {
+        if is_the_systems(&source) {
+            return Unloaded::System { what: String::new(), source };
+        }
+        Unloaded::Refused(source.to_string())
+    }
+}
+
+/// Whether an error comes of what the system lacks at the moment, and not of what was asked for.
+pub fn is_the_systems(err: &io::Error) -> bool {
+    let lacks = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::AGAIN,
+        Errno::IO,
+        Errno::INTR,
+        Errno::NOBUFS,
+        Errno::FBIG,
+    ];
+    Errno::from_io_error(err).is_some_and(|errno| lacks.contains(&errno))
+}
+
 /// A text whose control characters neither end the line nor steer the terminal.
 fn on_one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -138,6 +212,10 @@ fn limit_hint(source: &io::Error) -> Cow<'static, str> {
             format!("; the limit of open files {limit}: raise it (ulimit -n, LimitNOFILE=)").into()
         }
         Some(Errno::NFILE) => "; the whole system has too many open files: raise fs.file-max".into(),
+        Some(Errno::FBIG) => {
+            let limit = limit(Resource::Fsize);
+            format!("; the limit of a file's size in bytes {limit}: raise it (ulimit -f, LimitFSIZE=)").into()
+        }
         Some(Errno::AGAIN | Errno::NOMEM) => {
             let (threads, memory) = (limit(Resource::Nproc), limit(Resource::As));
             format!(

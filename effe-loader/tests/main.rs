@@ -9,6 +9,7 @@ mod damaged;
 mod debuggers;
 mod drain;
 mod failures;
+mod faults;
 mod files;
 mod frozen;
 mod health;
