@@ -12,7 +12,7 @@ mod state;
 
 use std::{io, rc::Rc, sync::Arc, thread};
 
-use actix_http::Response;
+use actix_http::{Response, uri::Authority};
 use socket2::Socket;
 use tokio::sync::Semaphore;
 
@@ -97,7 +97,8 @@ impl Endpoint {
         if validate::check(request.head(), n_head).is_err() {
             return routes::malformed();
         }
-        match self.rules.admit(request.method(), &request.head().headers, guard.local_ip()) {
+        let target = request.uri().authority().map(Authority::as_str);
+        match self.rules.admit(request.method(), target, &request.head().headers, guard.local_ip()) {
             Ok(()) => routes::answer(&self.admin, &request, incoming).await,
             Err(refused) => routes::refuse(refused),
         }
