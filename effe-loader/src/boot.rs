@@ -27,7 +27,7 @@ use crate::{
     plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
         control::{Control, Orders, Stop},
-        signals::Watchdog,
+        signals::{self, Watchdog},
         systemd,
     },
     server::{self, OnDeath},
@@ -35,6 +35,7 @@ use crate::{
 
 /// Does what the arguments say: the exit code, or what keeps the loader from serving.
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
+    signals::outlive_file_limit();
     let inherited = Bound::inherited()?;
     let n_descriptors = descriptors::raise_limit();
     if config.mode == Mode::Serve {

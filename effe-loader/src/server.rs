@@ -8,7 +8,7 @@ use std::{
     convert::Infallible,
     future::ready,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{
         Arc,
@@ -254,8 +254,16 @@ async fn serve_connection(
 fn open_tcp(io: TcpStream) -> (Plain, Option<SocketAddr>) {
     // Answers go out in one piece; waiting for more would only delay the last piece of a stream.
     let _ = io.set_nodelay(true);
-    let peer = io.peer_addr().ok();
+    let peer = io.peer_addr().ok().map(canonical);
     (plain::tcp(io), peer)
+}
+
+/// A client of IPv4 by its own address, also where it has connected to a socket of IPv6.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, peer.port()).into(),
+        IpAddr::V6(_) => peer,
+    }
 }
 
 fn open_unix(io: UnixStream) -> (Plain, Option<SocketAddr>) {

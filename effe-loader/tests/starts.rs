@@ -1,9 +1,17 @@
 //! A start ends in serving or in one line, whatever the system refuses; and a thread that dies later ends the effe.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
+    net::TcpListener,
+    os::unix::{ffi::OsStrExt as _, net::UnixStream},
     process::{Child, Command, Stdio},
+};
+
+use rustix::{
+    net::{AddressFamily, SocketAddrUnix, SocketType, bind, listen, socket},
+    process::Signal,
 };
 
 use crate::support::{Loader, Scratch, Server, plugins::probe, wait_until};
@@ -90,6 +98,72 @@ fn with_too_few_threads_it_says_what_the_limit_is() {
             }
         }
     }
+}
+
+#[test]
+fn signals_that_were_ignored_or_blocked_are_taken_over() {
+    for how in ["--ignore-signal", "--block-signal"] {
+        let loader = Loader::of(probe()).args(ON_LOOPBACK);
+        let server = loader.under("env", [format!("{how}=HUP,INT,TERM,XFSZ,PIPE")]).serve_as_told();
+        server.signal(Signal::HUP);
+        server.wait_for_line("nothing has changed; generation 1 goes on serving");
+        server.stop();
+        let loader = Loader::of(probe()).args(ON_LOOPBACK);
+        let server = loader.under("env", [format!("{how}=HUP,INT,TERM,XFSZ,PIPE")]).serve_as_told();
+        server.signal(Signal::INT);
+        server.ends_with(0);
+    }
+}
+
+#[test]
+fn a_limit_of_file_sizes_that_the_plugin_exceeds_is_said() {
+    for check in [&[][..], &["--check"], &["--info"]] {
+        let loader = Loader::of(probe()).args(ON_LOOPBACK).args(check).under("prlimit", ["--fsize=1000"]);
+        let done = loader.run().assert_code(1);
+        let line = done.one_line();
+        assert!(line.contains("it can't be copied: File too large"), "{line}");
+        assert!(line.contains("is 1000: raise it (ulimit -f"), "{line}");
+    }
+}
+
+#[test]
+fn a_socket_of_a_process_that_is_stopped_is_in_use_and_is_not_waited_for() {
+    let scratch = Scratch::new();
+    let path = scratch.join("effe.sock");
+    let name = SocketAddrUnix::new(&path).unwrap();
+    let owner = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&owner, &name).unwrap();
+    // Nobody accepts, and the queue is full.
+    listen(&owner, 0).unwrap();
+    let _first = UnixStream::connect(&path).unwrap();
+    let place = format!("unix:{}", path.display());
+    for flag in ["--listen", "--admin"] {
+        let loader = Loader::of(probe()).args(if flag == "--admin" { &ON_LOOPBACK[..] } else { &[] });
+        let done = loader.args([flag, &place]).run().assert_code(1);
+        assert!(done.stderr.contains("a process listens there"), "{done:#?}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_text_is_wrong_usage() {
+    for name in ["EFFE_SET", "EFFE_PORT", "EFFE_PROBES", "PORT"] {
+        let loader = Loader::of(probe()).arg("--check").env(name, OsStr::from_bytes(b"a=\xff"));
+        let done = loader.run().assert_code(2);
+        assert!(name == "EFFE_PORT" || name == "EFFE_PROBES" || done.stderr.contains(name), "{done:#?}");
+    }
+}
+
+#[test]
+fn a_client_of_ipv4_has_its_own_address_at_a_socket_of_ipv6() {
+    if TcpListener::bind("[::]:0").is_err() {
+        eprintln!("skipped: there is no IPv6 here");
+        return;
+    }
+    let loader = Loader::of(probe()).args(["--listen", "[::]:0", "--access-log"]);
+    let server = loader.serve_as_told();
+    assert_eq!(server.get("/").status, 200);
+    server.wait_for_line(" access: 127.0.0.1 GET / 200");
+    server.stop();
 }
 
 /// Makes each wait for events fail in the thread of a server that has this name; none where strace can't do it.
