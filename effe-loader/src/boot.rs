@@ -27,6 +27,7 @@ use crate::{
     plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
         control::{Control, Orders, Stop},
+        memory,
         signals::{self, Watchdog},
         systemd,
     },
@@ -39,11 +40,7 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     let inherited = Bound::inherited()?;
     let n_descriptors = descriptors::raise_limit();
     if config.mode == Mode::Serve {
-        let (workers, n_listeners) = (config.server.workers, config.listen.len() + inherited.len());
-        let needed = descriptors::needed(workers, n_listeners, config.admin.is_some());
-        if needed > n_descriptors {
-            return Err(Error::Descriptors { workers, needed, limit: n_descriptors });
-        }
+        has_room(config, inherited.len(), n_descriptors)?;
     }
     let host = Host::new(config.parameters.clone(), config.limits.response, FOR_HOST);
     let counts = Arc::new(ContextCounts::default());
@@ -81,6 +78,20 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     // Longer than one line may wait for a syslog daemon that has stopped reading.
     journal.close(Duration::from_secs(2));
     outcome
+}
+
+/// Fails if the process may have fewer descriptors or less memory than it needs to serve.
+fn has_room(config: &Config, n_inherited: usize, n_descriptors: u64) -> Result<(), Error> {
+    let (workers, admin) = (config.server.workers, config.admin.is_some());
+    let needed = descriptors::needed(workers, config.listen.len() + n_inherited, admin);
+    if needed > n_descriptors {
+        return Err(Error::Descriptors { workers, needed, limit: n_descriptors });
+    }
+    // The acceptor, the journal, the monitor, a thread of the pool, the watchdog.
+    match memory::too_little(workers + 5 + usize::from(admin)) {
+        Some((needed, limit)) => Err(Error::Memory { workers, needed, limit }),
+        None => Ok(()),
+    }
 }
 
 enum Lambda {
@@ -163,8 +174,9 @@ impl Starting<'_> {
         let addresses: Vec<Address> = listeners.iter().map(|listener| listener.address.clone()).collect();
         let (generations, tls) = (Arc::clone(&config.generations), config.server.tls.clone());
         let begun = || {
-            self.report(&addresses);
+            // Before anybody can read that it listens.
             let _ = health.effe.set(Arc::clone(&effe));
+            self.report(&addresses);
             if is_warm {
                 let serves = effe.generations.current();
                 systemd::ready(&serves.plugin.path, serves.number, None);

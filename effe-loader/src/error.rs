@@ -25,6 +25,19 @@ pub enum Error {
     /// The plugin can't be used; trying again won't help.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The process may not have as much address space as a start needs.
+    #[error(
+        "cannot start: {workers} workers need {needed} bytes of address space, and the limit is {limit}; raise it (ulimit \
+         -v, LimitAS=), or give fewer --workers"
+    )]
+    Memory {
+        /// The server's threads.
+        workers: usize,
+        /// Bytes, with those that are in use already.
+        needed: u64,
+        /// RLIMIT_AS, in bytes.
+        limit: u64,
+    },
     /// The system fails while the plugin is read or tried: that says nothing about the plugin.
     #[error("cannot load {path}: {what}{source}{hint}", path = on_one_line(&path.to_string_lossy()), hint = limit_hint(source))]
     Load {

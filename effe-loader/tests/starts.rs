@@ -68,7 +68,10 @@ fn with_too_little_memory_it_says_what_the_limit_is() {
     for mib in steps(15..=64, &[16, 18, 24, 26, 64]) {
         let bytes = mib << 20;
         match start_within(&format!("--as={bytes}"), "4") {
-            Some(line) => assert!(line.contains(&format!("{bytes} (ulimit -v)")), "{line}"),
+            Some(line) => {
+                assert!(line.contains(&format!("is {bytes}")) && line.contains("(ulimit -v"), "{line}");
+                assert_eq!(n_served, 0, "it serves with less than {mib} MiB");
+            }
             None => n_served += 1,
         }
     }
