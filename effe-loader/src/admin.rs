@@ -12,7 +12,7 @@ mod state;
 
 use std::{io, rc::Rc, sync::Arc, thread};
 
-use actix_http::Response;
+use actix_http::{Response, uri::Authority};
 use socket2::Socket;
 use tokio::sync::Semaphore;
 
@@ -54,7 +54,7 @@ pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Opt
             journal.error(format!("the admin listener has ended: {err}"));
         }
     });
-    thread.map(|_| file).map_err(|source| Error::System { what: "start a thread", source })
+    thread.map(|_| file).map_err(|source| Error::System { what: "start a thread".into(), source })
 }
 
 fn serve(socket: Socket, endpoint: Rc<Endpoint>) -> io::Result<()> {
@@ -74,7 +74,7 @@ fn serve(socket: Socket, endpoint: Rc<Endpoint>) -> io::Result<()> {
             });
         }
         Ok(())
-    })
+    })?
 }
 
 /// What answers every request.
@@ -97,7 +97,8 @@ impl Endpoint {
         if validate::check(request.head(), n_head).is_err() {
             return routes::malformed();
         }
-        match self.rules.admit(request.method(), &request.head().headers, guard.local_ip()) {
+        let target = request.uri().authority().map(Authority::as_str);
+        match self.rules.admit(request.method(), target, &request.head().headers, guard.local_ip()) {
             Ok(()) => routes::answer(&self.admin, &request, incoming).await,
             Err(refused) => routes::refuse(refused),
         }

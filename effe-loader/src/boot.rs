@@ -9,7 +9,7 @@ pub(crate) mod config;
 use std::{
     io::Write,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -19,23 +19,28 @@ use self::config::{Config, Mode};
 use crate::{
     admin::{self, Admin},
     effe::{Effe, generation::Generation, health::Health, maintenance::Maintenance, monitor::Monitor, swap},
-    error::{DONE, Error, FAILED, Refusal},
+    error::{DONE, Error, FAILED},
     exchange::table::FOR_HOST,
     journal::{Journal, LinkedLambda, Severity},
-    net::{bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
+    net::{address::Address, bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
     plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
-        control::{Control, Orders},
-        signals::Watchdog,
+        control::{Control, Orders, Stop},
+        memory,
+        signals::{self, Watchdog},
         systemd,
     },
-    server,
+    server::{self, OnDeath},
 };
 
 /// Does what the arguments say: the exit code, or what keeps the loader from serving.
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
+    signals::outlive_file_limit();
     let inherited = Bound::inherited()?;
     let n_descriptors = descriptors::raise_limit();
+    if config.mode == Mode::Serve {
+        has_room(config, inherited.len(), n_descriptors)?;
+    }
     let host = Host::new(config.parameters.clone(), config.limits.response, FOR_HOST);
     let counts = Arc::new(ContextCounts::default());
     let (lambda, warning) = match linked {
@@ -55,7 +60,7 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     let plugin = lambda.open(host, &counts)?;
     // From here on there are threads.
     let journal = Journal::start(config.journal())
-        .map_err(|source| Error::System { what: "start the log's thread", source })?;
+        .map_err(|source| Error::System { what: "start the log's thread".into(), source })?;
     let request_id = FOR_HOST.request_id;
     journal.install(linked.map(|lambda| LinkedLambda { crate_name: lambda.crate_name(), request_id }));
     let _ = host.journal.set(journal.clone());
@@ -74,6 +79,20 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     outcome
 }
 
+/// Fails if the process may have fewer descriptors or less memory than it needs to serve.
+fn has_room(config: &Config, n_inherited: usize, n_descriptors: u64) -> Result<(), Error> {
+    let (workers, admin) = (config.server.workers, config.admin.is_some());
+    let needed = descriptors::needed(workers, config.listen.len() + n_inherited, admin);
+    if needed > n_descriptors {
+        return Err(Error::Descriptors { workers, needed, limit: n_descriptors });
+    }
+    // The acceptor, the journal, the monitor, a thread of the pool, the watchdog.
+    match memory::too_little(workers + 5 + usize::from(admin)) {
+        Some((needed, limit)) => Err(Error::Memory { workers, needed, limit }),
+        None => Ok(()),
+    }
+}
+
 enum Lambda {
     /// Part of this program.
     Open(&'static Plugin),
@@ -89,7 +108,7 @@ impl Lambda {
     }
 
     #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-    fn open(self, host: &'static Host, counts: &Arc<ContextCounts>) -> Result<&'static Plugin, Refusal> {
+    fn open(self, host: &'static Host, counts: &Arc<ContextCounts>) -> Result<&'static Plugin, Error> {
         match self {
             Lambda::Open(plugin) => Ok(plugin),
             // SAFETY: as in `verified`.
@@ -105,7 +124,7 @@ pub(crate) fn answer_trial(path: &Path) -> ! {
 }
 
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn verified(file: PluginFile, policy: &Policy) -> Result<Verified, Refusal> {
+fn verified(file: PluginFile, policy: &Policy) -> Result<Verified, Error> {
     // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
     unsafe { Verified::by_fork(file, policy) }
 }
@@ -134,7 +153,10 @@ struct Starting<'a> {
 impl Starting<'_> {
     /// Serves until an order says to stop, and stops.
     fn serve(self, inherited: Vec<Bound>, n_descriptors: u64, orders: Orders) -> Result<u8, Error> {
-        let system = |what| move |source| Error::System { what, source };
+        let system = |what: &str| {
+            let what = what.to_owned().into();
+            move |source| Error::System { what, source }
+        };
         let config = self.config;
         let drain = config.server.drain;
         let watchdog = Watchdog { counts: Arc::clone(&self.counts), journal: self.journal.clone(), drain };
@@ -144,23 +166,42 @@ impl Starting<'_> {
         let bound = self.bind(inherited)?;
         let health = Health::new();
         // Before Init, which may take long: the liveness probe is answered meanwhile.
-        let _socket = self.listen_for_admin(&health, watchdog)?;
+        let _socket = self.listen_for_admin(&health, watchdog.clone())?;
         self.plugin.init()?;
         let (effe, is_warm) = self.first_generation();
-        let _ = health.effe.set(Arc::clone(&effe));
-        monitor.take_on(Arc::clone(&effe), Maintenance::new(Arc::clone(&effe), config.idle_timeout, is_warm));
+        let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
+        let addresses: Vec<Address> = listeners.iter().map(|listener| listener.address.clone()).collect();
         let (generations, tls) = (Arc::clone(&config.generations), config.server.tls.clone());
-        swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
-        let listeners = self.listen(bound)?;
-        if is_warm {
-            let serves = effe.generations.current();
-            systemd::ready(&serves.plugin.path, serves.number, None);
-        } else {
-            systemd::starting();
-        }
-        let stop =
-            server::serve(&effe, &monitor, &health, listeners, &config.server, n_descriptors, orders.stops)
-                .map_err(system("serve"))?;
+        let begun = || {
+            // Before anybody can read that it listens.
+            let _ = health.effe.set(Arc::clone(&effe));
+            self.report(&addresses);
+            if is_warm {
+                let serves = effe.generations.current();
+                systemd::ready(&serves.plugin.path, serves.number, None);
+            } else {
+                systemd::starting();
+            }
+            // Both may tell systemd that the effe is ready.
+            monitor.take_on(
+                Arc::clone(&effe),
+                Maintenance::new(Arc::clone(&effe), config.idle_timeout, is_warm),
+            );
+            swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
+        };
+        let workers = config.server.workers;
+        let stop = server::serve(
+            &effe,
+            &monitor,
+            &health,
+            listeners,
+            &config.server,
+            n_descriptors,
+            orders.stops,
+            begun,
+            self.on_death(watchdog),
+        );
+        let stop = stop.map_err(system(&format!("start {workers} workers")))?;
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
         if abandoned > 0 {
@@ -210,15 +251,29 @@ impl Starting<'_> {
         (effe, warm.is_ok())
     }
 
-    fn listen(&self, bound: Vec<Bound>) -> Result<Vec<Listener>, Error> {
-        let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
+    /// Says where the effe serves.
+    fn report(&self, addresses: &[Address]) {
         let scheme = if self.config.server.tls.is_some() { "https" } else { "http" };
-        for listener in &listeners {
-            let address = listener.address.to_string();
-            let text = format!("listening on {}", listener.address.url(scheme));
-            self.journal.report(Severity::Info, text, [("address", address)]);
+        for address in addresses {
+            let text = format!("listening on {}", address.url(scheme));
+            self.journal.report(Severity::Info, text, [("address", address.to_string())]);
         }
-        Ok(listeners)
+    }
+
+    /// Stops an effe that has lost a thread of its server, with a failure's exit code.
+    fn on_death(&self, watchdog: Watchdog) -> OnDeath {
+        let (journal, control) = (self.journal.clone(), self.control.clone());
+        let stopping = control.stopping();
+        Arc::new(move |thread| {
+            // At the end, each of them ends. Only the first that dies is told of.
+            if stopping.load(Ordering::Relaxed) {
+                return;
+            }
+            journal.critical(format!("thread {thread} has died: stopping, to be started again"));
+            let stop = Stop::failed();
+            control.stop(stop);
+            watchdog.arm(stop);
+        })
     }
 }
 

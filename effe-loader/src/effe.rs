@@ -297,10 +297,10 @@ impl Job for Work {
     fn run(self, batch: &mut Self::Batch) {
         let (effe, generation, mut call) = match self {
             Work::Run(effe, generation, call) => (effe, generation, call),
-            Work::End(unwanted) => return unwanted.end(),
-            Work::Stop(context) => return drop(context),
+            // A panic of ours costs neither this thread nor a client its answer; the lambda's own panics are caught by the
+            // fence in the plugin.
+            other => return drop(panic::catch_unwind(AssertUnwindSafe(|| other.give_up()))),
         };
-        // The fence in the plugin catches the lambda's panics. After one of ours, the client still gets an answer.
         let left_over = panic::catch_unwind(AssertUnwindSafe(|| effe.run(&generation, &mut call)));
         let completions = call.send_back();
         if !matches!(left_over, Ok(None)) {

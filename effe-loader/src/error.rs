@@ -2,8 +2,14 @@
 //! `lib.rs`, and in a hurry `process/signals.rs`.
 
 use std::{
+    borrow::Cow,
     io,
     path::{Path, PathBuf},
+};
+
+use rustix::{
+    io::Errno,
+    process::{Resource, getrlimit},
 };
 
 pub const DONE: u8 = 0;
@@ -19,6 +25,29 @@ pub enum Error {
     /// The plugin can't be used; trying again won't help.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The process may not have as much address space as a start needs.
+    #[error(
+        "cannot start: {workers} workers need {needed} bytes of address space, and the limit is {limit}; raise it (ulimit \
+         -v, LimitAS=), or give fewer --workers"
+    )]
+    Memory {
+        /// The server's threads.
+        workers: usize,
+        /// Bytes, with those that are in use already.
+        needed: u64,
+        /// RLIMIT_AS, in bytes.
+        limit: u64,
+    },
+    /// The system fails while the plugin is read or tried: that says nothing about the plugin.
+    #[error("cannot load {path}: {what}{source}{hint}", path = on_one_line(&path.to_string_lossy()), hint = limit_hint(source))]
+    Load {
+        /// The plugin.
+        path: PathBuf,
+        /// What was tried, with a colon behind it; or nothing.
+        what: String,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The plugin is fine, a step of the lambda's failed: a supervisor may try again.
     #[error("{path}: its {step} {what}", path = on_one_line(&path.to_string_lossy()), what = on_one_line(what))]
     Step {
@@ -38,7 +67,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The same, of the admin listener.
-    #[error("cannot listen on --admin {address}: {source}")]
+    #[error("cannot listen on --admin {address}: {source}{hint}", hint = limit_hint(source))]
     BindAdmin {
         /// What was to be bound.
         address: String,
@@ -54,12 +83,25 @@ pub enum Error {
         source: io::Error,
     },
     /// The system refuses something that every server needs.
-    #[error("cannot {what}: {source}")]
+    #[error("cannot {what}: {source}{hint}", hint = limit_hint(source))]
     System {
         /// A verb and its object: `start a thread`.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The system's reason.
         source: io::Error,
+    },
+    /// The process may not have as many descriptors as a start needs.
+    #[error(
+        "cannot start: {workers} workers need {needed} descriptors, and the limit is {limit}; raise it (ulimit -n, \
+         LimitNOFILE=), or give fewer --workers"
+    )]
+    Descriptors {
+        /// The server's threads.
+        workers: usize,
+        /// Descriptors, those among them that are open already.
+        needed: u64,
+        /// RLIMIT_NOFILE
+        limit: u64,
     },
 }
 
@@ -88,6 +130,70 @@ impl Refusal {
     }
 }
 
+/// Why a plugin is not loaded, before it is said which one that is.
+#[derive(Debug)]
+pub enum Unloaded {
+    /// It can't be used: what differs; then what to do.
+    Refused(String),
+    /// The system fails, and may not the next time.
+    System { what: String, source: io::Error },
+}
+
+impl Unloaded {
+    /// The system fails in something that is no matter of the plugin's.
+    pub fn system(what: &str, source: io::Error) -> Unloaded {
+        Unloaded::System { what: format!("{what}: "), source }
+    }
+
+    /// The same reason with `prefix` before it.
+    pub fn about(self, prefix: &str) -> Unloaded {
+        match self {
+            Unloaded::Refused(reason) => Unloaded::Refused(format!("{prefix}: {reason}")),
+            Unloaded::System { what, source } => {
+                Unloaded::System { what: format!("{prefix}: {what}"), source }
+            }
+        }
+    }
+
+    pub fn of(self, path: &Path) -> Error {
+        match self {
+            Unloaded::Refused(reason) => Refusal::new(path, reason).into(),
+            Unloaded::System { what, source } => Error::Load { path: path.to_owned(), what, source },
+        }
+    }
+}
+
+impl From<String> for Unloaded {
+    fn from(reason: String) -> Unloaded {
+        Unloaded::Refused(reason)
+    }
+}
+
+/// An error of reading a file: it lies in the file, or the system has too little of something.
+impl From<io::Error> for Unloaded {
+    fn from(source: io::Error) -> Unloaded {
+        if is_the_systems(&source) {
+            return Unloaded::System { what: String::new(), source };
+        }
+        Unloaded::Refused(source.to_string())
+    }
+}
+
+/// Whether an error comes of what the system lacks at the moment, and not of what was asked for.
+pub fn is_the_systems(err: &io::Error) -> bool {
+    let lacks = [
+        Errno::MFILE,
+        Errno::NFILE,
+        Errno::NOMEM,
+        Errno::AGAIN,
+        Errno::IO,
+        Errno::INTR,
+        Errno::NOBUFS,
+        Errno::FBIG,
+    ];
+    Errno::from_io_error(err).is_some_and(|errno| lacks.contains(&errno))
+}
+
 /// A text whose control characters neither end the line nor steer the terminal.
 fn on_one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -97,11 +203,40 @@ fn on_one_line(text: &str) -> String {
     out
 }
 
-fn bind_hint(source: &io::Error) -> &'static str {
-    match source.kind() {
+fn bind_hint(source: &io::Error) -> Cow<'static, str> {
+    let hint = match source.kind() {
         io::ErrorKind::AddrInUse => "; another process has it: choose another --port, or 0 for any",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need rights: choose another --port",
         io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine: choose another --host",
-        _ => "",
+        _ => return limit_hint(source),
+    };
+    hint.into()
+}
+
+/// Which limit an error of the system's speaks of, and what to set.
+fn limit_hint(source: &io::Error) -> Cow<'static, str> {
+    let limit = |resource| match getrlimit(resource).current {
+        Some(limit) => format!("is {limit}"),
+        None => "is not set".to_owned(),
+    };
+    match Errno::from_io_error(source) {
+        Some(Errno::MFILE) => {
+            let limit = limit(Resource::Nofile);
+            format!("; the limit of open files {limit}: raise it (ulimit -n, LimitNOFILE=)").into()
+        }
+        Some(Errno::NFILE) => "; the whole system has too many open files: raise fs.file-max".into(),
+        Some(Errno::FBIG) => {
+            let limit = limit(Resource::Fsize);
+            format!("; the limit of a file's size in bytes {limit}: raise it (ulimit -f, LimitFSIZE=)").into()
+        }
+        Some(Errno::AGAIN | Errno::NOMEM) => {
+            let (threads, memory) = (limit(Resource::Nproc), limit(Resource::As));
+            format!(
+                "; this user's limit of threads {threads} (ulimit -u, TasksMax=), the limit of address space in bytes \
+                 {memory} (ulimit -v): raise what is too low, give the machine more memory, or give fewer --workers"
+            )
+            .into()
+        }
+        _ => "".into(),
     }
 }

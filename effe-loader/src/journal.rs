@@ -28,7 +28,7 @@ mod tests;
 pub use self::{
     access::Access,
     handle::Journal,
-    install::LinkedLambda,
+    install::{LinkedLambda, panic_text},
     record::{Record, Source},
     severity::Severity,
     stderr::Format,

@@ -1,7 +1,8 @@
-//! What every other layer uses: the clock, tasks of a server's thread, locks, and wakers.
+//! What every other layer uses: the clock, tasks of a server's thread, panics, locks, and wakers.
 
 pub mod block_on;
 pub mod clock;
+pub mod panics;
 pub mod sync;
 pub mod tasks;
 pub mod wake_batch;

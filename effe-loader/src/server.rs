@@ -1,14 +1,19 @@
 //! The HTTP server: its threads, which accept connections and hand them to the protocols, and how it ends without
 //! losing a request. actix-server owns the threads; the handler answers requests.
 
+mod threads;
+
 use std::{
     cell::OnceCell,
     convert::Infallible,
     future::ready,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,6 +29,8 @@ use tokio::{
     time,
 };
 
+use self::threads::Alive;
+pub use self::threads::OnDeath;
 use crate::{
     effe::{Effe, health::Health, monitor::Monitor},
     handler::{
@@ -71,6 +78,9 @@ pub struct Settings {
 
 /// Serves until `orders` says to stop, then drains: after the delay no new connection is accepted, clients are told
 /// that their connections close, and what runs is finished. The order is given back. Fails if the server can't start.
+///
+/// `begun` is called once every thread of the server runs. `on_death` hears of each that ends, also at the end.
+#[expect(clippy::too_many_arguments, reason = "each is another module's, and there is one caller")]
 pub fn serve(
     effe: &Arc<Effe>,
     monitor: &Arc<Monitor>,
@@ -79,6 +89,8 @@ pub fn serve(
     settings: &Arc<Settings>,
     n_descriptors: u64,
     mut orders: UnboundedReceiver<Stop>,
+    begun: impl FnOnce(),
+    on_death: OnDeath,
 ) -> io::Result<Stop> {
     let tracker = Arc::new(ConnectionTracker::default());
     let acceptor = Acceptor {
@@ -87,6 +99,7 @@ pub fn serve(
         tracker: Arc::clone(&tracker),
         health: Arc::clone(health),
         settings: Arc::clone(settings),
+        on_death: Arc::clone(&on_death),
     };
     // The lambda needs the other half of the descriptors. No process serves more than a million connections.
     let suggested = usize::try_from(n_descriptors / 2).unwrap_or(usize::MAX).clamp(1, 1 << 20);
@@ -107,18 +120,28 @@ pub fn serve(
                 }
             }?;
         }
-        let server = builder.run();
+        let mut server = builder.run();
         let handle = server.handle();
-        let server = rt::spawn(server);
+        let is_deaf = threads::start(&mut server, Arc::clone(&on_death)).await?;
+        begun();
+        let server = rt::spawn(async move {
+            // It ends only after it was told to stop; dropped in a panic, this tells of it.
+            let alive = Alive(on_death);
+            let _ = server.await;
+            drop(alive);
+        });
         let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
         systemd::stopping();
         rt::time::sleep(order.delay(settings.drain)).await;
-        finish(effe, &tracker, &mut listeners, &handle, order.deadline(settings.drain)).await;
+        finish(effe, &tracker, &mut listeners, &handle, &is_deaf, order.deadline(settings.drain)).await;
         // `finish` has waited for the connections already; actix-server would wait again, and looks once a second.
-        let _ = rt::time::timeout(Duration::from_millis(500), handle.stop(false)).await;
+        // It panics without the thread that accepts.
+        if !is_deaf.load(Ordering::Relaxed) {
+            let _ = rt::time::timeout(Duration::from_millis(500), handle.stop(false)).await;
+        }
         server.abort();
         Ok(order)
-    })
+    })?
 }
 
 /// Accepts no new connections, and waits until all that are open have been served and have closed.
@@ -127,13 +150,17 @@ async fn finish(
     tracker: &ConnectionTracker,
     listeners: &mut [Listener],
     server: &ServerHandle,
+    is_deaf: &AtomicBool,
     deadline: Instant,
 ) {
     tracker.close();
     listeners.iter_mut().for_each(Listener::stop_accepting);
     let is_time = || Instant::now() < deadline;
     let handshakes = Instant::now() + HANDSHAKE;
-    while is_time() && (Instant::now() < handshakes || listeners.iter().any(Listener::has_pending)) {
+    let has_pending = |listeners: &[Listener]| {
+        !is_deaf.load(Ordering::Relaxed) && listeners.iter().any(Listener::has_pending)
+    };
+    while is_time() && (Instant::now() < handshakes || has_pending(listeners)) {
         rt::time::sleep(Duration::from_millis(1)).await;
     }
     server.pause().await;
@@ -157,6 +184,7 @@ struct Acceptor {
     tracker: Arc<ConnectionTracker>,
     health: Arc<Health>,
     settings: Arc<Settings>,
+    on_death: OnDeath,
 }
 
 /// What a thread of the server has once, for all listeners.
@@ -170,13 +198,14 @@ struct Worker {
 impl Acceptor {
     fn worker(&self) -> Worker {
         thread_local! {
-            static WORKER: OnceCell<Worker> = const { OnceCell::new() };
+            static WORKER: OnceCell<(Worker, Alive)> = const { OnceCell::new() };
         }
-        WORKER.with(|worker| worker.get_or_init(|| self.build_worker()).clone())
+        let build = || (self.build_worker(), Alive(Arc::clone(&self.on_death)));
+        WORKER.with(|worker| worker.get_or_init(build).0.clone())
     }
 
     fn build_worker(&self) -> Worker {
-        let Acceptor { effe, monitor, tracker, health, settings } = self.clone();
+        let Acceptor { effe, monitor, tracker, health, settings, .. } = self.clone();
         tracker.add_thread(Arbiter::current());
         let connections = Rc::new(Connections::new(settings.client_timeouts, tracker));
         tasks::spawn(Rc::clone(&connections).look_after());
@@ -226,8 +255,16 @@ async fn serve_connection(
 fn open_tcp(io: TcpStream) -> (Plain, Option<SocketAddr>) {
     // Answers go out in one piece; waiting for more would only delay the last piece of a stream.
     let _ = io.set_nodelay(true);
-    let peer = io.peer_addr().ok();
+    let peer = io.peer_addr().ok().map(canonical);
     (plain::tcp(io), peer)
+}
+
+/// A client of IPv4 by its own address, also where it has connected to a socket of IPv6.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, peer.port()).into(),
+        IpAddr::V6(_) => peer,
+    }
 }
 
 fn open_unix(io: UnixStream) -> (Plain, Option<SocketAddr>) {

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use serde_json::Value;
 
 use crate::support::{
-    Counts, Loader, Reply, Scratch, Server,
+    Connection, Counts, Loader, Reply, Scratch, Server,
     admin::{Question, ask, over},
     plugins::probe,
     wait_until,
@@ -122,6 +122,33 @@ fn an_order_needs_the_token() {
     let reply = post(&server, "/drain", "");
     assert_eq!(reply.status, 403);
     assert!(reply.text().contains("--admin-token-file"), "{}", reply.text());
+    server.stop();
+}
+
+#[test]
+fn a_connection_that_is_refused_is_closed_and_keeps_nobody_out() {
+    let scratch = Scratch::new();
+    let server = guarded(&scratch).serve();
+    let refused = [
+        ("POST /drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n", 401),
+        ("GET /state HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
+        ("GET http://evil.example/state HTTP/1.1\r\nHost: localhost\r\n\r\n", 403),
+    ];
+    // As many as there are places.
+    let connections: Vec<_> = (0..64)
+        .map(|n| {
+            let (request, status) = refused[n % refused.len()];
+            let mut connection = Connection::open(server.admin());
+            let reply = connection.send(request).reply();
+            assert_eq!(reply.status, status, "{request}: {reply:?}");
+            assert_eq!(reply.text_header("connection"), Some("close"), "{request}");
+            connection
+        })
+        .collect();
+    assert_eq!(server.ask("/state").status, 200);
+    for mut connection in connections {
+        assert!(connection.is_closed());
+    }
     server.stop();
 }
 

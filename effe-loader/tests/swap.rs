@@ -75,6 +75,25 @@ fn reload(server: &Server, line: &str) {
 }
 
 #[test]
+fn the_images_of_generations_that_are_retired_are_still_counted() {
+    let mut site = Site::new();
+    let server = site.loader().args(["--admin", "127.0.0.1:0"]).serve();
+    let one = server.scrape().value("effe_image_bytes");
+    assert!(one > 0.0);
+    for n in 2..=5_u8 {
+        site.next(n, "");
+        reload(&server, &format!("generation {n} serves"));
+        // No more than two are held: the others retire.
+        wait_until("all others have retired", || {
+            let retired = usize::from(n) - 2;
+            (0..retired).all(|n| site.counts[n].of("retire") == 1)
+        });
+        assert_eq!(server.scrape().value("effe_image_bytes"), f64::from(n) * one);
+    }
+    server.stop();
+}
+
+#[test]
 fn a_new_version_takes_over_and_the_one_before_it_retires_at_the_next_swap() {
     let mut site = Site::new();
     let server = site.loader().serve();

@@ -1,6 +1,6 @@
 //! Decides which requests the admin listener answers:
 //!
-//! - `Host` must name the listener itself, or `localhost`: else a page whose name resolves to this machine could
+//! - `Host`, and the authority of an absolute target, must name the listener itself, or `localhost`: else a page whose name resolves to this machine could
 //!   read it (DNS rebinding). Behind a Unix socket there is no browser, and any name will do.
 //! - An `Origin` other than the listener's own is refused: no page of another site sends orders.
 //! - A request that changes something needs the token, or comes over the Unix socket, which only the loader's user can
@@ -100,15 +100,23 @@ impl AccessRules {
         AccessRules { place, token }
     }
 
-    /// Whether a request may be answered; `local` is our own address that its client has connected to.
-    pub fn admit(&self, method: &Method, headers: &HeaderMap, local: Option<IpAddr>) -> Result<(), Refused> {
+    /// Whether a request may be answered; `target` is the authority of an absolute target, `local` our own address that
+    /// its client has connected to.
+    pub fn admit(
+        &self,
+        method: &Method,
+        target: Option<&str>,
+        headers: &HeaderMap,
+        local: Option<IpAddr>,
+    ) -> Result<(), Refused> {
         let host = only(headers, header::HOST);
         let own = match self.place {
             Place::Unix => None,
             Place::Loopback(address) => Some(address),
             Place::Network => local,
         };
-        if self.place != Place::Unix && !host.is_some_and(|host| is_ours(host, own)) {
+        let is_ours = |host| is_ours(host, own);
+        if self.place != Place::Unix && !(host.is_some_and(is_ours) && target.is_none_or(is_ours)) {
             return Err(Refused::Host);
         }
         if headers.contains_key(header::ORIGIN) {
@@ -180,7 +188,7 @@ mod tests {
     #[test]
     fn the_host_must_be_the_listeners_own() {
         let rules = rules("127.0.0.1:9090", None);
-        let admit = |host: &'static str| rules.admit(&Method::GET, &headers(&[("host", host)]), None);
+        let admit = |host: &'static str| rules.admit(&Method::GET, None, &headers(&[("host", host)]), None);
         for good in ["127.0.0.1:9090", "127.0.0.1", "localhost:9090", "LOCALHOST", "localhost:18080"] {
             assert_eq!(admit(good), Ok(()), "{good}");
         }
@@ -189,9 +197,12 @@ mod tests {
         {
             assert_eq!(admit(bad), Err(Refused::Host), "{bad}");
         }
-        assert_eq!(rules.admit(&Method::GET, &headers(&[]), None), Err(Refused::Host));
+        assert_eq!(rules.admit(&Method::GET, None, &headers(&[]), None), Err(Refused::Host));
+        let at = |target| rules.admit(&Method::GET, Some(target), &headers(&[("host", "localhost")]), None);
+        assert_eq!(at("127.0.0.1:9090"), Ok(()));
+        assert_eq!(at("evil.example"), Err(Refused::Host), "an absolute target names another host");
         let twice = headers(&[("host", "localhost"), ("host", "evil.example")]);
-        assert_eq!(rules.admit(&Method::GET, &twice, None), Err(Refused::Host));
+        assert_eq!(rules.admit(&Method::GET, None, &twice, None), Err(Refused::Host));
     }
 
     #[test]
@@ -215,8 +226,9 @@ mod tests {
     #[test]
     fn an_origin_must_be_the_listeners_own() {
         let rules = rules("[::1]:9090", None);
-        let admit =
-            |origin| rules.admit(&Method::GET, &headers(&[("host", "[::1]:9090"), ("origin", origin)]), None);
+        let admit = |origin| {
+            rules.admit(&Method::GET, None, &headers(&[("host", "[::1]:9090"), ("origin", origin)]), None)
+        };
         assert_eq!(admit("http://[::1]:9090"), Ok(()));
         for bad in ["http://evil.example", "https://[::1]:9090", "http://[::1]:3000", "null", ""] {
             assert_eq!(admit(bad), Err(Refused::Origin), "{bad}");
@@ -229,17 +241,17 @@ mod tests {
         let with = rules("127.0.0.1:9090", Some(&token));
         let without = rules("127.0.0.1:9090", None);
         let shown = |value| headers(&[("host", "localhost"), ("authorization", value)]);
-        assert_eq!(with.admit(&Method::POST, &shown("Bearer s3cret"), None), Ok(()));
-        assert_eq!(with.admit(&Method::POST, &shown("bearer s3cret"), None), Ok(()));
+        assert_eq!(with.admit(&Method::POST, None, &shown("Bearer s3cret"), None), Ok(()));
+        assert_eq!(with.admit(&Method::POST, None, &shown("bearer s3cret"), None), Ok(()));
         for bad in ["Bearer s3cre", "Bearer s3cret2", "Bearer ", "Basic s3cret", "s3cret"] {
-            assert_eq!(with.admit(&Method::POST, &shown(bad), None), Err(Refused::Token), "{bad}");
+            assert_eq!(with.admit(&Method::POST, None, &shown(bad), None), Err(Refused::Token), "{bad}");
         }
         let bare = headers(&[("host", "localhost")]);
-        assert_eq!(with.admit(&Method::POST, &bare, None), Err(Refused::Token));
-        assert_eq!(without.admit(&Method::POST, &shown("Bearer s3cret"), None), Err(Refused::NoToken));
-        assert_eq!(with.admit(&Method::GET, &bare, None), Ok(()));
+        assert_eq!(with.admit(&Method::POST, None, &bare, None), Err(Refused::Token));
+        assert_eq!(without.admit(&Method::POST, None, &shown("Bearer s3cret"), None), Err(Refused::NoToken));
+        assert_eq!(with.admit(&Method::GET, None, &bare, None), Ok(()));
         // Every method that isn't known to change nothing counts as one that does.
-        assert_eq!(without.admit(&Method::DELETE, &bare, None), Err(Refused::NoToken));
+        assert_eq!(without.admit(&Method::DELETE, None, &bare, None), Err(Refused::NoToken));
         fs::remove_file(&token.path).unwrap();
     }
 
@@ -249,20 +261,20 @@ mod tests {
         let rules = rules("0.0.0.0:9090", Some(&token));
         let local = Some(IpAddr::from([10, 0, 0, 5]));
         let bare = headers(&[("host", "10.0.0.5:9090")]);
-        assert_eq!(rules.admit(&Method::GET, &bare, local), Err(Refused::Token));
+        assert_eq!(rules.admit(&Method::GET, None, &bare, local), Err(Refused::Token));
         let shown = headers(&[("host", "10.0.0.5:9090"), ("authorization", "Bearer s3cret")]);
-        assert_eq!(rules.admit(&Method::GET, &shown, local), Ok(()));
+        assert_eq!(rules.admit(&Method::GET, None, &shown, local), Ok(()));
         let elsewhere = headers(&[("host", "10.0.0.6:9090"), ("authorization", "Bearer s3cret")]);
-        assert_eq!(rules.admit(&Method::GET, &elsewhere, local), Err(Refused::Host));
+        assert_eq!(rules.admit(&Method::GET, None, &elsewhere, local), Err(Refused::Host));
         fs::remove_file(&token.path).unwrap();
     }
 
     #[test]
     fn behind_a_unix_socket_its_mode_is_the_lock() {
         let rules = rules("unix:/run/effe.sock", None);
-        assert_eq!(rules.admit(&Method::POST, &headers(&[("host", "effe")]), None), Ok(()));
+        assert_eq!(rules.admit(&Method::POST, None, &headers(&[("host", "effe")]), None), Ok(()));
         let page = headers(&[("host", "effe"), ("origin", "http://evil.example")]);
-        assert_eq!(rules.admit(&Method::POST, &page, None), Err(Refused::Origin));
+        assert_eq!(rules.admit(&Method::POST, None, &page, None), Err(Refused::Origin));
     }
 
     #[test]

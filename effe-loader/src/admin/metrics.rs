@@ -76,7 +76,7 @@ impl Scrape {
         let generations = effe.generations.all();
         let idle: usize = generations.iter().map(|generation| generation.contexts.n_idle()).sum();
         self.contexts = [idle as u64, living.saturating_sub(idle as u64)];
-        self.image_bytes = generations.iter().map(|generation| generation.plugin.image).sum();
+        self.image_bytes = counts.images();
         let current = effe.generations.current();
         self.place = Some(current.placement.current());
         self.counters.extend([
@@ -155,7 +155,7 @@ impl Collector for Scrape {
             let is_it = u64::from(self.place.unwrap_or(Place::Pool) == place);
             family.encode_family(&[("where", place.name())])?.encode_gauge(&is_it)?;
         }
-        let help = "Memory that the images of these generations take";
+        let help = "Memory that the images of all generations take, those that are retired too";
         let bytes = Some(&Unit::Bytes);
         encoder
             .encode_descriptor("effe_image", help, bytes, MetricType::Gauge)?

@@ -53,12 +53,14 @@ pub async fn answer(admin: &Admin, request: &Request, incoming: Incoming) -> Res
     }
 }
 
+/// Answers a request that is refused, and closes the connection: its place is for those who may ask.
 pub fn refuse(refused: Refused) -> Response<Body> {
     let status = match refused {
         Refused::Token => StatusCode::UNAUTHORIZED,
         Refused::Host | Refused::Origin | Refused::NoToken => StatusCode::FORBIDDEN,
     };
     let mut response = failed(status, &refused.to_string());
+    response.head_mut().set_connection_type(ConnectionType::Close);
     if refused == Refused::Token {
         response.head_mut().headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

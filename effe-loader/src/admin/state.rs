@@ -53,6 +53,7 @@ pub async fn state(admin: &Admin) -> Value {
     if let Some(effe) = admin.health.effe.get() {
         all["generation"] = effe.generations.current().number.into();
         all["generations"] = effe.generations.all().iter().map(|one| generation(one)).collect();
+        all["image_bytes"] = effe.context_counts.images().into();
         all["running"] = effe.n_running().into();
         all["waiting"] = effe.pool.n_waiting().into();
         all["lost_threads"] = effe.n_lost().into();

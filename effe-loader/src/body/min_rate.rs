@@ -55,8 +55,8 @@ mod tests {
     #[test]
     fn what_is_here_is_taken_and_what_never_comes_is_given_up() {
         let mut min_rate = MinRate::new(Some(Duration::ZERO));
-        assert_eq!(tasks::run(min_rate.wait(0, ready(1))), Some(1));
-        assert_eq!(tasks::run(min_rate.wait(0, pending::<()>())), None);
+        assert_eq!(tasks::run(min_rate.wait(0, ready(1))).unwrap(), Some(1));
+        assert_eq!(tasks::run(min_rate.wait(0, pending::<()>())).unwrap(), None);
     }
 
     #[test]
@@ -68,6 +68,6 @@ mod tests {
             cx.waker().wake_by_ref();
             if n_polls == 3 { Poll::Ready(()) } else { Poll::Pending }
         });
-        assert_eq!(tasks::run(min_rate.wait(0, late)), Some(()));
+        assert_eq!(tasks::run(min_rate.wait(0, late)).unwrap(), Some(()));
     }
 }

@@ -1,6 +1,14 @@
 //! What the loader was told, checked, in the parts that it is handed on in.
 
-use std::{env, net::ToSocketAddrs, num::NonZeroUsize, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    env::{self, VarError},
+    net::ToSocketAddrs,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use clap::error::ErrorKind;
 
@@ -80,7 +88,7 @@ impl Cli {
         let listen_is_explicit = !self.listen.is_empty() || self.host.is_some() || self.port.is_some();
         let listen =
             if self.listen.is_empty() { self.host_and_port(&mut faults) } else { self.listen.clone() };
-        let sources = self.sources();
+        let sources = self.sources(&mut faults);
         let parameters = sources.read().unwrap_or_else(|fault| {
             faults.push(fault);
             Parameters::default()
@@ -178,15 +186,25 @@ impl Cli {
         }
     }
 
-    fn sources(&self) -> Sources {
-        let variable = env::var("EFFE_SET").unwrap_or_default();
+    fn sources(&self, faults: &mut Vec<String>) -> Sources {
+        let variable = variable("EFFE_SET", faults);
         let of_variable = variable.lines().filter(|line| !line.is_empty()).map(str::to_owned);
         Sources { file: self.params.clone(), pairs: of_variable.chain(self.set.iter().cloned()).collect() }
     }
 }
 
+/// A variable's text, which is empty where there is none.
+fn variable(name: &str, faults: &mut Vec<String>) -> String {
+    env::var(name).unwrap_or_else(|err| {
+        if let VarError::NotUnicode(value) = err {
+            faults.push(format!("the variable {name} is not UTF-8: {value:?}"));
+        }
+        String::new()
+    })
+}
+
 fn port_variable(faults: &mut Vec<String>) -> Option<u16> {
-    let text = env::var("PORT").ok().filter(|text| !text.is_empty())?;
+    let text = Some(variable("PORT", faults)).filter(|text| !text.is_empty())?;
     text.parse().inspect_err(|err| faults.push(format!("the variable PORT is {text:?}: {err}"))).ok()
 }
 

@@ -12,7 +12,7 @@ use tokio::{sync::watch, time};
 use crate::{
     effe::Effe,
     plugin::{Fault, Plugin},
-    rt::clock::Moment,
+    rt::{clock::Moment, panics::survive},
 };
 
 /// How long the lambda's own answer counts.
@@ -122,8 +122,10 @@ impl Health {
         }
         let health = Arc::clone(self);
         let asked = thread::Builder::new().name("effe-ready".to_owned()).spawn(move || {
-            let said = plugin.ready().map_err(|fault| match fault {
-                Fault::Error(_, text) | Fault::Panic(text) => text,
+            let said = survive(|| {
+                plugin.ready().map_err(|fault| match fault {
+                    Fault::Error(_, text) | Fault::Panic(text) => text,
+                })
             });
             health.answered(plugin, said);
         });

@@ -23,7 +23,7 @@ use crate::{
         control::{Control, Stop},
         signals::{Interrupt, Signals, Watchdog},
     },
-    rt::clock::Moment,
+    rt::{clock::Moment, panics::survive},
     scheduler::worker_status::{Overview, WorkerStatus},
 };
 
@@ -61,7 +61,7 @@ impl Monitor {
             Arc::new(Monitor { awake: AtomicBool::new(false), interrupt, watched: Mutex::new(None) });
         thread::Builder::new().name("effe-monitor".to_owned()).spawn({
             let monitor = Arc::clone(&monitor);
-            move || monitor.run(signals)
+            move || monitor.keep_on(signals)
         })?;
         Ok(monitor)
     }
@@ -94,7 +94,16 @@ impl Monitor {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, mut signals: Signals) {
+    /// After a panic nothing is watched any more, and the effe is stopped as one that has failed. Signals still count.
+    fn keep_on(&self, mut signals: Signals) {
+        while survive::<()>(|| self.run(&mut signals)).is_err() {
+            if self.watched().take().is_some() {
+                signals.stop(Stop::failed());
+            }
+        }
+    }
+
+    fn run(&self, signals: &mut Signals) -> ! {
         let (mut tick, mut calm, mut until_due) = (None, Duration::ZERO, Some(GLANCE));
         loop {
             signals.wait(tick.into_iter().chain(until_due).min());
@@ -113,7 +122,7 @@ impl Monitor {
                 }
                 continue;
             };
-            calm = if watched.look(&signals) { Duration::ZERO } else { calm + last };
+            calm = if watched.look(signals) { Duration::ZERO } else { calm + last };
             if calm < CALM {
                 tick = Some(watched.tick());
             } else {

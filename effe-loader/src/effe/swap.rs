@@ -23,6 +23,7 @@ use crate::{
         control::{Change, ChangeOrder, Changed, Control},
         systemd,
     },
+    rt::panics::survive,
 };
 
 /// How often to look for Contexts that have come back to a generation that no longer serves.
@@ -66,45 +67,64 @@ struct Swapper {
     opened: u64,
 }
 
+/// Has `apply` carry out orders until nobody can give any; one without an outcome is dropped. Calls `reap` after each,
+/// and again while that is true. A panic of either ends that step alone.
+fn take_orders(
+    orders: &Receiver<ChangeOrder>,
+    mut apply: impl FnMut(Change) -> Option<Result<Changed, String>>,
+    mut reap: impl FnMut() -> bool,
+) {
+    let mut must_reap = false;
+    loop {
+        let order = match must_reap {
+            true => orders.recv_timeout(REAP_EVERY),
+            false => orders.recv().map_err(RecvTimeoutError::from),
+        };
+        let mut apply = |order: ChangeOrder, same| {
+            let Some(outcome) = survive(|| apply(order.change).transpose()).transpose() else { return };
+            for order in std::iter::once(order).chain(same) {
+                // Fails if the outcome is no longer waited for.
+                let _ = order.reply.send(outcome.clone());
+            }
+        };
+        match order {
+            Ok(order) => {
+                // Orders for the same change that wait together are carried out once.
+                let (same, others): (Vec<_>, Vec<_>) =
+                    orders.try_iter().partition(|other| other.change == order.change);
+                apply(order, same);
+                others.into_iter().for_each(|order| apply(order, Vec::new()));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        must_reap = survive(|| Ok(reap())).unwrap_or(false);
+    }
+}
+
 impl Swapper {
     fn run(mut self, orders: &Receiver<ChangeOrder>) {
-        let mut must_reap = false;
-        loop {
-            let order = match must_reap {
-                true => orders.recv_timeout(REAP_EVERY),
-                false => orders.recv().map_err(RecvTimeoutError::from),
-            };
-            match order {
-                Ok(order) => {
-                    // Orders for the same change that wait together are carried out once.
-                    let (same, others): (Vec<_>, Vec<_>) =
-                        orders.try_iter().partition(|other| other.change == order.change);
-                    self.apply(order, same);
-                    others.into_iter().for_each(|order| self.apply(order, Vec::new()));
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            must_reap = self.effe.generations.reap();
-        }
+        let effe = Arc::clone(&self.effe);
+        take_orders(orders, |change| self.apply(change), || effe.generations.reap());
     }
 
-    fn apply(&mut self, order: ChangeOrder, same: Vec<ChangeOrder>) {
+    fn apply(&mut self, change: Change) -> Option<Result<Changed, String>> {
         if self.effe.is_draining() {
-            return;
+            return None;
         }
         // While systemd waits for the first Start, it is told nothing else.
         let was_ready = self.effe.generations.current().is_warm();
         if was_ready {
             systemd::reloading();
         }
-        let outcome = match order.change {
+        // A panic is an outcome like any other: systemd and the log hear of it.
+        let outcome = survive(|| match change {
             Change::Reload => {
                 self.reload_certificate();
                 self.reload()
             }
             Change::RollBack => self.roll_back(),
-        };
+        });
         if was_ready && !self.effe.is_draining() {
             let serves = self.effe.generations.current();
             systemd::ready(&serves.plugin.path, serves.number, outcome.as_ref().err().map(String::as_str));
@@ -113,10 +133,7 @@ impl Swapper {
             let serves = self.effe.generations.current().number;
             self.effe.journal.error(format!("{why}; generation {serves} goes on serving"));
         }
-        for order in std::iter::once(order).chain(same) {
-            // Fails if the outcome is no longer waited for.
-            let _ = order.reply.send(outcome.clone());
-        }
+        Some(outcome)
     }
 
     /// New connections get the certificate that is in its file now, or if that is not valid, the one before.
@@ -200,5 +217,50 @@ impl Swapper {
 
     fn report(&self, text: String, generation: u64) {
         self.effe.journal.report(Severity::Notice, text, [("generation", generation.to_string())]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossbeam::channel::unbounded;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn after_a_panic_orders_are_still_carried_out() {
+        let (give, orders) = unbounded();
+        let order = |change| {
+            let (reply, outcome) = oneshot::channel();
+            give.send(ChangeOrder { change, reply }).unwrap();
+            outcome
+        };
+        let changed = Changed { generation: 2, swapped: true };
+        let (panics, works) = (order(Change::RollBack), order(Change::Reload));
+        let mut n_reaped = 0;
+        let thread = thread::spawn({
+            let changed = changed.clone();
+            move || {
+                let apply = |change| match change {
+                    Change::RollBack => panic!("told to"),
+                    Change::Reload => Some(Ok(changed.clone())),
+                };
+                let reap = || {
+                    n_reaped += 1;
+                    assert!(n_reaped > 1, "told to");
+                    false
+                };
+                take_orders(&orders, apply, reap);
+            }
+        });
+        assert!(panics.blocking_recv().unwrap().unwrap_err().contains("has panicked"));
+        assert_eq!(works.blocking_recv(), Ok(Ok(changed.clone())));
+        assert_eq!(
+            order(Change::Reload).blocking_recv(),
+            Ok(Ok(changed)),
+            "after a panic of the reaper's, too"
+        );
+        drop(give);
+        thread.join().unwrap();
     }
 }

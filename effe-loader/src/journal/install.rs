@@ -2,7 +2,13 @@
 //! loader's dependencies, and of a lambda that is part of the program. A lambda in a plugin has a `log` crate of
 //! its own, which leads to its host.
 
-use std::{backtrace::Backtrace, env, panic, sync::OnceLock, thread};
+use std::{
+    backtrace::Backtrace,
+    env,
+    panic::{self, PanicHookInfo},
+    sync::OnceLock,
+    thread,
+};
 
 use super::{handle::Journal, record::Record, severity::Severity};
 
@@ -32,8 +38,7 @@ impl Journal {
     fn log_panics(&self) {
         let journal = self.clone();
         panic::set_hook(Box::new(move |info| {
-            let text = info.payload().downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| info.payload().downcast_ref().copied()).unwrap_or("(no message)");
+            let text = panic_text(info);
             let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
             let name = thread::current().name().unwrap_or("unnamed").to_owned();
             let mut text = format!("thread {name} panicked{place}: {text}");
@@ -43,6 +48,12 @@ impl Journal {
             journal.critical(text);
         }));
     }
+}
+
+/// What a panic says.
+pub fn panic_text<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
+    let text = info.payload().downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| info.payload().downcast_ref().copied()).unwrap_or("(no message)")
 }
 
 fn set_log_level(level: Severity) {

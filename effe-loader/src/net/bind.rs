@@ -89,7 +89,10 @@ impl Bound {
                 Err(source) => last = Some(Error::Bind { address: address.to_string(), source }),
             }
         }
-        Err(last.unwrap_or(Error::System { what: "listen", source: io::ErrorKind::AddrNotAvailable.into() }))
+        Err(last.unwrap_or(Error::System {
+            what: "listen".into(),
+            source: io::ErrorKind::AddrNotAvailable.into(),
+        }))
     }
 
     fn unix(path: &Path) -> Result<Bound, Error> {

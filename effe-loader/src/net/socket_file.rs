@@ -2,12 +2,11 @@
 
 use std::{
     fs, io,
-    os::unix::{
-        fs::{FileTypeExt, MetadataExt},
-        net::UnixStream,
-    },
+    os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
 };
+
+use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a Unix socket that this process has made.
 pub struct SocketFile {
@@ -47,9 +46,12 @@ pub fn remove_dead(path: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(in_use("there is a file that is no socket"));
     }
-    match UnixStream::connect(path) {
+    // Without waiting: a process that is stopped, or busy, may have its queue full for ever.
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
         Err(err) if err.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Ok(_) => Err(in_use("a process listens there")),
-        Err(err) => Err(err),
+        Err(err) if err.kind() != io::ErrorKind::WouldBlock => Err(err),
+        _ => Err(in_use("a process listens there")),
     }
 }

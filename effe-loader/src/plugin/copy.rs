@@ -17,6 +17,7 @@ use std::{
 use rustix::fs::{MemfdFlags, SealFlags, StatVfsMountFlags, fcntl_add_seals, memfd_create, statvfs};
 
 use super::file::{MAX_SIZE, PluginFile};
+use crate::error::is_the_systems;
 
 /// The file that a generation is mapped from. No other generation ever has the same path.
 pub struct PrivateCopy {
@@ -38,21 +39,22 @@ static COPIES: AtomicU32 = AtomicU32::new(0);
 
 impl PrivateCopy {
     /// Copies a plugin to a memory file. Without /proc or memory files it copies it to a directory where
-    /// files can be written and executed; if there is none, it takes the operator's file itself.
-    pub fn make(file: PluginFile) -> PrivateCopy {
-        if let Some((path, memory)) = in_memory(&file) {
-            return PrivateCopy { path, kind: Kind::Memory(memory) };
+    /// files can be written and executed; if there is none, it takes the operator's file itself. It fails if the
+    /// file can't be read, and where the system lacks descriptors, memory or room for a file of this size.
+    pub fn make(file: PluginFile) -> io::Result<PrivateCopy> {
+        if let Some((path, memory)) = unless_lacking(in_memory(&file))?.flatten() {
+            return Ok(PrivateCopy { path, kind: Kind::Memory(memory) });
         }
         let variable = |name| env::var_os(name).map(PathBuf::from);
         let places =
             [variable("XDG_RUNTIME_DIR"), variable("TMPDIR"), Some("/dev/shm".into()), Some("/tmp".into())];
         for place in places.into_iter().flatten() {
-            if let Ok((path, copy)) = in_directory(&file, &place) {
-                return PrivateCopy { path, kind: Kind::File(copy) };
+            if let Some((path, copy)) = unless_lacking(in_directory(&file, &place))? {
+                return Ok(PrivateCopy { path, kind: Kind::File(copy) });
             }
         }
         let PluginFile { path, file, .. } = file;
-        PrivateCopy { path: path.canonicalize().unwrap_or(path), kind: Kind::Original(file) }
+        Ok(PrivateCopy { path: path.canonicalize().unwrap_or(path), kind: Kind::Original(file) })
     }
 
     /// Whether it is no copy but the operator's file, which may change at any time.
@@ -109,6 +111,15 @@ impl Drop for PrivateCopy {
     }
 }
 
+/// What came of an attempt, nothing if it can't be done here, and an error if it may be done another time.
+fn unless_lacking<T>(attempt: io::Result<T>) -> io::Result<Option<T>> {
+    match attempt {
+        Ok(made) => Ok(Some(made)),
+        Err(err) if is_the_systems(&err) => Err(err),
+        Err(_) => Ok(None),
+    }
+}
+
 fn same(one: &File, other: &File) -> io::Result<bool> {
     let length = one.metadata()?.len();
     if length != other.metadata()?.len() {
@@ -134,22 +145,22 @@ fn fill(mut copy: &File, mut file: &File) -> io::Result<()> {
     io::copy(&mut file.take(MAX_SIZE), &mut copy).map(drop)
 }
 
-fn in_memory(file: &PluginFile) -> Option<(PathBuf, File)> {
+/// `None` if the copy has no name that leads to it.
+fn in_memory(file: &PluginFile) -> io::Result<Option<(PathBuf, File)>> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Kernels before 6.3 don't know EXEC, later ones may be set up to make memory files not executable
     // without it.
     let name = file.name();
-    let fd = memfd_create(&*name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(&*name, flags)).ok()?;
+    let fd = memfd_create(&*name, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(&*name, flags))?;
     let memory = File::from(fd);
-    fill(&memory, &file.file).ok()?;
-    seal(&memory).ok()?;
+    fill(&memory, &file.file)?;
+    seal(&memory)?;
     let n = COPIES.fetch_add(1, Ordering::Relaxed);
     // The number that this process has where /proc is mounted: in another PID namespace, `process::id` may be
     // wrong.
     let this = fs::read_link("/proc/self").unwrap_or_else(|_| "self".into());
     let names = [this.as_path(), Path::new("self")].map(|process| alias(n, process, memory.as_raw_fd()));
-    let path = names.into_iter().find(|path| is_named(&memory, path))?;
-    Some((path, memory))
+    Ok(names.into_iter().find(|path| is_named(&memory, path)).map(|path| (path, memory)))
 }
 
 /// Whether a path leads to the file.
@@ -232,7 +243,7 @@ mod tests {
         };
         let file = with(&[7; 100_000]);
         let plugin = PluginFile { path: "x".into(), file: file.try_clone().unwrap(), warning: None };
-        let copy = PrivateCopy::make(plugin);
+        let copy = PrivateCopy::make(plugin).unwrap();
         assert!(!copy.is_original() && copy.holds(&file));
         let mut other = [7; 100_000];
         other[99_999] = 8;

@@ -18,7 +18,13 @@ use effe_abi::{
     raw::{Exchange, Failure, Host, PluginRef, Status},
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use rustix::process::Pid;
+use rustix::{
+    fs::{StatVfsMountFlags, statvfs},
+    io::Errno,
+    process::Pid,
+};
+
+use crate::error::Unloaded;
 
 /// Keeps a library mapped for ever. libloading has no name for it.
 const RTLD_NODELETE: i32 = 0x1000;
@@ -99,7 +105,7 @@ impl Entries {
 ///
 /// # Safety
 /// It runs the library's constructors: whoever wrote the file is trusted with this process.
-pub unsafe fn open(path: &Path, is_tried: bool) -> Result<Entries, String> {
+pub unsafe fn open(path: &Path, is_tried: bool) -> Result<Entries, Unloaded> {
     // SAFETY: the caller trusts the file.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) };
     let library = library.map_err(|err| linker_reason(&err, path))?;
@@ -107,6 +113,7 @@ pub unsafe fn open(path: &Path, is_tried: bool) -> Result<Entries, String> {
     let header = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL) };
     let header = *header.map_err(|_| {
         "it exports no lambda; add effe_abi::export!(YourType) and build it again with crate-type = [\"cdylib\"]"
+            .to_owned()
     })?;
     // Never closed: all that follows points into it, and thread-local destructors would keep it mapped in any
     // case.
@@ -121,7 +128,7 @@ pub unsafe fn open(path: &Path, is_tried: bool) -> Result<Entries, String> {
     let module = unsafe { header.init_root_module_with_unchecked_layout::<PluginRef>() };
     module
         .map(Entries::of)
-        .map_err(|err| format!("its root module can't be had: {}", one_line(&err.to_string())))
+        .map_err(|err| format!("its root module can't be had: {}", one_line(&err.to_string())).into())
 }
 
 /// Compares the layout of the table with this loader's. abi_stable's own text for a mismatch has hundreds of
@@ -173,10 +180,13 @@ fn difference(error: &AbiInstability) -> String {
 }
 
 /// The dynamic linker's message without the name of our copy, and a remedy where one is known.
-fn linker_reason(error: &libloading::Error, path: &Path) -> String {
+fn linker_reason(error: &libloading::Error, path: &Path) -> Unloaded {
     let text = error.source().map_or_else(|| error.to_string(), ToString::to_string);
     let text = one_line(text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text));
     let text = text.replace(&format!(" (required by {})", path.display()), "");
+    if let Some(errno) = linker_lacks(&text, path) {
+        return Unloaded::system(&format!("the dynamic linker fails: {text}"), errno.into());
+    }
     let hint = if text.contains("GLIBC_") {
         "; it is built against a newer glibc: build it on a system as old as this one"
     } else if text.contains("static TLS") {
@@ -191,7 +201,23 @@ fn linker_reason(error: &libloading::Error, path: &Path) -> String {
     } else {
         ""
     };
-    format!("the dynamic linker refuses it: {text}{hint}")
+    format!("the dynamic linker refuses it: {text}{hint}").into()
+}
+
+/// What the system lacks, if that is why the dynamic linker fails. It says so in words, or as `Error 12`.
+fn linker_lacks(text: &str, path: &Path) -> Option<Errno> {
+    let is_said = |errno: &Errno| {
+        let said = io::Error::from(*errno).to_string();
+        let said = said.split(" (os error").next().unwrap_or(&said);
+        text.contains(said) || text.ends_with(&format!("Error {}", errno.raw_os_error()))
+    };
+    // It doesn't say why it can't map a file: a memory file always may be mapped, others where they are executable.
+    let is_executable = || {
+        path.starts_with("/proc")
+            || statvfs(path).is_ok_and(|system| !system.f_flag.contains(StatVfsMountFlags::NOEXEC))
+    };
+    let lacks = [Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::IO].into_iter().find(is_said);
+    lacks.or_else(|| (text.contains("failed to map segment") && is_executable()).then_some(Errno::NOMEM))
 }
 
 fn one_line(text: &str) -> String {

@@ -12,7 +12,7 @@ use std::{
 use rustix::fs::OFlags;
 
 use super::policy::Policy;
-use crate::error::Refusal;
+use crate::error::{Error, Refusal, Unloaded};
 
 /// Bytes. No lambda is that large; a wrong path may be.
 pub const MAX_SIZE: u64 = 1 << 30;
@@ -29,8 +29,10 @@ pub struct PluginFile {
 impl PluginFile {
     /// Opens a plugin's file. It is refused if it is missing, no regular file, unreadable or larger than 1 GiB,
     /// and if the policy refuses it because of who may change it.
-    pub fn open(path: &Path, policy: &Policy) -> Result<PluginFile, Refusal> {
-        let refuse = |reason: String| Refusal::new(path, reason);
+    /// An error of the system's is none of the plugin's.
+    pub fn open(path: &Path, policy: &Policy) -> Result<PluginFile, Error> {
+        let refuse = |reason: String| Error::from(Refusal::new(path, reason));
+        let failed = |err: io::Error| Unloaded::from(err).of(path);
         // Non-blocking: opening a FIFO would wait for a writer for ever.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let file = File::options().read(true).custom_flags(flags).open(path);
@@ -39,9 +41,9 @@ impl PluginFile {
             io::ErrorKind::PermissionDenied => {
                 refuse("permission denied; make it readable for this user".into())
             }
-            _ => refuse(err.to_string()),
+            _ => failed(err),
         })?;
-        let metadata = file.metadata().map_err(|err| refuse(err.to_string()))?;
+        let metadata = file.metadata().map_err(failed)?;
         if metadata.is_dir() {
             return Err(refuse(directory(path)));
         }

@@ -32,12 +32,19 @@ use crate::{
 pub struct ContextCounts {
     started: AtomicU64,
     stopped: AtomicU64,
+    /// Bytes of the images that were mapped for them: they stay mapped.
+    images: AtomicU64,
 }
 
 impl ContextCounts {
     /// Contexts that Start has made so far.
     pub fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the images that are mapped, those of retired generations too.
+    pub fn images(&self) -> u64 {
+        self.images.load(Ordering::Relaxed)
     }
 
     /// Contexts that were made and are not stopped yet.
@@ -87,6 +94,7 @@ impl Plugin {
         copy: Option<PrivateCopy>,
         image: u64,
     ) -> &'static Plugin {
+        counts.images.fetch_add(image, Ordering::Relaxed);
         Box::leak(Box::new(Plugin {
             path,
             entries,

@@ -16,6 +16,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid},
 };
 use serde_json::{Value, json};
@@ -24,19 +25,23 @@ use super::{
     copy::PrivateCopy,
     ffi::{self, Entries},
 };
+use crate::error::Unloaded;
 
 /// A library whose constructors take longer than this is refused.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The first argument of a loader that was started for a trial. It is no part of the command line.
 const ARGUMENT: &str = "--trial";
 
+fn failed(source: io::Error) -> Unloaded {
+    Unloaded::system("it can't be tried in a child process", source)
+}
+
 /// Opens the library in a forked child, which reads what the plugin says of itself and calls nothing. Returns
 /// the lambda's Info. An error is the child's reason to refuse it, or says that the child died or hung.
 ///
 /// # Safety
 /// As [`ffi::open`], and the process has one thread.
-pub unsafe fn forked(path: &Path) -> Result<String, String> {
-    let failed = |err: io::Error| format!("it can't be tried in a child process: {err}");
+pub unsafe fn forked(path: &Path) -> Result<String, Unloaded> {
     let (reader, writer) = io::pipe().map_err(failed)?;
     // SAFETY: one thread, as the caller says.
     let Some(child) = unsafe { ffi::fork() }.map_err(failed)? else {
@@ -49,8 +54,7 @@ pub unsafe fn forked(path: &Path) -> Result<String, String> {
 }
 
 /// Does the same as [`forked`] in a new process that runs this program.
-pub fn executed(copy: &PrivateCopy) -> Result<String, String> {
-    let failed = |err: io::Error| format!("it can't be tried in a child process: {err}");
+pub fn executed(copy: &PrivateCopy) -> Result<String, Unloaded> {
     let (path, stdin) = copy.path_in_child().map_err(failed)?;
     let (reader, writer) = io::pipe().map_err(failed)?;
     // The file that this process was started from, even if another file has its path now.
@@ -91,9 +95,11 @@ unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
         let _ = rustix::stdio::dup2_stderr(&null);
     }
     // SAFETY: the caller's duty is the callee's condition.
-    let message = match unsafe { ffi::open(path, false) }.and_then(checked_info) {
+    let info = unsafe { ffi::open(path, false) }.and_then(|entries| Ok(checked_info(entries)?));
+    let message = match info {
         Ok(info) => json!({"info": info}),
-        Err(reason) => json!({"reason": reason}),
+        Err(Unloaded::Refused(reason)) => json!({"reason": reason}),
+        Err(Unloaded::System { what, source }) => json!({"failed": what, "errno": source.raw_os_error()}),
     };
     let _ = writer.write_all(message.to_string().as_bytes());
     ffi::exit_now(0)
@@ -114,34 +120,42 @@ fn checked_info(Entries { info, build, .. }: Entries) -> Result<&'static str, St
 }
 
 /// The parent's part: reads what the child wrote, and waits for its end.
-fn outcome(child: Pid, mut reader: PipeReader) -> Result<String, String> {
+fn outcome(child: Pid, mut reader: PipeReader) -> Result<String, Unloaded> {
     let mut message = Vec::new();
     let complete = read_until_closed(&mut reader, &mut message, Instant::now() + TIMEOUT);
-    if !complete {
+    if !matches!(complete, Ok(true)) {
         let _ = kill_process(child, Signal::KILL);
     }
     let status = loop {
         match waitpid(Some(child), WaitOptions::empty()) {
             Ok(Some((_, status))) => break Some(status),
-            Err(rustix::io::Errno::INTR) | Ok(None) => {}
+            Err(Errno::INTR) | Ok(None) => {}
             Err(_) => break None,
         }
     };
-    if !complete {
+    if !complete.map_err(failed)? {
         let timeout = TIMEOUT.as_secs();
-        return Err(format!("opening it took longer than {timeout} s; see what its constructors wait for"));
+        let reason = format!("opening it took longer than {timeout} s; see what its constructors wait for");
+        return Err(reason.into());
     }
     let said = serde_json::from_slice::<Value>(&message).ok();
     let text = |key: &str| Some(said.as_ref()?.get(key)?.as_str()?.to_owned());
+    if let Some(what) = text("failed") {
+        let errno = said.as_ref().and_then(|said| said.get("errno")?.as_i64()?.try_into().ok());
+        let source = errno.map_or_else(|| io::ErrorKind::Other.into(), io::Error::from_raw_os_error);
+        return Err(Unloaded::System { what, source });
+    }
     match (text("info"), text("reason")) {
-        (_, Some(reason)) => Err(reason),
+        (_, Some(reason)) => Err(reason.into()),
         (Some(info), None) => Ok(info),
-        (None, None) => Err(format!("opening it {}; it is damaged, copy or build it again", death(status))),
+        (None, None) => {
+            Err(format!("opening it {}; it is damaged, copy or build it again", death(status)).into())
+        }
     }
 }
 
 /// Reads until the other end is closed; false if the deadline passes first.
-fn read_until_closed(reader: &mut PipeReader, message: &mut Vec<u8>, deadline: Instant) -> bool {
+fn read_until_closed(reader: &mut PipeReader, message: &mut Vec<u8>, deadline: Instant) -> io::Result<bool> {
     let mut buffer = [0; 4096];
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -151,15 +165,15 @@ fn read_until_closed(reader: &mut PipeReader, message: &mut Vec<u8>, deadline: I
             poll(&mut fds, Some(&timeout))
         };
         match ready {
-            Ok(0) => return false,
+            Ok(0) => return Ok(false),
             Ok(_) => match reader.read(&mut buffer) {
-                Ok(0) => return true,
+                Ok(0) => return Ok(true),
                 Ok(n) => message.extend_from_slice(&buffer[..n]),
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return true,
+                Err(err) => return Err(err),
             },
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return true,
+            Err(Errno::INTR) => {}
+            Err(err) => return Err(err.into()),
         }
     }
 }

@@ -1,7 +1,13 @@
 //! The checks of a plugin, in their order, up to the one that a child makes.
 #![expect(unsafe_code, reason = "opening a plugin runs foreign code")]
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    cell::Cell,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use object::ReadCache;
 
@@ -14,7 +20,7 @@ use super::{
     policy::Policy,
     trial,
 };
-use crate::error::Refusal;
+use crate::error::{Error, Unloaded};
 
 /// A plugin that was checked and opened in a child. It is not mapped into this process yet.
 pub struct Verified {
@@ -32,7 +38,7 @@ impl Verified {
     ///
     /// # Safety
     /// Opening a plugin runs its constructors: whoever wrote the file is trusted. The process has one thread.
-    pub unsafe fn by_fork(file: PluginFile, policy: &Policy) -> Result<Verified, Refusal> {
+    pub unsafe fn by_fork(file: PluginFile, policy: &Policy) -> Result<Verified, Error> {
         // SAFETY: the caller's duty is the callee's condition.
         Verified::by(file, policy, |copy| unsafe { trial::forked(&copy.path_in_fork()) })
     }
@@ -41,28 +47,33 @@ impl Verified {
     ///
     /// # Safety
     /// Opening a plugin runs its constructors, if only in the child: whoever wrote the file is trusted.
-    pub unsafe fn by_exec(file: PluginFile, policy: &Policy) -> Result<Verified, Refusal> {
+    pub unsafe fn by_exec(file: PluginFile, policy: &Policy) -> Result<Verified, Error> {
         Verified::by(file, policy, trial::executed)
     }
 
     fn by(
         file: PluginFile,
         policy: &Policy,
-        trial: impl FnOnce(&PrivateCopy) -> Result<String, String>,
-    ) -> Result<Verified, Refusal> {
+        trial: impl FnOnce(&PrivateCopy) -> Result<String, Unloaded>,
+    ) -> Result<Verified, Error> {
         let path = file.path.clone();
-        let refused = |reason| Refusal::new(&path, reason);
-        let copy = PrivateCopy::make(file);
+        let unloaded = |reason: Unloaded| reason.of(&path);
+        let copy =
+            PrivateCopy::make(file).map_err(|err| unloaded(Unloaded::system("it can't be copied", err)))?;
         if policy.pins() && copy.is_original() {
-            return Err(refused(
-                "no private copy can be made of it, so what is mapped can't be pinned; give the loader /proc, or a \
-                 TMPDIR that may hold executable files"
-                    .to_owned(),
-            ));
+            let reason = "no private copy can be made of it, so what is mapped can't be pinned; give the loader /proc, \
+                          or a TMPDIR that may hold executable files";
+            return Err(unloaded(reason.to_owned().into()));
         }
-        policy.allows(copy.file()).map_err(refused)?;
-        let image = elf::check(&ReadCache::new(copy.file())).map_err(refused)?;
-        let info = trial(&copy).map_err(refused)?;
+        policy.allows(copy.file()).map_err(unloaded)?;
+        let reader = Reader { file: copy.file(), failed: Cell::new(None) };
+        let image = elf::check(&ReadCache::new(&reader));
+        // What can't be read looks as if the file ended there.
+        if let Some(source) = reader.failed.take() {
+            return Err(unloaded(Unloaded::system("it can't be read", source)));
+        }
+        let image = image.map_err(|reason| unloaded(reason.into()))?;
+        let info = trial(&copy).map_err(unloaded)?;
         Ok(Verified { path, copy, image, info })
     }
 
@@ -74,14 +85,40 @@ impl Verified {
         self,
         host: &'static Host,
         counts: &Arc<ContextCounts>,
-    ) -> Result<&'static Plugin, Refusal> {
+    ) -> Result<&'static Plugin, Error> {
         // Comparing the layouts takes as long as mapping the library, and the child has compared them. The
         // operator's own file may have changed since then.
         let is_tried = !self.copy.is_original();
         // SAFETY: the caller's duty is the callee's condition.
         let entries = unsafe { ffi::open(self.copy.path(), is_tried) };
-        let entries = entries.map_err(|reason| Refusal::new(&self.path, reason))?;
+        let entries = entries.map_err(|reason| reason.of(&self.path))?;
         self.copy.mapped();
         Ok(Plugin::new(self.path, entries, host, counts, Some(self.copy), self.image))
+    }
+}
+
+/// A file that keeps the error of a read which has failed.
+struct Reader<'a> {
+    file: &'a File,
+    failed: Cell<Option<io::Error>>,
+}
+
+impl Read for &Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut file = self.file;
+        let outcome = file.read(buffer);
+        if let Err(err) = &outcome
+            && err.kind() != io::ErrorKind::Interrupted
+        {
+            self.failed.set(err.raw_os_error().map(io::Error::from_raw_os_error));
+        }
+        outcome
+    }
+}
+
+impl Seek for &Reader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let mut file = self.file;
+        file.seek(to)
     }
 }

@@ -7,7 +7,9 @@
 use std::{
     fs::{self, File},
     io,
+    mem::MaybeUninit,
     os::unix::net::UnixStream,
+    ptr,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -18,7 +20,8 @@ use rustix::{
     net::{SendFlags, send},
 };
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
+    flag,
     iterator::{backend::SignalDelivery, exfiltrator::SignalOnly},
     low_level,
 };
@@ -87,13 +90,15 @@ impl Interrupt {
 }
 
 impl Signals {
-    /// Installs the handlers, or fails if the system refuses one, or a descriptor.
+    /// Installs the handlers, or fails if the system refuses one, or a descriptor. Whoever started this process may have
+    /// ignored or blocked the signals; the threads that this thread makes from now on don't block them.
     pub fn take_over(watchdog: Watchdog, control: Control) -> io::Result<(Signals, Interrupt)> {
         let follows_terminal = has_terminal() && !is_ignored(SIGHUP);
         let (read, write) = UnixStream::pair()?;
         let interrupt = Interrupt(write.try_clone()?);
         let ours = [SIGTERM, SIGINT, SIGHUP];
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, ours)?;
+        unblock(&ours);
         Ok((Signals { delivery, follows_terminal, stopping: false, watchdog, control }, interrupt))
     }
 
@@ -138,6 +143,25 @@ impl Signals {
         let timeout = self.watchdog.drain.timeout;
         self.watchdog.journal.notice(format!("{name}{why}: finishing what runs, for at most {timeout:?}"));
     }
+}
+
+/// A write past the limit of a file's size is an error from now on, and no longer the end of the process.
+pub fn outlive_file_limit() {
+    // The handler has nothing to do. One that can't be installed leaves things as they are.
+    let _ = flag::register(SIGXFSZ, Arc::default());
+}
+
+#[expect(unsafe_code, reason = "the mask of signals")]
+fn unblock(signals: &[i32]) {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: it writes a whole set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    for &signal in signals {
+        // SAFETY: the set is initialised.
+        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+    }
+    // SAFETY: the set is initialised; the mask is this thread's own.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut()) };
 }
 
 /// Whether the process has a controlling terminal. When the terminal goes away, the system sends SIGHUP, and

@@ -1,17 +1,19 @@
 //! Tasks of a server's thread. They are boxed, because the program has the runtime's code once for each type of task.
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, io, pin::Pin};
 
 use actix_web::rt;
+use tokio::runtime::Builder;
 
-/// Runs `future` on a runtime of this thread's own.
-pub fn run<T>(future: impl Future<Output = T>) -> T {
+/// Runs `future` on a runtime of this thread's own; fails if the system has no descriptor for one.
+pub fn run<T>(future: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
     let mut future = Box::pin(future);
     let mut output = None;
     let task: Pin<Box<dyn Future<Output = ()> + '_>> =
         Box::pin(async { output = Some(future.as_mut().await) });
-    rt::System::new().block_on(task);
-    output.expect("a future that has ended has an output")
+    rt::System::with_tokio_rt(|| runtime).block_on(task);
+    Ok(output.expect("a future that has ended has an output"))
 }
 
 pub fn spawn(task: impl Future<Output = ()> + 'static) {

@@ -114,15 +114,22 @@ impl Loader {
 
     /// In a session of its own, whose terminal this is.
     pub fn on_terminal(self, terminal: impl Into<Stdio>) -> Loader {
-        let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(self.0.get_program()).args(self.0.get_args());
+        let mut loader = self.under("setsid", ["--ctty"]);
+        loader.0.stdin(terminal);
+        loader
+    }
+
+    /// Started by another program, with these arguments before the loader's own.
+    pub fn under<A: AsRef<OsStr>>(self, program: &str, args: impl IntoIterator<Item = A>) -> Loader {
+        let mut command = Command::new(program);
+        command.args(args).arg(self.0.get_program()).args(self.0.get_args());
         for (name, value) in self.0.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
-        command.stdin(terminal).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Loader(command)
     }
 
@@ -155,12 +162,7 @@ impl Loader {
     pub fn serve_as_told(self) -> Server {
         let mut server = self.start();
         let line = server.wait_for_line("listening on http");
-        let (_, address) = line.split_once("://").unwrap();
-        let end = address.find(|ch: char| !"0123456789.:[]".contains(ch)).unwrap_or(address.len());
-        server.address = address[..end].parse().unwrap();
-        if server.address.ip().is_unspecified() {
-            server.address.set_ip(Ipv4Addr::LOCALHOST.into());
-        }
+        server.take_address(&line);
         server
     }
 
@@ -219,6 +221,29 @@ pub struct Server {
 }
 
 impl Server {
+    /// Serves from now on where a line says that it listens.
+    fn take_address(&mut self, line: &str) {
+        let (_, address) = line.split_once("://").unwrap();
+        let end = address.find(|ch: char| !"0123456789.:[]".contains(ch)).unwrap_or(address.len());
+        self.address = address[..end].parse().unwrap();
+        if self.address.ip().is_unspecified() {
+            self.address.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+    }
+
+    /// Waits until it serves, or has ended with a code and one line, which is returned.
+    #[track_caller]
+    pub fn serves_or_ends_with(mut self, code: i32) -> Result<Server, String> {
+        let line = self.wait_for_line("");
+        if line.contains("listening on http") {
+            self.take_address(&line);
+            return Ok(self);
+        }
+        let lines = self.ends_with(code);
+        assert_eq!(lines.len(), 1, "one line: {lines:#?}");
+        Err(line)
+    }
+
     /// A new connection.
     pub fn connect(&self) -> Connection {
         Connection::open(self.address)
