@@ -6,6 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::TcpListener,
     os::unix::{ffi::OsStrExt as _, net::UnixStream},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
@@ -171,11 +172,15 @@ fn a_client_of_ipv4_has_its_own_address_at_a_socket_of_ipv6() {
 
 /// Makes each wait for events fail in the thread of a server that has this name; none where strace can't do it.
 fn break_thread(server: &Server, name: &str) -> Option<Child> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", server.id())).unwrap().flatten();
-    let thread = tasks
-        .map(|task| task.path())
-        .find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name)));
-    let thread = thread.expect("the server has such a thread").file_name().unwrap().to_owned();
+    let find = || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", server.id())).unwrap().flatten();
+        let is_it =
+            |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name));
+        tasks.map(|task| task.path()).find(is_it)
+    };
+    // A thread gives itself its name, when it begins to run.
+    wait_until("the server has such a thread", || find().is_some());
+    let thread = find().unwrap().file_name().unwrap().to_owned();
     let mut strace = Command::new("strace");
     strace.args(["-e", "trace=epoll_wait", "-e", "inject=epoll_wait:error=EBADF", "-p"]).arg(thread);
     let mut strace = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().ok()?;
