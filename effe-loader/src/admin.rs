@@ -10,7 +10,12 @@ mod metrics;
 mod routes;
 mod state;
 
-use std::{io, rc::Rc, sync::Arc, thread};
+use std::{
+    io,
+    rc::Rc,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use actix_http::{Response, uri::Authority};
 use socket2::Socket;
@@ -46,24 +51,29 @@ pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Opt
         admin.journal.warning(format!("every user of this machine may read {path}: chmod 600 it"));
     }
     let rules = AccessRules::new(&address, token);
-    let address = address.to_string();
-    admin.journal.report(Severity::Info, format!("admin listener on {address}"), [("admin", address)]);
-    let journal = admin.journal.clone();
-    let thread = thread::Builder::new().name("effe-admin".to_owned()).spawn(move || {
-        if let Err(err) = serve(socket, Rc::new(Endpoint { rules, admin })) {
-            journal.error(format!("the admin listener has ended: {err}"));
-        }
+    let (journal, address) = (admin.journal.clone(), address.to_string());
+    let system = |source| Error::System { what: "start the admin listener".into(), source };
+    let (begun, begins) = mpsc::channel();
+    let thread = thread::Builder::new().name("effe-admin".to_owned());
+    let thread = thread.spawn(move || {
+        let outcome = serve(socket, Rc::new(Endpoint { rules, admin }), &begun);
+        let _ = begun.send(outcome);
     });
-    thread.map(|_| file).map_err(|source| Error::System { what: "start a thread".into(), source })
+    thread.map_err(system)?;
+    begins.recv().unwrap_or_else(|_| Err(io::Error::other("its thread has panicked"))).map_err(system)?;
+    journal.report(Severity::Info, format!("admin listener on {address}"), [("admin", address)]);
+    Ok(file)
 }
 
-fn serve(socket: Socket, endpoint: Rc<Endpoint>) -> io::Result<()> {
+/// Says once that it has `begun`, and answers for ever; or fails before.
+fn serve(socket: Socket, endpoint: Rc<Endpoint>, begun: &mpsc::Sender<io::Result<()>>) -> io::Result<()> {
     tasks::run(async move {
         let listening = AsyncSocket::open(socket)?;
         let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, Arc::default()));
         tasks::spawn(Rc::clone(&connections).look_after());
         let http = Http1::new(Rc::new(endpoint), usize::MAX);
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let _ = begun.send(Ok(()));
         while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
             let (http, socket) = (Rc::clone(&http), listening.accept().await);
             let connection = Connection::plain(connections.register(), socket);

@@ -60,15 +60,35 @@ fn what_the_system_lacks_while_a_plugin_is_read_or_tried_is_no_refusal() {
 }
 
 #[test]
+fn a_runtime_that_gets_no_descriptor_ends_the_start() {
+    if !can_inject() {
+        return;
+    }
+    for (args, part) in [
+        (&["--workers", "2"][..], "cannot start 2 workers: Too many open files"),
+        (&["--admin", "127.0.0.1:0"], "cannot start the admin listener: Too many open files"),
+    ] {
+        for call in ["epoll_create1", "eventfd2"] {
+            let (trace, inject) = (format!("trace={call}"), format!("inject={call}:error=EMFILE"));
+            let strace = ["-f", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+            let loader = Loader::of(probe()).args(["--port", "0"]).args(args).under("strace", strace);
+            let done = loader.run().assert_code(1);
+            let line = done.one_line();
+            assert!(line.contains(part) && line.contains("ulimit -n"), "{call}: {line}");
+        }
+    }
+}
+
+#[test]
 fn a_plugin_that_cannot_be_mapped_for_want_of_memory_is_not_refused() {
     // In MiB; with fewer, the dynamic linker can't map the loader itself.
-    for mib in 12..=15_u64 {
+    for mib in 12..=20_u64 {
         let limit = format!("--as={}", mib << 20);
         let done = Loader::of(probe()).arg("--check").under("prlimit", [limit]).run();
-        if !done.stderr.starts_with("effe-loader: ") {
+        if done.status.success() || !done.stderr.starts_with("effe-loader: ") {
             continue;
         }
-        assert_eq!(done.status.code(), Some(1), "{done:#?}");
+        assert_eq!(done.status.code(), Some(1), "{mib}: {done:#?}");
         assert!(done.one_line().contains("(ulimit -v)"), "{done:#?}");
     }
 }
