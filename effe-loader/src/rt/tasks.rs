@@ -3,6 +3,7 @@
 use std::{future::Future, pin::Pin};
 
 use actix_web::rt;
+use tokio::task::JoinHandle;
 
 /// Runs `future` on a runtime of this thread's own.
 pub fn run<T>(future: impl Future<Output = T>) -> T {
@@ -14,6 +15,7 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
     output.expect("a future that has ended has an output")
 }
 
-pub fn spawn(task: impl Future<Output = ()> + 'static) {
-    rt::spawn(Box::pin(task) as Pin<Box<dyn Future<Output = ()>>>);
+/// The task goes on if the handle is dropped.
+pub fn spawn(task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+    rt::spawn(Box::pin(task) as Pin<Box<dyn Future<Output = ()>>>)
 }
