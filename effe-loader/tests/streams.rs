@@ -381,7 +381,9 @@ fn at_the_end_of_a_drain_who_reads_a_body_or_waits_for_a_reader_is_told() {
     (0..20).for_each(|_| _ = reader.byte());
     writer.send("GET /endless HTTP/1.1\r\nHost: test\r\n\r\n");
     counts.wait_for("begun", 1);
-    server.stop();
+    server.signal(Signal::TERM);
+    let lines = server.ends_with(1);
+    assert!(lines.last().unwrap().contains("2 runs were cut off, 0 Contexts"), "{lines:#?}");
     assert_eq!(counts.of("failed"), 2);
     counts.assert_complete();
 }
