@@ -70,7 +70,7 @@ impl Connection {
         let now = self.handle().now();
         let Some(stall) = &mut self.stall else {
             self.activity().is_blocked.set(true);
-            self.stall = Some(Stall::new(n_waiting(&self.io)));
+            self.stall = Some(Stall::new(self.handle().exact_now(), n_waiting(&self.io)));
             return false;
         };
         if stall.looked >= now {
@@ -171,8 +171,7 @@ struct Stall {
 }
 
 impl Stall {
-    fn new(n_waiting: u64) -> Stall {
-        let now = Moment::now();
+    fn new(now: Moment, n_waiting: u64) -> Stall {
         Stall { since: now, n_taken: 0, n_waiting, last: (now, 0), looked: now }
     }
 
