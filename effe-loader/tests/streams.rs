@@ -388,6 +388,55 @@ fn at_the_end_of_a_drain_who_reads_a_body_or_waits_for_a_reader_is_told() {
     counts.assert_complete();
 }
 
+/// The loader reads no further than a run does: what it can see of its client is how the socket ends.
+#[test]
+fn a_silent_run_is_told_that_its_client_has_left_though_nobody_reads_what_it_has_sent() {
+    let counts = Counts::new();
+    let server = serve(&counts);
+    let body = "Content-Length: 150000\r\n\r\n".to_owned() + &"x".repeat(149_999);
+    let kept_back = "Content-Length: 9\r\nExpect: 100-continue\r\n\r\n".to_owned();
+    let pipelined = "\r\n".to_owned() + &"GET /unread HTTP/1.1\r\nHost: test\r\n\r\n".repeat(4000);
+    let rests = [body, kept_back, pipelined];
+    for (n, rest) in rests.iter().chain(&rests).enumerate() {
+        let mut connection = server.connect();
+        connection.send(format!("POST /silent HTTP/1.1\r\nHost: test\r\n{rest}"));
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"begun\r\n") {
+            seen.push(connection.byte());
+        }
+        let since = Instant::now();
+        if n < rests.len() {
+            connection.reset();
+        } else {
+            drop(connection);
+        }
+        counts.wait_for("ended", n + 1);
+        assert!(since.elapsed() < Duration::from_millis(900), "{n}: {:?}", since.elapsed());
+    }
+    server.stop();
+}
+
+/// A body that waits in the socket while the run is elsewhere is read to its end, though its client has closed its side.
+#[test]
+fn what_came_before_a_client_closed_its_side_is_read_when_the_run_comes_to_it() {
+    let server = Loader::of(pipe()).args(["--body-limit", "0"]).serve();
+    for n_bytes in [10, 70_000, 1_000_000, 5_000_000] {
+        let mut connection = server.connect();
+        let head = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {n_bytes}\r\n\r\n");
+        connection.send(head);
+        std::thread::scope(|scope| {
+            let mut writer = connection.writer();
+            scope.spawn(move || {
+                writer.write_all(&vec![b'x'; n_bytes]).unwrap();
+                writer.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            let reply = connection.reply();
+            assert_eq!((reply.status, reply.body.len()), (200, n_bytes));
+        });
+    }
+    server.stop();
+}
+
 /// Numbers that are the same in each run of the test.
 struct Seeded(u64);
 

@@ -94,8 +94,10 @@ impl ConnActivity {
 
     /// The client has closed its end; it may still read.
     pub fn leave(&self) {
-        self.has_left.set(true);
-        if let Some(watching) = &*self.watching.borrow() {
+        // Told once: whoever is told may wake the task that looks again.
+        if !self.has_left.replace(true)
+            && let Some(watching) = &*self.watching.borrow()
+        {
             watching.leave();
         }
     }

@@ -105,6 +105,11 @@ impl Connection {
         }
     }
 
+    /// The socket, to write to it from another thread.
+    pub fn writer(&self) -> TcpStream {
+        self.1.try_clone().unwrap()
+    }
+
     /// Sends nothing more, and says so; it still reads.
     pub fn end(&self) {
         // An error means that the server has closed the connection already.
