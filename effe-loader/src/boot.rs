@@ -190,7 +190,7 @@ impl Starting<'_> {
             swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
         };
         let workers = config.server.workers;
-        let stop = server::serve(
+        let served = server::serve(
             &effe,
             &monitor,
             &health,
@@ -201,17 +201,20 @@ impl Starting<'_> {
             begun,
             self.on_death(watchdog),
         );
-        let stop = stop.map_err(system(&format!("start {workers} workers")))?;
+        let (stop, n_cut_off) = served.map_err(system(&format!("start {workers} workers")))?;
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
-        if abandoned > 0 {
-            let text = format!("the time to stop is over; {abandoned} Contexts were not stopped");
-            self.journal.critical(text);
-        } else {
+        let is_whole = abandoned == 0 && n_cut_off == 0;
+        if is_whole {
             let n_started = effe.context_counts.started();
             self.journal.notice(format!("stopped; {n_started} Contexts were started and stopped"));
+        } else {
+            // An async run that is cut off is dropped, and its Context is stopped.
+            self.journal.critical(format!(
+                "the time to stop is over; {n_cut_off} runs were cut off, {abandoned} Contexts were not stopped"
+            ));
         }
-        Ok(if stop.failed || abandoned > 0 { FAILED } else { DONE })
+        Ok(if stop.failed || !is_whole { FAILED } else { DONE })
     }
 
     /// Binds the sockets, and tells the lambda the first one's address.

@@ -223,6 +223,13 @@ impl Effe {
         self.statuses().iter().map(|status| status.n_running()).sum()
     }
 
+    /// Contexts that are in a run, or in Start or Stop.
+    pub fn n_in_runs(&self) -> usize {
+        let n_living = self.context_counts.living();
+        let n_idle: usize = self.generations.all().iter().map(|one| one.contexts.n_idle()).sum();
+        usize::try_from(n_living).unwrap_or(usize::MAX).saturating_sub(n_idle)
+    }
+
     /// Whether it is about to stop: it is not ready, and answers say `Connection: close`.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
@@ -236,9 +243,10 @@ impl Effe {
     /// stopped because their Run had not ended by the deadline; their generations don't retire.
     pub fn close(&self, deadline: Instant) -> u64 {
         let _ = self.pool.close(deadline);
-        // The server's threads are about to end. They drop the async runs that still wait, and stop their Contexts.
+        // The server's threads are about to end. They drop the async runs that still wait, and stop their Contexts; sync
+        // runs that wait for a client are told that it has gone.
         let grace = deadline.max(Instant::now() + GRACE);
-        while self.n_running() > 0 && Instant::now() < grace {
+        while (self.n_running() > 0 || self.n_in_runs() > 0) && Instant::now() < grace {
             thread::sleep(Duration::from_millis(1));
         }
         self.generations.close();

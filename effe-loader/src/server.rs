@@ -77,7 +77,8 @@ pub struct Settings {
 }
 
 /// Serves until `orders` says to stop, then drains: after the delay no new connection is accepted, clients are told
-/// that their connections close, and what runs is finished. The order is given back. Fails if the server can't start.
+/// that their connections close, and what runs is finished. Gives the order back, and how many runs
+/// were cut off at its deadline. Fails if the server can't start.
 ///
 /// `begun` is called once every thread of the server runs. `on_death` hears of each that ends, also at the end.
 #[expect(clippy::too_many_arguments, reason = "each is another module's, and there is one caller")]
@@ -91,7 +92,7 @@ pub fn serve(
     mut orders: UnboundedReceiver<Stop>,
     begun: impl FnOnce(),
     on_death: OnDeath,
-) -> io::Result<Stop> {
+) -> io::Result<(Stop, usize)> {
     let tracker = Arc::new(ConnectionTracker::default());
     let acceptor = Acceptor {
         effe: Arc::clone(effe),
@@ -133,18 +134,20 @@ pub fn serve(
         let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
         systemd::stopping();
         rt::time::sleep(order.delay(settings.drain)).await;
-        finish(effe, &tracker, &mut listeners, &handle, &is_deaf, order.deadline(settings.drain)).await;
+        let n_cut_off =
+            finish(effe, &tracker, &mut listeners, &handle, &is_deaf, order.deadline(settings.drain)).await;
         // `finish` has waited for the connections already; actix-server would wait again, and looks once a second.
         // It panics without the thread that accepts.
         if !is_deaf.load(Ordering::Relaxed) {
             let _ = rt::time::timeout(Duration::from_millis(500), handle.stop(false)).await;
         }
         server.abort();
-        Ok(order)
+        Ok((order, n_cut_off))
     })?
 }
 
-/// Accepts no new connections, and waits until all that are open have been served and have closed.
+/// Accepts no new connections, and waits until all that are open have been served and have closed; how many runs have
+/// not ended by the deadline.
 async fn finish(
     effe: &Effe,
     tracker: &ConnectionTracker,
@@ -152,7 +155,7 @@ async fn finish(
     server: &ServerHandle,
     is_deaf: &AtomicBool,
     deadline: Instant,
-) {
+) -> usize {
     tracker.close();
     listeners.iter_mut().for_each(Listener::stop_accepting);
     let is_time = || Instant::now() < deadline;
@@ -174,6 +177,7 @@ async fn finish(
         n_quiet = if tracker.n_open() == 0 && effe.n_running() == 0 { n_quiet + 1 } else { 0 };
         rt::time::sleep(LOOK).await;
     }
+    if is_time() { 0 } else { effe.n_in_runs() }
 }
 
 /// Turns accepted sockets into connections, on every thread of the server.

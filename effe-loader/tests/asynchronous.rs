@@ -175,7 +175,7 @@ fn past_their_limit_runs_that_wait_are_503() {
     let reply = server.get("/");
     assert_eq!((reply.status, reply.text_header("retry-after")), (503, Some("1")));
     server.signal(Signal::TERM);
-    server.ends_with(0);
+    server.ends_with(1);
 }
 
 #[test]
@@ -384,7 +384,8 @@ fn at_the_drains_end_what_still_waits_is_dropped_and_stopped() {
     let server = loader(&counts).args(["--drain-timeout", "300ms", "--set", "stop-takes=20"]).serve();
     let mut stuck: Vec<_> = (0..5).map(|_| begin(&server, &counts, "/never")).collect();
     server.signal(Signal::TERM);
-    server.ends_with(0);
+    let lines = server.ends_with(1);
+    assert!(lines.last().unwrap().contains("5 runs were cut off, 0 Contexts were not stopped"), "{lines:#?}");
     assert!(stuck.iter_mut().all(Connection::is_closed));
     assert_eq!(counts.of("dropped"), 5);
     counts.assert_complete();

@@ -49,7 +49,7 @@ fn a_run_that_never_ends_is_abandoned_at_the_drain_timeout_and_that_is_said() {
     server.signal(Signal::TERM);
     let lines = server.ends_with(1);
     let last = lines.last().unwrap();
-    assert!(last.contains("2 Contexts were not stopped"), "{lines:#?}");
+    assert!(last.contains("2 runs were cut off, 2 Contexts were not stopped"), "{lines:#?}");
     assert!(stuck.iter_mut().all(Connection::is_closed));
     assert_eq!((counts.of("context"), counts.of("stop"), counts.of("retire")), (3, 1, 0));
 }

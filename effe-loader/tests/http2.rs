@@ -454,6 +454,42 @@ fn a_run_learns_that_its_request_was_taken_back() {
     counts.assert_complete();
 }
 
+/// Without `--read-timeout` only the client's leaving, or the end of the answer, ends the wait for its body.
+#[test]
+fn whoever_reads_a_body_is_told_that_its_client_has_left_or_that_its_answer_is_over() {
+    for plugin in [spout(), async_probe()] {
+        let counts = Counts::new();
+        let loader = Loader::of(plugin).counting(&counts).args(["--admin", "127.0.0.1:0"]);
+        let server = loader.args(["--read-timeout", "0"]).serve();
+        run(async {
+            for n in 0..12 {
+                let client = connect(&server).await;
+                let method = if n % 2 == 0 { "HEAD" } else { "POST" };
+                let path = ["/echo", "/length"][n / 2 % 2];
+                let (answer, mut body) = begin(&client, request(method, path), false).await;
+                body.send_data(Bytes::from_static(b"half"), false).unwrap();
+                while counts.of("run") <= n {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                // An answer that is begun is read; all others never begin.
+                let answer = tokio::time::timeout(Duration::from_millis(20), answer).await;
+                match n % 3 {
+                    0 => body.send_reset(Reason::CANCEL),
+                    1 => drop(client),
+                    // The answer of a HEAD is over.
+                    _ if method == "HEAD" && answer.is_ok_and(|answer| answer.is_ok()) => {
+                        server.assert_all_come_free(Duration::from_secs(1));
+                    }
+                    _ => drop(body),
+                }
+            }
+        });
+        server.assert_all_come_free(Duration::from_secs(1));
+        assert_eq!(server.get("/").status, 200);
+        server.stop();
+    }
+}
+
 #[test]
 fn a_drain_finishes_streams_and_asks_everybody_to_leave() {
     let (counts, scratch) = (Counts::new(), Scratch::new());

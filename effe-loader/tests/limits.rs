@@ -222,6 +222,30 @@ fn lost_threads_do_not_keep_an_effe_from_its_end() {
 }
 
 #[test]
+fn clients_do_not_pay_for_the_time_in_which_their_thread_could_not_look() {
+    let flags = ["--execution", "inline", "--workers", "1", "--read-timeout", "1s", "--keep-alive", "1s"];
+    let server = Loader::of(probe()).args(flags).serve();
+    let mut busy = server.connect();
+    let mut half = server.connect();
+    assert_eq!((busy.get("/").status, half.get("/").status), (200, 200));
+    busy.send("GET /linger?ms=2500 HTTP/1.1\r\nHost: test\r\n\r\n");
+    half.send("GET / HTTP/1.1\r\nHost:");
+    let mut new = server.connect();
+    let mut begun = server.connect();
+    begun.send("GET / HTTP/1.1\r\nHost:");
+    assert_eq!(busy.reply().status, 200);
+    // The thread looks at its connections as soon as it can.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(300) {
+        assert_eq!(busy.get("/").status, 200);
+    }
+    assert_eq!(new.get("/").status, 200, "a connection that was opened meanwhile");
+    assert_eq!(begun.send(" test\r\n\r\n").reply().status, 200, "half a head that came meanwhile");
+    assert_eq!(half.send(" test\r\n\r\n").reply().status, 200, "on a connection from before");
+    server.stop();
+}
+
+#[test]
 fn a_connection_that_idles_for_too_long_is_closed_and_no_other() {
     let server = Loader::of(probe()).args(["--keep-alive", "1s", "--execution", "pool"]).serve();
     let (mut idle, mut busy, mut late) = (server.connect(), server.connect(), server.connect());

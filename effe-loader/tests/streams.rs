@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Connection, Counts, LONG, Loader, Server, load,
-    plugins::{pipe, spout, ticker},
+    plugins::{async_probe, pipe, spout, ticker},
     wait_until,
 };
 
@@ -310,4 +310,191 @@ fn a_stream_that_runs_when_the_loader_stops_is_finished() {
     assert_eq!(connection.reply().text(), "begun and ended");
     server.ends_with(0);
     counts.assert_complete();
+}
+
+/// Without `--read-timeout` nothing but the client's leaving can end the wait for its body.
+#[test]
+fn whoever_reads_the_body_of_a_client_that_has_left_is_told_whatever_was_answered_before() {
+    let loader = Loader::of(pipe()).args(["--admin", "127.0.0.1:0", "--read-timeout", "0"]);
+    let server = loader.args(["--max-concurrency", "40"]).serve();
+    for n in 0..40 {
+        let mut connection = server.connect();
+        if n % 2 == 0 {
+            connection.send("HEAD / HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\nhalf");
+            assert_eq!(connection.reply_to_head().status, 200);
+        } else {
+            connection.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 999999\r\n\r\n");
+            connection.send([b'x'; 200_000]);
+            (0..20).for_each(|_| _ = connection.byte());
+        }
+        if n % 3 == 0 {
+            connection.reset();
+        }
+    }
+    // What is left is a matter of microseconds.
+    server.assert_all_come_free(Duration::from_secs(1));
+    assert_eq!(server.connect().post("/", b"served").body, b"served");
+    server.stop();
+}
+
+/// The answer of a HEAD is over with its head, though the run goes on and the client stays.
+#[test]
+fn whoever_reads_on_when_the_answer_is_over_is_told_although_the_client_stays() {
+    let loader = Loader::of(pipe()).args(["--admin", "127.0.0.1:0", "--read-timeout", "0"]);
+    let server = loader.serve();
+    let mut connection = server.connect();
+    connection.send("HEAD / HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\nhalf");
+    assert_eq!(connection.reply_to_head().status, 200);
+    server.assert_all_come_free(Duration::from_secs(1));
+    assert_eq!(connection.send("full!").post("/", b"served").body, b"served", "the connection is in step");
+    server.stop();
+}
+
+#[test]
+fn a_client_that_only_does_not_read_or_does_not_send_on_is_let_go_in_time() {
+    for (what, timeout) in [("--write-timeout", ["1s", "0"]), ("--read-timeout", ["0", "1s"])] {
+        let [write, read] = timeout;
+        let loader = Loader::of(pipe()).args(["--admin", "127.0.0.1:0", "--body-limit", "0"]);
+        let server = loader.args(["--write-timeout", write, "--read-timeout", read]).serve();
+        let mut connection = server.connect();
+        connection.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\n\r\nhalf");
+        if what == "--write-timeout" {
+            // Until the answer, which nobody reads, fills every buffer on the way.
+            let writer = std::thread::spawn(move || while connection.try_send([b'x'; 1 << 16]).is_ok() {});
+            wait_until("the run has begun", || server.n_busy() == 1);
+            writer.join().unwrap();
+            server.assert_all_come_free(Duration::from_secs(1));
+        } else {
+            server.assert_all_come_free(Duration::from_secs(4));
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn at_the_end_of_a_drain_who_reads_a_body_or_waits_for_a_reader_is_told() {
+    let drain = ["--drain-timeout", "500ms", "--read-timeout", "0", "--write-timeout", "0"];
+    let counts = Counts::new();
+    let server = Loader::of(spout()).counting(&counts).args(drain).serve();
+    let (mut reader, mut writer) = (server.connect(), server.connect());
+    reader.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\nhalf");
+    (0..20).for_each(|_| _ = reader.byte());
+    writer.send("GET /endless HTTP/1.1\r\nHost: test\r\n\r\n");
+    counts.wait_for("begun", 1);
+    server.signal(Signal::TERM);
+    let lines = server.ends_with(1);
+    assert!(lines.last().unwrap().contains("2 runs were cut off, 0 Contexts"), "{lines:#?}");
+    assert_eq!(counts.of("failed"), 2);
+    counts.assert_complete();
+}
+
+/// The loader reads no further than a run does: what it can see of its client is how the socket ends.
+#[test]
+fn a_silent_run_is_told_that_its_client_has_left_though_nobody_reads_what_it_has_sent() {
+    let counts = Counts::new();
+    let server = serve(&counts);
+    let body = "Content-Length: 150000\r\n\r\n".to_owned() + &"x".repeat(149_999);
+    let kept_back = "Content-Length: 9\r\nExpect: 100-continue\r\n\r\n".to_owned();
+    let pipelined = "\r\n".to_owned() + &"GET /unread HTTP/1.1\r\nHost: test\r\n\r\n".repeat(4000);
+    let rests = [body, kept_back, pipelined];
+    for (n, rest) in rests.iter().chain(&rests).enumerate() {
+        let mut connection = server.connect();
+        connection.send(format!("POST /silent HTTP/1.1\r\nHost: test\r\n{rest}"));
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"begun\r\n") {
+            seen.push(connection.byte());
+        }
+        let since = Instant::now();
+        if n < rests.len() {
+            connection.reset();
+        } else {
+            drop(connection);
+        }
+        counts.wait_for("ended", n + 1);
+        assert!(since.elapsed() < Duration::from_millis(900), "{n}: {:?}", since.elapsed());
+    }
+    server.stop();
+}
+
+/// A body that waits in the socket while the run is elsewhere is read to its end, though its client has closed its side.
+#[test]
+fn what_came_before_a_client_closed_its_side_is_read_when_the_run_comes_to_it() {
+    let server = Loader::of(pipe()).args(["--body-limit", "0"]).serve();
+    for n_bytes in [10, 70_000, 1_000_000, 5_000_000] {
+        let mut connection = server.connect();
+        let head = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {n_bytes}\r\n\r\n");
+        connection.send(head);
+        std::thread::scope(|scope| {
+            let mut writer = connection.writer();
+            scope.spawn(move || {
+                writer.write_all(&vec![b'x'; n_bytes]).unwrap();
+                writer.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            let reply = connection.reply();
+            assert_eq!((reply.status, reply.body.len()), (200, n_bytes));
+        });
+    }
+    server.stop();
+}
+
+/// Numbers that are the same in each run of the test.
+struct Seeded(u64);
+
+impl Seeded {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
+/// Whatever clients do, no run outlives them by more than the limits say.
+#[test]
+fn after_any_misdeeds_of_clients_no_context_stays_busy() {
+    let n: usize = std::env::var("EFFE_MISDEEDS").map_or(100, |n| n.parse().unwrap());
+    let seed = std::env::var("EFFE_SEED").map_or(7, |seed| seed.parse().unwrap());
+    for plugin in [spout(), async_probe()] {
+        let limits = ["--read-timeout", "1s", "--write-timeout", "1s", "--run-timeout", "2s"];
+        let server = Loader::of(plugin).args(["--admin", "127.0.0.1:0"]).args(limits).serve();
+        let (mut seeded, mut kept) = (Seeded(seed), Vec::new());
+        for _ in 0..n {
+            let paths =
+                ["/echo", "/length", "/whole", "/first", "/unread", "/endless", "/begins", "/pieces?9"];
+            let path = paths[seeded.below(paths.len())];
+            let method = ["HEAD", "POST", "PUT"][seeded.below(3)];
+            let length = [0, 10, 100_000, 1_000_000][seeded.below(4)];
+            let mut connection = server.connect();
+            let head = match seeded.below(3) {
+                0 => format!(
+                    "{method} {path} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello"
+                ),
+                1 => format!(
+                    "{method} {path} HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+                ),
+                _ => format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n"),
+            };
+            // The loader may have had enough of it before.
+            let _ = connection.try_send(&head[..head.len() - seeded.below(2) * seeded.below(head.len())]);
+            let _ = connection.try_send(vec![b'x'; seeded.below(length.min(200_000) + 1)]);
+            if seeded.below(4) == 0 {
+                let _ = connection.is_closed();
+            }
+            // How long a run may wait for something of its own is its client's business.
+            let n_ways = if path == "/begins" { 2 } else { 4 };
+            match seeded.below(n_ways) {
+                0 => drop(connection),
+                1 => connection.reset(),
+                2 => {
+                    connection.end();
+                    kept.push(connection);
+                }
+                _ => kept.push(connection),
+            }
+        }
+        // Clients that stay are let go by the limits; the most that one can win is each of them, one after the other.
+        wait_until("nobody but those that stay is left", || server.n_busy() <= kept.len() as i64);
+        server.assert_all_come_free(Duration::from_secs(12));
+        assert_eq!(server.get("/").status, 200, "with seed {seed}");
+        drop(kept);
+        server.stop();
+    }
 }

@@ -258,6 +258,26 @@ fn bodies_of_any_size_go_both_ways_in_constant_memory() {
     server.stop();
 }
 
+/// Of some of these answers only what waits in TLS is left when the client's and the system's buffers are full.
+#[test]
+fn a_client_that_does_not_read_is_let_go_however_much_is_left_to_send() {
+    let scratch = Scratch::new();
+    let pair = Pair::new(&scratch, "a");
+    let loader = pair.of(Loader::of(probe())).args(["--write-timeout", "1s", "--drain-timeout", "25s"]);
+    let server = loader.args(["--response-limit", "0"]).serve();
+    let client = pair.client(&[]);
+    let mut connections = Vec::new();
+    for n_bytes in (64 << 10..4 << 20).step_by(56 << 10) {
+        let mut connection = connect(server.address, &client).unwrap();
+        connection.send(format!("GET /large?bytes={n_bytes} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        connections.push(connection);
+    }
+    let since = Instant::now();
+    server.signal(Signal::TERM);
+    server.ends_with(0);
+    assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+}
+
 #[test]
 fn a_stream_that_breaks_off_has_no_clean_end() {
     let scratch = Scratch::new();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use effe_abi::raw::Status;
+use effe_abi::raw::{Status, status};
 
 /// Bytes that a pipe holds before its writer has to wait, and that are read at once at most.
 pub const CAPACITY: usize = 64 * 1024;
@@ -96,6 +96,15 @@ impl Pipe {
         }
     }
 
+    /// The writer goes away. A reader that still wants more is told that the client has gone, behind what was written.
+    pub fn leave(&self) {
+        let mut state = self.state();
+        if state.end.is_none() && !state.closed {
+            state.end = Some(End::Broken(status::GONE));
+            wake(state.reader.take(), state);
+        }
+    }
+
     /// Why the pipe ended early, if it did.
     pub fn broken(&self) -> Option<Status> {
         match self.state().end {
@@ -156,8 +165,6 @@ pub fn wake<T>(waker: Option<Waker>, state: MutexGuard<'_, T>) {
 mod tests {
     use std::{thread, time::Duration};
 
-    use effe_abi::raw::status;
-
     use super::*;
     use crate::rt::{block_on::block_until, clock::Moment};
 
@@ -210,5 +217,17 @@ mod tests {
         pipe.push(Bytes::from_static(b"late")).unwrap();
         assert_eq!(next(&pipe).unwrap(), "x");
         assert_eq!(next(&pipe), Err(End::Broken(status::TOO_LARGE)));
+    }
+
+    #[test]
+    fn a_writer_that_goes_away_is_missed_only_by_a_reader_that_wants_more() {
+        let (wanted, ended, unwanted) = (Pipe::default(), Pipe::default(), Pipe::default());
+        wanted.push(Bytes::from_static(b"x")).unwrap();
+        ended.end(End::Whole);
+        unwanted.close();
+        [&wanted, &ended, &unwanted].into_iter().for_each(Pipe::leave);
+        assert_eq!((next(&wanted).unwrap(), next(&wanted)), ("x".into(), Err(End::Broken(status::GONE))));
+        assert_eq!(next(&ended), Err(End::Whole));
+        assert_eq!(unwanted.broken(), None, "what a run fails for is not its client's leaving");
     }
 }

@@ -1,7 +1,12 @@
 //! A request's body on its way in: read whole, or handed on as it arrives; never more than its limit, nor slower than
 //! the minimal rate.
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use actix_http::{RequestHead, error::PayloadError};
 use bytes::Bytes;
@@ -89,8 +94,14 @@ impl Upload {
         Ok(())
     }
 
-    /// Hands it on piece by piece, as fast as `pipe` takes it, until that is closed.
-    pub async fn pump(mut self, pipe: Arc<Pipe>) {
+    /// Hands it on piece by piece, as fast as `pipe` takes it, until that is closed. If the future is dropped before its
+    /// end, polled or not, the reader is told that the client has gone.
+    pub fn pump(self, pipe: Arc<Pipe>) -> impl Future<Output = ()> {
+        let inlet = Inlet(pipe);
+        async move { self.pump_into(&inlet.0).await }
+    }
+
+    async fn pump_into(mut self, pipe: &Pipe) {
         self.coalesce = Some(Coalesce::new(SHORT, CAPACITY));
         if self.expected {
             poll_fn(|cx| pipe.poll_asked(cx)).await;
@@ -138,5 +149,38 @@ impl Upload {
         };
         self.n_bytes = self.n_bytes.saturating_add(piece.len());
         if self.n_bytes > self.limit { Err(Refused::TooLarge) } else { Ok(Some(piece)) }
+    }
+}
+
+/// The end of a pipe that an upload writes to.
+struct Inlet(Arc<Pipe>);
+
+impl Drop for Inlet {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use futures_util::stream;
+
+    use super::*;
+
+    #[test]
+    fn a_reader_is_told_when_the_upload_is_dropped_however_far_it_came() {
+        for n_polls in 0..2 {
+            let pipe = Arc::new(Pipe::default());
+            let never = Incoming::Pieces(Box::pin(stream::pending()));
+            let upload = Upload::of(never, &RequestHead::default(), 10, None).unwrap().unwrap();
+            let mut pump = Box::pin(upload.pump(Arc::clone(&pipe)));
+            let mut cx = Context::from_waker(Waker::noop());
+            (0..n_polls).for_each(|_| assert!(pump.as_mut().poll(&mut cx).is_pending()));
+            assert!(pipe.poll_next(&mut cx).is_pending());
+            drop(pump);
+            assert_eq!(pipe.poll_next(&mut cx), Poll::Ready(Err(End::Broken(status::GONE))));
+        }
     }
 }

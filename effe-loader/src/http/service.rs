@@ -3,6 +3,7 @@
 //! each request the service gets a guard, which tells the connection how long the request is being answered.
 
 use std::{
+    cell::Cell,
     future::Future,
     net::IpAddr,
     panic::{self, AssertUnwindSafe},
@@ -13,6 +14,7 @@ use std::{
 };
 
 use actix_http::{ConnectionType, RequestHead, Response};
+use tokio::task::JoinHandle;
 
 use crate::{
     body::{
@@ -64,6 +66,8 @@ impl Future for Guarded {
 pub struct RequestGuard {
     activity: Rc<ConnActivity>,
     uploads: Option<Rc<Uploads>>,
+    /// The upload, if it is a task of its own.
+    upload: Cell<Option<JoinHandle<()>>>,
 }
 
 impl RequestGuard {
@@ -79,14 +83,14 @@ impl RequestGuard {
         {
             activity.is_closing.set(true);
         }
-        RequestGuard { activity: Rc::clone(activity), uploads: uploads.cloned() }
+        RequestGuard { activity: Rc::clone(activity), uploads: uploads.cloned(), upload: Cell::default() }
     }
 
-    /// Runs `upload`, which hands the request's body to a run as it comes.
+    /// Runs `upload`, which hands the request's body to a run as it comes, until the answer is over.
     pub fn upload(&self, upload: impl Future<Output = ()> + 'static) {
         match &self.uploads {
             Some(uploads) => uploads.begin(upload),
-            None => tasks::spawn(upload),
+            None => self.upload.set(Some(tasks::spawn(upload))),
         }
     }
 
@@ -111,6 +115,9 @@ impl RequestGuard {
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
+        if let Some(upload) = self.upload.take() {
+            upload.abort();
+        }
         self.activity.end();
     }
 }

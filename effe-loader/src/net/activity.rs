@@ -96,8 +96,10 @@ impl ConnActivity {
 
     /// The client has closed its end; it may still read.
     pub fn leave(&self) {
-        self.has_left.set(true);
-        if let Some(watching) = &*self.watching.borrow() {
+        // Told once: whoever is told may wake the task that looks again.
+        if !self.has_left.replace(true)
+            && let Some(watching) = &*self.watching.borrow()
+        {
             watching.leave();
         }
     }
@@ -148,9 +150,11 @@ impl ConnActivity {
     /// of what a short request costs.
     pub fn is_late(&self, now: Moment, timeouts: ClientTimeouts) -> bool {
         let since = self.idle_since.get();
-        let is_new = self.n_requests.get() == 0 && !self.is_shared();
-        let timeout = if is_new { timeouts.read } else { timeouts.keep_alive };
-        timeout.is_some_and(|timeout| since != Moment::default() && since + timeout <= now)
+        if self.n_requests.get() == 0 && !self.is_shared() {
+            // It was opened after the look that `since` is the time of.
+            return timeouts.read.is_some_and(|read| since + read < now);
+        }
+        timeouts.keep_alive.is_some_and(|timeout| since != Moment::default() && since + timeout <= now)
     }
 
     /// Wakes the task that waits for the connection, if one does.

@@ -18,7 +18,7 @@ use crate::{
     net::{
         activity::ConnActivity,
         connections::{ConnHandle, Registration},
-        plain::{self, Plain},
+        plain::{self, Left, Plain},
         tls::{self, Io, Tls},
     },
     rt::clock::Moment,
@@ -64,42 +64,45 @@ impl Connection {
         &self.registration.handle
     }
 
+    /// Looks whether the client leaves while nothing is read; ready once the connection is broken.
+    pub fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match ready!(plain::poll_left(tls::socket_mut(&mut self.io), cx)) {
+            Left::Whole => Poll::Ready(()),
+            Left::Half => {
+                self.activity().leave();
+                Poll::Pending
+            }
+        }
+    }
+
     /// Whether the client reads too slowly; asked when the system takes no more bytes for it.
     fn is_too_slow(&mut self) -> bool {
         let Some(write) = self.handle().write_timeout() else { return false };
         let now = self.handle().now();
+        let n_taken = tls::socket(&self.io).n_written;
         let Some(stall) = &mut self.stall else {
             self.activity().is_blocked.set(true);
-            self.stall = Some(Stall::new(n_waiting(&self.io)));
+            self.stall = Some(Stall::new(self.handle().exact_now(), n_taken, n_waiting(&self.io)));
             return false;
         };
         if stall.looked >= now {
             return false;
         }
-        stall.is_too_slow(n_waiting(&self.io), write, now)
+        stall.is_too_slow(n_taken, n_waiting(&self.io), write, now)
     }
 
-    fn write_with(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        write: impl FnOnce(Pin<&mut Io>, &mut Context<'_>) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = write(Pin::new(&mut this.io), cx);
-        if written.is_pending() {
-            this.activity().wait(cx);
-            if !this.is_too_slow() {
-                return Poll::Pending;
-            }
-            // Without the reset the system would keep offering what the client doesn't take.
-            this.reset();
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+    /// What came of giving the client bytes, of which some may wait in TLS; an error if it reads too slowly.
+    fn checked<T>(&mut self, cx: &Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if sent.is_ready() {
+            return sent;
         }
-        let n = ready!(written)?;
-        if let Some(stall) = &mut this.stall {
-            stall.n_taken += n as u64;
+        self.activity().wait(cx);
+        if !self.is_too_slow() {
+            return Poll::Pending;
         }
-        Poll::Ready(Ok(n))
+        // Without the reset the system would keep offering what the client doesn't take.
+        self.reset();
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -128,7 +131,9 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.write_with(cx, |io, cx| io.poll_write(cx, bytes))
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.checked(cx, written)
     }
 
     fn poll_write_vectored(
@@ -136,7 +141,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.write_with(cx, |io, cx| io.poll_write_vectored(cx, slices))
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, slices);
+        this.checked(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -150,36 +157,36 @@ impl AsyncWrite for Connection {
             this.stall = None;
             this.activity().is_blocked.set(false);
         }
-        flushed
+        this.checked(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+        let this = self.get_mut();
+        let shut = Pin::new(&mut this.io).poll_shutdown(cx);
+        this.checked(cx, shut)
     }
 }
 
 /// A client that doesn't read as fast as it is sent.
 struct Stall {
     since: Moment,
-    /// Bytes that the system has taken since then.
-    n_taken: u64,
-    /// Bytes that waited in the system then.
-    n_waiting: u64,
+    /// Bytes that it had read by then, of all.
+    n_read: u64,
     /// When the client last read something, and how much it had read by then.
     last: (Moment, u64),
     looked: Moment,
 }
 
 impl Stall {
-    fn new(n_waiting: u64) -> Stall {
-        let now = Moment::now();
-        Stall { since: now, n_taken: 0, n_waiting, last: (now, 0), looked: now }
+    /// From `now` on, when the system has taken `n_taken` bytes and `n_waiting` of them wait for the client.
+    fn new(now: Moment, n_taken: u64, n_waiting: u64) -> Stall {
+        Stall { since: now, n_read: n_taken.saturating_sub(n_waiting), last: (now, 0), looked: now }
     }
 
     /// Whether the client has read nothing for as long as `write`, or less than [`MIN_RATE`] since then.
-    fn is_too_slow(&mut self, n_waiting: u64, write: Duration, now: Moment) -> bool {
+    fn is_too_slow(&mut self, n_taken: u64, n_waiting: u64, write: Duration, now: Moment) -> bool {
         self.looked = now;
-        let n_read = (self.n_waiting + self.n_taken).saturating_sub(n_waiting);
+        let n_read = n_taken.saturating_sub(n_waiting).saturating_sub(self.n_read);
         if n_read > self.last.1 {
             self.last = (now, n_read);
         }

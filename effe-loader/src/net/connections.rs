@@ -38,8 +38,13 @@ pub struct Connections {
     open: RefCell<Slab<Rc<ConnActivity>>>,
     /// The first connection has been opened.
     opened: Notify,
-    /// The time of the last look, a second old at most: reading it is free, and it makes no timeout shorter.
+    /// The time of the last look, by a clock of the thread's own, which stands still while something else keeps the
+    /// thread from looking: clients are not to pay for that. Reading it is free.
     now: Cell<Moment>,
+    /// When the last look was, by the system's clock.
+    looked: Cell<Moment>,
+    /// The time of the first look after the effe began to stop.
+    closing_since: Cell<Option<Moment>>,
     timeouts: ClientTimeouts,
     tracker: Arc<ConnectionTracker>,
 }
@@ -47,15 +52,23 @@ pub struct Connections {
 impl Connections {
     /// No connections yet; [`Connections::look_after`] must be spawned.
     pub fn new(timeouts: ClientTimeouts, tracker: Arc<ConnectionTracker>) -> Connections {
-        let now = Cell::new(Moment::now());
-        Connections { open: RefCell::default(), opened: Notify::new(), now, timeouts, tracker }
+        let now = Moment::now();
+        Connections {
+            open: RefCell::default(),
+            opened: Notify::new(),
+            now: Cell::new(now),
+            looked: Cell::new(now),
+            closing_since: Cell::default(),
+            timeouts,
+            tracker,
+        }
     }
 
     /// Counts a connection that was accepted, until the registration is dropped.
     pub fn register(self: &Rc<Self>) -> Registration {
         let mut open = self.open.borrow_mut();
         if open.is_empty() {
-            self.now.set(Moment::now());
+            self.looked.set(Moment::now());
             self.opened.notify_one();
         }
         let activity = Rc::new(ConnActivity::new(self.now.get()));
@@ -83,9 +96,14 @@ impl Connections {
     }
 
     fn look(&self) {
-        let now = Moment::now();
-        self.now.set(now);
         let closing = self.tracker.is_closing();
+        let most = if closing { 10 * QUICK_LOOK } else { LOOK };
+        let looked = Moment::now();
+        let now = self.now.get() + looked.since(self.looked.replace(looked)).min(most);
+        self.now.set(now);
+        if closing && self.closing_since.get().is_none() {
+            self.closing_since.set(Some(now));
+        }
         // Waking only schedules a connection's task, which then decides.
         for (_, activity) in &*self.open.borrow() {
             activity.look(now);
@@ -134,6 +152,12 @@ impl ConnHandle {
         self.connections.now.get()
     }
 
+    /// The time now, by the same clock; reads the system's.
+    pub fn exact_now(&self) -> Moment {
+        let Connections { now, looked, .. } = &*self.connections;
+        now.get() + looked.get().elapsed().min(LOOK)
+    }
+
     /// How long the client may not read anything of what it is sent.
     pub fn write_timeout(&self) -> Option<Duration> {
         self.connections.timeouts.write
@@ -143,7 +167,7 @@ impl ConnHandle {
     /// nothing can be read; each look asks again.
     pub fn close_reason(&self) -> Option<CloseReason> {
         let ConnHandle { activity, connections } = self;
-        let Connections { now, timeouts, tracker, .. } = &**connections;
+        let Connections { now, timeouts, .. } = &**connections;
         if activity.n_running() > 0 || activity.is_shared() {
             return None;
         }
@@ -151,14 +175,14 @@ impl ConnHandle {
             let is_late = timeouts.read.is_some_and(|read| since + read < now.get());
             return is_late.then_some(CloseReason::Late);
         }
-        let is_over = tracker.is_closing() && self.has_had_grace(activity.idle_since());
+        let is_over = self.has_had_grace(activity.idle_since());
         (is_over || activity.is_late(now.get(), *timeouts)).then_some(CloseReason::Idle)
     }
 
     /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the
     /// effe stops meanwhile.
     pub async fn prepare<T>(&self, what: impl Future<Output = T>) -> Option<T> {
-        let Connections { now, timeouts, tracker, .. } = &*self.connections;
+        let Connections { now, timeouts, .. } = &*self.connections;
         let since = now.get();
         // With this set, each look wakes this task.
         self.activity.head_since.set(Some(since));
@@ -169,19 +193,19 @@ impl ConnHandle {
             }
             self.activity.wait(cx);
             let is_late = timeouts.read.is_some_and(|read| since + read < now.get());
-            let is_over = tracker.is_closing() && self.has_had_grace(since);
-            if is_late || is_over { Poll::Ready(None) } else { Poll::Pending }
+            if is_late || self.has_had_grace(since) { Poll::Ready(None) } else { Poll::Pending }
         });
         let done = done.await;
         self.activity.head_since.set(None);
         done
     }
 
-    /// Whether a connection that has idled since `idle_since` has had its grace since the effe began to stop.
+    /// Whether the effe stops, and a connection that has idled since `idle_since` has had its grace.
     fn has_had_grace(&self, idle_since: Moment) -> bool {
-        let Connections { now, tracker, .. } = &*self.connections;
-        idle_since.max(tracker.closing_since()) + DRAIN_GRACE <= now.get()
+        let Connections { now, closing_since, .. } = &*self.connections;
+        closing_since.get().is_some_and(|closing| idle_since.max(closing) + DRAIN_GRACE <= now.get())
     }
+
     /// Whether the client of an HTTP/2 connection is to be told to leave, because the effe stops or the client has
     /// asked for nothing for too long.
     #[cfg(feature = "http2")]

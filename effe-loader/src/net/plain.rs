@@ -1,58 +1,173 @@
 //! A connection's bytes as the system carries them: TCP or a Unix socket, without TLS.
 
 use std::{
+    cell::Cell,
+    io,
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
+    pin::Pin,
+    task::{Context, Poll, ready},
 };
 
-use tokio::net::{TcpStream, UnixStream};
-use tokio_util::either::Either;
-#[cfg(feature = "http2")]
-use {
-    std::io,
-    tokio::io::{Interest, Ready},
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{RecvFlags, recv},
 };
+#[cfg(feature = "http2")]
+use tokio::io::Ready;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::{TcpStream, UnixStream},
+};
+use tokio_util::either::Either;
+
+/// Bytes that are read past tokio at a time.
+const READ: usize = 64 * 1024;
 
 /// A socket that was accepted.
-pub type Plain = Either<TcpStream, UnixStream>;
+pub struct Plain {
+    socket: Either<TcpStream, UnixStream>,
+    /// Bytes that the system has taken so far.
+    pub n_written: u64,
+    /// Whether tokio has been told that nothing is here to read, although there may be.
+    is_hidden: bool,
+}
+
+/// How a client leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It has closed its end, and may still read.
+    Half,
+    /// The connection is broken: nothing reaches the client any more.
+    Whole,
+}
 
 pub fn tcp(socket: TcpStream) -> Plain {
-    Plain::Left(socket)
+    Plain { socket: Either::Left(socket), n_written: 0, is_hidden: false }
 }
 
 pub fn unix(socket: UnixStream) -> Plain {
-    Plain::Right(socket)
+    Plain { socket: Either::Right(socket), n_written: 0, is_hidden: false }
 }
 
-pub fn descriptor(socket: &Plain) -> BorrowedFd<'_> {
-    match socket {
-        Plain::Left(tcp) => tcp.as_fd(),
-        Plain::Right(unix) => unix.as_fd(),
+pub fn descriptor(plain: &Plain) -> BorrowedFd<'_> {
+    match &plain.socket {
+        Either::Left(tcp) => tcp.as_fd(),
+        Either::Right(unix) => unix.as_fd(),
     }
 }
 
 /// Our own address that the client has connected to; `None` for a Unix socket.
-pub fn local_ip(socket: &Plain) -> Option<IpAddr> {
-    match socket {
-        Plain::Left(tcp) => tcp.local_addr().ok().map(|address| address.ip().to_canonical()),
-        Plain::Right(_) => None,
+pub fn local_ip(plain: &Plain) -> Option<IpAddr> {
+    match &plain.socket {
+        Either::Left(tcp) => tcp.local_addr().ok().map(|address| address.ip().to_canonical()),
+        Either::Right(_) => None,
     }
 }
 
 /// Waits until there is something to read, or the client has closed its end.
 #[cfg(feature = "http2")]
-pub async fn readable(socket: &Plain) -> io::Result<Ready> {
-    match socket {
-        Plain::Left(tcp) => tcp.ready(Interest::READABLE).await,
-        Plain::Right(unix) => unix.ready(Interest::READABLE).await,
+pub async fn readable(plain: &Plain) -> io::Result<Ready> {
+    match &plain.socket {
+        Either::Left(tcp) => tcp.ready(Interest::READABLE).await,
+        Either::Right(unix) => unix.ready(Interest::READABLE).await,
     }
 }
 
-/// Calls `read`, which reads from this socket past tokio. If it would block, [`readable`] waits again.
-#[cfg(feature = "http2")]
-pub fn try_read<T>(socket: &Plain, read: impl Fn(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
-    match socket {
-        Plain::Left(tcp) => tcp.try_io(Interest::READABLE, || read(tcp.as_fd())),
-        Plain::Right(unix) => unix.try_io(Interest::READABLE, || read(unix.as_fd())),
+/// Calls `read`, which reads from this socket past tokio. If it would block, tokio waits again before the next read.
+pub fn try_read<T>(plain: &Plain, read: impl Fn(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
+    match &plain.socket {
+        Either::Left(tcp) => tcp.try_io(Interest::READABLE, || read(tcp.as_fd())),
+        Either::Right(unix) => unix.try_io(Interest::READABLE, || read(unix.as_fd())),
+    }
+}
+
+/// Waits until the client leaves, and leaves in the socket what has come. tokio would be ready at once while something
+/// is to be read, so it is told that nothing is; the next read goes past it.
+pub fn poll_left(plain: &mut Plain, cx: &mut Context<'_>) -> Poll<Left> {
+    let is_hidden = Cell::new(plain.is_hidden);
+    let _ = try_read(plain, |_| {
+        is_hidden.set(true);
+        Err::<(), _>(io::ErrorKind::WouldBlock.into())
+    });
+    plain.is_hidden = is_hidden.get();
+    let event = match &plain.socket {
+        Either::Left(tcp) => tcp.poll_read_ready(cx),
+        Either::Right(unix) => unix.poll_read_ready(cx),
+    };
+    // An error means that the thread is about to end.
+    let _ = ready!(event);
+    let mut polled = [PollFd::from_borrowed_fd(descriptor(plain), PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let _ = poll(&mut polled, Some(&now));
+    let events = polled[0].revents();
+    if events.intersects(PollFlags::HUP | PollFlags::ERR) {
+        Poll::Ready(Left::Whole)
+    } else if events.contains(PollFlags::RDHUP) {
+        Poll::Ready(Left::Half)
+    } else {
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Plain {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.is_hidden {
+            let room = buffer.initialize_unfilled_to(buffer.remaining().min(READ));
+            match recv(descriptor(this), room, RecvFlags::DONTWAIT) {
+                Ok((n, _)) => {
+                    buffer.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(err) if err.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(err.into())),
+                // tokio is right again.
+                Err(_) => this.is_hidden = false,
+            }
+        }
+        Pin::new(&mut this.socket).poll_read(cx, buffer)
+    }
+}
+
+impl Plain {
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(n)) = written {
+            self.n_written += n as u64;
+        }
+        written
+    }
+}
+
+impl AsyncWrite for Plain {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.count(written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
+        this.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }

@@ -129,6 +129,13 @@ pub fn socket(io: &Io) -> &Plain {
     }
 }
 
+pub fn socket_mut(io: &mut Io) -> &mut Plain {
+    match io {
+        Io::Left(socket) => socket,
+        Io::Right(stream) => stream.get_mut().0,
+    }
+}
+
 pub fn is_tls(io: &Io) -> bool {
     matches!(io, Io::Right(_))
 }

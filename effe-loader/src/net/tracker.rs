@@ -3,18 +3,15 @@
 
 use std::sync::{
     Mutex, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use actix_rt::ArbiterHandle;
 use tokio::sync::{Notify, oneshot};
 
-use crate::rt::clock::Moment;
-
 #[derive(Default)]
 pub struct ConnectionTracker {
-    /// When connections began to be closed, in nanoseconds of the clock; 0 before.
-    since: AtomicU64,
+    is_closing: AtomicBool,
     closing: Notify,
     n_open: AtomicUsize,
     threads: Mutex<Vec<ArbiterHandle>>,
@@ -23,16 +20,12 @@ pub struct ConnectionTracker {
 impl ConnectionTracker {
     /// From now on idle connections are closed.
     pub fn close(&self) {
-        self.since.store(Moment::now().nanos(), Ordering::Relaxed);
+        self.is_closing.store(true, Ordering::Relaxed);
         self.closing.notify_waiters();
     }
 
     pub fn is_closing(&self) -> bool {
-        self.since.load(Ordering::Relaxed) != 0
-    }
-
-    pub fn closing_since(&self) -> Moment {
-        Moment::from_nanos(self.since.load(Ordering::Relaxed))
+        self.is_closing.load(Ordering::Relaxed)
     }
 
     /// Waits until [`ConnectionTracker::close`] is called.

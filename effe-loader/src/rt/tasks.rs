@@ -3,7 +3,7 @@
 use std::{future::Future, io, pin::Pin};
 
 use actix_web::rt;
-use tokio::runtime::Builder;
+use tokio::{runtime::Builder, task::JoinHandle};
 
 /// Runs `future` on a runtime of this thread's own; fails if the system has no descriptor for one.
 pub fn run<T>(future: impl Future<Output = T>) -> io::Result<T> {
@@ -16,6 +16,7 @@ pub fn run<T>(future: impl Future<Output = T>) -> io::Result<T> {
     Ok(output.expect("a future that has ended has an output"))
 }
 
-pub fn spawn(task: impl Future<Output = ()> + 'static) {
-    rt::spawn(Box::pin(task) as Pin<Box<dyn Future<Output = ()>>>);
+/// The task goes on if the handle is dropped.
+pub fn spawn(task: impl Future<Output = ()> + 'static) -> JoinHandle<()> {
+    rt::spawn(Box::pin(task) as Pin<Box<dyn Future<Output = ()>>>)
 }

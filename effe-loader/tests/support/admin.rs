@@ -5,11 +5,12 @@ use std::{
     net::SocketAddr,
     os::unix::net::UnixStream,
     path::Path,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use super::{Connection, Reply, Server};
+use super::{Connection, Reply, Server, wait_until};
 
 /// What is sent to it: a method, a target, headers that end in line feeds, a body.
 pub struct Question<'a> {
@@ -38,6 +39,22 @@ impl Server {
     #[track_caller]
     pub fn state(&self) -> Value {
         serde_json::from_slice(&self.ask("/state").body).expect("the state is JSON")
+    }
+
+    /// Contexts that are in a run.
+    #[track_caller]
+    pub fn n_busy(&self) -> i64 {
+        let state = self.state();
+        let contexts = &state["generations"][0]["contexts"];
+        contexts["live"].as_i64().unwrap() - contexts["idle"].as_i64().unwrap()
+    }
+
+    /// Waits until no Context is in a run, which takes less than `within`.
+    #[track_caller]
+    pub fn assert_all_come_free(&self, within: Duration) {
+        let since = Instant::now();
+        wait_until("no Context is in a run", || self.n_busy() == 0);
+        assert!(since.elapsed() < within, "{:?}", since.elapsed());
     }
 
     /// Whether the admin listener calls the loader ready, and its words.

@@ -105,6 +105,17 @@ impl Connection {
         }
     }
 
+    /// The socket, to write to it from another thread.
+    pub fn writer(&self) -> TcpStream {
+        self.1.try_clone().unwrap()
+    }
+
+    /// Sends nothing more, and says so; it still reads.
+    pub fn end(&self) {
+        // An error means that the server has closed the connection already.
+        let _ = self.1.shutdown(std::net::Shutdown::Write);
+    }
+
     /// Leaves in the rudest way: with a reset.
     pub fn reset(self) {
         rustix::net::sockopt::set_socket_linger(&self.1, Some(Duration::ZERO)).unwrap();

@@ -77,7 +77,8 @@ impl Conn {
         }
     }
 
-    /// Reads what comes while a request is being answered, unless that is its body: the client may leave.
+    /// Reads what comes while a request is being answered, unless that is its body or too much; what isn't read is only
+    /// watched. Ready if the client has left.
     pub fn poll_look_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         while self.codec.is_read() && !self.input.is_at_end && self.input.bytes.len() < MAX_AHEAD {
             match ready!(self.poll_fill(cx)) {
@@ -86,7 +87,7 @@ impl Conn {
                 Fill::Overdue(CloseReason::Late) | Fill::Failed(_) => return Poll::Ready(Closed),
             }
         }
-        Poll::Pending
+        if self.input.is_at_end { Poll::Pending } else { self.connection.poll_left(cx).map(|()| Closed) }
     }
 
     /// Reads some of what comes and forgets it; `None` if nothing more comes, or the effe stops and the connection has

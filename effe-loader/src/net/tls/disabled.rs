@@ -34,6 +34,10 @@ pub fn socket(io: &Io) -> &Plain {
     io
 }
 
+pub fn socket_mut(io: &mut Io) -> &mut Plain {
+    io
+}
+
 pub fn is_tls(_: &Io) -> bool {
     false
 }
