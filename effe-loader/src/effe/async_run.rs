@@ -60,7 +60,10 @@ impl Worker {
         let since = self.status.meter.is_some().then_some(now);
         let mut run = self.begin(generation, context, call);
         match self.poll(generation, &mut run, Waker::noop(), Some(now)) {
-            Poll::Ready(outcome) => Ok(self.finish(generation, run, outcome, since, None)),
+            Poll::Ready(outcome) => {
+                generation.placement.waited(0);
+                Ok(self.finish(generation, run, outcome, since, None))
+            }
             Poll::Pending => {
                 let parts = (deadline, Arc::clone(run.progress()), run.sender().cloned());
                 let (generation, step) = (Arc::clone(generation), Step::Running(run));
