@@ -110,8 +110,8 @@ pub struct SpawnHost {
     pub hold: unsafe extern "C" fn(),
     /// Wakes, at once, everything that was noted down on this thread.
     pub release: unsafe extern "C" fn(),
-    /// In a table of version 2: whether the next poll of a spawned run may block its thread, OK or UNSUPPORTED. Then the
-    /// plugin polls it where other tasks don't wait for that thread, as tokio's `block_in_place` does.
+    /// In a table of version 2: whether the next poll of a spawned run may block its thread, OK or UNSUPPORTED. Then
+    /// the plugin polls it where other tasks don't wait for that thread, as tokio's `block_in_place` does.
     pub may_block: unsafe extern "C" fn(host: *mut ()) -> Status,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! The loader polls most runs itself: a run that is ready at once then costs no switch of threads, and a run that waits
 //! once costs one. A run that waits again and again, for a connection that a task of the runtime reads or for a task
-//! that it has spawned, would switch between the loader's thread and the runtime's each time. Such a run is spawned before
-//! its first poll, or before a later one, and the loader's thread is woken once, when the run has ended.
+//! that it has spawned, would switch between the loader's thread and the runtime's each time. Such a run is spawned
+//! before its first poll, or before a later one, and the loader's thread is woken once, when the run has ended.
 //!
 //! This file owns the task and its hand-over. Which runs are spawned is decided by the loader
 //! ([`SpawnHost`](crate::extensions::SpawnHost)); how a run is polled, and what it points to, is left to

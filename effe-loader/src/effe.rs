@@ -53,7 +53,8 @@ pub struct Effe {
     /// Overdue runs that have not ended yet. Below zero for a moment where a run ends before `lose_thread` counts it.
     n_lost: AtomicIsize,
     draining: Arc<AtomicBool>,
-    /// What the pool's threads count, if anybody can ask; boxed, so that the server's threads don't share its cache lines.
+    /// What the pool's threads count, if anybody can ask; boxed, so that the server's threads don't share its cache
+    /// lines.
     meter: Option<Box<Meter>>,
     /// Of the server's threads.
     statuses: Mutex<Vec<Arc<WorkerStatus>>>,
@@ -126,8 +127,8 @@ impl Effe {
         })
     }
 
-    /// Hands a call to the pool; to be followed by [`wake_pool`](Effe::wake_pool). Where there is no room, it comes back
-    /// given up.
+    /// Hands a call to the pool; to be followed by [`wake_pool`](Effe::wake_pool). Where there is no room, it comes
+    /// back given up.
     pub fn run_on_pool(self: &Arc<Self>, call: Box<Call>) {
         let work = Work::Run(Arc::clone(self), self.generations.hold(), call);
         if let Err(work) = self.pool.push(work) {
@@ -153,8 +154,8 @@ impl Effe {
         }
     }
 
-    /// Makes sure that a thread of the pool runs the calls that were handed in: once for all that a thread of the server
-    /// hands in before it sleeps. A thread that is woken for each would run before the next call is there.
+    /// Makes sure that a thread of the pool runs the calls that were handed in: once for all that a thread of the
+    /// server hands in before it sleeps. A thread that is woken for each would run before the next call is there.
     pub fn wake_pool(&self) {
         self.wake(self.generations.current().placement.is_short());
     }
@@ -239,12 +240,12 @@ impl Effe {
         usize::try_from(self.n_lost.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
-    /// Ends the effe: the pool's threads finish, every Context is stopped, the lambda retires. How many Contexts are not
-    /// stopped because their Run had not ended by the deadline; their generations don't retire.
+    /// Ends the effe: the pool's threads finish, every Context is stopped, the lambda retires. How many Contexts are
+    /// not stopped because their Run had not ended by the deadline; their generations don't retire.
     pub fn close(&self, deadline: Instant) -> u64 {
         let _ = self.pool.close(deadline);
-        // The server's threads are about to end. They drop the async runs that still wait, and stop their Contexts; sync
-        // runs that wait for a client are told that it has gone.
+        // The server's threads are about to end. They drop the async runs that still wait, and stop their Contexts;
+        // sync runs that wait for a client are told that it has gone.
         let grace = deadline.max(Instant::now() + GRACE);
         while (self.n_running() > 0 || self.n_in_runs() > 0) && Instant::now() < grace {
             thread::sleep(Duration::from_millis(1));
@@ -305,8 +306,8 @@ impl Job for Work {
     fn run(self, batch: &mut Self::Batch) {
         let (effe, generation, mut call) = match self {
             Work::Run(effe, generation, call) => (effe, generation, call),
-            // A panic of ours costs neither this thread nor a client its answer; the lambda's own panics are caught by the
-            // fence in the plugin.
+            // A panic of ours costs neither this thread nor a client its answer; the lambda's own panics are caught by
+            // the fence in the plugin.
             other => return drop(panic::catch_unwind(AssertUnwindSafe(|| other.give_up()))),
         };
         let left_over = panic::catch_unwind(AssertUnwindSafe(|| effe.run(&generation, &mut call)));

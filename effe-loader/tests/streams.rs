@@ -416,7 +416,8 @@ fn a_silent_run_is_told_that_its_client_has_left_though_nobody_reads_what_it_has
     server.stop();
 }
 
-/// A body that waits in the socket while the run is elsewhere is read to its end, though its client has closed its side.
+/// A body that waits in the socket while the run is elsewhere is read to its end, though its client has closed its
+/// side.
 #[test]
 fn what_came_before_a_client_closed_its_side_is_read_when_the_run_comes_to_it() {
     let server = Loader::of(pipe()).args(["--body-limit", "0"]).serve();

@@ -38,8 +38,8 @@ const SETTINGS: &str = "effe.toml";
 /// The loaders' `--drain-delay`, in seconds: how long a loader accepts connections after SIGTERM. It is longer than a
 /// router needs to notice that the loader isn't ready any more.
 pub(crate) const DRAIN_DELAY: u16 = 5;
-/// How long a router waits for an answer, in seconds: a little longer than a loader's `--run-timeout`, so that the loader's
-/// 504 reaches the client.
+/// How long a router waits for an answer, in seconds: a little longer than a loader's `--run-timeout`, so that the
+/// loader's 504 reaches the client.
 pub(crate) const SERVER_TIMEOUT: u16 = RUN_TIMEOUT + 5;
 /// The loaders' `--max-concurrency`: how many requests a loader runs at once.
 pub(crate) const CONCURRENCY: u16 = 256;

@@ -1,5 +1,5 @@
-//! The paths of the admin listener: what it shows, and the orders that it takes. Answers are JSON, except for probes and
-//! metrics.
+//! The paths of the admin listener: what it shows, and the orders that it takes. Answers are JSON, except for probes
+//! and metrics.
 
 use std::str;
 

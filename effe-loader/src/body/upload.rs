@@ -94,8 +94,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Hands it on piece by piece, as fast as `pipe` takes it, until that is closed. If the future is dropped before its
-    /// end, polled or not, the reader is told that the client has gone.
+    /// Hands it on piece by piece, as fast as `pipe` takes it, until that is closed. If the future is dropped before
+    /// its end, polled or not, the reader is told that the client has gone.
     pub fn pump(self, pipe: Arc<Pipe>) -> impl Future<Output = ()> {
         let inlet = Inlet(pipe);
         async move { self.pump_into(&inlet.0).await }

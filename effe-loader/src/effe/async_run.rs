@@ -1,5 +1,5 @@
-//! Async runs on the server's thread that their request came to, which polls them; the lambda may spawn a run in its own
-//! runtime behind that. A run that is dropped is cancelled.
+//! Async runs on the server's thread that their request came to, which polls them; the lambda may spawn a run in its
+//! own runtime behind that. A run that is dropped is cancelled.
 
 use std::{
     future::Future,
@@ -36,8 +36,9 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Polls a request's run once. Most runs are over then, and the call comes back with its answer. Another one must be
-    /// polled again at once, because this poll's waker wakes nothing. Where the last run waited, this poll is left out.
+    /// Polls a request's run once. Most runs are over then, and the call comes back with its answer. Another one must
+    /// be polled again at once, because this poll's waker wakes nothing. Where the last run waited, this poll is left
+    /// out.
     pub fn run(
         self: &Rc<Worker>,
         generation: &Arc<Generation>,
@@ -89,8 +90,8 @@ impl Worker {
         polled
     }
 
-    /// Drops a run. That runs code of the lambda's, and waits for a poll that is under way on another thread, so it counts
-    /// as a poll.
+    /// Drops a run. That runs code of the lambda's, and waits for a poll that is under way on another thread, so it
+    /// counts as a poll.
     fn cancel(&self, generation: &Generation, run: AsyncRun) -> (Box<Context>, Box<Call>) {
         let begun = self.status.begin(run.head().method(), run.head().path(), generation.number, None);
         let (context, call) = run.take_apart();

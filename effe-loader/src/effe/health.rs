@@ -82,8 +82,8 @@ impl Health {
         Arc::new(Health { effe: OnceLock::new(), last })
     }
 
-    /// Whether the effe wants requests. The lambda is asked on a thread of its own, and this waits for it no longer than
-    /// a prober would; its answer counts for a second.
+    /// Whether the effe wants requests. The lambda is asked on a thread of its own, and this waits for it no longer
+    /// than a prober would; its answer counts for a second.
     pub async fn readiness(self: &Arc<Self>) -> Result<(), Unready> {
         let plugin = self.own_readiness()?;
         if plugin.ready_entry().is_none() {

@@ -85,8 +85,8 @@ impl Effe {
         (context, outcome)
     }
 
-    /// A run is over: completes its answer, or logs why there is none. `failed` is the fault of its Start, if that failed.
-    /// Whether the Context may have another run.
+    /// A run is over: completes its answer, or logs why there is none. `failed` is the fault of its Start, if that
+    /// failed. Whether the Context may have another run.
     pub fn conclude(&self, call: &mut Call, outcome: Result<(), Fault>, failed: Option<&Fault>) -> bool {
         let reusable = match outcome {
             Ok(()) => {

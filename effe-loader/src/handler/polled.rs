@@ -33,8 +33,9 @@ use crate::{
     rt::clock::Moment,
 };
 
-/// How long a run goes on, without a piece of its answer, once its client has closed its end of the connection. One that
-/// has only said all that it has to say looks the same as one that has gone, for whom the run would hold its Context.
+/// How long a run goes on, without a piece of its answer, once its client has closed its end of the connection. One
+/// that has only said all that it has to say looks the same as one that has gone, for whom the run would hold its
+/// Context.
 const HALF_CLOSED: Duration = Duration::from_secs(5);
 
 /// Waits until a run's client has closed its end, and then for as long as the run may go on.

@@ -141,8 +141,8 @@ fn is_minor(rest: &[u8]) -> bool {
     }
 }
 
-/// Whether a head that the parser refuses names transfer codings of which `chunked` alone is known here, and which would
-/// frame the body if they were: then the status is 501, not 400 (RFC 9112, section 6.1).
+/// Whether a head that the parser refuses names transfer codings of which `chunked` alone is known here, and which
+/// would frame the body if they were: then the status is 501, not 400 (RFC 9112, section 6.1).
 pub fn has_unknown_coding(head: &[u8]) -> bool {
     let mut codings = Vec::new();
     let begin = head.iter().take_while(|byte| b"\r\n".contains(byte)).count();

@@ -1,5 +1,5 @@
-//! Whether the runs of an async lambda wait again and again: then they had better be spawned in the lambda's runtime.
-//! A run that is ready at once costs no hop between threads, and one that waits once costs one. One that waits again and
+//! Whether the runs of an async lambda wait again and again: then they had better be spawned in the lambda's runtime. A
+//! run that is ready at once costs no hop between threads, and one that waits once costs one. One that waits again and
 //! again for tasks of the lambda's runtime would go back and forth between that thread and ours.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

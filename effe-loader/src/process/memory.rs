@@ -9,9 +9,9 @@ const THREAD: u64 = (2 << 20) + (64 << 10);
 /// For the lambda's image and what everything holds.
 const SPARE: u64 = 8 << 20;
 
-/// The limit of this process's address space, if it is less than what the process has with `n_threads` more threads, and
-/// how much that is; both in bytes. An allocation that fails ends a process without a word of the limit, so it is looked
-/// at before.
+/// The limit of this process's address space, if it is less than what the process has with `n_threads` more threads,
+/// and how much that is; both in bytes. An allocation that fails ends a process without a word of the limit, so it is
+/// looked at before.
 pub fn too_little(n_threads: usize) -> Option<(u64, u64)> {
     let limit = getrlimit(Resource::As).current?;
     let status = fs::read_to_string("/proc/self/status").ok()?;

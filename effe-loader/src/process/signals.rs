@@ -90,8 +90,8 @@ impl Interrupt {
 }
 
 impl Signals {
-    /// Installs the handlers, or fails if the system refuses one, or a descriptor. Whoever started this process may have
-    /// ignored or blocked the signals; the threads that this thread makes from now on don't block them.
+    /// Installs the handlers, or fails if the system refuses one, or a descriptor. Whoever started this process may
+    /// have ignored or blocked the signals; the threads that this thread makes from now on don't block them.
     pub fn take_over(watchdog: Watchdog, control: Control) -> io::Result<(Signals, Interrupt)> {
         let follows_terminal = has_terminal() && !is_ignored(SIGHUP);
         let (read, write) = UnixStream::pair()?;

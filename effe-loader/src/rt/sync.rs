@@ -1,5 +1,5 @@
-//! What the pool and the list of Contexts are made of. The model in `tests/model` replaces it, and runs both modules under
-//! every order of events.
+//! What the pool and the list of Contexts are made of. The model in `tests/model` replaces it, and runs both modules
+//! under every order of events.
 
 pub use std::{
     sync::{

@@ -1,5 +1,5 @@
-//! What is counted while requests are served. Each thread of the server counts for itself, and so does the pool; whoever
-//! asks adds it up. Where nobody can ask, nothing is counted.
+//! What is counted while requests are served. Each thread of the server counts for itself, and so does the pool;
+//! whoever asks adds it up. Where nobody can ask, nothing is counted.
 
 use std::{
     collections::BTreeMap,

@@ -28,8 +28,8 @@ pub type OnDeath = Arc<dyn Fn(&str) + Send + Sync>;
 /// Has the server make its threads. When this returns, each of them runs, and has what it serves connections with.
 ///
 /// actix-server panics where the system refuses a thread or a descriptor. That panic is not logged here: it becomes the
-/// error. Later on, `on_death` hears of a panic of the thread that accepts, which nothing else notices; what is returned
-/// is true from then on.
+/// error. Later on, `on_death` hears of a panic of the thread that accepts, which nothing else notices; what is
+/// returned is true from then on.
 pub async fn start(server: &mut Server, on_death: OnDeath) -> io::Result<Arc<AtomicBool>> {
     let is_deaf = Arc::new(AtomicBool::new(false));
     let held = Arc::new(Mutex::new(Some(Vec::new())));

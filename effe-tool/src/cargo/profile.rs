@@ -8,9 +8,9 @@ use crate::cli::BuildArgs;
 
 /// The settings that make a release small, used where the author's profile has none of its own.
 ///
-/// `strip` is not among them: cargo removes debug information unless the profile asks for it, and keeps the symbol table, from
-/// which a backtrace in the log takes the names of functions. The table costs 100 kB. Line tables would cost 2 MB,
-/// because the standard library's come with them.
+/// `strip` is not among them: cargo removes debug information unless the profile asks for it, and keeps the symbol
+/// table, from which a backtrace in the log takes the names of functions. The table costs 100 kB. Line tables would
+/// cost 2 MB, because the standard library's come with them.
 const RELEASE: [(&str, &str, &str); 2] = [
     ("lto", "CARGO_PROFILE_RELEASE_LTO", "fat"),
     ("codegen-units", "CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),

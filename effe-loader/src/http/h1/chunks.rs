@@ -196,7 +196,8 @@ mod tests {
 
     const LIMIT: u64 = 20_000;
 
-    /// What is read of a body that comes in pieces of so many bytes, and what is left behind it; `None` if more must come.
+    /// What is read of a body that comes in pieces of so many bytes, and what is left behind it; `None` if more must
+    /// come.
     fn read(body: &[u8], at_a_time: usize) -> Option<Result<(Vec<u8>, usize), Refused>> {
         let (mut chunks, mut input, mut data) = (Chunks::default(), BytesMut::new(), Vec::new());
         for (n, piece) in body.chunks(at_a_time).enumerate() {
