@@ -199,13 +199,15 @@ fn is_host(host: &[u8]) -> bool {
     end > 0
         && match &host[end..] {
             [] | [b':'] => true,
-            // Digits alone: a number may begin with a plus for `parse`.
-            [b':', digits @ ..] => {
-                digits.iter().all(u8::is_ascii_digit)
-                    && std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok())
-            }
+            [b':', digits @ ..] => digits.iter().try_fold(0, port).is_some(),
             _ => false,
         }
+}
+
+/// The number of a port with one digit more, if it is a digit and the number still one of a port.
+fn port(number: u32, digit: &u8) -> Option<u32> {
+    let number = number * 10 + u32::from(digit.wrapping_sub(b'0'));
+    (digit.is_ascii_digit() && number <= u32::from(u16::MAX)).then_some(number)
 }
 
 /// How many of the first bytes are a registered name.
