@@ -139,12 +139,15 @@ impl Codec {
     fn head(&mut self, input: &mut BytesMut) -> Result<Option<(Request, Target)>, StatusCode> {
         let (method, path) = request_line(input);
         let target = Target::of(method, path);
-        let decoded = BEGIN.with_borrow_mut(|begin| {
-            begin.clear();
-            begin.extend_from_slice(&input[..input.len().min(MAX_LOOK)]);
-            self.codec.decode(input)
-        });
-        Err(match decoded {
+        // A GET has hardly ever a body, and its road is the hottest.
+        let is_kept = method != b"GET";
+        if is_kept {
+            BEGIN.with_borrow_mut(|begin| {
+                begin.clear();
+                begin.extend_from_slice(&input[..input.len().min(MAX_LOOK)]);
+            });
+        }
+        Err(match self.codec.decode(input) {
             Ok(Some(h1::Message::Item(request))) => return Ok(Some((request, target))),
             Ok(None) => return Ok(None),
             Err(ParseError::TooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -163,7 +166,7 @@ impl Codec {
                 }
                 refused_version(version)
             }
-            Err(ParseError::Header) if BEGIN.with_borrow(|begin| has_unknown_coding(begin)) => {
+            Err(ParseError::Header) if is_kept && BEGIN.with_borrow(|begin| has_unknown_coding(begin)) => {
                 StatusCode::NOT_IMPLEMENTED
             }
             Ok(Some(h1::Message::Chunk(_))) | Err(_) => StatusCode::BAD_REQUEST,
