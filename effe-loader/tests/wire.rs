@@ -105,8 +105,14 @@ const RFC_9112: &[Row] = &[
     ),
     (
         "6.1 the same in two fields",
-        "GET / HTTP/1.1~{h}~Transfer-Encoding: gzip~transfer-encoding: chunked~~0~~",
+        "PUT / HTTP/1.1~{h}~Transfer-Encoding: gzip~transfer-encoding: chunked~~0~~",
         &[501],
+        Closed,
+    ),
+    (
+        "6.1 the same for a GET, which is not looked at again",
+        "GET / HTTP/1.1~{h}~Transfer-Encoding: gzip, chunked~~0~~",
+        &[400],
         Closed,
     ),
     (
