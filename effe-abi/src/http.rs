@@ -3,12 +3,11 @@
 //! This file owns the conversion, and when the head of an answer is sent. What may be in a header's value is left to
 //! `headers.rs`.
 //!
-//! A request's strings are copied into blocks that several requests share. A header map that was kept from one request
-//! to the next was tried as well; it saved 1 % of a request's instructions at best, and cost as much where the next
-//! request had more headers.
+//! A request's strings are copied into blocks that several requests share, and the header map of an answer is used
+//! again for the next request: with 3 headers that saves 1.1 % of a request's instructions.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     io,
     pin::{Pin, pin},
@@ -36,9 +35,14 @@ const COPY_LIMIT: usize = 4 * 1024;
 /// keeps the block.
 const BLOCK: usize = 8 * 1024;
 
+/// The most headers for which the map of an answer is used again.
+const MAX_SPARE: usize = 128;
+
 thread_local! {
     /// The free rest of this thread's block.
     static HEADS: RefCell<BytesMut> = RefCell::default();
+    /// The emptied map of the last answer's headers, which has memory for those of the next request.
+    static SPARE: Cell<Option<HeaderMap>> = const { Cell::new(None) };
 }
 
 impl Request {
@@ -72,7 +76,7 @@ impl Request {
             // `self.headers()` would be slower here: it returns its page of headers by value.
             let mut page = [raw::Header::EMPTY; PAGE];
             let (total, mut n_done) = (self.exchange().headers(0, &mut page), 0);
-            *request.headers_mut() = HeaderMap::with_capacity(total);
+            *request.headers_mut() = map(total);
             while n_done < total {
                 let here = &page[..PAGE.min(total - n_done)];
                 let values = copy(heads, here.iter().map(|header| header.value.as_slice()));
@@ -98,6 +102,20 @@ fn unfit(headers: &[raw::Header<'_>]) -> Error {
     let unfit = headers.iter().find(|header| !are_values(&header.value));
     let name = unfit.map_or("", |header| header.name.as_str());
     format!("the value of the request's header {name:?} can't be passed on").into()
+}
+
+/// A map with memory for so many headers.
+fn map(len: usize) -> HeaderMap {
+    let spare = SPARE.take().filter(|spare| len <= spare.capacity());
+    spare.unwrap_or_else(|| HeaderMap::with_capacity(len))
+}
+
+/// Keeps the memory of a map that nobody needs any more.
+fn keep(mut headers: HeaderMap) {
+    if (1..=MAX_SPARE).contains(&headers.capacity().max(headers.len())) {
+        headers.clear();
+        SPARE.set(Some(headers));
+    }
 }
 
 /// Copies the pieces, one behind the other, into the block. The block's memory is used again when all copies in it have
@@ -127,6 +145,7 @@ impl AsyncResponse<'_> {
         for (name, value) in &head.headers {
             self.add_http(name, value);
         }
+        keep(head.headers);
         let mut body = pin!(body);
         while let Some(data) = self.next(body.as_mut()).await {
             let Some(mut data) = data? else { continue };
