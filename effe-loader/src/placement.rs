@@ -19,7 +19,7 @@ use effe_abi::raw::plugin_flags;
 
 use self::{
     cpu_time::Usage,
-    policy::{Change, InlinePolicy, SHORT},
+    policy::{Change, InlinePolicy, OVERSTAY, SHORT},
     wait_history::WaitHistory,
 };
 use crate::{
@@ -97,6 +97,8 @@ pub struct Placement {
     /// Whether the async run that ended last was not ready at once.
     waits: AtomicBool,
     wait_history: WaitHistory,
+    /// Whether a poll has overstayed, and the lambda is not trusted again since.
+    blocks: AtomicBool,
     /// A moving average of runs on the pool, in nanoseconds.
     average: AtomicU64,
     journal: Journal,
@@ -128,6 +130,7 @@ impl Placement {
             n_changes: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             wait_history: WaitHistory::default(),
+            blocks: AtomicBool::new(false),
             average: AtomicU64::new(u64::MAX),
             journal,
         }
@@ -186,9 +189,23 @@ impl Placement {
         self.ran(took, SERVERS_THREAD, request);
     }
 
+    /// Whether polls of the lambda may block their thread. Many that take neither short nor too long don't.
+    pub fn blocks(&self) -> bool {
+        self.blocks.load(Ordering::Relaxed)
+    }
+
+    /// What this thread has used, for [`since`](Usage::since) after a run, where runs are to win the trust. To ask takes
+    /// two calls to the system.
+    pub fn usage(&self) -> Option<Usage> {
+        (self.measured && !self.is_inline()).then(Usage::now)
+    }
+
     /// A poll on a thread of the lambda's own ended.
     pub fn ran_spawned<'a>(&self, took: Duration, request: impl FnOnce() -> (&'a str, &'a str)) {
         if self.measured && !self.is_inline() {
+            if took > OVERSTAY {
+                self.blocks.store(true, Ordering::Relaxed);
+            }
             // While the lambda is not trusted, each short poll counts.
             self.settle(|policy| policy.ran(took), took, OWN_THREAD, String::new);
         } else {
@@ -219,7 +236,7 @@ impl Placement {
     /// machine no lambda would ever be seen to be short.
     pub fn learn<T>(&self, run: impl FnOnce() -> T) -> (T, Duration) {
         // It takes two system calls, so only where it matters.
-        let before = (self.measured && !self.is_inline()).then(Usage::now);
+        let before = self.usage();
         let begun = Moment::now();
         let value = run();
         let took = begun.elapsed();
@@ -256,6 +273,7 @@ impl Placement {
         let mut policy = self.policy();
         let Some(change) = learn(&mut policy) else { return };
         self.inline.store(change == Change::Gained, Ordering::Relaxed);
+        self.blocks.store(change == Change::Lost && took > OVERSTAY, Ordering::Relaxed);
         let (needed, unit) = (policy.needed, self.unit);
         drop(policy);
         let n_changes = self.n_changes.fetch_add(1, Ordering::Relaxed) + 1;

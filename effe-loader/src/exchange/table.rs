@@ -21,7 +21,8 @@ use crate::{
     body::pipe::{Closed, End},
     http::head::Head,
     placement::{
-        Place,
+        cpu_time::Usage,
+        policy::SHORT,
         run_clock::{self, Ended},
     },
     plugin::host::Exchanges,
@@ -245,19 +246,24 @@ unsafe extern "C" fn may_spawn(host: *mut ()) -> Status {
 }
 
 thread_local! {
-    /// When the poll began that this thread is in.
-    static POLL_BEGUN: Cell<Moment> = const { Cell::new(Moment::ZERO) };
+    /// When the poll began that this thread is in, and what the thread had used then, if that was looked at.
+    static POLL_BEGUN: Cell<(Moment, Option<Usage>)> = const { Cell::new((Moment::ZERO, None)) };
 }
 
 unsafe extern "C" fn enter(host: *mut ()) -> *const () {
-    POLL_BEGUN.set(run_clock::begin(None));
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let used = exchange.polls.as_ref().and_then(|placement| placement.usage());
+    POLL_BEGUN.set((run_clock::begin(None), used));
     CURRENT.replace(host.cast_const().cast()).cast()
 }
 
 unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
     CURRENT.set(entered.cast());
-    let Ended { took, preempted } = run_clock::end(POLL_BEGUN.get());
-    if preempted {
+    let (begun, used) = POLL_BEGUN.get();
+    let Ended { took, preempted } = run_clock::end(begun);
+    let is_kept = |used| Usage::now().since(used).shows_preemption();
+    if preempted || took > SHORT && used.is_some_and(is_kept) {
         return;
     }
     // SAFETY: the contract of this file's entries.
@@ -270,7 +276,7 @@ unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
 unsafe extern "C" fn may_block(host: *mut ()) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let blocks = exchange.polls.as_ref().is_some_and(|placement| placement.current() != Place::Inline);
+    let blocks = exchange.polls.as_ref().is_some_and(|placement| placement.blocks());
     if blocks { status::OK } else { status::UNSUPPORTED }
 }
 
