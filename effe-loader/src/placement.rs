@@ -200,14 +200,20 @@ impl Placement {
         (self.measured && !self.is_inline()).then(Usage::now)
     }
 
-    /// A poll on a thread of the lambda's own ended.
-    pub fn ran_spawned<'a>(&self, took: Duration, request: impl FnOnce() -> (&'a str, &'a str)) {
+    /// A poll on a thread of the lambda's own ended; whether it was looked at closely.
+    pub fn ran_spawned<'a>(
+        &self,
+        took: Duration,
+        is_looked_at: bool,
+        request: impl FnOnce() -> (&'a str, &'a str),
+    ) {
         if self.measured && !self.is_inline() {
             if took > OVERSTAY {
                 self.blocks.store(true, Ordering::Relaxed);
             }
-            // While the lambda is not trusted, each short poll counts.
-            self.settle(|policy| policy.ran(took), took, OWN_THREAD, String::new);
+            if is_looked_at || took > OVERSTAY {
+                self.settle(|policy| policy.ran(took), took, OWN_THREAD, String::new);
+            }
         } else {
             self.ran(took, OWN_THREAD, request);
         }
