@@ -56,6 +56,10 @@ impl fmt::Display for Mode {
     }
 }
 
+/// A poll past this has blocked its thread, rather than been kept from it by the system: the next ones are made where
+/// other tasks don't wait for that thread, which makes each of them dear.
+const BLOCKED: Duration = Duration::from_millis(20);
+
 /// Where a run was that took too long, for the log.
 const SERVERS_THREAD: &str = "a server's thread";
 const OWN_THREAD: &str = "a thread of its own runtime";
@@ -97,7 +101,7 @@ pub struct Placement {
     /// Whether the async run that ended last was not ready at once.
     waits: AtomicBool,
     wait_history: WaitHistory,
-    /// Whether a poll has overstayed, and the lambda is not trusted again since.
+    /// Whether a poll has blocked, and the lambda is not trusted again since.
     blocks: AtomicBool,
     /// A moving average of runs on the pool, in nanoseconds.
     average: AtomicU64,
@@ -208,7 +212,7 @@ impl Placement {
         request: impl FnOnce() -> (&'a str, &'a str),
     ) {
         if self.measured && !self.is_inline() {
-            if took > OVERSTAY {
+            if took > BLOCKED {
                 self.blocks.store(true, Ordering::Relaxed);
             }
             if is_looked_at || took > OVERSTAY {
@@ -279,7 +283,7 @@ impl Placement {
         let mut policy = self.policy();
         let Some(change) = learn(&mut policy) else { return };
         self.inline.store(change == Change::Gained, Ordering::Relaxed);
-        self.blocks.store(change == Change::Lost && took > OVERSTAY, Ordering::Relaxed);
+        self.blocks.store(change == Change::Lost && took > BLOCKED, Ordering::Relaxed);
         let (needed, unit) = (policy.needed, self.unit);
         drop(policy);
         let n_changes = self.n_changes.fetch_add(1, Ordering::Relaxed) + 1;
