@@ -232,6 +232,10 @@ impl Placement {
                 format!("{method} {path}")
             };
             self.settle(|policy| policy.ran(took), took, place, request);
+            // It may have cost the trust while it was under way, before it was seen to block.
+            if took > BLOCKED && !self.is_inline() {
+                self.blocks.store(true, Ordering::Relaxed);
+            }
         }
     }
 
