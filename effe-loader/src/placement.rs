@@ -3,6 +3,7 @@
 pub mod cpu_time;
 pub mod policy;
 pub mod run_clock;
+pub mod spawned_poll;
 mod wait_history;
 
 use std::{
@@ -212,9 +213,6 @@ impl Placement {
         request: impl FnOnce() -> (&'a str, &'a str),
     ) {
         if self.measured && !self.is_inline() {
-            if took > BLOCKED {
-                self.blocks.store(true, Ordering::Relaxed);
-            }
             if is_looked_at || took > OVERSTAY {
                 self.settle(|policy| policy.ran(took), took, OWN_THREAD, String::new);
             }
@@ -232,10 +230,6 @@ impl Placement {
                 format!("{method} {path}")
             };
             self.settle(|policy| policy.ran(took), took, place, request);
-            // It may have cost the trust while it was under way, before it was seen to block.
-            if took > BLOCKED && !self.is_inline() {
-                self.blocks.store(true, Ordering::Relaxed);
-            }
         }
     }
 
@@ -285,9 +279,16 @@ impl Placement {
         request: impl FnOnce() -> String,
     ) {
         let mut policy = self.policy();
-        let Some(change) = learn(&mut policy) else { return };
-        self.inline.store(change == Change::Gained, Ordering::Relaxed);
-        self.blocks.store(change == Change::Lost && took > BLOCKED, Ordering::Relaxed);
+        let change = learn(&mut policy);
+        if let Some(change) = change {
+            self.inline.store(change == Change::Gained, Ordering::Relaxed);
+            self.blocks.store(false, Ordering::Relaxed);
+        }
+        // The run may have cost the trust earlier, while it was under way.
+        if took > BLOCKED && !self.is_inline() {
+            self.blocks.store(true, Ordering::Relaxed);
+        }
+        let Some(change) = change else { return };
         let (needed, unit) = (policy.needed, self.unit);
         drop(policy);
         let n_changes = self.n_changes.fetch_add(1, Ordering::Relaxed) + 1;

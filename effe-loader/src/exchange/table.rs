@@ -20,19 +20,13 @@ use super::Exchange;
 use crate::{
     body::pipe::{Closed, End},
     http::head::Head,
-    placement::{
-        cpu_time::Usage,
-        policy::SHORT,
-        run_clock::{self, Ended},
-    },
+    placement::spawned_poll,
     plugin::host::Exchanges,
     rt::{block_on::block_until, clock::Moment, wake_batch},
 };
 
 /// Bytes. To copy a chunk up to this size is cheaper than to keep its owner.
 const COPY_LIMIT: usize = 4 * 1024;
-/// While a lambda is not trusted, one of so many polls on its own threads counts: a closer look takes system calls.
-const LOOK_EVERY: u32 = 8;
 
 impl Exchange<'_> {
     /// Lends the exchange to a run, in the form that crosses, and makes it this thread's current one meanwhile.
@@ -227,8 +221,7 @@ unsafe extern "C" fn poll_ready(host: *mut (), waker: *const Waker) -> Status {
     }
 }
 
-/// What an async lambda finds under the id `SPAWN`, for runs that go on as tasks of its own runtime. Their polls are
-/// timed as those on the server's threads are.
+/// What an async lambda finds under the id `SPAWN`, for runs that go on as tasks of its own runtime.
 static SPAWN_OPS: SpawnHost = SpawnHost {
     size: size_of::<SpawnHost>() as u32,
     version: 2,
@@ -247,36 +240,18 @@ unsafe extern "C" fn may_spawn(host: *mut ()) -> Status {
     if wants_spawn { status::OK } else { status::UNSUPPORTED }
 }
 
-thread_local! {
-    /// When the poll began that this thread is in, and what the thread had used then, if that was looked at.
-    static POLL_BEGUN: Cell<(Moment, Option<Usage>)> = const { Cell::new((Moment::ZERO, None)) };
-    static N_POLLS: Cell<u32> = const { Cell::new(0) };
-}
-
 unsafe extern "C" fn enter(host: *mut ()) -> *const () {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let n_polls = N_POLLS.get().wrapping_add(1);
-    N_POLLS.set(n_polls);
-    let is_looked_at = n_polls.is_multiple_of(LOOK_EVERY);
-    let used = exchange.polls.as_ref().filter(|_| is_looked_at).and_then(|placement| placement.usage());
-    POLL_BEGUN.set((run_clock::begin(None), used));
+    spawned_poll::begin(exchange.polls.as_deref());
     CURRENT.replace(host.cast_const().cast()).cast()
 }
 
 unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
     CURRENT.set(entered.cast());
-    let (begun, used) = POLL_BEGUN.get();
-    let Ended { took, preempted } = run_clock::end(begun);
-    let is_kept = |used| Usage::now().since(used).shows_preemption();
-    if preempted || took > SHORT && used.is_some_and(is_kept) {
-        return;
-    }
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    if let Some(placement) = &exchange.polls {
-        placement.ran_spawned(took, used.is_some(), || (exchange.head.method(), exchange.head.path()));
-    }
+    spawned_poll::end(exchange.polls.as_deref(), || (exchange.head.method(), exchange.head.path()));
 }
 
 unsafe extern "C" fn may_block(host: *mut ()) -> Status {
