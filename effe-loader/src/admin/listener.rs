@@ -4,13 +4,13 @@
 use std::{
     fmt, io,
     net::{SocketAddr, TcpListener, ToSocketAddrs},
-    path::{Path, PathBuf},
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
 
 use rustix::fs::Mode;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
 use tokio::{net, time};
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     net::{
         activity::ClientTimeouts,
         plain::{self, Plain},
-        socket_file::{SocketFile, remove_dead},
+        socket_file::{self, SocketFile},
     },
 };
 
@@ -96,7 +96,8 @@ impl Listener {
                 (Address::Tcp(socket.local_addr()?), socket.into(), None)
             }
             Address::Unix(path) => {
-                let (socket, file) = bind_unix(path)?;
+                let (socket, file) = socket_file::bind(path, Some(SOCKET_MODE))?;
+                socket.listen(BACKLOG)?;
                 (address.clone(), socket, Some(file))
             }
         };
@@ -134,23 +135,6 @@ impl AsyncSocket {
             }
         }
     }
-}
-
-/// Binds a socket that no other user can ever connect to: its mode is set before it has a name.
-fn bind_unix(path: &Path) -> io::Result<(Socket, SocketFile)> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    rustix::fs::fchmod(&socket, SOCKET_MODE)?;
-    let name = SockAddr::unix(path)?;
-    if let Err(err) = socket.bind(&name) {
-        if err.kind() != io::ErrorKind::AddrInUse {
-            return Err(err);
-        }
-        remove_dead(path)?;
-        socket.bind(&name)?;
-    }
-    let file = SocketFile::of(path)?;
-    socket.listen(BACKLOG)?;
-    Ok((socket, file))
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@ use std::{io, net::SocketAddr, os::fd::OwnedFd, path::Path};
 
 use listenfd::ListenFd;
 use rustix::io::{FdFlags, fcntl_setfd};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     error::Error,
     net::{
         address::{Address, Listen},
         listeners::Listener,
-        socket_file::{SocketFile, remove_dead},
+        socket_file::{self, SocketFile},
     },
 };
 
@@ -125,17 +125,8 @@ fn bind_tcp(address: SocketAddr, is_for_ipv6_alone: bool) -> io::Result<Bound> {
 }
 
 fn bind_unix(path: &Path) -> io::Result<Bound> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    let address = SockAddr::unix(path)?;
-    if let Err(err) = socket.bind(&address) {
-        if err.kind() != io::ErrorKind::AddrInUse {
-            return Err(err);
-        }
-        remove_dead(path)?;
-        socket.bind(&address)?;
-    }
-    let file = Some(SocketFile::of(path)?);
-    Ok(Bound { socket, address: Address::Unix(path.to_owned()), shared: false, file })
+    let (socket, file) = socket_file::bind(path, None)?;
+    Ok(Bound { socket, address: Address::Unix(path.to_owned()), shared: false, file: Some(file) })
 }
 
 /// Takes ownership of a descriptor that is given as a number.

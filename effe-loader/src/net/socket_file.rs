@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a Unix socket that this process has made.
@@ -27,7 +28,7 @@ impl FileId {
 
 impl SocketFile {
     /// The file that was made just now.
-    pub fn of(path: &Path) -> io::Result<SocketFile> {
+    fn of(path: &Path) -> io::Result<SocketFile> {
         Ok(SocketFile { path: path.to_owned(), id: FileId::of(&fs::symlink_metadata(path)?) })
     }
 }
@@ -40,8 +41,27 @@ impl Drop for SocketFile {
     }
 }
 
+/// Binds a socket to `path`, in the place of one that a dead process has left. With a `mode`, the socket has it before
+/// it has a name, so nobody can connect whom it keeps out. Fails if a process listens there, or there is something else.
+pub fn bind(path: &Path, mode: Option<Mode>) -> io::Result<(Socket, SocketFile)> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    if let Some(mode) = mode {
+        fchmod(&socket, mode)?;
+    }
+    let name = SockAddr::unix(path)?;
+    if let Err(err) = socket.bind(&name) {
+        if err.kind() != io::ErrorKind::AddrInUse {
+            return Err(err);
+        }
+        remove_dead(path)?;
+        socket.bind(&name)?;
+    }
+    let file = SocketFile::of(path)?;
+    Ok((socket, file))
+}
+
 /// Removes the socket of a process that has ended; fails if there is something else, or a process listens there.
-pub fn remove_dead(path: &Path) -> io::Result<()> {
+fn remove_dead(path: &Path) -> io::Result<()> {
     let in_use = |text: &str| io::Error::new(io::ErrorKind::AddrInUse, text);
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(in_use("there is a file that is no socket"));
