@@ -77,8 +77,8 @@ pub struct Settings {
 }
 
 /// Serves until `orders` says to stop, then drains: after the delay no new connection is accepted, clients are told
-/// that their connections close, and what runs is finished. Gives the order back, and how many runs
-/// were cut off at its deadline. Fails if the server can't start.
+/// that their connections close, and what runs is finished. Gives the order back, and how many runs were cut off at its
+/// deadline. Fails if the server can't start.
 ///
 /// `begun` is called once every thread of the server runs. `on_death` hears of each that ends, also at the end.
 #[expect(clippy::too_many_arguments, reason = "each is another module's, and there is one caller")]

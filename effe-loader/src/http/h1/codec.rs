@@ -30,7 +30,8 @@ pub const MAX_DRAIN: u64 = 256 * 1024;
 const MAX_LOOK: usize = 1024;
 
 thread_local! {
-    /// The begin of the head that is being parsed: the parser takes the bytes also of a head that it refuses.
+    /// The begin of the head that is being parsed, if it is no GET's: the parser takes the bytes also of a head that it
+    /// refuses.
     static BEGIN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
