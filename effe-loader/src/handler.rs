@@ -2,6 +2,7 @@
 
 pub mod access_log;
 mod failure;
+mod half_closed;
 mod polled;
 mod pooled;
 mod response;
@@ -183,7 +184,10 @@ impl Handler {
         } else {
             match self.run_inline(&generation, request, &body) {
                 Some((response, _)) => response,
-                None => self.run_on_pool(request, body, streams, guard).await,
+                None => {
+                    let is_async = generation.plugin.is_async();
+                    self.run_on_pool(request, body, streams, is_async, guard).await
+                }
             }
         };
         // If the body failed, that is why the lambda did.

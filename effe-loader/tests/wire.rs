@@ -2,7 +2,7 @@
 //! that are required.
 
 use std::{
-    io::{Read, Write},
+    io::{self, Read, Write},
     net::{Shutdown, TcpStream},
     thread,
     time::{Duration, Instant},
@@ -478,17 +478,15 @@ fn an_idle_connection_is_closed_in_time() {
 
 #[test]
 fn a_client_that_has_said_all_it_has_to_say_is_answered() {
-    for (plugin, targets) in
-        [(probe(), &["/"][..]), (spout(), &["/slow"]), (async_probe(), &["/", "/sleep?300", "/pieces?300"])]
-    {
-        let server = Loader::of(plugin).serve();
+    for (plugin, execution, targets) in [
+        (probe(), "auto", &["/"][..]),
+        (spout(), "auto", &["/slow"]),
+        (async_probe(), "auto", &["/", "/sleep?300", "/pieces?300"]),
+        (async_probe(), "pool", &["/", "/sleep?300", "/pieces?300"]),
+    ] {
+        let server = Loader::of(plugin).args(["--execution", execution]).serve();
         for target in targets {
-            let mut stream = TcpStream::connect(server.address).unwrap();
-            stream.set_read_timeout(Some(LONG)).unwrap();
-            stream.write_all(&wire(&format!("GET {target} HTTP/1.1~{{h}}~~"))).unwrap();
-            stream.shutdown(Shutdown::Write).unwrap();
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).unwrap();
+            let answer = ask_and_close(&server, target);
             assert_eq!(statuses(&answer), [200], "{target}");
             let is_whole = [&b"ok"[..], b"ended\r\n0\r\n\r\n", b"done", b"slept", b"\r\n299\n\r\n0\r\n\r\n"]
                 .iter()
@@ -500,17 +498,38 @@ fn a_client_that_has_said_all_it_has_to_say_is_answered() {
 }
 
 #[test]
-fn a_client_that_has_closed_its_end_of_a_run_that_never_ends_gets_nothing() {
-    let server = Loader::of(async_probe()).arg("--access-log").serve();
+fn a_client_that_has_closed_its_end_of_a_run_that_never_ends_is_let_go() {
+    let is_let_go = |execution| {
+        let server = Loader::of(async_probe()).args(["--execution", execution, "--access-log"]).serve();
+        thread::scope(|scope| {
+            let begun = scope.spawn(|| ask_and_close(&server, "/begins"));
+            let answer = ask_and_close(&server, "/never");
+            assert_eq!(String::from_utf8_lossy(&answer), "", "no status that HTTP doesn't have");
+            assert!(server.wait_for_line("/never").contains("499"), "the access log says what became of it");
+            let answer = begun.join().unwrap();
+            assert!(answer.ends_with(b"begun\r\n"), "what there was of it: {}", answer.escape_ascii());
+        });
+        // A run that went on would cost it its exit code.
+        server.stop();
+    };
+    thread::scope(|scope| {
+        for execution in ["auto", "pool"] {
+            scope.spawn(move || is_let_go(execution));
+        }
+    });
+}
+
+/// Sends a request, closes the client's end of the connection, and returns all that comes.
+fn ask_and_close(server: &Server, target: &str) -> Vec<u8> {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.set_read_timeout(Some(LONG)).unwrap();
-    stream.write_all(&wire("GET /never HTTP/1.1~{h}~~")).unwrap();
+    stream.write_all(&wire(&format!("GET {target} HTTP/1.1~{{h}}~~"))).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    assert_eq!(String::from_utf8_lossy(&answer), "", "no status that HTTP doesn't have");
-    assert!(server.wait_for_line("/never").contains("499"), "the access log says what became of it");
-    server.stop();
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{target}: {error}");
+    }
+    answer
 }
 
 #[test]

@@ -5,54 +5,32 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use actix_http::Response;
 use bytes::Bytes;
-use tokio::time::{self, Sleep};
+use tokio::time;
 
 use super::{
     Handler,
     failure::Failure,
+    half_closed::HalfClosed,
     response::{respond, stream},
     unanswered,
 };
 use crate::{
     body::{
         outgoing::{Body, Producer},
-        pipe::Pipe,
         sender::{self, BodySender, Streams},
     },
     effe::async_run::AsyncCall,
-    exchange::call::{Call, Progress},
+    exchange::call::Call,
     http::{
         head::{Head, Request},
         service::RequestGuard,
     },
     rt::clock::Moment,
 };
-
-/// How long a run goes on, without a piece of its answer, once its client has closed its end of the connection. One
-/// that has only said all that it has to say looks the same as one that has gone, for whom the run would hold its
-/// Context.
-const HALF_CLOSED: Duration = Duration::from_secs(5);
-
-/// Waits until a run's client has closed its end, and then for as long as the run may go on.
-#[derive(Default)]
-struct HalfClosed(Option<Pin<Box<Sleep>>>);
-
-impl HalfClosed {
-    /// Where something of the answer waits, the time begins anew: sending it shows whether the client has gone.
-    fn poll(&mut self, progress: &Progress, answer: Option<&Pipe>, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(progress.poll_unwanted(cx));
-        if answer.is_some_and(|pipe| pipe.n_bytes() > 0) {
-            self.0 = None;
-            return Poll::Pending;
-        }
-        self.0.get_or_insert_with(|| Box::pin(time::sleep(HALF_CLOSED))).as_mut().poll(cx)
-    }
-}
 
 impl Handler {
     /// The call of an async run that begins now.
@@ -85,7 +63,7 @@ impl Handler {
             }
             match Pin::new(&mut call).poll(cx) {
                 Poll::Ready(call) => Poll::Ready(Begun::Over(call)),
-                Poll::Pending => half_closed.poll(&progress, None, cx).map(|()| Begun::Left),
+                Poll::Pending => half_closed.poll(progress.poll_unwanted(cx), None, cx).map(|()| Begun::Left),
             }
         });
         let outcome = match deadline {
@@ -150,7 +128,8 @@ impl Producer for PolledProducer {
         match Pin::new(&mut self.call).poll(cx) {
             Poll::Ready(call) => self.call.keep(call),
             Poll::Pending => {
-                ready!(self.half_closed.poll(&self.call.progress, Some(&self.sender.pipe), cx));
+                let left = self.call.progress.poll_unwanted(cx);
+                ready!(self.half_closed.poll(left, Some(&self.sender.pipe), cx));
                 self.sender.abandon();
             }
         }
