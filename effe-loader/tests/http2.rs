@@ -30,8 +30,11 @@ const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\
 const HEADERS: u8 = 1;
 const DATA: u8 = 0;
 const RST_STREAM: u8 = 3;
+const PRIORITY: u8 = 2;
+const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
@@ -219,10 +222,27 @@ fn what_breaks_a_rule_never_reaches_the_lambda_and_leaves_the_others_alone() {
     run(async {
         let client = connect(&server).await;
         let before = counts.of("run");
-        let mut two_hosts = request("GET", "/");
-        two_hosts.headers_mut().insert("host", "other".parse().unwrap());
-        let (answer, _) = begin(&client, two_hosts, true).await;
+        for (name, value) in [("host", "other"), ("x", " a"), ("x", "a "), ("x", "\ta"), ("x", "a\t")] {
+            let mut wrong = request("GET", "/");
+            wrong.headers_mut().insert(name, value.parse().unwrap());
+            let (answer, _) = begin(&client, wrong, true).await;
+            assert_eq!(answer.await.unwrap_err().reason(), Some(Reason::PROTOCOL_ERROR), "{name}: {value:?}");
+        }
+        for hosts in [["test", "other"], ["other", "test"], ["test", "test"]] {
+            let mut wrong = request("GET", "/");
+            for host in hosts {
+                wrong.headers_mut().append("host", host.parse().unwrap());
+            }
+            let (answer, _) = begin(&client, wrong, true).await;
+            assert_eq!(answer.await.unwrap_err().reason(), Some(Reason::PROTOCOL_ERROR), "{hosts:?}");
+        }
+        let ftp = Request::get("ftp://test/").body(()).unwrap();
+        let (answer, _) = begin(&client, ftp, true).await;
         assert_eq!(answer.await.unwrap_err().reason(), Some(Reason::PROTOCOL_ERROR));
+        let mut host = request("GET", "/");
+        host.headers_mut().insert("host", "TEST".parse().unwrap());
+        assert_eq!(ask(&client, host).await.0, 200, "the same host twice is one");
+        let before = before + 1;
         assert_eq!(get(&client, &format!("/{}", "x".repeat(17_000))).await.0, 414);
         let connect = Request::builder().method("CONNECT").uri("test:80").body(()).unwrap();
         assert_eq!(ask(&client, connect).await.0, 501);
@@ -324,6 +344,43 @@ fn a_request_without_a_host_is_refused() {
     let (_, _, head) = frames.iter().find(|(kind, ..)| *kind == HEADERS).unwrap();
     // `:status: 400`
     assert_eq!(head[0], 0x8c, "{frames:?}");
+    server.stop();
+}
+
+#[test]
+fn without_an_authority_there_may_be_one_host() {
+    let server = Loader::of(probe()).args(["--keep-alive", "1s"]).serve();
+    // `:method: GET`, `:scheme: http`, `:path: /`, and `host: a`, in HPACK.
+    let (get, host) = (&b"\x82\x86\x84"[..], &b"\x0f\x17\x01a"[..]);
+    let ask = |stream: u32, head: &[u8]| frame(HEADERS, END_HEADERS | END_STREAM, stream, head);
+    let frames = exchange(&server, |stream| {
+        let one = ask(1, &[get, host].concat());
+        let two = ask(3, &[get, host, host].concat());
+        let others = ask(5, &[get, host, b"\x0f\x17\x01b"].concat());
+        stream.write_all(&[HELLO, &one, &two, &others].concat())
+    });
+    let kinds = |of: u32| -> Vec<u8> {
+        frames.iter().filter(|(_, stream, _)| *stream == of).map(|(kind, ..)| *kind).collect()
+    };
+    assert_eq!(
+        (kinds(1)[0], kinds(3), kinds(5)),
+        (HEADERS, vec![RST_STREAM], vec![RST_STREAM]),
+        "{frames:?}"
+    );
+    server.stop();
+}
+
+#[test]
+fn what_only_begins_like_the_preface_is_http_1() {
+    let server = Loader::of(probe()).serve();
+    for method in ["P", "PR", "PRI", "PRIOR", "PRIVATE"] {
+        let mut connection = server.connect();
+        connection.send(format!("{method} / HTTP/1.1\r\nHost: test\r\n\r\n"));
+        assert_eq!(connection.reply().status, 200, "{method}");
+    }
+    let mut connection = server.connect();
+    connection.send("PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n");
+    assert_eq!(connection.reply().status, 505, "it is no preface");
     server.stop();
 }
 
@@ -542,7 +599,7 @@ fn a_client_that_does_not_leave_is_left_and_one_that_idles_is_asked_to() {
     }
     // Half a preface, and then nothing.
     let frames = exchange(&server, |stream| stream.write_all(&HELLO[..10]));
-    assert_eq!(frames.len(), 1, "nothing comes but the server's settings, and the end: {frames:?}");
+    assert!(frames.is_empty(), "nothing comes but the end: {frames:?}");
     let mut silent = TcpStream::connect(server.address).unwrap();
     silent.set_read_timeout(Some(LONG)).unwrap();
     server.signal(Signal::TERM);
@@ -630,6 +687,29 @@ fn floods_end_the_connection_and_nothing_else() {
         (0..50_000).try_for_each(|_| stream.write_all(&flood))
     });
     assert!(goaway(&heads).is_some_and(|reason| reason != Reason::NO_ERROR), "{heads:?}");
+    // Frames that cost nothing but time, and are each allowed.
+    let request = [&frame(HEADERS, END_HEADERS, 1, POST)[..], &frame(DATA, END_STREAM, 1, b"abc")].concat();
+    for (kind, flags, stream_id, payload) in [
+        (PRIORITY, 0, 3, &[0; 5][..]),
+        (RST_STREAM, 0, 1, &8u32.to_be_bytes()),
+        (SETTINGS, 0, 0, &[]),
+        (PING, ACK, 0, &[1; 8]),
+        (PING, 0, 0, &[1; 8]),
+        (WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes()),
+        (0xfe, 0, 1, &[]),
+    ] {
+        let flood = frame(kind, flags, stream_id, payload).repeat(1000);
+        let mut n_frames = 0;
+        let frames = exchange(&server, |stream| {
+            stream.write_all(&[HELLO, &request].concat())?;
+            (0..2000).try_for_each(|_| stream.write_all(&flood).inspect(|()| n_frames += 1000))
+        });
+        // A ping's answer waits before it, and the reset of a connection that is still written to takes both along.
+        if let Some(reason) = goaway(&frames).or((kind != PING).then_some(Reason::NO_ERROR)) {
+            assert_eq!(reason, Reason::ENHANCE_YOUR_CALM, "{kind} {flags}");
+        }
+        assert!(n_frames < 1_000_000, "{kind} {flags}: {n_frames} were read");
+    }
     assert_eq!(server.get("/").text(), "ok", "others are served");
     let grown = server.peak_memory().saturating_sub(before) >> 20;
     assert!(grown <= 16, "{grown} MiB more");

@@ -3,15 +3,15 @@
 //!
 //! h2 is used directly: actix-http uses an old version with an open advisory, and can't end a connection gracefully.
 
+mod frame_budget;
+mod preface;
 mod request;
 mod response;
 
 use std::{
     cell::Cell,
     future::{Future, poll_fn},
-    io,
     net::SocketAddr,
-    os::fd::BorrowedFd,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -24,24 +24,17 @@ use h2::{
     server::{Builder, Connection as Frames, SendResponse},
 };
 use http::Method;
-use rustix::net::{RecvFlags, recv};
 
+use self::frame_budget::{Counted, FrameBudget};
 use crate::{
     http::{
         head::Request,
         service::{Answered, IncomingRequest, RequestGuard, Service},
         validate::MAX_HEAD,
     },
-    net::{
-        connection::Connection,
-        connections::ConnHandle,
-        plain,
-        tls::{self, Io},
-    },
+    net::{connection::Connection, connections::ConnHandle},
 };
 
-/// The first bytes of a client that speaks HTTP/2 without TLS; no method of HTTP/1.1 begins like this.
-const PREFACE: &[u8] = b"PRI";
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 100;
 /// Bytes of a request's body that a client may send before somebody has read them, and of all bodies.
@@ -60,7 +53,7 @@ pub async fn take(
     service: &Rc<dyn Service>,
     peer: Option<SocketAddr>,
 ) -> Option<Connection> {
-    if !connection.handle().prepare(is_spoken(&connection.io)).await?.ok()? {
+    if !connection.handle().prepare(preface::is_http2(&connection.io)).await?.ok()? {
         return Some(connection);
     }
     let (handle, is_tls) = (connection.handle().clone(), connection.is_tls());
@@ -72,41 +65,14 @@ pub async fn take(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+    let frame_budget = Rc::<FrameBudget>::default();
+    let connection = Counted::new(connection, &frame_budget);
     let frames = handle.prepare(builder.handshake(connection)).await?.ok()?;
+    let n_resets = Cell::new(0);
     let client =
-        Rc::new(Client { service: Rc::clone(service), peer, is_tls, handle, n_resets: Cell::new(0) });
+        Rc::new(Client { service: Rc::clone(service), peer, is_tls, handle, n_resets, frame_budget });
     client.serve(frames).await;
     None
-}
-
-/// Whether a client speaks HTTP/2: over TLS the handshake says so, else the first bytes.
-async fn is_spoken(io: &Io) -> io::Result<bool> {
-    if tls::is_tls(io) {
-        return Ok(tls::is_http2(io));
-    }
-    let socket = tls::socket(io);
-    loop {
-        let ready = plain::readable(socket).await?;
-        match plain::try_read(socket, begins_with_preface) {
-            // Nothing more comes, and what has come is too short for a preface.
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock && ready.is_read_closed() => {
-                return Ok(false);
-            }
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
-            begins => return begins,
-        }
-    }
-}
-
-/// Looks at the first bytes and leaves them in the socket. If they are too few to tell, the error says that reading
-/// would block, and the caller waits for more.
-fn begins_with_preface(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut head = [0; PREFACE.len()];
-    let (n, _) = recv(socket, &mut head[..], RecvFlags::PEEK)?;
-    if (1..PREFACE.len()).contains(&n) && PREFACE.starts_with(&head[..n]) {
-        return Err(io::ErrorKind::WouldBlock.into());
-    }
-    Ok(head[..n] == *PREFACE)
 }
 
 /// One connection and its client.
@@ -117,11 +83,12 @@ struct Client {
     handle: ConnHandle,
     /// Requests that the client has reset before they were answered.
     n_resets: Cell<u64>,
+    frame_budget: Rc<FrameBudget>,
 }
 
 impl Client {
     /// Answers requests until the client leaves, or has been told to leave and has had its time.
-    async fn serve(self: Rc<Self>, mut frames: Frames<Connection, Bytes>) {
+    async fn serve(self: Rc<Self>, mut frames: Frames<Counted, Bytes>) {
         let mut asked_to_leave = None;
         poll_fn(|cx| {
             self.handle.activity.wait(cx);
@@ -141,10 +108,9 @@ impl Client {
         .await;
     }
 
-    fn poll(self: &Rc<Self>, frames: &mut Frames<Connection, Bytes>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: &Rc<Self>, frames: &mut Frames<Counted, Bytes>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.n_resets.get() > self.handle.activity.n_requests() / 2 && self.n_resets.get() > MAX_RESETS
-            {
+            if self.is_abusive() {
                 frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
             match frames.poll_accept(cx) {
@@ -153,6 +119,12 @@ impl Client {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+
+    fn is_abusive(&self) -> bool {
+        let n_resets = self.n_resets.get();
+        self.frame_budget.is_exceeded()
+            || (n_resets > self.handle.activity.n_requests() / 2 && n_resets > MAX_RESETS)
     }
 
     /// Begins to answer a request: at once, or in a task of its own.

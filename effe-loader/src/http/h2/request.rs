@@ -16,7 +16,7 @@ use actix_http::{
 use bytes::Bytes;
 use futures_core::Stream;
 use h2::RecvStream;
-use http::HeaderMap as Fields;
+use http::{HeaderMap as Fields, uri::Authority};
 
 use crate::body::incoming::Incoming;
 
@@ -47,19 +47,12 @@ pub fn translate(
         // CONNECT has none, and is refused as in HTTP/1.1.
         None => Uri::from_static("/"),
     };
-    head.headers = headers(&parts.headers)?;
-    if let Some(authority) = parts.uri.authority() {
-        let host = HeaderValue::from_str(authority.as_str()).ok()?;
-        // RFC 9113, section 8.3.1: two that differ name two hosts.
-        if head
-            .headers
-            .get(header::HOST)
-            .is_some_and(|other| !other.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
-        {
-            return None;
-        }
-        head.headers.insert(header::HOST, host);
+    // RFC 9113, section 8.3.1. A proxy in front may say `https` over a connection in clear, and h2 checks the form.
+    if parts.uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
+        return None;
     }
+    head.headers = headers(&parts.headers)?;
+    one_host(&mut head.headers, parts.uri.authority().map(Authority::as_str))?;
     Some((request, incoming, kept_back))
 }
 
@@ -67,6 +60,10 @@ fn headers(fields: &Fields) -> Option<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields {
         let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+        // RFC 9113, section 8.2.1. In HTTP/1.1 such spaces are no part of the value.
+        if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value.as_bytes() {
+            return None;
+        }
         headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
     }
     // RFC 9113, section 8.2.3: a cookie may come in crumbs, and is one header for everybody else.
@@ -76,6 +73,23 @@ fn headers(fields: &Fields) -> Option<HeaderMap> {
         headers.insert(header::COOKIE, cookie);
     }
     Some(headers)
+}
+
+/// Leaves one Host: `:authority`, or the field. `None` if two of them differ, since those name two hosts (RFC 9113,
+/// section 8.3.1), or if there are two fields, as in HTTP/1.1 (RFC 9112, section 3.2).
+fn one_host(headers: &mut HeaderMap, authority: Option<&str>) -> Option<()> {
+    let mut fields = headers.get_all(header::HOST);
+    let host = match (authority, fields.next()) {
+        (None, _) => return fields.next().is_none().then_some(()),
+        (Some(authority), None) => HeaderValue::from_str(authority).ok()?,
+        (Some(authority), Some(field)) => {
+            let is_same =
+                field.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) && fields.next().is_none();
+            return is_same.then_some(());
+        }
+    };
+    headers.insert(header::HOST, host);
+    Some(())
 }
 
 /// A body that its client keeps back until it is told to send it.
