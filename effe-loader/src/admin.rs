@@ -27,7 +27,7 @@ use self::{
 };
 pub use self::{access::Token, listener::Address, state::Admin};
 use crate::{
-    body::outgoing::Body,
+    body::{held::HeldBytes, outgoing::Body},
     error::Error,
     http::{
         h1::Http1,
@@ -69,7 +69,7 @@ pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Opt
 fn serve(socket: Socket, endpoint: Rc<Endpoint>, begun: &mpsc::Sender<io::Result<()>>) -> io::Result<()> {
     tasks::run(async move {
         let listening = AsyncSocket::open(socket)?;
-        let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, Arc::default()));
+        let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, HeldBytes::unlimited(), Arc::default()));
         tasks::spawn(Rc::clone(&connections).look_after());
         let http = Http1::new(Rc::new(endpoint), usize::MAX);
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));

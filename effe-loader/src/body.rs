@@ -1,6 +1,7 @@
 //! Bodies, both ways.
 
 pub mod coalesce;
+pub mod held;
 pub mod incoming;
 pub mod min_rate;
 pub mod outgoing;

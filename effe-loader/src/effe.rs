@@ -22,6 +22,7 @@ use std::{
 
 use self::generation::{Generation, Generations};
 use crate::{
+    body::held::HeldBytes,
     exchange::{
         call::{Call, Completions},
         run::AsyncRun,
@@ -41,6 +42,9 @@ use crate::{
 /// The least and the most that `Retry-After` says, in seconds.
 const RETRY_AFTER: (u64, u64) = (1, 60);
 
+/// How often the log says that too much is held.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
 /// How long past the drain's time the Stops of dropped runs may take. Retire has the rest of the watchdog's time.
 const GRACE: Duration = Duration::from_millis(signals::GRACE.as_millis() as u64 / 2);
 
@@ -50,6 +54,9 @@ pub struct Effe {
     pub pool: Pool<Work>,
     pub journal: Journal,
     pub limits: Limits,
+    pub held: Arc<HeldBytes>,
+    /// When the log last said that too much is held.
+    told_no_room: Mutex<Option<Instant>>,
     /// Overdue runs that have not ended yet. Below zero for a moment where a run ends before `lose_thread` counts it.
     n_lost: AtomicIsize,
     draining: Arc<AtomicBool>,
@@ -100,6 +107,8 @@ pub struct Limits {
     pub body: usize,
     /// Bytes of a response that is held whole.
     pub response: usize,
+    /// Bytes of all bodies that are held.
+    pub held: usize,
     /// Lost threads past which the effe is not ready.
     pub max_lost_threads: usize,
     /// Whether requests and runs are counted.
@@ -120,7 +129,9 @@ impl Effe {
             pool: Pool::new(limits.max_concurrency, limits.queue, KEEP),
             journal,
             meter: limits.metered.then(Box::default),
+            held: HeldBytes::new(limits.held),
             limits,
+            told_no_room: Mutex::default(),
             n_lost: AtomicIsize::new(0),
             draining,
             statuses: Mutex::default(),
@@ -179,6 +190,20 @@ impl Effe {
         self.meter.iter().for_each(|meter| meter.timed_out());
         let text = format!("a run takes longer than --run-timeout; {what}");
         self.journal.report(Severity::Error, text, about(head, id));
+    }
+
+    /// A client is told that too much is held. The log says so once in a while.
+    pub fn report_no_room(&self) {
+        let mut told = self.told_no_room.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+            *told = Some(Instant::now());
+            let n_bytes = self.held.total();
+            self.journal.warning(format!(
+                "{n_bytes} bytes of bodies are held, because clients read or send slowly: requests get 503 \
+                 until there are fewer; --held-limit allows {}",
+                self.limits.held
+            ));
+        }
     }
 
     /// An overdue run goes on, and has its thread for itself: how many do.

@@ -52,7 +52,7 @@ pub struct Handler {
 impl Handler {
     /// To be called on the thread of the handler.
     pub fn new(effe: Arc<Effe>, monitor: Arc<Monitor>, client_timeouts: ClientTimeouts) -> Handler {
-        let in_flight = Rc::new(InFlight::new(effe.limits.timeouts));
+        let in_flight = Rc::new(InFlight::new(effe.limits.timeouts, &effe.held));
         tasks::spawn(Rc::clone(&in_flight).run({
             let effe = Arc::clone(&effe);
             move || effe.wake_pool()
@@ -63,12 +63,20 @@ impl Handler {
         let wake_batch = Arc::<WakeBatch>::default();
         tasks::spawn(Arc::clone(&wake_batch).run());
         let worker = Rc::new(Worker { effe, status, in_flight, background, wake_batch });
-        let senders = BodySenders::new(client_timeouts.write);
-        Handler { worker, monitor, client_timeouts, response: RefCell::default(), senders }
+        let senders = BodySenders::new(client_timeouts.write, &worker.effe.held);
+        let response = RefCell::new(ResponseBuilder::new(&worker.effe.held));
+        Handler { worker, monitor, client_timeouts, response, senders }
     }
 
     /// Answers a request whose body, if any, is here, if it can be done here and now.
     pub fn try_now(&self, request: &Request, body: &Bytes) -> Attempt {
+        if self.worker.effe.held.is_full() {
+            return Attempt::Answered(self.finish(
+                request.head(),
+                Err(Failure::NoRoom),
+                Some(Duration::ZERO),
+            ));
+        }
         let generation = self.worker.effe.generations.current();
         if !generation.is_polled_here() {
             let Some((response, took)) = self.run_inline(&generation, request, body) else {
@@ -113,7 +121,7 @@ impl Handler {
         response.clear();
         let (effe, status) = (&self.worker.effe, &self.worker.status);
         let took = effe.run_inline(generation, request, body, &mut response, status)?;
-        Some((respond(&mut response, request).ok_or(Failure::Lambda), took))
+        Some((respond(&mut response, request).unwrap_or(Err(Failure::Lambda)), took))
     }
 
     /// Does what the attempt has left to do.
@@ -153,6 +161,9 @@ impl Handler {
         incoming: Incoming,
         guard: &RequestGuard,
     ) -> Result<Response<Body>, Failure> {
+        if self.worker.effe.held.is_full() {
+            return Err(Failure::NoRoom);
+        }
         let generation = self.worker.effe.generations.hold();
         let flags = generation.plugin.flags();
         let mut streams = self.senders.streams(flags);
@@ -167,7 +178,7 @@ impl Handler {
                 streams.request = Some(pipe);
                 Bytes::new()
             }
-            Some(upload) => upload.whole().await.map_err(Failure::Body)?,
+            Some(upload) => upload.whole(&self.worker.effe.held).await.map_err(Failure::Body)?,
         };
         let upload = streams.request.clone();
         let response = if generation.is_polled_here() {
@@ -232,7 +243,10 @@ impl Handler {
         let (status, text) = failure.answer();
         let mut response = plain(status, text);
         let head = response.head_mut();
-        if failure == Failure::Busy {
+        if matches!(failure, Failure::NoRoom | Failure::Body(Refused::NoRoom)) {
+            self.worker.effe.report_no_room();
+        }
+        if matches!(failure, Failure::Busy | Failure::NoRoom | Failure::Body(Refused::NoRoom)) {
             head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.worker.effe.retry_after()));
         }
         if !failure.keeps_connection() {

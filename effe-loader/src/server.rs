@@ -211,7 +211,8 @@ impl Acceptor {
     fn build_worker(&self) -> Worker {
         let Acceptor { effe, monitor, tracker, health, settings, .. } = self.clone();
         tracker.add_thread(Arbiter::current());
-        let connections = Rc::new(Connections::new(settings.client_timeouts, tracker));
+        let connections =
+            Rc::new(Connections::new(settings.client_timeouts, Arc::clone(&effe.held), tracker));
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, &effe.journal).map(Rc::new);
         let body_limit = effe.limits.body;

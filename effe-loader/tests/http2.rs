@@ -745,3 +745,97 @@ fn any_bytes_at_all_end_in_an_orderly_way() {
     assert_eq!(server.lines().len(), 1, "nothing of it is in the log: {:#?}", server.lines());
     server.stop();
 }
+
+/// Asks for `n` answers on a new connection, and lets none of them come.
+fn ask_without_window(server: &Server, n: u32, n_bytes: usize) -> TcpStream {
+    let path = format!("/large?bytes={n_bytes}");
+    // `:method: GET`, `:scheme: http`, `:path`, `:authority: a`, in HPACK.
+    let get = [b"\x82\x86\x04", &[path.len() as u8][..], path.as_bytes(), b"\x01\x01a"].concat();
+    let mut bytes = [&HELLO[..24], &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat();
+    (0..n).for_each(|n| bytes.extend(frame(HEADERS, END_HEADERS | END_STREAM, 2 * n + 1, &get)));
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream.write_all(&bytes).unwrap();
+    stream
+}
+
+/// `EFFE_UNREAD=1,10,100` takes so many connections.
+#[test]
+fn unread_answers_take_no_more_memory_however_many_connections_ask() {
+    let counts = env::var("EFFE_UNREAD").unwrap_or("3".to_owned());
+    for execution in ["inline", "pool"] {
+        for n in counts.split(',').map(|n| n.parse::<usize>().unwrap()) {
+            let server =
+                Loader::of(probe()).args(["--held-limit", "256MiB", "--execution", execution]).serve();
+            let attack: Vec<_> = (0..n).map(|_| ask_without_window(&server, 100, 15_000_000)).collect();
+            let (began, mut n_served, mut n_refused) = (Instant::now(), 0, 0);
+            while began.elapsed() < Duration::from_secs(5) {
+                match server.get("/").status {
+                    200 => n_served += 1,
+                    503 => n_refused += 1,
+                    other => panic!("{other}"),
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let peak = server.peak_memory() >> 20;
+            println!(
+                "{execution}, {n} connections that ask for {} MB: {peak} MiB at most, {n_served} others were served \
+                 and {n_refused} told to come again",
+                n * 1500
+            );
+            assert!(n_served > 0, "nobody else was served in 5 seconds");
+            assert!(peak <= 512, "{peak} MiB");
+            drop(attack);
+            server.stop();
+        }
+    }
+}
+
+#[test]
+fn answers_that_a_client_does_not_take_delay_its_next_runs_and_have_a_bound() {
+    const N: u32 = 100;
+    for execution in ["inline", "pool"] {
+        let counts = Counts::new();
+        let server = Loader::of(probe())
+            .counting(&counts)
+            .args(["--held-limit", "64MiB", "--write-timeout", "2s", "--execution", execution])
+            .serve();
+        let began = Instant::now();
+        let attack = ask_without_window(&server, N, 4_000_000);
+        // Others are served meanwhile.
+        let mut n_others = 0;
+        let mut is_served = || {
+            let status = server.get("/").status;
+            assert!([200, 503].contains(&status), "{status}");
+            n_others += usize::from(status == 200);
+            status == 200
+        };
+        while began.elapsed() < Duration::from_secs(1) {
+            is_served();
+        }
+        wait_until("there is room again", is_served);
+        let peak = server.peak_memory() >> 20;
+        assert!(peak <= 160, "{execution}: {peak} MiB");
+        drop(attack);
+        server.stop();
+        counts.assert_complete();
+        let n_runs = counts.of("run") - n_others;
+        assert!(execution == "pool" || n_runs < N as usize / 2, "{n_runs} runs whose answer nobody took");
+    }
+    // A client that takes what it asks for gets all of it, however much it asks for at once.
+    let server = Loader::of(probe()).args(["--held-limit", "32MiB", "--execution", "inline"]).serve();
+    run(async {
+        let client = connect(&server).await;
+        let mut answers = FuturesUnordered::new();
+        for _ in 0..N {
+            let (answer, _) = begin(&client, request("GET", "/large?bytes=1000000"), true).await;
+            answers.push(async move {
+                let (head, mut body) = answer.await.unwrap().into_parts();
+                (head.status.as_u16(), read(&mut body).await.unwrap().len())
+            });
+        }
+        while let Some(answer) = answers.next().await {
+            assert_eq!(answer, (200, 1_000_000));
+        }
+    });
+    server.stop();
+}

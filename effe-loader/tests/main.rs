@@ -13,6 +13,7 @@ mod faults;
 mod files;
 mod frozen;
 mod health;
+mod held;
 #[cfg(feature = "http2")]
 mod http2;
 mod layers;

@@ -92,6 +92,7 @@ impl Scrape {
                 "Times that the generation that serves has changed where it runs",
                 current.placement.n_changes(),
             ),
+            ("effe_held_bytes", "Bytes of bodies that are held, see --held-limit", effe.held.total() as u64),
             ("effe_queue_length", "Requests that wait for a thread", effe.pool.n_waiting() as u64),
             ("effe_pool_threads", "Threads that run what may wait", effe.pool.n_threads() as u64),
             ("effe_lost_threads", "Threads that are lost to runs past --run-timeout", effe.n_lost() as u64),

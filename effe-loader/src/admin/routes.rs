@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     body::{
+        held::HeldBytes,
         incoming::Incoming,
         outgoing::Body,
         upload::{self, Upload},
@@ -101,7 +102,7 @@ fn show_level(admin: &Admin) -> Response<Body> {
 
 async fn set_level(admin: &Admin, request: &Request, incoming: Incoming) -> Response<Body> {
     let body = match Upload::of(incoming, request.head(), MAX_BODY, CLIENT_TIMEOUTS.read) {
-        Ok(Some(upload)) => upload.whole().await,
+        Ok(Some(upload)) => upload.whole(&HeldBytes::unlimited()).await,
         Ok(None) => Ok(Bytes::new()),
         Err(refused) => Err(refused),
     };
@@ -109,6 +110,9 @@ async fn set_level(admin: &Admin, request: &Request, incoming: Incoming) -> Resp
         Ok(body) => body,
         Err(upload::Refused::TooLarge) => {
             return failed(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
+        }
+        Err(upload::Refused::NoRoom) => {
+            return failed(StatusCode::SERVICE_UNAVAILABLE, "there is no room for the body");
         }
         Err(upload::Refused::Slow) => return failed(StatusCode::REQUEST_TIMEOUT, "the body takes too long"),
         Err(upload::Refused::Malformed) => return failed(StatusCode::BAD_REQUEST, "the body is malformed"),

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use effe_abi::raw::{Status, plugin_flags, status};
 
 use crate::{
+    body::held::HeldBytes,
     body::pipe::{CAPACITY, Closed, End, Pipe, wake},
     rt::{block_on::block_until, clock::Moment},
 };
@@ -55,19 +56,21 @@ impl Drop for Streams {
 /// The senders of one thread. Most responses come whole, and their sender serves the next one.
 pub struct BodySenders {
     timeout: Option<Duration>,
+    held: Arc<HeldBytes>,
     spare: Cell<Option<Arc<BodySender>>>,
 }
 
 impl BodySenders {
-    /// A piece of a response waits for the client for `timeout` at most.
-    pub fn new(timeout: Option<Duration>) -> BodySenders {
-        BodySenders { timeout, spare: Cell::default() }
+    /// A piece of a response waits for the client for `timeout` at most, and has room in `held` meanwhile.
+    pub fn new(timeout: Option<Duration>, held: &Arc<HeldBytes>) -> BodySenders {
+        BodySenders { timeout, held: Arc::clone(held), spare: Cell::default() }
     }
 
     /// The streams of a call, as the flags of its plugin declare them.
     pub fn streams(&self, flags: u64) -> Streams {
         let is_declared = flags & plugin_flags::STREAM_RESPONSE != 0;
-        let sender = || self.spare.take().unwrap_or_else(|| Arc::new(BodySender::new(self.timeout)));
+        let sender =
+            || self.spare.take().unwrap_or_else(|| Arc::new(BodySender::new(self.timeout, &self.held)));
         Streams { response: is_declared.then(sender), request: None }
     }
 
@@ -100,6 +103,7 @@ pub struct BodySender {
     pub pipe: Pipe,
     /// How long a piece waits for the client.
     timeout: Option<Duration>,
+    held: Arc<HeldBytes>,
 }
 
 #[derive(Default)]
@@ -112,9 +116,9 @@ struct State {
 }
 
 impl BodySender {
-    fn new(timeout: Option<Duration>) -> BodySender {
-        let begun = AtomicBool::new(false);
-        BodySender { begun, state: Mutex::default(), pipe: Pipe::default(), timeout }
+    fn new(timeout: Option<Duration>, held: &Arc<HeldBytes>) -> BodySender {
+        let (begun, held) = (AtomicBool::new(false), Arc::clone(held));
+        BodySender { begun, state: Mutex::default(), pipe: Pipe::default(), timeout, held }
     }
 
     /// Hands on the head; the body follows.
@@ -194,6 +198,10 @@ impl BodySender {
         if room != status::OK {
             return room;
         }
+        let Some(piece) = self.held.hold(piece) else {
+            self.abandon();
+            return status::TOO_LARGE;
+        };
         if self.pipe.push(piece).is_err() {
             return status::GONE;
         }
@@ -251,7 +259,7 @@ mod tests {
     use super::*;
 
     fn begun(length: Option<u64>) -> BodySender {
-        let sender = BodySender::new(Some(Duration::from_millis(20)));
+        let sender = BodySender::new(Some(Duration::from_millis(20)), &HeldBytes::unlimited());
         assert_eq!(sender.write(Bytes::new(), true), status::INVALID, "the head comes first");
         sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
         sender
@@ -293,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_large_piece_is_waited_for_until_most_of_it_has_gone() {
-        let sender = BodySender::new(None);
+        let sender = BodySender::new(None, &HeldBytes::unlimited());
         sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
         let next = || block_until(None, |cx| sender.pipe.poll_next(cx)).unwrap().unwrap();
         thread::scope(|scope| {
@@ -322,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_call_that_goes_away_breaks_its_response_off_and_closes_its_body() {
-        let senders = BodySenders::new(None);
+        let senders = BodySenders::new(None, &HeldBytes::unlimited());
         let mut streams = senders.streams(plugin_flags::STREAM_RESPONSE);
         let (sender, request) = (streams.response.clone().unwrap(), Arc::new(Pipe::default()));
         streams.request = Some(Arc::clone(&request));
@@ -335,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_is_used_again_is_as_new() {
-        let senders = BodySenders::new(None);
+        let senders = BodySenders::new(None, &HeldBytes::unlimited());
         let sender = || senders.streams(plugin_flags::STREAM_RESPONSE).response.clone().unwrap();
         let (first, length) = (sender(), Some(3));
         first.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });

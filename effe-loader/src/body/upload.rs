@@ -14,6 +14,7 @@ use effe_abi::raw::status;
 
 use crate::body::{
     coalesce::Coalesce,
+    held::{HeldBytes, Room},
     incoming::{Incoming, Pieces, announced},
     min_rate::MinRate,
     pipe::{CAPACITY, End, Pipe},
@@ -32,6 +33,8 @@ pub enum Refused {
     /// It broke off or was not what its head says.
     Malformed,
     Slow,
+    /// The process holds as many bytes as it may.
+    NoRoom,
 }
 
 pub struct Upload {
@@ -69,25 +72,29 @@ impl Upload {
         Ok(Some(Upload { first, rest, announced, expected, limit, n_bytes: 0, min_rate, coalesce: None }))
     }
 
-    /// All of it, without a copy if it comes in one piece.
-    pub async fn whole(mut self) -> Result<Bytes, Refused> {
+    /// All of it, without a copy if it comes in one piece. It has room in `held` until it is dropped.
+    pub async fn whole(mut self, held: &Arc<HeldBytes>) -> Result<Bytes, Refused> {
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
-        let Some(second) = self.next().await? else { return Ok(first) };
-        let mut body = Vec::new();
-        self.append(&mut body, &first)?;
-        self.append(&mut body, &second)?;
+        let Some(second) = self.next().await? else { return held.hold(first).ok_or(Refused::NoRoom) };
+        let (mut body, mut room) = (Vec::new(), held.room());
+        self.append(&mut body, &mut room, &first)?;
+        self.append(&mut body, &mut room, &second)?;
         while let Some(piece) = self.next().await? {
-            self.append(&mut body, &piece)?;
+            self.append(&mut body, &mut room, &piece)?;
         }
-        Ok(body.into())
+        Ok(room.holding(body))
     }
 
     /// Adds a piece to a body that is read whole. What the client announces is a promise: the buffer grows with what
     /// has come. A body that there is no memory for is too large.
-    fn append(&self, body: &mut Vec<u8>, piece: &[u8]) -> Result<(), Refused> {
+    fn append(&self, body: &mut Vec<u8>, held: &mut Room, piece: &[u8]) -> Result<(), Refused> {
         if body.capacity() - body.len() < piece.len() {
             let missing = self.announced.map_or(usize::MAX, |length| length.saturating_sub(body.len()));
             let room = body.capacity().max(TRUSTED).min(missing).max(piece.len());
+            if !held.fits(body.capacity().saturating_add(room)) {
+                return Err(Refused::TooLarge);
+            }
+            held.grow(room).ok_or(Refused::NoRoom)?;
             body.try_reserve_exact(room).map_err(|_| Refused::TooLarge)?;
         }
         body.extend_from_slice(piece);
@@ -123,7 +130,7 @@ impl Upload {
                 Some(Ok(None)) => End::Whole,
                 Some(Err(Refused::TooLarge)) => End::Broken(status::TOO_LARGE),
                 Some(Err(Refused::Malformed)) => End::Broken(status::GONE),
-                Some(Err(Refused::Slow)) => End::Broken(status::TIMEOUT),
+                Some(Err(Refused::Slow | Refused::NoRoom)) => End::Broken(status::TIMEOUT),
             };
             return pipe.end(end);
         }

@@ -138,6 +138,12 @@ pub struct Cli {
     #[arg(long)]
     pub probes: bool,
 
+    /// Bytes of bodies that are held at once: requests that are read whole, answers that wait for their clients;
+    /// 0 for any; past it requests
+    /// get 503 [default: a quarter of the memory, at most 1GiB]
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
+    pub held_limit: Option<Size>,
+
     /// The largest response that is held whole
     #[arg(long, value_name = "SIZE", default_value = DEFAULT_RESPONSE_LIMIT, hide_short_help = true)]
     pub response_limit: Size,

@@ -26,7 +26,7 @@ use crate::{
         Policy,
         parameters::{Parameters, Sources},
     },
-    process::control::Drain,
+    process::{control::Drain, memory},
     scheduler::in_flight::Timeouts,
     server,
 };
@@ -35,6 +35,8 @@ use crate::{
 const DEFAULT_HOST: &str = "0.0.0.0";
 /// The port of 2016.
 const DEFAULT_PORT: u16 = 8080;
+/// Bytes of bodies that are held, however much memory there is.
+const MAX_HELD: usize = 1 << 30;
 /// Runs that may wait for a thread, for each that may run.
 const QUEUE_PER_RUN: usize = 10;
 
@@ -95,6 +97,7 @@ impl Cli {
         });
         let admin = self.admin(&mut faults);
         let tls = self.tls(&mut faults);
+        let held = self.held(&mut faults);
         if !faults.is_empty() {
             return Err(Cli::described().error(ErrorKind::ValueValidation, faults.join("\n       ")));
         }
@@ -124,6 +127,7 @@ impl Cli {
                 max_async: self.max_async.get().div_ceil(workers),
                 body: limit(self.body_limit),
                 response: limit(self.response_limit),
+                held,
                 max_lost_threads: self.max_lost_threads,
                 metered: admin.is_some(),
             },
@@ -147,6 +151,25 @@ impl Cli {
             syslog: (self.syslog, self.syslog_format),
             log_format: self.log_format,
         })
+    }
+
+    /// Bytes of bodies that may be held. What one request or answer may have must fit.
+    fn held(&self, faults: &mut Vec<String>) -> usize {
+        let largest = self.body_limit.0.max(self.response_limit.0);
+        let Some(held) = self.held_limit.map(|size| size.0) else {
+            let quarter = usize::try_from(memory::available() / 4).unwrap_or(usize::MAX);
+            return quarter.min(MAX_HELD).max(largest);
+        };
+        if held == 0 {
+            return usize::MAX;
+        }
+        for (flag, size) in [("--body-limit", self.body_limit.0), ("--response-limit", self.response_limit.0)]
+        {
+            if size > held {
+                faults.push(format!("--held-limit is {held} bytes, less than {flag}, which is {size}: raise the one or lower the other"));
+            }
+        }
+        held
     }
 
     fn admin(&self, faults: &mut Vec<String>) -> Option<(AdminAddress, Option<Token>)> {

@@ -116,6 +116,7 @@ mod tests {
             max_async: 1,
             body: usize::MAX,
             response: usize::MAX,
+            held: usize::MAX,
             max_lost_threads: 1,
             metered: false,
         };
@@ -137,7 +138,7 @@ mod tests {
         }
         let counts = Arc::new(ContextCounts::default());
         let effe = effe(&counts);
-        let in_flight = Rc::new(InFlight::new(effe.limits.timeouts));
+        let in_flight = Rc::new(InFlight::new(effe.limits.timeouts, &effe.held));
         let status = effe.status(in_flight.completions());
         // What address space is left is too little for another stack.
         let process = std::fs::read_to_string("/proc/self/status").unwrap();

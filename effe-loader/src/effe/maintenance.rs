@@ -1,5 +1,5 @@
-//! What an effe needs now and then: Contexts that nobody needs are stopped, and the first Start is tried again until it
-//! succeeds.
+//! What an effe needs now and then: Contexts that nobody needs are stopped, memory that nobody needs goes back to the
+//! system, and the first Start is tried again until it succeeds.
 
 use std::{
     sync::Arc,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     effe::{Effe, contexts::LOOKS},
-    process::systemd,
+    process::{memory, systemd},
 };
 
 /// How long a failed first Start waits for the next try.
@@ -63,16 +63,25 @@ impl Maintenance {
         } else if look {
             let generation = effe.generations.hold();
             let unneeded = generation.contexts.look();
-            if unneeded.is_empty() {
+            let has_fallen = effe.held.has_fallen();
+            if unneeded.is_empty() && !has_fallen {
                 return;
             }
-            thread.spawn(move || generation.plugin.stop_all(unneeded))
+            thread.spawn(move || {
+                generation.plugin.stop_all(unneeded);
+                if has_fallen {
+                    memory::give_back();
+                }
+            })
         } else {
             return;
         };
         match begun {
             Ok(thread) => self.thread = Some(thread),
-            Err(err) => self.effe.journal.warning(format!("no thread to stop or to start Contexts: {err}")),
+            Err(err) => self
+                .effe
+                .journal
+                .warning(format!("no thread to stop or to start Contexts, or to give memory back: {err}")),
         }
     }
 

@@ -4,6 +4,7 @@ use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use super::{Effe, generation::Generation};
 use crate::{
+    body::held::UNCOUNTED,
     exchange::{Exchange, call::Call, run::AsyncRun},
     http::head::Head,
     journal::Severity,
@@ -16,6 +17,12 @@ impl Effe {
     /// is on its way.
     pub(super) fn run(&self, generation: &Generation, call: &mut Call) -> Option<Box<Context>> {
         if !call.progress.begin() {
+            return None;
+        }
+        // What is held for this request may run: it is held anyway.
+        if call.body.len() <= UNCOUNTED && self.held.is_full() {
+            call.response.refuse();
+            self.end(call);
             return None;
         }
         let (mut context, failed) = match generation.contexts.take() {

@@ -36,11 +36,11 @@ pub struct Call {
 
 impl Call {
     /// A call with empty buffers, which comes back to `completions`.
-    pub fn new(completions: Arc<Completions>) -> Call {
+    pub fn new(completions: Arc<Completions>, response: ResponseBuilder) -> Call {
         Call {
             head: OwnedHead::default(),
             body: Bytes::new(),
-            response: ResponseBuilder::default(),
+            response,
             streams: Streams::NONE,
             progress: Arc::default(),
             deadline: None,
@@ -51,7 +51,7 @@ impl Call {
 
     /// Takes the call out, and leaves one in its place that has the same progress and comes back to the same queue.
     pub fn replace(&mut self) -> Call {
-        let mut placeholder = Call::new(Arc::clone(&self.completions));
+        let mut placeholder = Call::new(Arc::clone(&self.completions), ResponseBuilder::default());
         (placeholder.key, placeholder.progress) = (self.key, Arc::clone(&self.progress));
         std::mem::replace(self, placeholder)
     }

@@ -1,5 +1,7 @@
 //! The lambda's response as it is built: checked as it comes in, complete or not at all.
 
+use std::sync::Arc;
+
 use actix_http::{
     StatusCode,
     header::{HeaderName, HeaderValue},
@@ -7,7 +9,10 @@ use actix_http::{
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::{Status, status};
 
-use crate::body::sender::Head;
+use crate::body::{
+    held::{HeldBytes, Room, UNCOUNTED},
+    sender::Head,
+};
 
 #[derive(Default)]
 pub struct ResponseBuilder {
@@ -19,6 +24,10 @@ pub struct ResponseBuilder {
     /// The Content-Length that the lambda gave.
     pub length: Option<u64>,
     ended: bool,
+    /// What its body must have room in; `None` where nobody counts.
+    held: Option<Arc<HeldBytes>>,
+    /// Whether there was no room for its body, which is dropped.
+    has_no_room: bool,
 }
 
 #[derive(Default)]
@@ -26,16 +35,22 @@ enum Body {
     #[default]
     Empty,
     Whole(Bytes),
-    Growing(BytesMut),
+    Growing(BytesMut, Option<Room>),
 }
 
 impl ResponseBuilder {
+    /// The bodies of its responses have room in `held`.
+    pub fn new(held: &Arc<HeldBytes>) -> ResponseBuilder {
+        ResponseBuilder { held: Some(Arc::clone(held)), ..ResponseBuilder::default() }
+    }
+
     /// Makes it ready for the next response.
     pub fn clear(&mut self) {
         self.status = None;
         self.body = Body::Empty;
         self.length = None;
         self.ended = false;
+        self.has_no_room = false;
     }
 
     /// Takes the head and the body, or the beginning of the body if `more` follows.
@@ -60,9 +75,33 @@ impl ResponseBuilder {
             return status::TOO_LARGE;
         }
         self.status = Some(code);
-        self.body = Body::Whole(body);
         self.ended = !more;
+        let body = match &self.held {
+            Some(held) => held.hold(body),
+            None => Some(body),
+        };
+        match body {
+            Some(body) => self.body = Body::Whole(body),
+            None => return self.drop_body(more),
+        }
         status::OK
+    }
+
+    /// There is no room for the body: the client is told so, and the lambda if it has more to say.
+    fn drop_body(&mut self, more: bool) -> Status {
+        self.has_no_room = true;
+        self.body = Body::Empty;
+        if more { status::GONE } else { status::OK }
+    }
+
+    /// There is no room for a response, and so no run.
+    pub fn refuse(&mut self) {
+        self.has_no_room = true;
+    }
+
+    /// Whether there was no room for the response.
+    pub fn has_no_room(&self) -> bool {
+        self.has_no_room
     }
 
     /// Whether all of the headers are well-formed.
@@ -101,17 +140,25 @@ impl ResponseBuilder {
         if self.status.is_none() || self.ended {
             return status::INVALID;
         }
-        let mut body = match std::mem::take(&mut self.body) {
-            Body::Empty => BytesMut::new(),
-            Body::Whole(bytes) => bytes.into(),
-            Body::Growing(bytes) => bytes,
+        if self.has_no_room {
+            return status::GONE;
+        }
+        let (mut body, mut room) = match std::mem::take(&mut self.body) {
+            Body::Empty => (BytesMut::new(), None),
+            Body::Whole(bytes) => (bytes.into(), None),
+            Body::Growing(bytes, room) => (bytes, room),
         };
         let fits = body.len().saturating_add(piece.len()) <= limit;
         if fits {
+            if let Some(held) = &self.held
+                && room.get_or_insert_with(|| held.room()).grow_to(body.len() + piece.len()).is_none()
+            {
+                return self.drop_body(more);
+            }
             body.extend_from_slice(piece);
             self.ended = !more;
         }
-        self.body = Body::Growing(body);
+        self.body = Body::Growing(body, room);
         if fits { status::OK } else { status::TOO_LARGE }
     }
 
@@ -132,7 +179,8 @@ impl ResponseBuilder {
         let body = match std::mem::take(&mut self.body) {
             Body::Empty => Bytes::new(),
             Body::Whole(bytes) => bytes,
-            Body::Growing(bytes) => bytes.freeze(),
+            Body::Growing(bytes, Some(room)) if bytes.len() > UNCOUNTED => room.holding(bytes.freeze()),
+            Body::Growing(bytes, _) => bytes.freeze(),
         };
         Some((code, body))
     }

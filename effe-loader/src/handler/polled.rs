@@ -102,7 +102,7 @@ impl Handler {
         let sender = call.streams.response.take();
         let head = sender.as_ref().and_then(|sender| sender.take_head());
         let response = match (head, sender) {
-            (Some(head), Some(sender)) => Some(stream(request, head, sender, None)),
+            (Some(head), Some(sender)) => Some(Ok(stream(request, head, sender, None))),
             (_, unneeded) => {
                 if let Some(sender) = unneeded {
                     self.senders.keep(sender);
@@ -110,7 +110,7 @@ impl Handler {
                 respond(&mut call.response, request)
             }
         };
-        let response = response.ok_or_else(|| unanswered(&call));
+        let response = response.unwrap_or_else(|| Err(unanswered(&call)));
         self.worker.in_flight.keep(call);
         response
     }

@@ -74,7 +74,7 @@ impl Handler {
                 pending().await
             }
             Came::Outcome(Outcome::Back(mut call)) => {
-                let response = respond(&mut call.response, request).ok_or_else(|| unanswered(&call));
+                let response = respond(&mut call.response, request).unwrap_or_else(|| Err(unanswered(&call)));
                 self.worker.in_flight.keep(call);
                 response
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use actix_http::{Method, Request, Response, StatusCode};
 
+use super::failure::Failure;
 use crate::{
     body::{
         outgoing::{Body, Producer, Stream},
@@ -12,9 +13,12 @@ use crate::{
     exchange::response::ResponseBuilder,
 };
 
-/// The lambda's answer, if it gave one.
-pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Response<Body>> {
+/// The lambda's answer, if it gave one; the failure if there is no room to hold it.
+pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Result<Response<Body>, Failure>> {
     let length = builder.length;
+    if builder.has_no_room() {
+        return Some(Err(Failure::NoRoom));
+    }
     let (status, body) = builder.take()?;
     let body = match length {
         // For a HEAD the lambda may say how long the answer to a GET would be, and needn't make it.
@@ -26,7 +30,7 @@ pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Respo
     for (name, value) in &builder.headers {
         head.headers.append(name.clone(), value.clone());
     }
-    Some(response)
+    Some(Ok(response))
 }
 
 /// An answer whose body is still being written.

@@ -3,6 +3,7 @@
 //!
 //! h2 is used directly: actix-http uses an old version with an open advisory, and can't end a connection gracefully.
 
+mod backlog;
 mod frame_budget;
 mod preface;
 mod request;
@@ -17,6 +18,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use actix_http::Response;
 use actix_web::rt;
 use bytes::Bytes;
 use h2::{
@@ -25,8 +27,12 @@ use h2::{
 };
 use http::Method;
 
-use self::frame_budget::{Counted, FrameBudget};
+use self::{
+    backlog::Backlog,
+    frame_budget::{Counted, FrameBudget},
+};
 use crate::{
+    body::outgoing::Body,
     http::{
         head::Request,
         service::{Answered, IncomingRequest, RequestGuard, Service},
@@ -68,9 +74,16 @@ pub async fn take(
     let frame_budget = Rc::<FrameBudget>::default();
     let connection = Counted::new(connection, &frame_budget);
     let frames = handle.prepare(builder.handshake(connection)).await?.ok()?;
-    let n_resets = Cell::new(0);
-    let client =
-        Rc::new(Client { service: Rc::clone(service), peer, is_tls, handle, n_resets, frame_budget });
+    let (n_resets, backlog) = (Cell::new(0), Backlog::new(handle.clone()));
+    let client = Rc::new(Client {
+        service: Rc::clone(service),
+        peer,
+        is_tls,
+        handle,
+        n_resets,
+        frame_budget,
+        backlog,
+    });
     client.serve(frames).await;
     None
 }
@@ -84,6 +97,7 @@ struct Client {
     /// Requests that the client has reset before they were answered.
     n_resets: Cell<u64>,
     frame_budget: Rc<FrameBudget>,
+    backlog: Rc<Backlog>,
 }
 
 impl Client {
@@ -113,8 +127,17 @@ impl Client {
             if self.is_abusive() {
                 frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
+            while let Some((request, mut respond)) = self.backlog.next() {
+                if respond.poll_reset(cx).is_pending() {
+                    self.answer(request, respond);
+                }
+            }
             match frames.poll_accept(cx) {
-                Poll::Ready(Some(Ok((request, respond)))) => self.answer(request, respond),
+                Poll::Ready(Some(Ok(accepted))) => {
+                    if let Some((request, respond)) = self.backlog.admit(accepted) {
+                        self.answer(request, respond);
+                    }
+                }
                 Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
@@ -140,7 +163,7 @@ impl Client {
                 if response::is_short(&response) {
                     response::send_short(response, respond, is_head);
                 } else {
-                    rt::spawn(response::send(response, respond, is_head, self.handle.write_timeout()));
+                    rt::spawn(self.send(response, respond, is_head));
                 }
             }
             Answered::Later(mut answered) => {
@@ -164,12 +187,27 @@ impl Client {
                     });
                     match response.await {
                         Some(response) => {
-                            response::send(response, respond, is_head, client.handle.write_timeout()).await;
+                            client.send(response, respond, is_head).await;
                         }
                         None => client.n_resets.set(client.n_resets.get() + 1),
                     }
                 });
             }
+        }
+    }
+
+    /// Sends an answer, which counts as unsent from now on, not only once the future is polled.
+    fn send(
+        self: &Rc<Self>,
+        response: Response<Body>,
+        respond: SendResponse<Bytes>,
+        is_head: bool,
+    ) -> impl Future<Output = ()> + use<> {
+        let n_bytes = if let Body::Whole(bytes) = response.body() { bytes.len() } else { 0 };
+        let (unsent, handle) = (self.backlog.send(n_bytes), self.handle.clone());
+        async move {
+            response::send(response, respond, is_head, &handle).await;
+            drop(unsent);
         }
     }
 }

@@ -19,6 +19,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::{
+    body::held::HeldBytes,
     net::{
         activity::{ClientTimeouts, ConnActivity},
         tracker::ConnectionTracker,
@@ -46,12 +47,17 @@ pub struct Connections {
     /// The time of the first look after the effe began to stop.
     closing_since: Cell<Option<Moment>>,
     timeouts: ClientTimeouts,
+    held: Arc<HeldBytes>,
     tracker: Arc<ConnectionTracker>,
 }
 
 impl Connections {
     /// No connections yet; [`Connections::look_after`] must be spawned.
-    pub fn new(timeouts: ClientTimeouts, tracker: Arc<ConnectionTracker>) -> Connections {
+    pub fn new(
+        timeouts: ClientTimeouts,
+        held: Arc<HeldBytes>,
+        tracker: Arc<ConnectionTracker>,
+    ) -> Connections {
         let now = Moment::now();
         Connections {
             open: RefCell::default(),
@@ -60,6 +66,7 @@ impl Connections {
             looked: Cell::new(now),
             closing_since: Cell::default(),
             timeouts,
+            held,
             tracker,
         }
     }
@@ -158,9 +165,31 @@ impl ConnHandle {
         now.get() + looked.get().elapsed().min(LOOK)
     }
 
-    /// How long the client may not read anything of what it is sent.
+    /// How long the client may not read anything of what it is sent: less where much is held for clients.
     pub fn write_timeout(&self) -> Option<Duration> {
-        self.connections.timeouts.write
+        let timeout = self.connections.timeouts.write;
+        if self.connections.held.is_scarce() {
+            Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)))
+        } else {
+            timeout
+        }
+    }
+
+    /// Ready when a client that has taken nothing since this began has had its time, because much is held for clients.
+    #[cfg(feature = "http2")]
+    pub async fn scarce(&self) {
+        loop {
+            rt::time::sleep(LOOK).await;
+            if self.connections.held.is_scarce() {
+                return;
+            }
+        }
+    }
+
+    /// The bytes that are held for all clients.
+    #[cfg(feature = "http2")]
+    pub fn held(&self) -> &HeldBytes {
+        &self.connections.held
     }
 
     /// Whether the connection must close, though its client has neither sent anything nor left. To be asked when

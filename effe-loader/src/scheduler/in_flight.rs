@@ -17,8 +17,11 @@ use slab::Slab;
 use tokio::time;
 
 use crate::{
-    body::sender::Streams,
-    exchange::call::{Call, Completions, Progress},
+    body::{held::HeldBytes, sender::Streams},
+    exchange::{
+        call::{Call, Completions, Progress},
+        response::ResponseBuilder,
+    },
     net::activity::Hangup,
     rt::clock::Moment,
 };
@@ -46,6 +49,7 @@ pub struct InFlight {
     #[expect(clippy::vec_box, reason = "a call travels in its box")]
     spare: RefCell<Vec<Box<Call>>>,
     timeouts: Timeouts,
+    held: Arc<HeldBytes>,
     tick: Duration,
     /// Whether the timer runs.
     ticking: Cell<bool>,
@@ -83,7 +87,7 @@ pub enum Outcome {
 
 impl InFlight {
     /// [`run`](InFlight::run) must be spawned for calls to come back.
-    pub fn new(timeouts: Timeouts) -> InFlight {
+    pub fn new(timeouts: Timeouts, held: &Arc<HeldBytes>) -> InFlight {
         let shortest = timeouts.queue.into_iter().chain(timeouts.run).min();
         let tick = shortest.map_or(LONGEST_TICK, |shortest| shortest / TICKS);
         InFlight {
@@ -91,6 +95,7 @@ impl InFlight {
             waiting: RefCell::default(),
             spare: RefCell::default(),
             timeouts,
+            held: Arc::clone(held),
             tick: tick.clamp(SHORTEST_TICK, LONGEST_TICK),
             ticking: Cell::new(false),
             sent: Cell::new(false),
@@ -103,7 +108,11 @@ impl InFlight {
 
     /// A call with empty buffers.
     pub fn call(&self) -> Box<Call> {
-        self.spare.borrow_mut().pop().unwrap_or_else(|| Box::new(Call::new(Arc::clone(&self.completions))))
+        let new = || {
+            let response = ResponseBuilder::new(&self.held);
+            Box::new(Call::new(Arc::clone(&self.completions), response))
+        };
+        self.spare.borrow_mut().pop().unwrap_or_else(new)
     }
 
     /// Takes back a call that is over.
@@ -302,7 +311,7 @@ mod tests {
         test: impl AsyncFnOnce(Rc<InFlight>) -> T,
     ) -> T {
         rt::System::new().block_on(async {
-            let in_flight = Rc::new(InFlight::new(Timeouts { queue, run }));
+            let in_flight = Rc::new(InFlight::new(Timeouts { queue, run }, &HeldBytes::unlimited()));
             rt::spawn(Rc::clone(&in_flight).run(|| ()));
             test(in_flight).await
         })

@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     pin::pin,
     task::Poll,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use actix_http::{
@@ -17,7 +17,10 @@ use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use crate::body::{min_rate::MinRate, outgoing::Body};
+use crate::{
+    body::{min_rate::MinRate, outgoing::Body},
+    net::connections::ConnHandle,
+};
 
 /// Bytes of an answer that is short: it is handed to h2 at once, whether or not the client has room for it.
 const SHORT: usize = 16 * 1024;
@@ -71,7 +74,7 @@ pub async fn send(
     response: Response<Body>,
     mut respond: SendResponse<Bytes>,
     is_head: bool,
-    write_timeout: Option<Duration>,
+    handle: &ConnHandle,
 ) {
     if is_head || is_short(&response) {
         return send_short(response, respond, is_head);
@@ -80,7 +83,7 @@ pub async fn send(
         return respond.send_reset(Reason::INTERNAL_ERROR);
     };
     let Ok(stream) = respond.send_response(head, false) else { return };
-    let mut outgoing = Outgoing { stream, n_sent: 0, pace: MinRate::new(write_timeout) };
+    let mut outgoing = Outgoing { stream, handle, n_sent: 0, pace: MinRate::new(handle.write_timeout()) };
     let mut body = pin!(response.into_body());
     loop {
         let piece = poll_fn(|cx| match outgoing.stream.poll_reset(cx) {
@@ -102,13 +105,14 @@ pub async fn send(
 }
 
 /// A body on its way out.
-struct Outgoing {
+struct Outgoing<'a> {
     stream: SendStream<Bytes>,
+    handle: &'a ConnHandle,
     n_sent: u64,
     pace: MinRate,
 }
 
-impl Outgoing {
+impl Outgoing<'_> {
     /// Sends a piece as the client has room for it; `None` if nothing more can be sent.
     async fn send(&mut self, mut piece: Bytes) -> Option<()> {
         while !piece.is_empty() {
@@ -122,7 +126,12 @@ impl Outgoing {
 
     async fn room(&mut self) -> Option<usize> {
         let room = poll_fn(|cx| self.stream.poll_capacity(cx));
-        let Some(room) = self.pace.wait(self.n_sent, room).await else {
+        let room = tokio::select! {
+            biased;
+            room = self.pace.wait(self.n_sent, room) => room,
+            () = self.handle.scarce() => None,
+        };
+        let Some(room) = room else {
             self.stream.send_reset(Reason::CANCEL);
             return None;
         };
