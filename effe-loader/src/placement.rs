@@ -248,7 +248,8 @@ impl Placement {
         let begun = Moment::now();
         let value = run();
         let took = begun.elapsed();
-        if took > SHORT && before.is_some_and(|before| Usage::now().since(before).shows_preemption()) {
+        if took > SHORT && before.is_some_and(|before| Usage::now().since(before).shows_preemption(OVERSTAY))
+        {
             return (value, took);
         }
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);

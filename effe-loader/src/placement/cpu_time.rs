@@ -52,12 +52,12 @@ impl Usage {
         }
     }
 
-    /// Whether a run that took long and used this was preempted.
-    pub fn shows_preemption(self) -> bool {
-        self.n_waits == 0 && self.shows_preemption_before()
+    /// Whether a run that took longer than `bound` and used this was preempted.
+    pub fn shows_preemption(self, bound: Duration) -> bool {
+        self.n_waits == 0 && self.n_preempted > 0 && self.cpu < bound
     }
 
-    /// The same, where a few short runs before that one are included: the server waits between runs.
+    /// The same of one that took longer than [`OVERSTAY`], where a few short runs before that one are included: the server waits between runs.
     pub fn shows_preemption_before(self) -> bool {
         self.n_preempted > 0 && self.cpu < OVERSTAY
     }
@@ -99,13 +99,13 @@ mod tests {
         let before = Usage::now();
         thread::sleep(Duration::from_millis(3));
         let waited = Usage::now().since(before);
-        assert!(waited.n_waits > 0 && !waited.shows_preemption());
+        assert!(waited.n_waits > 0 && !waited.shows_preemption(OVERSTAY));
         let before = Usage::now();
         while Usage::now().since(before).cpu < 2 * OVERSTAY {
             std::hint::spin_loop();
         }
         let worked = Usage::now().since(before);
-        assert!(!worked.shows_preemption() && !worked.shows_preemption_before());
+        assert!(!worked.shows_preemption(OVERSTAY) && !worked.shows_preemption_before());
     }
 
     #[test]
@@ -134,7 +134,10 @@ mod tests {
             (Usage { n_preempted: 0, ..preempted }, false, false),
             (Usage { n_waits: 3, ..preempted }, false, true),
         ] {
-            assert_eq!((usage.shows_preemption(), usage.shows_preemption_before()), (alone, with_others));
+            assert_eq!(
+                (usage.shows_preemption(OVERSTAY), usage.shows_preemption_before()),
+                (alone, with_others)
+            );
         }
     }
 

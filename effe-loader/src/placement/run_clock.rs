@@ -6,14 +6,20 @@
 use std::{cell::Cell, time::Duration};
 
 use crate::{
-    placement::{cpu_time::Usage, policy::OVERSTAY},
+    placement::{
+        cpu_time::Usage,
+        policy::{OVERSTAY, SHORT},
+    },
     rt::clock::Moment,
 };
 
 /// Runs from one look at what the thread has used to the next.
 const LOOK_EVERY: u64 = 64;
-/// After a run that was preempted, the thread looks before each of so many runs.
+/// After a run that overstayed because it was preempted, the thread looks before each of so many runs.
 const CAREFUL_FOR: u64 = 4096;
+/// After a run that was no longer short and may have been preempted: such runs cost the trust only if one in sixteen is
+/// one of them.
+const WARY_FOR: u64 = LOOK_EVERY;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
@@ -58,16 +64,25 @@ impl RunClock {
 
     /// Whether a run that took so long was preempted.
     fn end(&self, took: Duration, usage: impl Fn() -> Usage) -> bool {
-        let preempted = took > OVERSTAY && {
-            let now = usage();
-            let used = now.since(self.used.replace(now));
-            // The first verdict may rest on what the runs just before used.
-            if self.is_careful() { used.shows_preemption() } else { used.shows_preemption_before() }
-        };
-        if preempted {
-            self.careful_until.set(self.n_runs.get() + CAREFUL_FOR);
-        }
+        let preempted = took > SHORT && self.was_preempted(took, usage());
         self.n_runs.set(self.n_runs.get() + 1);
+        preempted
+    }
+
+    fn was_preempted(&self, took: Duration, now: Usage) -> bool {
+        let used = now.since(self.used.replace(now));
+        let overstayed = took > OVERSTAY;
+        let preempted = match self.is_careful() {
+            true => used.shows_preemption(if overstayed { OVERSTAY } else { SHORT }),
+            // Such a verdict may rest on what the runs just before used.
+            false => overstayed && used.shows_preemption_before(),
+        };
+        let careful_for = match used.n_preempted {
+            _ if preempted && overstayed => CAREFUL_FOR,
+            0 => 0,
+            _ => WARY_FOR,
+        };
+        self.careful_until.set(self.careful_until.get().max(self.n_runs.get() + careful_for));
         preempted
     }
 
@@ -111,6 +126,20 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_is_short_by_itself_is_not_charged_for_the_time_that_others_had() {
+        let middling = |clock: &RunClock, cpu| {
+            let before = Usage { cpu: Duration::from_secs(1), ..PREEMPTED };
+            clock.begin(|| before);
+            let now = Usage { cpu: before.cpu + cpu, n_preempted: before.n_preempted + 1, ..before };
+            clock.end(2 * SHORT, || now)
+        };
+        let clock = RunClock::new();
+        assert!(!middling(&clock, SHORT / 2), "it may rest on the runs before");
+        assert!(middling(&clock, SHORT / 2));
+        assert!(!middling(&clock, SHORT), "it has worked for as long");
+    }
+
+    #[test]
     fn a_short_run_asks_the_system_once_in_a_while() {
         let (clock, n_looks) = (RunClock::new(), Cell::new(0));
         for _ in 0..3 * LOOK_EVERY {
@@ -119,7 +148,7 @@ mod tests {
                 Usage::NONE
             };
             clock.begin(look);
-            assert!(!clock.end(OVERSTAY, look));
+            assert!(!clock.end(SHORT, look));
         }
         assert_eq!(n_looks.get(), 3);
     }

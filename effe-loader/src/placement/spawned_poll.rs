@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::{
     Placement,
     cpu_time::Usage,
-    policy::SHORT,
+    policy::{OVERSTAY, SHORT},
     run_clock::{self, Ended},
 };
 use crate::rt::clock::Moment;
@@ -32,7 +32,7 @@ pub fn begin(placement: Option<&Placement>) {
 pub fn end<'a>(placement: Option<&Placement>, request: impl FnOnce() -> (&'a str, &'a str)) {
     let (begun, used) = BEGUN.get();
     let Ended { took, preempted } = run_clock::end(begun);
-    let is_preempted = |used| Usage::now().since(used).shows_preemption();
+    let is_preempted = |used| Usage::now().since(used).shows_preemption(OVERSTAY);
     if preempted || took > SHORT && used.is_some_and(is_preempted) {
         return;
     }
