@@ -10,7 +10,7 @@ use std::{
     io::Write,
     path::Path,
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use effe_abi::Linked;
@@ -74,8 +74,13 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         let starting = Starting { config, plugin, counts, journal: &journal, control };
         starting.serve(inherited, n_descriptors, orders)
     };
-    // Longer than one line may wait for a syslog daemon that has stopped reading.
-    journal.close(Duration::from_secs(2));
+    let n_left = journal.finish();
+    if n_left > 0 {
+        let _ = writeln!(
+            std::io::stderr(),
+            "effe-loader: warning: whoever reads the log is too slow: {n_left} log lines were lost"
+        );
+    }
     outcome
 }
 

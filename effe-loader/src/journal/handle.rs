@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
@@ -20,6 +20,11 @@ use super::{
     severity::Severity,
     writer::{QUEUE, Settings, State, Writer},
 };
+
+/// A line may wait as long: twice what syslog has.
+const LONGEST_LINE: Duration = Duration::from_secs(2);
+/// How long the lines that are left at the end may take.
+const FINISH: Duration = Duration::from_secs(10);
 
 /// A handle on the journal. Clones share it; when the last is dropped, its thread writes what is queued and
 /// ends.
@@ -138,6 +143,21 @@ impl Journal {
         // A full channel means that it was closed before.
         let _ = self.0.stop.try_send(());
         matches!(self.0.done.recv_timeout(within), Err(RecvTimeoutError::Disconnected))
+    }
+
+    /// Closes the journal and waits for as long as lines are being written, at most ten seconds; how many are left, which
+    /// nobody writes if the process ends now.
+    pub fn finish(&self) -> usize {
+        let until = Instant::now() + FINISH;
+        let n_queued = || self.0.queue.len() + self.0.access_queue.len();
+        let mut n_left = n_queued();
+        while !self.close(LONGEST_LINE) {
+            let n_before = std::mem::replace(&mut n_left, n_queued());
+            if n_left >= n_before || Instant::now() >= until {
+                return n_left;
+            }
+        }
+        0
     }
 
     pub(super) fn state(&self) -> &State {
