@@ -26,7 +26,7 @@ use crate::{
 /// nevertheless, says so in the log, and no longer polls it on the server's threads.
 ///
 /// A run is **cancelled** when the client leaves or the deadline passes: its future is dropped at the `.await` that it
-/// has reached. Its Context is then stopped, or, with [`Options::keep_cancelled`], used again.
+/// has reached. After [`AsyncResponse::end`] only the deadline counts. Its Context is then stopped, or, with [`Options::keep_cancelled`], used again.
 ///
 /// ```
 /// use std::time::Duration;

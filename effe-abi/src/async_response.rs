@@ -61,10 +61,12 @@ impl<'a> AsyncResponse<'a> {
         poll_fn(|cx| self.poll_push(cx)).await
     }
 
-    /// Ends the answer, so that the client has all of it while Run goes on. Nothing can be written afterwards.
+    /// Ends the answer and sends it, so that the client has all of it while Run goes on; see
+    /// [`Response::end`](Response::end). The rest of Run is dropped at an `.await` if it takes longer than the
+    /// operator's `--run-timeout`.
     ///
     /// # Errors
-    /// As [`send`](AsyncResponse::send).
+    /// As [`send`](AsyncResponse::send). Or the loader is too old to send a held answer early: then nothing is ended.
     pub async fn end(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_ready(cx)).await?;
         self.response.finish_body()

@@ -11,6 +11,7 @@ use abi_stable::std_types::{RSlice, RStr};
 
 use crate::{
     chunk::Chunk,
+    extensions::{EARLY, EarlyHost},
     raw::{self, Status, status},
 };
 #[cfg(feature = "async")]
@@ -59,11 +60,9 @@ impl HostRef {
         let status = unsafe { (self.0.attribute)(self.0.data, key, &mut out) };
         (status == status::OK).then(|| out.as_str())
     }
-}
 
-#[cfg(feature = "async")]
-impl HostRef {
     /// The address of the host's table, which tells hosts apart.
+    #[cfg(feature = "async")]
     pub(crate) fn address(self) -> usize {
         std::ptr::from_ref(self.0).addr()
     }
@@ -80,6 +79,26 @@ impl HostRef {
         let size = unsafe { table.cast::<u32>().as_ref() }?;
         // SAFETY: as above, and the size says that all of `T` is there.
         (*size as usize >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
+    }
+}
+
+/// The host's table for answers that go out while Run goes on.
+#[derive(Clone, Copy)]
+pub(crate) struct EarlyHostRef(&'static EarlyHost);
+
+impl EarlyHostRef {
+    /// `None`: the host doesn't offer it.
+    #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
+    pub(crate) fn find(host: HostRef) -> Option<EarlyHostRef> {
+        // SAFETY: the type and the id belong together (`extensions.rs`).
+        unsafe { host.extension(EARLY) }.map(EarlyHostRef)
+    }
+
+    /// Whether the call that ends the answer of `exchange`, and comes next, sends it at once.
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn end_early(self, exchange: ExchangeRef<'_>) -> bool {
+        // SAFETY: as in `ExchangeRef::respond`.
+        unsafe { (self.0.end_early)(exchange.0.host) == status::OK }
     }
 }
 

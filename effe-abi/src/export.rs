@@ -18,10 +18,10 @@ use crate::{
     fence::{fence, verdict},
     lambda::{Lambda, StartError},
     params::Params,
-    raw::{self, Failure, Plugin, PluginRef, Status, host_attribute},
+    raw::{self, Failure, Plugin, PluginRef, Status},
     report,
     request::Request,
-    response::{Delivery, Response, Scratch},
+    response::{Delivery, Response, Scratch, Terms},
 };
 
 /// Makes a type that implements [`Lambda`] the lambda of this crate.
@@ -183,8 +183,7 @@ struct Slot<L> {
     host: HostRef,
     started: std::result::Result<L, StartError<L>>,
     scratch: Scratch,
-    /// Number of bytes of an answer that may be held.
-    limit: usize,
+    terms: Terms,
 }
 
 #[expect(unsafe_code, reason = "an entry of the wire")]
@@ -206,8 +205,9 @@ unsafe extern "C" fn start<L: Lambda>(
     fence(host, failure, || {
         let started = L::start(Params::new(host));
         let level = started.as_ref().err().map(StartError::level);
-        let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
-        let slot = Slot { host, started, scratch: Scratch::default(), limit: limit.unwrap_or(usize::MAX) };
+        let delivery = if L::OPTIONS.streams_response() { Delivery::Waiting } else { Delivery::Whole };
+        let terms = Terms::of(host, delivery, L::OPTIONS.may_answer_early());
+        let slot = Slot { host, started, scratch: Scratch::default(), terms };
         // Stored before the author's `Display` is called, which may panic: the loader stops a Context that is not null.
         let slot = Box::into_raw(Box::new(slot));
         *context = slot.cast();
@@ -237,8 +237,7 @@ unsafe extern "C" fn run<L: Lambda>(
         let lent = unsafe { std::mem::transmute::<ExchangeRef<'_>, ExchangeRef<'static>>(exchange) };
         // SAFETY: as above.
         let request = unsafe { Request::new(lent) };
-        let delivery = if L::OPTIONS.streams_response() { Delivery::Waiting } else { Delivery::Whole };
-        let mut response = Response::new(exchange, &mut slot.scratch, delivery, slot.limit);
+        let mut response = Response::new(exchange, &mut slot.scratch, slot.terms);
         let outcome = L::run(slot.started.as_mut(), &request, &mut response);
         Poll::Ready(verdict(response.finish(outcome)))
     })

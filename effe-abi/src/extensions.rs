@@ -115,6 +115,33 @@ pub struct SpawnHost {
     pub may_block: unsafe extern "C" fn(host: *mut ()) -> Status,
 }
 
+/// Bit of [`Plugin::flags`](crate::raw::Plugin) beyond those of v1: Run may end its answer before it returns, and so must
+/// not be on the thread that sends the answer. An older loader ignores it, and has no [`EarlyHost`].
+pub const ANSWERS_EARLY: u64 = 32;
+
+/// Id of the host's table [`EarlyHost`]: an answer that goes out while Run goes on.
+pub const EARLY: &str = "effe.early/1";
+
+/// Without this table a held answer goes out when `run` has returned or its future is done, whenever it was ended.
+#[repr(C)]
+pub struct EarlyHost {
+    /// `size_of::<EarlyHost>()`, as its maker knows it.
+    pub size: u32,
+    /// 1
+    pub version: u32,
+    /// To be called just before the `respond` or `write` that ends an answer, which is one without
+    /// [`MORE`](crate::raw::MORE). OK: that call sends the answer while the run goes on. It returns TIMEOUT if the
+    /// client was told already that the run takes too long. UNSUPPORTED: the answer would only go out at the end of
+    /// the run. An async run, and that of a plugin whose flags have [`ANSWERS_EARLY`] or
+    /// [`STREAM_RESPONSE`](crate::raw::plugin_flags::STREAM_RESPONSE), is never told so.
+    ///
+    /// After an answer was sent so, the run is neither cancelled nor told GONE when its client leaves, and `state` says
+    /// how much time the rest of it has. What has not come of a streamed body does not come any more.
+    ///
+    /// THREADS: as `respond` and `write`, of which it counts as one.
+    pub end_early: unsafe extern "C" fn(host: *mut ()) -> Status,
+}
+
 /// Work that waits without a thread.
 ///
 /// OWNERSHIP: whoever asked for the future owns it, polls it, and calls `drop`, which frees it.
@@ -178,6 +205,8 @@ const _: () = {
     assert!(offset_of!(SpawnHost, may_spawn) == 8 && offset_of!(SpawnHost, enter) == 16);
     assert!(offset_of!(SpawnHost, leave) == 24 && offset_of!(SpawnHost, hold) == 32);
     assert!(offset_of!(SpawnHost, release) == 40 && offset_of!(SpawnHost, may_block) == 48);
+    assert!(size_of::<EarlyHost>() == 16 && offset_of!(EarlyHost, version) == 4);
+    assert!(offset_of!(EarlyHost, end_early) == 8);
     assert!(size_of::<Future>() == 24 && offset_of!(Future, poll) == 8 && offset_of!(Future, drop) == 16);
     assert!(size_of::<Waker>() == 8 && size_of::<WakerTable>() == 32);
     assert!(offset_of!(WakerTable, wake) == 8 && offset_of!(WakerTable, wake_by_ref) == 16);

@@ -7,6 +7,7 @@ use std::fmt;
 
 use crate::{
     error::{Boxed, Error, Level, Result},
+    extensions::ANSWERS_EARLY,
     params::Params,
     raw::plugin_flags,
     request::Request,
@@ -190,6 +191,14 @@ impl Options {
         self.with(plugin_flags::STREAM_RESPONSE)
     }
 
+    /// Run may go on after its answer, which [`Response::end`] sends. Such a lambda never runs on the server's own
+    /// threads, where the rest of Run would keep other clients waiting. An async lambda, and one that declares
+    /// [`stream_response`](Options::stream_response), may do so without this option.
+    #[must_use]
+    pub const fn answers_early(self) -> Options {
+        self.with(ANSWERS_EARLY)
+    }
+
     /// A Context whose run was cancelled may be used again, because a run leaves nothing half done in it. Without this
     /// option it is stopped. For async lambdas: other runs can't be cancelled.
     #[must_use]
@@ -199,6 +208,11 @@ impl Options {
 
     pub(crate) const fn streams_response(self) -> bool {
         self.flags & plugin_flags::STREAM_RESPONSE != 0
+    }
+
+    /// Whether a lambda that isn't async may end its answer before Run returns.
+    pub(crate) const fn may_answer_early(self) -> bool {
+        self.flags & (ANSWERS_EARLY | plugin_flags::STREAM_RESPONSE) != 0
     }
 
     pub(crate) const fn flags(self) -> u64 {

@@ -156,7 +156,8 @@ impl Request {
         self.exchange.attribute(attribute::PEER)?.parse().ok()
     }
 
-    /// When the time for this run is over and the client gets an error instead of an answer. `None`: there is no limit.
+    /// When the time for this run is over and the client gets an error instead of an answer; once the answer was ended
+    /// early, when the time for the rest of the run is over. `None`: there is no limit.
     pub fn deadline(&self) -> Option<Instant> {
         match self.exchange.state() {
             (_, u64::MAX) => None,
@@ -164,7 +165,8 @@ impl Request {
         }
     }
 
-    /// Whether nobody waits for the answer any more, because the client has gone or the deadline has passed.
+    /// Whether nobody waits for the answer any more, because the client has gone or the deadline has passed. After an
+    /// answer that was ended early only the deadline counts, and that the effe stops.
     pub fn cancelled(&self) -> bool {
         self.exchange.state().0 != status::OK
     }

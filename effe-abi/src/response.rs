@@ -7,11 +7,11 @@
 use std::{borrow::Cow, error, fmt, io, mem};
 
 use crate::{
-    calls::ExchangeRef,
+    calls::{EarlyHostRef, ExchangeRef, HostRef},
     chunk::Chunk,
     error::{Error, Level, Result, failure},
     headers::Headers,
-    raw::{self, Status, status},
+    raw::{self, Status, host_attribute, status},
 };
 
 /// Bytes of a streamed answer after which the buffer is sent.
@@ -22,9 +22,9 @@ const COPY_LIMIT: usize = 16 * 1024;
 /// Number of headers that an answer can have without an allocation.
 const FEW_HEADERS: usize = 8;
 
-/// The answer to a request. What is written is held until Run returns. If the lambda declares
-/// [`Options::stream_response`](crate::Options::stream_response), it is sent earlier: whenever 64 KiB are waiting, and
-/// at a flush.
+/// The answer to a request. What is written is held until Run returns or [`end`](Response::end) is called. If the
+/// lambda declares [`Options::stream_response`](crate::Options::stream_response), it is sent earlier: whenever 64 KiB
+/// are waiting, and at a flush.
 ///
 /// Methods that set something can be chained, and `std::io::Write` is implemented. What can't be sent (a status of 99,
 /// a line feed in a header) makes the run fail: the client gets 500, and the log says why.
@@ -35,17 +35,48 @@ pub struct Response<'a> {
     chunk: Option<Chunk>,
     status: Option<u16>,
     state: State,
-    delivery: Delivery,
-    /// Number of bytes that may be held.
-    limit: usize,
+    terms: Terms,
     /// The first thing that makes the answer unfit to be sent, with the author's line.
     fault: Option<Error>,
+}
+
+/// What is the same for all answers of a Context.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    delivery: Delivery,
+    /// Whether an answer can be ended before Run returns.
+    early: Early,
+    /// Number of bytes that may be held.
+    limit: usize,
+}
+
+/// Whether a held answer can go out before Run returns.
+#[derive(Clone, Copy)]
+enum Early {
+    By(EarlyHostRef),
+    /// The lambda has not declared it.
+    Undeclared,
+    /// The host is older than this.
+    Unknown,
+}
+
+impl Terms {
+    /// `may_answer_early`: the lambda has declared it, or needn't.
+    pub(crate) fn of(host: HostRef, delivery: Delivery, may_answer_early: bool) -> Terms {
+        let early = match EarlyHostRef::find(host) {
+            _ if !may_answer_early => Early::Undeclared,
+            Some(host) => Early::By(host),
+            None => Early::Unknown,
+        };
+        let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
+        Terms { delivery, early, limit: limit.unwrap_or(usize::MAX) }
+    }
 }
 
 /// How an answer goes out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// All at once, when Run has returned.
+    /// All at once.
     Whole,
     /// Piece by piece. A write waits, and its thread with it, while the client is slow.
     Waiting,
@@ -82,18 +113,13 @@ enum Fault {
 }
 
 impl<'a> Response<'a> {
-    pub(crate) fn new(
-        exchange: ExchangeRef<'a>,
-        scratch: &'a mut Scratch,
-        delivery: Delivery,
-        limit: usize,
-    ) -> Self {
+    pub(crate) fn new(exchange: ExchangeRef<'a>, scratch: &'a mut Scratch, terms: Terms) -> Self {
         scratch.body.clear();
         // A large body that was never sent must not stay with the Context.
         scratch.body.shrink_to(2 * COPY_LIMIT);
         scratch.headers.clear();
         let state = State::Unsent;
-        Response { exchange, scratch, chunk: None, status: None, state, delivery, limit, fault: None }
+        Response { exchange, scratch, chunk: None, status: None, state, terms, fault: None }
     }
 
     /// The status, 200 to 599; 200 if it is never set.
@@ -175,7 +201,7 @@ impl<'a> Response<'a> {
     /// The client has gone, the deadline has passed, or the answer is too large to be held.
     pub fn send(&mut self, bytes: impl Into<Chunk>) -> io::Result<()> {
         let chunk = bytes.into();
-        if self.delivery != Delivery::Waiting {
+        if self.terms.delivery != Delivery::Waiting {
             return self.put(chunk);
         }
         if self.has_waiting() {
@@ -191,13 +217,21 @@ impl<'a> Response<'a> {
         self.taken(sent)
     }
 
-    /// Ends the answer, so that the client has all of it while Run goes on. Nothing can be written afterwards.
+    /// Ends the answer and sends it, so that the client has all of it while Run goes on. Nothing can be written
+    /// afterwards. A lambda that isn't async and doesn't stream its answers must declare
+    /// [`Options::answers_early`](crate::Options::answers_early).
+    ///
+    /// From then on the client may leave: the run is not cancelled, and [`Request::cancelled`](crate::Request::cancelled)
+    /// stays false. The rest of Run has the operator's `--run-timeout` anew, which
+    /// [`Request::deadline`](crate::Request::deadline) tells. What a client has not sent yet of a streamed body can't be
+    /// read any more.
     ///
     /// # Errors
-    /// As [`send`](Response::send).
+    /// As [`send`](Response::send). Or the lambda hasn't declared that it answers early, or the loader is too old to do
+    /// so: then nothing is ended.
     pub fn end(&mut self) -> io::Result<()> {
         #[cfg(feature = "async")]
-        if self.delivery == Delivery::Awaited && self.is_sending() {
+        if self.terms.delivery == Delivery::Awaited && self.is_sending() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the end of this answer must be awaited",
@@ -208,6 +242,14 @@ impl<'a> Response<'a> {
 
     pub(crate) fn finish_body(&mut self) -> io::Result<()> {
         self.refuse_if_unfit()?;
+        let goes_out = matches!(self.terms.early, Early::By(host) if host.end_early(self.exchange));
+        if !goes_out && self.state == State::Unsent {
+            if !self.is_stream() {
+                return Err(self.terms.early.refusal());
+            }
+            // Every loader sends what belongs to a stream that has begun.
+            self.push()?;
+        }
         self.transmit(0)?;
         self.state = State::Ended;
         Ok(())
@@ -368,9 +410,8 @@ impl<'a> Response<'a> {
     }
 
     /// Whether pieces may be sent before the end.
-    #[cfg(feature = "async")]
     pub(crate) fn is_stream(&self) -> bool {
-        self.delivery != Delivery::Whole
+        self.terms.delivery != Delivery::Whole
     }
 
     #[cfg(feature = "async")]
@@ -381,9 +422,10 @@ impl<'a> Response<'a> {
     /// Whether `len` more bytes may be held. If not, the answer becomes unfit to be sent.
     #[track_caller]
     fn fits(&mut self, len: usize) -> bool {
-        let fits = self.delivery == Delivery::Waiting || self.held().saturating_add(len) <= self.limit;
+        let Terms { delivery, limit, .. } = self.terms;
+        let fits = delivery == Delivery::Waiting || self.held().saturating_add(len) <= limit;
         if !fits {
-            self.fail(Fault::TooLarge(self.limit));
+            self.fail(Fault::TooLarge(limit));
         }
         fits
     }
@@ -423,7 +465,7 @@ impl io::Write for Response<'_> {
             self.scratch.body.extend_from_slice(&chunk);
         }
         self.scratch.body.extend_from_slice(bytes);
-        if self.delivery == Delivery::Waiting && self.scratch.body.len() >= STREAM_BUFFER {
+        if self.terms.delivery == Delivery::Waiting && self.scratch.body.len() >= STREAM_BUFFER {
             self.push()?;
         }
         Ok(bytes.len())
@@ -436,7 +478,24 @@ impl io::Write for Response<'_> {
 
     /// Sends what is waiting, if the answer is a stream. Waits while the client is slow.
     fn flush(&mut self) -> io::Result<()> {
-        if self.delivery == Delivery::Waiting { self.push() } else { Ok(()) }
+        if self.terms.delivery == Delivery::Waiting { self.push() } else { Ok(()) }
+    }
+}
+
+impl Early {
+    /// Why a held answer can't be ended before Run returns.
+    fn refusal(self) -> io::Error {
+        let text = match self {
+            Early::Undeclared => {
+                "Response::end needs `const OPTIONS: Options = Options::new().answers_early()`: without it, Run may be \
+                 on the thread that is to send the answer"
+            }
+            Early::By(_) | Early::Unknown => {
+                "this loader sends a held answer when Run returns; Response::end needs a newer effe-loader, or \
+                 Options::stream_response"
+            }
+        };
+        io::Error::new(io::ErrorKind::Unsupported, text)
     }
 }
 

@@ -39,8 +39,12 @@ use std::{
 };
 
 pub use self::call::{Answer, Call};
-use self::{call::RunMode, host::Hosted, outcome::Outcome};
-use crate::{error::Level, export::Linked, extensions::SpawnHost};
+use self::{
+    call::RunMode,
+    host::{Hosted, Offers},
+    outcome::Outcome,
+};
+use crate::{error::Level, export::Linked};
 
 /// A lambda that is served in this process. Init has been called; idle Contexts are kept between calls. Dropping it
 /// stops all Contexts and calls Retire.
@@ -78,16 +82,12 @@ impl Effe {
     /// # Errors
     /// What Init said.
     pub fn try_with(lambda: &'static Linked, parameters: &[(&str, &str)]) -> Result<Effe, String> {
-        Effe::hosted(lambda, parameters, &exchange::SPAWN_OPS)
+        Effe::hosted(lambda, parameters, Offers::ALL)
     }
 
-    fn hosted(
-        lambda: &'static Linked,
-        parameters: &[(&str, &str)],
-        spawn_host: &'static SpawnHost,
-    ) -> Result<Effe, String> {
+    fn hosted(lambda: &'static Linked, parameters: &[(&str, &str)], offers: Offers) -> Result<Effe, String> {
         let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let hosted = Hosted::new(lambda, parameters.collect::<BTreeMap<_, _>>(), spawn_host);
+        let hosted = Hosted::new(lambda, parameters.collect::<BTreeMap<_, _>>(), offers);
         let stopped = Arc::new(AtomicUsize::new(0));
         match hosted.init() {
             Outcome::Ok => {}
@@ -124,7 +124,7 @@ impl Effe {
 
     /// As [`call`](Effe::call), but if the run of an async lambda isn't done after `polls` polls, the client leaves:
     /// its future is dropped, and this returns `None`. A run is polled again when it was woken, and each piece that it
-    /// reads or sends takes one more poll. To cancel a lambda at each of its `.await`s, count `polls` up from 0 until
+    /// reads or sends takes one more poll. One that has ended its answer early goes on to its end, whoever leaves. To cancel a lambda at each of its `.await`s, count `polls` up from 0 until
     /// there is an answer.
     pub fn call_dropped(&self, call: Call, polls: usize) -> Option<Answer> {
         let answer = self.take(&call, RunMode::Polled(polls));
@@ -147,9 +147,11 @@ impl Effe {
             return answer;
         };
         let spawns = matches!(mode, RunMode::Spawned(_));
-        exchange::run(call, spawns, &mut answer, |exchange| match mode {
+        exchange::run(call, spawns, &mut answer, |exchange, is_answered| match mode {
             RunMode::Waiting => Some(context.run(exchange)),
-            RunMode::Polled(polls) | RunMode::Spawned(polls) => context.run_async(exchange, polls),
+            RunMode::Polled(polls) | RunMode::Spawned(polls) => {
+                context.run_async(exchange, polls, is_answered)
+            }
         });
         let fit = if answer.dropped { context.keeps_cancelled() } else { !answer.panicked };
         if failed.is_none() && fit {
@@ -213,6 +215,7 @@ mod tests {
         AsyncLambda, AsyncResponse, Params, Request, Result, StartError, Started,
         async_entries::async_table,
         export::{Table, linked},
+        extensions::SpawnHost,
         raw::{Status, status},
     };
 
@@ -228,8 +231,15 @@ mod tests {
             if request.path() == "/for-ever" {
                 std::future::pending::<()>().await;
             }
+            if request.path() == "/ends" {
+                response.text("done");
+                response.end().await?;
+            }
             for _ in 0..2 {
                 tokio::task::yield_now().await;
+            }
+            if request.path() == "/ends" {
+                return Ok(());
             }
             response.text(thread::current().name().unwrap_or_default());
             Ok(())
@@ -277,13 +287,24 @@ mod tests {
         for (spawn_host, n_asked, is_spawned) in
             [(&WANTS_IT, 100, true), (&WANTS_IT_NOT, 300, false), (&OLD, 0, false)]
         {
-            let effe = Effe::hosted(&LAMBDA, &[], spawn_host).unwrap();
+            let offers = Offers { spawn: spawn_host, ..Offers::ALL };
+            let effe = Effe::hosted(&LAMBDA, &[], offers).unwrap();
             for _ in 0..100 {
                 let on_own_thread = effe.get("/").text() == "effe-lambda";
                 assert_eq!(on_own_thread, is_spawned);
             }
             assert_eq!(N_ASKED.swap(0, Ordering::Relaxed), n_asked);
         }
+    }
+
+    #[test]
+    fn a_host_that_sends_no_answer_early_is_named_and_the_answer_comes_at_the_end() {
+        let effe = Effe::hosted(&LAMBDA, &[], Offers { early: None, ..Offers::ALL }).unwrap();
+        let answer = effe.get("/ends");
+        assert_eq!((answer.status, answer.text().as_str(), answer.early), (200, "done", false));
+        let failure = answer.failure.unwrap_or_default();
+        assert!(failure.starts_with("this loader sends a held answer when Run returns; "), "{failure}");
+        assert!(Effe::of(&LAMBDA).get("/ends").early);
     }
 
     #[test]

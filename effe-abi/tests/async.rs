@@ -97,6 +97,13 @@ impl AsyncLambda for Probe {
                 response.text("done").end().unwrap();
                 assert!(response.end().await.is_err() && response.send("more").await.is_err());
             }
+            "/goes-on" => {
+                response.text("done");
+                response.end().await?;
+                task::yield_now().await;
+                task::yield_now().await;
+                GONE_ON.fetch_add(1, Ordering::Relaxed);
+            }
             "/never" => pending().await,
             "/panics-later" => {
                 sleep(Duration::from_millis(1)).await;
@@ -221,6 +228,9 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// How often a run has gone on to its end after its answer.
+static GONE_ON: AtomicUsize = AtomicUsize::new(0);
 
 /// Counts the runs and tasks that have not been dropped.
 struct Alive;
@@ -426,6 +436,21 @@ fn a_panic_in_a_poll_a_drop_or_at_the_end_is_caught() {
     assert_eq!(story(&log).matches("start run stop").count(), 4, "{log:?}");
     let told = critical(&log);
     assert!(told.len() >= 4 && told.iter().all(|text| text.contains("tests/async.rs:")), "{told:?}");
+}
+
+#[test]
+fn a_run_that_has_ended_its_answer_goes_on_whoever_leaves() {
+    let effe = effe();
+    let answers = [
+        effe.call_dropped(Call::get("/goes-on"), 1).expect("the first poll ends the answer"),
+        effe.call(Call::get("/goes-on")),
+        effe.call_waiting(Call::get("/goes-on")),
+        effe.call_spawned(Call::get("/goes-on")),
+    ];
+    for answer in &answers {
+        assert_eq!((answer.text().as_str(), answer.early, &answer.failure), ("done", true, &None));
+    }
+    assert_eq!((GONE_ON.load(Ordering::Relaxed), effe.stopped()), (answers.len(), 0));
 }
 
 #[test]

@@ -1,21 +1,24 @@
-//! What a client gets if the answer is held until Run returns.
+//! What a client gets if the answer is held until Run returns or ends it.
 
 #![cfg(feature = "json")]
 
 use std::{
     io::{self, Write},
     sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
 use effe_abi::{
-    Chunk, Lambda, Params, Request, Response, Result, StartError, Started, export,
-    testing::{Answer, Effe},
+    Chunk, Lambda, Options, Params, Request, Response, Result, StartError, Started, export,
+    testing::{Answer, Call, Effe},
 };
 use serde::{Serialize, Serializer, ser};
 
 struct Scribe;
 
 impl Lambda for Scribe {
+    const OPTIONS: Options = Options::new().answers_early();
+
     fn start(_: Params) -> Result<Self, StartError<Self>> {
         Ok(Scribe)
     }
@@ -74,6 +77,12 @@ impl Lambda for Scribe {
                 let refused = write!(response, "more").unwrap_err();
                 assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
                 return Ok(());
+            }
+            "/goes-on" => {
+                response.text("done").end()?;
+                assert!(!request.cancelled(), "whoever has the answer may leave");
+                assert!(request.deadline().is_some_and(|deadline| deadline > Instant::now()));
+                return Err("the work failed".into());
             }
             "/after-the-end" => {
                 response.text("done").end()?;
@@ -209,8 +218,17 @@ fn half_a_json_value_is_never_sent() {
 #[test]
 fn an_answer_can_be_ended_before_run_returns() {
     answers("/ended", 200, PLAIN, "done");
+    assert!(get("/ended").early && !get("/text").early);
     let late = get("/after-the-end");
     assert_eq!((late.status, late.text().as_str(), late.broken), (200, "done", false));
     let failure = late.failure.unwrap_or_default();
     assert!(failure.starts_with("the response could not be written: the response has ended"), "{failure:?}");
+}
+
+#[test]
+fn what_follows_the_answer_is_not_the_clients_concern() {
+    let call = Call::get("/goes-on").gone_after(1).deadline(Duration::from_secs(60));
+    let answer = Effe::of(&LAMBDA).call(call);
+    assert_eq!((answer.status, answer.text().as_str(), answer.early), (200, "done", true));
+    assert!(answer.failure.unwrap_or_default().starts_with("the work failed"));
 }

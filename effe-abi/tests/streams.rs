@@ -125,6 +125,7 @@ fn an_answer_goes_out_at_each_flush_and_send() {
     assert_eq!(answer.failure, None);
     assert_eq!((answer.status, answer.header("x-kind")), (200, Some("stream")));
     assert_eq!(answer.pieces, [&b"one"[..], b"two", b"three", b"four"]);
+    assert!(answer.early && !effe().get("/large").early);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use self::generation::{Generation, Generations};
 use crate::{
     body::held::HeldBytes,
     exchange::{
-        call::{Call, Completions},
+        call::{Call, Completions, Progress},
         run::AsyncRun,
     },
     http::head::Head,
@@ -140,8 +140,8 @@ impl Effe {
 
     /// Hands a call to the pool; to be followed by [`wake_pool`](Effe::wake_pool). Where there is no room, it comes
     /// back given up.
-    pub fn run_on_pool(self: &Arc<Self>, call: Box<Call>) {
-        let work = Work::Run(Arc::clone(self), self.generations.hold(), call);
+    pub fn run_on_pool(self: &Arc<Self>, generation: Arc<Generation>, call: Box<Call>) {
+        let work = Work::Run(Arc::clone(self), generation, call);
         if let Err(work) = self.pool.push(work) {
             work.give_up();
         }
@@ -189,7 +189,7 @@ impl Effe {
     pub fn report_overdue(&self, head: &Head<'_>, id: &OnceLock<String>, what: &str) {
         self.meter.iter().for_each(|meter| meter.timed_out());
         let text = format!("a run takes longer than --run-timeout; {what}");
-        self.journal.report(Severity::Error, text, about(head, id));
+        self.journal.report(Severity::Error, text, head.about(id));
     }
 
     /// A client is told that too much is held. The log says so once in a while.
@@ -206,13 +206,22 @@ impl Effe {
         }
     }
 
-    /// An overdue run goes on, and has its thread for itself: how many do.
-    pub fn lose_thread(&self) -> usize {
+    /// What a run does after its answer takes too long.
+    pub fn report_rest_overdue(&self, progress: &Progress, what: &str) {
+        self.meter.iter().for_each(|meter| meter.timed_out());
+        let text =
+            format!("a run goes on for longer than --run-timeout after it has ended its answer; {what}");
+        let fields = progress.early.rest().map(|rest| rest.about.clone());
+        self.journal.report(Severity::Error, text, fields.into_iter().flatten());
+    }
+
+    /// An overdue run goes on, and has its thread for itself. What that means, for the log.
+    pub fn lose_thread(&self) -> String {
         let n_lost = usize::try_from(self.n_lost.fetch_add(1, Ordering::Relaxed) + 1).unwrap_or(0);
         if n_lost == self.limits.max_lost_threads.saturating_add(1) {
             self.journal.critical(format!("{n_lost} threads are lost: no longer ready"));
         }
-        n_lost
+        format!("{n_lost} threads are lost to such runs")
     }
 
     /// Seconds after which a client that was turned away may find room: by then the queue has run, at the average time
@@ -291,16 +300,10 @@ impl Effe {
             Fault::Panic(text) => (Severity::Debug, text.clone()),
         };
         if self.journal.wants(severity) {
-            let (target, fields) = (step.into(), about(head, id).into());
+            let (target, fields) = (step.into(), head.about(id).into());
             self.journal.log(Record { severity, source: Source::Lambda, target, text, fields });
         }
     }
-}
-
-/// The fields of a line about a request: never its query, which may hold secrets.
-fn about(head: &Head<'_>, id: &OnceLock<String>) -> [(&'static str, String); 3] {
-    let id = id.get_or_init(|| head.request_id()).clone();
-    [("request_id", id), ("method", head.method().to_owned()), ("path", head.path().to_owned())]
 }
 
 impl Work {

@@ -2,19 +2,24 @@
 //! server's own memory when Run happens on the server's thread, and from a copy of its head otherwise.
 
 pub mod call;
+pub mod early;
 pub mod response;
 pub mod run;
 pub mod table;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use effe_abi::raw::Status;
+use effe_abi::raw::{Status, status};
 
-use self::response::ResponseBuilder;
+use self::{call::Progress, early::Rest, response::ResponseBuilder};
 use crate::{
     body::sender::{BodySender, Streams},
     http::head::Head,
@@ -34,8 +39,19 @@ pub struct Exchange<'a> {
     id: &'a OnceLock<String>,
     peer: OnceLock<String>,
     streams: &'a Streams,
+    /// `None` if the answer goes out when the run has returned.
+    early: Option<Early<'a>>,
     /// Where its run is polled; `None` if it is called instead.
     polls: Option<Arc<Placement>>,
+}
+
+/// What an exchange has whose answer may go out before its run returns.
+struct Early<'a> {
+    progress: &'a Progress,
+    /// How long the rest of the run may take.
+    run_timeout: Option<Duration>,
+    /// Whether the answer is to go out once it is ended.
+    is_wanted: AtomicBool,
 }
 
 impl<'a> Exchange<'a> {
@@ -59,6 +75,7 @@ impl<'a> Exchange<'a> {
             id,
             peer: OnceLock::new(),
             streams: &NO_STREAMS,
+            early: None,
             polls: None,
         }
     }
@@ -68,13 +85,72 @@ impl<'a> Exchange<'a> {
         Exchange { streams, ..self }
     }
 
-    /// Hands a piece of a streamed answer on. A run that is polled has asked for room, and must not wait here.
-    fn hand_on(&self, sender: &BodySender, piece: Bytes, more: bool) -> Status {
-        if self.polls.is_some() { sender.write_now(piece, more) } else { sender.write(piece, more) }
+    /// The same exchange, whose answer may go out before its run returns: somebody waits for it at `progress`.
+    pub fn with_early_answer(self, progress: &'a Progress, run_timeout: Option<Duration>) -> Exchange<'a> {
+        let early = Early { progress, run_timeout, is_wanted: AtomicBool::new(false) };
+        Exchange { early: Some(early), ..self }
     }
 
-    /// When the client is told that the run takes too long; an answer whose head has gone takes its time.
+    /// Hands a piece of a streamed answer on. A run that is polled has asked for room, and must not wait here.
+    fn hand_on(&self, sender: &BodySender, piece: Bytes, more: bool) -> Status {
+        let early = self.wanted_early().filter(|_| !more);
+        if let Some(early) = early {
+            // Before the last piece is seen: whoever takes it looks whether the run goes on.
+            early.progress.answer(None, self.rest());
+        }
+        let status =
+            if self.polls.is_some() { sender.write_now(piece, more) } else { sender.write(piece, more) };
+        if let Some(early) = early.filter(|_| status != status::OK) {
+            early.progress.abandon();
+        }
+        status
+    }
+
+    /// A held answer is complete, unless more of it follows: sends it, if that is wanted before the run returns.
+    fn ended(&self, mut response: MutexGuard<'_, &'a mut ResponseBuilder>, more: bool) -> Status {
+        let Some(early) = self.wanted_early().filter(|_| !more) else { return status::OK };
+        let answer = response.take_whole();
+        match early.progress.answer(Some(answer), self.rest()) {
+            true => status::OK,
+            false if early.progress.is_gone() => status::GONE,
+            false => status::TIMEOUT,
+        }
+    }
+
+    /// Whether the answer was sent while the run goes on.
+    fn is_answered(&self) -> bool {
+        self.early.as_ref().is_some_and(|early| early.progress.early.rest().is_some())
+    }
+
+    fn wanted_early(&self) -> Option<&Early<'a>> {
+        self.early.as_ref().filter(|early| early.is_wanted.load(Ordering::Relaxed))
+    }
+
+    /// What the run does from now on.
+    fn rest(&self) -> Rest {
+        Rest { since: Moment::now(), about: self.head.about(self.id) }
+    }
+
+    fn response(&self) -> MutexGuard<'_, &'a mut ResponseBuilder> {
+        self.response.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nobody waits for the answer any more.
+    fn is_gone(&self) -> bool {
+        match &self.early {
+            Some(early) => early.progress.is_gone(),
+            None => self.gone.load(Ordering::Relaxed),
+        }
+    }
+
+    /// When the client is told that the run takes too long; an answer whose head has gone takes its time. After an
+    /// answer that went out early, when the rest of the run takes too long.
     fn deadline(&self) -> Option<Moment> {
+        if let Some(early) = &self.early
+            && let Some(rest) = early.progress.early.rest()
+        {
+            return early.run_timeout.map(|timeout| rest.since + timeout);
+        }
         self.deadline.filter(|_| !self.streams.response.as_ref().is_some_and(|sender| sender.has_begun()))
     }
 

@@ -195,10 +195,7 @@ impl Handler {
         } else {
             match self.run_inline(&generation, request, &body) {
                 Some((response, _)) => response,
-                None => {
-                    let is_async = generation.plugin.is_async();
-                    self.run_on_pool(request, body, streams, is_async, guard).await
-                }
+                None => self.run_on_pool(generation, request, body, streams, guard).await,
             }
         };
         // If the body failed, that is why the lambda did.

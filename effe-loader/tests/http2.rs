@@ -21,7 +21,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Counts, LONG, Loader, Scratch, Server,
-    plugins::{async_probe, pipe, probe, spout, succeed},
+    plugins::{async_early, async_probe, early, pipe, probe, spout, succeed},
     wait_until,
 };
 
@@ -509,6 +509,32 @@ fn a_run_learns_that_its_request_was_taken_back() {
     });
     server.stop();
     counts.assert_complete();
+}
+
+#[test]
+fn an_answer_goes_out_while_its_run_goes_on() {
+    for plugin in [early(), async_early()] {
+        let (counts, scratch) = (Counts::new(), Scratch::new());
+        let server = Loader::of(plugin).counting(&counts).args(["--workers", "1"]).serve();
+        let target = format!("/goes-on?{}", scratch.join("gate").display());
+        run(async {
+            let client = connect(&server).await;
+            for _ in 0..3 {
+                let (status, headers, text) = get(&client, &target).await;
+                assert_eq!((status, text.as_str()), (202, "taken"));
+                assert_eq!(headers["content-length"], "5", "a held answer goes out whole");
+            }
+            assert_eq!(get(&client, "/").await.0, 202);
+        });
+        counts.wait_for("ended", 4);
+        assert_eq!(counts.of("gone on"), 0);
+        server.signal(Signal::TERM);
+        server.wait_for_line("finishing what runs");
+        scratch.write("gate", "");
+        server.ends_with(0);
+        assert_eq!((counts.of("gone on"), counts.of("cancelled"), counts.of("dropped")), (3, 0, 0));
+        counts.assert_complete();
+    }
 }
 
 /// Without `--read-timeout` only the client's leaving, or the end of the answer, ends the wait for its body.

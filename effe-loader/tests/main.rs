@@ -8,6 +8,7 @@ mod command_line;
 mod damaged;
 mod debuggers;
 mod drain;
+mod early;
 mod failures;
 mod faults;
 mod files;

@@ -23,7 +23,7 @@ use crate::{
     lambda::Started,
     raw::{Exchange, Failure, Status, status},
     request::Request,
-    response::{Delivery, Response, Scratch},
+    response::{Response, Scratch, Terms},
     spawned::Spawned,
     waker,
 };
@@ -59,7 +59,7 @@ pub(super) unsafe fn put_run<L: AsyncLambda>(
     // SAFETY: the caller's promise.
     let kept = unsafe { kept::<L>(context) };
     let async_host = kept.async_host.filter(|_| awaited);
-    let future = running(started.as_mut(), exchange, scratch, kept.limit, async_host);
+    let future = running(started.as_mut(), exchange, scratch, kept.terms, async_host);
     kept.exchange = awaited.then_some(exchange);
     kept.failure = failure;
     put::<L, _>(context, kept, future, out);
@@ -70,14 +70,13 @@ async fn running<L: AsyncLambda>(
     started: Started<'static, L>,
     exchange: ExchangeRef<'static>,
     scratch: &'static mut Scratch,
-    limit: usize,
+    terms: Terms,
     async_host: Option<AsyncHostRef>,
 ) -> Result {
     // SAFETY: it is a local of this future, which is dropped before the exchange ends, and Run gets no more than a
     // reference.
     let request = unsafe { Request::new(exchange) }.awaited(Source::new(async_host));
-    let delivery = if L::OPTIONS.streams_response() { Delivery::Awaited } else { Delivery::Whole };
-    let response = Response::new(exchange, scratch, delivery, limit);
+    let response = Response::new(exchange, scratch, terms);
     let mut response = AsyncResponse::new(response, async_host);
     let outcome = L::run(started, &request, &mut response).await;
     response.finish(outcome).await

@@ -18,7 +18,7 @@ use crate::{
     calls::{AsyncHostRef, ExchangeRef, HostRef, SpawnHostRef},
     lambda::StartError,
     raw::Failure,
-    response::Scratch,
+    response::{Scratch, Terms},
     spawned::Spawned,
 };
 
@@ -42,8 +42,7 @@ pub(super) struct Kept {
     pub(super) runtime: Handle,
     pub(super) async_host: Option<AsyncHostRef>,
     pub(super) spawn_host: Option<SpawnHostRef>,
-    /// Number of bytes of an answer that may be held.
-    pub(super) limit: usize,
+    pub(super) terms: Terms,
     pub(super) storage: FutureStorage,
     /// Where the current run says why it failed.
     pub(super) failure: *mut Failure,

@@ -19,9 +19,9 @@ use crate::{
     fence::{Verdict, fence, verdict},
     lambda::StartError,
     params::Params,
-    raw::{Failure, Host, Status, host_attribute, status},
+    raw::{Failure, Host, Status, status},
     report,
-    response::Scratch,
+    response::{Delivery, Scratch, Terms},
     runtime,
 };
 
@@ -113,20 +113,20 @@ pub(super) unsafe extern "C" fn ready<L: AsyncLambda>(host: &'static Host, failu
 }
 
 /// Puts what Start made into a new slot, and the slot's address into `context`.
-fn store<L>(
+fn store<L: AsyncLambda>(
     host: HostRef,
     runtime: Handle,
     started: std::result::Result<L, StartError<L>>,
     context: SendPtr<*mut ()>,
 ) -> Verdict {
     let level = started.as_ref().err().map(StartError::level);
-    let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
+    let delivery = if L::OPTIONS.streams_response() { Delivery::Awaited } else { Delivery::Whole };
     let kept = Kept {
         host,
         runtime,
         async_host: AsyncHostRef::find(host),
         spawn_host: SpawnHostRef::find(host),
-        limit: limit.unwrap_or(usize::MAX),
+        terms: Terms::of(host, delivery, true),
         storage: FutureStorage::NONE,
         failure: std::ptr::null_mut(),
         exchange: None,

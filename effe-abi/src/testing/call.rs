@@ -69,7 +69,7 @@ impl Call {
         self
     }
 
-    /// The time until the deadline, as the lambda sees it. The harness doesn't end a run that takes longer.
+    /// The time until the deadline, as the lambda sees it; it has it anew once it has ended its answer early. The harness doesn't end a run that takes longer.
     #[must_use]
     pub fn deadline(mut self, after: Duration) -> Call {
         self.deadline = Some(after);
@@ -99,6 +99,9 @@ pub struct Answer {
     pub panicked: bool,
     /// Whether the connection broke off before the end of the answer.
     pub broken: bool,
+    /// Whether the client had the whole answer while Run went on, because Run ended it by
+    /// [`end`](crate::Response::end).
+    pub early: bool,
     /// Whether the client left before there was an answer.
     pub(super) dropped: bool,
 }

@@ -5,7 +5,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     chunk::Chunk,
-    extensions::{AsyncHost, SpawnHost, Waker},
+    extensions::{AsyncHost, EarlyHost, SpawnHost, Waker},
     raw::{self, Exchange, ExchangeOps, Header, Status, attribute, status},
     waker,
 };
@@ -28,9 +28,13 @@ use crate::{
 /// What `host` points to in the entries below.
 struct Host<'a> {
     call: &'a Call,
-    deadline: Option<Instant>,
+    begun: Instant,
     pieces: Mutex<VecDeque<Vec<u8>>>,
     answer: Mutex<Partial>,
+    /// Whether the answer is to be sent once it is ended.
+    ends_early: AtomicBool,
+    /// When the answer was sent while the run went on.
+    answered: OnceLock<Instant>,
     /// Whether the run is to be spawned.
     spawns: bool,
     /// Whether the last poll of `poll_read`, and of `poll_ready`, was put off: every other poll is.
@@ -46,19 +50,21 @@ struct Partial {
     ended: bool,
 }
 
-/// Calls `run` with the exchange of a call, and fills in the answer as a client would see it. `run` returns `None` if
-/// it dropped the lambda's future.
+/// Calls `run` with the exchange of a call, and fills in the answer as a client would see it. `run` also gets what says
+/// whether the answer was sent while the run goes on; it returns `None` if it dropped the lambda's future.
 pub(super) fn run(
     call: &Call,
     spawns: bool,
     answer: &mut Answer,
-    run: impl FnOnce(&Exchange<'_>) -> Option<Outcome>,
+    run: impl FnOnce(&Exchange<'_>, &dyn Fn() -> bool) -> Option<Outcome>,
 ) {
     let host = Host {
         call,
-        deadline: call.deadline.map(|after| Instant::now() + after),
+        begun: Instant::now(),
         pieces: Mutex::new(call.pieces.iter().cloned().collect()),
         answer: Mutex::default(),
+        ends_early: AtomicBool::new(false),
+        answered: OnceLock::new(),
         spawns,
         put_off: Default::default(),
     };
@@ -72,7 +78,8 @@ pub(super) fn run(
         host: std::ptr::from_ref(&host).cast_mut().cast(),
         ops: &OPS,
     };
-    let outcome = run(&exchange);
+    let outcome = run(&exchange, &|| host.answered.get().is_some());
+    answer.early = host.answered.get().is_some();
     let partial = host.answer.into_inner().unwrap_or_else(PoisonError::into_inner);
     (answer.status, answer.headers) = partial.head.clone().unwrap_or((500, Vec::new()));
     answer.pieces = partial.pieces;
@@ -167,10 +174,11 @@ unsafe extern "C" fn attribute(pointer: *mut (), key: u32, out: &mut RStr<'stati
 unsafe extern "C" fn state(pointer: *mut (), remaining: &mut u64) -> Status {
     // SAFETY: the contract of this file's entries.
     let host = unsafe { host(pointer) };
-    let left = host.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let since = host.answered.get().unwrap_or(&host.begun);
+    let left = host.call.deadline.map(|after| after.saturating_sub(since.elapsed()));
     *remaining = left.map_or(u64::MAX, |left| left.as_nanos().try_into().unwrap_or(u64::MAX - 1));
     match left {
-        _ if host.gone(&host.lock()) => status::GONE,
+        _ if host.answered.get().is_none() && host.gone(&host.lock()) => status::GONE,
         Some(Duration::ZERO) => status::TIMEOUT,
         _ => status::OK,
     }
@@ -251,6 +259,18 @@ unsafe extern "C" fn poll_ready(pointer: *mut (), waker: *const Waker) -> Status
     status::OK
 }
 
+/// The host's table for answers that are sent while the run goes on.
+pub(super) static EARLY_OPS: EarlyHost =
+    EarlyHost { size: size_of::<EarlyHost>() as u32, version: 1, end_early };
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn end_early(pointer: *mut ()) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    host.ends_early.store(true, Ordering::Relaxed);
+    status::OK
+}
+
 /// The host's table for spawned runs.
 pub(super) static SPAWN_OPS: SpawnHost = SpawnHost {
     size: size_of::<SpawnHost>() as u32,
@@ -313,6 +333,9 @@ impl Host<'_> {
             answer.pieces.push(piece);
         }
         answer.ended |= flags & raw::MORE == 0;
+        if answer.ended && self.ends_early.load(Ordering::Relaxed) {
+            let _ = self.answered.set(Instant::now());
+        }
         status::OK
     }
 }

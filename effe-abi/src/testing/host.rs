@@ -18,7 +18,7 @@ use super::{exchange, outcome::Outcome, polled};
 use crate::{
     error::Level,
     export::Linked,
-    extensions::{ASYNC, AsyncPlugin, READY, Ready, SPAWN, SpawnHost},
+    extensions::{ASYNC, AsyncPlugin, EARLY, EarlyHost, READY, Ready, SPAWN, SpawnHost},
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };
 
@@ -37,18 +37,31 @@ struct Data {
     /// All parameters, as the text of a JSON object.
     object: String,
     log: Mutex<Vec<(Level, String)>>,
-    spawn_host: &'static SpawnHost,
+    offers: Offers,
+}
+
+/// The tables of the host that tests choose.
+#[derive(Clone, Copy)]
+pub(super) struct Offers {
+    pub(super) spawn: &'static SpawnHost,
+    /// `None`, as in an older host: answers don't go out early.
+    pub(super) early: Option<&'static EarlyHost>,
+}
+
+impl Offers {
+    /// Those of a host of today.
+    pub(super) const ALL: Offers = Offers { spawn: &exchange::SPAWN_OPS, early: Some(&exchange::EARLY_OPS) };
 }
 
 impl Hosted {
     pub(super) fn new(
         lambda: &'static Linked,
         parameters: BTreeMap<String, String>,
-        spawn_host: &'static SpawnHost,
+        offers: Offers,
     ) -> Hosted {
         let members = parameters.iter().map(|(key, value)| format!("{}:{}", quote(key), quote(value)));
         let object = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
-        let data = Data { parameters, object, log: Mutex::default(), spawn_host };
+        let data = Data { parameters, object, log: Mutex::default(), offers };
         let data: &'static Data = Box::leak(Box::new(data));
         let host = Box::leak(Box::new(Host {
             data: ptr::from_ref(data).cast(),
@@ -163,14 +176,20 @@ impl Context {
         self.hosted.data.outcome(status, failure)
     }
 
-    /// As `run`, but polled up to `polls` times and then dropped, which gives `None`. If the lambda isn't async, it
-    /// waits.
+    /// As `run`, but polled up to `polls` times, and once the answer was sent as often as it takes; then it is dropped,
+    /// which gives `None`. If the lambda isn't async, it waits.
     #[expect(unsafe_code, reason = "a call through the lambda's table")]
-    pub(super) fn run_async(&mut self, exchange: &Exchange<'_>, polls: usize) -> Option<Outcome> {
+    pub(super) fn run_async(
+        &mut self,
+        exchange: &Exchange<'_>,
+        polls: usize,
+        is_answered: &dyn Fn() -> bool,
+    ) -> Option<Outcome> {
         let Some(entries) = self.hosted.entries else { return Some(self.run(exchange)) };
         let mut failure = Failure::new();
         // SAFETY: as in `run`.
-        let status = unsafe { polled::run(entries, self.context, exchange, &mut failure, polls) };
+        let status =
+            unsafe { polled::run(entries, self.context, exchange, &mut failure, polls, is_answered) };
         status.map(|status| self.hosted.data.outcome(status, failure))
     }
 
@@ -260,7 +279,8 @@ unsafe extern "C" fn extension(pointer: *const (), id: RStr<'_>) -> *const () {
     let data = unsafe { data(pointer) };
     match id.as_str() {
         ASYNC => ptr::from_ref(&exchange::ASYNC_OPS).cast(),
-        SPAWN => ptr::from_ref(data.spawn_host).cast(),
+        EARLY => data.offers.early.map_or(ptr::null(), |table| ptr::from_ref(table).cast()),
+        SPAWN => ptr::from_ref(data.offers.spawn).cast(),
         _ => ptr::null(),
     }
 }

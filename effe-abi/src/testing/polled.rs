@@ -42,10 +42,11 @@ pub(super) unsafe fn start(
     // SAFETY: the caller's duty is the callee's condition; both pointers are valid until `drive` returns.
     unsafe { (entries.start)(host, context, failure, &mut future) };
     // SAFETY: just made.
-    unsafe { drive(future, usize::MAX) }.unwrap_or(status::INVALID)
+    unsafe { drive(future, |_| true) }.unwrap_or(status::INVALID)
 }
 
-/// Calls Run and polls it up to `polls` times. `None`: it was not done by then and was dropped.
+/// Calls Run and polls it up to `polls` times; as often as it takes once `is_answered`. `None`: it was not done by then
+/// and was dropped.
 ///
 /// # Safety
 /// As the wire's `run`.
@@ -56,12 +57,13 @@ pub(super) unsafe fn run(
     exchange: &Exchange<'_>,
     failure: &mut Failure,
     polls: usize,
+    is_answered: &dyn Fn() -> bool,
 ) -> Option<Status> {
     let mut future = Future::NONE;
     // SAFETY: the caller's duty is the callee's condition; all of it is valid until `drive` returns.
     unsafe { (entries.run)(context, ptr::from_ref(exchange).cast(), failure, &mut future) };
     // SAFETY: just made.
-    unsafe { drive(future, polls) }
+    unsafe { drive(future, |n_polls| n_polls < polls || is_answered()) }
 }
 
 /// Calls Stop and polls it to its end.
@@ -74,19 +76,21 @@ pub(super) unsafe fn stop(entries: &AsyncPlugin, context: *mut (), failure: &mut
     // SAFETY: the caller's duty is the callee's condition; `failure` is valid until `drive` returns.
     unsafe { (entries.stop)(context, failure, &mut future) };
     // SAFETY: just made.
-    unsafe { drive(future, usize::MAX) }.unwrap_or(status::INVALID)
+    unsafe { drive(future, |_| true) }.unwrap_or(status::INVALID)
 }
 
-/// Polls a future up to `polls` times, whenever it was woken, and drops it. `None`: it was not done by then.
+/// Polls a future whenever it was woken, for as long as `goes_on` with the number of polls so far, and drops it. `None`:
+/// it was not done by then.
 ///
 /// # Safety
 /// It has just been made, and what it was made from is valid for the length of the call.
 #[expect(unsafe_code, reason = "its duty is the caller's")]
-unsafe fn drive(future: Future, polls: usize) -> Option<Status> {
+unsafe fn drive(future: Future, goes_on: impl Fn(usize) -> bool) -> Option<Status> {
     let thread_waker = Arc::new(ThreadWaker { thread: thread::current(), woken: AtomicBool::new(true) });
     let waker = task::Waker::from(Arc::clone(&thread_waker));
-    let mut done = None;
-    for _ in 0..polls {
+    let (mut done, mut n_polls) = (None, 0);
+    while goes_on(n_polls) {
+        n_polls += 1;
         while !thread_waker.woken.swap(false, Ordering::Acquire) {
             thread::park();
         }

@@ -9,6 +9,8 @@ use std::{
     task::{self, Poll, Waker},
 };
 
+use tokio::time;
+
 use crate::{
     body::sender::BodySender,
     effe::{Effe, UnwantedRun, generation::Generation},
@@ -149,6 +151,8 @@ pub struct AsyncCall {
     pub progress: Arc<Progress>,
     /// For the body of the answer, if it may be sent piece by piece.
     pub sender: Option<Arc<BodySender>>,
+    /// Whether the answer has gone, and the run goes on in the background.
+    goes_on: bool,
     /// When Start or Run began, if runs are measured.
     since: Option<Moment>,
     /// The time just before the first poll of a run, which saves a look at the clock.
@@ -193,16 +197,47 @@ impl AsyncCall {
             deadline,
             progress,
             sender,
+            goes_on: false,
             since,
             now: None,
         }
     }
 
-    /// Lets a run go on in the background after its answer has gone.
-    pub fn go_on(self) {
+    /// Lets a run go on in the background after its answer has gone, for as long as a run may take.
+    pub fn go_on(mut self) {
+        self.goes_on = true;
         let worker = Rc::clone(&self.worker);
-        let in_flight = Rc::clone(&worker.in_flight);
-        worker.background.add(&worker.status, Box::pin(async move { in_flight.keep(self.await) }));
+        if worker.background.is_over() {
+            // To be dropped is to be cancelled.
+            return;
+        }
+        let rest = async move {
+            let effe = Arc::clone(&self.worker.effe);
+            let ended = match effe.limits.timeouts.run {
+                Some(timeout) => time::timeout(timeout, &mut self).await.ok(),
+                None => Some((&mut self).await),
+            };
+            match ended {
+                Some(call) => self.keep(call),
+                None => {
+                    let what = match self.blocks() && self.progress.rest_is_overdue() {
+                        true => effe.lose_thread(),
+                        false => "it is dropped".to_owned(),
+                    };
+                    effe.report_rest_overdue(&self.progress, &what);
+                }
+            }
+        };
+        worker.background.add(&worker.status, Box::pin(rest));
+    }
+
+    /// What is left of it, where only a reference to it is at hand: a run that has ended its answer.
+    fn take_rest(&mut self, run: AsyncRun) -> AsyncCall {
+        let parts = (self.deadline, Arc::clone(&self.progress), self.sender.clone());
+        let generation = Arc::clone(&self.generation);
+        let mut rest = AsyncCall::at(Step::Running(run), &self.worker, generation, parts, self.since);
+        (rest.failed, rest.n_waits) = (self.failed.take(), self.n_waits);
+        rest
     }
 
     /// Takes back a call whose answer has gone, or whose client has.
@@ -284,10 +319,19 @@ impl AsyncCall {
     }
 
     /// The client is told that it takes too long; to be followed by the drop. Where the lambda blocks, the thread that
-    /// ends the run is lost until the run's last poll has ended: how many threads are.
-    pub fn overdue(&self) -> Option<usize> {
-        let blocks = matches!(self.step, Step::Running(_)) && !self.generation.placement.is_inline();
-        (blocks && self.progress.is_overdue()).then(|| self.worker.effe.lose_thread())
+    /// ends the run is lost until the run's last poll has ended. What that means, for the log; `None` if the answer is
+    /// here after all.
+    pub fn overdue(&self) -> Option<String> {
+        if self.blocks() {
+            self.progress.is_overdue().then(|| self.worker.effe.lose_thread())
+        } else {
+            self.progress.refuse_answer().then(|| "it is dropped".to_owned())
+        }
+    }
+
+    /// Whether a poll of the run may be under way on another thread, and last.
+    fn blocks(&self) -> bool {
+        matches!(self.step, Step::Running(_)) && !self.generation.placement.is_inline()
     }
 }
 
@@ -317,7 +361,15 @@ impl Drop for AsyncCall {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.step, Step::Over) {
             Step::Over => {}
-            Step::Running(run) => self.cancel(run),
+            Step::Running(run) => {
+                // A poll may be under way on another thread: from here on it can't end the answer any more.
+                self.progress.refuse_answer();
+                if self.progress.is_answered() && !self.goes_on {
+                    self.take_rest(run).go_on();
+                } else {
+                    self.cancel(run);
+                }
+            }
             // Start goes on, because else it would never end where clients always leave before.
             Step::Starting(starting, call) => {
                 self.worker.in_flight.keep(call);

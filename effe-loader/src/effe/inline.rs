@@ -145,7 +145,7 @@ mod tests {
         let size = process.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
         let limit = (size.unwrap().parse::<u64>().unwrap() + 1024) << 10;
         setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: None }).unwrap();
-        let _others = in_flight.ask(in_flight.call(), |call| effe.run_on_pool(call));
+        let _others = in_flight.ask(in_flight.call(), |call| effe.run_on_pool(effe.generations.hold(), call));
         assert!(status.completions.calls.is_empty());
         let request = Request { request: actix_http::Request::new(), is_tls: false };
         let generation = effe.generations.hold();

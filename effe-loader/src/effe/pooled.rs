@@ -49,10 +49,13 @@ impl Effe {
             (context, outcome) = self.run_polled(generation, context, call);
             took = begun.elapsed();
         } else {
-            let Call { head, body, response, streams, progress, deadline, .. } = call;
+            let Call { head, body, response, streams, progress, deadline, run_timeout, .. } = call;
             let (head, gone, limit) = (Head::Copied(head), &progress.gone, self.limits.response);
             let exchange = Exchange::new(head, body, response, gone, *deadline, limit, &progress.id);
-            let exchange = exchange.with_streams(streams);
+            let mut exchange = exchange.with_streams(streams);
+            if generation.plugin.may_answer_early() {
+                exchange = exchange.with_early_answer(progress, *run_timeout);
+            }
             let run = || exchange.lend(|exchange| context.run(exchange));
             let (returned, time) = generation.placement.learn(run);
             (outcome, took) = (Some(returned), time);
@@ -95,6 +98,10 @@ impl Effe {
     /// A run is over: completes its answer, or logs why there is none. `failed` is the fault of its Start, if that
     /// failed. Whether the Context may have another run.
     pub fn conclude(&self, call: &mut Call, outcome: Result<(), Fault>, failed: Option<&Fault>) -> bool {
+        if let Some(answer) = call.progress.early.take() {
+            // It was ended early, and nobody has come for it yet.
+            call.response = answer;
+        }
         let reusable = match outcome {
             Ok(()) => {
                 call.response.end();

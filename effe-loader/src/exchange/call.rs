@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,7 +15,10 @@ use crossbeam::queue::SegQueue;
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
-use super::response::ResponseBuilder;
+use super::{
+    early::{EarlyAnswer, Rest},
+    response::ResponseBuilder,
+};
 use crate::{body::sender::Streams, http::head::OwnedHead, net::activity::Hangup, rt::clock::Moment};
 
 /// One request and the room for its answer. It is used again for the next request, so that its buffers needn't be
@@ -29,6 +33,8 @@ pub struct Call {
     pub progress: Arc<Progress>,
     /// When the client is told that it took too long.
     pub deadline: Option<Moment>,
+    /// How long the run may take, and once more after an answer that was ended early.
+    pub run_timeout: Option<Duration>,
     completions: Arc<Completions>,
     /// Its place among the calls of the thread that it came from.
     pub key: usize,
@@ -36,7 +42,11 @@ pub struct Call {
 
 impl Call {
     /// A call with empty buffers, which comes back to `completions`.
-    pub fn new(completions: Arc<Completions>, response: ResponseBuilder) -> Call {
+    pub fn new(
+        completions: Arc<Completions>,
+        response: ResponseBuilder,
+        run_timeout: Option<Duration>,
+    ) -> Call {
         Call {
             head: OwnedHead::default(),
             body: Bytes::new(),
@@ -44,6 +54,7 @@ impl Call {
             streams: Streams::NONE,
             progress: Arc::default(),
             deadline: None,
+            run_timeout,
             completions,
             key: usize::MAX,
         }
@@ -51,7 +62,8 @@ impl Call {
 
     /// Takes the call out, and leaves one in its place that has the same progress and comes back to the same queue.
     pub fn replace(&mut self) -> Call {
-        let mut placeholder = Call::new(Arc::clone(&self.completions), ResponseBuilder::default());
+        let mut placeholder =
+            Call::new(Arc::clone(&self.completions), ResponseBuilder::default(), self.run_timeout);
         (placeholder.key, placeholder.progress) = (self.key, Arc::clone(&self.progress));
         std::mem::replace(self, placeholder)
     }
@@ -72,6 +84,8 @@ pub struct Progress {
     unwanted: AtomicWaker,
     /// The request's id, once somebody needs it.
     pub id: OnceLock<String>,
+    /// The answer, if it goes out before the run is over.
+    pub early: EarlyAnswer,
     step: AtomicU8,
 }
 
@@ -82,13 +96,22 @@ const GIVEN_UP: u8 = 2;
 /// The client has been told that the run took too long.
 const OVERDUE: u8 = 3;
 const DONE: u8 = 4;
+/// The answer has been ended, and the run goes on.
+const ANSWERED: u8 = 5;
+/// The run is about to be dropped: its client has left, or has been told that it took too long.
+const DROPPED: u8 = 6;
 
 impl Progress {
-    /// Ready once the client has left, or has been told that the run takes too long.
+    /// Ready once the client has left without its answer, or has been told that the run takes too long.
     pub fn poll_unwanted(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.unwanted.register(cx.waker());
-        let is_unwanted = self.gone.load(Ordering::Acquire) || self.step.load(Ordering::Acquire) == OVERDUE;
+        let is_unwanted = self.is_gone() || self.step.load(Ordering::Acquire) == OVERDUE;
         if is_unwanted { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Whether the client has left without its answer.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire) && !self.is_answered()
     }
 
     /// Begins a call that no other thread has seen.
@@ -122,6 +145,38 @@ impl Progress {
             self.unwanted.wake();
         }
         is_overdue
+    }
+
+    /// The run is about to be dropped, and can't end its answer any more; false if it has.
+    pub fn refuse_answer(&self) -> bool {
+        self.step(RUNNING, DROPPED)
+    }
+
+    /// The answer is complete and goes out while the run goes on; a streamed one is in its pipe. False if nobody waits
+    /// for it any more.
+    pub fn answer(&self, answer: Option<ResponseBuilder>, rest: Rest) -> bool {
+        self.early.put(|| self.step(RUNNING, ANSWERED), answer, rest)
+    }
+
+    /// Whether the answer has been ended and the run goes on.
+    pub fn is_answered(&self) -> bool {
+        self.step.load(Ordering::Acquire) == ANSWERED
+    }
+
+    /// What a run does after its answer takes too long; false if it has ended.
+    pub fn rest_is_overdue(&self) -> bool {
+        let is_overdue = self.step(ANSWERED, OVERDUE);
+        if is_overdue {
+            self.unwanted.wake();
+        }
+        is_overdue
+    }
+
+    /// The end of a streamed answer can't be sent, or nothing waits any more for what a run does after its answer: the
+    /// run is one again whose client has left.
+    pub fn abandon(&self) {
+        self.step(ANSWERED, RUNNING);
+        self.leave();
     }
 
     fn step(&self, from: u8, to: u8) -> bool {

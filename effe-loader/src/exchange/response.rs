@@ -173,6 +173,12 @@ impl ResponseBuilder {
         self.status.map(|status| Head { status, headers: headers.clone(), length })
     }
 
+    /// Takes the response out, and leaves none begun.
+    pub fn take_whole(&mut self) -> ResponseBuilder {
+        let held = self.held.clone();
+        std::mem::replace(self, ResponseBuilder { held, ..ResponseBuilder::default() })
+    }
+
     /// Status and body of a complete response; `None` if it was not begun or not ended.
     pub fn take(&mut self) -> Option<(StatusCode, Bytes)> {
         let code = self.status.take().filter(|_| self.ended)?;

@@ -52,10 +52,11 @@ impl AsyncRun {
         let call = NonNull::from(Box::leak(call));
         // SAFETY: leaked above, and taken back only after all that borrows from it is dropped.
         let parts = unsafe { &mut *call.as_ptr() };
-        let Call { head, body, response, streams, progress, deadline, .. } = parts;
+        let Call { head, body, response, streams, progress, deadline, run_timeout, .. } = parts;
         let (head, gone, id) = (Head::Copied(head), &progress.gone, &progress.id);
         let exchange = Exchange::new(head, body, response, gone, *deadline, response_limit, id);
-        let exchange = Exchange { streams, polls: Some(placement), ..exchange };
+        let exchange = exchange.with_streams(streams).with_early_answer(progress, *run_timeout);
+        let exchange = Exchange { polls: Some(placement), ..exchange };
         let lent = Box::new(Lent { form: None, failure: Failure::new(), exchange });
         let lent = NonNull::from(Box::leak(lent));
         // SAFETY: as for the call; it stays at this place.

@@ -4,14 +4,14 @@
 use std::{
     cell::Cell,
     ptr,
-    sync::{PoisonError, atomic::Ordering},
+    sync::atomic::Ordering,
     task::{Context, Poll},
 };
 
 use abi_stable::std_types::{RSlice, RStr};
 use bytes::Bytes;
 use effe_abi::{
-    extensions::{AsyncHost, SpawnHost, Waker},
+    extensions::{AsyncHost, EarlyHost, SpawnHost, Waker},
     raw::{self, ExchangeOps, Header, Status, attribute, status},
     waker,
 };
@@ -71,8 +71,12 @@ impl Drop for Entered {
 }
 
 /// What a lambda's host needs of this layer.
-pub const FOR_HOST: Exchanges =
-    Exchanges { async_host: &ASYNC_OPS, spawn_host: &SPAWN_OPS, request_id: current_id };
+pub const FOR_HOST: Exchanges = Exchanges {
+    async_host: &ASYNC_OPS,
+    spawn_host: &SPAWN_OPS,
+    early_host: &EARLY_OPS,
+    request_id: current_id,
+};
 
 /// The id of the request whose Run this thread is in.
 pub fn current_id() -> Option<String> {
@@ -167,7 +171,7 @@ unsafe extern "C" fn state(host: *mut (), remaining: &mut u64) -> Status {
     let exchange = unsafe { exchange(host) };
     let left = exchange.deadline().map(Moment::remaining);
     *remaining = left.map_or(u64::MAX, |left| u64::try_from(left.as_nanos()).unwrap_or(u64::MAX - 1));
-    if exchange.gone.load(Ordering::Relaxed) {
+    if exchange.is_gone() {
         return status::GONE;
     }
     if left.is_some_and(|left| left.is_zero()) { status::TIMEOUT } else { status::OK }
@@ -269,6 +273,17 @@ unsafe extern "C" fn release() {
     wake_batch::release();
 }
 
+/// What a lambda finds under the id `EARLY`.
+static EARLY_OPS: EarlyHost = EarlyHost { size: size_of::<EarlyHost>() as u32, version: 1, end_early };
+
+unsafe extern "C" fn end_early(host: *mut ()) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let Some(early) = &exchange.early else { return status::UNSUPPORTED };
+    early.is_wanted.store(true, Ordering::Relaxed);
+    status::OK
+}
+
 unsafe extern "C" fn respond(
     host: *mut (),
     code: u32,
@@ -281,9 +296,13 @@ unsafe extern "C" fn respond(
     let exchange = unsafe { exchange(host) };
     let headers = headers.as_slice().iter().map(|header| (header.name.as_str(), header.value.as_slice()));
     let more = flags & raw::MORE != 0;
-    let mut response = exchange.response.lock().unwrap_or_else(PoisonError::into_inner);
+    if exchange.is_answered() {
+        return status::INVALID;
+    }
+    let mut response = exchange.response();
     let Some(sender) = exchange.streams.response.as_ref().filter(|_| more) else {
-        return response.respond(code, headers, body, more, exchange.response_limit);
+        let begun = response.respond(code, headers, body, more, exchange.response_limit);
+        return if begun == status::OK { exchange.ended(response, more) } else { begun };
     };
     let begun = response.respond(code, headers, Bytes::new(), more, exchange.response_limit);
     let Some(head) = response.head().filter(|_| begun == status::OK) else { return begun };
@@ -300,8 +319,9 @@ unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Stat
     if let Some(sender) = exchange.streams.response.as_ref().filter(|sender| sender.has_begun()) {
         return exchange.hand_on(sender, piece, more);
     }
-    let mut response = exchange.response.lock().unwrap_or_else(PoisonError::into_inner);
-    response.write(&piece, more, exchange.response_limit)
+    let mut response = exchange.response();
+    let written = response.write(&piece, more, exchange.response_limit);
+    if written == status::OK { exchange.ended(response, more) } else { written }
 }
 
 /// Takes over what the lambda hands in: a view is copied; owned bytes are released when they have been sent.

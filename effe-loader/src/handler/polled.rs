@@ -24,7 +24,7 @@ use crate::{
         sender::{self, BodySender, Streams},
     },
     effe::async_run::AsyncCall,
-    exchange::call::Call,
+    exchange::{call::Call, response::ResponseBuilder},
     http::{
         head::{Head, Request},
         service::RequestGuard,
@@ -62,9 +62,13 @@ impl Handler {
                 return Poll::Ready(Begun::Head(head, Arc::clone(sender)));
             }
             match Pin::new(&mut call).poll(cx) {
-                Poll::Ready(call) => Poll::Ready(Begun::Over(call)),
-                Poll::Pending => half_closed.poll(progress.poll_unwanted(cx), None, cx).map(|()| Begun::Left),
+                Poll::Ready(call) => return Poll::Ready(Begun::Over(call)),
+                Poll::Pending => {}
             }
+            if let Poll::Ready(answer) = progress.early.poll(cx) {
+                return Poll::Ready(Begun::Answer(answer));
+            }
+            half_closed.poll(progress.poll_unwanted(cx), None, cx).map(|()| Begun::Left)
         });
         let outcome = match deadline {
             Some(deadline) => time::timeout(deadline.remaining(), begun).await,
@@ -76,6 +80,7 @@ impl Handler {
                     PolledProducer { call, sender: Arc::clone(&sender), half_closed: HalfClosed::default() };
                 Ok(stream(request, head, sender, Some(Box::new(producer))))
             }
+            Ok(Begun::Answer(answer)) => early(answer, request, call),
             Ok(Begun::Over(over)) => {
                 // `answered` keeps the sender and the progress for a later call only if nobody else holds them.
                 drop((sender, progress, call));
@@ -87,9 +92,10 @@ impl Handler {
                 pending().await
             }
             Err(_) => {
-                let what = match call.overdue() {
-                    Some(n_lost) => format!("{n_lost} threads are lost to such runs"),
-                    None => "it is dropped".to_owned(),
+                let Some(what) = call.overdue() else {
+                    // On another thread, since it was polled.
+                    let answer = call.progress.early.take();
+                    return answer.map_or(Err(Failure::Overdue), |answer| early(answer, request, call));
                 };
                 self.worker.effe.report_overdue(&Head::Live(request), &call.progress.id, &what);
                 Err(Failure::Overdue)
@@ -114,6 +120,12 @@ impl Handler {
         self.worker.in_flight.keep(call);
         response
     }
+}
+
+/// An answer that goes out while its run goes on.
+fn early(mut answer: ResponseBuilder, request: &Request, call: AsyncCall) -> Result<Response<Body>, Failure> {
+    call.go_on();
+    respond(&mut answer, request).expect("what is ended early is complete")
 }
 
 /// An async run whose answer's body is being sent: polling the body polls the run.
@@ -145,6 +157,8 @@ impl Producer for PolledProducer {
 /// How far an async run has come.
 enum Begun {
     Head(sender::Head, Arc<BodySender>),
+    /// The answer, while the run goes on.
+    Answer(ResponseBuilder),
     Over(Box<Call>),
     /// The client has closed its end, and the run has had its time.
     Left,

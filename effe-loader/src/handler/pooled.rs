@@ -3,6 +3,7 @@
 use std::{
     future::{Future, pending, poll_fn},
     pin::Pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -22,6 +23,8 @@ use crate::{
         outgoing::{Body, Producer},
         sender::{Awaited, BodySender, Head as ResponseHead, Streams},
     },
+    effe::{async_run::Worker, generation::Generation},
+    exchange::{call::Progress, response::ResponseBuilder},
     http::{
         head::{Head, Request},
         service::RequestGuard,
@@ -34,10 +37,10 @@ impl Handler {
     /// answer's body is dropped, which the run is told.
     pub(super) async fn run_on_pool(
         &self,
+        generation: Arc<Generation>,
         request: &Request,
         body: Bytes,
         streams: Streams,
-        is_async: bool,
         guard: &RequestGuard,
     ) -> Result<Response<Body>, Failure> {
         self.monitor.look();
@@ -46,13 +49,21 @@ impl Handler {
         call.body = body;
         let mut awaited = Awaited(streams.response.clone());
         call.streams = streams;
-        let mut pending_call = self.worker.in_flight.ask(call, |call| self.worker.effe.run_on_pool(call));
+        let is_async = generation.plugin.is_async();
+        let may_answer_early = generation.plugin.may_answer_early();
+        let progress = may_answer_early.then(|| Arc::clone(&call.progress));
+        let pending_call =
+            self.worker.in_flight.ask(call, |call| self.worker.effe.run_on_pool(generation, call));
+        let mut run = PooledRun { call: Some(pending_call), progress, worker: Rc::clone(&self.worker) };
         let mut client = is_async.then(|| Client::watched(guard));
         let came = poll_fn(|cx| {
             if let Some(Poll::Ready(head)) = awaited.0.as_ref().map(|sender| sender.poll_head(cx)) {
                 return Poll::Ready(Came::Head(head));
             }
-            match (Pin::new(&mut pending_call).poll(cx), &mut client) {
+            if let Poll::Ready(answer) = run.poll_early(cx) {
+                return Poll::Ready(Came::Answer(answer));
+            }
+            match (Pin::new(run.call()).poll(cx), &mut client) {
                 (Poll::Ready(outcome), _) => Poll::Ready(Came::Outcome(outcome)),
                 (Poll::Pending, Some(client)) => client.poll_left(None, cx).map(|()| Came::Left),
                 (Poll::Pending, None) => Poll::Pending,
@@ -61,26 +72,32 @@ impl Handler {
         match came.await {
             Came::Head(head) => {
                 let sender = awaited.0.take().expect("the head came from the sender");
-                pending_call.take_your_time();
+                run.call().take_your_time();
                 if client.is_none() {
-                    guard.watch(pending_call.progress());
+                    guard.watch(run.call().progress());
                 }
-                let producer = PooledProducer { _call: pending_call, client, sender: Arc::clone(&sender) };
+                let producer = PooledProducer { run, client, sender: Arc::clone(&sender) };
                 Ok(stream(request, head, sender, Some(Box::new(producer))))
             }
             Came::Left => {
-                drop(pending_call);
+                drop(run);
                 guard.hang_up();
                 pending().await
             }
+            Came::Answer(mut answer) => {
+                run.go_on();
+                respond(&mut answer, request).expect("what is ended early is complete")
+            }
             Came::Outcome(Outcome::Back(mut call)) => {
+                // `keep` uses the progress again if nobody else has it.
+                drop(run);
                 let response = respond(&mut call.response, request).unwrap_or_else(|| Err(unanswered(&call)));
                 self.worker.in_flight.keep(call);
                 response
             }
             Came::Outcome(Outcome::GivenUp) => Err(Failure::Busy),
             Came::Outcome(Outcome::Overdue(progress)) => {
-                let what = format!("{} threads are lost to such runs", self.worker.effe.lose_thread());
+                let what = self.worker.effe.lose_thread();
                 self.worker.effe.report_overdue(&Head::Live(request), &progress.id, &what);
                 Err(Failure::Overdue)
             }
@@ -91,9 +108,66 @@ impl Handler {
 /// What comes first of a run on the pool.
 enum Came {
     Head(ResponseHead),
+    /// The answer, while the run goes on.
+    Answer(ResponseBuilder),
     Outcome(Outcome),
     /// The client has closed its end, and the run has had its time.
     Left,
+}
+
+/// A run on the pool as its request waits for it. One that has ended its answer goes on when this is dropped.
+struct PooledRun {
+    /// `None` once it goes on in the background.
+    call: Option<PendingCall>,
+    /// `None` if the run can't end its answer early.
+    progress: Option<Arc<Progress>>,
+    worker: Rc<Worker>,
+}
+
+impl PooledRun {
+    fn call(&mut self) -> &mut PendingCall {
+        self.call.as_mut().expect("it is taken last of all")
+    }
+
+    fn poll_early(&self, cx: &mut Context<'_>) -> Poll<ResponseBuilder> {
+        self.progress.as_ref().map_or(Poll::Pending, |progress| progress.early.poll(cx))
+    }
+
+    /// Waits for the rest of the run in the background, for as long as a run may take.
+    fn go_on(mut self) {
+        self.wait_for_rest();
+    }
+
+    fn wait_for_rest(&mut self) {
+        let (Some(call), Some(progress)) = (self.call.take(), self.progress.take()) else { return };
+        if self.worker.background.is_over() {
+            return;
+        }
+        call.begin_rest();
+        let worker = Rc::clone(&self.worker);
+        let rest = async move {
+            match call.await {
+                Outcome::Back(call) => {
+                    drop(progress);
+                    worker.in_flight.keep(call);
+                }
+                Outcome::GivenUp => {}
+                Outcome::Overdue(progress) => {
+                    let what = worker.effe.lose_thread();
+                    worker.effe.report_rest_overdue(&progress, &what);
+                }
+            }
+        };
+        self.worker.background.add(&self.worker.status, Box::pin(rest));
+    }
+}
+
+impl Drop for PooledRun {
+    fn drop(&mut self) {
+        if self.progress.as_ref().is_some_and(|progress| progress.is_answered()) {
+            self.wait_for_rest();
+        }
+    }
 }
 
 /// The client of an async run. A synchronous run goes on to its end in any case.
@@ -118,7 +192,7 @@ impl Client {
 
 /// A run on the pool that writes the body while it is sent, and needs no polling.
 struct PooledProducer {
-    _call: PendingCall,
+    run: PooledRun,
     client: Option<Client>,
     sender: Arc<BodySender>,
 }
@@ -131,5 +205,11 @@ impl Producer for PooledProducer {
         Poll::Ready(())
     }
 
-    fn finish(self: Box<Self>) {}
+    fn finish(self: Box<Self>) {
+        let PooledProducer { run, client, .. } = *self;
+        if client.is_some() {
+            // An async run would be dropped. A synchronous one goes on in any case.
+            run.go_on();
+        }
+    }
 }

@@ -4,6 +4,7 @@
 use std::{
     net::SocketAddr,
     ops::{Deref, DerefMut, Range},
+    sync::OnceLock,
 };
 
 use actix_http::RequestHead;
@@ -61,6 +62,12 @@ impl Head<'_> {
 
     pub fn request_id(&self) -> String {
         request_id::of(|name| self.header(name, 0))
+    }
+
+    /// The fields of a line of the log about the request: never its query, which may hold secrets.
+    pub fn about(&self, id: &OnceLock<String>) -> [(&'static str, String); 3] {
+        let id = id.get_or_init(|| self.request_id()).clone();
+        [("request_id", id), ("method", self.method().to_owned()), ("path", self.path().to_owned())]
     }
 
     /// The version of HTTP: 10, 11, 20.

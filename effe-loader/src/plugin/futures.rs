@@ -74,6 +74,11 @@ impl Plugin {
         self.polled().is_some()
     }
 
+    /// Whether its runs may end their answers before they return.
+    pub fn may_answer_early(&self) -> bool {
+        self.is_async() || self.flags() & (extensions::ANSWERS_EARLY | plugin_flags::STREAM_RESPONSE) != 0
+    }
+
     /// Whether its runs go on in the lambda's own runtime when the loader asks for it.
     pub fn spawns_on_request(&self) -> bool {
         self.polled().is_some_and(|entries| entries.version >= 2)

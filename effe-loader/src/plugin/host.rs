@@ -7,7 +7,7 @@ use std::{ptr, sync::OnceLock};
 
 use abi_stable::std_types::RStr;
 use effe_abi::{
-    extensions::{ASYNC, AsyncHost, SPAWN, SpawnHost},
+    extensions::{ASYNC, AsyncHost, EARLY, EarlyHost, SPAWN, SpawnHost},
     raw::{self, Status, host_attribute, status},
 };
 
@@ -21,6 +21,8 @@ pub struct Exchanges {
     pub async_host: &'static AsyncHost,
     /// Calls of a run that goes on as a task of the lambda's own runtime.
     pub spawn_host: &'static SpawnHost,
+    /// Calls of a run whose answer goes out before its end.
+    pub early_host: &'static EarlyHost,
     /// The id of the request whose Run this thread is in.
     pub request_id: fn() -> Option<String>,
 }
@@ -98,6 +100,7 @@ unsafe extern "C" fn extension(data: *const (), id: RStr<'_>) -> *const () {
     let host = unsafe { host(data) };
     match id.as_str() {
         ASYNC => ptr::from_ref(host.exchanges.async_host).cast(),
+        EARLY => ptr::from_ref(host.exchanges.early_host).cast(),
         SPAWN => ptr::from_ref(host.exchanges.spawn_host).cast(),
         _ => ptr::null(),
     }

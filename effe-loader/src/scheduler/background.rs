@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::stream::{FuturesUnordered, Stream};
-use tokio::sync::Notify;
+use tokio::{runtime::Handle, sync::Notify};
 
 use crate::scheduler::worker_status::WorkerStatus;
 
@@ -41,6 +41,12 @@ impl BackgroundTasks {
             }));
             self.added.notify_one();
         }
+    }
+
+    /// Whether nothing more can go on here, because the thread ends.
+    pub fn is_over(&self) -> bool {
+        // The thread may drop its connections first.
+        self.over.get() || Handle::try_current().is_err()
     }
 
     /// Polls the tasks for as long as the thread serves.

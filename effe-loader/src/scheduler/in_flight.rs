@@ -22,7 +22,6 @@ use crate::{
         call::{Call, Completions, Progress},
         response::ResponseBuilder,
     },
-    net::activity::Hangup,
     rt::clock::Moment,
 };
 
@@ -59,12 +58,22 @@ pub struct InFlight {
 
 struct Waiting {
     sent: Moment,
-    /// Whether the timeouts count: not any more once the head of the answer has gone out.
-    is_timed: bool,
+    timing: Timing,
     progress: Arc<Progress>,
     state: State,
     /// Whether the call itself has come back after it was late.
     is_back: bool,
+}
+
+/// Which timeouts count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Timing {
+    /// Those of the answer.
+    Answer,
+    /// None, because the head of the answer has gone out.
+    Nothing,
+    /// That of a run, for what it does after its answer.
+    Rest,
 }
 
 enum State {
@@ -110,7 +119,7 @@ impl InFlight {
     pub fn call(&self) -> Box<Call> {
         let new = || {
             let response = ResponseBuilder::new(&self.held);
-            Box::new(Call::new(Arc::clone(&self.completions), response))
+            Box::new(Call::new(Arc::clone(&self.completions), response, self.timeouts.run))
         };
         self.spare.borrow_mut().pop().unwrap_or_else(new)
     }
@@ -137,7 +146,7 @@ impl InFlight {
         let sent = Moment::now();
         call.deadline = self.timeouts.run.map(|timeout| sent + timeout);
         let (progress, state) = (Arc::clone(&call.progress), State::Away(None));
-        let waiting = Waiting { sent, is_timed: true, progress, state, is_back: false };
+        let waiting = Waiting { sent, timing: Timing::Answer, progress, state, is_back: false };
         let key = self.waiting.borrow_mut().insert(waiting);
         call.key = key;
         let may_be_late = self.timeouts.queue.is_some() || self.timeouts.run.is_some();
@@ -203,12 +212,14 @@ impl InFlight {
     fn expire(&self) {
         for (_, place) in &mut *self.waiting.borrow_mut() {
             let State::Away(waker) = &mut place.state else { continue };
-            if !place.is_timed {
-                continue;
-            }
             let late =
                 |timeout: Option<Duration>| timeout.is_some_and(|timeout| place.sent.elapsed() >= timeout);
-            let verdict = if late(self.timeouts.run) && place.progress.is_overdue() {
+            let is_overdue = match place.timing {
+                Timing::Answer => late(self.timeouts.run) && place.progress.is_overdue(),
+                Timing::Nothing => continue,
+                Timing::Rest => late(self.timeouts.run) && place.progress.rest_is_overdue(),
+            };
+            let verdict = if is_overdue {
                 State::Overdue
             } else if (late(self.timeouts.queue) || late(self.timeouts.run)) && place.progress.give_up() {
                 State::GivenUp
@@ -241,7 +252,15 @@ impl PendingCall {
     pub fn take_your_time(&self) {
         let mut waiting = self.in_flight.waiting.borrow_mut();
         if let Some(place) = self.key.and_then(|key| waiting.get_mut(key)) {
-            place.is_timed = false;
+            place.timing = Timing::Nothing;
+        }
+    }
+
+    /// From now on a run has its time for what it does after its answer.
+    pub fn begin_rest(&self) {
+        let mut waiting = self.in_flight.waiting.borrow_mut();
+        if let Some(place) = self.key.and_then(|key| waiting.get_mut(key)) {
+            (place.timing, place.sent) = (Timing::Rest, Moment::now());
         }
     }
 }
@@ -281,7 +300,7 @@ impl Drop for PendingCall {
         let mut waiting = self.in_flight.waiting.borrow_mut();
         let place = &mut waiting[key];
         if !matches!(place.state, State::Back(_)) {
-            place.progress.leave();
+            place.progress.abandon();
         }
         match std::mem::replace(&mut place.state, State::Left) {
             State::Back(call) => {

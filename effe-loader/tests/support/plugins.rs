@@ -32,6 +32,16 @@ pub fn async_probe() -> PathBuf {
     built().join("libasync_probe.so")
 }
 
+/// The one that ends its answers before Run returns.
+pub fn early() -> PathBuf {
+    built().join("libearly.so")
+}
+
+/// The same, without a thread.
+pub fn async_early() -> PathBuf {
+    built().join("libasync_early.so")
+}
+
 /// A root module of the same name with another table.
 pub fn other_abi() -> PathBuf {
     built().join("libother_abi.so")
@@ -108,7 +118,8 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let packages = ["probe", "async_probe", "spout", "ticker", "pipe", "other_abi"];
+        let packages =
+            ["probe", "async_probe", "early", "async_early", "spout", "ticker", "pipe", "other_abi"];
         succeed(
             cargo()
                 .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])
