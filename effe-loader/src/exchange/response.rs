@@ -76,14 +76,22 @@ impl ResponseBuilder {
         }
         self.status = Some(code);
         self.ended = !more;
-        let body = match &self.held {
+        // Most bodies are short, and these lines are on the road of each.
+        let is_counted = body.len() > UNCOUNTED;
+        self.body = Body::Whole(body);
+        if is_counted { self.hold_body(more) } else { status::OK }
+    }
+
+    /// Takes room for the body that is whole or begun.
+    #[cold]
+    fn hold_body(&mut self, more: bool) -> Status {
+        let Body::Whole(body) = std::mem::take(&mut self.body) else { return status::OK };
+        let held = match &self.held {
             Some(held) => held.hold(body),
             None => Some(body),
         };
-        match body {
-            Some(body) => self.body = Body::Whole(body),
-            None => return self.drop_body(more),
-        }
+        let Some(body) = held else { return self.drop_body(more) };
+        self.body = Body::Whole(body);
         status::OK
     }
 
