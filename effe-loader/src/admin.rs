@@ -7,8 +7,10 @@
 mod access;
 mod listener;
 mod metrics;
+mod operations;
 mod routes;
 mod state;
+mod supervised;
 
 use std::{
     io,
@@ -25,7 +27,14 @@ use self::{
     access::AccessRules,
     listener::{AsyncSocket, CLIENT_TIMEOUTS, Listener},
 };
-pub use self::{access::Token, listener::Address, state::Admin};
+pub use self::{
+    access::Token,
+    listener::Address,
+    metrics::Scrape,
+    operations::{Later, Operations},
+    state::Admin,
+    supervised::{Begin, follow},
+};
 use crate::{
     body::{held::HeldBytes, outgoing::Body},
     error::Error,
@@ -34,7 +43,7 @@ use crate::{
         service::{Answered, Guarded, IncomingRequest, Service},
         validate,
     },
-    journal::Severity,
+    journal::{Journal, Severity},
     net::{connection::Connection, connections::Connections, socket_file::SocketFile},
     rt::tasks,
 };
@@ -42,55 +51,95 @@ use crate::{
 /// Connections at once: a scraper, an orchestrator, a person.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Listens at `place`, and answers there for as long as the process lives. A Unix socket's file is returned, and
-/// removed when it is dropped. Fails if the address is taken, or if the system refuses a thread.
-pub fn listen(place: &Address, token: Option<Token>, admin: Admin) -> Result<Option<SocketFile>, Error> {
-    let Listener { address, socket, file } = Listener::bind(place)?;
-    if let Some(token) = token.as_ref().filter(|token| token.is_world_readable()) {
-        let path = token.path.display();
-        admin.journal.warning(format!("every user of this machine may read {path}: chmod 600 it"));
-    }
-    let rules = AccessRules::new(&address, token);
-    let (journal, address) = (admin.journal.clone(), address.to_string());
-    let system = |source| Error::System { what: "start the admin listener".into(), source };
+/// Listens at `place` on a thread of its own, and answers there for as long as the process lives. A Unix socket's file
+/// is returned, and removed when it is dropped. Fails if the address is taken, or if the system refuses a thread.
+pub fn listen(
+    place: &Address,
+    token: Option<Token>,
+    journal: &Journal,
+    operations: impl Operations + Send + 'static,
+) -> Result<Option<SocketFile>, Error> {
+    let Bound { socket, rules, address, file } = Bound::new(place, token, journal)?;
     let (begun, begins) = mpsc::channel();
     let thread = thread::Builder::new().name("effe-admin".to_owned());
     let thread = thread.spawn(move || {
-        let outcome = serve(socket, Rc::new(Endpoint { rules, admin }), &begun);
-        let _ = begun.send(outcome);
+        let outcome = tasks::run(async {
+            let listening = AsyncSocket::open(socket)?;
+            let _ = begun.send(Ok(()));
+            serve(listening, Endpoint { rules, operations: Box::new(operations) }).await;
+            Ok(())
+        });
+        let _ = begun.send(outcome.and_then(|served| served));
     });
     thread.map_err(system)?;
     begins.recv().unwrap_or_else(|_| Err(io::Error::other("its thread has panicked"))).map_err(system)?;
-    journal.report(Severity::Info, format!("admin listener on {address}"), [("admin", address)]);
+    report(journal, address);
     Ok(file)
 }
 
-/// Says once that it has `begun`, and answers for ever; or fails before.
-fn serve(socket: Socket, endpoint: Rc<Endpoint>, begun: &mpsc::Sender<io::Result<()>>) -> io::Result<()> {
-    tasks::run(async move {
-        let listening = AsyncSocket::open(socket)?;
-        let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, HeldBytes::unlimited(), Arc::default()));
-        tasks::spawn(Rc::clone(&connections).look_after());
-        let http = Http1::new(Rc::new(endpoint), usize::MAX);
-        let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let _ = begun.send(Ok(()));
-        while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
-            let (http, socket) = (Rc::clone(&http), listening.accept().await);
-            let connection = Connection::plain(connections.register(), socket);
-            connection.note_local_ip();
-            tasks::spawn(async move {
-                http.serve(connection, None).await;
-                drop(permit);
-            });
+/// The same as [`listen`], in a task of this thread.
+pub fn listen_here(
+    place: &Address,
+    token: Option<Token>,
+    journal: &Journal,
+    operations: impl Operations + 'static,
+) -> Result<Option<SocketFile>, Error> {
+    let Bound { socket, rules, address, file } = Bound::new(place, token, journal)?;
+    let listening = AsyncSocket::open(socket).map_err(system)?;
+    tasks::spawn(serve(listening, Endpoint { rules, operations: Box::new(operations) }));
+    report(journal, address);
+    Ok(file)
+}
+
+fn system(source: io::Error) -> Error {
+    Error::System { what: "start the admin listener".into(), source }
+}
+
+fn report(journal: &Journal, address: String) {
+    journal.report(Severity::Info, format!("admin listener on {address}"), [("admin", address)]);
+}
+
+/// Where the listener is, and who may ask there.
+struct Bound {
+    socket: Socket,
+    rules: AccessRules,
+    address: String,
+    file: Option<SocketFile>,
+}
+
+impl Bound {
+    fn new(place: &Address, token: Option<Token>, journal: &Journal) -> Result<Bound, Error> {
+        let Listener { address, socket, file } = Listener::bind(place)?;
+        if let Some(token) = token.as_ref().filter(|token| token.is_world_readable()) {
+            let path = token.path.display();
+            journal.warning(format!("every user of this machine may read {path}: chmod 600 it"));
         }
-        Ok(())
-    })?
+        let rules = AccessRules::new(&address, token);
+        Ok(Bound { socket, rules, address: address.to_string(), file })
+    }
+}
+
+/// Answers for ever.
+async fn serve(listening: AsyncSocket, endpoint: Endpoint) {
+    let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, HeldBytes::unlimited(), Arc::default()));
+    tasks::spawn(Rc::clone(&connections).look_after());
+    let http = Http1::new(Rc::new(Rc::new(endpoint)), usize::MAX);
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+        let (http, socket) = (Rc::clone(&http), listening.accept().await);
+        let connection = Connection::plain(connections.register(), socket);
+        connection.note_local_ip();
+        tasks::spawn(async move {
+            http.serve(connection, None).await;
+            drop(permit);
+        });
+    }
 }
 
 /// What answers every request.
 struct Endpoint {
     rules: AccessRules,
-    admin: Admin,
+    operations: Box<dyn Operations>,
 }
 
 impl Service for Rc<Endpoint> {
@@ -109,7 +158,7 @@ impl Endpoint {
         }
         let target = request.uri().authority().map(Authority::as_str);
         match self.rules.admit(request.method(), target, &request.head().headers, guard.local_ip()) {
-            Ok(()) => routes::answer(&self.admin, &request, incoming).await,
+            Ok(()) => routes::answer(&*self.operations, &request, incoming).await,
             Err(refused) => routes::refuse(refused),
         }
     }

@@ -7,8 +7,10 @@ pub mod cli;
 pub(crate) mod config;
 
 use std::{
-    io::Write,
-    path::Path,
+    ffi::CString,
+    io::{self, Write},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Instant,
 };
@@ -17,7 +19,7 @@ use effe_abi::Linked;
 
 use self::config::{Config, Mode};
 use crate::{
-    admin::{self, Admin},
+    admin::{self, Admin, Begin, Scrape},
     effe::{Effe, generation::Generation, health::Health, maintenance::Maintenance, monitor::Monitor, swap},
     error::{DONE, Error, FAILED},
     exchange::table::FOR_HOST,
@@ -26,8 +28,9 @@ use crate::{
     plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
         control::{Control, Orders, Stop},
+        link::{Assignment, Ended, Link, LinkSender, Message},
         memory,
-        signals::{self, Watchdog},
+        signals::{self, Obeyed, Watchdog},
         systemd,
     },
     server::{self, OnDeath},
@@ -46,9 +49,8 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     let (lambda, warning) = match linked {
         Some(lambda) => (Lambda::Open(Plugin::linked(lambda, host, &counts)), None),
         None => {
-            let file = PluginFile::open(&config.plugin, &config.generations.policy)?;
-            let warning = file.warning.clone();
-            (Lambda::Verified(verified(file, &config.generations.policy)?), warning)
+            let (verified, warning) = verified(config)?;
+            (Lambda::Verified(verified), warning)
         }
     };
     if config.mode == Mode::Info {
@@ -59,10 +61,7 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     }
     let plugin = lambda.open(host, &counts)?;
     // From here on there are threads.
-    let journal = Journal::start(config.journal())
-        .map_err(|source| Error::System { what: "start the log's thread".into(), source })?;
-    let request_id = FOR_HOST.request_id;
-    journal.install(linked.map(|lambda| LinkedLambda { crate_name: lambda.crate_name(), request_id }));
+    let journal = start_journal(config, linked)?;
     let _ = host.journal.set(journal.clone());
     if let Some(warning) = warning {
         journal.warning(warning);
@@ -71,21 +70,82 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         check(plugin)
     } else {
         let (control, orders) = Control::new();
-        let starting = Starting { config, plugin, counts, journal: &journal, control };
-        starting.serve(inherited, n_descriptors, orders)
+        let starting = Starting { config, plugin, number: 1, counts, journal: &journal, control };
+        let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
+        starting.serve(|| Bound::all(wanted, inherited), n_descriptors, orders, None)
     };
-    let n_left = journal.finish();
-    if n_left > 0 {
-        let _ = writeln!(
-            std::io::stderr(),
-            "effe-loader: warning: whoever reads the log is too slow: {n_left} log lines were lost"
-        );
-    }
+    end(&journal);
     outcome
 }
 
+/// Serves as one of a supervisor's processes.
+pub(crate) fn run_supervised(
+    config: &Config,
+    linked: Option<&'static Linked>,
+    assignment: Assignment,
+    link: Link,
+) -> Result<u8, Error> {
+    take_name();
+    signals::outlive_file_limit();
+    let n_descriptors = descriptors::raise_limit();
+    has_room(config, assignment.listeners.len(), n_descriptors)?;
+    let Assignment { generation: number, parameters, level, image, listeners, plugin, .. } = assignment;
+    let host = Host::new(parameters, config.limits.response, FOR_HOST);
+    let counts = Arc::new(ContextCounts::default());
+    let lambda = match (linked, plugin) {
+        (Some(lambda), _) => Lambda::Open(Plugin::linked(lambda, host, &counts)),
+        (None, Some(copy)) => Lambda::Verified(Verified::handed(config.plugin.clone(), copy.into(), image)?),
+        (None, None) => return Err(system("open the plugin")(io::ErrorKind::NotFound.into())),
+    };
+    let plugin = lambda.open(host, &counts)?;
+    let journal = start_journal(config, linked)?;
+    journal.set_level(level);
+    let _ = host.journal.set(journal.clone());
+    let (control, orders) = Control::new();
+    let starting = Starting { config, plugin, number, counts, journal: &journal, control };
+    let bound = || {
+        let bound: io::Result<Vec<Bound>> = listeners.into_iter().map(Bound::handed).collect();
+        bound.map_err(system("take over the supervisor's sockets"))
+    };
+    let outcome = starting.serve(bound, n_descriptors, orders, Some(link));
+    end(&journal);
+    outcome
+}
+
+/// Has the log write its last lines, and says what of them is lost.
+pub(crate) fn end(journal: &Journal) {
+    let n_left = journal.finish();
+    if n_left > 0 {
+        let text =
+            format!("effe-loader: warning: whoever reads the log is too slow: {n_left} log lines were lost");
+        let _ = writeln!(io::stderr(), "{text}");
+    }
+}
+
+/// Gives the process the name of its program again, which it has lost because it was started by `/proc/self/exe`.
+fn take_name() {
+    let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
+    let name = program.file_name().unwrap_or_default().as_bytes();
+    if let Ok(name) = CString::new(&name[..name.len().min(15)]) {
+        let _ = rustix::thread::set_name(&name);
+    }
+}
+
+/// Starts the log, and makes it the program's.
+pub(crate) fn start_journal(config: &Config, linked: Option<&'static Linked>) -> Result<Journal, Error> {
+    let journal = Journal::start(config.journal()).map_err(system("start the log's thread"))?;
+    let request_id = FOR_HOST.request_id;
+    journal.install(linked.map(|lambda| LinkedLambda { crate_name: lambda.crate_name(), request_id }));
+    Ok(journal)
+}
+
+fn system(what: &str) -> impl FnOnce(io::Error) -> Error {
+    let what = what.to_owned().into();
+    move |source| Error::System { what, source }
+}
+
 /// Fails if the process may have fewer descriptors or less memory than it needs to serve.
-fn has_room(config: &Config, n_inherited: usize, n_descriptors: u64) -> Result<(), Error> {
+pub(crate) fn has_room(config: &Config, n_inherited: usize, n_descriptors: u64) -> Result<(), Error> {
     let (workers, admin) = (config.server.workers, config.admin.is_some());
     let needed = descriptors::needed(workers, config.listen.len() + n_inherited, admin);
     if needed > n_descriptors {
@@ -128,10 +188,22 @@ pub(crate) fn answer_trial(path: &Path) -> ! {
     unsafe { plugin::answer_trial(path) }
 }
 
+/// The plugin that the operator has named, after all checks, and a warning. To be called while there is one thread.
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
-fn verified(file: PluginFile, policy: &Policy) -> Result<Verified, Error> {
+pub(crate) fn verified(config: &Config) -> Result<(Verified, Option<String>), Error> {
+    let policy = &config.generations.policy;
+    let file = PluginFile::open(&config.plugin, policy)?;
+    let warning = file.warning.clone();
     // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
-    unsafe { Verified::by_fork(file, policy) }
+    let verified = unsafe { Verified::by_fork(file, policy) }?;
+    Ok((verified, warning))
+}
+
+/// The same while there are threads, for the generation after.
+#[expect(unsafe_code, reason = "the place that trusts a plugin")]
+pub(crate) fn verified_again(file: PluginFile, policy: &Policy) -> Result<Verified, Error> {
+    // SAFETY: the operator named this file for us to run, and answers for it.
+    unsafe { Verified::by_exec(file, policy) }
 }
 
 /// Init, one Start, one Stop, Retire.
@@ -150,36 +222,59 @@ fn check(plugin: &'static Plugin) -> Result<u8, Error> {
 struct Starting<'a> {
     config: &'a Config,
     plugin: &'static Plugin,
+    /// Of the generation.
+    number: u64,
     counts: Arc<ContextCounts>,
     journal: &'a Journal,
     control: Control,
 }
 
 impl Starting<'_> {
-    /// Serves until an order says to stop, and stops.
-    fn serve(self, inherited: Vec<Bound>, n_descriptors: u64, orders: Orders) -> Result<u8, Error> {
-        let system = |what: &str| {
-            let what = what.to_owned().into();
-            move |source| Error::System { what, source }
-        };
+    /// Serves until an order says to stop, and stops. Of a supervised process, the orders come over the `link`.
+    fn serve(
+        self,
+        bind: impl FnOnce() -> Result<Vec<Bound>, Error>,
+        n_descriptors: u64,
+        orders: Orders,
+        link: Option<Link>,
+    ) -> Result<u8, Error> {
         let config = self.config;
         let drain = config.server.drain;
         let watchdog = Watchdog { counts: Arc::clone(&self.counts), journal: self.journal.clone(), drain };
         // Before Init: a signal then is an order to stop, too.
-        let monitor =
-            Monitor::start(watchdog.clone(), self.control.clone()).map_err(system("watch for signals"))?;
-        let bound = self.bind(inherited)?;
+        let obeyed = if link.is_none() { Obeyed::Yes } else { Obeyed::No };
+        let monitor = Monitor::start(watchdog.clone(), self.control.clone(), obeyed)
+            .map_err(system("watch for signals"))?;
+        let bound = bind()?;
+        let _ = self.plugin.host.address.set(bound[0].address.to_string());
         let health = Health::new();
         // Before Init, which may take long: the liveness probe is answered meanwhile.
-        let _socket = self.listen_for_admin(&health, watchdog.clone())?;
+        let supervisor = link.as_ref().map(|link| link.sender.clone());
+        let (_socket, begin) = self.listen_for_orders(&health, watchdog.clone(), link)?;
         self.plugin.init()?;
-        let (effe, is_warm) = self.first_generation();
+        let (effe, failed) = self.first_generation();
+        let is_warm = failed.is_none();
+        if let (Some(supervisor), Some(begin)) = (&supervisor, begin) {
+            supervisor.send(&Message::Ready { failed });
+            if !begin.wait() {
+                let abandoned = effe.close(Instant::now());
+                self.say_ended(supervisor, &effe, abandoned, 0);
+                return Ok(if abandoned == 0 { DONE } else { FAILED });
+            }
+        }
         let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
         let addresses: Vec<Address> = listeners.iter().map(|listener| listener.address.clone()).collect();
         let (generations, tls) = (Arc::clone(&config.generations), config.server.tls.clone());
         let begun = || {
             // Before anybody can read that it listens.
             let _ = health.effe.set(Arc::clone(&effe));
+            let maintenance = Maintenance::new(Arc::clone(&effe), config.idle_timeout, is_warm);
+            if let Some(supervisor) = &supervisor {
+                supervisor.send(&Message::Serving);
+                // The supervisor tells of it, and swaps whole processes.
+                monitor.take_on(Arc::clone(&effe), maintenance);
+                return;
+            }
             self.report(&addresses);
             if is_warm {
                 let serves = effe.generations.current();
@@ -188,10 +283,7 @@ impl Starting<'_> {
                 systemd::starting();
             }
             // Both may tell systemd that the effe is ready.
-            monitor.take_on(
-                Arc::clone(&effe),
-                Maintenance::new(Arc::clone(&effe), config.idle_timeout, is_warm),
-            );
+            monitor.take_on(Arc::clone(&effe), maintenance);
             swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
         };
         let workers = config.server.workers;
@@ -204,13 +296,20 @@ impl Starting<'_> {
             n_descriptors,
             orders.stops,
             begun,
+            || {
+                if let Some(supervisor) = &supervisor {
+                    supervisor.send(&Message::Deaf);
+                }
+            },
             self.on_death(watchdog),
         );
         let (stop, n_cut_off) = served.map_err(system(&format!("start {workers} workers")))?;
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
         let is_whole = abandoned == 0 && n_cut_off == 0;
-        if is_whole {
+        if let Some(supervisor) = &supervisor {
+            self.say_ended(supervisor, &effe, abandoned, n_cut_off);
+        } else if is_whole {
             let n_started = effe.context_counts.started();
             self.journal.notice(format!("stopped; {n_started} Contexts were started and stopped"));
         } else {
@@ -222,20 +321,22 @@ impl Starting<'_> {
         Ok(if stop.failed || !is_whole { FAILED } else { DONE })
     }
 
-    /// Binds the sockets, and tells the lambda the first one's address.
-    fn bind(&self, inherited: Vec<Bound>) -> Result<Vec<Bound>, Error> {
-        let is_wanted = inherited.is_empty() || self.config.listen_is_explicit;
-        let bound = Bound::all(if is_wanted { &self.config.listen } else { &[] }, inherited)?;
-        let _ = self.plugin.host.address.set(bound[0].address.to_string());
-        Ok(bound)
+    fn say_ended(&self, supervisor: &LinkSender, effe: &Effe, abandoned: u64, n_cut_off: usize) {
+        let ended = Ended { started: effe.context_counts.started(), abandoned, cut_off: n_cut_off as u64 };
+        let scrape = Scrape::take(self.journal, Some(effe), false).to_json();
+        supervisor.send(&Message::Ended(ended, scrape));
     }
 
-    fn listen_for_admin(
+    /// Takes orders from an operator, or from a supervisor, which then says when to begin.
+    fn listen_for_orders(
         &self,
         health: &Arc<Health>,
         watchdog: Watchdog,
-    ) -> Result<Option<SocketFile>, Error> {
-        let Some((place, token)) = &self.config.admin else { return Ok(None) };
+        link: Option<Link>,
+    ) -> Result<(Option<SocketFile>, Option<Begin>), Error> {
+        if link.is_none() && self.config.admin.is_none() {
+            return Ok((None, None));
+        }
         let admin = Admin {
             health: Arc::clone(health),
             first: self.plugin,
@@ -244,19 +345,24 @@ impl Starting<'_> {
             control: self.control.clone(),
             watchdog,
         };
-        admin::listen(place, token.clone(), admin)
+        if let Some(link) = link {
+            let begin = admin::follow(link, admin, self.config.server.tls.clone());
+            return Ok((None, Some(begin.map_err(system("follow the supervisor"))?)));
+        }
+        let Some((place, token)) = &self.config.admin else { return Ok((None, None)) };
+        Ok((admin::listen(place, token.clone(), self.journal, admin)?, None))
     }
 
-    /// The effe with its first generation, and whether that has a Context.
-    fn first_generation(&self) -> (Arc<Effe>, bool) {
-        let first = Generation::new(1, self.plugin, &self.config.generations, self.journal);
+    /// The effe with its first generation, and why that has no Context, if it has none.
+    fn first_generation(&self) -> (Arc<Effe>, Option<String>) {
+        let first = Generation::new(self.number, self.plugin, &self.config.generations, self.journal);
         let warm = first.warm();
         if let Err(fault) = &warm {
             self.plugin.log(fault);
         }
         let (counts, stopping) = (Arc::clone(&self.counts), self.control.stopping());
         let effe = Effe::new(first, counts, self.config.limits, stopping, self.journal.clone());
-        (effe, warm.is_ok())
+        (effe, warm.err().map(|fault| fault.to_string()))
     }
 
     /// Says where the effe serves.

@@ -3,6 +3,8 @@
 //! A request goes `server` → `handler` → `effe` (→ `pool`) → `plugin`, through an `exchange`, and its answer the same
 //! way back.
 
+mod supervisor;
+
 pub mod boot;
 
 mod admin;
@@ -29,15 +31,21 @@ mod error;
 mod journal;
 mod rt;
 
-use std::{io::Write, process::ExitCode};
+use std::{ffi::OsString, io::Write, process::ExitCode};
 
 use effe_abi::Linked;
 use signal_hook::low_level;
 
 pub use self::error::{Error, Refusal};
 use self::{
-    boot::{answer_trial, cli::Cli, print, run},
+    boot::{
+        answer_trial,
+        cli::Cli,
+        config::{Mode, Role},
+        print, run, run_supervised,
+    },
     error::{DONE, USAGE},
+    process::link::{self, Link, Message},
 };
 
 /// Runs the loader with the process's arguments, to its exit code. `linked` is the lambda of a program that holds one.
@@ -45,9 +53,14 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
     if let Some(path) = plugin::asked_for_trial(std::env::args_os()) {
         answer_trial(&path);
     }
-    let config = match Cli::parse(std::env::args_os(), linked.is_some()) {
+    let mut args: Vec<_> = std::env::args_os().collect();
+    if link::is_supervised(args.iter().cloned()) {
+        args.remove(1);
+        return end(serve_supervised(args, linked), linked);
+    }
+    let config = match Cli::parse(args.iter().cloned(), linked.is_some()) {
         Ok(cli) if cli.version => return ExitCode::from(print(&version())),
-        Ok(cli) => cli.checked(linked.is_some()),
+        Ok(cli) => cli.checked(linked.is_some(), Role::Whole),
         Err(err) => Err(err),
     };
     let config = match config {
@@ -57,10 +70,42 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
             return ExitCode::from(if err.use_stderr() { USAGE } else { DONE });
         }
     };
-    let code = run(&config, linked).unwrap_or_else(|err| {
+    let outcome = if config.processes > 0 && config.mode == Mode::Serve {
+        supervisor::run(&config, linked, args)
+    } else {
+        run(&config, linked)
+    };
+    let code = outcome.unwrap_or_else(|err| {
         let _ = writeln!(std::io::stderr(), "effe-loader: {err}");
         err.exit_code()
     });
+    end(code, linked)
+}
+
+/// Serves under a supervisor, which says why where this process can't.
+fn serve_supervised(args: Vec<OsString>, linked: Option<&'static Linked>) -> u8 {
+    let (assignment, link) = match Link::take() {
+        Ok(taken) => taken,
+        Err(err) => {
+            let _ = writeln!(std::io::stderr(), "effe-loader: {} is for supervisors: {err}", link::ARGUMENT);
+            return USAGE;
+        }
+    };
+    let supervisor = link.sender.clone();
+    let config = Cli::parse(args, linked.is_some());
+    let config = config.and_then(|cli| cli.checked(linked.is_some(), Role::Supervised));
+    let outcome = match config {
+        Ok(config) => run_supervised(&config, linked, assignment, link)
+            .map_err(|err| (err.exit_code(), err.to_string())),
+        Err(err) => Err((USAGE, err.to_string())),
+    };
+    outcome.unwrap_or_else(|(code, text)| {
+        supervisor.send(&Message::Failed { code, text });
+        code
+    })
+}
+
+fn end(code: u8, linked: Option<&'static Linked>) -> ExitCode {
     if linked.is_none() {
         // Without the library's destructors: those of a damaged one crash, and those of any other may, while its
         // threads still run. A lambda cleans up in Retire.

@@ -25,6 +25,7 @@ mod trial;
 
 pub use self::{
     context::{Context, Started},
+    copy::same_bytes,
     fault::Fault,
     file::PluginFile,
     futures::{Running, Starting},

@@ -2,6 +2,7 @@
 //! service manager. It knows neither the server nor the effe, which carry the orders out.
 
 pub mod control;
+pub mod link;
 pub mod memory;
 pub mod signals;
 pub mod systemd;

@@ -80,7 +80,7 @@ pub struct Settings {
 /// that their connections close, and what runs is finished. Gives the order back, and how many runs were cut off at its
 /// deadline. Fails if the server can't start.
 ///
-/// `begun` is called once every thread of the server runs. `on_death` hears of each that ends, also at the end.
+/// `begun` is called once every thread of the server runs, `deaf` once no connection is accepted any more. `on_death` hears of each that ends, also at the end.
 #[expect(clippy::too_many_arguments, reason = "each is another module's, and there is one caller")]
 pub fn serve(
     effe: &Arc<Effe>,
@@ -91,6 +91,7 @@ pub fn serve(
     n_descriptors: u64,
     mut orders: UnboundedReceiver<Stop>,
     begun: impl FnOnce(),
+    deaf: impl FnOnce(),
     on_death: OnDeath,
 ) -> io::Result<(Stop, usize)> {
     let tracker = Arc::new(ConnectionTracker::default());
@@ -135,7 +136,8 @@ pub fn serve(
         systemd::stopping();
         rt::time::sleep(order.delay(settings.drain)).await;
         let n_cut_off =
-            finish(effe, &tracker, &mut listeners, &handle, &is_deaf, order.deadline(settings.drain)).await;
+            finish(effe, &tracker, &mut listeners, &handle, &is_deaf, order.deadline(settings.drain), deaf)
+                .await;
         // `finish` has waited for the connections already; actix-server would wait again, and looks once a second.
         // It panics without the thread that accepts.
         if !is_deaf.load(Ordering::Relaxed) {
@@ -155,11 +157,14 @@ async fn finish(
     server: &ServerHandle,
     is_deaf: &AtomicBool,
     deadline: Instant,
+    deaf: impl FnOnce(),
 ) -> usize {
     tracker.close();
     listeners.iter_mut().for_each(Listener::stop_accepting);
     let is_time = || Instant::now() < deadline;
-    let handshakes = Instant::now() + HANDSHAKE;
+    // Who has the other end of a shared socket goes on accepting.
+    let is_last = listeners.iter().any(|listener| !listener.shared);
+    let handshakes = Instant::now() + if is_last { HANDSHAKE } else { Duration::ZERO };
     let has_pending = |listeners: &[Listener]| {
         !is_deaf.load(Ordering::Relaxed) && listeners.iter().any(Listener::has_pending)
     };
@@ -170,6 +175,7 @@ async fn finish(
     // actix-server stops accepting a moment later, and would log an error about a socket that is shut down.
     rt::time::sleep(LOOK).await;
     listeners.iter().for_each(Listener::shut_down);
+    deaf();
     // A connection that was accepted may still be on its way to its thread: one look isn't enough.
     let mut n_quiet = 0;
     while is_time() && n_quiet < 3 {

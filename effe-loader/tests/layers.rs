@@ -11,6 +11,7 @@ use std::{
 const LAYERS: &[&[&str]] = &[
     &["main"],
     &["lib"],
+    &["supervisor"],
     &["boot"],
     &["admin", "server"],
     &["handler"],

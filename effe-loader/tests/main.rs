@@ -23,6 +23,7 @@ mod limits;
 mod listeners;
 mod metrics;
 mod modes;
+mod processes;
 mod refusals;
 mod requests;
 mod starts;

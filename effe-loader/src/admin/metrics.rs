@@ -3,7 +3,7 @@
 //! Three families have the names that OpenFaaS dashboards look for, `http_*`; those of `faas_*` are OpenTelemetry's;
 //! `effe_*` are ours. Every label has few values, whatever clients send: no path, host or header is one.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use prometheus_client::{
     collector::Collector,
@@ -11,10 +11,11 @@ use prometheus_client::{
     metrics::{MetricType, exemplar::Exemplar},
     registry::{Registry, Unit},
 };
+use serde_json::{Value, json};
 
-use super::state::Admin;
 use crate::{
     effe::Effe,
+    journal::Journal,
     placement::Place,
     scheduler::meter::{Histogram, Totals},
 };
@@ -22,12 +23,11 @@ use crate::{
 /// All metrics as text, and its media type: OpenMetrics for a scraper that asks for it in an `Accept` header, else
 /// Prometheus's own format.
 pub fn text<'a>(
-    admin: &Admin,
-    is_ready: bool,
+    scrape: Scrape,
     mut accepts: impl Iterator<Item = &'a str>,
 ) -> Result<(String, &'static str), fmt::Error> {
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape::take(admin, is_ready)));
+    registry.register_collector(Box::new(scrape));
     let mut text = String::with_capacity(16 * 1024);
     if accepts.any(|accept| accept.contains("application/openmetrics-text")) {
         text::encode(&mut text, &registry)?;
@@ -37,33 +37,58 @@ pub fn text<'a>(
     Ok((text, "text/plain; version=0.0.4; charset=utf-8"))
 }
 
+const COUNTERS: [(&str, &str); 4] = [
+    ("effe_log_losses", "Log records that were dropped"),
+    ("effe_access_log_losses", "Lines of the access log that were dropped"),
+    ("effe_contexts_started", "Contexts that Start has made"),
+    ("effe_contexts_stopped", "Contexts that were stopped"),
+];
+
+/// The first two are the same in all processes of an effe, the others add up.
+const GAUGES: [(&str, &str); 8] = [
+    ("effe_generation", "The number of the generation that serves"),
+    ("effe_generations", "Generations that are not retired"),
+    ("http_requests_in_flight", "Requests that are being answered"),
+    ("effe_execution_changes", "Times that the generation that serves has changed where it runs"),
+    ("effe_held_bytes", "Bytes of bodies that are held, see --held-limit"),
+    ("effe_queue_length", "Requests that wait for a thread"),
+    ("effe_pool_threads", "Threads that run what may wait"),
+    ("effe_lost_threads", "Threads that are lost to runs past --run-timeout"),
+];
+
 /// What all numbers are at one moment, more or less.
-#[derive(Debug, Default)]
-struct Scrape {
+#[derive(Clone, Debug, Default)]
+pub struct Scrape {
+    pub is_ready: bool,
     totals: Totals,
-    counters: Vec<(&'static str, &'static str, u64)>,
-    gauges: Vec<(&'static str, &'static str, u64)>,
+    counters: [u64; COUNTERS.len()],
+    /// `None` while there is no effe, and from a process that has ended.
+    gauges: Option<[u64; GAUGES.len()]>,
     /// Idle and busy.
     contexts: [u64; 2],
     image_bytes: u64,
-    place: Option<Place>,
+    /// Processes whose lambda runs in each of the places.
+    places: [u64; Place::ALL.len()],
+    /// What a supervisor has counted.
+    pub supervised: Option<Counted>,
+}
+
+/// What a supervisor counts of its processes.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// Processes that serve.
+    pub serving: u64,
+    /// Processes that were started in the place of others that had ended unexpectedly.
+    pub restarts: u64,
+    /// Unexpected ends, by the signal or, without one, `exit`.
+    pub crashes: BTreeMap<String, u64>,
 }
 
 impl Scrape {
-    fn take(admin: &Admin, is_ready: bool) -> Scrape {
-        let mut scrape = Scrape {
-            counters: vec![
-                ("effe_log_losses", "Log records that were dropped", admin.journal.losses()),
-                (
-                    "effe_access_log_losses",
-                    "Lines of the access log that were dropped",
-                    admin.journal.access_losses(),
-                ),
-            ],
-            gauges: vec![("effe_ready", "1 if the effe wants requests", is_ready.into())],
-            ..Scrape::default()
-        };
-        if let Some(effe) = admin.health.effe.get() {
+    pub fn take(journal: &Journal, effe: Option<&Effe>, is_ready: bool) -> Scrape {
+        let mut scrape = Scrape { is_ready, ..Scrape::default() };
+        [scrape.counters[0], scrape.counters[1]] = [journal.losses(), journal.access_losses()];
+        if let Some(effe) = effe {
             scrape.look_at(effe);
         }
         scrape
@@ -78,26 +103,82 @@ impl Scrape {
         self.contexts = [idle as u64, living.saturating_sub(idle as u64)];
         self.image_bytes = counts.images();
         let current = effe.generations.current();
-        self.place = Some(current.placement.current());
-        self.counters.extend([
-            ("effe_contexts_started", "Contexts that Start has made", started),
-            ("effe_contexts_stopped", "Contexts that were stopped", started.saturating_sub(living)),
-        ]);
-        self.gauges.extend([
-            ("http_requests_in_flight", "Requests that are being answered", effe.n_running() as u64),
-            ("effe_generation", "The number of the generation that serves", current.number),
-            ("effe_generations", "Generations that are not retired", generations.len() as u64),
-            (
-                "effe_execution_changes",
-                "Times that the generation that serves has changed where it runs",
-                current.placement.n_changes(),
-            ),
-            ("effe_held_bytes", "Bytes of bodies that are held, see --held-limit", effe.held.total() as u64),
-            ("effe_queue_length", "Requests that wait for a thread", effe.pool.n_waiting() as u64),
-            ("effe_pool_threads", "Threads that run what may wait", effe.pool.n_threads() as u64),
-            ("effe_lost_threads", "Threads that are lost to runs past --run-timeout", effe.n_lost() as u64),
+        let place = current.placement.current();
+        self.places = Place::ALL.map(|one| u64::from(one == place));
+        [self.counters[2], self.counters[3]] = [started, started.saturating_sub(living)];
+        self.gauges = Some([
+            current.number,
+            generations.len() as u64,
+            effe.n_running() as u64,
+            current.placement.n_changes(),
+            effe.held.total() as u64,
+            effe.pool.n_waiting() as u64,
+            effe.pool.n_threads() as u64,
+            effe.n_lost() as u64,
         ]);
     }
+
+    /// Nothing yet, of a supervisor.
+    pub fn supervised() -> Scrape {
+        Scrape { supervised: Some(Counted::default()), ..Scrape::default() }
+    }
+
+    /// Adds the numbers of another process of the same effe.
+    pub fn add(&mut self, other: &Scrape) {
+        self.is_ready |= other.is_ready;
+        self.totals.merge(&other.totals);
+        (0..COUNTERS.len()).for_each(|n| self.counters[n] += other.counters[n]);
+        if let Some(others) = &other.gauges {
+            let gauges = self.gauges.get_or_insert_default();
+            for (n, (gauge, other)) in gauges.iter_mut().zip(others).enumerate() {
+                *gauge = if n < 2 { (*gauge).max(*other) } else { *gauge + other };
+            }
+        }
+        (0..2).for_each(|n| self.contexts[n] += other.contexts[n]);
+        self.image_bytes += other.image_bytes;
+        (0..self.places.len()).for_each(|n| self.places[n] += other.places[n]);
+    }
+
+    /// Adds what a process had counted that has ended: the counters go on, and the rest of it is gone.
+    pub fn add_ended(&mut self, other: &Scrape) {
+        self.totals.merge(&other.totals);
+        (0..COUNTERS.len()).for_each(|n| self.counters[n] += other.counters[n]);
+        // What its death has abandoned was started, and is never stopped.
+    }
+
+    /// For [`Scrape::from_json`] in another process.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "is_ready": self.is_ready,
+            "totals": self.totals.to_json(),
+            "counters": self.counters,
+            "gauges": self.gauges,
+            "contexts": self.contexts,
+            "image_bytes": self.image_bytes,
+            "places": self.places,
+        })
+    }
+
+    pub fn from_json(value: &Value) -> Option<Scrape> {
+        let gauges = value.get("gauges")?;
+        Some(Scrape {
+            is_ready: value.get("is_ready")?.as_bool()?,
+            totals: Totals::from_json(value.get("totals")?)?,
+            counters: numbers(value.get("counters")?)?,
+            gauges: if gauges.is_null() { None } else { Some(numbers(gauges)?) },
+            contexts: numbers(value.get("contexts")?)?,
+            image_bytes: value.get("image_bytes")?.as_u64()?,
+            places: numbers(value.get("places")?)?,
+            supervised: None,
+        })
+    }
+}
+
+/// So many numbers, each of which a process may claim to be anything: sums must not overflow.
+fn numbers<const N: usize>(value: &Value) -> Option<[u64; N]> {
+    let numbers: Option<Vec<u64>> =
+        value.as_array()?.iter().map(|n| Some(n.as_u64()? & (u64::MAX >> 16))).collect();
+    numbers?.try_into().ok()
 }
 
 impl Collector for Scrape {
@@ -134,12 +215,21 @@ impl Collector for Scrape {
             ("faas_errors", "Requests that met an error or a panic of the lambda's", *errors),
             ("faas_timeouts", "Requests whose run took longer than --run-timeout", *timeouts),
         ];
-        for (name, help, value) in of_faas.iter().chain(&self.counters) {
+        let n_counters = if self.gauges.is_some() { COUNTERS.len() } else { 2 };
+        let counters = COUNTERS.iter().zip(self.counters).take(n_counters);
+        let counters = counters.map(|(&(name, help), value)| (name, help, value));
+        for (name, help, value) in of_faas.into_iter().chain(counters) {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            family.encode_counter(value, NO_EXEMPLAR)?;
+            family.encode_counter(&value, NO_EXEMPLAR)?;
         }
-        for (name, help, value) in &self.gauges {
-            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(value)?;
+        let is_ready = ("effe_ready", "1 if the effe wants requests", u64::from(self.is_ready));
+        let gauges = GAUGES.iter().zip(self.gauges.iter().flatten());
+        let gauges = gauges.map(|(&(name, help), &value)| (name, help, value));
+        for (name, help, value) in std::iter::once(is_ready).chain(gauges) {
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
+        }
+        if let Some(supervised) = &self.supervised {
+            supervised.encode(&mut encoder)?;
         }
         let mut family =
             encoder.encode_descriptor("effe_contexts", "Contexts that live", None, MetricType::Gauge)?;
@@ -152,9 +242,10 @@ impl Collector for Scrape {
             None,
             MetricType::Gauge,
         )?;
-        for place in Place::ALL {
-            let is_it = u64::from(self.place.unwrap_or(Place::Pool) == place);
-            family.encode_family(&[("where", place.name())])?.encode_gauge(&is_it)?;
+        let has_place = self.places.iter().any(|n| *n > 0);
+        for (place, n) in Place::ALL.into_iter().zip(self.places) {
+            let n = if has_place { n } else { u64::from(place == Place::Pool) };
+            family.encode_family(&[("where", place.name())])?.encode_gauge(&n)?;
         }
         let help = "Memory that the images of all generations take, those that are retired too";
         let bytes = Some(&Unit::Bytes);
@@ -165,6 +256,25 @@ impl Collector for Scrape {
         let mut family =
             encoder.encode_descriptor("effe_build", "The loader that serves", None, MetricType::Info)?;
         family.encode_info(&labels)
+    }
+}
+
+impl Counted {
+    fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Processes that serve";
+        encoder
+            .encode_descriptor("effe_processes", help, None, MetricType::Gauge)?
+            .encode_gauge(&self.serving)?;
+        let help = "Processes that were started in the place of one that had ended unexpectedly";
+        encoder
+            .encode_descriptor("effe_process_restarts", help, None, MetricType::Counter)?
+            .encode_counter(&self.restarts, NO_EXEMPLAR)?;
+        let help = "Processes that have ended unexpectedly";
+        let mut family = encoder.encode_descriptor("effe_crashes", help, None, MetricType::Counter)?;
+        for (signal, n) in &self.crashes {
+            family.encode_family(&[("signal", &**signal)])?.encode_counter(n, NO_EXEMPLAR)?;
+        }
+        Ok(())
     }
 }
 

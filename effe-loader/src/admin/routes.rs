@@ -10,12 +10,7 @@ use actix_http::{
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{
-    access::Refused,
-    listener::CLIENT_TIMEOUTS,
-    metrics,
-    state::{self, Admin},
-};
+use super::{access::Refused, listener::CLIENT_TIMEOUTS, metrics, operations::Operations};
 use crate::{
     body::{
         held::HeldBytes,
@@ -25,24 +20,27 @@ use crate::{
     },
     effe::health::Probe,
     journal::Severity,
-    process::control::{Change, Stop},
+    process::control::Change,
 };
 
 /// Bytes of a request body.
 const MAX_BODY: usize = 1024;
 
-pub async fn answer(admin: &Admin, request: &Request, incoming: Incoming) -> Response<Body> {
+pub async fn answer(admin: &dyn Operations, request: &Request, incoming: Incoming) -> Response<Body> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let orders = *request.method() == Method::POST;
     match request.path() {
-        "/state" if reads => json(StatusCode::OK, &state::state(admin).await),
-        "/info" if reads => with_type(StatusCode::OK, "application/json", admin.plugin().info()),
+        "/state" if reads => json(StatusCode::OK, &admin.state().await),
+        "/info" if reads => with_type(StatusCode::OK, "application/json", admin.info().await),
         "/metrics" if reads => show_metrics(admin, request).await,
         "/log-level" if reads => show_level(admin),
         "/log-level" if orders => set_level(admin, request, incoming).await,
         "/swap" if orders => change(admin, Change::Reload).await,
         "/rollback" if orders => change(admin, Change::RollBack).await,
-        "/drain" if orders => drain(admin),
+        "/drain" if orders => {
+            admin.drain();
+            json(StatusCode::ACCEPTED, &json!({ "state": "draining" }))
+        }
         "/log-level" => not_allowed("GET, HEAD, POST"),
         "/swap" | "/rollback" | "/drain" => not_allowed("POST"),
         "/state" | "/info" | "/metrics" => not_allowed("GET, HEAD"),
@@ -75,19 +73,18 @@ pub fn malformed() -> Response<Body> {
     response
 }
 
-async fn show_metrics(admin: &Admin, request: &Request) -> Response<Body> {
+async fn show_metrics(admin: &dyn Operations, request: &Request) -> Response<Body> {
     let accepts = request.head().headers.get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
-    let is_ready = admin.health.readiness().await.is_ok();
-    match metrics::text(admin, is_ready, accepts) {
+    match metrics::text(admin.scrape().await, accepts) {
         Ok((text, content_type)) => with_type(StatusCode::OK, content_type, text),
         Err(_) => failed(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"),
     }
 }
 
-async fn answer_probe(admin: &Admin, probe: Probe) -> Response<Body> {
+async fn answer_probe(admin: &dyn Operations, probe: Probe) -> Response<Body> {
     let plain = "text/plain; charset=utf-8";
     let ready = match probe {
-        Probe::Readiness => admin.health.readiness().await,
+        Probe::Readiness => admin.readiness().await,
         Probe::Liveness => Ok(()),
     };
     match ready {
@@ -96,11 +93,11 @@ async fn answer_probe(admin: &Admin, probe: Probe) -> Response<Body> {
     }
 }
 
-fn show_level(admin: &Admin) -> Response<Body> {
-    json(StatusCode::OK, &json!({ "level": admin.journal.level().as_str() }))
+fn show_level(admin: &dyn Operations) -> Response<Body> {
+    json(StatusCode::OK, &json!({ "level": admin.level().as_str() }))
 }
 
-async fn set_level(admin: &Admin, request: &Request, incoming: Incoming) -> Response<Body> {
+async fn set_level(admin: &dyn Operations, request: &Request, incoming: Incoming) -> Response<Body> {
     let body = match Upload::of(incoming, request.head(), MAX_BODY, CLIENT_TIMEOUTS.read) {
         Ok(Some(upload)) => upload.whole(&HeldBytes::unlimited()).await,
         Ok(None) => Ok(Bytes::new()),
@@ -120,7 +117,7 @@ async fn set_level(admin: &Admin, request: &Request, incoming: Incoming) -> Resp
     let level = str::from_utf8(&body).map_err(|_| "the body is no text".to_owned());
     match level.and_then(|level| level.trim().parse::<Severity>()) {
         Ok(level) => {
-            admin.journal.set_level(level);
+            admin.set_level(level);
             show_level(admin)
         }
         Err(err) => failed(StatusCode::BAD_REQUEST, &err),
@@ -129,22 +126,14 @@ async fn set_level(admin: &Admin, request: &Request, incoming: Incoming) -> Resp
 
 /// Orders a change and waits for its outcome. The client can't choose what is loaded: the order holds nothing of the
 /// request.
-async fn change(admin: &Admin, change: Change) -> Response<Body> {
-    match admin.control.change(change).await {
-        Ok(Ok(changed)) => {
+async fn change(admin: &dyn Operations, change: Change) -> Response<Body> {
+    match admin.change(change).await {
+        Some(Ok(changed)) => {
             json(StatusCode::OK, &json!({ "generation": changed.generation, "swapped": changed.swapped }))
         }
-        Ok(Err(why)) => failed(StatusCode::UNPROCESSABLE_ENTITY, &why),
-        Err(_) => failed(StatusCode::CONFLICT, "the effe is on its way out, or not up yet"),
+        Some(Err(why)) => failed(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        None => failed(StatusCode::CONFLICT, "the effe is on its way out, or not up yet"),
     }
-}
-
-fn drain(admin: &Admin) -> Response<Body> {
-    admin.journal.notice("drain: told so by the admin listener");
-    let stop = Stop::wanted();
-    admin.control.stop(stop);
-    admin.watchdog.arm(stop);
-    json(StatusCode::ACCEPTED, &json!({ "state": "draining" }))
 }
 
 fn not_allowed(methods: &'static str) -> Response<Body> {

@@ -1,17 +1,25 @@
-//! What the admin listener knows of the effe, and all of its state as JSON.
+//! What the admin listener knows of an effe in this process, and all of its state as JSON.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::{
+    metrics::Scrape,
+    operations::{Later, Operations},
+};
 use crate::{
     effe::{
         generation::Generation,
         health::{Health, Unready},
     },
-    journal::Journal,
+    journal::{Journal, Severity},
     plugin::Plugin,
-    process::{control::Control, signals::Watchdog},
+    process::{
+        control::{Change, Changed, Control, Stop},
+        signals::Watchdog,
+    },
 };
 
 /// What the listener shows, and where its orders go.
@@ -34,8 +42,49 @@ impl Admin {
     }
 }
 
-pub async fn state(admin: &Admin) -> Value {
-    let (state, reason) = match admin.health.readiness().await {
+impl Operations for Admin {
+    fn readiness(&self) -> Later<'_, Result<(), String>> {
+        Box::pin(async { self.health.readiness().await.map_err(|why| why.to_string()) })
+    }
+
+    fn state(&self) -> Later<'_, Value> {
+        Box::pin(async { state(self, self.health.readiness().await) })
+    }
+
+    fn info(&self) -> Later<'_, Bytes> {
+        Box::pin(async { Bytes::from_static(self.plugin().info().as_bytes()) })
+    }
+
+    fn scrape(&self) -> Later<'_, Scrape> {
+        Box::pin(async {
+            let is_ready = self.health.readiness().await.is_ok();
+            Scrape::take(&self.journal, self.health.effe.get().map(|effe| &**effe), is_ready)
+        })
+    }
+
+    fn level(&self) -> Severity {
+        self.journal.level()
+    }
+
+    fn set_level(&self, level: Severity) {
+        self.journal.set_level(level);
+    }
+
+    fn change(&self, change: Change) -> Later<'_, Option<Result<Changed, String>>> {
+        let outcome = self.control.change(change);
+        Box::pin(async { outcome.await.ok() })
+    }
+
+    fn drain(&self) {
+        self.journal.notice("drain: told so by the admin listener");
+        let stop = Stop::wanted();
+        self.control.stop(stop);
+        self.watchdog.arm(stop);
+    }
+}
+
+pub fn state(admin: &Admin, readiness: Result<(), Unready>) -> Value {
+    let (state, reason) = match readiness {
         Ok(()) => ("ready", None),
         Err(Unready::Starting) => ("starting", None),
         Err(Unready::Draining) => ("draining", None),

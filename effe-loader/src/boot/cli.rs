@@ -6,6 +6,7 @@ use std::{
     env,
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    str::FromStr,
 };
 
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, error::ErrorKind};
@@ -32,6 +33,9 @@ const DEFAULT_MAX_CONCURRENCY: NonZeroUsize = NonZeroUsize::new(256).expect("it 
 const DEFAULT_MAX_ASYNC: NonZeroUsize = NonZeroUsize::new(16 * 1024).expect("it is not 0");
 /// A fraction of the threads: past it, another effe should get the requests.
 const DEFAULT_MAX_LOST_THREADS: usize = 16;
+
+/// More than any machine has CPUs for.
+const MAX_PROCESSES: usize = 1024;
 
 /// Serve a lambda over HTTP.
 #[derive(Parser, Debug)]
@@ -78,9 +82,13 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub params: Option<PathBuf>,
 
-    /// Threads that serve connections [default: one per CPU]
+    /// Threads that serve connections, of each process [default: one per CPU]
     #[arg(long, value_name = "N")]
     pub workers: Option<NonZeroUsize>,
+
+    /// Serve with so many processes, or auto for one per CPU, under a supervisor that replaces one that crashes
+    #[arg(long, value_name = "N", default_value = "0", hide_short_help = true)]
+    pub processes: Processes,
 
     /// Where what the lambda reports goes: auto, none, unix:PATH, udp://HOST:PORT or tcp://HOST:PORT
     #[arg(long, value_name = "WHERE", default_value = "auto")]
@@ -220,6 +228,27 @@ pub struct Cli {
     /// Print version, commit, ABI and features
     #[arg(long, short = 'V')]
     pub version: bool,
+}
+
+/// How many processes serve under a supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processes {
+    /// 0 for none: the loader serves itself.
+    Number(usize),
+    /// One for each CPU.
+    Auto,
+}
+
+impl FromStr for Processes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Processes, String> {
+        if text == "auto" {
+            return Ok(Processes::Auto);
+        }
+        let number = text.parse().ok().filter(|n| *n <= MAX_PROCESSES);
+        number.map(Processes::Number).ok_or_else(|| format!("write a number up to {MAX_PROCESSES}, or auto"))
+    }
 }
 
 impl Cli {

@@ -13,7 +13,7 @@ use std::{
 use clap::error::ErrorKind;
 
 use super::cli::{
-    Cli,
+    Cli, Processes,
     units::{Size, Span},
 };
 use crate::{
@@ -49,6 +49,15 @@ pub enum Mode {
     Check,
 }
 
+/// What this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The one that the operator has started.
+    Whole,
+    /// One that a supervisor has started.
+    Supervised,
+}
+
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The plugin as it was named; empty in a program that holds its lambda.
@@ -60,6 +69,8 @@ pub struct Config {
     pub limits: Limits,
     /// How long a Context may be idle; `None` for ever.
     pub idle_timeout: Option<Duration>,
+    /// Processes that serve under a supervisor; 0 if this one serves itself.
+    pub processes: usize,
     pub listen: Vec<Listen>,
     /// Whether `listen` was given, or is the default.
     pub listen_is_explicit: bool,
@@ -82,29 +93,38 @@ impl Config {
 impl Cli {
     /// Checks what can be checked before anything is opened; the error lists all faults. A program that holds its
     /// lambda needs no plugin.
-    pub(crate) fn checked(self, is_linked: bool) -> Result<Config, clap::Error> {
+    pub(crate) fn checked(self, is_linked: bool, role: Role) -> Result<Config, clap::Error> {
         let mut faults = Vec::new();
         if self.plugin.is_none() && !is_linked {
             faults.push("no lambda is named: give --plugin FILE".to_owned());
         }
         let listen_is_explicit = !self.listen.is_empty() || self.host.is_some() || self.port.is_some();
-        let listen =
-            if self.listen.is_empty() { self.host_and_port(&mut faults) } else { self.listen.clone() };
-        let sources = self.sources(&mut faults);
-        let parameters = sources.read().unwrap_or_else(|fault| {
-            faults.push(fault);
-            Parameters::default()
-        });
-        let admin = self.admin(&mut faults);
+        // A supervised process is given all that might have changed since the supervisor was started.
+        let (mut listen, mut sources, mut parameters, mut admin) = Default::default();
+        let has_admin = self.admin.is_some();
+        if role == Role::Whole {
+            listen =
+                if self.listen.is_empty() { self.host_and_port(&mut faults) } else { self.listen.clone() };
+            sources = self.sources(&mut faults);
+            parameters = sources.read().unwrap_or_else(|fault| {
+                faults.push(fault);
+                Parameters::default()
+            });
+            admin = self.admin(&mut faults);
+        }
         let tls = self.tls(&mut faults);
-        let held = self.held(&mut faults);
+        let n_cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let processes = match self.processes {
+            Processes::Number(n) => n,
+            Processes::Auto => n_cpus,
+        };
+        let held = self.held(processes, &mut faults);
         if !faults.is_empty() {
             return Err(Cli::described().error(ErrorKind::ValueValidation, faults.join("\n       ")));
         }
         let limit = |size: Size| if size.0 == 0 { usize::MAX } else { size.0 };
         let time = |span: Span| (!span.0.is_zero()).then_some(span.0);
-        let workers =
-            self.workers.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let workers = self.workers.map_or(n_cpus.div_ceil(processes.max(1)), NonZeroUsize::get);
         let (strict_ownership, sha256, sha256_file) = (self.strict_ownership, self.sha256, self.sha256_file);
         Ok(Config {
             plugin: self.plugin.unwrap_or_default(),
@@ -129,9 +149,10 @@ impl Cli {
                 response: limit(self.response_limit),
                 held,
                 max_lost_threads: self.max_lost_threads,
-                metered: admin.is_some(),
+                metered: has_admin,
             },
             idle_timeout: time(self.idle_timeout),
+            processes,
             listen,
             listen_is_explicit,
             server: Arc::new(server::Settings {
@@ -154,11 +175,11 @@ impl Cli {
     }
 
     /// Bytes of bodies that may be held. What one request or answer may have must fit.
-    fn held(&self, faults: &mut Vec<String>) -> usize {
+    fn held(&self, n_processes: usize, faults: &mut Vec<String>) -> usize {
         let largest = self.body_limit.0.max(self.response_limit.0);
         let Some(held) = self.held_limit.map(|size| size.0) else {
-            let quarter = usize::try_from(memory::available() / 4).unwrap_or(usize::MAX);
-            return quarter.min(MAX_HELD).max(largest);
+            let quarter = usize::try_from(memory::available() / 4).unwrap_or(usize::MAX) / n_processes.max(1);
+            return quarter.min(MAX_HELD / n_processes.max(1)).max(largest);
         };
         if held == 0 {
             return usize::MAX;
@@ -243,7 +264,7 @@ mod tests {
 
     fn parsed(program: &str, args: &[&str], is_linked: bool) -> Result<Config, String> {
         let args = [program].into_iter().chain(args.iter().copied()).map(Into::into);
-        let config = Cli::parse(args, is_linked).and_then(|cli| cli.checked(is_linked));
+        let config = Cli::parse(args, is_linked).and_then(|cli| cli.checked(is_linked, Role::Whole));
         config.map_err(|err| err.to_string())
     }
 

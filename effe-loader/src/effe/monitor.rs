@@ -21,7 +21,7 @@ use crate::{
     placement::{cpu_time::ThreadState, policy::OVERSTAY},
     process::{
         control::{Control, Stop},
-        signals::{Interrupt, Signals, Watchdog},
+        signals::{Interrupt, Obeyed, Signals, Watchdog},
     },
     rt::{clock::Moment, panics::survive},
     scheduler::worker_status::{Overview, WorkerStatus},
@@ -55,8 +55,8 @@ struct Watched {
 
 impl Monitor {
     /// Installs the signal handlers, and waits for signals and for an effe.
-    pub fn start(watchdog: Watchdog, control: Control) -> io::Result<Arc<Monitor>> {
-        let (signals, interrupt) = Signals::take_over(watchdog, control)?;
+    pub fn start(watchdog: Watchdog, control: Control, obeyed: Obeyed) -> io::Result<Arc<Monitor>> {
+        let (signals, interrupt) = Signals::take_over(watchdog, control, obeyed)?;
         let monitor =
             Arc::new(Monitor { awake: AtomicBool::new(false), interrupt, watched: Mutex::new(None) });
         thread::Builder::new().name("effe-monitor".to_owned()).spawn({

@@ -1,6 +1,11 @@
 //! Binds the sockets that the loader listens on, or takes over those of a supervisor.
 
-use std::{io, net::SocketAddr, os::fd::OwnedFd, path::Path};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
 
 use listenfd::ListenFd;
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -68,6 +73,18 @@ impl Bound {
             all.push(Bound::adopt(own(raw), true).map_err(failed)?);
         }
         Ok(all)
+    }
+
+    /// A socket that a supervisor has bound for this process and others, and listens on when it is ready to.
+    pub fn handed(descriptor: OwnedFd) -> io::Result<Bound> {
+        let socket = Socket::from(descriptor);
+        let address = Address::of(&socket)?;
+        Ok(Bound { socket, address, shared: true, file: None })
+    }
+
+    /// The socket, for other processes.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Takes over a socket that listens already; fails if it is no listening stream socket.

@@ -57,6 +57,17 @@ impl PrivateCopy {
         Ok(PrivateCopy { path: path.canonicalize().unwrap_or(path), kind: Kind::Original(file) })
     }
 
+    /// A copy in a memory file that another process has made, sealed and checked. It fails if no path leads to it.
+    pub fn handed(memory: File) -> io::Result<PrivateCopy> {
+        let path = named(&memory).ok_or(io::ErrorKind::NotFound)?;
+        Ok(PrivateCopy { path, kind: Kind::Memory(memory) })
+    }
+
+    /// The memory file, for a process that is to map the same copy; `None` if it is in no memory file.
+    pub fn memory(&self) -> Option<&File> {
+        if let Kind::Memory(memory) = &self.kind { Some(memory) } else { None }
+    }
+
     /// Whether it is no copy but the operator's file, which may change at any time.
     pub fn is_original(&self) -> bool {
         matches!(self.kind, Kind::Original(_))
@@ -100,7 +111,7 @@ impl PrivateCopy {
     /// Whether the copy and a file have the same bytes; false if there is no copy.
     pub fn holds(&self, file: &File) -> bool {
         let (Kind::Memory(copy) | Kind::File(copy)) = &self.kind else { return false };
-        same(copy, file).unwrap_or(false)
+        same_bytes(copy, file)
     }
 }
 
@@ -118,6 +129,11 @@ fn unless_lacking<T>(attempt: io::Result<T>) -> io::Result<Option<T>> {
         Err(err) if is_the_systems(&err) => Err(err),
         Err(_) => Ok(None),
     }
+}
+
+/// Whether two files have the same bytes; false if one of them can't be read.
+pub fn same_bytes(one: &File, other: &File) -> bool {
+    same(one, other).unwrap_or(false)
 }
 
 fn same(one: &File, other: &File) -> io::Result<bool> {
@@ -155,12 +171,17 @@ fn in_memory(file: &PluginFile) -> io::Result<Option<(PathBuf, File)>> {
     let memory = File::from(fd);
     fill(&memory, &file.file)?;
     seal(&memory)?;
+    Ok(named(&memory).map(|path| (path, memory)))
+}
+
+/// A name of its own for a memory file, if one leads to it.
+fn named(memory: &File) -> Option<PathBuf> {
     let n = COPIES.fetch_add(1, Ordering::Relaxed);
     // The number that this process has where /proc is mounted: in another PID namespace, `process::id` may be
     // wrong.
     let this = fs::read_link("/proc/self").unwrap_or_else(|_| "self".into());
     let names = [this.as_path(), Path::new("self")].map(|process| alias(n, process, memory.as_raw_fd()));
-    Ok(names.into_iter().find(|path| is_named(&memory, path)).map(|path| (path, memory)))
+    names.into_iter().find(|path| is_named(memory, path))
 }
 
 /// Whether a path leads to the file.

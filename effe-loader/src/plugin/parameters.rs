@@ -71,6 +71,21 @@ impl Parameters {
         Ok(())
     }
 
+    /// As [`Parameters::from_json`] takes them: text and JSON of each, to the letter.
+    pub fn to_json(&self) -> Value {
+        let pair = |parameter: &Parameter| Value::from(vec![&*parameter.text, &*parameter.json]);
+        self.0.iter().map(|(key, parameter)| (key.clone(), pair(parameter))).collect::<Map<_, _>>().into()
+    }
+
+    pub fn from_json(value: &Value) -> Option<Parameters> {
+        let parameter = |pair: &Value| {
+            let [Value::String(text), Value::String(json)] = &pair.as_array()?[..] else { return None };
+            Some(Parameter { text: text.clone(), json: json.clone() })
+        };
+        let pairs = value.as_object()?.iter().map(|(key, pair)| Some((key.clone(), parameter(pair)?)));
+        pairs.collect::<Option<_>>().map(Parameters)
+    }
+
     /// A parameter as text.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.get(key).map(|parameter| parameter.text.as_str())
@@ -112,6 +127,7 @@ mod tests {
             let object: Map<String, Value> = serde_json::from_str(&parameters.object()).unwrap();
             let last: BTreeMap<_, _> = pairs.iter().map(|(key, value)| (key, value)).collect();
             assert!(object.keys().eq(last.keys().copied()));
+            assert_eq!(Parameters::from_json(&parameters.to_json()), Some(parameters.clone()));
             for (key, value) in last {
                 assert_eq!(parameters.get(key), Some(value.as_str()));
                 if let Value::String(text) = &object[key] {

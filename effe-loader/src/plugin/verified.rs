@@ -5,7 +5,7 @@ use std::{
     cell::Cell,
     fs::File,
     io::{self, Read, Seek, SeekFrom},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -75,6 +75,28 @@ impl Verified {
         let image = image.map_err(|reason| unloaded(reason.into()))?;
         let info = trial(&copy).map_err(unloaded)?;
         Ok(Verified { path, copy, image, info })
+    }
+
+    /// A plugin that a supervisor has verified, and whose copy it hands to this process. It fails if no path leads to
+    /// the copy.
+    pub fn handed(path: PathBuf, memory: File, image: u64) -> Result<Verified, Error> {
+        let copy = PrivateCopy::handed(memory)
+            .map_err(|err| Unloaded::system("its copy can't be named", err).of(&path))?;
+        Ok(Verified { path, copy, image, info: String::new() })
+    }
+
+    /// The memory file that other processes can map the plugin from; `None` if it is in no memory file.
+    pub fn memory(&self) -> Option<&File> {
+        self.copy.memory()
+    }
+
+    /// Bytes that its image will take.
+    pub fn image(&self) -> u64 {
+        self.image
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Maps the plugin into this process, for ever. It rarely fails: the child could open the same bytes.

@@ -49,6 +49,12 @@ impl Stop {
         Stop { failed: true, ..Stop::wanted() }
     }
 
+    /// An order whose runs may take `left` from now on, whatever the drain's own time is.
+    pub fn within(left: Duration, drain: Drain) -> Stop {
+        let now = Instant::now();
+        Stop { given: now.checked_sub(drain.timeout.saturating_sub(left)).unwrap_or(now), ..Stop::hurried() }
+    }
+
     /// When the runs that have not ended are abandoned.
     pub fn deadline(&self, drain: Drain) -> Instant {
         self.given + self.delay(drain) + drain.timeout
@@ -116,6 +122,12 @@ impl Control {
     pub fn stop(&self, stop: Stop) {
         self.stopping.store(true, Ordering::Relaxed);
         let _ = self.stops.send(stop);
+    }
+
+    /// Says that a stop will be ordered: from now on every response says that its connection closes, and the effe is
+    /// not ready.
+    pub fn announce_stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// True once a stop was ordered.

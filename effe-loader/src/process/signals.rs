@@ -61,7 +61,7 @@ impl Watchdog {
     }
 
     /// Ends the process at once: nothing more of the lambda or the server runs.
-    fn exit(&self, why: &str) -> ! {
+    pub fn exit(&self, why: &str) -> ! {
         self.journal.critical(format!("{why}; {} Contexts were not stopped", self.counts.living()));
         self.journal.close(Duration::from_millis(200));
         low_level::exit(FAILED.into())
@@ -75,8 +75,18 @@ pub struct Signals {
     /// with SIGHUP ignored (`nohup`), to outlive its terminal.
     follows_terminal: bool,
     stopping: bool,
+    obeyed: Obeyed,
     watchdog: Watchdog,
     control: Control,
+}
+
+/// Whether the signals are orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obeyed {
+    Yes,
+    /// A supervisor gets them and gives orders of its own. A signal to the whole group, such as Ctrl-C, also comes
+    /// here. It is not ignored in the system's sense: the programs that a lambda starts would ignore it, too.
+    No,
 }
 
 /// Wakes the thread in [`Signals::wait`].
@@ -92,14 +102,18 @@ impl Interrupt {
 impl Signals {
     /// Installs the handlers, or fails if the system refuses one, or a descriptor. Whoever started this process may
     /// have ignored or blocked the signals; the threads that this thread makes from now on don't block them.
-    pub fn take_over(watchdog: Watchdog, control: Control) -> io::Result<(Signals, Interrupt)> {
+    pub fn take_over(
+        watchdog: Watchdog,
+        control: Control,
+        obeyed: Obeyed,
+    ) -> io::Result<(Signals, Interrupt)> {
         let follows_terminal = has_terminal() && !is_ignored(SIGHUP);
         let (read, write) = UnixStream::pair()?;
         let interrupt = Interrupt(write.try_clone()?);
         let ours = [SIGTERM, SIGINT, SIGHUP];
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, ours)?;
         unblock(&ours);
-        Ok((Signals { delivery, follows_terminal, stopping: false, watchdog, control }, interrupt))
+        Ok((Signals { delivery, follows_terminal, stopping: false, obeyed, watchdog, control }, interrupt))
     }
 
     /// Waits for a signal, for an interrupt, or until `timeout` is over, and does what the signals demand.
@@ -113,7 +127,9 @@ impl Signals {
             return;
         }
         for signal in self.delivery.pending() {
-            self.apply(signal);
+            if self.obeyed == Obeyed::Yes {
+                self.apply(signal);
+            }
         }
     }
 
@@ -151,8 +167,9 @@ pub fn outlive_file_limit() {
     let _ = flag::register(SIGXFSZ, Arc::default());
 }
 
+/// Has this thread, and those that it makes, get the signals even if whoever started this process had blocked them.
 #[expect(unsafe_code, reason = "the mask of signals")]
-fn unblock(signals: &[i32]) {
+pub fn unblock(signals: &[i32]) {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: it writes a whole set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
@@ -166,12 +183,12 @@ fn unblock(signals: &[i32]) {
 
 /// Whether the process has a controlling terminal. When the terminal goes away, the system sends SIGHUP, and
 /// so may a shell.
-fn has_terminal() -> bool {
+pub fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
 /// Whether this process was started with the signal ignored. Call it before a handler is installed.
-fn is_ignored(signal: i32) -> bool {
+pub fn is_ignored(signal: i32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

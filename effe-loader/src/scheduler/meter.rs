@@ -11,6 +11,7 @@ use std::{
 };
 
 use actix_http::{Method, StatusCode};
+use serde_json::{Value, json};
 
 /// The upper ends of the buckets, in microseconds: those that OpenTelemetry asks for, and below them some for runs that
 /// never wait.
@@ -96,6 +97,24 @@ impl Histogram {
         self.nanos.fetch_add(other.nanos.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
+    fn to_json(&self) -> Value {
+        let buckets = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed));
+        buckets.chain([self.nanos.load(Ordering::Relaxed)]).collect()
+    }
+
+    fn from_json(value: &Value) -> Option<Histogram> {
+        let (histogram, numbers) = (Histogram::default(), value.as_array()?);
+        let (nanos, buckets) = numbers.split_last()?;
+        if buckets.len() != histogram.buckets.len() {
+            return None;
+        }
+        for (bucket, n) in histogram.buckets.iter().zip(buckets) {
+            bucket.store(n.as_u64().filter(is_credible)?, Ordering::Relaxed);
+        }
+        histogram.nanos.store(nanos.as_u64().filter(is_credible)?, Ordering::Relaxed);
+        Some(histogram)
+    }
+
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
     }
@@ -113,8 +132,16 @@ impl Histogram {
     }
 }
 
+impl Clone for Histogram {
+    fn clone(&self) -> Histogram {
+        let copy = Histogram::default();
+        copy.add_all(self);
+        copy
+    }
+}
+
 /// The counts of all threads.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Totals {
     /// By method and status.
     pub answers: BTreeMap<(&'static str, u16), Histogram>,
@@ -139,6 +166,51 @@ impl Totals {
         self.starts.add_all(&meter.starts);
         self.errors += meter.errors.load(Ordering::Relaxed);
         self.timeouts += meter.timeouts.load(Ordering::Relaxed);
+    }
+}
+
+/// Whether a process can have counted so much. The lambda may have written anything there, and sums must not overflow.
+fn is_credible(n: &u64) -> bool {
+    *n <= u64::MAX >> 16
+}
+
+/// The totals of one process in another.
+impl Totals {
+    pub fn merge(&mut self, other: &Totals) {
+        for (key, histogram) in &other.answers {
+            self.answers.entry(*key).or_default().add_all(histogram);
+        }
+        self.runs.add_all(&other.runs);
+        self.starts.add_all(&other.starts);
+        self.errors += other.errors;
+        self.timeouts += other.timeouts;
+    }
+
+    pub fn to_json(&self) -> Value {
+        let answers = self.answers.iter();
+        json!({
+            "answers": answers.map(|((method, status), spread)| json!([method, status, spread.to_json()])).collect::<Value>(),
+            "runs": self.runs.to_json(),
+            "starts": self.starts.to_json(),
+            "errors": self.errors,
+            "timeouts": self.timeouts,
+        })
+    }
+
+    pub fn from_json(value: &Value) -> Option<Totals> {
+        let answer = |answer: &Value| {
+            let method = answer.get(0)?.as_str()?;
+            let method = METHODS.into_iter().find(|known| *known == method)?;
+            let status = u16::try_from(answer.get(1)?.as_u64()?).ok()?;
+            Some(((method, status), Histogram::from_json(answer.get(2)?)?))
+        };
+        Some(Totals {
+            answers: value.get("answers")?.as_array()?.iter().map(answer).collect::<Option<_>>()?,
+            runs: Histogram::from_json(value.get("runs")?)?,
+            starts: Histogram::from_json(value.get("starts")?)?,
+            errors: value.get("errors")?.as_u64().filter(is_credible)?,
+            timeouts: value.get("timeouts")?.as_u64().filter(is_credible)?,
+        })
     }
 }
 
@@ -169,6 +241,11 @@ mod tests {
         let counts = (totals.runs.count(), totals.starts.count(), totals.errors, totals.timeouts);
         assert_eq!(counts, (2, 2, 2, 1));
         assert!(BOUNDS.is_sorted());
+        let mut twice = Totals::from_json(&totals.to_json()).unwrap();
+        assert_eq!(twice.to_json(), totals.to_json());
+        twice.merge(&totals);
+        let get = &twice.answers[&("GET", 200)];
+        assert_eq!((get.count(), twice.runs.count(), twice.errors, twice.timeouts), (8, 4, 4, 2));
     }
 
     #[test]

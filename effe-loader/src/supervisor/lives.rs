@@ -1,0 +1,330 @@
+//! The processes: each is started, heard until it serves, and buried.
+
+use std::{
+    io::{self, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::process::ExitStatusExt,
+    },
+    path::PathBuf,
+    process::ExitStatus,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, WaitOptions, getpid, waitpid};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    low_level,
+};
+
+use super::{
+    ALONE, Event, Sockets, Supervisor,
+    process::{Id, Process, State},
+    source::Source,
+    stand_in::StandIn,
+};
+use crate::{
+    admin::Scrape,
+    error::{Error, FAILED},
+    journal::Severity,
+    net::{bind::Bound, listeners::Listener},
+    process::{
+        control::Change,
+        link::{Ended, Message, Order},
+        systemd,
+    },
+};
+
+impl Supervisor<'_> {
+    /// Starts a process in a place, of the next generation if there is one.
+    pub(super) fn start(&mut self, place: usize, next: Option<&Rc<Source>>) {
+        let (id, events) = (self.next_id, self.events.clone());
+        let source = next.unwrap_or(&self.current);
+        let sockets: Vec<BorrowedFd<'_>> = match &self.sockets {
+            Sockets::Bound(bound) => bound.iter().map(Bound::descriptor).collect(),
+            Sockets::Listening(listeners) => {
+                listeners.iter().map(|listener| listener.socket.as_fd()).collect()
+            }
+        };
+        let heard = move |heard| drop(events.send(Event::Heard(id, heard)));
+        match self.template.start(place, source, self.journal.level(), &sockets, heard) {
+            Ok(process) => {
+                self.next_id += 1;
+                self.processes.insert(id, process);
+            }
+            Err(source) if !self.is_up => {
+                self.outcome = Some(Err(Error::System { what: "start a process".into(), source }));
+            }
+            Err(err) if next.is_some() => self.swap_fails(format!("no process can be started for it: {err}")),
+            Err(err) => {
+                self.journal.error(format!("process {place} can't be started: {err}"));
+                let verdict = self.restarts.died(Instant::now(), false);
+                self.later(verdict.after, Event::Restart(place));
+            }
+        }
+    }
+
+    pub(super) fn restart(&mut self, place: usize) {
+        let is_there = self.processes.values().any(|process| {
+            process.place == place
+                && process.state != State::Stopping
+                && process.exit.is_none()
+                && process.source.number == self.current.number
+        });
+        if !is_there && self.stopping.is_none() {
+            self.start(place, None);
+        }
+    }
+
+    pub(super) fn hear(&mut self, id: Id, message: Message) {
+        let is_next = self.is_next(id);
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        match message {
+            Message::Ready { failed } if process.state == State::Starting => {
+                process.state = State::Ready;
+                process.is_warm = failed.is_none();
+                match failed {
+                    Some(fault) if is_next => {
+                        let path = self.path();
+                        self.swap_fails(format!("{path}: its start {fault}"));
+                    }
+                    _ if is_next => self.go_on_with_swap(),
+                    _ => self.may_serve(id),
+                }
+            }
+            Message::Serving if process.state == State::Ready => {
+                process.state = State::Serving;
+                process.serving = Some(Instant::now());
+                if is_next { self.go_on_with_swap() } else { self.serves(id) }
+            }
+            Message::Warm => {
+                process.is_warm = true;
+                self.tell_manager();
+            }
+            Message::Failed { code, text } => process.failed = Some((code, text)),
+            Message::Report(number, report) => {
+                process.report = Some(report);
+                if let Some((waited_for, _)) = self.collecting.get_mut(&number) {
+                    waited_for.retain(|other| *other != id);
+                    if waited_for.is_empty() {
+                        self.collected(number);
+                    }
+                }
+            }
+            Message::Deaf => {
+                process.is_deaf = true;
+                self.go_on_with_swap();
+            }
+            Message::Ended(ended, scrape) => process.ended = Some((ended, scrape)),
+            // Out of turn: a lambda may write to any descriptor.
+            Message::Ready { .. } | Message::Serving => {}
+        }
+    }
+
+    /// A process of the generation that serves is ready: it may begin.
+    pub(super) fn may_serve(&mut self, id: Id) {
+        if self.stopping.is_some() {
+            return;
+        }
+        if let Err(err) = self.listen() {
+            self.outcome = Some(Err(err));
+            return;
+        }
+        if let Some(process) = self.processes.get(&id) {
+            process.tell(&Order::Serve);
+        }
+    }
+
+    /// Lets clients connect.
+    pub(super) fn listen(&mut self) -> Result<(), Error> {
+        if let Sockets::Bound(bound) = &mut self.sockets {
+            let listeners: Result<_, _> = std::mem::take(bound).into_iter().map(Bound::listen).collect();
+            self.sockets = Sockets::Listening(listeners?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn listeners(&mut self) -> &mut [Listener] {
+        if let Sockets::Listening(listeners) = &mut self.sockets { listeners } else { &mut [] }
+    }
+
+    pub(super) fn serves(&mut self, id: Id) {
+        self.stand_in = None;
+        if !std::mem::replace(&mut self.is_up, true) {
+            let scheme = if self.config.server.tls.is_some() { "https" } else { "http" };
+            let journal = self.journal;
+            for listener in &*self.listeners() {
+                let address = &listener.address;
+                let text = format!("listening on {}", address.url(scheme));
+                journal.report(Severity::Info, text, [("address", address.to_string())]);
+            }
+            if !self.processes.get(&id).is_some_and(|process| process.is_warm) {
+                systemd::starting();
+            }
+            // Init has succeeded once: the others are started beside each other.
+            (1..self.template.n_places).for_each(|place| self.start(place, None));
+        }
+        self.tell_manager();
+        self.next_change();
+    }
+
+    /// Tells the service manager once that the effe is ready.
+    pub(super) fn tell_manager(&mut self) {
+        let is_warm = self.is_up && self.processes.values().any(|process| process.is_warm);
+        if is_warm && !std::mem::replace(&mut self.is_told_ready, true) {
+            systemd::ready(&self.plugin_path(), self.current.number, None);
+        }
+    }
+
+    pub(super) fn reap(&mut self) {
+        for process in self.processes.values_mut() {
+            if process.exit.is_none() {
+                process.exit = process.child.try_wait().ok().flatten();
+            }
+        }
+        if getpid() == Pid::INIT && self.swap.is_none() {
+            // What others have left to the first process of all. While a plugin is tried, its child is waited for.
+            while let Ok(Some(_)) = waitpid(None, WaitOptions::NOHANG) {}
+        }
+        let over: Vec<Id> =
+            self.processes.iter().filter(|(_, one)| one.is_over()).map(|(id, _)| *id).collect();
+        for id in over {
+            let is_next = self.is_next(id);
+            if let Some(process) = self.processes.remove(&id) {
+                self.bury(process, is_next);
+            }
+        }
+        self.go_on_with_swap();
+    }
+
+    pub(super) fn bury(&mut self, process: Process, is_next: bool) {
+        let exit = process.exit.unwrap_or_default();
+        let last = process.ended.as_ref().map(|(_, scrape)| scrape);
+        let last = last.or(process.report.as_ref().map(|report| &report["scrape"]));
+        if let Some(scrape) = last.and_then(Scrape::from_json) {
+            self.counted.add_ended(&scrape);
+        }
+        if let Some((Ended { started, abandoned, cut_off }, _)) = process.ended {
+            self.ended.started = self.ended.started.saturating_add(started);
+            self.ended.abandoned = self.ended.abandoned.saturating_add(abandoned);
+            self.ended.cut_off = self.ended.cut_off.saturating_add(cut_off);
+        }
+        let how = how(exit);
+        if process.state == State::Stopping || (self.stopping.is_some() && is_stop(exit)) {
+            self.has_failed |= !exit.success() && !is_stop(exit);
+            if exit.signal().is_some() && !is_stop(exit) {
+                self.count_crash(exit);
+                self.journal.critical(format!("process {}, which was to stop, {how}", process.place));
+            }
+            return;
+        }
+        if process.state == State::Starting && (!self.is_up || is_next) {
+            let (code, text) = process.failed.unwrap_or_else(|| {
+                (FAILED, format!("{}: its process {how} before it was ready", self.path()))
+            });
+            if is_next {
+                return self.swap_fails(text);
+            }
+            let _ = writeln!(io::stderr(), "effe-loader: {text}");
+            self.outcome = Some(Ok(code));
+            return;
+        }
+        if is_next {
+            return self.swap_fails(format!("{}: its process {how}", self.path()));
+        }
+        self.has_died(&process, exit);
+    }
+
+    /// A process has ended that should serve.
+    pub(super) fn has_died(&mut self, process: &Process, exit: ExitStatus) {
+        let (place, pid, now) = (process.place, process.child.id(), Instant::now());
+        let had_served = process.serving.is_some_and(|since| now.duration_since(since) >= ALONE);
+        let mut verdict = self.restarts.died(now, had_served);
+        verdict.rolls_back &= self.previous.is_some();
+        let next = match verdict.after {
+            Duration::ZERO => "another one takes its place".to_owned(),
+            after => format!("another one takes its place in {after:.1?}"),
+        };
+        match &process.failed {
+            Some((_, text)) => self.journal.error(format!("process {place} can't start: {text}; {next}")),
+            None => {
+                self.count_crash(exit);
+                let generation = process.source.number;
+                let text = format!("process {place} {}; {next}", how(exit));
+                let fields = [("generation", generation.to_string()), ("pid", pid.to_string())];
+                self.journal.report(Severity::Critical, text, fields);
+            }
+        }
+        if let Some(counted) = &mut self.counted.supervised {
+            counted.restarts += 1;
+        }
+        if self.stopping.is_none() {
+            if verdict.after.is_zero() {
+                self.restart(place);
+            } else {
+                self.later(verdict.after, Event::Restart(place));
+            }
+            self.later(ALONE, Event::Alone);
+        }
+        if verdict.rolls_back {
+            let serves = self.current.number;
+            self.journal.critical(format!(
+                "generation {serves} has crashed again and again since it serves: rolling back"
+            ));
+            self.change(Change::RollBack, None);
+        }
+    }
+
+    pub(super) fn count_crash(&mut self, exit: ExitStatus) {
+        let name = match exit.signal() {
+            Some(number) => low_level::signal_name(number).map_or_else(|| number.to_string(), str::to_owned),
+            None => "exit".to_owned(),
+        };
+        if let Some(counted) = &mut self.counted.supervised {
+            *counted.crashes.entry(name).or_default() += 1;
+        }
+    }
+
+    pub(super) fn stand_in(&mut self) {
+        let serves = self.processes.values().any(|process| process.state == State::Serving);
+        if serves || self.stand_in.is_some() || self.stopping.is_some() || self.config.server.tls.is_some() {
+            return;
+        }
+        match StandIn::new(self.listeners()) {
+            Ok(stand_in) => {
+                self.journal.critical("no process serves: clients are told 503");
+                self.stand_in = Some(stand_in);
+            }
+            Err(err) => self.journal.error(format!("no process serves, and clients can't be told: {err}")),
+        }
+    }
+
+    pub(super) fn plugin_path(&self) -> PathBuf {
+        match &self.current.plugin {
+            Some(plugin) => plugin.path().to_owned(),
+            None => "the linked lambda".into(),
+        }
+    }
+
+    pub(super) fn path(&self) -> String {
+        self.plugin_path().display().to_string()
+    }
+}
+
+/// Whether a process has ended by a signal that stops the whole group, before it could hear of anything.
+fn is_stop(exit: ExitStatus) -> bool {
+    exit.signal().is_some_and(|signal| [SIGTERM, SIGINT, SIGHUP].contains(&signal))
+}
+
+fn how(exit: ExitStatus) -> String {
+    match (exit.signal(), exit.code()) {
+        (Some(number), _) => {
+            let name = low_level::signal_name(number).unwrap_or("unknown");
+            let core = if exit.core_dumped() { ", core dumped" } else { "" };
+            format!("was ended by signal {number} ({name}{core})")
+        }
+        (None, Some(code)) => format!("has ended with exit code {code}"),
+        (None, None) => "has ended".to_owned(),
+    }
+}

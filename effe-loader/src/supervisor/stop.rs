@@ -1,0 +1,132 @@
+//! The end: newcomers are kept out, each process finishes what it runs.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::{
+    consts::{SIGHUP, SIGTERM},
+    low_level,
+};
+
+use super::{
+    DEAF, Event, Supervisor,
+    process::{Id, State},
+};
+use crate::{
+    error::{DONE, FAILED},
+    net::listeners::Listener,
+    process::{
+        control::Stop,
+        link::{Ended, Order},
+        signals, systemd,
+    },
+};
+
+/// How long a client may take to complete TCP's handshake, if it began before the sockets were closed to newcomers.
+const HANDSHAKE: Duration = Duration::from_millis(50);
+/// How often to look whether all connections that wait have been accepted.
+const LOOK: Duration = Duration::from_millis(1);
+/// What processes may take to leave at once.
+const LEAVE: Duration = Duration::from_millis(500);
+/// What a process that was told to stop may take beyond its own watchdog's time.
+const GRACE: Duration = signals::GRACE.saturating_add(Duration::from_millis(500));
+
+impl Supervisor<'_> {
+    pub(super) fn stop_for(&mut self, number: i32) {
+        let name = low_level::signal_name(number).unwrap_or("a signal");
+        if self.stopping.is_some() {
+            if number != SIGHUP {
+                self.leave(&format!("{name} again: leaving at once"));
+            }
+            return;
+        }
+        let why = if number == SIGHUP { " (the terminal has gone)" } else { "" };
+        let timeout = self.config.server.drain.timeout;
+        self.journal.notice(format!("{name}{why}: finishing what runs, for at most {timeout:?}"));
+        self.stop(if number == SIGTERM { Stop::wanted() } else { Stop::hurried() });
+    }
+
+    pub(super) fn stop(&mut self, stop: Stop) {
+        systemd::stopping();
+        self.stopping = Some(stop);
+        self.stand_in = None;
+        // Whoever waits for a change learns that none comes.
+        self.changes.clear();
+        self.swap = None;
+        self.processes.values().for_each(|process| process.tell(&Order::AnnounceStop));
+        self.later(stop.delay(self.config.server.drain), Event::Close);
+    }
+
+    /// The delay is over: no new client may connect, and those that wait are still accepted.
+    pub(super) fn close(&mut self) {
+        self.listeners().iter_mut().for_each(Listener::stop_accepting);
+        self.stop_processes(Instant::now());
+    }
+
+    pub(super) fn stop_processes(&mut self, since: Instant) {
+        let Some(stop) = self.stopping else { return };
+        let deadline = stop.deadline(self.config.server.drain);
+        let serves = self.processes.values().any(|process| process.state == State::Serving);
+        let is_pending = since.elapsed() < HANDSHAKE || self.listeners().iter().any(Listener::has_pending);
+        if serves && is_pending && Instant::now() < deadline {
+            return self.later(LOOK, Event::Pending(since));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let all: Vec<Id> = self.processes.keys().copied().collect();
+        all.into_iter().for_each(|id| self.stop_process(id, left));
+        self.later(DEAF, Event::Deaf);
+    }
+
+    pub(super) fn shut_down(&mut self) {
+        self.listeners().iter().for_each(Listener::shut_down);
+    }
+
+    /// Tells a process to finish what it runs.
+    pub(super) fn stop_process(&mut self, id: Id, left: Duration) {
+        let Some(process) = self.processes.get_mut(&id).filter(|process| process.state != State::Stopping)
+        else {
+            return;
+        };
+        process.state = State::Stopping;
+        process.tell(&Order::Stop { left: u64::try_from(left.as_millis()).unwrap_or(u64::MAX) });
+        self.later(left + GRACE, Event::Overdue(id));
+    }
+
+    pub(super) fn kill(&mut self, id: Id) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            let place = process.place;
+            let _ = kill_process(Pid::from_child(&process.child), Signal::KILL);
+            self.has_failed = true;
+            self.journal.critical(format!("process {place} does not end: it is killed"));
+        }
+    }
+
+    pub(super) fn leave(&mut self, why: &str) {
+        self.has_left = true;
+        for process in self.processes.values_mut() {
+            process.state = State::Stopping;
+            process.tell(&Order::Leave(why.to_owned()));
+        }
+        self.later(LEAVE, Event::Left);
+    }
+
+    /// All processes have ended.
+    pub(super) fn finish(&mut self) {
+        self.shut_down();
+        if self.has_left {
+            // Each process has said what it leaves.
+            self.outcome = Some(Ok(FAILED));
+            return;
+        }
+        let Ended { started, abandoned, cut_off } = self.ended;
+        let is_whole = !self.has_failed && abandoned == 0 && cut_off == 0;
+        if is_whole {
+            self.journal.notice(format!("stopped; {started} Contexts were started and stopped"));
+        } else {
+            self.journal.critical(format!(
+                "the time to stop is over; {cut_off} runs were cut off, {abandoned} Contexts were not stopped"
+            ));
+        }
+        self.outcome = Some(Ok(if is_whole { DONE } else { FAILED }));
+    }
+}
