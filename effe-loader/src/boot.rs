@@ -30,7 +30,7 @@ use crate::{
         signals::{self, Watchdog},
         systemd,
     },
-    server::{self, OnDeath},
+    server::{self, OnDeath, Server},
 };
 
 /// Does what the arguments say: the exit code, or what keeps the loader from serving.
@@ -190,17 +190,15 @@ impl Starting<'_> {
             swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
         };
         let workers = config.server.workers;
-        let served = server::serve(
-            &effe,
-            &monitor,
-            &health,
+        let server = Server {
+            effe: Arc::clone(&effe),
+            monitor: Arc::clone(&monitor),
+            health: Arc::clone(&health),
             listeners,
-            &config.server,
+            settings: Arc::clone(&config.server),
             n_descriptors,
-            orders.stops,
-            begun,
-            self.on_death(watchdog),
-        );
+        };
+        let served = server::serve(server, orders.stops, begun, self.on_death(watchdog));
         let (stop, n_cut_off) = served.map_err(system(&format!("start {workers} workers")))?;
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
