@@ -30,6 +30,7 @@ use crate::{
         signals::{self, Watchdog},
         systemd,
     },
+    rt::panics::survive,
     server::{self, OnDeath, Server},
 };
 
@@ -67,13 +68,20 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     if let Some(warning) = warning {
         journal.warning(warning);
     }
-    let outcome = if config.mode == Mode::Check {
-        check(plugin)
-    } else {
-        let (control, orders) = Control::new();
-        let starting = Starting { config, plugin, counts, journal: &journal, control };
-        starting.serve(inherited, n_descriptors, orders)
-    };
+    let outcome = survive(|| {
+        Ok(if config.mode == Mode::Check {
+            check(plugin)
+        } else {
+            let (control, orders) = Control::new();
+            let counts = Arc::clone(&counts);
+            let starting = Starting { config, plugin, counts, journal: &journal, control };
+            starting.serve(inherited, n_descriptors, orders)
+        })
+    });
+    let outcome = outcome.unwrap_or_else(|panicked| {
+        journal.critical(format!("{panicked}; {} Contexts were not stopped", counts.living()));
+        Ok(FAILED)
+    });
     // Longer than one line may wait for a syslog daemon that has stopped reading.
     journal.close(Duration::from_secs(2));
     outcome

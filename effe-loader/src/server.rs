@@ -29,8 +29,8 @@ use tokio::{
     time,
 };
 
-use self::threads::Alive;
 pub use self::threads::OnDeath;
+use self::threads::{Alive, Deaths};
 use crate::{
     effe::{Effe, health::Health, monitor::Monitor},
     handler::{
@@ -91,7 +91,8 @@ pub struct Server {
 /// that their connections close, and what runs is finished. Gives the order back, and how many runs were cut off at its
 /// deadline. Fails if the server can't start.
 ///
-/// `begun` is called once every thread of the server runs. `on_death` hears of each that ends, also at the end.
+/// `begun` is called once every thread of the server runs. From then on `on_death` hears of each that ends, also at the
+/// end.
 pub fn serve(
     server: Server,
     mut orders: UnboundedReceiver<Stop>,
@@ -99,14 +100,14 @@ pub fn serve(
     on_death: OnDeath,
 ) -> io::Result<(Stop, usize)> {
     let Server { effe, monitor, health, mut listeners, settings, n_descriptors } = server;
-    let tracker = Arc::new(ConnectionTracker::default());
+    let (tracker, deaths) = (Arc::new(ConnectionTracker::default()), Deaths::new(on_death));
     let acceptor = Acceptor {
         effe: Arc::clone(&effe),
         monitor,
         tracker: Arc::clone(&tracker),
         health,
         settings: Arc::clone(&settings),
-        on_death: Arc::clone(&on_death),
+        deaths: Arc::clone(&deaths),
     };
     // The lambda needs the other half of the descriptors. No process serves more than a million connections.
     let suggested = usize::try_from(n_descriptors / 2).unwrap_or(usize::MAX).clamp(1, 1 << 20);
@@ -129,11 +130,11 @@ pub fn serve(
         }
         let mut server = builder.run();
         let handle = server.handle();
-        let is_deaf = threads::start(&mut server, Arc::clone(&on_death)).await?;
+        let is_deaf = threads::start(&mut server, Arc::clone(&deaths)).await?;
         begun();
         let server = rt::spawn(async move {
             // It ends only after it was told to stop; dropped in a panic, this tells of it.
-            let alive = Alive(on_death);
+            let alive = Alive(deaths);
             let _ = server.await;
             drop(alive);
         });
@@ -194,7 +195,7 @@ struct Acceptor {
     tracker: Arc<ConnectionTracker>,
     health: Arc<Health>,
     settings: Arc<Settings>,
-    on_death: OnDeath,
+    deaths: Arc<Deaths>,
 }
 
 /// What a thread of the server has once, for all listeners.
@@ -210,7 +211,7 @@ impl Acceptor {
         thread_local! {
             static WORKER: OnceCell<(Worker, Alive)> = const { OnceCell::new() };
         }
-        let build = || (self.build_worker(), Alive(Arc::clone(&self.on_death)));
+        let build = || (self.build_worker(), Alive(Arc::clone(&self.deaths)));
         WORKER.with(|worker| worker.get_or_init(build).0.clone())
     }
 

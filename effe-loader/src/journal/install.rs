@@ -2,15 +2,10 @@
 //! loader's dependencies, and of a lambda that is part of the program. A lambda in a plugin has a `log` crate of
 //! its own, which leads to its host.
 
-use std::{
-    backtrace::Backtrace,
-    env,
-    panic::{self, PanicHookInfo},
-    sync::OnceLock,
-    thread,
-};
+use std::{backtrace::Backtrace, env, panic, sync::OnceLock, thread};
 
 use super::{handle::Journal, record::Record, severity::Severity};
+use crate::rt::panics::{is_held, panic_text};
 
 static INSTALLED: OnceLock<Bridge> = OnceLock::new();
 
@@ -38,6 +33,9 @@ impl Journal {
     fn log_panics(&self) {
         let journal = self.clone();
         panic::set_hook(Box::new(move |info| {
+            if is_held(info) {
+                return;
+            }
             let text = panic_text(info);
             let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
             let name = thread::current().name().unwrap_or("unnamed").to_owned();
@@ -48,12 +46,6 @@ impl Journal {
             journal.critical(text);
         }));
     }
-}
-
-/// What a panic says.
-pub fn panic_text<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
-    let text = info.payload().downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| info.payload().downcast_ref().copied()).unwrap_or("(no message)")
 }
 
 fn set_log_level(level: Severity) {
