@@ -21,6 +21,9 @@ use super::{
     writer::{QUEUE, Settings, State, Writer},
 };
 
+/// The name of the journal's thread.
+pub(super) const THREAD: &str = "journal";
+
 /// A handle on the journal. Clones share it; when the last is dropped, its thread writes what is queued and
 /// ends.
 #[derive(Clone)]
@@ -45,7 +48,7 @@ impl Journal {
         let (alive, done) = channel::bounded::<Infallible>(0);
         let state = Arc::new(State::new(Severity::Info));
         let writer = Writer::new(settings, Arc::clone(&state));
-        thread::Builder::new().name("journal".to_owned()).spawn(move || {
+        thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
             // Dropped when the thread ends, even by a panic. `close` waits for this.
             let _alive = alive;
             writer.run(&records, &accesses, &stopped);

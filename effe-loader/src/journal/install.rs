@@ -2,9 +2,21 @@
 //! loader's dependencies, and of a lambda that is part of the program. A lambda in a plugin has a `log` crate of
 //! its own, which leads to its host.
 
-use std::{backtrace::Backtrace, env, panic, sync::OnceLock, thread};
+use std::{
+    backtrace::Backtrace,
+    env,
+    io::{self, Write as _},
+    panic,
+    sync::OnceLock,
+    thread,
+};
 
-use super::{handle::Journal, record::Record, severity::Severity};
+use super::{
+    handle::{Journal, THREAD},
+    line,
+    record::Record,
+    severity::Severity,
+};
 use crate::rt::panics::{is_held, panic_text};
 
 static INSTALLED: OnceLock<Bridge> = OnceLock::new();
@@ -40,6 +52,13 @@ impl Journal {
             let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
             let name = thread::current().name().unwrap_or("unnamed").to_owned();
             let mut text = format!("thread {name} panicked{place}: {text}");
+            if name == THREAD {
+                // It may panic again, for the same reason.
+                let mut escaped = String::new();
+                line::escape(&mut escaped, &text, line::backslash);
+                let _ = writeln!(io::stderr(), "effe-loader: critical: {escaped}");
+                return;
+            }
             if env::var_os("RUST_BACKTRACE").is_none_or(|value| value != "0") {
                 text = format!("{text}\n{}", Backtrace::force_capture());
             }
