@@ -20,6 +20,7 @@ mod lifecycle;
 mod limits;
 mod listeners;
 mod metrics;
+mod misdeeds;
 mod modes;
 mod refusals;
 mod requests;
