@@ -33,7 +33,8 @@ use crate::{
         signals::{self, Obeyed, Watchdog},
         systemd,
     },
-    server::{self, OnDeath},
+    rt::panics::survive,
+    server::{self, OnDeath, Server},
 };
 
 /// Does what the arguments say: the exit code, or what keeps the loader from serving.
@@ -66,14 +67,16 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     if let Some(warning) = warning {
         journal.warning(warning);
     }
-    let outcome = if config.mode == Mode::Check {
-        check(plugin)
-    } else {
+    let outcome = ended(&journal, &counts, || {
+        if config.mode == Mode::Check {
+            return check(plugin);
+        }
         let (control, orders) = Control::new();
+        let counts = Arc::clone(&counts);
         let starting = Starting { config, plugin, number: 1, counts, journal: &journal, control };
         let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
         starting.serve(|| Bound::all(wanted, inherited), n_descriptors, orders, None)
-    };
+    });
     end(&journal);
     outcome
 }
@@ -102,14 +105,27 @@ pub(crate) fn run_supervised(
     journal.set_level(level);
     let _ = host.journal.set(journal.clone());
     let (control, orders) = Control::new();
-    let starting = Starting { config, plugin, number, counts, journal: &journal, control };
+    let starting =
+        Starting { config, plugin, number, counts: Arc::clone(&counts), journal: &journal, control };
     let bound = || {
         let bound: io::Result<Vec<Bound>> = listeners.into_iter().map(Bound::handed).collect();
         bound.map_err(system("take over the supervisor's sockets"))
     };
-    let outcome = starting.serve(bound, n_descriptors, orders, Some(link));
+    let outcome = ended(&journal, &counts, || starting.serve(bound, n_descriptors, orders, Some(link)));
     end(&journal);
     outcome
+}
+
+/// What came of serving; a panic of our own on the main thread is a failure that the log tells of.
+fn ended(
+    journal: &Journal,
+    counts: &ContextCounts,
+    serve: impl FnOnce() -> Result<u8, Error>,
+) -> Result<u8, Error> {
+    survive(|| Ok(serve())).unwrap_or_else(|panicked| {
+        journal.critical(format!("{panicked}; {} Contexts were not stopped", counts.living()));
+        Ok(FAILED)
+    })
 }
 
 /// Has the log write its last lines, and says what of them is lost.
@@ -287,22 +303,20 @@ impl Starting<'_> {
             swap::stand_by(&self.control, Arc::clone(&effe), generations, tls, orders.changes);
         };
         let workers = config.server.workers;
-        let served = server::serve(
-            &effe,
-            &monitor,
-            &health,
+        let server = Server {
+            effe: Arc::clone(&effe),
+            monitor: Arc::clone(&monitor),
+            health: Arc::clone(&health),
             listeners,
-            &config.server,
+            settings: Arc::clone(&config.server),
             n_descriptors,
-            orders.stops,
-            begun,
-            || {
-                if let Some(supervisor) = &supervisor {
-                    supervisor.send(&Message::Deaf);
-                }
-            },
-            self.on_death(watchdog),
-        );
+        };
+        let deaf = || {
+            if let Some(supervisor) = &supervisor {
+                supervisor.send(&Message::Deaf);
+            }
+        };
+        let served = server::serve(server, orders.stops, begun, deaf, self.on_death(watchdog));
         let (stop, n_cut_off) = served.map_err(system(&format!("start {workers} workers")))?;
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));

@@ -10,6 +10,9 @@ pub mod monitor;
 mod pooled;
 pub mod swap;
 
+#[cfg(test)]
+mod testing;
+
 use std::{
     panic::{self, AssertUnwindSafe},
     sync::{

@@ -4,13 +4,12 @@
 use std::{
     borrow::Cow,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    io::Errno,
-    process::{Resource, getrlimit},
-};
+use rlimit::{INFINITY, Resource, getrlimit};
+use rustix::io::Errno;
 
 pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
@@ -59,7 +58,7 @@ pub enum Error {
         what: String,
     },
     /// The address is taken, forbidden or not of this machine.
-    #[error("cannot listen on {address}: {source}{hint}", hint = bind_hint(source))]
+    #[error("cannot listen on {address}: {source}{hint}", hint = bind_hint(address, source))]
     Bind {
         /// What was to be bound.
         address: String,
@@ -203,11 +202,23 @@ fn on_one_line(text: &str) -> String {
     out
 }
 
-fn bind_hint(source: &io::Error) -> Cow<'static, str> {
-    let hint = match source.kind() {
-        io::ErrorKind::AddrInUse => "; another process has it: choose another --port, or 0 for any",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need rights: choose another --port",
-        io::ErrorKind::AddrNotAvailable => "; it is not an address of this machine: choose another --host",
+fn bind_hint(address: &str, source: &io::Error) -> Cow<'static, str> {
+    let port = address.parse().map(|address: SocketAddr| address.port());
+    let hint = match (source.kind(), port) {
+        (io::ErrorKind::AddrInUse, Ok(_)) => "; another process has it: choose another --port, or 0 for any",
+        (io::ErrorKind::AddrInUse, Err(_)) => "; choose another path",
+        (io::ErrorKind::PermissionDenied, Ok(1..1024)) => {
+            "; ports below 1024 need rights: choose another --port"
+        }
+        (io::ErrorKind::PermissionDenied, Ok(_)) => {
+            "; a rule of this system forbids it: see what confines this process"
+        }
+        (io::ErrorKind::PermissionDenied, Err(_)) => {
+            "; this user may not make a file there: choose another path"
+        }
+        (io::ErrorKind::AddrNotAvailable, Ok(_)) => {
+            "; it is not an address of this machine: choose another --host"
+        }
         _ => return limit_hint(source),
     };
     hint.into()
@@ -215,22 +226,23 @@ fn bind_hint(source: &io::Error) -> Cow<'static, str> {
 
 /// Which limit an error of the system's speaks of, and what to set.
 fn limit_hint(source: &io::Error) -> Cow<'static, str> {
-    let limit = |resource| match getrlimit(resource).current {
-        Some(limit) => format!("is {limit}"),
-        None => "is not set".to_owned(),
+    let limit = |resource| match getrlimit(resource) {
+        Ok((INFINITY, _)) => "is not set".to_owned(),
+        Ok((limit, _)) => format!("is {limit}"),
+        Err(_) => "is not known".to_owned(),
     };
     match Errno::from_io_error(source) {
         Some(Errno::MFILE) => {
-            let limit = limit(Resource::Nofile);
+            let limit = limit(Resource::NOFILE);
             format!("; the limit of open files {limit}: raise it (ulimit -n, LimitNOFILE=)").into()
         }
         Some(Errno::NFILE) => "; the whole system has too many open files: raise fs.file-max".into(),
         Some(Errno::FBIG) => {
-            let limit = limit(Resource::Fsize);
+            let limit = limit(Resource::FSIZE);
             format!("; the limit of a file's size in bytes {limit}: raise it (ulimit -f, LimitFSIZE=)").into()
         }
         Some(Errno::AGAIN | Errno::NOMEM) => {
-            let (threads, memory) = (limit(Resource::Nproc), limit(Resource::As));
+            let (threads, memory) = (limit(Resource::NPROC), limit(Resource::AS));
             format!(
                 "; this user's limit of threads {threads} (ulimit -u, TasksMax=), the limit of address space in bytes \
                  {memory} (ulimit -v): raise what is too low, give the machine more memory, or give fewer --workers"
@@ -238,5 +250,33 @@ fn limit_hint(source: &io::Error) -> Cow<'static, str> {
             .into()
         }
         _ => "".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_of_an_address_fits_the_address() {
+        let said = |address: &str, errno: Errno| {
+            Error::Bind { address: address.to_owned(), source: errno.into() }.to_string()
+        };
+        for (address, errno, hint) in [
+            ("0.0.0.0:80", Errno::ACCESS, "ports below 1024 need rights: choose another --port"),
+            ("[::]:8080", Errno::ACCESS, "a rule of this system forbids it: see what confines this process"),
+            ("unix:/x", Errno::ACCESS, "this user may not make a file there: choose another path"),
+            ("[::]:80", Errno::ADDRINUSE, "another process has it: choose another --port, or 0 for any"),
+            ("unix:/x", Errno::ADDRINUSE, "choose another path"),
+            (
+                "192.0.2.1:80",
+                Errno::ADDRNOTAVAIL,
+                "it is not an address of this machine: choose another --host",
+            ),
+        ] {
+            let line = said(address, errno);
+            assert!(line.starts_with(&format!("cannot listen on {address}: ")), "{line}");
+            assert!(line.ends_with(&format!("; {hint}")), "{line}");
+        }
     }
 }

@@ -28,7 +28,7 @@ mod tests;
 pub use self::{
     access::Access,
     handle::Journal,
-    install::{LinkedLambda, panic_text},
+    install::LinkedLambda,
     record::{Record, Source},
     severity::Severity,
     stderr::Format,

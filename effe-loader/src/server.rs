@@ -20,7 +20,7 @@ use std::{
 use actix_rt::Arbiter;
 use actix_service::{ServiceFactory, fn_factory, fn_service};
 use actix_web::{
-    dev::{Server, ServerHandle},
+    dev::{self, ServerHandle},
     rt,
 };
 use tokio::{
@@ -29,8 +29,8 @@ use tokio::{
     time,
 };
 
-use self::threads::Alive;
 pub use self::threads::OnDeath;
+use self::threads::{Alive, Deaths};
 use crate::{
     effe::{Effe, health::Health, monitor::Monitor},
     handler::{
@@ -76,38 +76,45 @@ pub struct Settings {
     pub tls: Option<Arc<Tls>>,
 }
 
+/// What serves one effe: its listeners, and what each of its threads needs.
+pub struct Server {
+    pub effe: Arc<Effe>,
+    pub monitor: Arc<Monitor>,
+    pub health: Arc<Health>,
+    pub listeners: Vec<Listener>,
+    pub settings: Arc<Settings>,
+    /// How many descriptors this process may have.
+    pub n_descriptors: u64,
+}
+
 /// Serves until `orders` says to stop, then drains: after the delay no new connection is accepted, clients are told
 /// that their connections close, and what runs is finished. Gives the order back, and how many runs were cut off at its
 /// deadline. Fails if the server can't start.
 ///
-/// `begun` is called once every thread of the server runs, `deaf` once no connection is accepted any more. `on_death` hears of each that ends, also at the end.
-#[expect(clippy::too_many_arguments, reason = "each is another module's, and there is one caller")]
+/// `begun` is called once every thread of the server runs, `deaf` once no connection is accepted any more. From `begun`
+/// on `on_death` hears of each thread that ends, also at the end.
 pub fn serve(
-    effe: &Arc<Effe>,
-    monitor: &Arc<Monitor>,
-    health: &Arc<Health>,
-    mut listeners: Vec<Listener>,
-    settings: &Arc<Settings>,
-    n_descriptors: u64,
+    server: Server,
     mut orders: UnboundedReceiver<Stop>,
     begun: impl FnOnce(),
     deaf: impl FnOnce(),
     on_death: OnDeath,
 ) -> io::Result<(Stop, usize)> {
-    let tracker = Arc::new(ConnectionTracker::default());
+    let Server { effe, monitor, health, mut listeners, settings, n_descriptors } = server;
+    let (tracker, deaths) = (Arc::new(ConnectionTracker::default()), Deaths::new(on_death));
     let acceptor = Acceptor {
-        effe: Arc::clone(effe),
-        monitor: Arc::clone(monitor),
+        effe: Arc::clone(&effe),
+        monitor,
         tracker: Arc::clone(&tracker),
-        health: Arc::clone(health),
-        settings: Arc::clone(settings),
-        on_death: Arc::clone(&on_death),
+        health,
+        settings: Arc::clone(&settings),
+        deaths: Arc::clone(&deaths),
     };
     // The lambda needs the other half of the descriptors. No process serves more than a million connections.
     let suggested = usize::try_from(n_descriptors / 2).unwrap_or(usize::MAX).clamp(1, 1 << 20);
     let max_connections = settings.max_connections.unwrap_or(suggested);
     tasks::run(async move {
-        let mut builder = Server::build()
+        let mut builder = dev::Server::build()
             .workers(settings.workers)
             .max_concurrent_connections(max_connections.div_ceil(settings.workers))
             .disable_signals();
@@ -124,11 +131,11 @@ pub fn serve(
         }
         let mut server = builder.run();
         let handle = server.handle();
-        let is_deaf = threads::start(&mut server, Arc::clone(&on_death)).await?;
+        let is_deaf = threads::start(&mut server, Arc::clone(&deaths)).await?;
         begun();
         let server = rt::spawn(async move {
             // It ends only after it was told to stop; dropped in a panic, this tells of it.
-            let alive = Alive(on_death);
+            let alive = Alive(deaths);
             let _ = server.await;
             drop(alive);
         });
@@ -136,7 +143,7 @@ pub fn serve(
         systemd::stopping();
         rt::time::sleep(order.delay(settings.drain)).await;
         let n_cut_off =
-            finish(effe, &tracker, &mut listeners, &handle, &is_deaf, order.deadline(settings.drain), deaf)
+            finish(&effe, &tracker, &mut listeners, &handle, &is_deaf, order.deadline(settings.drain), deaf)
                 .await;
         // `finish` has waited for the connections already; actix-server would wait again, and looks once a second.
         // It panics without the thread that accepts.
@@ -194,7 +201,7 @@ struct Acceptor {
     tracker: Arc<ConnectionTracker>,
     health: Arc<Health>,
     settings: Arc<Settings>,
-    on_death: OnDeath,
+    deaths: Arc<Deaths>,
 }
 
 /// What a thread of the server has once, for all listeners.
@@ -210,7 +217,7 @@ impl Acceptor {
         thread_local! {
             static WORKER: OnceCell<(Worker, Alive)> = const { OnceCell::new() };
         }
-        let build = || (self.build_worker(), Alive(Arc::clone(&self.on_death)));
+        let build = || (self.build_worker(), Alive(Arc::clone(&self.deaths)));
         WORKER.with(|worker| worker.get_or_init(build).0.clone())
     }
 

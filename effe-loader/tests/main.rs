@@ -22,6 +22,7 @@ mod lifecycle;
 mod limits;
 mod listeners;
 mod metrics;
+mod misdeeds;
 mod modes;
 mod processes;
 mod refusals;

@@ -1,13 +1,10 @@
-//! A start ends in serving or in one line, whatever the system refuses; and a thread that dies later ends the effe.
+//! A start ends in serving or in one line, whatever the limits of its process are and whatever it inherits.
 
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead as _, BufReader},
     net::TcpListener,
     os::unix::{ffi::OsStrExt as _, net::UnixStream},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
 };
 
 use rustix::{
@@ -15,7 +12,7 @@ use rustix::{
     process::Signal,
 };
 
-use crate::support::{Loader, Scratch, Server, plugins::probe, wait_until};
+use crate::support::{Loader, Scratch, plugins::probe};
 
 const ON_LOOPBACK: [&str; 4] = ["--host", "127.0.0.1", "--port", "0"];
 
@@ -168,45 +165,4 @@ fn a_client_of_ipv4_has_its_own_address_at_a_socket_of_ipv6() {
     assert_eq!(server.get("/").status, 200);
     server.wait_for_line(" access: 127.0.0.1 GET / 200");
     server.stop();
-}
-
-/// Makes each wait for events fail in the thread of a server that has this name; none where strace can't do it.
-fn break_thread(server: &Server, name: &str) -> Option<Child> {
-    let find = || {
-        let tasks = fs::read_dir(format!("/proc/{}/task", server.id())).unwrap().flatten();
-        let is_it =
-            |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.starts_with(name));
-        tasks.map(|task| task.path()).find(is_it)
-    };
-    // A thread gives itself its name, when it begins to run.
-    wait_until("the server has such a thread", || find().is_some());
-    let thread = find().unwrap().file_name().unwrap().to_owned();
-    let mut strace = Command::new("strace");
-    strace.args(["-e", "trace=epoll_wait", "-e", "inject=epoll_wait:error=EBADF", "-p"]).arg(thread);
-    let mut strace = strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().ok()?;
-    let mut said = String::new();
-    BufReader::new(strace.stderr.take().unwrap()).read_line(&mut said).unwrap();
-    if said.contains("attached") {
-        return Some(strace);
-    }
-    strace.wait().unwrap();
-    None
-}
-
-#[test]
-fn a_thread_of_the_server_that_dies_ends_the_effe_with_a_failure() {
-    for (name, whole) in
-        [("actix-rt|", "actix-rt|system:0|arbiter:0"), ("actix-server ac", "actix-server acceptor")]
-    {
-        let server = Loader::of(probe()).args(["--workers", "1"]).serve();
-        let Some(mut strace) = break_thread(&server, name) else {
-            eprintln!("skipped: strace is not there, or may not attach");
-            return;
-        };
-        // It wakes the thread that accepts, and that wakes the worker.
-        let _connection = server.connect();
-        server.wait_for_line(&format!("thread {whole} has died: stopping"));
-        server.ends_with(1);
-        wait_until("strace ends with its thread", || strace.try_wait().unwrap().is_some());
-    }
 }

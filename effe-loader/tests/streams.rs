@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Connection, Counts, LONG, Loader, Server, load,
-    plugins::{async_probe, pipe, spout, ticker},
+    plugins::{pipe, spout, ticker},
     wait_until,
 };
 
@@ -436,66 +436,4 @@ fn what_came_before_a_client_closed_its_side_is_read_when_the_run_comes_to_it() 
         });
     }
     server.stop();
-}
-
-/// Numbers that are the same in each run of the test.
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % n
-    }
-}
-
-/// Whatever clients do, no run outlives them by more than the limits say.
-#[test]
-fn after_any_misdeeds_of_clients_no_context_stays_busy() {
-    let n: usize = std::env::var("EFFE_MISDEEDS").map_or(100, |n| n.parse().unwrap());
-    let seed = std::env::var("EFFE_SEED").map_or(7, |seed| seed.parse().unwrap());
-    for plugin in [spout(), async_probe()] {
-        let limits = ["--read-timeout", "1s", "--write-timeout", "1s", "--run-timeout", "2s"];
-        let server = Loader::of(plugin).args(["--admin", "127.0.0.1:0"]).args(limits).serve();
-        let (mut seeded, mut kept) = (Seeded(seed), Vec::new());
-        for _ in 0..n {
-            let paths =
-                ["/echo", "/length", "/whole", "/first", "/unread", "/endless", "/begins", "/pieces?9"];
-            let path = paths[seeded.below(paths.len())];
-            let method = ["HEAD", "POST", "PUT"][seeded.below(3)];
-            let length = [0, 10, 100_000, 1_000_000][seeded.below(4)];
-            let mut connection = server.connect();
-            let head = match seeded.below(3) {
-                0 => format!(
-                    "{method} {path} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello"
-                ),
-                1 => format!(
-                    "{method} {path} HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
-                ),
-                _ => format!("{method} {path} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n"),
-            };
-            // The loader may have had enough of it before.
-            let _ = connection.try_send(&head[..head.len() - seeded.below(2) * seeded.below(head.len())]);
-            let _ = connection.try_send(vec![b'x'; seeded.below(length.min(200_000) + 1)]);
-            if seeded.below(4) == 0 {
-                let _ = connection.is_closed();
-            }
-            // How long a run may wait for something of its own is its client's business.
-            let n_ways = if path == "/begins" { 2 } else { 4 };
-            match seeded.below(n_ways) {
-                0 => drop(connection),
-                1 => connection.reset(),
-                2 => {
-                    connection.end();
-                    kept.push(connection);
-                }
-                _ => kept.push(connection),
-            }
-        }
-        // Clients that stay are let go by the limits; the most that one can win is each of them, one after the other.
-        wait_until("nobody but those that stay is left", || server.n_busy() <= kept.len() as i64);
-        server.assert_all_come_free(Duration::from_secs(12));
-        assert_eq!(server.get("/").status, 200, "with seed {seed}");
-        drop(kept);
-        server.stop();
-    }
 }

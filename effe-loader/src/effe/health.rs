@@ -90,7 +90,11 @@ impl Health {
             return Ok(());
         }
         let mut last = self.last.subscribe();
-        self.ask(plugin);
+        self.ask(plugin, |plugin| {
+            plugin.ready().map_err(|fault| match fault {
+                Fault::Error(_, text) | Fault::Panic(text) => text,
+            })
+        });
         match time::timeout(PATIENCE, last.wait_for(|last| last.is_fresh(plugin))).await {
             Ok(Ok(last)) => last.said.clone().map_err(Unready::Lambda),
             _ => Err(Unready::Lambda(format!("its ready() takes longer than {PATIENCE:?}"))),
@@ -110,8 +114,12 @@ impl Health {
         if generation.is_warm() { Ok(generation.plugin) } else { Err(Unready::Starting) }
     }
 
-    /// Asks the lambda, unless its last answer is fresh or it is being asked already.
-    fn ask(self: &Arc<Self>, plugin: &'static Plugin) {
+    /// Asks the lambda by `ask`, on a thread of its own, unless its last answer is fresh or it is being asked already.
+    fn ask(
+        self: &Arc<Self>,
+        plugin: &'static Plugin,
+        ask: impl FnOnce(&'static Plugin) -> Result<(), String> + Send + 'static,
+    ) {
         let must_ask = self.last.send_if_modified(|last| {
             let must_ask = !last.asking && !last.is_fresh(plugin);
             last.asking |= must_ask;
@@ -122,12 +130,7 @@ impl Health {
         }
         let health = Arc::clone(self);
         let asked = thread::Builder::new().name("effe-ready".to_owned()).spawn(move || {
-            let said = survive(|| {
-                plugin.ready().map_err(|fault| match fault {
-                    Fault::Error(_, text) | Fault::Panic(text) => text,
-                })
-            });
-            health.answered(plugin, said);
+            health.answered(plugin, survive(|| ask(plugin)));
         });
         if let Err(err) = asked {
             self.answered(plugin, Err(format!("no thread to ask it on: {err}")));
@@ -142,5 +145,30 @@ impl Health {
 impl Answer {
     fn is_fresh(&self, plugin: &'static Plugin) -> bool {
         !self.asking && self.of.is_some_and(|(of, when)| std::ptr::eq(of, plugin) && when.elapsed() < FRESH)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+
+    use super::*;
+    use crate::{effe::testing::effe, plugin::ContextCounts, rt::block_on::block_on};
+
+    #[test]
+    fn a_panic_while_the_lambda_is_asked_is_a_no_and_the_next_one_who_asks_hears_from_it() {
+        let plugin = effe(&Arc::new(ContextCounts::default())).generations.current().plugin;
+        let health = Health::new();
+        let mut last = health.last.subscribe();
+        let mut outcome =
+            |health: &Arc<Health>, ask: fn(&'static Plugin) -> std::result::Result<(), String>| {
+                health.ask(plugin, ask);
+                let asking = last.wait_for(|last| !last.asking);
+                block_on(asking).unwrap().said.clone()
+            };
+        let said = outcome(&health, |_| panic!("told to"));
+        assert!(said.unwrap_err().contains("the loader itself has panicked"));
+        // A second later.
+        health.last.send_modify(|last| last.of = None);
+        assert_eq!(outcome(&health, |_| Ok(())), Ok(()));
     }
 }

@@ -64,76 +64,23 @@ impl Effe {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        process::Command,
-        rc::Rc,
-        sync::{Arc, atomic::AtomicBool},
-    };
+    use std::{rc::Rc, sync::Arc};
 
-    use effe_abi::{Lambda, Params, Response, Result, StartError, Started, export};
-    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rlimit::{Resource, setrlimit};
 
     use super::*;
     use crate::{
-        effe::{Limits, generation::GenerationConfig},
-        exchange::table::FOR_HOST,
-        journal::{Format, Journal, Settings, SyslogTarget},
-        placement::Mode,
-        plugin::{ContextCounts, Plugin, Policy, host::Host, parameters::Parameters},
-        scheduler::in_flight::{InFlight, Timeouts},
+        effe::testing::{effe, is_alone},
+        plugin::ContextCounts,
+        scheduler::in_flight::InFlight,
     };
-
-    struct Panics;
-
-    impl Lambda for Panics {
-        fn start(_: Params) -> Result<Self, StartError<Self>> {
-            Ok(Panics)
-        }
-
-        fn run(_: Started<Self>, _: &effe_abi::Request, _: &mut Response) -> Result {
-            panic!("as it is meant to")
-        }
-    }
-
-    export!(Panics);
-
-    fn effe(counts: &Arc<ContextCounts>) -> Arc<Effe> {
-        let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
-        let host = Host::new(Parameters::default(), usize::MAX, FOR_HOST);
-        let config = GenerationConfig {
-            policy: Policy::default(),
-            sources: Default::default(),
-            mode: Mode::Inline,
-            max_idle: 1,
-        };
-        let first = Generation::new(1, Plugin::linked(&LAMBDA, host, counts), &config, &journal);
-        first.plugin.init().unwrap();
-        first.warm().unwrap();
-        let limits = Limits {
-            max_concurrency: 1,
-            queue: 8,
-            timeouts: Timeouts { queue: None, run: None },
-            max_async: 1,
-            body: usize::MAX,
-            response: usize::MAX,
-            held: usize::MAX,
-            max_lost_threads: 1,
-            metered: false,
-        };
-        Effe::new(first, Arc::clone(counts), limits, Arc::new(AtomicBool::new(false)), journal)
-    }
 
     /// In a process of its own, which then can make no thread any more.
     #[test]
     fn where_no_thread_can_be_made_a_stop_gives_up_the_queued_runs_of_others() {
-        const ALONE: &str = "EFFE_TEST_WITHOUT_THREADS";
-        if std::env::var_os(ALONE).is_none() {
-            let name =
-                "effe::inline::tests::where_no_thread_can_be_made_a_stop_gives_up_the_queued_runs_of_others";
-            let mut alone = Command::new(std::env::current_exe().unwrap());
-            let output = alone.args(["--exact", name]).env(ALONE, "1").output().unwrap();
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        if !is_alone(
+            "effe::inline::tests::where_no_thread_can_be_made_a_stop_gives_up_the_queued_runs_of_others",
+        ) {
             return;
         }
         let counts = Arc::new(ContextCounts::default());
@@ -144,7 +91,7 @@ mod tests {
         let process = std::fs::read_to_string("/proc/self/status").unwrap();
         let size = process.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB"));
         let limit = (size.unwrap().parse::<u64>().unwrap() + 1024) << 10;
-        setrlimit(Resource::As, Rlimit { current: Some(limit), maximum: None }).unwrap();
+        setrlimit(Resource::AS, limit, rlimit::INFINITY).unwrap();
         let _others = in_flight.ask(in_flight.call(), |call| effe.run_on_pool(effe.generations.hold(), call));
         assert!(status.completions.calls.is_empty());
         let request = Request { request: actix_http::Request::new(), is_tls: false };

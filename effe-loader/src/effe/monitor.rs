@@ -191,3 +191,70 @@ fn took_long_by_itself(
     }
     state.waits || state.cpu.saturating_sub(first.1) > OVERSTAY
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Wake, Waker},
+    };
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+    use crate::{
+        effe::testing::{effe, is_alone},
+        exchange::{
+            call::{Call, Completions},
+            response::ResponseBuilder,
+        },
+        plugin::ContextCounts,
+        process::control::{Change, Drain},
+    };
+
+    /// A task of a server's thread.
+    struct PanicsWhenWoken;
+
+    impl Wake for PanicsWhenWoken {
+        fn wake(self: Arc<Self>) {
+            panic!("told to");
+        }
+    }
+
+    /// In a process of its own, whose signals these are.
+    #[test]
+    fn after_a_panic_the_effe_stops_as_failed_and_signals_still_count() {
+        if !is_alone("effe::monitor::tests::after_a_panic_the_effe_stops_as_failed_and_signals_still_count") {
+            return;
+        }
+        let counts = Arc::new(ContextCounts::default());
+        let effe = effe(&counts);
+        // A call has come back, and its thread was not woken: the monitor does it.
+        let completions = Arc::new(Completions::default());
+        let _status = effe.status(&completions);
+        completions.calls.push(Box::new(Call::new(
+            Arc::clone(&completions),
+            ResponseBuilder::default(),
+            None,
+        )));
+        let mut arrived = pin!(completions.arrived.notified());
+        let waker = Waker::from(Arc::new(PanicsWhenWoken));
+        assert!(arrived.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+
+        let (control, mut orders) = Control::new();
+        // The watchdog has no part in this.
+        let drain = Drain { delay: Duration::ZERO, timeout: Duration::from_secs(3600) };
+        let watchdog = Watchdog { counts, journal: effe.journal.clone(), drain };
+        let monitor = Monitor::start(watchdog, control, Obeyed::Yes).unwrap();
+        monitor.take_on(Arc::clone(&effe), Maintenance::new(Arc::clone(&effe), None, true));
+        monitor.look();
+        assert!(orders.stops.blocking_recv().unwrap().failed);
+        assert!(monitor.watched().is_none(), "nothing is watched any more");
+
+        kill_process(getpid(), Signal::HUP).unwrap();
+        let order = orders.changes.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(order.change, Change::Reload);
+        kill_process(getpid(), Signal::TERM).unwrap();
+        assert!(!orders.stops.blocking_recv().unwrap().failed, "the operator's own order");
+    }
+}

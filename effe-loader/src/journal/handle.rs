@@ -25,6 +25,8 @@ use super::{
 const LONGEST_LINE: Duration = Duration::from_secs(2);
 /// How long the lines that are left at the end may take.
 const FINISH: Duration = Duration::from_secs(10);
+/// The name of the journal's thread.
+pub(super) const THREAD: &str = "journal";
 
 /// A handle on the journal. Clones share it; when the last is dropped, its thread writes what is queued and
 /// ends.
@@ -50,7 +52,7 @@ impl Journal {
         let (alive, done) = channel::bounded::<Infallible>(0);
         let state = Arc::new(State::new(Severity::Info));
         let writer = Writer::new(settings, Arc::clone(&state));
-        thread::Builder::new().name("journal".to_owned()).spawn(move || {
+        thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
             // Dropped when the thread ends, even by a panic. `close` waits for this.
             let _alive = alive;
             writer.run(&records, &accesses, &stopped);

@@ -5,12 +5,19 @@
 use std::{
     backtrace::Backtrace,
     env,
-    panic::{self, PanicHookInfo},
+    io::{self, Write as _},
+    panic,
     sync::OnceLock,
     thread,
 };
 
-use super::{handle::Journal, record::Record, severity::Severity};
+use super::{
+    handle::{Journal, THREAD},
+    line,
+    record::Record,
+    severity::Severity,
+};
+use crate::rt::panics::{is_held, panic_text};
 
 static INSTALLED: OnceLock<Bridge> = OnceLock::new();
 
@@ -38,22 +45,26 @@ impl Journal {
     fn log_panics(&self) {
         let journal = self.clone();
         panic::set_hook(Box::new(move |info| {
+            if is_held(info) {
+                return;
+            }
             let text = panic_text(info);
             let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
             let name = thread::current().name().unwrap_or("unnamed").to_owned();
             let mut text = format!("thread {name} panicked{place}: {text}");
+            if name == THREAD {
+                // It may panic again, for the same reason.
+                let mut escaped = String::new();
+                line::escape(&mut escaped, &text, line::backslash);
+                let _ = writeln!(io::stderr(), "effe-loader: critical: {escaped}");
+                return;
+            }
             if env::var_os("RUST_BACKTRACE").is_none_or(|value| value != "0") {
                 text = format!("{text}\n{}", Backtrace::force_capture());
             }
             journal.critical(text);
         }));
     }
-}
-
-/// What a panic says.
-pub fn panic_text<'a>(info: &'a PanicHookInfo<'_>) -> &'a str {
-    let text = info.payload().downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| info.payload().downcast_ref().copied()).unwrap_or("(no message)")
 }
 
 fn set_log_level(level: Severity) {

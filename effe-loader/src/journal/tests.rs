@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    io::{self, Write},
     time::{Duration, Instant},
 };
 
@@ -236,6 +237,42 @@ fn a_broken_stderr_is_nobodys_trouble() {
         Journal::start(Settings { sink, ..Settings::new(SyslogTarget::None, Format::Text) }).unwrap();
     journal.error("said");
     assert!(journal.close(LONG));
+}
+
+#[test]
+fn a_panic_of_the_thread_costs_the_line_that_it_comes_of() {
+    /// Panics over a line that says so.
+    struct Panicking(Captured);
+    impl Write for Panicking {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            assert!(!String::from_utf8_lossy(bytes).contains("told to panic"), "told to");
+            self.0.write(bytes)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let stderr = Captured::default();
+    let sink = Sink { writer: Box::new(Panicking(stderr.clone())), is_terminal: false };
+    let settings = Settings { sink, ..Settings::new(SyslogTarget::None, Format::Text) };
+    let journal = Journal::start(settings).unwrap();
+    journal.error("before");
+    journal.error("told to panic");
+    journal.error("between");
+    stderr.wait_for(|text| text.contains("between"));
+    assert_eq!(journal.losses(), 1);
+    // Also while what is left is written.
+    let release = stderr.block();
+    journal.error("held up");
+    journal.error("told to panic");
+    journal.error("after");
+    assert!(!journal.close(Duration::ZERO));
+    drop(release);
+    assert!(journal.close(LONG), "it ends all the same");
+    let said = stderr.text();
+    assert!(said.contains("before") && said.contains("1 log lines were lost"), "{said}");
+    assert!(said.contains("held up") && said.contains("after"), "{said}");
+    assert_eq!(journal.losses(), 2);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use super::{
     stderr::{Format, Sink, Stderr},
     syslog::{Delivery, Syslog, SyslogFormat, SyslogTarget},
 };
+use crate::rt::panics::survive;
 
 /// How many records, and how many lines of the access log, may wait for the thread. Threads that log at the same
 /// time may exceed it by one each. With the limits of each record they hold 40 MiB at most, and 10 MiB of the
@@ -89,14 +90,32 @@ impl Writer {
         }
     }
 
-    /// Writes until the journal is closed or its last handle is dropped, and then writes what is left.
+    /// Writes until the journal is closed or its last handle is dropped, and then writes what is left. A panic costs
+    /// the line that it comes of.
     pub(super) fn run(
         mut self,
         records: &Receiver<Entry<Record>>,
         accesses: &Receiver<Entry<Access>>,
         stopped: &Receiver<()>,
     ) {
-        loop {
+        let state = Arc::clone(&self.state);
+        let mut write_all = || {
+            self.write_all(records, accesses, stopped);
+            Ok(())
+        };
+        while survive(&mut write_all).is_err() {
+            state.losses.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn write_all(
+        &mut self,
+        records: &Receiver<Entry<Record>>,
+        accesses: &Receiver<Entry<Access>>,
+        stopped: &Receiver<()>,
+    ) {
+        // After a panic, the word to stop may have come already.
+        while !self.state.closed.load(Ordering::Relaxed) {
             select! {
                 recv(records) -> entry => match entry {
                     Ok(entry) => self.write(&entry),

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rlimit::{Resource, getrlimit, setrlimit};
 
 /// What a thread of the server has for itself: epoll, a second descriptor of it, eventfd, the pipe of signals.
 const PER_WORKER: u64 = 4;
@@ -23,10 +23,8 @@ pub fn needed(workers: usize, listeners: usize, admin: bool) -> u64 {
     open + BASE + SPARE + PER_WORKER * workers + PER_LISTENER * listeners + if admin { ADMIN } else { 0 }
 }
 
-/// Raises the soft limit of open files to the hard one; how many there may be.
+/// Raises the soft limit of open files to the hard one; how many there may be, as far as the system says.
 pub fn raise_limit() -> u64 {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let limit = if setrlimit(Resource::Nofile, raised).is_ok() { raised } else { limit };
-    limit.current.unwrap_or(u64::MAX)
+    let Ok((soft, hard)) = getrlimit(Resource::NOFILE) else { return u64::MAX };
+    if setrlimit(Resource::NOFILE, hard, hard).is_ok() { hard } else { soft }
 }

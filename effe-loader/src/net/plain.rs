@@ -11,6 +11,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::retry_on_intr,
     net::{RecvFlags, recv},
 };
 #[cfg(feature = "http2")]
@@ -110,6 +111,16 @@ pub fn poll_left(plain: &mut Plain, cx: &mut Context<'_>) -> Poll<Left> {
     }
 }
 
+/// Tries again when a signal has interrupted the system call, which tokio leaves to its caller.
+fn uninterrupted<T>(mut call: impl FnMut() -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    loop {
+        match call() {
+            Poll::Ready(Err(err)) if err.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
+}
+
 impl AsyncRead for Plain {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -119,8 +130,10 @@ impl AsyncRead for Plain {
         let this = self.get_mut();
         if this.is_hidden {
             let room = buffer.initialize_unfilled_to(buffer.remaining().min(READ));
-            match recv(descriptor(this), room, RecvFlags::DONTWAIT) {
-                Ok((n, _)) => {
+            let received =
+                retry_on_intr(|| recv(descriptor(this), &mut *room, RecvFlags::DONTWAIT).map(|(n, _)| n));
+            match received {
+                Ok(n) => {
                     buffer.advance(n);
                     return Poll::Ready(Ok(()));
                 }
@@ -129,7 +142,7 @@ impl AsyncRead for Plain {
                 Err(_) => this.is_hidden = false,
             }
         }
-        Pin::new(&mut this.socket).poll_read(cx, buffer)
+        uninterrupted(|| Pin::new(&mut this.socket).poll_read(cx, buffer))
     }
 }
 
@@ -145,7 +158,7 @@ impl Plain {
 impl AsyncWrite for Plain {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        let written = uninterrupted(|| Pin::new(&mut this.socket).poll_write(cx, bytes));
         this.count(written)
     }
 
@@ -155,7 +168,7 @@ impl AsyncWrite for Plain {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, slices);
+        let written = uninterrupted(|| Pin::new(&mut this.socket).poll_write_vectored(cx, slices));
         this.count(written)
     }
 

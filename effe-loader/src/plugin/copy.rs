@@ -40,18 +40,32 @@ static COPIES: AtomicU32 = AtomicU32::new(0);
 impl PrivateCopy {
     /// Copies a plugin to a memory file. Without /proc or memory files it copies it to a directory where
     /// files can be written and executed; if there is none, it takes the operator's file itself. It fails if the
-    /// file can't be read, and where the system lacks descriptors, memory or room for a file of this size.
+    /// file can't be read, and where the system lacks descriptors, memory or room for the copy.
     pub fn make(file: PluginFile) -> io::Result<PrivateCopy> {
-        if let Some((path, memory)) = unless_lacking(in_memory(&file))?.flatten() {
+        let mut full = None;
+        // An attempt that can't succeed here makes way for the next; one that may another time is an error.
+        let mut if_possible = |attempt: io::Result<Option<(PathBuf, File)>>| match attempt {
+            Err(err) if !is_the_systems(&err) => {
+                let kind = err.kind();
+                let is_full = matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                full = full.take().or(is_full.then_some(err));
+                Ok(None)
+            }
+            attempt => attempt,
+        };
+        if let Some((path, memory)) = if_possible(in_memory(&file))? {
             return Ok(PrivateCopy { path, kind: Kind::Memory(memory) });
         }
         let variable = |name| env::var_os(name).map(PathBuf::from);
         let places =
             [variable("XDG_RUNTIME_DIR"), variable("TMPDIR"), Some("/dev/shm".into()), Some("/tmp".into())];
         for place in places.into_iter().flatten() {
-            if let Some((path, copy)) = unless_lacking(in_directory(&file, &place))? {
+            if let Some((path, copy)) = if_possible(in_directory(&file, &place).map(Some))? {
                 return Ok(PrivateCopy { path, kind: Kind::File(copy) });
             }
+        }
+        if let Some(full) = full {
+            return Err(full);
         }
         let PluginFile { path, file, .. } = file;
         Ok(PrivateCopy { path: path.canonicalize().unwrap_or(path), kind: Kind::Original(file) })
@@ -119,15 +133,6 @@ impl Drop for PrivateCopy {
     fn drop(&mut self) {
         // A copy that was refused was never mapped, and is still in its directory.
         self.mapped();
-    }
-}
-
-/// What came of an attempt, nothing if it can't be done here, and an error if it may be done another time.
-fn unless_lacking<T>(attempt: io::Result<T>) -> io::Result<Option<T>> {
-    match attempt {
-        Ok(made) => Ok(Some(made)),
-        Err(err) if is_the_systems(&err) => Err(err),
-        Err(_) => Ok(None),
     }
 }
 

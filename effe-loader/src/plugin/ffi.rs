@@ -185,6 +185,9 @@ fn linker_reason(error: &libloading::Error, path: &Path) -> Unloaded {
     let text = one_line(text.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&text));
     let text = text.replace(&format!(" (required by {})", path.display()), "");
     if let Some(errno) = linker_lacks(&text, path) {
+        // The system's reason follows anyhow.
+        let said = in_words(errno);
+        let text = text.strip_suffix(&format!(": {said}")).unwrap_or(&text);
         return Unloaded::system(&format!("the dynamic linker fails: {text}"), errno.into());
     }
     let hint = if text.contains("GLIBC_") {
@@ -207,17 +210,24 @@ fn linker_reason(error: &libloading::Error, path: &Path) -> Unloaded {
 /// What the system lacks, if that is why the dynamic linker fails. It says so in words, or as `Error 12`.
 fn linker_lacks(text: &str, path: &Path) -> Option<Errno> {
     let is_said = |errno: &Errno| {
-        let said = io::Error::from(*errno).to_string();
-        let said = said.split(" (os error").next().unwrap_or(&said);
-        text.contains(said) || text.ends_with(&format!("Error {}", errno.raw_os_error()))
+        text.contains(&in_words(*errno)) || text.ends_with(&format!("Error {}", errno.raw_os_error()))
     };
     // It doesn't say why it can't map a file: a memory file always may be mapped, others where they are executable.
     let is_executable = || {
         path.starts_with("/proc")
             || statvfs(path).is_ok_and(|system| !system.f_flag.contains(StatVfsMountFlags::NOEXEC))
     };
-    let lacks = [Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::IO].into_iter().find(is_said);
+    let lacks = [Errno::NOMEM, Errno::MFILE, Errno::NFILE, Errno::IO, Errno::INTR].into_iter().find(is_said);
+    // The copy that it names by no name could be opened before.
+    let confined = [Errno::ACCESS, Errno::PERM].into_iter().find(is_said);
+    let lacks = lacks.or(confined.filter(|_| text.starts_with("cannot open shared object file: ")));
     lacks.or_else(|| (text.contains("failed to map segment") && is_executable()).then_some(Errno::NOMEM))
+}
+
+/// An error of the system's as the C library says it.
+fn in_words(errno: Errno) -> String {
+    let said = io::Error::from(errno).to_string();
+    said.split(" (os error").next().unwrap_or(&said).to_owned()
 }
 
 fn one_line(text: &str) -> String {
@@ -287,6 +297,22 @@ mod tests {
         retire: with_host,
         extension,
     };
+
+    #[test]
+    fn what_the_dynamic_linker_lacks_is_told_apart_from_what_is_wrong_with_a_library() {
+        let lacks = |text| linker_lacks(text, Path::new("/proc/1/fd/3"));
+        let of_the_copy = "cannot open shared object file: Permission denied";
+        assert_eq!(lacks(of_the_copy), Some(Errno::ACCESS));
+        assert_eq!(lacks("libfoo.so.1: cannot open shared object file: Permission denied"), None);
+        assert_eq!(lacks("libfoo.so.1: cannot open shared object file: No such file or directory"), None);
+        assert_eq!(
+            lacks("libfoo.so.1: cannot open shared object file: Too many open files"),
+            Some(Errno::MFILE)
+        );
+        assert_eq!(lacks("cannot read file data: Error 4"), Some(Errno::INTR));
+        assert_eq!(lacks("failed to map segment from shared object"), Some(Errno::NOMEM));
+        assert_eq!(lacks("undefined symbol: y"), None);
+    }
 
     /// So many bytes at the end of a page that no readable page follows: to read further kills the test.
     fn at_the_end_of_memory(n_bytes: usize) -> *const AtomicU32 {

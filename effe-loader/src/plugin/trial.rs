@@ -31,6 +31,10 @@ use crate::error::Unloaded;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// The first argument of a loader that was started for a trial. It is no part of the command line.
 const ARGUMENT: &str = "--trial";
+/// What the child writes before it opens the library. A child that dies before says nothing about the library.
+const BEGUN: &[u8] = b"trying ";
+/// The child's exit code if it can't write what it has found: EX_IOERR.
+const UNTOLD: i32 = 74;
 
 fn failed(source: io::Error) -> Unloaded {
     Unloaded::system("it can't be tried in a child process", source)
@@ -79,7 +83,7 @@ pub unsafe fn answer(path: &Path) -> ! {
     match io::stdout().as_fd().try_clone_to_owned() {
         // SAFETY: the caller's duty is the callee's condition.
         Ok(stdout) => unsafe { report(path, std::fs::File::from(stdout)) },
-        Err(_) => ffi::exit_now(1),
+        Err(_) => ffi::exit_now(UNTOLD),
     }
 }
 
@@ -94,6 +98,9 @@ unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
         let _ = rustix::stdio::dup2_stdout(&null);
         let _ = rustix::stdio::dup2_stderr(&null);
     }
+    if writer.write_all(BEGUN).is_err() {
+        ffi::exit_now(UNTOLD);
+    }
     // SAFETY: the caller's duty is the callee's condition.
     let info = unsafe { ffi::open(path, false) }.and_then(|entries| Ok(checked_info(entries)?));
     let message = match info {
@@ -101,8 +108,8 @@ unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
         Err(Unloaded::Refused(reason)) => json!({"reason": reason}),
         Err(Unloaded::System { what, source }) => json!({"failed": what, "errno": source.raw_os_error()}),
     };
-    let _ = writer.write_all(message.to_string().as_bytes());
-    ffi::exit_now(0)
+    let told = writer.write_all(message.to_string().as_bytes());
+    ffi::exit_now(if told.is_ok() { 0 } else { UNTOLD })
 }
 
 /// The lambda's Info. A plugin is refused if it is built with panic=abort, or if its Info is not a JSON object.
@@ -138,7 +145,8 @@ fn outcome(child: Pid, mut reader: PipeReader) -> Result<String, Unloaded> {
         let reason = format!("opening it took longer than {timeout} s; see what its constructors wait for");
         return Err(reason.into());
     }
-    let said = serde_json::from_slice::<Value>(&message).ok();
+    let after_begin = message.strip_prefix(BEGUN);
+    let said = after_begin.and_then(|message| serde_json::from_slice::<Value>(message).ok());
     let text = |key: &str| Some(said.as_ref()?.get(key)?.as_str()?.to_owned());
     if let Some(what) = text("failed") {
         let errno = said.as_ref().and_then(|said| said.get("errno")?.as_i64()?.try_into().ok());
@@ -148,10 +156,30 @@ fn outcome(child: Pid, mut reader: PipeReader) -> Result<String, Unloaded> {
     match (text("info"), text("reason")) {
         (_, Some(reason)) => Err(reason.into()),
         (Some(info), None) => Ok(info),
-        (None, None) => {
-            Err(format!("opening it {}; it is damaged, copy or build it again", death(status)).into())
-        }
+        (None, None) => Err(died(status, after_begin.is_some())),
     }
+}
+
+/// Why a child has not said what it found. It is the library's fault only if the child had begun to open it, and was
+/// not killed from outside, as the system does where memory is short.
+fn died(status: Option<WaitStatus>, had_begun: bool) -> Unloaded {
+    let signal = status.and_then(|status| status.terminating_signal());
+    let code = status.and_then(|status| status.exit_status());
+    let how = match (signal, code) {
+        (Some(signal), _) => format!("kills the process (signal {signal})"),
+        (_, Some(code)) => format!("ends the process (exit code {code})"),
+        _ => "ends the process".to_owned(),
+    };
+    if !had_begun {
+        return failed(io::Error::other(format!("to start it {how}; is memory short?")));
+    }
+    if signal == Some(Signal::KILL.as_raw()) {
+        return failed(io::Error::other("something has killed that process (signal 9); is memory short?"));
+    }
+    if code == Some(UNTOLD) {
+        return failed(io::Error::other("that process can't say what it has found"));
+    }
+    format!("opening it {how}; it is damaged, copy or build it again").into()
 }
 
 /// Reads until the other end is closed; false if the deadline passes first.
@@ -175,13 +203,5 @@ fn read_until_closed(reader: &mut PipeReader, message: &mut Vec<u8>, deadline: I
             Err(Errno::INTR) => {}
             Err(err) => return Err(err.into()),
         }
-    }
-}
-
-fn death(status: Option<WaitStatus>) -> String {
-    match status.map(|status| (status.terminating_signal(), status.exit_status())) {
-        Some((Some(signal), _)) => format!("kills the process (signal {signal})"),
-        Some((_, Some(code))) => format!("ends the process (exit code {code})"),
-        _ => "ends the process".to_owned(),
     }
 }

@@ -119,16 +119,14 @@ impl Verified {
     }
 }
 
-/// A file that keeps the error of a read which has failed.
+/// A file that keeps the error of a call which has failed.
 struct Reader<'a> {
     file: &'a File,
     failed: Cell<Option<io::Error>>,
 }
 
-impl Read for &Reader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut file = self.file;
-        let outcome = file.read(buffer);
+impl Reader<'_> {
+    fn noted<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
         if let Err(err) = &outcome
             && err.kind() != io::ErrorKind::Interrupted
         {
@@ -138,9 +136,16 @@ impl Read for &Reader<'_> {
     }
 }
 
+impl Read for &Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut file = self.file;
+        self.noted(file.read(buffer))
+    }
+}
+
 impl Seek for &Reader<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let mut file = self.file;
-        file.seek(to)
+        self.noted(file.seek(to))
     }
 }

@@ -2,10 +2,8 @@
 
 use std::{fs, path::Path};
 
-use rustix::{
-    process::{Resource, getrlimit},
-    system::sysinfo,
-};
+use rlimit::{Resource, getrlimit};
+use rustix::system::sysinfo;
 
 /// What a thread takes: its stack, and a page that guards it.
 const THREAD: u64 = (2 << 20) + (64 << 10);
@@ -55,7 +53,7 @@ fn limit_of_groups(groups: &str, root: &Path) -> Option<u64> {
 /// and how much that is; both in bytes. An allocation that fails ends a process without a word of the limit, so it is
 /// looked at before.
 pub fn too_little(n_threads: usize) -> Option<(u64, u64)> {
-    let limit = getrlimit(Resource::As).current?;
+    let (limit, _) = getrlimit(Resource::AS).ok()?;
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"))?;
     let kib: u64 = size.trim().trim_end_matches(" kB").parse().ok()?;

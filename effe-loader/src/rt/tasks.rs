@@ -5,9 +5,12 @@ use std::{future::Future, io, pin::Pin};
 use actix_web::rt;
 use tokio::{runtime::Builder, task::JoinHandle};
 
+use super::panics::held;
+
 /// Runs `future` on a runtime of this thread's own; fails if the system has no descriptor for one.
 pub fn run<T>(future: impl Future<Output = T>) -> io::Result<T> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    // tokio panics where it gets no pipe for signals.
+    let runtime = held(|| Builder::new_current_thread().enable_all().build())?;
     let mut future = Box::pin(future);
     let mut output = None;
     let task: Pin<Box<dyn Future<Output = ()> + '_>> =

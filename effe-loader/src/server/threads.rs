@@ -16,7 +16,7 @@ use std::{
 
 use actix_web::dev::Server;
 
-use crate::journal::panic_text;
+use crate::rt::panics::{panic_text, reason};
 
 /// The names that actix-server gives to its threads begin like this.
 const OURS: &str = "actix-";
@@ -25,17 +25,45 @@ const ACCEPTOR: &str = "actix-server acceptor";
 /// Hears that a thread of the server has died, on whichever thread notices it.
 pub type OnDeath = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// Notices the deaths of the server's threads: until all have begun a death fails the start, then it is told of.
+pub struct Deaths {
+    on_death: OnDeath,
+    /// Who has died too early; `None` once all have begun.
+    early: Mutex<Option<Vec<String>>>,
+}
+
+impl Deaths {
+    pub fn new(on_death: OnDeath) -> Arc<Deaths> {
+        Arc::new(Deaths { on_death, early: Mutex::new(Some(Vec::new())) })
+    }
+
+    fn note(&self, thread: &str) {
+        if let Some(early) = &mut *lock(&self.early) {
+            early.push(thread.to_owned());
+            return;
+        }
+        (self.on_death)(thread);
+    }
+
+    fn all_have_begun(&self) -> io::Result<()> {
+        match lock(&self.early).take().unwrap_or_default().first() {
+            Some(thread) => Err(io::Error::other(format!("thread {thread} has died"))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Has the server make its threads. When this returns, each of them runs, and has what it serves connections with.
 ///
 /// actix-server panics where the system refuses a thread or a descriptor. That panic is not logged here: it becomes the
-/// error. Later on, `on_death` hears of a panic of the thread that accepts, which nothing else notices; what is
+/// error. Later on, `deaths` hears of a panic of the thread that accepts, which nothing else notices; what is
 /// returned is true from then on.
-pub async fn start(server: &mut Server, on_death: OnDeath) -> io::Result<Arc<AtomicBool>> {
+pub async fn start(server: &mut Server, deaths: Arc<Deaths>) -> io::Result<Arc<AtomicBool>> {
     let is_deaf = Arc::new(AtomicBool::new(false));
     let held = Arc::new(Mutex::new(Some(Vec::new())));
     let (starter, before) = (thread::current().id(), panic::take_hook());
     panic::set_hook(Box::new({
-        let (held, is_deaf) = (Arc::clone(&held), Arc::clone(&is_deaf));
+        let (held, is_deaf, deaths) = (Arc::clone(&held), Arc::clone(&is_deaf), Arc::clone(&deaths));
         move |info| {
             let thread = thread::current();
             let name = thread.name().unwrap_or_default();
@@ -48,7 +76,7 @@ pub async fn start(server: &mut Server, on_death: OnDeath) -> io::Result<Arc<Ato
             before(info);
             if name == ACCEPTOR {
                 is_deaf.store(true, Ordering::Relaxed);
-                on_death(name);
+                deaths.note(name);
             }
         }
     }));
@@ -58,55 +86,23 @@ pub async fn start(server: &mut Server, on_death: OnDeath) -> io::Result<Arc<Ato
     let begun = begun.await;
     let panics = lock(&held).take().unwrap_or_default();
     match begun {
-        Ok(Poll::Pending) => Ok(is_deaf),
+        Ok(Poll::Pending) if panics.is_empty() => deaths.all_have_begun().map(|()| is_deaf),
+        Ok(Poll::Pending) | Err(_) => Err(reason(&panics)),
         Ok(Poll::Ready(Ok(()))) => Err(io::Error::other("the server has ended at once")),
         // The error of a thread that can't be made comes wrapped.
-        Ok(Poll::Ready(Err(err))) => Err(match err.into_inner().map(|inner| inner.downcast::<io::Error>()) {
-            Some(Ok(inner)) => *inner,
-            Some(Err(other)) => io::Error::other(other),
-            None => io::ErrorKind::Other.into(),
-        }),
-        Err(_) => Err(reason(&panics)),
+        Ok(Poll::Ready(Err(err))) => Err(err.downcast().unwrap_or_else(|err| err)),
     }
 }
 
-/// The error of the system's that the first of some panics tells of, if one does.
-fn reason(panics: &[String]) -> io::Error {
-    let code = |text: &String| {
-        let (_, code) = text.split_once("Os { code: ")?;
-        code.split(',').next()?.parse().ok()
-    };
-    match panics.iter().find_map(code) {
-        Some(code) => io::Error::from_raw_os_error(code),
-        None => io::Error::other(panics.join("; ")),
-    }
-}
-
-/// Tells `on_death` when it is dropped: a thread of the server has it for as long as it lives.
-pub struct Alive(pub OnDeath);
+/// Tells of a death when it is dropped: a thread of the server has it for as long as it lives.
+pub struct Alive(pub Arc<Deaths>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        (self.0)(thread::current().name().unwrap_or("of the server"));
+        self.0.note(thread::current().name().unwrap_or("of the server"));
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_of_a_dependency_tells_the_systems_error() {
-        let said = |texts: &[&str]| reason(&texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
-        let texts = [
-            "called `Result::unwrap()` on an `Err` value: Os { code: 24, kind: Uncategorized, message: \"Too many\" }",
-            "called `Result::unwrap()` on an `Err` value: RecvError",
-        ];
-        assert_eq!(said(&texts).raw_os_error(), Some(24));
-        assert_eq!(said(&["one", "two"]).to_string(), "one; two");
-    }
 }

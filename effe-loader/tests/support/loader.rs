@@ -233,15 +233,20 @@ impl Server {
 
     /// Waits until it serves, or has ended with a code and one line, which is returned.
     #[track_caller]
-    pub fn serves_or_ends_with(mut self, code: i32) -> Result<Server, String> {
-        let line = self.wait_for_line("");
-        if line.contains("listening on http") {
-            self.take_address(&line);
-            return Ok(self);
+    pub fn serves_or_ends_with(self, code: i32) -> Result<Server, String> {
+        self.serves_or_ends().map_err(|done| done.assert_code(code).one_line().to_owned())
+    }
+
+    /// Waits until it serves, or has ended.
+    #[track_caller]
+    pub fn serves_or_ends(mut self) -> Result<Server, Done> {
+        match self.line_or_end("listening on http") {
+            Some(line) => {
+                self.take_address(&line);
+                Ok(self)
+            }
+            None => Err(self.ended()),
         }
-        let lines = self.ends_with(code);
-        assert_eq!(lines.len(), 1, "one line: {lines:#?}");
-        Err(line)
     }
 
     /// A new connection.
@@ -270,13 +275,16 @@ impl Server {
     /// Waits until a line with `part` in it is on stderr.
     #[track_caller]
     pub fn wait_for_line(&self, part: &str) -> String {
+        self.line_or_end(part).unwrap_or_else(|| panic!("the loader never said {part:?}"))
+    }
+
+    /// The first line with `part` in it; `None` if it has not come when stderr is closed, or for long.
+    fn line_or_end(&self, part: &str) -> Option<String> {
         let found = |state: &State| state.lines.iter().find(|line| line.contains(part)).cloned();
         let state = self.output.state.lock().unwrap();
         let waits = |state: &mut State| found(state).is_none() && !state.closed;
         let (state, _) = self.output.more.wait_timeout_while(state, LONG, waits).unwrap();
-        let line = found(&state);
-        drop(state);
-        line.unwrap_or_else(|| panic!("the loader never said {part:?}"))
+        found(&state)
     }
 
     /// Its process id.
@@ -299,12 +307,20 @@ impl Server {
     /// Waits until it has ended with a code; what it said on stderr.
     #[track_caller]
     pub fn ends_with(mut self, code: i32) -> Vec<String> {
-        let status = end_of(&mut self.child, LONG).expect("the loader ends");
-        self.ended = true;
-        let _ = self.reader.take().unwrap().join();
+        let Done { status, .. } = self.ended();
         let lines = self.lines();
         assert_eq!((status.code(), status.signal()), (Some(code), None), "it said: {lines:#?}");
         lines
+    }
+
+    /// Waits until it has ended; what it said on stderr.
+    #[track_caller]
+    fn ended(&mut self) -> Done {
+        let status = end_of(&mut self.child, LONG).expect("the loader ends");
+        self.ended = true;
+        let _ = self.reader.take().unwrap().join();
+        let lines = self.lines().into_iter().map(|line| line + "\n");
+        Done { status, stdout: String::new(), stderr: lines.collect() }
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{io, os::fd::BorrowedFd};
 
-use rustix::net::{RecvFlags, recv};
+use rustix::{
+    io::retry_on_intr,
+    net::{RecvFlags, recv},
+};
 
 use crate::net::{
     plain,
@@ -34,7 +37,7 @@ pub async fn is_http2(io: &Io) -> io::Result<bool> {
 /// would block, and the caller waits for more.
 fn begins_with_preface(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let mut head = [0; PREFACE.len()];
-    let (n, _) = recv(socket, &mut head[..], RecvFlags::PEEK)?;
+    let (n, _) = retry_on_intr(|| recv(socket, &mut head[..], RecvFlags::PEEK))?;
     if (1..PREFACE.len()).contains(&n) && PREFACE.starts_with(&head[..n]) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
