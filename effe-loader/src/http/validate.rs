@@ -66,6 +66,17 @@ fn before_space(bytes: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// Whether a line behind the request line is longer than all headers may be together. The parser panics at a name of
+/// 64 KiB, so it must never see one.
+pub fn has_long_header(head: &[u8]) -> bool {
+    let begin = head.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    head[begin..]
+        .split(|byte| *byte == b'\n')
+        .skip(1)
+        .take_while(|line| !matches!(line, [] | [b'\r']))
+        .any(|line| line.len() > MAX_HEAD)
+}
+
 /// The form of a request's target (RFC 9112, section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
