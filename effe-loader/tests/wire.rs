@@ -69,6 +69,7 @@ const RFC_9112: &[Row] = &[
     ("3.2.2 no host", "GET http:///p HTTP/1.1~{h}~~", &[400], Closed),
     ("3.2.2 half an escape in the host", "GET http://a%2/ HTTP/1.1~{h}~~", &[400], Closed),
     ("3.2.2 https in clear", "GET https://h/ HTTP/1.1~{h}~~", &[421], Closed),
+    ("3.2.2 a malformed Host is not made up for", "GET http://h/ HTTP/1.1~Host: a b~~", &[400], Closed),
     ("3.2.2 another scheme", "GET ftp://h/ HTTP/1.1~{h}~~", &[400], Closed),
     ("3.2 a word", "GET p HTTP/1.1~{h}~~", &[400], Closed),
     ("3.2 a query alone", "GET ?x=1 HTTP/1.1~{h}~~", &[400], Closed),
@@ -435,6 +436,13 @@ fn a_target_with_an_authority_says_for_itself_which_host_is_meant() {
         let server = Loader::of(probe()).args(["--execution", execution]).serve();
         let answers = all(&server, &wire("GET http://meant/authority HTTP/1.1~{h}~Connection: close~~"));
         assert!(answers.ends_with(b"\r\n\r\nmeant"), "{}", String::from_utf8_lossy(&answers));
+        // Who reads Host is told the same.
+        for head in ["HTTP/1.1~{h}~Connection: close", "HTTP/1.0~{h}", "HTTP/1.0"] {
+            let answers = all(&server, &wire(&format!("GET http://meant:80/echo {head}~~")));
+            let text = String::from_utf8_lossy(&answers);
+            let hosts: Vec<&str> = text.lines().filter(|line| line.starts_with("host:")).collect();
+            assert_eq!(hosts, ["host: meant:80"], "{head}: {text}");
+        }
         server.stop();
     }
 }
