@@ -2,7 +2,11 @@
 
 use std::net::Ipv6Addr;
 
-use actix_http::{Method, RequestHead, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use actix_http::{
+    Method, RequestHead, StatusCode, Uri, Version,
+    header::{self, HeaderValue},
+    uri::PathAndQuery,
+};
 
 /// Bytes of a method. The longest that is registered has 17.
 const MAX_METHOD: usize = 24;
@@ -66,6 +70,17 @@ fn before_space(bytes: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// Whether a line behind the request line is longer than all headers may be together. The parser panics at a name of
+/// 64 KiB, so it must never see one.
+pub fn has_long_header(head: &[u8]) -> bool {
+    let begin = head.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    head[begin..]
+        .split(|byte| *byte == b'\n')
+        .skip(1)
+        .take_while(|line| !matches!(line, [] | [b'\r']))
+        .any(|line| line.len() > MAX_HEAD)
+}
+
 /// The form of a request's target (RFC 9112, section 3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
@@ -106,10 +121,18 @@ impl Target {
         is_host(&rest[..end]).then_some(Target::Absolute { is_https, is_path_empty })
     }
 
-    /// Gives a request whose absolute target has an empty path the path that it means: `*` for OPTIONS without a query
-    /// (RFC 9112, section 3.2.4), else `/`. `None` if that makes no target.
+    /// Gives a request what its absolute target means: the authority as Host, and if its path is empty, `*` for OPTIONS
+    /// without a query (RFC 9112, section 3.2.4), else `/`. `None` if that makes no target.
     pub fn complete(self, head: &mut RequestHead) -> Option<()> {
-        let Target::Absolute { is_path_empty: true, .. } = self else { return Some(()) };
+        let Target::Absolute { is_path_empty, .. } = self else { return Some(()) };
+        // RFC 9112, section 3.2.2: the Host that has come is ignored. A malformed one stays, for `check` to find.
+        if head.headers.get(header::HOST).is_none_or(|host| is_host(host.as_bytes())) {
+            let host = HeaderValue::from_str(head.uri.authority()?.as_str()).ok()?;
+            head.headers.insert(header::HOST, host);
+        }
+        if !is_path_empty {
+            return Some(());
+        }
         let path = match head.uri.query() {
             None if head.method == Method::OPTIONS => PathAndQuery::from_static("*"),
             None => PathAndQuery::from_static("/"),
@@ -238,10 +261,7 @@ fn is_literal(literal: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use actix_http::{
-        Uri,
-        header::{HeaderName, HeaderValue},
-    };
+    use actix_http::{Uri, header::HeaderName};
 
     use super::*;
 

@@ -19,7 +19,9 @@ use tokio_util::codec::{Decoder, Encoder};
 use super::chunks::{self, Chunks};
 use crate::{
     body::incoming::announced,
-    http::validate::{MAX_TARGET, Target, has_unknown_coding, refused_version, request_line},
+    http::validate::{
+        MAX_HEAD, MAX_TARGET, Target, has_long_header, has_unknown_coding, refused_version, request_line,
+    },
     net::activity::ConnActivity,
 };
 
@@ -138,6 +140,9 @@ impl Codec {
 
     /// The next head and the form of its target, if all of it is in `input`; or the status for what is no request.
     fn head(&mut self, input: &mut BytesMut) -> Result<Option<(Request, Target)>, StatusCode> {
+        if input.len() > MAX_HEAD && has_long_header(input) {
+            return Err(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        }
         let (method, path) = request_line(input);
         let target = Target::of(method, path);
         // A GET has hardly ever a body, and its road is the hottest.
@@ -317,6 +322,28 @@ mod tests {
             assert_eq!((request.uri().path(), request.uri().query()), (path, query), "{line}");
             assert!(request.uri().authority().is_some(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_name_may_have_any_length_and_stand_behind_anything() {
+        const LARGE: StatusCode = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        for begin in [
+            "GET / HTTP/1.1\r\n",
+            "\r\n\nPUT /?a HTTP/1.1\n",
+            "GET / HTTP/1.7\r\nX:\r\n",
+            "GET / HTTP/1.0\r\n",
+        ] {
+            for n_name in (MAX_HEAD - 4..MAX_HEAD + 4).chain([2 * MAX_HEAD - 100]) {
+                let name = "n".repeat(n_name);
+                let found = parsed(format!("{begin}Host: h\r\n{name}:\r\n\r\n").as_bytes());
+                let found = found.map(|request| validate::check(request.head(), None));
+                let is_large = matches!(found, Err(LARGE) | Ok(Err(validate::Violation::LargeHead)));
+                assert!(is_large, "{n_name} bytes behind {begin:?}: {found:?}");
+            }
+        }
+        let large = "x".repeat(2 * MAX_HEAD);
+        let body = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{large}", large.len());
+        assert!(parsed(body.as_bytes()).is_ok(), "what is behind a head is no header");
     }
 
     #[test]
