@@ -13,7 +13,8 @@ use crate::{
     request::Request,
 };
 
-/// A lambda whose steps are `async fn`s; see [`Lambda`](crate::Lambda), which has the same steps and promises.
+/// A lambda whose steps are `async fn`s; see [`Lambda`](crate::Lambda), which has the same steps and promises. Needs the
+/// feature `async`.
 ///
 /// Every step is polled and dropped inside a tokio runtime of the lambda's own, so `tokio::spawn`, timers, sockets,
 /// sqlx, reqwest and hyper's clients work as usual. The loader polls Run on its own threads: a run that is ready at

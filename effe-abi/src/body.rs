@@ -23,7 +23,7 @@ use self::source::Link;
 use crate::request::{Request, TAKEN};
 
 /// The body of a request. It is a [`Stream`] of bytes, an `AsyncRead` and, with the feature `http`, an
-/// `http_body::Body`.
+/// `http_body::Body`. Needs the feature `async`.
 ///
 /// It may be sent to a task and may outlive its run; reading it then ends in an error.
 pub struct Body {
@@ -42,6 +42,7 @@ enum Rest {
 impl Request {
     /// The body. If the lambda declares [`Options::stream_request`](crate::Options::stream_request), its pieces come as
     /// they arrive; without, all of it is here already. Only one body can read the stream: reading a second one fails.
+    /// Needs the feature `async`.
     pub fn body(&self) -> Body {
         let exchange = self.exchange();
         let rest = if !exchange.more_body() {

@@ -7,7 +7,8 @@ use cookie::Cookie;
 use crate::{request::Request, response::Response};
 
 impl Request {
-    /// The value of the first cookie of that name; `None` also if it isn't UTF-8. Case matters in the name.
+    /// The value of the first cookie of that name; `None` also if it isn't UTF-8. Case matters in the name. Needs the
+    /// feature `cookies`.
     ///
     /// The value is as it came, without the quotes around it if there are any. A client can send any cookie: sign those
     /// that it must not change.
@@ -16,7 +17,7 @@ impl Request {
     }
 
     /// All cookies, name and value, in the order that they came in, from all `Cookie` headers. Those that have no `=`,
-    /// no name, or aren't UTF-8 are left out.
+    /// no name, or aren't UTF-8 are left out. Needs the feature `cookies`.
     pub fn cookies(&self) -> impl Iterator<Item = (&str, &str)> {
         self.header_values("cookie").flat_map(|header| header.split(|&byte| byte == b';')).filter_map(pair)
     }
@@ -31,7 +32,7 @@ fn pair(bytes: &[u8]) -> Option<(&str, &str)> {
 }
 
 impl Response<'_> {
-    /// Sets a cookie; cookies that were set before stay.
+    /// Sets a cookie; cookies that were set before stay. Needs the feature `cookies`.
     ///
     /// ```
     /// use effe_abi::{Request, Response, Result, cookie::{Cookie, SameSite}};

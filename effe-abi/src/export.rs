@@ -80,19 +80,61 @@ macro_rules! export {
         $crate::export!(async $lambda, info = $crate::export!(@cargo));
     };
     (async $lambda:ty, info = $info:expr $(,)?) => {
-        $crate::export!(@define $info, $crate::__private::async_table::<$lambda>(INFO, $crate::__private::BUILD));
+        $crate::__with_async! {
+            $crate::export!(@define $info, $crate::__private::async_table::<$lambda>(INFO, $crate::__private::BUILD));
+        }
     };
     (tower $app:path $(,)?) => {
         $crate::export!(tower $app, info = $crate::export!(@cargo));
     };
     (tower $app:path, info = $info:expr $(,)?) => {
-        $crate::export!(@define $info, $crate::__private::tower_table($app, INFO, $crate::__private::BUILD));
+        $crate::__with_tower! {
+            $crate::export!(@define $info, $crate::__private::tower_table($app, INFO, $crate::__private::BUILD));
+        }
     };
     ($lambda:ty $(,)?) => {
         $crate::export!($lambda, info = $crate::export!(@cargo));
     };
     ($lambda:ty, info = $info:expr $(,)?) => {
         $crate::export!(@define $info, $crate::__private::table::<$lambda>(INFO, $crate::__private::BUILD));
+    };
+}
+
+/// What it is given, if the feature is on; whether it is, only this crate knows.
+#[cfg(feature = "async")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_async {
+    ($($items:item)*) => { $($items)* };
+}
+
+#[cfg(not(feature = "async"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_async {
+    ($($items:item)*) => {
+        ::core::compile_error!(
+            "`export!(async …)` needs the feature `async` of effe-abi: cargo add effe-abi --features async"
+        );
+    };
+}
+
+/// As `__with_async`.
+#[cfg(feature = "tower")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_tower {
+    ($($items:item)*) => { $($items)* };
+}
+
+#[cfg(not(feature = "tower"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_tower {
+    ($($items:item)*) => {
+        ::core::compile_error!(
+            "`export!(tower …)` needs the feature `tower` of effe-abi: cargo add effe-abi --features tower"
+        );
     };
 }
 

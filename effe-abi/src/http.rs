@@ -47,7 +47,7 @@ thread_local! {
 
 impl Request {
     /// The request as the `http` crate's type. Its strings are copies, in a block that other requests may share. The
-    /// body is read when it is polled.
+    /// body is read when it is polled. Needs the feature `http`.
     ///
     /// # Errors
     /// The method, the target or a header is one that the `http` crate refuses.
@@ -132,7 +132,7 @@ fn copy<'a>(block: &mut BytesMut, pieces: impl IntoIterator<Item = &'a [u8]> + C
 impl AsyncResponse<'_> {
     /// Answers with a response of the `http` crate. A body of more than one piece is sent piece by piece if the lambda
     /// declares [`Options::stream_response`](crate::Options::stream_response), and held whole otherwise. Trailers are
-    /// left out.
+    /// left out. Needs the feature `http`.
     ///
     /// # Errors
     /// The body broke off, the client has gone, the deadline has passed, or the answer is too large to be held.

@@ -24,7 +24,8 @@ pub trait Lambda: Sized + Send + 'static {
     const OPTIONS: Options = Options::new();
 
     /// Called once, before the first Start. A hot swap loads the lambda anew and calls it again there. Make here what
-    /// all Contexts share, and keep it in a `static OnceLock`.
+    /// all Contexts share, and keep it in a `static OnceLock`. The new generation has statics of its own: until the one
+    /// before retires, both have what their Init has made.
     ///
     /// # Errors
     /// The effe doesn't serve, and the error goes to the log.

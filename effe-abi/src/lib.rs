@@ -35,16 +35,16 @@
 //! # }
 //! ```
 //!
-//! `Request::query`, `Request::form`, `Request::cookies` and `Response::set_cookie` come with the features `query`,
-//! `form` and `cookies`.
-//!
 //! With the feature `async`, the steps are `async fn`s (`AsyncLambda`). With the feature `tower`, a lambda can be any
 //! `tower::Service` over the types of the `http` crate, for example an axum `Router` (`export!(tower app)`).
 //!
 //! What a lambda logs with the [`log`] macros, and every panic, goes to the operator's log.
 //!
 //! [`log`]: https://docs.rs/log
-
+//!
+#![doc = include_str!("../FEATURES.md")]
+// On docs.rs each item also shows its feature.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(unreachable_pub)]
 
 #[cfg(not(panic = "unwind"))]
@@ -68,6 +68,7 @@ mod headers;
 #[cfg(feature = "http")]
 mod http;
 mod lambda;
+mod missing;
 mod params;
 mod request;
 mod response;
@@ -101,7 +102,7 @@ pub mod waker;
 // A loader in miniature, for an author's unit tests.
 pub mod testing;
 
-/// The crate that [`Response::set_cookie`] takes its cookies from.
+/// The crate that [`Response::set_cookie`] takes its cookies from. Needs the feature `cookies`.
 #[cfg(feature = "cookies")]
 pub use cookie;
 #[cfg(feature = "async")]

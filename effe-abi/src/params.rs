@@ -63,7 +63,7 @@ impl Params {
         self.0.parameter("").unwrap_or("{}")
     }
 
-    /// All parameters, read into a type of the author's.
+    /// All parameters, read into a type of the author's. Needs the feature `json`, which is on by default.
     ///
     /// # Errors
     /// They don't fit the type; the error says where.

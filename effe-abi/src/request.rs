@@ -203,7 +203,8 @@ impl Request {
         Ok(std::str::from_utf8(self.bytes()?)?)
     }
 
-    /// The whole body, read as JSON into a type of the author's, which may borrow from it.
+    /// The whole body, read as JSON into a type of the author's, which may borrow from it. Needs the feature `json`,
+    /// which is on by default.
     ///
     /// # Errors
     /// As [`bytes`](Request::bytes), or the body doesn't fit the type; the error says where.

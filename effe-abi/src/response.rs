@@ -162,7 +162,8 @@ impl<'a> Response<'a> {
         self.content_type("text/html; charset=utf-8").put_text(html.into())
     }
 
-    /// Adds a value as JSON to the body; the content type is `application/json` unless one is set.
+    /// Adds a value as JSON to the body; the content type is `application/json` unless one is set. Needs the feature
+    /// `json`, which is on by default.
     ///
     /// # Errors
     /// The value can't be written as JSON. The answer is then what it was before, unless part of it has been sent.

@@ -1,5 +1,5 @@
 //! Any `tower::Service` over the types of the `http` crate as a lambda: for example an axum `Router` with its
-//! middleware.
+//! middleware. Needs the feature `tower`.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -47,7 +47,8 @@ use crate::{
     runtime,
 };
 
-/// Answers a request with a service: waits until the service is ready, calls it, and sends what it returns.
+/// Answers a request with a service: waits until the service is ready, calls it, and sends what it returns. Needs the
+/// feature `tower`.
 ///
 /// For a service that takes another type of body than [`Body`], use `tower`'s `map_request`.
 ///

@@ -18,7 +18,8 @@ const MAX_LINE_LEN: usize = 200;
 
 impl Request {
     /// The query, read into a type of the author's. A key that comes several times is read as a list. No query is the
-    /// same as an empty one: it fits a type whose fields are all `Option`s, lists or have defaults.
+    /// same as an empty one: it fits a type whose fields are all `Option`s, lists or have defaults. Needs the feature
+    /// `query`.
     ///
     /// ```
     /// use effe_abi::{Request, Response, Result};
@@ -72,7 +73,8 @@ impl Request {
     }
 
     /// The whole body, read into a type of the author's, if it is a form of the type that browsers send by default
-    /// (`application/x-www-form-urlencoded`). Fields are read as [`query`](Request::query) reads them.
+    /// (`application/x-www-form-urlencoded`). Fields are read as [`query`](Request::query) reads them. Needs the feature
+    /// `form`.
     ///
     /// ```
     /// use effe_abi::{Request, Response, Result};

@@ -9,6 +9,7 @@ mod damaged;
 mod debuggers;
 mod drain;
 mod early;
+mod examples;
 mod failures;
 mod faults;
 mod files;

@@ -70,6 +70,7 @@ const RFC_9112: &[Row] = &[
     ("3.2.2 half an escape in the host", "GET http://a%2/ HTTP/1.1~{h}~~", &[400], Closed),
     ("3.2.2 https in clear", "GET https://h/ HTTP/1.1~{h}~~", &[421], Closed),
     ("3.2.2 a malformed Host is not made up for", "GET http://h/ HTTP/1.1~Host: a b~~", &[400], Closed),
+    ("3.2.2 a missing Host is not made up for", "GET http://h/ HTTP/1.1~~", &[400], Closed),
     ("3.2.2 another scheme", "GET ftp://h/ HTTP/1.1~{h}~~", &[400], Closed),
     ("3.2 a word", "GET p HTTP/1.1~{h}~~", &[400], Closed),
     ("3.2 a query alone", "GET ?x=1 HTTP/1.1~{h}~~", &[400], Closed),

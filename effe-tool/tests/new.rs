@@ -42,7 +42,7 @@ fn json_answers_an_order() {
 
 #[test]
 fn database_keeps_notes() {
-    check("database", &["--data", "first", "--", "--set", "path=:memory:"], "noted\n");
+    check("database", &["--data", "first", "--", "--set", "path=notes.sqlite"], "noted\n");
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Answer {
         String::from_utf8(self.bytes()).expect("the body is text")
     }
 
-    /// The body as JSON.
+    /// The body as JSON. Needs the feature `json`, which is on by default.
     ///
     /// # Panics
     /// It isn't.

@@ -125,8 +125,12 @@ impl Target {
     /// without a query (RFC 9112, section 3.2.4), else `/`. `None` if that makes no target.
     pub fn complete(self, head: &mut RequestHead) -> Option<()> {
         let Target::Absolute { is_path_empty, .. } = self else { return Some(()) };
-        // RFC 9112, section 3.2.2: the Host that has come is ignored. A malformed one stays, for `check` to find.
-        if head.headers.get(header::HOST).is_none_or(|host| is_host(host.as_bytes())) {
+        // RFC 9112, section 3.2.2: the Host that has come is ignored. A missing or malformed one is left to `check`.
+        if head
+            .headers
+            .get(header::HOST)
+            .map_or(head.version < Version::HTTP_11, |host| is_host(host.as_bytes()))
+        {
             let host = HeaderValue::from_str(head.uri.authority()?.as_str()).ok()?;
             head.headers.insert(header::HOST, host);
         }

@@ -45,6 +45,13 @@ impl Hammer {
         Hammer::with(address, &request, clients)
     }
 
+    /// POSTs a body again and again, over kept-alive connections.
+    pub fn posting(address: SocketAddr, head: &str, body: &str, clients: usize) -> Hammer {
+        let n = body.len();
+        let request = format!("POST / HTTP/1.1\r\nHost: test\r\n{head}Content-Length: {n}\r\n\r\n{body}");
+        Hammer::with(address, &request, clients)
+    }
+
     fn with(address: SocketAddr, request: &str, clients: usize) -> Hammer {
         let (over, n_answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let clients = (0..clients)
@@ -116,7 +123,7 @@ fn ask(connection: &mut Option<Connection>, address: SocketAddr, request: &str) 
         *connection = None;
     }
     match reply.status {
-        200 => Ok(reply.text().to_owned()),
+        200..=399 => Ok(reply.text().to_owned()),
         status => Err(io::Error::other(format!("status {status}"))),
     }
 }

@@ -42,6 +42,11 @@ pub fn async_early() -> PathBuf {
     built().join("libasync_early.so")
 }
 
+/// One of the examples that `built` names.
+pub fn example(name: &str) -> PathBuf {
+    built().join(format!("lib{name}.so"))
+}
+
 /// A root module of the same name with another table.
 pub fn other_abi() -> PathBuf {
     built().join("libother_abi.so")
@@ -118,14 +123,14 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let packages =
-            ["probe", "async_probe", "early", "async_early", "spout", "ticker", "pipe", "other_abi"];
+        let fixtures = ["probe", "async_probe", "early", "async_early", "spout", "other_abi"];
+        let examples = ["ticker", "pipe", "shortener", "guestbook", "webhook", "export"];
         succeed(
             cargo()
                 .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])
                 .arg(target)
                 .args(profile_args())
-                .args(packages.map(|package| format!("--package={package}")))
+                .args(fixtures.iter().chain(&examples).map(|package| format!("--package={package}")))
                 .current_dir(workspace()),
         );
     });

@@ -1,13 +1,18 @@
 //! A lambda that keeps notes in SQLite: POST adds a note, GET returns all of them, one on each line.
 
-use std::{io::Write, time::Duration};
+use std::{fs::File, io::Write};
 
 use effe_abi::{Error, Lambda, Options, Params, Request, Response, Result, StartError, Started, export};
 use rusqlite::Connection;
+use rustix::fs::{FlockOperation, flock};
 
 /// The Context: a connection to the database, kept from one request to the next.
+///
+/// During a swap the next version of this lambda is in the same process, with a SQLite of its own, and SQLite's own
+/// locks don't keep two of them apart. So this lambda locks a file of its own.
 struct Notes {
     connection: Connection,
+    lock: File,
 }
 
 impl Lambda for Notes {
@@ -16,34 +21,22 @@ impl Lambda for Notes {
 
     /// Makes a Context. The operator sets the path of the database by `--set path=notes.sqlite`.
     fn start(params: Params) -> Result<Self, StartError<Self>> {
-        let connection = Connection::open(params.get("path").unwrap_or("notes.sqlite"))?;
-        connection.busy_timeout(Duration::from_secs(5))?;
+        let path = params.get("path").unwrap_or("notes.sqlite");
+        let connection = Connection::open(path)?;
+        let lock = File::options().write(true).create(true).open(format!("{path}.lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
         connection.execute_batch("CREATE TABLE IF NOT EXISTS notes (text TEXT NOT NULL) STRICT")?;
-        Ok(Notes { connection })
+        flock(&lock, FlockOperation::Unlock)?;
+        Ok(Notes { connection, lock })
     }
 
     /// Answers a request. If it returns an error, the error goes to the operator's log and the client gets 500.
     fn run(notes: Started<Self>, request: &Request, response: &mut Response) -> Result {
-        let connection = &notes?.connection;
-        match request.method() {
-            "GET" => {
-                response.header("content-type", "text/plain; charset=utf-8");
-                let mut select = connection.prepare_cached("SELECT text FROM notes ORDER BY rowid")?;
-                let mut rows = select.query([])?;
-                while let Some(row) = rows.next()? {
-                    writeln!(response, "{}", row.get_ref(0)?.as_str()?)?;
-                }
-            }
-            "POST" => {
-                let mut insert = connection.prepare_cached("INSERT INTO notes VALUES (?1)")?;
-                insert.execute([request.text()?])?;
-                response.status(201).text("noted\n");
-            }
-            _ => {
-                response.status(405).header("allow", "GET, POST").text("GET the notes, or POST one\n");
-            }
-        }
-        Ok(())
+        let Notes { connection, lock } = notes?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        let outcome = answer(connection, request, response);
+        flock(&lock, FlockOperation::Unlock)?;
+        outcome
     }
 
     /// Destroys a Context. It is called exactly once for each Context that Start made.
@@ -54,18 +47,48 @@ impl Lambda for Notes {
 
 export!(Notes);
 
+fn answer(connection: &Connection, request: &Request, response: &mut Response) -> Result {
+    match request.method() {
+        "GET" => {
+            response.header("content-type", "text/plain; charset=utf-8");
+            let mut select = connection.prepare_cached("SELECT text FROM notes ORDER BY rowid")?;
+            let mut rows = select.query([])?;
+            while let Some(row) = rows.next()? {
+                writeln!(response, "{}", row.get_ref(0)?.as_str()?)?;
+            }
+        }
+        "POST" => {
+            let mut insert = connection.prepare_cached("INSERT INTO notes VALUES (?1)")?;
+            insert.execute([request.text()?])?;
+            response.status(201).text("noted\n");
+        }
+        _ => {
+            response.status(405).header("allow", "GET, POST").text("GET the notes, or POST one\n");
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::{env, fs, process};
+
     use effe_abi::testing::{Call, Effe};
 
     use super::LAMBDA;
 
     #[test]
-    fn notes_are_kept_in_their_order() {
-        let effe = Effe::with(&LAMBDA, &[("path", ":memory:")]);
-        assert_eq!(effe.call(Call::post("/").body("first")).status, 201);
-        assert_eq!(effe.call(Call::post("/").body("second")).status, 201);
-        assert_eq!(effe.get("/").text(), "first\nsecond\n");
-        assert!(effe.retire().is_empty(), "closing reports nothing");
+    fn notes_are_kept_in_their_order_for_every_context() {
+        let directory = env::temp_dir().join(format!("notes-{}", process::id()));
+        fs::create_dir(&directory).unwrap();
+        let path = directory.join("notes.sqlite");
+        // Each effe has a Context of its own.
+        let effe = || Effe::with(&LAMBDA, &[("path", path.to_str().unwrap())]);
+        let (one, other) = (effe(), effe());
+        assert_eq!(one.call(Call::post("/").body("first")).status, 201);
+        assert_eq!(other.call(Call::post("/").body("second")).status, 201);
+        assert_eq!(one.get("/").text(), "first\nsecond\n");
+        assert!(one.retire().is_empty() && other.retire().is_empty(), "closing reports nothing");
+        fs::remove_dir_all(&directory).unwrap();
     }
 }

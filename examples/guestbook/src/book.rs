@@ -1,22 +1,20 @@
-//! The book itself: one connection to its database.
+//! The book itself: one connection to its database, and the lock that a swap needs.
 
-use std::{
-    path::Path,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs::File, io};
 
 use effe_abi::{Error, Result};
-use rusqlite::{Connection, ErrorCode, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Row, params};
+use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 
 use crate::entry::Entry;
 
-/// How long a writer waits for another writer.
-const PATIENCE: Duration = Duration::from_secs(5);
-
+/// SQLite's own locks belong to the process, and two generations of a swap are in one, each with a SQLite of its own.
+/// So a lock file stands before them. A write-ahead log is left out: the generation that closes its last connection
+/// would remove the log under the other one.
 pub(crate) struct Book {
     connection: Connection,
+    lock: File,
 }
 
 /// An entry with its number and its time, in UTC.
@@ -30,14 +28,11 @@ pub(crate) struct Kept {
 
 impl Book {
     /// Opens the database, or makes a new one.
-    pub(crate) fn open(path: impl AsRef<Path>) -> Result<Book> {
-        let mut connection = Connection::open(path)?;
-        connection.busy_timeout(PATIENCE)?;
-        write_ahead(&connection)?;
-        connection.pragma_update(None, "synchronous", "normal")?;
-        // Several effes may start at the same time: in a transaction, only one of them makes the table.
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute_batch(
+    pub(crate) fn open(path: &str) -> Result<Book> {
+        let connection = Connection::open(path)?;
+        let lock = File::options().write(true).create(true).open(format!("{path}.lock"))?;
+        let locked = Locked::to_write(&lock)?;
+        connection.execute_batch(
             "CREATE TABLE IF NOT EXISTS entries (
                  id INTEGER PRIMARY KEY AUTOINCREMENT,
                  at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%SZ', 'now')),
@@ -45,12 +40,13 @@ impl Book {
                  text TEXT NOT NULL
              ) STRICT",
         )?;
-        transaction.commit()?;
-        Ok(Book { connection })
+        drop(locked);
+        Ok(Book { connection, lock })
     }
 
     /// Adds an entry at the end.
     pub(crate) fn add(&self, entry: &Entry) -> Result<Kept> {
+        let _locked = Locked::to_write(&self.lock)?;
         let sql = "INSERT INTO entries (name, text) VALUES (?1, ?2) RETURNING id, at, name, text";
         let mut insert = self.connection.prepare_cached(sql)?;
         Ok(insert.query_row(params![entry.name, entry.text], kept)?)
@@ -58,6 +54,7 @@ impl Book {
 
     /// The newest entries, the newest first.
     pub(crate) fn newest(&self, limit: u32) -> Result<Vec<Kept>> {
+        let _locked = Locked::to_read(&self.lock)?;
         let sql = "SELECT id, at, name, text FROM entries ORDER BY id DESC LIMIT ?1";
         let mut select = self.connection.prepare_cached(sql)?;
         let entries = select.query_map([limit], kept)?.collect::<Result<_, _>>()?;
@@ -70,22 +67,25 @@ impl Book {
     }
 }
 
-/// With a write-ahead log, readers and the writer don't wait for each other.
-///
-/// The file keeps this mode, but the first connection must set it. While others open the file too, SQLite refuses that
-/// at once, regardless of the busy timeout.
-fn write_ahead(connection: &Connection) -> rusqlite::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match connection.pragma_update(None, "journal_mode", "wal") {
-            Err(err) if err.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                if Instant::now() >= deadline {
-                    return Err(err);
-                }
-                thread::sleep(Duration::from_millis(5));
-            }
-            switched => return switched,
-        }
+/// The lock file is locked until this is dropped.
+struct Locked<'a>(&'a File);
+
+impl Locked<'_> {
+    fn to_read(file: &File) -> io::Result<Locked<'_>> {
+        flock(file, FlockOperation::LockShared)?;
+        Ok(Locked(file))
+    }
+
+    fn to_write(file: &File) -> io::Result<Locked<'_>> {
+        flock(file, FlockOperation::LockExclusive)?;
+        Ok(Locked(file))
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // It can't fail for a file that is locked.
+        let _ = flock(self.0, FlockOperation::Unlock);
     }
 }
 
