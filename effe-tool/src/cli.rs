@@ -372,7 +372,7 @@ pub struct RouteArgs {
     #[arg(long = "host", value_name = "[NAME=]HOST")]
     pub hosts: Vec<String>,
 
-    /// The first loader's port, of all lambdas or of one; the others count up [default: 7050]
+    /// haproxy, systemd: the first loader's port, of all lambdas or of one; the others count up [default: 7050]
     #[arg(long = "port", value_name = "[NAME=]N")]
     pub ports: Vec<String>,
 
@@ -380,9 +380,14 @@ pub struct RouteArgs {
     #[arg(long, value_name = "[NAME=]N")]
     pub replicas: Vec<String>,
 
-    /// A parameter of all lambdas, or of one
-    #[arg(long, value_name = "[NAME.]KEY=VALUE")]
+    /// A parameter of all lambdas, or of one; @FILE is the content of a file, and a secret where the engine has any
+    #[arg(long, value_name = "[NAME.]KEY=VALUE|@FILE")]
     pub set: Vec<String>,
+
+    /// A directory that outlives the processes of a lambda, which gets its path as the parameter `data`; without NAME,
+    /// each lambda has one below DIR
+    #[arg(long, value_name = "[NAME=]DIR", value_hint = ValueHint::DirPath)]
+    pub data: Vec<String>,
 
     /// haproxy: the address to listen on [default: *:8080]
     #[arg(long, value_name = "ADDR:PORT")]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use oci_spec::distribution::Reference;
 
 use crate::{
     artifact::{Artifact, Info, Kind},
@@ -182,26 +183,19 @@ fn labels(info: &Info) -> Vec<(String, String)> {
     given.map(|(label, text)| (format!("org.opencontainers.image.{label}"), text.to_owned())).collect()
 }
 
-/// Checks that every engine accepts a tag: `[host/]path[:tag]`, the path in lower case.
+/// Checks that every engine accepts a name, and completes it with a tag.
 fn checked_tag(text: &str) -> Result<String> {
-    let (name, tag) = match text.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        _ => (text, "latest"),
+    let wrong =
+        |why: &str| crate::usage::Usage(format!("--tag {text}: {why}; write it as name:tag, in lower case"));
+    let reference = text.parse::<Reference>().map_err(|err| wrong(&err.to_string()))?;
+    // Its syntax takes any letters in a tag; registries don't.
+    let Some(tag) = reference.tag().filter(|_| text.is_ascii() && reference.digest().is_none()) else {
+        return Err(wrong("a new image has a tag of ASCII, and no digest").into());
     };
-    let part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && part.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && part
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-:".contains(&byte))
-    };
-    let good_tag = tag.len() <= 128
-        && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if !good_tag || !name.split('/').all(part) {
-        return Err(crate::usage::Usage(format!("--tag {text}: write it as name:tag, in lower case")).into());
-    }
-    Ok(format!("{name}:{tag}"))
+    Ok(match text.ends_with(&format!(":{tag}")) {
+        true => text.to_owned(),
+        false => format!("{text}:{tag}"),
+    })
 }
 
 /// A file without the sections that `flag` names; unchanged where this machine has no `strip`.
@@ -287,7 +281,9 @@ mod tests {
     fn tags_are_those_that_engines_take() {
         assert_eq!(checked_tag("hello").unwrap(), "hello:latest");
         assert_eq!(checked_tag("localhost:5000/a/b-c:1.0").unwrap(), "localhost:5000/a/b-c:1.0");
-        for bad in ["", "Hello", "a b", "a:", "a:b c", "../a", "a//b", "-a", "a:-b"] {
+        for bad in [
+            "", "Hello", "a b", "a:", "a:b c", "a:1:2", "a:b:1/c", "../a", "a//b", "-a", "a:-b", "a:é", "a@b",
+        ] {
             assert!(checked_tag(bad).is_err(), "{bad}");
         }
     }
