@@ -315,8 +315,9 @@ pub struct DockerArgs {
     #[arg(long, short, value_name = "NAME:TAG")]
     pub tag: Option<String>,
 
-    /// Write the image as an OCI archive; needs no engine. For several lambdas, a directory of archives
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["base", "dockerfile", "engine"],
+    /// Write the image as an OCI archive, - to standard output; needs no engine. For several lambdas, a directory of
+    /// archives
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["base", "dockerfile", "engine"],
           value_hint = ValueHint::FilePath)]
     pub oci: Option<PathBuf>,
 
@@ -328,9 +329,9 @@ pub struct DockerArgs {
     #[arg(long, value_name = "IMAGE")]
     pub base: Option<String>,
 
-    /// Print a Dockerfile and build no image
-    #[arg(long)]
-    pub dockerfile: bool,
+    /// Write a Dockerfile and all that it copies into a directory, from which an engine builds the image
+    #[arg(long, value_name = "DIR", conflicts_with = "engine", value_hint = ValueHint::DirPath)]
+    pub dockerfile: Option<PathBuf>,
 
     /// The program that takes the image [default: the first that answers]
     #[arg(long, value_name = "PROGRAM")]

@@ -18,6 +18,8 @@ use crate::{
 
 /// The user that the image runs as, without any rights; distroless images have the same.
 pub(crate) const USER: u32 = 65532;
+/// The directory of an image that belongs to its user. A volume that an engine makes for it belongs to that user, too.
+pub(crate) const DATA: &str = "data";
 /// The signal at which the loader finishes its requests and stops.
 pub(crate) const STOP_SIGNAL: &str = "SIGTERM";
 /// The path at which programs look for CA certificates.
@@ -136,6 +138,7 @@ impl Image {
                 ));
             }
         }
+        text.push_str(&format!("COPY --chown={USER}:{USER} rootfs/{DATA} /{DATA}\n"));
         for (key, value) in &self.labels {
             text.push_str(&format!("LABEL {key}={}\n", label(value)));
         }
@@ -160,6 +163,8 @@ impl Image {
                 .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(part.mode)))
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
+        let data = directory.join("rootfs").join(DATA);
+        fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let path = directory.join("Dockerfile");
         fs::write(&path, self.dockerfile(base)).with_context(|| format!("cannot write {}", path.display()))
     }
@@ -269,6 +274,7 @@ mod tests {
         };
         let expected = "FROM scratch\n\
                         COPY rootfs/bin/effe-loader /bin/effe-loader\n\
+                        COPY --chown=65532:65532 rootfs/data /data\n\
                         LABEL org.opencontainers.image.title=\"a \\\"\\$HOME\\\" USER root\"\n\
                         USER 65532:65532\nSTOPSIGNAL SIGTERM\nEXPOSE 8080/tcp\n\
                         ENTRYPOINT [\"/bin/effe-loader\",\"--plugin\",\"/lambda/hello.so\"]\n";
