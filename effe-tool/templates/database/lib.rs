@@ -1,6 +1,6 @@
 //! A lambda that keeps notes in SQLite: POST adds a note, GET returns all of them, one on each line.
 
-use std::{io::Write, time::Duration};
+use std::{fs, io::Write, path::Path, time::Duration};
 
 use effe_abi::{Error, Lambda, Options, Params, Request, Response, Result, StartError, Started, export};
 use rusqlite::Connection;
@@ -14,11 +14,16 @@ impl Lambda for Notes {
     /// Tells the loader that Run waits: for the database.
     const OPTIONS: Options = Options::new().waits();
 
-    /// Makes a Context. The operator sets the path of the database by `--set path=notes.sqlite`.
+    /// Makes a Context. The operator names the directory of the database by `--set data=DIR`.
     fn start(params: Params) -> Result<Self, StartError<Self>> {
-        let connection = Connection::open(params.get("path").unwrap_or("notes.sqlite"))?;
+        let directory = Path::new(params.get("data").unwrap_or("."));
+        fs::create_dir_all(directory)?;
+        let connection = Connection::open(directory.join("notes.sqlite"))?;
         connection.busy_timeout(Duration::from_secs(5))?;
-        connection.execute_batch("CREATE TABLE IF NOT EXISTS notes (text TEXT NOT NULL) STRICT")?;
+        // WAL: readers don't wait for a writer. There are as many connections as Contexts.
+        connection.execute_batch(
+            "PRAGMA journal_mode = wal; CREATE TABLE IF NOT EXISTS notes (text TEXT NOT NULL) STRICT",
+        )?;
         Ok(Notes { connection })
     }
 
@@ -56,16 +61,23 @@ export!(Notes);
 
 #[cfg(test)]
 mod tests {
+    use std::{env, fs, process};
+
     use effe_abi::testing::{Call, Effe};
 
     use super::LAMBDA;
 
     #[test]
-    fn notes_are_kept_in_their_order() {
-        let effe = Effe::with(&LAMBDA, &[("path", ":memory:")]);
-        assert_eq!(effe.call(Call::post("/").body("first")).status, 201);
-        assert_eq!(effe.call(Call::post("/").body("second")).status, 201);
-        assert_eq!(effe.get("/").text(), "first\nsecond\n");
-        assert!(effe.retire().is_empty(), "closing reports nothing");
+    fn all_contexts_keep_notes_in_one_database_in_their_order() {
+        let directory = env::temp_dir().join(format!("notes-{}", process::id()));
+        let parameters = [("data", directory.to_str().unwrap())];
+        let (one, other) = (Effe::with(&LAMBDA, &parameters), Effe::with(&LAMBDA, &parameters));
+        assert_eq!(one.call(Call::post("/").body("first")).status, 201);
+        assert_eq!(other.call(Call::post("/").body("second")).status, 201);
+        for effe in [one, other] {
+            assert_eq!(effe.get("/").text(), "first\nsecond\n");
+            assert!(effe.retire().is_empty(), "closing reports nothing");
+        }
+        fs::remove_dir_all(directory).unwrap();
     }
 }
