@@ -151,6 +151,26 @@ impl Request {
         self.exchange.attribute(attribute::AUTHORITY)
     }
 
+    /// The path at which clients find this lambda, if a router in front has removed it from the request: `/notes`, or
+    /// nothing. A redirect or a link to a page of the lambda's own begins with it:
+    ///
+    /// ```
+    /// # fn list(request: &effe_abi::Request, response: &mut effe_abi::Response) {
+    /// response.redirect(&format!("{}/list", request.base()));
+    /// # }
+    /// ```
+    ///
+    /// It comes from `X-Forwarded-Prefix`, which the routers that `effe-tool route` configures set or remove. Behind
+    /// another router, or without one, a client may say anything in that header that is a path of this host.
+    pub fn base(&self) -> &str {
+        let base = self.header("x-forwarded-prefix").unwrap_or("").trim_end_matches('/');
+        // A path that begins with `//` would be another host, and characters that a path can't have end it.
+        let is_path = base.starts_with('/')
+            && !base.starts_with("//")
+            && base.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._~-%!$&'()*+;=:@".contains(&byte));
+        if is_path { base } else { "" }
+    }
+
     /// The address of the other end of the connection. Behind a proxy, that is the proxy. `None` over a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.exchange.attribute(attribute::PEER)?.parse().ok()

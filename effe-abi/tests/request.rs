@@ -32,6 +32,7 @@ impl Lambda for Mirror {
                 let names = request.headers().map(|(name, value)| format!("{name}={}", value.len()));
                 names.collect::<Vec<_>>().join(",")
             }
+            "/base" => request.base().to_owned(),
             "/bytes" => format!("{:?}", request.bytes()?),
             "/text" => request.text()?.to_owned(),
             "/json" => {
@@ -118,6 +119,30 @@ fn headers_match_in_any_case_and_need_not_be_text() {
     sees(Call::get("/header"), "None None");
     sees(Call::get("/header").header("x-TAG", "one"), "Some(\"one\") Some([111, 110, 101])");
     sees(Call::get("/header").header("X-Tag", b"\xff"), "None Some([255])");
+}
+
+#[test]
+fn the_base_is_a_path_of_this_host_or_nothing() {
+    let behind = |prefix: &str| Call::get("/base").header("X-Forwarded-Prefix", prefix);
+    sees(Call::get("/base"), "");
+    for (prefix, base) in
+        [("/notes", "/notes"), ("/a/b.c/", "/a/b.c"), ("/caf%C3%A9", "/caf%C3%A9"), ("/", "")]
+    {
+        sees(behind(prefix), base);
+    }
+    let hostile = [
+        "notes",
+        "//evil.example",
+        "///",
+        "https://evil.example",
+        "/\\evil",
+        "/a?b",
+        "/a#b",
+        "/a\"b",
+        "/a, /b",
+        "/é",
+    ];
+    hostile.iter().for_each(|prefix| sees(behind(prefix), ""));
 }
 
 #[test]

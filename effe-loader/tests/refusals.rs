@@ -145,21 +145,45 @@ fn a_program() {
     assert_refused(c(source, &["-c"], &scratch.join("object")), &["it is an object file"]);
 }
 
-#[test]
-fn a_library_that_needs_another_one() {
-    let scratch = Scratch::new();
+/// A library that needs `libneeded.so`, which is beside it.
+fn needing(scratch: &Scratch, flags: &[&str]) -> (PathBuf, PathBuf) {
     let needed = c("int needed(void) { return 1; }", &["-shared", "-fPIC"], &scratch.join("libneeded.so"));
     let source = "int needed(void); int uses(void) { return needed(); }";
-    let flags =
-        ["-shared", "-fPIC", "-L", scratch.path().to_str().unwrap(), "-Wl,--no-as-needed", "-lneeded"];
     // The library is named after what it uses.
     let object = c(source, &["-c", "-fPIC"], &scratch.join("uses.o"));
     let plugin = scratch.join("libbad.so");
     let mut link = std::process::Command::new("cc");
-    link.arg("-o").arg(&plugin).arg(object).args(flags);
+    link.arg("-o").arg(&plugin).arg(object).args(["-shared", "-fPIC", "-L"]).arg(scratch.path());
+    link.args(["-Wl,--no-as-needed", "-lneeded"]).args(flags);
     crate::support::plugins::succeed(&mut link);
+    (plugin, needed)
+}
+
+#[test]
+fn a_library_that_needs_another_one() {
+    let scratch = Scratch::new();
+    let (plugin, needed) = needing(&scratch, &[]);
     fs::remove_file(needed).unwrap();
-    assert_refused(plugin, &["libneeded.so: cannot open shared object file", "install that library"]);
+    assert_refused(
+        plugin,
+        &["libneeded.so: cannot open shared object file", "; install that library, or link"],
+    );
+}
+
+#[test]
+fn a_library_that_looks_beside_itself_for_another_one() {
+    for tags in ["--enable-new-dtags", "--disable-new-dtags"] {
+        for origin in ["$ORIGIN", "/nowhere:${ORIGIN}/../lib"] {
+            let scratch = Scratch::new();
+            let (plugin, _) = needing(&scratch, &[&format!("-Wl,{tags},-rpath,{origin}")]);
+            let parts = [
+                "libneeded.so: cannot open shared object file",
+                "beside itself ($ORIGIN), and a plugin is opened as a copy",
+                "LD_LIBRARY_PATH",
+            ];
+            assert_refused(plugin, &parts);
+        }
+    }
 }
 
 #[test]

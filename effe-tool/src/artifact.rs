@@ -61,6 +61,15 @@ impl Artifact {
         Ok(Artifact { path: path.to_owned(), kind, elf, size: bytes.len() as u64, record, hash })
     }
 
+    /// Any artifact, for tests that need one.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Artifact {
+        let path = std::env::current_exe().expect("a test has a program");
+        let elf = Elf::parse(&fs::read(&path).expect("it can be read")).expect("it is an ELF file");
+        let hash = "0123456789abcdef".to_owned();
+        Artifact { path: "/srv/x.so".into(), kind: Kind::Plugin, elf, size: 0, record: Vec::new(), hash }
+    }
+
     /// Whether a file begins with the mark of ELF files.
     pub(crate) fn is_elf(path: &Path) -> bool {
         let mut begin = [0; 4];
@@ -82,18 +91,23 @@ impl Artifact {
         })
     }
 
-    /// The name and tag of an image, such as `hello:0.1.0`.
+    /// The name and tag of an image, such as `hello:0.1.0`. Registries have fewer letters than Info: `café` becomes
+    /// `xn--caf-dma`, as in a host's name, and `1.0.0+build.5` becomes `1.0.0_build.5`.
     ///
     /// # Errors
     /// As [`Artifact::name`].
     pub(crate) fn tag(&self, info: &Info) -> Result<String> {
         let name = info.checked("name")?.unwrap_or(&self.hash).to_lowercase();
         // A registry allows one separator between letters and digits, and none at the ends.
-        let parts = name.split(['.', '_', '-']).filter(|part| !part.is_empty());
+        let parts = name.split(|ch: char| !ch.is_alphanumeric()).filter(|part| !part.is_empty());
         let name = parts.collect::<Vec<_>>().join("-");
+        let name = match name.is_ascii() {
+            true => name,
+            false => idna::domain_to_ascii(&name).unwrap_or_default(),
+        };
         let name = if name.is_empty() { self.hash.clone() } else { name };
-        let version = info.checked("version")?.unwrap_or(&self.hash);
-        Ok(format!("{name}:{}", version.trim_start_matches('-')))
+        let version = info.checked("version")?.unwrap_or(&self.hash).replace('+', "_");
+        Ok(format!("{name}:{}", version.trim_start_matches(['-', '.'])))
     }
 }
 
@@ -133,17 +147,22 @@ impl Info {
         if !is_name(text) {
             bail!(
                 "its Info has the {key} {text:?}, which can't name a file: give export! one of letters, digits, \
-                 `.`, `_` and `-`, at most {MAX_NAME_LEN}, the first one no dot; or name the file yourself with --out"
+                 `.`, `_`, `-` and `+`, at most {MAX_NAME_LEN}, the first one no dot; or name the file yourself with \
+                 --out"
             );
+        }
+        if key == "version" && !text.is_ascii() {
+            bail!("its Info has the version {text:?}; a version is ASCII, such as 1.0.0-rc.1+build.5");
         }
         Ok(Some(text))
     }
 }
 
-/// Whether a text is fit for a file's name: no path, no hidden file, no spaces.
+/// Whether a text is fit for a file's name: no path, no hidden file, no spaces. cargo takes any letters in a package's
+/// name, and `+` in its version.
 pub(crate) fn is_name(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    !text.is_empty() && text.len() <= MAX_NAME_LEN && !text.starts_with('.') && text.bytes().all(allowed)
+    let allowed = |ch: char| ch.is_alphanumeric() || "._-+".contains(ch);
+    !text.is_empty() && text.len() <= MAX_NAME_LEN && !text.starts_with('.') && text.chars().all(allowed)
 }
 
 /// Finds the build record among a file's constants: `effe-abi=1.0.0; rustc=1.95.0; target=…; panic=unwind`.
@@ -178,13 +197,26 @@ mod tests {
 
     #[test]
     fn names_that_could_be_paths_are_refused() {
-        for good in ["hello", "a.b-c_D9", "1.0.0-rc.1", "-"] {
+        for good in ["hello", "a.b-c_D9", "1.0.0-rc.1", "1.0.0+build.5", "café", "日本", "-"] {
             assert!(is_name(good), "{good}");
         }
         let long = "a".repeat(MAX_NAME_LEN + 1);
-        for bad in ["", ".", "..", "../../x", "a/b", "a b", ".hidden", "ä", "a\n", "a:b", &long] {
+        for bad in ["", ".", "..", "../../x", "a/b", "a b", ".hidden", "a\u{202e}b", "a\n", "a:b", &long] {
             assert!(!is_name(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn any_name_and_version_make_a_tag_that_registries_take() {
+        let artifact = Artifact::for_tests();
+        let tag = |name: &str, version: &str| artifact.tag(&Info::of_package(name, version));
+        assert_eq!(tag("Café_au.lait", "1.0.0+build.5").unwrap(), "xn--caf-au-lait-dbb:1.0.0_build.5");
+        bolero::check!().with_type::<(String, String)>().for_each(|(name, version)| {
+            if is_name(name) && is_name(version) && version.is_ascii() {
+                let tag = tag(name, version).unwrap();
+                assert!(tag.parse::<oci_spec::distribution::Reference>().is_ok() && tag.is_ascii(), "{tag}");
+            }
+        });
     }
 
     #[test]

@@ -315,8 +315,9 @@ pub struct DockerArgs {
     #[arg(long, short, value_name = "NAME:TAG")]
     pub tag: Option<String>,
 
-    /// Write the image as an OCI archive; needs no engine. For several lambdas, a directory of archives
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["base", "dockerfile", "engine"],
+    /// Write the image as an OCI archive, - to standard output; needs no engine. For several lambdas, a directory of
+    /// archives
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["base", "dockerfile", "engine"],
           value_hint = ValueHint::FilePath)]
     pub oci: Option<PathBuf>,
 
@@ -328,9 +329,9 @@ pub struct DockerArgs {
     #[arg(long, value_name = "IMAGE")]
     pub base: Option<String>,
 
-    /// Print a Dockerfile and build no image
-    #[arg(long)]
-    pub dockerfile: bool,
+    /// Write a Dockerfile and all that it copies into a directory, from which an engine builds the image
+    #[arg(long, value_name = "DIR", conflicts_with = "engine", value_hint = ValueHint::DirPath)]
+    pub dockerfile: Option<PathBuf>,
 
     /// The program that takes the image [default: the first that answers]
     #[arg(long, value_name = "PROGRAM")]
@@ -372,7 +373,7 @@ pub struct RouteArgs {
     #[arg(long = "host", value_name = "[NAME=]HOST")]
     pub hosts: Vec<String>,
 
-    /// The first loader's port, of all lambdas or of one; the others count up [default: 7050]
+    /// haproxy, systemd: the first loader's port, of all lambdas or of one; the others count up [default: 7050]
     #[arg(long = "port", value_name = "[NAME=]N")]
     pub ports: Vec<String>,
 
@@ -380,9 +381,14 @@ pub struct RouteArgs {
     #[arg(long, value_name = "[NAME=]N")]
     pub replicas: Vec<String>,
 
-    /// A parameter of all lambdas, or of one
-    #[arg(long, value_name = "[NAME.]KEY=VALUE")]
+    /// A parameter of all lambdas, or of one; @FILE is the content of a file, and a secret where the engine has any
+    #[arg(long, value_name = "[NAME.]KEY=VALUE|@FILE")]
     pub set: Vec<String>,
+
+    /// A directory that outlives the processes of a lambda, which gets its path as the parameter `data`; without NAME,
+    /// each lambda has one below DIR
+    #[arg(long, value_name = "[NAME=]DIR", value_hint = ValueHint::DirPath)]
+    pub data: Vec<String>,
 
     /// haproxy: the address to listen on [default: *:8080]
     #[arg(long, value_name = "ADDR:PORT")]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use oci_spec::distribution::Reference;
 
 use crate::{
     artifact::{Artifact, Info, Kind},
@@ -17,6 +18,8 @@ use crate::{
 
 /// The user that the image runs as, without any rights; distroless images have the same.
 pub(crate) const USER: u32 = 65532;
+/// The directory of an image that belongs to its user. A volume that an engine makes for it belongs to that user, too.
+pub(crate) const DATA: &str = "data";
 /// The signal at which the loader finishes its requests and stops.
 pub(crate) const STOP_SIGNAL: &str = "SIGTERM";
 /// The path at which programs look for CA certificates.
@@ -135,6 +138,7 @@ impl Image {
                 ));
             }
         }
+        text.push_str(&format!("COPY --chown={USER}:{USER} rootfs/{DATA} /{DATA}\n"));
         for (key, value) in &self.labels {
             text.push_str(&format!("LABEL {key}={}\n", label(value)));
         }
@@ -159,6 +163,8 @@ impl Image {
                 .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(part.mode)))
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
+        let data = directory.join("rootfs").join(DATA);
+        fs::create_dir_all(&data).with_context(|| format!("cannot make {}", data.display()))?;
         let path = directory.join("Dockerfile");
         fs::write(&path, self.dockerfile(base)).with_context(|| format!("cannot write {}", path.display()))
     }
@@ -182,26 +188,19 @@ fn labels(info: &Info) -> Vec<(String, String)> {
     given.map(|(label, text)| (format!("org.opencontainers.image.{label}"), text.to_owned())).collect()
 }
 
-/// Checks that every engine accepts a tag: `[host/]path[:tag]`, the path in lower case.
+/// Checks that every engine accepts a name, and completes it with a tag.
 fn checked_tag(text: &str) -> Result<String> {
-    let (name, tag) = match text.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, tag),
-        _ => (text, "latest"),
+    let wrong =
+        |why: &str| crate::usage::Usage(format!("--tag {text}: {why}; write it as name:tag, in lower case"));
+    let reference = text.parse::<Reference>().map_err(|err| wrong(&err.to_string()))?;
+    // Its syntax takes any letters in a tag; registries don't.
+    let Some(tag) = reference.tag().filter(|_| text.is_ascii() && reference.digest().is_none()) else {
+        return Err(wrong("a new image has a tag of ASCII, and no digest").into());
     };
-    let part = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && part.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-            && part
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-:".contains(&byte))
-    };
-    let good_tag = tag.len() <= 128
-        && tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if !good_tag || !name.split('/').all(part) {
-        return Err(crate::usage::Usage(format!("--tag {text}: write it as name:tag, in lower case")).into());
-    }
-    Ok(format!("{name}:{tag}"))
+    Ok(match text.ends_with(&format!(":{tag}")) {
+        true => text.to_owned(),
+        false => format!("{text}:{tag}"),
+    })
 }
 
 /// A file without the sections that `flag` names; unchanged where this machine has no `strip`.
@@ -275,6 +274,7 @@ mod tests {
         };
         let expected = "FROM scratch\n\
                         COPY rootfs/bin/effe-loader /bin/effe-loader\n\
+                        COPY --chown=65532:65532 rootfs/data /data\n\
                         LABEL org.opencontainers.image.title=\"a \\\"\\$HOME\\\" USER root\"\n\
                         USER 65532:65532\nSTOPSIGNAL SIGTERM\nEXPOSE 8080/tcp\n\
                         ENTRYPOINT [\"/bin/effe-loader\",\"--plugin\",\"/lambda/hello.so\"]\n";
@@ -287,7 +287,9 @@ mod tests {
     fn tags_are_those_that_engines_take() {
         assert_eq!(checked_tag("hello").unwrap(), "hello:latest");
         assert_eq!(checked_tag("localhost:5000/a/b-c:1.0").unwrap(), "localhost:5000/a/b-c:1.0");
-        for bad in ["", "Hello", "a b", "a:", "a:b c", "../a", "a//b", "-a", "a:-b"] {
+        for bad in [
+            "", "Hello", "a b", "a:", "a:b c", "a:1:2", "a:b:1/c", "../a", "a//b", "-a", "a:-b", "a:é", "a@b",
+        ] {
             assert!(checked_tag(bad).is_err(), "{bad}");
         }
     }

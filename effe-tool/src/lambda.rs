@@ -106,6 +106,8 @@ fn single_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Lambda> {
     }
     package.insert("publish".to_owned(), false.into());
     package.insert("autobins".to_owned(), false.into());
+    // The copy below may be called build.rs.
+    package.entry("build").or_insert_with(|| false.into());
     let dependencies = table(&mut manifest, "dependencies")?;
     if !dependencies.contains_key("effe-abi") || args.effe_abi.is_some() {
         let features = dependencies.get("effe-abi").cloned();
@@ -126,7 +128,8 @@ fn single_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Lambda> {
             }
         }
     }
-    let copy = made.join("lib.rs");
+    // Under the file's own name, which messages of the compiler and of the lambda have.
+    let copy = made.join(file.file_name().unwrap_or_else(|| "lib.rs".as_ref()));
     let root = match &parts.source {
         Some(source) => {
             write(&copy, source)?;

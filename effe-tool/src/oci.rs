@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use tar::{EntryType, Header};
 
 use crate::{
-    image::{Image, Part, STOP_SIGNAL, USER},
+    image::{DATA, Image, Part, STOP_SIGNAL, USER},
     loader::PORT,
     package::hex,
 };
@@ -35,8 +35,9 @@ pub(crate) fn write(image: &Image, out: impl Write) -> Result<()> {
     let mut blobs = Vec::new();
     let mut diff_ids = Vec::new();
     let mut layers = Vec::new();
-    for parts in &image.layers {
-        let tar = layer(parts).context("cannot make a layer")?;
+    for (n, parts) in image.layers.iter().enumerate() {
+        let is_last = n + 1 == image.layers.len();
+        let tar = layer(parts, is_last).context("cannot make a layer")?;
         diff_ids.push(format!("sha256:{}", hex(&Sha256::digest(&tar))));
         let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
         let packed = gzip.write_all(&tar).and_then(|()| gzip.finish()).context("cannot make a layer")?;
@@ -93,7 +94,7 @@ pub(crate) fn write(image: &Image, out: impl Write) -> Result<()> {
     files.sort();
     files.dedup();
     let parts = files.into_iter().map(|(path, bytes)| Part { what: String::new(), path, bytes, mode: 0o644 });
-    archive(&parts.collect::<Vec<_>>(), out).context("cannot write the archive")?;
+    archive(&parts.collect::<Vec<_>>(), tar::Builder::new(out)).context("cannot write the archive")?;
     Ok(())
 }
 
@@ -135,13 +136,20 @@ fn sorted(value: Value) -> Vec<u8> {
     order(value).to_string().into_bytes()
 }
 
-fn layer(parts: &[Part]) -> std::io::Result<Vec<u8>> {
-    archive(parts, Vec::new())
+/// The tar of a layer; the last one also has the directory for data.
+fn layer(parts: &[Part], has_data: bool) -> std::io::Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    if has_data {
+        let mut header = header(EntryType::Directory, 0o755, 0);
+        header.set_uid(USER.into());
+        header.set_gid(USER.into());
+        tar.append_data(&mut header, format!("{DATA}/"), &[][..])?;
+    }
+    archive(parts, tar)
 }
 
-/// Writes a tar of parts and their parent directories.
-fn archive<W: Write>(parts: &[Part], out: W) -> std::io::Result<W> {
-    let mut tar = tar::Builder::new(out);
+/// Adds parts and their parent directories to a tar, and ends it.
+fn archive<W: Write>(parts: &[Part], mut tar: tar::Builder<W>) -> std::io::Result<W> {
     let mut directories = BTreeSet::new();
     for part in parts {
         let above = part.path.match_indices('/').map(|(at, _)| &part.path[..=at]);

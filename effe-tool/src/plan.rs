@@ -1,27 +1,33 @@
-//! The plan of `route`: the host, path and ports of each lambda, and how many loaders serve it. This file makes it from
-//! Info, `effe.toml` and flags, and checks it once. The submodules write it as the configuration of each router; they
-//! do no I/O, and rely on the checks here.
+//! The plan of `route`: the host, path and ports of each lambda, its data and parameters, and how many loaders serve it.
+//! This file makes it from Info, `effe.toml` and flags, and checks it once. The files of the engines write it as their
+//! configuration; they do no I/O, and rely on the checks here.
 
+mod checks;
 mod flags;
 pub(crate) mod haproxy;
 pub(crate) mod kubernetes;
+mod parameters;
+mod quoting;
 mod settings;
 pub(crate) mod systemd;
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 
 use self::{
+    checks::Listen,
     flags::Flags,
+    parameters::{Parameter, Parameters},
     settings::{LambdaSettings, Settings},
 };
 use crate::{
     artifact::{Artifact, Info, Kind},
-    cli::RouteArgs,
+    cli::{RouteArgs, Router},
     loader::{self, RUN_TIMEOUT},
 };
 
@@ -31,6 +37,10 @@ const LISTEN: &str = "*:8080";
 const FIRST_PORT: u16 = 7050;
 /// The default number of loaders for each lambda: if one is stopped or killed, another one still serves.
 const REPLICAS: u16 = 2;
+/// The parameter that names the directory of the lambda's data.
+const DATA: &str = "data";
+/// The default size of a lambda's volume.
+const STORAGE: &str = "1Gi";
 /// The default path of the loader.
 const LOADER: &str = "/usr/local/bin/effe-loader";
 /// The settings file that is read if it exists and no other is named.
@@ -47,30 +57,36 @@ pub(crate) const CONCURRENCY: u16 = 256;
 /// A set of lambdas, and how requests reach each of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) listen: String,
-    pub(crate) loader: String,
-    pub(crate) routes: Vec<Route>,
+    listen: Listen,
+    loader: String,
+    routes: Vec<Route>,
 }
 
 /// How requests reach a lambda, and what serves it.
 #[derive(Clone, Debug)]
-pub(crate) struct Route {
+struct Route {
     /// Lower case letters, digits and `-`, which every engine accepts in a name.
-    pub(crate) name: String,
-    pub(crate) version: Option<String>,
-    pub(crate) artifact: PathBuf,
-    pub(crate) kind: Kind,
+    name: String,
+    version: Option<String>,
+    /// The absolute path.
+    artifact: String,
+    kind: Kind,
     /// The URL path, such as `/` or `/a/b`.
-    pub(crate) path: String,
+    path: String,
     /// The host, in lower case; `None` for any host.
-    pub(crate) host: Option<String>,
+    host: Option<String>,
     /// The port of the first loader; the others have the ports that follow.
-    pub(crate) port: u16,
-    pub(crate) replicas: u16,
-    pub(crate) cpu: String,
-    pub(crate) memory: String,
-    pub(crate) image: String,
-    pub(crate) set: BTreeMap<String, String>,
+    port: u16,
+    /// At least one.
+    replicas: u16,
+    cpu: String,
+    memory: String,
+    image: String,
+    /// The directory for what outlives the lambda's processes, as the lambda sees it.
+    data: Option<String>,
+    /// The size of the volume that holds it.
+    storage: String,
+    set: Parameters,
 }
 
 /// A file of an engine's configuration.
@@ -78,78 +94,137 @@ pub(crate) struct Route {
 pub(crate) struct File {
     pub(crate) path: PathBuf,
     pub(crate) text: String,
+    /// Whether only its owner may read it.
+    pub(crate) is_secret: bool,
+}
+
+impl File {
+    fn new(path: impl Into<PathBuf>, text: String) -> File {
+        File { path: path.into(), text, is_secret: false }
+    }
+
+    fn secret(path: impl Into<PathBuf>, text: String) -> File {
+        File { is_secret: true, ..File::new(path, text) }
+    }
 }
 
 impl Plan {
     /// Makes a plan for artifacts.
     ///
     /// # Errors
-    /// A flag or the file has a wrong value, the loader refuses an artifact, or two lambdas share a name, path or port.
+    /// A flag or the file has a value that the engine doesn't take, the loader refuses an artifact, or two lambdas share
+    /// a name, path or port.
     pub(crate) fn of(artifacts: &[Artifact], args: &RouteArgs) -> Result<Plan> {
         let settings = match &args.config {
             Some(path) => Settings::read(path)?,
             None if Path::new(SETTINGS).is_file() => Settings::read(Path::new(SETTINGS))?,
             None => Settings::default(),
         };
-        let infos = artifacts.iter().map(|artifact| Ok((artifact, loader::info(artifact)?)));
-        let infos = infos.collect::<Result<Vec<_>>>()?;
-        let mut names = Vec::new();
-        for (artifact, info) in &infos {
-            names.push(name(artifact, info)?);
+        let mut lambdas = Vec::new();
+        for artifact in artifacts {
+            let info = loader::info(artifact)?;
+            lambdas.push(Lambda { name: name(artifact, &info)?, artifact, info });
         }
         let inputs = Inputs {
-            flags: Flags::of(args, &names)?,
+            engine: args.router,
+            flags: Flags::of(args, &lambdas.iter().map(|lambda| lambda.name.clone()).collect::<Vec<_>>())?,
             settings: &settings,
             registry: args.registry.as_deref(),
         };
-        let unknown = settings.lambdas.keys().find(|name| !names.contains(name));
-        if let Some(unknown) = unknown {
-            bail!(
-                "effe.toml has settings for the lambda {unknown:?}; the lambdas here are {}",
-                names.join(", ")
-            );
+        let routes = inputs.routes(&lambdas)?;
+        let listen = checks::listen(args.listen.as_deref().or(settings.listen.as_deref()).unwrap_or(LISTEN))?;
+        let loader = settings.loader.clone().unwrap_or_else(|| LOADER.to_owned());
+        checks::loader(&loader, args.router)?;
+        let plan = Plan { listen, loader, routes };
+        if args.router == Router::Haproxy {
+            plan.check_listen()?;
         }
-        let mut next_port = inputs.flags.all.port.or(settings.all.port).unwrap_or(FIRST_PORT);
-        let mut routes = Vec::<Route>::new();
-        for ((artifact, info), name) in infos.iter().zip(&names) {
-            let route = inputs.route(name, artifact, info, &mut next_port)?;
-            for other in &routes {
-                route.check_against(other)?;
-            }
-            routes.push(route);
-        }
-        let listen = args.listen.clone().or(settings.listen).unwrap_or_else(|| LISTEN.to_owned());
-        let loader = settings.loader.unwrap_or_else(|| LOADER.to_owned());
-        for (what, text) in [("listen", &listen), ("loader", &loader)] {
-            if text.is_empty() || text.contains(|ch: char| ch.is_whitespace() || ch.is_control()) {
-                bail!("{what} {text:?}: write it without spaces");
-            }
-        }
-        Ok(Plan { listen, loader, routes })
+        Ok(plan)
     }
+
+    /// Checks that no loader has the port of HAProxy, whose addresses may include the loaders'.
+    fn check_listen(&self) -> Result<()> {
+        let Listen { text, port } = &self.listen;
+        match self.routes.iter().find(|route| route.ports().contains(port)) {
+            None => Ok(()),
+            Some(route) => {
+                bail!(
+                    "HAProxy on {text} and a loader of {} share the port {port}; give another --port",
+                    route.name
+                )
+            }
+        }
+    }
+}
+
+/// What is to be routed.
+struct Lambda<'a> {
+    /// As in [`Route`].
+    name: String,
+    artifact: &'a Artifact,
+    info: Info,
 }
 
 /// Where the values of a route come from.
 struct Inputs<'a> {
+    engine: Router,
     flags: Flags,
     settings: &'a Settings,
     registry: Option<&'a str>,
 }
 
 impl Inputs<'_> {
-    fn route(&self, name: &str, artifact: &Artifact, info: &Info, next_port: &mut u16) -> Result<Route> {
-        let of = |all: &BTreeMap<String, LambdaSettings>| all.get(name).cloned().unwrap_or_default();
-        let own = of(&self.flags.lambdas).or(&of(&self.settings.lambdas));
+    /// The routes of all lambdas.
+    fn routes(&self, lambdas: &[Lambda<'_>]) -> Result<Vec<Route>> {
+        let names: Vec<_> = lambdas.iter().map(|lambda| lambda.name.as_str()).collect();
+        let names = names.join(", ");
+        let is_known = |name: &&String| lambdas.iter().any(|lambda| lambda.name == **name);
+        if let Some(unknown) = self.settings.lambdas.keys().find(|name| !is_known(name)) {
+            bail!("effe.toml has settings for the lambda {unknown:?}; the lambdas here are {names}");
+        }
         let all = self.flags.all.clone().or(&self.settings.all);
+        for (what, value) in [("path", &all.path), ("image", &all.image)] {
+            if let (Some(value), 2..) = (value, lambdas.len()) {
+                bail!(
+                    "the {what} {value} is for one lambda, and here are {names}; name the lambda: {what} = {value:?} in \
+                     [lambda.NAME] of effe.toml{}",
+                    if what == "path" { format!(", or --path NAME={value}") } else { String::new() }
+                );
+            }
+        }
+        let mut next_port = all.port.unwrap_or(FIRST_PORT);
+        let mut routes = Vec::<Route>::new();
+        for lambda in lambdas {
+            let route = self.route(lambda, &all, &mut next_port).with_context(|| lambda.name.clone())?;
+            for other in &routes {
+                route.check_against(other)?;
+            }
+            routes.push(route);
+        }
+        Ok(routes)
+    }
+
+    /// The route of a lambda, of its own settings and those for all lambdas.
+    fn route(&self, lambda: &Lambda<'_>, all: &LambdaSettings, next_port: &mut u16) -> Result<Route> {
+        let Lambda { name, artifact, info } = lambda;
+        let of = |all: &BTreeMap<String, LambdaSettings>| all.get(name.as_str()).cloned().unwrap_or_default();
+        let own = of(&self.flags.lambdas).or(&of(&self.settings.lambdas));
         // A lambda with a host of its own has all paths of it; on a shared host its path is its name.
         let default_path = if own.host.is_some() { "/".to_owned() } else { format!("/{name}") };
         let own_port = own.port;
-        let one = own.or(&LambdaSettings { port: None, path: None, ..all });
-        let replicas = one.replicas.unwrap_or(REPLICAS).max(1);
+        let data = own.data.clone().or_else(|| all.data.as_ref().map(|above| format!("{above}/{name}")));
+        let one = own.or(&LambdaSettings { port: None, ..all.clone() });
+        let replicas = self.replicas(one.replicas, data.is_some())?;
         let port = own_port.unwrap_or(*next_port);
-        let after = port.checked_add(replicas).context("there are no ports left; give a lower --port")?;
+        if port == 0 {
+            bail!("the port 0 can't be routed; write one from 1 to 65535");
+        }
+        let last = port.checked_add(replicas - 1).with_context(|| {
+            format!("there are not {replicas} ports from {port} to 65535; give a lower --port, or fewer --replicas")
+        })?;
         if own_port.is_none() {
-            *next_port = after;
+            // After 65535 comes 0, which is refused when a lambda needs it.
+            *next_port = last.checked_add(1).unwrap_or(0);
         }
         let tag = artifact.tag(info)?;
         let registry = self.registry.or(self.settings.registry.as_deref());
@@ -157,70 +232,67 @@ impl Inputs<'_> {
             Some(registry) => format!("{}/{tag}", registry.trim_end_matches('/')),
             None => tag,
         });
+        let mut set = parameters::read(&one.set, self.engine)?;
+        if let Some(data) = &data {
+            checks::data(data, self.engine)?;
+            if set.insert(DATA.to_owned(), Parameter::Text(data.clone())).is_some() {
+                bail!(
+                    "the parameter `data` is set, and so is a data directory, which is that parameter; give one of them"
+                );
+            }
+        }
         let route = Route {
             name: name.to_owned(),
             version: info.checked("version")?.map(str::to_owned),
-            artifact: artifact.path.clone(),
+            artifact: checks::artifact(&artifact.path)?,
             kind: artifact.kind,
             path: one.path.unwrap_or(default_path),
-            host: one.host.map(|host| host.to_lowercase()),
+            host: one.host.map(|host| checks::host(&host, self.engine)).transpose()?,
             port,
             replicas,
             cpu: one.cpu.unwrap_or_else(|| "100m".to_owned()),
             memory: one.memory.unwrap_or_else(|| "64Mi".to_owned()),
             image,
-            set: one.set,
+            data,
+            storage: one.storage.unwrap_or_else(|| STORAGE.to_owned()),
+            set,
         };
-        route.check()?;
+        checks::path(&route.path)?;
+        checks::cpu(&route.cpu)?;
+        checks::bytes("memory", &route.memory)?;
+        checks::bytes("storage", &route.storage)?;
+        checks::image(&route.image)?;
         Ok(route)
+    }
+
+    /// How many loaders serve a lambda.
+    fn replicas(&self, given: Option<u16>, has_data: bool) -> Result<u16> {
+        let default = match self.engine {
+            // One socket leads to one loader.
+            Router::Systemd => return Ok(1),
+            Router::Kubernetes if has_data => 1,
+            Router::Kubernetes | Router::Haproxy => REPLICAS,
+        };
+        match given.unwrap_or(default) {
+            0 => bail!("0 replicas serve nothing; write a number from 1"),
+            2.. if has_data && self.engine == Router::Kubernetes => bail!(
+                "its data is in a volume that one pod at a time can have: write replicas = 1, or keep the data in a \
+                 database server"
+            ),
+            replicas => Ok(replicas),
+        }
     }
 }
 
 impl Route {
     /// The ports of all loaders.
-    pub(crate) fn ports(&self) -> std::ops::Range<u16> {
-        self.port..self.port + self.replicas
-    }
-
-    /// The parameters for `--set`, as `key=value`.
-    pub(crate) fn parameters(&self) -> impl Iterator<Item = String> {
-        self.set.iter().map(|(key, value)| format!("{key}={value}"))
-    }
-
-    /// Checks that no value contains anything that could end a word or a line in a configuration file.
-    fn check(&self) -> Result<()> {
-        let is_path = self.path.starts_with('/')
-            && (self.path == "/" || !self.path.ends_with('/'))
-            && !self.path.contains("//")
-            && self.path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._~-".contains(&byte));
-        if !is_path {
-            bail!("{}: the path {:?} can't be routed; write it as /hello or /a/b", self.name, self.path);
-        }
-        let label = |part: &str| !part.is_empty() && !part.starts_with('-') && !part.ends_with('-');
-        let is_host = |host: &String| {
-            host.len() <= 253
-                && host.split('.').all(label)
-                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
-        };
-        if let Some(host) = self.host.as_ref().filter(|host| !is_host(host)) {
-            bail!("{}: the host {host:?} can't be routed; write it as hello.example", self.name);
-        }
-        for (what, text) in [("cpu", &self.cpu), ("memory", &self.memory), ("image", &self.image)] {
-            if text.is_empty()
-                || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-:/@".contains(&byte))
-            {
-                bail!("{}: {what} {text:?} can't be used", self.name);
-            }
-        }
-        if let Some(key) = self.set.keys().find(|key| key.is_empty() || key.contains(['=', '\n'])) {
-            bail!("{}: the parameter {key:?} can't be set", self.name);
-        }
-        Ok(())
+    fn ports(&self) -> RangeInclusive<u16> {
+        self.port..=self.port + (self.replicas - 1)
     }
 
     /// Checks that two lambdas have different names, paths and ports.
     fn check_against(&self, other: &Route) -> Result<()> {
-        let (ours, theirs) = (self.artifact.display(), other.artifact.display());
+        let (ours, theirs) = (&self.artifact, &other.artifact);
         if self.name == other.name {
             bail!("{theirs} and {ours} are both called {}; route one of them", self.name);
         }
@@ -233,12 +305,13 @@ impl Route {
                 self.path
             );
         }
-        if self.ports().start < other.ports().end && other.ports().start < self.ports().end {
+        let (ours, theirs) = (self.ports(), other.ports());
+        if ours.start() <= theirs.end() && theirs.start() <= ours.end() {
             bail!(
                 "the loaders of {} and {} share port {}; give one of them another --port",
                 other.name,
                 self.name,
-                self.ports().start.max(other.ports().start)
+                ours.start().max(theirs.start())
             );
         }
         Ok(())
@@ -248,17 +321,15 @@ impl Route {
 /// The name of a lambda in a form that every engine accepts.
 fn name(artifact: &Artifact, info: &Info) -> Result<String> {
     let text = match info.checked("name")? {
-        Some(name) => name.to_lowercase(),
-        None => artifact.path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase(),
+        Some(name) => name.to_owned(),
+        None => artifact.path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
     };
-    let name: String = text.chars().map(|ch| if ch.is_ascii_alphanumeric() { ch } else { '-' }).collect();
-    let name = name.trim_matches('-');
+    let name: String = text.chars().map(|ch| if ch.is_alphanumeric() { ch } else { '-' }).collect();
+    let name = checks::ascii(name.trim_matches('-')).unwrap_or_default();
     // Kubernetes has the strictest rule: a name is a DNS label, and that of a Service begins with a letter.
-    let name = if name.starts_with(|ch: char| ch.is_ascii_alphabetic()) {
-        name.to_owned()
-    } else {
-        format!("effe-{name}")
-    };
+    let name =
+        if name.starts_with(|ch: char| ch.is_ascii_alphabetic()) { name } else { format!("effe-{name}") };
+    let name = name.trim_end_matches('-').to_owned();
     if name.len() > 52 {
         bail!(
             "{}: the name {name} is too long for a host; give export! one of at most 52 characters",

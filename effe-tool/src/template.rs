@@ -21,6 +21,14 @@ pub enum Template {
     Axum,
 }
 
+/// The names of the crates that the templates depend on.
+pub(crate) fn dependencies() -> impl Iterator<Item = &'static str> {
+    Template::value_variants().iter().flat_map(|template| {
+        let lines = template.files().manifest.split("[dependencies]\n").nth(1).unwrap_or_default().lines();
+        lines.filter_map(|line| Some(line.split_once(" = ")?.0))
+    })
+}
+
 struct Files {
     manifest: &'static str,
     ignore: &'static str,

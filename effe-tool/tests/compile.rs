@@ -89,6 +89,61 @@ fn a_directory_is_compiled_past_its_failures_and_keeps_its_structure() {
 }
 
 #[test]
+fn messages_name_a_single_file_and_its_lines() {
+    let scratch = Scratch::new();
+    let front = "---cargo\n[package]\nversion = \"1.0.0\"\n---\n";
+    for name in ["shop.rs", "build.rs"] {
+        scratch.write(name, lambda(front, "export!(B);"));
+        let done = tool(&scratch).args(["compile", name]).run().assert_code(1);
+        assert!(
+            !done.assert_says(&["cannot find type `B`", &format!("{name}:12:9")]).stderr.contains("lib.rs")
+        );
+        scratch.write(name, lambda(front, "export!(A);").replace("a?;", "a?; panic!(\"no\");"));
+        tool(&scratch).args(["compile", name]).run().assert_code(0);
+    }
+    // The lambda of a program is a dependency, and its messages name the same file.
+    tool(&scratch)
+        .args(["compile", "--exe", "--debug", "shop.rs", "--dirout", "programs"])
+        .run()
+        .assert_code(0);
+    let log = ["--syslog", "none"];
+    for server in [
+        Loader::by(
+            tool(&scratch).args(["run", "out/shop_v1.0.0.so", "--", "--port", "0"]).args(log).into_command(),
+        ),
+        Loader::of(scratch.join("programs/shop_v1.0.0")),
+    ] {
+        let server = server.serve_as_told();
+        assert_eq!(server.get("/").status, 500);
+        let (line, _) = server.wait_for_line(&["panicked at "]);
+        assert!(line.contains("shop.rs:10:") && !line.contains("lib.rs"), "{line}");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_legal_name_and_version_go_from_end_to_end() {
+    let scratch = Scratch::new();
+    write_crate(&scratch, "café", "café", "");
+    let manifest = fs::read_to_string(scratch.join("café/Cargo.toml")).unwrap();
+    scratch.write("café/Cargo.toml", manifest.replace("2.0.0", "1.0.0+build.5"));
+    tool(&scratch).args(["compile", "café"]).run().assert_code(0);
+    let plugin = "out/café_v1.0.0+build.5.so";
+    let done = tool(&scratch).args(["invoke", "-q", plugin]).run().assert_code(0);
+    assert_eq!(done.stdout, "hi");
+    let done = tool(&scratch).args(["docker", plugin, "--oci", "x.tar", "--json"]).run().assert_code(0);
+    assert_eq!(done.json()[0]["tag"], "xn--caf-dma:1.0.0_build.5");
+    for (engine, part) in [
+        ("haproxy", "backend xn--caf-dma\n"),
+        ("kubernetes", "image: xn--caf-dma:1.0.0_build.5\n"),
+        ("systemd", "effe@xn--caf-dma.socket"),
+    ] {
+        let done = tool(&scratch).args(["route", engine, plugin]).run().assert_code(0);
+        assert!(done.stdout.contains(part), "{engine}: {}", done.stdout);
+    }
+}
+
+#[test]
 fn lambdas_of_the_same_name_do_not_become_each_other() {
     let scratch = Scratch::new();
     for place in ["a", "b"] {

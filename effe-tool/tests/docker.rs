@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
+    os::unix::fs::MetadataExt,
     path::Path,
     process::{Command, Stdio},
     sync::Arc,
@@ -301,22 +302,88 @@ fn a_directory_of_plugins_becomes_a_directory_of_images() {
     done.assert_says(&["empty holds no plugin", "effe-tool compile empty"]);
 }
 
+/// The files that a Dockerfile copies, by their place in the image, as the documentation of COPY says: a source is below
+/// the context.
+fn copied(context: &Path) -> BTreeMap<String, Vec<u8>> {
+    let dockerfile = fs::read_to_string(context.join("Dockerfile")).unwrap();
+    let mut files = BTreeMap::new();
+    for line in dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")) {
+        let words: Vec<_> = line.split(' ').filter(|word| !word.starts_with("--")).collect();
+        let [source, place] = words[..] else { panic!("{line}") };
+        for entry in walkdir::WalkDir::new(context.join(source)).into_iter().map(Result::unwrap) {
+            if entry.file_type().is_file() {
+                files.insert(place.trim_start_matches('/').to_owned(), fs::read(entry.path()).unwrap());
+            }
+        }
+    }
+    files
+}
+
 #[test]
-fn a_dockerfile_can_be_had_and_a_base_chosen() {
+fn a_dockerfile_comes_with_all_that_it_copies() {
     let scratch = Scratch::new();
     hello(&scratch);
-    let print = |flags: &[&str]| {
-        let done = tool(&scratch).args(["docker", "hello", "--dockerfile"]).args(flags).run().assert_code(0);
-        done.stdout
+    let write = |place: &str, flags: &[&str]| {
+        let args = ["docker", "out/hello_v0.1.0.so", "--dockerfile", place];
+        let done = tool(&scratch).args(args).args(flags).run().assert_code(0);
+        done.assert_says(&[&format!("docker build --tag hello:0.1.0 {place}")]);
+        fs::read_to_string(scratch.join(place).join("Dockerfile")).unwrap()
     };
-    let text = print(&[]);
-    for line in
-        ["FROM scratch\n", "USER 65532:65532\n", "STOPSIGNAL SIGTERM\n", "EXPOSE 8080/tcp\n", "libc.so.6"]
-    {
+    let text = write("context", &[]);
+    for line in ["FROM scratch\n", "USER 65532:65532\n", "STOPSIGNAL SIGTERM\n", "EXPOSE 8080/tcp\n"] {
         assert!(text.contains(line), "{line}:\n{text}");
     }
-    let text = print(&["--base", "debian:12-slim"]);
+    // The same files as in the image that needs no engine.
+    tool(&scratch).args(["docker", "out/hello_v0.1.0.so", "--oci", "hello.tar"]).run().assert_code(0);
+    let root = scratch.join("root");
+    unpack(&scratch.join("hello.tar"), &root);
+    let mut files = BTreeMap::new();
+    for entry in walkdir::WalkDir::new(&root).into_iter().map(Result::unwrap) {
+        if entry.file_type().is_file() {
+            let place = entry.path().strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+            files.insert(place, fs::read(entry.path()).unwrap());
+        }
+    }
+    assert!(files.len() == 6 && copied(&scratch.join("context")) == files, "{:?}", files.keys());
+    let owner = |path: &str| fs::metadata(root.join(path)).map(|data| (data.is_dir(), data.uid())).unwrap();
+    // Only root can give a file to another user.
+    assert!(
+        [(true, 65532), (true, rustix::process::getuid().as_raw())].contains(&owner("data")),
+        "{:?}",
+        owner("data")
+    );
+
+    let text = write("upon", &["--base", "debian:12-slim"]);
     assert!(text.starts_with("FROM debian:12-slim\n") && !text.contains("libc.so.6"), "{text}");
+
+    let done = tool(&scratch).args(["docker", "out", "--dockerfile", "several"]).run().assert_code(0);
+    assert!(
+        done.stdout.contains("hello:0.1.0") && scratch.join("several/Dockerfile").is_file(),
+        "{}",
+        done.stdout
+    );
+}
+
+#[test]
+fn an_archive_goes_to_standard_output_alone() {
+    let scratch = Scratch::new();
+    hello(&scratch);
+    let plugin = "out/hello_v0.1.0.so";
+    tool(&scratch).args(["docker", plugin, "--oci", "hello.tar"]).run().assert_code(0);
+    let done = tool(&scratch).args(["docker", plugin, "--oci", "-"]).run().assert_code(0);
+    assert!(done.bytes == fs::read(scratch.join("hello.tar")).unwrap(), "{} bytes", done.bytes.len());
+    assert!(!scratch.join("-").exists());
+    let refused = |args: &[&str], says: &str| {
+        let done = tool(&scratch).arg("docker").args(args).args(["--oci", "-"]).run().assert_code(2);
+        assert_eq!(done.assert_says(&["--oci -", says]).stdout, "");
+    };
+    refused(&[plugin, "--json"], "--json");
+    tool(&scratch).args(["new", "other.rs"]).run().assert_code(0);
+    tool(&scratch).args(["compile", "other.rs"]).run().assert_code(0);
+    refused(&["out"], "here are 2");
+    let done = tool(&scratch).args(["docker", plugin, "--oci", "x", "--tag", "a:1:2"]).run().assert_code(2);
+    done.assert_says(&["--tag a:1:2", "name:tag"]);
+    assert!(!scratch.join("x").exists());
 }
 
 #[test]
@@ -370,7 +437,12 @@ fn an_engine_takes_the_image() {
         "effe-tool-test:2",
     ]);
     done.run().assert_code(0);
-    for tag in ["effe-tool-test:2", "effe-tool-test:1"] {
+    // Without the tool: what it writes can be built as it stands.
+    tool(&scratch).args(["docker", "hello", "--dockerfile", "context"]).run().assert_code(0);
+    run(&["build", "--tag", "effe-tool-test:3", "context"]).assert_code(0);
+    let inspected = run(&["inspect", "--type", "image", "effe-tool-test:3"]).assert_code(0).stdout;
+    assert!(inspected.contains("65532:65532") && inspected.contains("SIGTERM"), "{inspected}");
+    for tag in ["effe-tool-test:3", "effe-tool-test:2", "effe-tool-test:1"] {
         run(&["rmi", "--force", tag]);
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, reason = "a test says what it saw")]
 
 mod compile;
+mod completions;
 mod docker;
 mod guide;
 mod inspect;

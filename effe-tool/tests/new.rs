@@ -36,13 +36,31 @@ fn hello_greets() {
 }
 
 #[test]
+fn a_debug_build_and_the_tests_share_their_dependencies_in_one_directory() {
+    let scratch = Scratch::new();
+    tool(&scratch).args(["new", "lambda"]).run().assert_code(0);
+    tool(&scratch).args(["compile", "--debug", "lambda"]).run().assert_code(0);
+    let done = Tool::by(Command::new(env!("CARGO")), &scratch)
+        .args(["test", "--lib", "--manifest-path", "lambda/Cargo.toml", "--target-dir"])
+        .arg(build_directory().join("effe"))
+        .run()
+        .assert_code(0);
+    let compiled = done.stderr.lines().filter(|line| line.trim_start().starts_with("Compiling "));
+    assert!(compiled.clone().all(|line| line.contains("Compiling lambda ")), "{}", done.stderr);
+    assert_eq!(compiled.count(), 1);
+}
+
+#[test]
 fn json_answers_an_order() {
     check("json", &["--data", r#"{"item":"tea","count":3}"#], r#"{"item":"tea","cents":300}"#);
 }
 
 #[test]
 fn database_keeps_notes() {
-    check("database", &["--data", "first", "--", "--set", "path=notes.sqlite"], "noted\n");
+    let scratch = Scratch::new();
+    let data = format!("data={}", scratch.join("below/notes").display());
+    check("database", &["--data", "first", "--", "--set", &data], "noted\n");
+    assert!(scratch.join("below/notes/notes.sqlite").is_file());
 }
 
 #[test]
@@ -63,6 +81,26 @@ fn run_compiles_and_serves_on_loopback() {
 }
 
 #[test]
+fn the_guide_lists_every_template() {
+    let scratch = Scratch::new();
+    let guide = fs::read_to_string(workspace().join("docs/effe-tool.md")).unwrap();
+    let mut listed: Vec<_> = guide
+        .lines()
+        .skip_while(|line| !line.starts_with("| template |"))
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    listed.sort_unstable();
+    let templates = fs::read_dir(workspace().join("effe-tool/templates")).unwrap();
+    let templates = templates.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut templates: Vec<_> = templates.filter(|name| name != "systemd").collect();
+    templates.sort_unstable();
+    assert_eq!(listed, templates);
+    let help = tool(&scratch).args(["new", "--help"]).run().assert_code(0).stdout;
+    assert!(templates.iter().all(|template| help.contains(template)), "{help}");
+}
+
+#[test]
 fn nothing_that_is_there_is_overwritten() {
     let scratch = Scratch::new();
     scratch.write("hello/keep", "");
@@ -77,7 +115,7 @@ fn nothing_that_is_there_is_overwritten() {
 #[test]
 fn names_that_are_no_crates_are_refused() {
     let scratch = Scratch::new();
-    for name in ["match", "1st", "a b", "serde"] {
+    for name in ["match", "1st", "a b", "serde", "axum", "rusqlite"] {
         tool(&scratch).args(["new", name]).run().assert_code(2).assert_says(&[name, "can't be the name"]);
         assert!(!scratch.join(name).exists());
     }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -25,6 +26,9 @@ fn free_ports(n: u16) -> u16 {
         .find(|first| (*first..first + n).all(free))
         .expect("some are free")
 }
+
+/// A value that a shell, Kubernetes and systemd would all read as something else.
+const HOSTILE: &str = "It's \"you\": {} $HOME $(id) $$ %i \\n\n\t# é";
 
 /// Whether a program can be run. If not, the test prints that it is skipped.
 fn has(program: &str, args: &[&str]) -> bool {
@@ -89,6 +93,8 @@ fn haproxy_loses_no_request_when_loaders_are_killed_drained_and_swapped() {
             "three=three.example",
             "--set",
             "two.greeting=Two of us",
+            "--set",
+            &format!("three.greeting={HOSTILE}"),
         ],
     );
     scratch.write("haproxy.cfg", &done.stdout);
@@ -112,7 +118,7 @@ fn haproxy_loses_no_request_when_loaders_are_killed_drained_and_swapped() {
     assert_eq!(ask("any", "/one/world?x").text(), "Hello from effe: /world\n");
     assert_eq!(ask("any", "/one").text(), "Hello from effe: /\n");
     assert_eq!(ask("any", "/two/a/b").text(), "Two of us from effe: /a/b\n");
-    assert_eq!(ask("Three.Example:80", "/one").text(), "Hello from effe: /one\n");
+    assert_eq!(ask("Three.Example:80", "/one").text(), format!("{HOSTILE} from effe: /one\n"));
     assert_eq!((ask("any", "/onesie").status, ask("any", "/").status), (404, 404));
 
     let hammer = Hammer::start(proxy.address, "/one/", 8);
@@ -160,16 +166,22 @@ fn kubernetes_takes_every_object() {
     lambdas(&scratch, &["one", "two"]);
     scratch
         .write("effe.toml", "registry = \"registry.example/team\"\n[lambda.two]\nhost = \"two.example\"\n");
-    route(&scratch, &["kubernetes", "out", "--dirout", "objects", "--set", "greeting=It's \"you\": {}"]);
-    let files = ["objects/one.yaml", "objects/two.yaml"];
+    scratch.write("password", "s3cret\n");
+    let set = ["--set", &format!("greeting={HOSTILE}"), "--set", "two.password=@password"];
+    let data = ["--data", "two=/var/lib/effe/two"];
+    route(&scratch, &[&["kubernetes", "out", "--dirout", "objects"][..], &set, &data].concat());
+    let files = ["objects/one.yaml", "objects/two.yaml", "objects/two.secret.yaml"];
     let validate = Command::new("kubernetes-validate");
     let done = Tool::by(validate, &scratch).arg("--strict").args(files).run().assert_code(0);
     let said = done.stdout + &done.stderr;
-    for kind in ["deployment", "service", "ingress", "poddisruptionbudget", "horizontalpodautoscaler"] {
-        for name in ["one", "two"] {
-            assert!(said.contains(&format!("passed for resource {kind}/{name} ")), "{kind}/{name}: {said}");
+    let passed = |kind: &str, name: &str| said.contains(&format!("passed for resource {kind}/{name} "));
+    for name in ["one", "two"] {
+        for kind in ["deployment", "service", "ingress", "poddisruptionbudget"] {
+            assert!(passed(kind, name), "{kind}/{name}: {said}");
         }
     }
+    assert!(passed("horizontalpodautoscaler", "one"), "{said}");
+    assert!(passed("persistentvolumeclaim", "two") && passed("secret", "two"), "{said}");
     let one = fs::read_to_string(scratch.join(files[0])).unwrap();
     for part in ["image: registry.example/team/one:0.1.0", "ingressClassName: haproxy", "path: /one\n"] {
         assert!(one.contains(part), "{part}:\n{one}");
@@ -248,6 +260,14 @@ fn two_lambdas_in_each_others_way_are_refused() {
     refused(&["--path", "three=/x"], 2, &["no lambda \"three\"", "one, two"]);
     refused(&["--path", "one=x"], 1, &["the path \"x\"", "write it as /hello"]);
     refused(&["--host", "a b"], 1, &["the host \"a b\""]);
+    refused(
+        &["--path", "/x"],
+        1,
+        &["the path /x is for one lambda, and here are one, two", "--path NAME=/x"],
+    );
+    refused(&["--registry", "x"], 2, &["--registry is not for haproxy"]);
+    refused(&["--listen", "8080"], 1, &["can't listen on \"8080\"", "*:8080"]);
+    refused(&["--set", "a=@nowhere"], 1, &["a=@nowhere", "No such file"]);
     refused(&["--replicas", "one=many"], 2, &["--replicas one=many"]);
     fs::copy(scratch.join("out/one_v0.1.0.so"), scratch.join("out/again.so")).unwrap();
     refused(&[], 1, &["out/again.so", "out/one_v0.1.0.so", "both called one"]);
@@ -256,38 +276,22 @@ fn two_lambdas_in_each_others_way_are_refused() {
 }
 
 #[test]
-fn completions_are_what_a_shell_reads() {
-    let scratch = Scratch::new();
-    let bash = tool(&scratch).args(["completions", "bash"]).run().assert_code(0).stdout;
-    scratch.write("completions", &bash);
-    let script =
-        "source ./completions; COMP_WORDS=(effe-tool comp); COMP_CWORD=1; _effe__tool effe-tool comp effe-tool
-                  printf '%s ' \"${COMPREPLY[@]}\"";
-    let mut shell = Command::new("bash");
-    shell.args(["-c", script]);
-    let done = Tool::by(shell, &scratch).run().assert_code(0);
-    assert!(done.stdout.contains("compile") && done.stdout.contains("completions"), "{}", done.stdout);
-    for shell in ["zsh", "fish", "elvish", "powershell"] {
-        let done = tool(&scratch).args(["completions", shell]).run().assert_code(0);
-        assert!(done.stdout.contains("effe-tool"), "{shell}");
-    }
-}
-
-#[test]
 fn systemd_takes_the_units_and_the_loader_what_goes_with_them() {
     let scratch = Scratch::new();
     lambdas(&scratch, &["one"]);
-    let text = r#"It's "you": {}"#;
-    route(
-        &scratch,
-        &["systemd", "out", "--dirout", "root", "--port", "7099", "--set", &format!("greeting={text}")],
-    );
+    scratch.write("greeting", HOSTILE);
+    let args = ["systemd", "out", "--dirout", "root", "--port", "7099", "--data", "/var/lib/effe"];
+    let secret = ["--set", "greeting=@greeting", "--set", &format!("other={HOSTILE}")];
+    route(&scratch, &[&args[..], &secret].concat());
     for unit in ["effe@.service", "effe@.socket"] {
         let [ours, documented] = ["effe-tool/templates", "docs"]
             .map(|place| fs::read_to_string(workspace().join(place).join("systemd").join(unit)).unwrap());
         assert!(ours == documented, "docs/systemd/{unit} and that of effe-tool/templates differ");
     }
     let units = scratch.join("root/etc/systemd/system");
+    let mode =
+        |path: &str| fs::metadata(scratch.join("root").join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("etc/effe/one.secrets/greeting"), mode("etc/effe/one.json") & 0o004), (0o600, 0o004));
     let address = fs::read_to_string(units.join("effe@one.socket.d/address.conf")).unwrap();
     assert!(address.ends_with("[Socket]\nListenStream=\nListenStream=127.0.0.1:7099\n"), "{address}");
 
@@ -301,8 +305,10 @@ fn systemd_takes_the_units_and_the_loader_what_goes_with_them() {
         let value = value.replace("/etc/", &format!("{}/etc/", scratch.join("root").display()));
         tool = tool.env(key, value);
     }
-    let server = Loader::by(tool.into_command()).serve();
-    assert_eq!(server.get("/").text(), format!("{text} from effe: /\n"));
+    // As systemd reads the drop-in, which it is asked about below.
+    let secret = format!("greeting=@{}", scratch.join("root/etc/effe/one.secrets/greeting").display());
+    let server = Loader::by(tool.env("EFFE_SET", secret).into_command()).serve();
+    assert_eq!(server.get("/").text(), format!("{HOSTILE} from effe: /\n"));
     assert_eq!(server.get("/health/readiness").status, 200);
     server.stop();
 
@@ -313,11 +319,19 @@ fn systemd_takes_the_units_and_the_loader_what_goes_with_them() {
     for unit in ["service", "socket"] {
         fs::copy(units.join(format!("effe@.{unit}")), units.join(format!("effe@one.{unit}"))).unwrap();
     }
-    let mut command = Command::new("systemd-analyze");
-    command
-        .args(["verify", "--man=no"])
-        .args([units.join("effe@one.service"), units.join("effe@one.socket")]);
-    let done = Tool::by(command, &scratch).run();
+    let verify = |level: &str| {
+        let mut command = Command::new("systemd-analyze");
+        command
+            .args(["verify", "--man=no"])
+            .args([units.join("effe@one.service"), units.join("effe@one.socket")]);
+        Tool::by(command, &scratch).env("SYSTEMD_LOG_LEVEL", level).run()
+    };
+    let done = verify("info");
     let ours: Vec<_> = done.stderr.lines().filter(|line| line.contains("effe@")).collect();
     assert!(ours.is_empty(), "{ours:#?}");
+    // It shows what it has read.
+    let shown = verify("debug").stdout;
+    for part in ["StateDirectory: effe/one", "Environment: EFFE_SET=greeting=@"] {
+        assert!(shown.lines().any(|line| line.trim().starts_with(part)), "{part}:\n{shown}");
+    }
 }

@@ -9,7 +9,11 @@ use std::{
     str::FromStr,
 };
 
-use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser, error::ErrorKind};
+use clap::{
+    ArgAction, Command, CommandFactory, FromArgMatches, Parser,
+    builder::{OsStringValueParser, TypedValueParser as _},
+    error::ErrorKind,
+};
 
 use self::units::{Size, Span};
 use crate::{
@@ -18,7 +22,7 @@ use crate::{
     journal::{Format, SyslogFormat, SyslogTarget},
     net::address::Listen,
     placement::Mode as Execution,
-    plugin::Digest,
+    plugin::{Digest, parameters::Object},
 };
 
 /// What axum and others allow too; a larger body wants a stream.
@@ -78,9 +82,9 @@ pub struct Cli {
     #[arg(long = "set", value_name = "KEY=VALUE", action = ArgAction::Append)]
     pub set: Vec<String>,
 
-    /// Parameters from a file that holds a JSON object; --set comes on top
-    #[arg(long, value_name = "FILE")]
-    pub params: Option<PathBuf>,
+    /// Parameters from a file that holds a JSON object, or the object itself ({…}); --set comes on top
+    #[arg(long, value_name = "FILE", value_parser = OsStringValueParser::new().map(Object::from))]
+    pub params: Option<Object>,
 
     /// Threads that serve connections, of each process [default: one per CPU]
     #[arg(long, value_name = "N")]

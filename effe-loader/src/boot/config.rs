@@ -233,7 +233,7 @@ impl Cli {
     fn sources(&self, faults: &mut Vec<String>) -> Sources {
         let variable = variable("EFFE_SET", faults);
         let of_variable = variable.lines().filter(|line| !line.is_empty()).map(str::to_owned);
-        Sources { file: self.params.clone(), pairs: of_variable.chain(self.set.iter().cloned()).collect() }
+        Sources { object: self.params.clone(), pairs: of_variable.chain(self.set.iter().cloned()).collect() }
     }
 }
 

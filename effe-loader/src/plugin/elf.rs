@@ -1,9 +1,11 @@
 //! Checks a library's ELF headers before the dynamic linker reads them: the linker crashes on a file that
 //! ends early, and reports another machine's library as "no such file".
 
+use std::{fs, path::Path};
+
 use object::{
     Endian, Endianness, ReadRef, elf,
-    read::elf::{FileHeader, ProgramHeader},
+    read::elf::{Dyn, FileHeader, ProgramHeader},
 };
 
 const DAMAGED_HEADER: &str = "its ELF header is damaged; copy or build it again";
@@ -68,6 +70,28 @@ pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
     let loaded = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD);
     let ends = loaded.map(|segment| segment.p_vaddr(endian).saturating_add(segment.p_memsz(endian)));
     Ok(ends.max().and_then(|end| end.checked_next_multiple_of(4096)).unwrap_or(u64::MAX))
+}
+
+/// Whether a library has the dynamic linker look for other libraries in places that are named after its own directory.
+/// The file was checked before.
+pub fn looks_beside_itself(path: &Path) -> bool {
+    let Ok(bytes) = fs::read(path) else { return false };
+    run_paths(&bytes)
+        .is_ok_and(|paths| paths.iter().any(|path| path.contains("$ORIGIN") || path.contains("${ORIGIN}")))
+}
+
+fn run_paths(bytes: &[u8]) -> object::read::Result<Vec<String>> {
+    let header = elf::FileHeader64::<Endianness>::parse(bytes)?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, bytes)?;
+    let Some((entries, link)) = sections.dynamic(endian, bytes)? else { return Ok(Vec::new()) };
+    let strings = sections.strings(endian, bytes, link)?;
+    let is_path =
+        |entry: &&elf::Dyn64<Endianness>| [elf::DT_RUNPATH, elf::DT_RPATH].contains(&entry.tag(endian));
+    let text = |entry: &elf::Dyn64<Endianness>| {
+        Ok(String::from_utf8_lossy(entry.string(endian, strings)?).into_owned())
+    };
+    entries.iter().filter(is_path).map(text).collect()
 }
 
 fn truncated(needed: u64, has: u64) -> String {

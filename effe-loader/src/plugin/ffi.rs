@@ -24,6 +24,7 @@ use rustix::{
     process::Pid,
 };
 
+use super::elf;
 use crate::error::Unloaded;
 
 /// Keeps a library mapped for ever. libloading has no name for it.
@@ -197,6 +198,9 @@ fn linker_reason(error: &libloading::Error, path: &Path) -> Unloaded {
          enable disable_initial_exec_tls (jemalloc) or local_dynamic_tls (mimalloc)"
     } else if text.contains("undefined symbol") {
         "; link what it needs, or build it again"
+    } else if text.contains("cannot open shared object file") && elf::looks_beside_itself(path) {
+        "; it looks for that library beside itself ($ORIGIN), and a plugin is opened as a copy, which has no directory: \
+         install the library where the dynamic linker looks (ldconfig, LD_LIBRARY_PATH), or link it statically"
     } else if text.contains("cannot open shared object file") {
         "; install that library, or link it statically"
     } else if text.contains("failed to map segment") {

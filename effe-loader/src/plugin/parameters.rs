@@ -1,26 +1,52 @@
 //! The operator's parameters: each as text, and all of them as one JSON object.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, ffi::OsString, fs, path::PathBuf};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
 /// Where the parameters come from. Files may hold something else each time they are read.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
-    /// A file that holds a JSON object.
-    pub file: Option<PathBuf>,
-    /// `key=value` and `key=@file`, which override the file.
+    /// A JSON object, or a file that holds one.
+    pub object: Option<Object>,
+    /// `key=value` and `key=@file`, which override the object.
     pub pairs: Vec<String>,
+}
+
+/// What `--params` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// The object itself. On one line it can hold any text, as `key=value` can't.
+    Text(String),
+    /// A file that holds it.
+    File(PathBuf),
+}
+
+impl From<OsString> for Object {
+    fn from(text: OsString) -> Object {
+        match text.into_string() {
+            Ok(text) if text.starts_with('{') => Object::Text(text),
+            Ok(path) => Object::File(path.into()),
+            Err(path) => Object::File(path.into()),
+        }
+    }
 }
 
 impl Sources {
     /// Reads all parameters. An error says in one line what can't be read or understood.
     pub fn read(&self) -> Result<Parameters, String> {
         let mut parameters = Parameters::default();
-        if let Some(path) = &self.file {
-            let failed = |err: &dyn std::fmt::Display| format!("--params {}: {err}", path.display());
-            let text = fs::read_to_string(path).map_err(|err| failed(&err))?;
-            parameters.add_object(&text).map_err(|err| failed(&err))?;
+        match &self.object {
+            // The text may hold a secret, and is not repeated.
+            Some(Object::Text(text)) => {
+                parameters.add_object(text).map_err(|err| format!("--params {{…}}: {err}"))?;
+            }
+            Some(Object::File(path)) => {
+                let failed = |err: &dyn std::fmt::Display| format!("--params {}: {err}", path.display());
+                let text = fs::read_to_string(path).map_err(|err| failed(&err))?;
+                parameters.add_object(&text).map_err(|err| failed(&err))?;
+            }
+            None => {}
         }
         for pair in &self.pairs {
             let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
@@ -53,20 +79,27 @@ struct Parameter {
 
 impl Parameters {
     /// Sets a parameter from the command line. A value that is JSON and not a string (`3`, `true`, `["a"]`)
-    /// is the same JSON in the object. As text, every value is as it was given.
+    /// is the same JSON in the object, unless it has space around it. As text, every value is as it was given.
     pub fn set(&mut self, key: &str, value: &str) {
         let json = match serde_json::from_str::<Value>(value) {
-            Ok(Value::String(_)) | Err(_) => Value::from(value).to_string(),
-            Ok(_) => value.to_owned(),
+            Ok(other) if !other.is_string() && value.trim_ascii() == value => value.to_owned(),
+            _ => Value::from(value).to_string(),
         };
         self.0.insert(key.to_owned(), Parameter { text: value.to_owned(), json });
     }
 
+    /// Adds the members of a JSON object. A member that is no string is, as text, what the object's text has for it
+    /// (`1.0`, `[1, 2]`): so an object can hold whatever `set` is given.
     pub fn add_object(&mut self, text: &str) -> Result<(), serde_json::Error> {
-        for (key, value) in serde_json::from_str::<Map<String, Value>>(text)? {
-            let json = value.to_string();
-            let text = if let Value::String(text) = value { text } else { json.clone() };
-            self.0.insert(key, Parameter { text, json });
+        let values = serde_json::from_str::<Map<String, Value>>(text)?;
+        let mut written = serde_json::from_str::<BTreeMap<String, Box<RawValue>>>(text)?;
+        for (key, value) in values {
+            let json = written.remove(&key).map_or_else(|| value.to_string(), |raw| raw.get().to_owned());
+            let parameter = match value {
+                Value::String(text) => Parameter { json: Value::from(text.as_str()).to_string(), text },
+                _ => Parameter { text: json.clone(), json },
+            };
+            self.0.insert(key, parameter);
         }
         Ok(())
     }
@@ -135,6 +168,38 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn an_object_holds_to_the_letter_whatever_can_be_set() {
+        bolero::check!().with_type::<(Vec<u8>, bool)>().for_each(|(bytes, plain)| {
+            let letters = b" 1.0e5[],{}\"-tn\n\t\\@%$";
+            let text: String = match plain {
+                true => {
+                    bytes.iter().map(|byte| char::from(letters[usize::from(*byte) % letters.len()])).collect()
+                }
+                false => String::from_utf8_lossy(bytes).into_owned(),
+            };
+            let mut given = Parameters::default();
+            given.set("key", &text);
+            let mut read = Parameters::default();
+            read.add_object(&given.object()).unwrap();
+            assert_eq!(read, given);
+        });
+    }
+
+    #[test]
+    fn params_are_an_object_or_the_name_of_a_file_that_holds_one() {
+        assert_eq!(Object::from(OsString::from("params.json")), Object::File("params.json".into()));
+        let read = |text: &str| {
+            let object = Some(Object::from(OsString::from(text)));
+            Sources { object, pairs: vec!["b=2".to_owned()] }.read()
+        };
+        let parameters = read("{\"a\":\"1\\n\",\"b\":\"1\",\"c\":1.0}").unwrap();
+        let values = ["a", "b", "c"].map(|key| parameters.get(key));
+        assert_eq!(values, [Some("1\n"), Some("2"), Some("1.0")]);
+        let fault = read("{\"a\":\"secret\"").unwrap_err();
+        assert!(fault.starts_with("--params {…}: ") && !fault.contains("secret"), "{fault}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    io::{self, BufWriter, IsTerminal, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -32,10 +32,14 @@ pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
         return Err(Usage(format!("--tag {tag} names one image, and here are {}", artifacts.len())).into());
     }
     let is_several = artifacts.len() > 1;
-    if is_several && !args.dockerfile {
+    if is_several {
         refuse_one_tag_for_two(&artifacts)?;
     }
-    let engine = match args.oci.is_some() || args.dockerfile {
+    let to_stdout = args.oci.as_deref() == Some(Path::new("-"));
+    if to_stdout {
+        refuse_a_second_result(args, artifacts.len())?;
+    }
+    let engine = match args.oci.is_some() || args.dockerfile.is_some() {
         true => None,
         false => Some(engine::find(args.engine)?),
     };
@@ -43,18 +47,31 @@ pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
     let mut results = Vec::new();
     for artifact in artifacts {
         let image = Image::of(&artifact, args.tag.as_deref(), base, args.ca.as_deref())?;
-        if args.dockerfile {
-            shell.result(image.dockerfile(args.base.as_deref()).as_bytes())?;
-            continue;
-        }
-        let place = match (&args.oci, engine) {
-            (Some(path), _) => {
-                let path =
-                    if is_several || path.is_dir() { path.join(file_name(&image)) } else { path.clone() };
+        let place = match (&args.oci, &args.dockerfile, engine) {
+            (Some(_), ..) if to_stdout => {
+                let mut archive = Vec::new();
+                oci::write(&image, &mut archive)?;
+                shell.result(&archive)?;
+                shell.status("Packed", format_args!("{} to standard output", image.tag));
+                continue;
+            }
+            (Some(path), ..) => {
+                let file = || path.join(format!("{}.tar", plain_name(&image)));
+                let path = if is_several || path.is_dir() { file() } else { path.clone() };
                 write(&image, &path)?;
                 path.display().to_string()
             }
-            (None, Some(engine)) => {
+            (None, Some(path), _) => {
+                let path = if is_several { path.join(plain_name(&image)) } else { path.clone() };
+                image.write_context(&path, args.base.as_deref())?;
+                shell.note(format_args!(
+                    "build it with `docker build --tag {} {}`",
+                    image.tag,
+                    path.display()
+                ));
+                path.display().to_string()
+            }
+            (None, None, Some(engine)) => {
                 let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
                 if args.base.is_some() {
                     image.write_context(directory.path(), args.base.as_deref())?;
@@ -66,7 +83,7 @@ pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
                 }
                 engine::program(engine).to_owned()
             }
-            (None, None) => bail!("there is no place for the image"),
+            (None, None, None) => bail!("there is no place for the image"),
         };
         shell.status("Packed", format_args!("{} into {place}", image.tag));
         if args.json {
@@ -107,8 +124,23 @@ fn refuse_one_tag_for_two(artifacts: &[Artifact]) -> Result<()> {
     Ok(())
 }
 
-fn file_name(image: &Image) -> PathBuf {
-    format!("{}.tar", image.tag.replace(['/', ':'], "_")).into()
+/// Fails if more than an archive would go to stdout, or if a person would see it there.
+fn refuse_a_second_result(args: &DockerArgs, n_images: usize) -> Result<()> {
+    let why = if n_images > 1 {
+        format!("one archive goes to standard output, and here are {n_images}; name a directory")
+    } else if args.json {
+        "the archive goes to standard output, where --json would write, too; name a file".to_owned()
+    } else if io::stdout().is_terminal() {
+        "an archive is nothing for a terminal; redirect it, or name a file".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Usage(format!("--oci -: {why}")).into())
+}
+
+/// The tag as the name of a file.
+fn plain_name(image: &Image) -> String {
+    image.tag.replace(['/', ':'], "_")
 }
 
 fn write(image: &Image, path: &Path) -> Result<()> {

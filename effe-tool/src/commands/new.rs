@@ -9,12 +9,12 @@ use crate::{
     cli::{BuildArgs, NewArgs},
     effe_abi::EffeAbi,
     shell::Shell,
+    template,
     usage::Usage,
 };
 
-/// Names that cargo refuses, and names of crates that a template depends on.
-const TAKEN: [&str; 9] =
-    ["alloc", "core", "effe-abi", "effe_abi", "proc_macro", "rusqlite", "serde", "std", "test"];
+/// Names that cargo refuses. Those of crates that a template depends on are taken, too.
+const TAKEN: [&str; 6] = ["alloc", "core", "effe_abi", "proc_macro", "std", "test"];
 const KEYWORDS: &str = " abstract as async await become box break const continue crate do dyn else enum extern false \
                         final fn for gen if impl in let loop macro match mod move mut override priv pub ref return \
                         self static struct super trait true try type typeof unsafe unsized use virtual where while \
@@ -102,7 +102,10 @@ fn check(name: &str) -> Result<()> {
         "it may have letters, digits, `-` and `_`"
     } else if name.len() > 64 {
         "it is longer than 64 characters"
-    } else if TAKEN.contains(&name) || KEYWORDS.contains(&format!(" {name} ")) {
+    } else if TAKEN.contains(&name)
+        || template::dependencies().any(|taken| taken == name)
+        || KEYWORDS.contains(&format!(" {name} "))
+    {
         "it has a meaning of its own in Rust or in this crate"
     } else {
         return Ok(());
@@ -123,7 +126,9 @@ mod tests {
         for good in ["hello", "a", "A-1_b", "matches"] {
             assert!(check(good).is_ok(), "{good}");
         }
-        for bad in ["", "1a", "-a", "a b", "ä", "a/b", "match", "test", "serde", &"a".repeat(65)] {
+        for bad in
+            ["", "1a", "-a", "a b", "ä", "a/b", "match", "test", "serde", "axum", "effe-abi", &"a".repeat(65)]
+        {
             assert!(check(bad).is_err(), "{bad}");
         }
     }

@@ -1,13 +1,19 @@
 //! `route`: writes the configuration of HAProxy, Kubernetes or systemd for a set of lambdas. [`crate::plan`] makes it.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result};
 
 use crate::{
     artifact::Artifact,
     cli::{RouteArgs, Router},
-    plan::{self, Plan},
+    plan::{self, File, Plan},
     shell::Shell,
 };
 
@@ -46,8 +52,19 @@ pub(crate) fn run(args: &RouteArgs, shell: &mut Shell) -> Result<ExitCode> {
         let path = directory.join(&file.path);
         let parent = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-        fs::write(&path, file.text).with_context(|| format!("cannot write {}", path.display()))?;
+        write(&path, &file).with_context(|| format!("cannot write {}", path.display()))?;
         shell.status("Wrote", path.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file. A secret is never readable for others, not even while it is written.
+fn write(path: &Path, file: &File) -> io::Result<()> {
+    if !file.is_secret {
+        return fs::write(path, &file.text);
+    }
+    let mut options = fs::File::options();
+    let mut written = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    written.set_permissions(fs::Permissions::from_mode(0o600))?;
+    written.write_all(file.text.as_bytes())
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::settings::LambdaSettings;
-use crate::{cli::RouteArgs, usage::Usage};
+use crate::{
+    cli::{RouteArgs, Router},
+    usage::Usage,
+};
 
 /// The values of the flags: for all lambdas, and for each by its name.
 #[derive(Default)]
@@ -16,6 +19,7 @@ pub(super) struct Flags {
 
 impl Flags {
     pub(super) fn of(args: &RouteArgs, names: &[String]) -> Result<Flags> {
+        refuse_those_of_other_engines(args)?;
         let mut flags = Flags::default();
         let wrong = |flag: &str, text: &str, why: &str| Usage(format!("--{flag} {text}: {why}"));
         for text in &args.paths_of {
@@ -33,6 +37,10 @@ impl Flags {
         for text in &args.replicas {
             let (one, value) = flags.target(text, names)?;
             one.replicas = Some(value.parse().map_err(|_| wrong("replicas", text, "write N or NAME=N"))?);
+        }
+        for text in &args.data {
+            let (one, value) = flags.target(text, names)?;
+            one.data = Some(value.trim_end_matches('/').to_owned());
         }
         for text in &args.set {
             let pair = text.split_once('=');
@@ -59,5 +67,26 @@ impl Flags {
                     .into())
             }
         }
+    }
+}
+
+/// Fails if a flag has no meaning for the engine. `effe.toml` may have settings for all engines.
+fn refuse_those_of_other_engines(args: &RouteArgs) -> Result<()> {
+    let (engine, why) = match args.router {
+        Router::Haproxy => ("haproxy", "the loaders run on this machine, and need no image"),
+        Router::Kubernetes => ("kubernetes", "each pod and the Ingress have addresses of their own"),
+        Router::Systemd => ("systemd", "it has one socket and one loader for each lambda, and no router"),
+    };
+    let flags = [
+        ("path", !args.paths_of.is_empty(), args.router != Router::Systemd),
+        ("host", !args.hosts.is_empty(), args.router != Router::Systemd),
+        ("port", !args.ports.is_empty(), args.router != Router::Kubernetes),
+        ("replicas", !args.replicas.is_empty(), args.router != Router::Systemd),
+        ("listen", args.listen.is_some(), args.router == Router::Haproxy),
+        ("registry", args.registry.is_some(), args.router == Router::Kubernetes),
+    ];
+    match flags.iter().find(|(_, is_given, is_known)| *is_given && !is_known) {
+        Some((flag, ..)) => Err(Usage(format!("--{flag} is not for {engine}: {why}; leave it out")).into()),
+        None => Ok(()),
     }
 }

@@ -1,8 +1,10 @@
 //! A plan as a configuration of HAProxy: a backend for each lambda, and a server for each of its loaders.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 
-use super::{CONCURRENCY, DRAIN_DELAY, File, Plan, Route, SERVER_TIMEOUT};
+use super::{
+    CONCURRENCY, DRAIN_DELAY, File, Parameter, Plan, Route, SERVER_TIMEOUT, parameters, quoting::shell,
+};
 use crate::{artifact::Kind, loader::DRAIN_TIMEOUT};
 
 /// The configuration.
@@ -15,6 +17,14 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
             text.push_str(&format!("#   {}\n", command(plan, route, port)));
         }
     }
+    for route in &plan.routes {
+        if let Some(data) = &route.data {
+            text.push_str(&format!(
+                "# {} keeps its data in {data}: make that directory, and let the loaders' user write to it.\n",
+                route.name
+            ));
+        }
+    }
     text.push_str(
         "# For a new version, replace the plugin's file and send the loader SIGHUP; no request is lost.\n\
          # After SIGTERM, a loader reports that it isn't ready, and serves on for --drain-delay.\n",
@@ -25,7 +35,7 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
          default-server check inter 1s fastinter 250ms fall 2 rise 1 maxconn {CONCURRENCY}\n\n\
          frontend effe\n    bind {}\n    option forwardfor\n    \
          http-request set-header X-Request-Id %[uuid()] unless {{ req.hdr(X-Request-Id) -m found }}\n",
-        plan.listen
+        plan.listen.text
     ));
     let mut routes: Vec<_> = plan.routes.iter().collect();
     // HAProxy takes the first rule that matches: so rules with a host come first, and longer paths before shorter ones.
@@ -56,10 +66,14 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
     for route in &plan.routes {
         text.push_str(&format!("\nbackend {}\n", route.name));
         text.push_str("    http-request disable-l7-retry unless { method GET HEAD OPTIONS }\n");
-        if route.path != "/" {
-            let pattern = route.path.replace('.', "\\\\.");
+        if route.path == "/" {
+            text.push_str("    # Only this router says where a lambda is.\n    http-request del-header X-Forwarded-Prefix\n");
+        } else {
+            let path = &route.path;
+            let pattern = path.replace('.', "\\\\.");
             text.push_str(&format!(
-                "    # A lambda doesn't know its own path, so the router removes it from the URL.\n    \
+                "    # The router removes a lambda's own path from the URL, and says which it was: for request.base().\n    \
+                 http-request set-header X-Forwarded-Prefix {path}\n    \
                  http-request replace-path ^{pattern}/*(.*)$ /\\1\n"
             ));
         }
@@ -71,7 +85,7 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
         "\nbackend not_found\n    \
          http-request return status 404 content-type text/plain string \"no lambda is routed here\"\n",
     );
-    vec![File { path: PathBuf::from("haproxy.cfg"), text }]
+    vec![File::new("haproxy.cfg", text)]
 }
 
 /// The sections `global` and `defaults`.
@@ -110,25 +124,33 @@ defaults
     )
 }
 
-/// The command line of a loader.
+/// The command line of a loader, on one line.
 fn command(plan: &Plan, route: &Route, port: u16) -> String {
-    let artifact = route.artifact.display();
+    let artifact = shell(&route.artifact);
     let begin = match route.kind {
-        Kind::Plugin => format!("{} --plugin {artifact}", plan.loader),
-        Kind::Executable => artifact.to_string(),
+        Kind::Plugin => format!("{} --plugin {artifact}", shell(&plan.loader)),
+        Kind::Executable => artifact,
     };
-    let parameters = route.parameters().map(|pair| format!(" --set {}", shell_word(&pair)));
-    format!(
+    let mut text = format!(
         "{begin} --host 127.0.0.1 --port {port} --probes --max-concurrency {CONCURRENCY} \
-         --drain-delay {DRAIN_DELAY}s --drain-timeout {DRAIN_TIMEOUT}s{}",
-        parameters.collect::<String>()
-    )
-}
-
-/// A text as one word for a shell, on one line.
-fn shell_word(text: &str) -> String {
-    match text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=._/:@,+-".contains(&byte)) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', "'\\''").escape_debug()),
+         --drain-delay {DRAIN_DELAY}s --drain-timeout {DRAIN_TIMEOUT}s"
+    );
+    // What can't stand on a line as it is goes into a JSON object, which can.
+    let mut object = BTreeMap::new();
+    for (key, parameter) in &route.set {
+        let pair = match parameter {
+            Parameter::Text(text) if text.contains(char::is_control) => {
+                object.insert(key, parameters::as_json(text));
+                continue;
+            }
+            Parameter::Text(text) => format!("{key}={text}"),
+            Parameter::File { path, .. } => format!("{key}=@{}", path.display()),
+        };
+        text.push_str(&format!(" --set {}", shell(&pair)));
     }
+    if !object.is_empty() {
+        let object = serde_json::to_string(&object).expect("texts can be written as JSON");
+        text.push_str(&format!(" --params {}", shell(&object)));
+    }
+    text
 }

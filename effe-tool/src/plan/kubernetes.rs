@@ -1,43 +1,81 @@
 //! A plan as Kubernetes objects, for each lambda: a Deployment, Service, Ingress, PodDisruptionBudget and
-//! HorizontalPodAutoscaler.
+//! HorizontalPodAutoscaler, and a PersistentVolumeClaim and a Secret if it needs them.
 
-use std::path::PathBuf;
-
-use super::{CONCURRENCY, DRAIN_DELAY, File, Plan, Route, SERVER_TIMEOUT};
+use super::{
+    CONCURRENCY, DRAIN_DELAY, File, Parameter, Plan, Route, SERVER_TIMEOUT,
+    quoting::{kubernetes_argument, yaml},
+};
 use crate::{
     image::USER,
     loader::{DRAIN_TIMEOUT, PORT, RUN_TIMEOUT, STOP_MARGIN},
 };
 
-/// One file for each lambda.
+/// Where a pod finds the Secret's entries.
+const SECRETS: &str = "/run/secrets/effe";
+
+/// A file for each lambda, and one for its Secret.
 pub(crate) fn files(plan: &Plan) -> Vec<File> {
-    let file =
-        |route: &Route| File { path: PathBuf::from(format!("{}.yaml", route.name)), text: objects(route) };
-    plan.routes.iter().map(file).collect()
+    let mut files = Vec::new();
+    for route in &plan.routes {
+        files.push(File::new(format!("{}.yaml", route.name), objects(route)));
+        // No lambda has a dot in its name.
+        files.extend(secret(route).map(|text| File::secret(format!("{}.secret.yaml", route.name), text)));
+    }
+    files
 }
 
 fn objects(route: &Route) -> String {
     let Route { name, image, replicas, cpu, memory, .. } = route;
-    let version = route
-        .version
-        .as_ref()
-        .map_or(String::new(), |version| format!("\n    app.kubernetes.io/version: {}", quoted(version)));
+    let version = route.version.as_ref().map_or(String::new(), |version| {
+        format!("\n    app.kubernetes.io/version: {}", yaml(&label(version)))
+    });
     let grace = DRAIN_DELAY + DRAIN_TIMEOUT + STOP_MARGIN;
     let parameters: String = route
-        .parameters()
-        .map(|pair| format!("\n            - --set\n            - {}", quoted(&pair)))
+        .set
+        .iter()
+        .map(|(key, parameter)| match parameter {
+            Parameter::Text(text) => format!("{key}={text}"),
+            Parameter::File { .. } => format!("{key}=@{SECRETS}/{key}"),
+        })
+        .map(|pair| format!("\n            - --set\n            - {}", kubernetes_argument(&pair)))
         .collect();
     let (path, host) = (&route.path, route.host.as_ref());
-    // A lambda doesn't know its own path, so the router removes it from the URL.
     let rewrite = match path.as_str() {
         "/" => String::new(),
         path => format!(
-            "\n    # A lambda doesn't know its own path, so the router removes it from the URL.\n    haproxy.org/path-rewrite: {}",
-            quoted(&format!("{}/?(.*) /\\1", path.replace('.', "\\.")))
+            "\n    haproxy.org/path-rewrite: {}",
+            yaml(&format!("{}/*(.*) /\\1", path.replace('.', "\\.")))
         ),
     };
-    let host = host.map_or(String::new(), |host| format!("host: {}\n      ", quoted(host)));
-    let max = u32::from(*replicas) * 5;
+    let prefix = yaml(&format!("X-Forwarded-Prefix {path}"));
+    let host = host.map_or(String::new(), |host| format!("host: {}\n      ", yaml(host)));
+    let strategy = match route.data {
+        None => {
+            "\
+    # An old pod ends only after a new one is ready.
+    rollingUpdate:
+      maxSurge: 1
+      maxUnavailable: 0"
+        }
+        Some(_) => {
+            "\
+    # One pod at a time has the volume: the old one ends before a new one begins.
+    type: Recreate"
+        }
+    };
+    let group = match route.data {
+        None => String::new(),
+        Some(_) => format!("\n        # The volume belongs to this group.\n        fsGroup: {USER}"),
+    };
+    let count = match route.data {
+        None => "# The number of replicas is set by the HorizontalPodAutoscaler below.".to_owned(),
+        Some(_) => format!("replicas: {replicas}"),
+    };
+    let volumes = volumes(route);
+    let below = match &route.data {
+        None => autoscaler(route),
+        Some(_) => claim(route),
+    };
     format!(
         r#"# Made by effe-tool route kubernetes.
 apiVersion: apps/v1
@@ -48,15 +86,12 @@ metadata:
     app.kubernetes.io/name: {name}{version}
     app.kubernetes.io/managed-by: effe-tool
 spec:
-  # The number of replicas is set by the HorizontalPodAutoscaler below.
+  {count}
   selector:
     matchLabels:
       app.kubernetes.io/name: {name}
   strategy:
-    # An old pod ends only after a new one is ready.
-    rollingUpdate:
-      maxSurge: 1
-      maxUnavailable: 0
+{strategy}
   template:
     metadata:
       labels:
@@ -69,7 +104,7 @@ spec:
       securityContext:
         runAsNonRoot: true
         runAsUser: {USER}
-        runAsGroup: {USER}
+        runAsGroup: {USER}{group}
         seccompProfile:
           type: RuntimeDefault
       topologySpreadConstraints:
@@ -129,7 +164,7 @@ spec:
             readOnlyRootFilesystem: true
             capabilities:
               drop:
-                - ALL
+                - ALL{volumes}
 ---
 apiVersion: v1
 kind: Service
@@ -153,7 +188,9 @@ metadata:
     app.kubernetes.io/name: {name}
   annotations:
     # The loader answers 504 after --run-timeout, which is {RUN_TIMEOUT}s.
-    haproxy.org/timeout-server: {SERVER_TIMEOUT}s{rewrite}
+    haproxy.org/timeout-server: {SERVER_TIMEOUT}s
+    # The router removes a lambda's own path from the URL, and says which it was: for request.base().
+    haproxy.org/request-set-header: {prefix}{rewrite}
 spec:
   ingressClassName: haproxy
   rules:
@@ -179,7 +216,82 @@ spec:
   selector:
     matchLabels:
       app.kubernetes.io/name: {name}
----
+{below}"#
+    )
+}
+
+/// The volumes of a pod, and where its container has them.
+fn volumes(route: &Route) -> String {
+    let has_secret = route.set.values().any(|parameter| matches!(parameter, Parameter::File { .. }));
+    let (mut mounts, mut volumes) = (String::new(), String::new());
+    if let Some(data) = &route.data {
+        mounts.push_str(&format!("\n            - name: data\n              mountPath: {data}"));
+        volumes.push_str(&format!(
+            "\n        - name: data\n          persistentVolumeClaim:\n            claimName: {}",
+            route.name
+        ));
+    }
+    if has_secret {
+        mounts.push_str(&format!(
+            "\n            - name: secrets\n              mountPath: {SECRETS}\n              readOnly: true"
+        ));
+        volumes.push_str(&format!(
+            "\n        # After a change of the Secret: kubectl rollout restart deployment/{0}\n        \
+             - name: secrets\n          secret:\n            secretName: {0}",
+            route.name
+        ));
+    }
+    match volumes.is_empty() {
+        true => String::new(),
+        false => format!("\n          volumeMounts:{mounts}\n      volumes:{volumes}"),
+    }
+}
+
+/// The Secret of the parameters that are files.
+fn secret(route: &Route) -> Option<String> {
+    let entries = route.set.iter().filter_map(|(key, parameter)| match parameter {
+        Parameter::Text(_) => None,
+        // The loader takes a line feed at the end away.
+        Parameter::File { content, .. } => {
+            Some(format!("  {}: {}\n", yaml(key), yaml(&format!("{content}\n"))))
+        }
+    });
+    let entries: String = entries.collect();
+    let name = &route.name;
+    let text = format!(
+        "# Made by effe-tool route kubernetes.\napiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n  labels:\n    \
+         app.kubernetes.io/name: {name}\ntype: Opaque\nstringData:\n{entries}"
+    );
+    (!entries.is_empty()).then_some(text)
+}
+
+/// The claim of the volume that holds a lambda's data.
+fn claim(route: &Route) -> String {
+    let Route { name, storage, .. } = route;
+    format!(
+        r#"---
+# The lambda's data, which outlives its pods.
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: {name}
+  labels:
+    app.kubernetes.io/name: {name}
+spec:
+  accessModes:
+    - ReadWriteOnce
+  resources:
+    requests:
+      storage: {storage}
+"#
+    )
+}
+
+fn autoscaler(route: &Route) -> String {
+    let Route { name, replicas, .. } = route;
+    let max = u32::from(*replicas) * 5;
+    format!(
+        r#"---
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler
 metadata:
@@ -205,7 +317,9 @@ spec:
     )
 }
 
-/// A text as a YAML string; every JSON string is one.
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+/// A version as a label's value, which is stricter: `1.0.0+build.5` becomes `1.0.0_build.5`, as in an image's tag.
+fn label(version: &str) -> String {
+    let text = version.replace('+', "_");
+    let text: String = text.chars().take(63).collect();
+    text.trim_matches(|ch: char| !ch.is_ascii_alphanumeric()).to_owned()
 }

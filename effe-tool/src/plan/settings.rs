@@ -36,6 +36,10 @@ pub(crate) struct LambdaSettings {
     /// The memory of one replica, such as `64Mi`.
     pub(crate) memory: Option<String>,
     pub(crate) image: Option<String>,
+    /// The directory for what outlives the lambda's processes; for all lambdas, the one above theirs.
+    pub(crate) data: Option<String>,
+    /// The size of the volume that holds it, such as `1Gi`.
+    pub(crate) storage: Option<String>,
     /// The lambda's parameters.
     #[serde(default)]
     pub(crate) set: BTreeMap<String, String>,
@@ -48,7 +52,20 @@ impl Settings {
     /// It can't be read, or has an unknown key or a wrong value. The error names the line.
     pub(crate) fn read(path: &Path) -> Result<Settings> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("cannot use {}", path.display()))
+        let mut settings: Settings =
+            toml::from_str(&text).with_context(|| format!("cannot use {}", path.display()))?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        for lambda in [&mut settings.all].into_iter().chain(settings.lambdas.values_mut()) {
+            lambda.set.values_mut().for_each(|value| below(directory, value));
+        }
+        Ok(settings)
+    }
+}
+
+/// Makes the file that `@FILE` names one below the directory of the settings, from wherever the tool is run.
+fn below(directory: &Path, value: &mut String) {
+    if let Some(file) = value.strip_prefix('@') {
+        *value = format!("@{}", directory.join(file).display());
     }
 }
 
@@ -65,6 +82,8 @@ impl LambdaSettings {
             cpu: self.cpu.or_else(|| other.cpu.clone()),
             memory: self.memory.or_else(|| other.memory.clone()),
             image: self.image.or_else(|| other.image.clone()),
+            data: self.data.or_else(|| other.data.clone()),
+            storage: self.storage.or_else(|| other.storage.clone()),
             set,
         }
     }

@@ -1,6 +1,10 @@
 //! A lambda that keeps notes in SQLite: POST adds a note, GET returns all of them, one on each line.
 
-use std::{fs::File, io::Write};
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+};
 
 use effe_abi::{Error, Lambda, Options, Params, Request, Response, Result, StartError, Started, export};
 use rusqlite::Connection;
@@ -19,11 +23,12 @@ impl Lambda for Notes {
     /// Tells the loader that Run waits: for the database.
     const OPTIONS: Options = Options::new().waits();
 
-    /// Makes a Context. The operator sets the path of the database by `--set path=notes.sqlite`.
+    /// Makes a Context. The operator names the directory of the database by `--set data=DIR`.
     fn start(params: Params) -> Result<Self, StartError<Self>> {
-        let path = params.get("path").unwrap_or("notes.sqlite");
-        let connection = Connection::open(path)?;
-        let lock = File::options().write(true).create(true).open(format!("{path}.lock"))?;
+        let directory = Path::new(params.get("data").unwrap_or("."));
+        fs::create_dir_all(directory)?;
+        let connection = Connection::open(directory.join("notes.sqlite"))?;
+        let lock = File::options().write(true).create(true).open(directory.join("notes.lock"))?;
         flock(&lock, FlockOperation::LockExclusive)?;
         connection.execute_batch("CREATE TABLE IF NOT EXISTS notes (text TEXT NOT NULL) STRICT")?;
         flock(&lock, FlockOperation::Unlock)?;
@@ -78,17 +83,16 @@ mod tests {
     use super::LAMBDA;
 
     #[test]
-    fn notes_are_kept_in_their_order_for_every_context() {
+    fn all_contexts_keep_notes_in_one_database_in_their_order() {
         let directory = env::temp_dir().join(format!("notes-{}", process::id()));
-        fs::create_dir(&directory).unwrap();
-        let path = directory.join("notes.sqlite");
-        // Each effe has a Context of its own.
-        let effe = || Effe::with(&LAMBDA, &[("path", path.to_str().unwrap())]);
-        let (one, other) = (effe(), effe());
+        let parameters = [("data", directory.to_str().unwrap())];
+        let (one, other) = (Effe::with(&LAMBDA, &parameters), Effe::with(&LAMBDA, &parameters));
         assert_eq!(one.call(Call::post("/").body("first")).status, 201);
         assert_eq!(other.call(Call::post("/").body("second")).status, 201);
-        assert_eq!(one.get("/").text(), "first\nsecond\n");
-        assert!(one.retire().is_empty() && other.retire().is_empty(), "closing reports nothing");
-        fs::remove_dir_all(&directory).unwrap();
+        for effe in [one, other] {
+            assert_eq!(effe.get("/").text(), "first\nsecond\n");
+            assert!(effe.retire().is_empty(), "closing reports nothing");
+        }
+        fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -45,7 +45,9 @@ fn a_browser_signs_with_a_form_and_is_sent_back_to_the_page() {
     let effe = effe_in(&directory);
     let answer = effe.call(form("name=J%C3%BCrgen&text=a+b%26c&other=1").header("accept", "text/html,*/*"));
     assert_eq!((answer.status, answer.header("location")), (303, Some("/book")));
-    let entry = effe.get("/").json()[0].clone();
+    let behind = form("name=x&text=y").header("accept", "text/html").header("x-forwarded-prefix", "/guests");
+    assert_eq!(effe.call(behind).header("location"), Some("/guests/book"));
+    let entry = effe.get("/").json()[1].clone();
     assert_eq!((entry["name"].as_str(), entry["text"].as_str()), (Some("Jürgen"), Some("a b&c")));
 }
 
