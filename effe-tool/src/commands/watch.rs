@@ -156,7 +156,7 @@ impl Watch<'_> {
         }
         let is_one = self.lambdas.contains_key(&self.args.path);
         if changed && !is_one {
-            shell.result(self.table().as_bytes())?;
+            shell.table(&self.table())?;
         }
         Ok(())
     }
