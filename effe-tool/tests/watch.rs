@@ -247,12 +247,15 @@ fn a_file_that_changes_all_the_time_neither_starts_builds_nor_holds_them_up() {
             thread::sleep(Duration::from_millis(5));
         }
     });
-    greet_with(&scratch, "Salve");
-    server.hear("generation 2");
-    assert_eq!(server.get("/").text(), "Salve from effe: /\n");
-    greet_with(&scratch, "Ave");
-    server.hear("Finished");
-    server.hear("generation 3");
+    for (word, generation) in [("Salve", "generation 2"), ("Ave", "generation 3")] {
+        greet_with(&scratch, word);
+        // No other build comes between.
+        for part in ["Finished", generation] {
+            let (line, _) = server.wait_for_line(&["Finished", "generation"]);
+            assert!(line.contains(part), "{line}");
+        }
+        assert_eq!(server.get("/").text(), format!("{word} from effe: /\n"));
+    }
     drop(stop);
     writer.join().unwrap();
     let said = server.stop();

@@ -18,8 +18,8 @@ use crate::cli::BuildArgs;
 pub(crate) struct LocalPackages {
     /// Their directories, also those that are missing.
     pub(crate) directories: Vec<PathBuf>,
-    /// Whether the lambda or one of them has a build script, which may read any file.
-    pub(crate) has_build_script: bool,
+    /// The directories of those that have a build script, the lambda's own among them: it may read any file there.
+    pub(crate) scripted: Vec<PathBuf>,
     /// The manifests that could not be read, and why.
     pub(crate) failures: Vec<(PathBuf, Error)>,
 }
@@ -40,7 +40,9 @@ pub(crate) fn local_packages(manifest: &Path, args: &BuildArgs) -> LocalPackages
             }
         }
         let Some(package) = known.get(&manifest) else { continue };
-        found.has_build_script |= package.targets.iter().any(|target| target.is_custom_build());
+        if package.targets.iter().any(|target| target.is_custom_build()) {
+            found.scripted.extend(manifest.parent().map(Path::to_owned));
+        }
         // The tests of a package are no part of the lambda.
         let built = package.dependencies.iter().filter(|one| one.kind != DependencyKind::Development);
         for directory in built.filter_map(|one| one.path.as_deref()) {

@@ -167,8 +167,10 @@ impl Watched {
     ) -> Result<(Outcome, Vec<String>)> {
         let Built { result, inputs, packages } = built;
         let outcome = *result.as_ref().unwrap_or(&Outcome::Failed);
-        let knows_all = !packages.has_build_script && packages.failures.is_empty();
-        let mut notes = self.trigger.end(outcome, later, known, inputs, knows_all);
+        // What a package that can't be asked about reads, nobody knows.
+        let may_read =
+            if packages.failures.is_empty() { packages.scripted } else { vec![PathBuf::from("/")] };
+        let mut notes = self.trigger.end(outcome, later, known, inputs, may_read);
         // If the build failed, too, its own error says why.
         if outcome != Outcome::Failed {
             notes.extend(packages.failures.iter().map(|(manifest, err)| {

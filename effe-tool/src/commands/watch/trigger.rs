@@ -38,8 +38,8 @@ pub(super) struct Trigger {
     seen: Snapshot,
     /// The files and directories that the last good build read.
     inputs: Vec<PathBuf>,
-    /// Whether the last build was good and `inputs` are all that it could read.
-    knows_all: bool,
+    /// The directories from which a build may read more than `inputs` says: all, unless the last build was good.
+    may_read: Vec<PathBuf>,
     /// When the last build began.
     began: Option<SystemTime>,
     /// When the one before it began.
@@ -75,20 +75,21 @@ impl Trigger {
     }
 
     /// Ends a build. `later` is a snapshot after it, of which the files below `known` were watched while it ran; what
-    /// else there is, only the build has shown. `inputs` are the files that it read, and `knows_all` says that it can't
-    /// have read others. Returns what the user should know.
+    /// else there is, only the build has shown. `inputs` are the files that it read, and below `may_read` it may have
+    /// read others. Returns what the user should know.
     pub(super) fn end(
         &mut self,
         outcome: Outcome,
         later: &Snapshot,
         known: &[PathBuf],
         inputs: Vec<PathBuf>,
-        knows_all: bool,
+        may_read: Vec<PathBuf>,
     ) -> Vec<String> {
         if outcome != Outcome::Failed {
             self.inputs = inputs;
         }
-        self.knows_all = knows_all && outcome != Outcome::Failed && !self.inputs.is_empty();
+        let knows_inputs = outcome != Outcome::Failed && !self.inputs.is_empty();
+        self.may_read = if knows_inputs { may_read } else { vec![PathBuf::from("/")] };
         let mut notes = Vec::new();
         notes.extend(self.note_own(later, known));
         notes.extend(self.note_idle(outcome));
@@ -98,7 +99,8 @@ impl Trigger {
 
     /// Whether a change of this file may call for a build.
     pub(super) fn counts(&self, path: &Path) -> bool {
-        self.is_input(path) || !(self.knows_all || self.idle.contains(path))
+        let may_be_read = || self.may_read.iter().any(|directory| path.starts_with(directory));
+        self.is_input(path) || (may_be_read() && !self.idle.contains(path))
     }
 
     /// The files as the last build saw them.
@@ -248,7 +250,8 @@ mod tests {
             act(self);
             let later = Snapshot::of([root.as_path()]);
             let inputs = vec![root.join("src/lib.rs"), root.join("page.html")];
-            Some(self.trigger.end(outcome, &later, &[root], inputs, knows_all))
+            let may_read = if knows_all { vec![root.join("scripted")] } else { vec![root.clone()] };
+            Some(self.trigger.end(outcome, &later, &[root], inputs, may_read))
         }
     }
 
@@ -257,7 +260,7 @@ mod tests {
         let mut case = Case::new();
         case.write("app.log", "1");
         assert_eq!(case.build(true, Outcome::Same, |_| {}), None);
-        for input in ["page.html", "src/other.rs", "Cargo.toml", ".cargo/config.toml"] {
+        for input in ["page.html", "scripted/data", "src/other.rs", "Cargo.toml", ".cargo/config.toml"] {
             case.write(input, "1");
             assert_eq!(case.build(true, Outcome::New, |_| {}), Some(vec![]), "{input}");
         }
