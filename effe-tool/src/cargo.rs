@@ -3,6 +3,8 @@
 //! [`crate::lambda`] makes the crates; this file owns the flags, the release profile and the lock of the target
 //! directory.
 
+mod inputs;
+mod metadata;
 mod profile;
 
 use std::{
@@ -15,57 +17,44 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result, anyhow, bail};
-use cargo_metadata::{Message, Metadata};
+use anyhow::{Context, Result, anyhow};
+use cargo_metadata::Message;
 use rustix::fs::{FlockOperation, flock};
 
+use self::metadata::cargo;
+pub(crate) use self::{
+    inputs::{LocalPackages, local_packages},
+    metadata::metadata,
+};
 use crate::{
     cli::{BuildArgs, Verbosity},
     package::{self, Lambda},
     shell::Shell,
 };
 
-/// What cargo knows about a crate and its workspace. Dependencies are not resolved, so no network is needed.
-///
-/// # Errors
-/// cargo's own.
-pub(crate) fn metadata(manifest: &Path, args: &BuildArgs) -> Result<Metadata> {
-    let offline: &[&str] = if args.offline { &["--offline"] } else { &[] };
-    ask(manifest, &[&["--no-deps"], offline].concat())
-}
-
-/// The directory of a crate, and those of the packages on this machine that it depends on. The crate was built before.
-///
-/// # Errors
-/// cargo's own.
-pub(crate) fn local_packages(manifest: &Path) -> Result<Vec<PathBuf>> {
-    let packages = ask(manifest, &["--offline"])?.packages;
-    let local = packages.into_iter().filter(|package| package.source.is_none());
-    Ok(local
-        .filter_map(|package| package.manifest_path.parent().map(|path| path.to_owned().into()))
-        .collect())
-}
-
-fn ask(manifest: &Path, flags: &[&str]) -> Result<Metadata> {
-    let mut command = cargo();
-    command.args(["metadata", "--format-version", "1", "--manifest-path"]).arg(manifest).args(flags);
-    if let Some(directory) = manifest.parent() {
-        command.current_dir(directory);
-    }
-    let output = command.output().context("cannot run cargo; is it installed and in PATH?")?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        bail!("{}", text.trim().trim_start_matches("error: "));
-    }
-    let text = String::from_utf8(output.stdout).context("cargo metadata printed no text")?;
-    cargo_metadata::MetadataCommand::parse(text).context("cargo metadata printed what can't be read")
-}
-
-/// Builds a lambda as a plugin.
+/// Builds a lambda as a plugin. Returns the plugin.
 ///
 /// # Errors
 /// The profile has `panic = "abort"`, or cargo fails.
 pub(crate) fn plugin(lambda: &Lambda, target: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<PathBuf> {
+    // A copy under a unique name: the next lambda of the same name would overwrite cargo's file.
+    let own = profile_directory(target, args).join("lambdas");
+    let own = own.join(package::unique_name(lambda)).with_extension("so");
+    plugin_at(&own, lambda, target, args, shell)?;
+    Ok(own)
+}
+
+/// Builds a lambda as the plugin `own`. Returns the files that it was built from.
+///
+/// # Errors
+/// As [`plugin`].
+pub(crate) fn plugin_at(
+    own: &Path,
+    lambda: &Lambda,
+    target: &Path,
+    args: &BuildArgs,
+    shell: &mut Shell,
+) -> Result<Vec<PathBuf>> {
     let mut command = cargo();
     // Only the library, and only as a cdylib: with an rlib beside it, cargo does no link-time optimization.
     command.args(["rustc", "--lib", "--crate-type", "cdylib", "--manifest-path"]).arg(&lambda.manifest);
@@ -95,10 +84,8 @@ pub(crate) fn plugin(lambda: &Lambda, target: &Path, args: &BuildArgs, shell: &m
             .is_some_and(|extension| ["so", "dylib", "dll"].iter().any(|known| extension == *known))
     });
     let plugin = plugin.ok_or_else(|| anyhow!("cargo built no library of {}", lambda.manifest.display()))?;
-    // A copy under a unique name: the next lambda of the same name would overwrite cargo's file.
-    let own = directory.join("lambdas").join(package::unique_name(lambda)).with_extension("so");
-    replace_file(&plugin, &own)?;
-    Ok(own)
+    replace_file(&plugin, own)?;
+    Ok(inputs::files(&plugin))
 }
 
 /// Builds the crate that [`crate::lambda::executable`] made.
@@ -146,10 +133,6 @@ pub(crate) fn executable(
 pub(crate) enum Linking {
     Dynamic,
     Static,
-}
-
-fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 fn features(command: &mut Command, args: &BuildArgs) {

@@ -12,13 +12,11 @@ use anyhow::{Context, Result};
 use ignore::WalkBuilder;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
-/// The file that cargo itself writes beside the sources.
-const LOCK: &str = "Cargo.lock";
 /// A file that marks directories of files that can be made again, such as cargo's target directory.
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 
 /// The state of a file: the time of its last change, and its size.
-type Stamp = (Option<SystemTime>, u64);
+pub(crate) type Stamp = (Option<SystemTime>, u64);
 
 /// The files below some directories, with their states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,21 +60,33 @@ impl Snapshot {
         }
     }
 
-    /// Whether a file was added, removed or changed.
-    pub(crate) fn differs_from(&self, other: &Snapshot) -> bool {
-        self.files != other.files
+    /// The files that were added, removed or changed from one snapshot to the other.
+    pub(crate) fn differences(&self, other: &Snapshot) -> BTreeSet<PathBuf> {
+        let differs = |path: &&PathBuf| self.files.get(*path) != other.files.get(*path);
+        self.files.keys().chain(other.files.keys()).filter(differs).cloned().collect()
     }
 
-    /// Takes from `later`, a snapshot after a build, the states of the files that the build itself wrote (Cargo.lock)
-    /// and of files outside `roots`, which only the build has shown to matter. Every other file keeps the state that it
-    /// had before the build, so that an edit during the build still counts as a change.
-    pub(crate) fn take_over(&mut self, later: Snapshot, roots: &[PathBuf]) {
-        for (path, stamp) in later.files {
-            let is_known = roots.iter().any(|root| path.starts_with(root));
-            if !is_known || path.file_name().is_some_and(|name| name == LOCK) {
-                self.files.insert(path, stamp);
-            }
-        }
+    /// The state of a file, if the file is there.
+    pub(crate) fn stamp(&self, path: &Path) -> Option<Stamp> {
+        self.files.get(path).copied()
+    }
+
+    /// Takes the state of one file from a later snapshot.
+    pub(crate) fn take_over(&mut self, path: &Path, later: &Snapshot) {
+        match later.stamp(path) {
+            Some(stamp) => self.files.insert(path.to_owned(), stamp),
+            None => self.files.remove(path),
+        };
+    }
+
+    /// Whether a file or directory is part of it.
+    pub(crate) fn has(&self, path: &Path) -> bool {
+        self.files.contains_key(path) || self.has_directory(path)
+    }
+
+    /// Whether a directory is part of it.
+    pub(crate) fn has_directory(&self, path: &Path) -> bool {
+        self.directories.contains(path)
     }
 }
 
@@ -84,47 +94,66 @@ fn stamp(metadata: &Metadata) -> Stamp {
     (metadata.modified().ok(), metadata.len())
 }
 
-/// Calls back when something in the watched directories changes. A new [`Snapshot`] shows what it was.
+/// Calls back when something in the watched directories changes. A new [`Snapshot`] shows whether that matters.
 pub(crate) struct ChangeWatcher(RecommendedWatcher);
 
 impl ChangeWatcher {
-    /// A watcher that calls `notice` on a thread of its own after each change.
+    /// A watcher that calls `notice` on a thread of its own after each change, with the paths that changed. There are no
+    /// paths if the system has lost count of them.
     ///
     /// # Errors
     /// The system offers no notifications.
-    pub(crate) fn new(notice: impl Fn() + Send + 'static) -> Result<ChangeWatcher> {
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+    pub(crate) fn new(notice: impl Fn(Vec<PathBuf>) + Send + 'static) -> Result<ChangeWatcher> {
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
             // Taking a snapshot is an access itself; it must not lead to the next snapshot.
-            if !event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
-                notice();
-            }
+            Ok(event) if matches!(event.kind, EventKind::Access(_)) => {}
+            Ok(event) => notice(event.paths),
+            Err(_) => notice(Vec::new()),
         });
         let watcher = watcher.context("cannot watch for changes")?;
         Ok(ChangeWatcher(watcher))
     }
 
-    /// Watches each directory of a snapshot, but not those below it, because a .gitignore may name them. Call it with
-    /// every new snapshot: if a directory was removed and made again, the system regards it as another one.
+    /// Takes a snapshot of `roots`, and watches all that it has: each directory, but not those below it, because a
+    /// .gitignore may name them, and what is above each root, because a root may go and come back. A directory that was
+    /// removed and made again is another one for the system, so this is done anew for each snapshot.
     ///
     /// # Errors
     /// The system's own, with the directory.
-    pub(crate) fn watch(&mut self, snapshot: &Snapshot) -> Result<()> {
-        for directory in &snapshot.directories {
-            match self.0.watch(directory, RecursiveMode::NonRecursive) {
-                Ok(()) => {}
-                // The directory was removed since; its parent's notification says so.
-                Err(err) if matches!(err.kind, notify::ErrorKind::PathNotFound) => {}
-                Err(err) => {
-                    return Err(err).with_context(|| {
-                        format!(
-                            "cannot watch {}; the limit is /proc/sys/fs/inotify/max_user_watches",
-                            directory.display()
-                        )
-                    });
+    pub(crate) fn look(&mut self, roots: &[PathBuf]) -> Result<Snapshot> {
+        let paths = || roots.iter().map(PathBuf::as_path);
+        let mut snapshot = Snapshot::of(paths());
+        loop {
+            for root in paths() {
+                // If all of them are gone, the one that is there sees the next one come.
+                if let Some(above) = root.ancestors().skip(1).find(|above| above.is_dir()) {
+                    self.watch(above)?;
                 }
             }
+            for directory in &snapshot.directories {
+                self.watch(directory)?;
+            }
+            // What came before it was watched is seen now.
+            let later = Snapshot::of(paths());
+            if later.directories == snapshot.directories {
+                return Ok(later);
+            }
+            snapshot = later;
         }
-        Ok(())
+    }
+
+    fn watch(&mut self, directory: &Path) -> Result<()> {
+        match self.0.watch(directory, RecursiveMode::NonRecursive) {
+            Ok(()) => Ok(()),
+            // The directory was removed since; its parent's notification says so.
+            Err(err) if matches!(err.kind, notify::ErrorKind::PathNotFound) => Ok(()),
+            Err(err) => Err(err).with_context(|| {
+                format!(
+                    "cannot watch {}; the limit is /proc/sys/fs/inotify/max_user_watches",
+                    directory.display()
+                )
+            }),
+        }
     }
 }
 
@@ -163,33 +192,48 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_file_that_a_build_wrote_is_no_change_and_an_edit_meanwhile_is_one() {
+    fn what_differs_is_named_and_can_be_taken_over() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
-        write(&root.join("src/lib.rs"), "1");
+        let file = |name: &str| root.join(name);
+        for name in ["kept", "changed", "removed"] {
+            write(&file(name), "");
+        }
         let mut before = Snapshot::of([root]);
-        write(&root.join(LOCK), "");
-        let roots = [root.to_owned()];
-        before.take_over(Snapshot::of([root]), &roots);
-        assert!(!before.differs_from(&Snapshot::of([root])));
-        write(&root.join("src/lib.rs"), "22");
-        before.take_over(Snapshot::of([root]), &roots);
-        assert!(before.differs_from(&Snapshot::of([root])));
+        write(&file("changed"), "1");
+        write(&file("added"), "");
+        fs::remove_file(file("removed")).unwrap();
+        let later = Snapshot::of([root]);
+        assert_eq!(before.differences(&later), ["added", "changed", "removed"].map(file).into());
+        before.take_over(&file("removed"), &later);
+        before.take_over(&file("added"), &later);
+        assert_eq!(before.differences(&later), [file("changed")].into());
     }
 
     #[test]
-    fn a_file_in_a_new_directory_is_noticed() {
+    fn what_is_watched_is_noticed_also_in_a_new_directory_and_after_all_of_it_was_gone() {
         let root = tempfile::tempdir().unwrap();
-        let root = root.path();
+        let root = root.path().canonicalize().unwrap();
+        let hello = root.join("hello");
         let (sender, notices) = mpsc::channel();
-        let mut watcher = ChangeWatcher::new(move || sender.send(()).unwrap_or_default()).unwrap();
-        let patience = Duration::from_secs(10);
-        watcher.watch(&Snapshot::of([root])).unwrap();
-        fs::create_dir(root.join("new")).unwrap();
-        notices.recv_timeout(patience).unwrap();
-        watcher.watch(&Snapshot::of([root])).unwrap();
-        while notices.try_recv().is_ok() {}
-        write(&root.join("new/file"), "");
-        notices.recv_timeout(patience).unwrap();
+        let notice = move |paths: Vec<PathBuf>| paths.into_iter().for_each(|path| drop(sender.send(path)));
+        let mut watcher = ChangeWatcher::new(notice).unwrap();
+        let mut look = || watcher.look(std::slice::from_ref(&hello)).unwrap();
+        let hear = |path: &Path| while notices.recv_timeout(Duration::from_secs(10)).unwrap() != path {};
+        assert_eq!(look(), Snapshot::default());
+        for _ in 0..2 {
+            fs::create_dir(&hello).unwrap();
+            hear(&hello);
+            look();
+            fs::create_dir(hello.join("new")).unwrap();
+            hear(&hello.join("new"));
+            look();
+            write(&hello.join("new/file"), "");
+            hear(&hello.join("new/file"));
+            assert!(look().has(&hello.join("new/file")));
+            fs::remove_dir_all(&hello).unwrap();
+            while notices.recv_timeout(Duration::from_secs(10)).unwrap() != hello || hello.exists() {}
+            look();
+        }
     }
 }

@@ -9,6 +9,8 @@ use crate::template::Template;
 
 /// The directory into which `compile` puts what it builds.
 const DEFAULT_DIROUT: &str = "out";
+/// Longer than the loader's own `--run-timeout` of 60 s, after which it says in its log what overstayed.
+const INVOKE_TIMEOUT: u64 = 70;
 /// The place in `--help` of the flags that every command has: after the command's own.
 const LAST: usize = 100;
 
@@ -40,7 +42,7 @@ pub struct Cli {
     )]
     pub color: ColorChoice,
 
-    /// Print only warnings and errors
+    /// Print no steps, notes or tables: only warnings, errors and results
     #[arg(long, short, global = true, display_order = LAST, conflicts_with = "verbose")]
     pub quiet: bool,
 
@@ -251,7 +253,7 @@ pub struct InvokeArgs {
     #[arg(value_name = "PATH|URL", value_hint = ValueHint::AnyPath)]
     pub callee: String,
 
-    /// The method [default: GET, or POST with --data]
+    /// The method [default: GET, or POST with a body]
     #[arg(long, short = 'X', value_name = "METHOD")]
     pub method: Option<String>,
 
@@ -263,25 +265,34 @@ pub struct InvokeArgs {
     #[arg(long = "header", short = 'H', value_name = "HEADER")]
     pub headers: Vec<String>,
 
-    /// The body; @FILE reads it from a file, - from standard input
-    #[arg(long, short, value_name = "DATA|@FILE|-", allow_hyphen_values = true)]
+    /// The body as it is; @FILE reads it from a file, - from standard input
+    #[arg(long, short, value_name = "DATA|@FILE|-", allow_hyphen_values = true,
+          conflicts_with_all = ["json", "form"])]
     pub data: Option<String>,
 
-    /// Exit with 1 if the status is 400 or above
+    /// A body of JSON, with its content type
+    #[arg(long, value_name = "DATA|@FILE|-", allow_hyphen_values = true, conflicts_with = "form")]
+    pub json: Option<String>,
+
+    /// A field of a form, with its content type; KEY=@FILE reads the value from a file
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub form: Vec<String>,
+
+    /// Exit with 1 if a status is 400 or above
     #[arg(long)]
     pub raise_on_status: bool,
 
-    /// Send it N times, one after the other; show the last answer and the times
+    /// Send it N times, one after the other; show the last answer, all statuses and the times
     #[arg(long, value_name = "N", default_value = "1", hide_default_value = true)]
     pub repeat: NonZeroUsize,
 
-    /// Fail if there is no answer after this many seconds
-    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    /// Fail if no byte moves for this many seconds: while it connects, sends or waits, or in the midst of the answer
+    #[arg(long, value_name = "SECONDS", default_value_t = INVOKE_TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
     pub timeout: u64,
 
-    /// Print the answer as JSON, with status, headers and times
-    #[arg(long)]
-    pub json: bool,
+    /// What to print on stdout: the body as it comes, or JSON with status, headers, body and times
+    #[arg(long, value_name = "FORMAT", default_value = "body")]
+    pub output: Output,
 
     /// Flags for the loader, after `--`
     #[arg(last = true, value_name = "LOADER FLAGS")]
@@ -290,6 +301,15 @@ pub struct InvokeArgs {
     #[expect(missing_docs, reason = "documented at its type")]
     #[command(flatten)]
     pub build: BuildArgs,
+}
+
+/// What `invoke` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// The body, piece by piece as it comes
+    Body,
+    /// JSON, once the answer has ended
+    Json,
 }
 
 /// `inspect`

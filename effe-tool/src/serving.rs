@@ -178,10 +178,11 @@ impl RunningLoader {
     /// Stops the loader by SIGTERM, as an operator does, and shows what it still writes.
     ///
     /// # Errors
-    /// It doesn't stop in time, or its exit code isn't 0, because it could not stop every Context, for example.
-    pub(crate) fn stop(mut self, shell: &mut Shell) -> Result<()> {
+    /// It doesn't stop in time and is killed, or its exit code isn't 0, because it could not stop every Context, for
+    /// example.
+    pub(crate) fn stop(mut self, timeout: Duration, shell: &mut Shell) -> Result<()> {
         self.signal(Signal::TERM);
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let deadline = Instant::now() + timeout;
         // The channel closes when the loader has ended and its stderr with it.
         while let Ok(line) = self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             show(&line, shell);

@@ -90,6 +90,14 @@ impl Shell {
         stdout.flush()
     }
 
+    /// A table for people on stdout. What programs read is a [`Shell::result`].
+    pub(crate) fn table(&mut self, text: &str) -> io::Result<()> {
+        match self.verbosity {
+            Verbosity::Quiet => Ok(()),
+            Verbosity::Normal | Verbosity::Verbose => self.result(text.as_bytes()),
+        }
+    }
+
     /// Shows a progress bar for `n_steps`, if stderr is a terminal.
     pub(crate) fn begin(&mut self, n_steps: usize) {
         if n_steps < 2 || !self.terminal || self.verbosity == Verbosity::Quiet {

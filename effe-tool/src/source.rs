@@ -2,6 +2,7 @@
 //! only to decide whether a crate is a lambda; [`crate::lambda`] turns a source into a crate to build.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -41,7 +42,7 @@ pub(crate) struct Found {
 pub(crate) fn one(path: &Path) -> Result<Source> {
     let metadata = match fs::metadata(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => {
-            bail!("there is no {0}; make it with effe-tool new {0}", path.display())
+            bail!("there is no {}{}", path.display(), how_to_make(path))
         }
         metadata => metadata.with_context(|| format!("cannot read {}", path.display()))?,
     };
@@ -60,6 +61,15 @@ pub(crate) fn one(path: &Path) -> Result<Source> {
         return Ok(source(Kind::File));
     }
     bail!("{} is no Rust file; name a .rs file or a crate", path.display());
+}
+
+/// The remedy for a path that is missing, which depends on what its name says that it is.
+fn how_to_make(path: &Path) -> String {
+    match path.extension().and_then(OsStr::to_str) {
+        Some("so") => "; make a plugin of a crate or a .rs file with effe-tool compile PATH".to_owned(),
+        None | Some("rs") => format!("; make it with effe-tool new {}", path.display()),
+        Some(_) => "; name a crate, a .rs file or a plugin".to_owned(),
+    }
 }
 
 /// All sources at or below `path`, sorted by name. The directory `dirout` is skipped.

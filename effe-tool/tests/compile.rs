@@ -160,7 +160,8 @@ fn lambdas_of_the_same_name_do_not_become_each_other() {
     }
     for place in ["a", "b"] {
         let out = format!("out-{place}");
-        tool(&scratch).args(["compile", place, "--dirout", &out]).run().assert_code(0);
+        let done = tool(&scratch).args(["compile", "-q", place, "--dirout", &out]).run().assert_code(0);
+        assert_eq!(done.stdout, "", "a table is no result");
         let done =
             tool(&scratch).args(["invoke", "-q", &format!("{out}/same_v2.0.0.so")]).run().assert_code(0);
         assert_eq!(done.stdout, place);

@@ -78,8 +78,10 @@ pub(crate) fn run(args: &CompileArgs, shell: &mut Shell) -> Result<ExitCode> {
         outcomes.push(Outcome { source: source.path.clone(), built });
     }
     shell.end();
-    let text = if args.json { as_json(&outcomes) } else { as_table(&outcomes) };
-    shell.result(text.as_bytes())?;
+    match args.json {
+        true => shell.result(as_json(&outcomes).as_bytes())?,
+        false => shell.table(&as_table(&outcomes))?,
+    }
     let n_failed = outcomes.iter().filter(|outcome| outcome.built.is_err()).count();
     if n_failed > 0 && outcomes.len() > 1 {
         shell.error(format_args!("{n_failed} of {} lambdas failed", outcomes.len()));

@@ -89,7 +89,7 @@ pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
         if args.json {
             results.push(as_json(&image, &place));
         } else {
-            shell.result(as_table(&image).as_bytes())?;
+            shell.table(&as_table(&image))?;
         }
     }
     if args.json {

@@ -1,175 +1,213 @@
-//! `invoke`: sends a request once or several times. Only the body of the answer goes to stdout.
+//! `invoke`: sends a request once or several times. Only the body of the answer goes to stdout, and as it comes.
+//!
+//! [`request`] makes the request, [`client`] sends it; this file shows the answer and counts.
+
+mod client;
+mod request;
 
 use std::{
-    fs,
-    io::{self, Read},
+    collections::BTreeMap,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
-use ureq::{
-    Agent,
-    http::{Request, Response},
+
+use self::{
+    client::{Client, Receiver},
+    request::Server,
+};
+use crate::{
+    cli::{InvokeArgs, Output},
+    serving::{RunningLoader, STOP_TIMEOUT},
+    shell::Shell,
+    usage::Usage,
 };
 
-use crate::{cli::InvokeArgs, serving::RunningLoader, shell::Shell, usage::Usage};
-
-/// A response with its whole body.
-struct Answer {
-    head: Response<()>,
-    body: Vec<u8>,
-}
+/// How long a loader may take to stop after a call that failed: the lambda may hang.
+const SHORT_STOP: Duration = Duration::from_secs(2);
 
 /// Sends the request.
 ///
 /// # Errors
 /// The lambda can't be compiled or served, there is no answer, or the flags are wrong.
 pub(crate) fn run(args: &InvokeArgs, shell: &mut Shell) -> Result<ExitCode> {
-    let (serving, base) = if args.callee.starts_with("http://") {
+    if args.callee.contains("://") {
+        let (server, rest) = Server::of(&args.callee)?;
         if !args.loader_args.is_empty() {
-            return Err(Usage(
-                "flags after `--` are for a loader that this command starts; a URL has its loader already"
-                    .to_owned(),
-            )
-            .into());
+            let text =
+                "flags after `--` are for a loader that this command starts; a URL has its loader already";
+            return Err(Usage(text.to_owned()).into());
         }
-        (None, args.callee.clone())
-    } else if args.callee.contains("://") {
-        let text = format!(
-            "{}: only http:// is supported; TLS is left to a proxy in front of the loader",
-            args.callee
-        );
-        return Err(Usage(text).into());
-    } else {
-        let artifact = super::artifact(args.callee.as_ref(), &args.build, shell)?;
-        let serving = RunningLoader::start(&artifact, &args.loader_args, shell)?;
-        let base = format!("http://{}", serving.address());
-        (Some(serving), base)
-    };
-    let outcome = request(args, &base).and_then(|request| send_all(args, &request));
-    if let Some(serving) = serving {
-        serving.stop(shell)?;
+        let request = request::make(args, rest, shell)?;
+        return send_all(args, &server, request, shell);
     }
-    let (answer, times) = outcome?;
-    show(args, &answer, &times, shell)?;
-    let raises = args.raise_on_status && answer.head.status().as_u16() >= 400;
-    Ok(if raises { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    if let Some(url) = request::meant_url(&args.callee) {
+        return Err(Usage(format!("there is no file {}; to call a server, write {url}", args.callee)).into());
+    }
+    let request = request::make(args, "", shell)?;
+    let artifact = super::artifact(args.callee.as_ref(), &args.build, shell)?;
+    let serving = RunningLoader::start(&artifact, &args.loader_args, shell)?;
+    let url = format!("http://{}", serving.address());
+    let code = Server::of(&url).and_then(|(server, _)| send_all(args, &server, request, shell));
+    let stopped = serving.stop(if code.is_ok() { STOP_TIMEOUT } else { SHORT_STOP }, shell);
+    let code = code?;
+    stopped.map(|()| code)
 }
 
-fn request(args: &InvokeArgs, base: &str) -> Result<Request<Vec<u8>>> {
-    let body = match args.data.as_deref() {
-        None => Vec::new(),
-        Some("-") => {
-            let mut body = Vec::new();
-            io::stdin().read_to_end(&mut body).context("cannot read standard input")?;
-            body
-        }
-        Some(data) => match data.strip_prefix('@') {
-            Some(path) => fs::read(path).with_context(|| format!("cannot read {path}"))?,
-            None => data.as_bytes().to_vec(),
-        },
-    };
-    let path = args.path.as_deref().unwrap_or(if base.splitn(4, '/').nth(3).is_some() { "" } else { "/" });
-    let slash = if path.is_empty() || path.starts_with(['/', '?']) { "" } else { "/" };
-    let base = if path.is_empty() { base } else { base.trim_end_matches('/') };
-    let url = format!("{base}{slash}{path}");
-    let method = args.method.as_deref().unwrap_or(if args.data.is_some() { "POST" } else { "GET" });
-    let mut request = Request::builder().method(method).uri(&url);
-    for header in &args.headers {
-        let Some((name, value)) = header.split_once(':') else {
-            return Err(Usage(format!("--header {header:?}: write it as 'name: value'")).into());
-        };
-        request = request.header(name.trim(), value.trim());
-    }
-    let usage = |err| Usage(format!("{method} {url}: {err}; write what is no letter as %20 and the like"));
-    request.body(body).map_err(|err| usage(err).into())
-}
-
-/// Sends the request `--repeat` times over one connection. Returns the last answer and all times.
-fn send_all(args: &InvokeArgs, request: &Request<Vec<u8>>) -> Result<(Answer, Vec<Duration>)> {
-    let agent: Agent = Agent::config_builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .allow_non_standard_methods(true)
-        .timeout_global(Some(Duration::from_secs(args.timeout)))
-        .user_agent(concat!("effe-tool/", env!("CARGO_PKG_VERSION")))
-        .proxy(None)
-        .build()
-        .into();
-    let mut times = Vec::new();
-    let mut last = None;
-    for _ in 0..args.repeat.get() {
+/// Sends the request `--repeat` times over one connection, shows the last answer, and judges all.
+fn send_all(
+    args: &InvokeArgs,
+    server: &Server,
+    mut request: Request<Bytes>,
+    shell: &mut Shell,
+) -> Result<ExitCode> {
+    server.address(&mut request)?;
+    let mut client = Client::new(server, Duration::from_secs(args.timeout))?;
+    let n_calls = args.repeat.get();
+    let mut tally = Tally::default();
+    for call in 1..=n_calls {
+        let output = (call == n_calls).then_some(args.output);
+        let mut answer = Answer { output, shell, head: Response::default(), body: Vec::new() };
         let began = Instant::now();
-        let answer = send(&agent, request).with_context(|| format!("no answer from {}", request.uri()))?;
-        times.push(began.elapsed());
-        last = Some(answer);
-    }
-    match last {
-        Some(answer) => Ok((answer, times)),
-        None => bail!("nothing was sent"),
-    }
-}
-
-fn send(agent: &Agent, request: &Request<Vec<u8>>) -> Result<Answer> {
-    let (head, body) = request.clone().into_parts();
-    let answer = if body.is_empty() {
-        agent.run(Request::from_parts(head, ()))?
-    } else {
-        let request = agent.configure_request(Request::from_parts(head, body));
-        agent.run(request.build())?
-    };
-    let (head, mut body) = answer.into_parts();
-    let body = body.with_config().limit(u64::MAX).read_to_vec()?;
-    Ok(Answer { head: Response::from_parts(head, ()), body })
-}
-
-fn show(args: &InvokeArgs, answer: &Answer, times: &[Duration], shell: &mut Shell) -> Result<()> {
-    let status = answer.head.status();
-    let timings = Timings::of(times);
-    if args.json {
-        let mut value =
-            json!({"status": status.as_u16(), "headers": headers(answer), "time_ms": timings.median});
-        match std::str::from_utf8(&answer.body) {
-            Ok(text) => value["body"] = text.into(),
-            Err(_) => value["body_base64"] = BASE64_STANDARD.encode(&answer.body).into(),
+        let called = client.call(&request, &mut answer);
+        let time = began.elapsed();
+        match n_calls {
+            1 => called?,
+            _ => called.with_context(|| format!("call {call} of {n_calls}"))?,
         }
-        if times.len() > 1 {
-            value["times"] = json!({
-                "n": times.len(), "min_ms": timings.min, "median_ms": timings.median, "p99_ms": timings.p99,
-            });
+        tally.add(answer.head.status(), time);
+        if call == n_calls {
+            let Answer { head, body, .. } = answer;
+            match args.output {
+                Output::Body => tally.show(shell),
+                Output::Json => shell.result(format!("{}\n", as_json(&head, &body, &tally)).as_bytes())?,
+            }
         }
-        return Ok(shell.result(format!("{value}\n").as_bytes())?);
     }
-    shell.detail(format_args!("{:?} {status}", answer.head.version()));
-    for (name, value) in answer.head.headers() {
-        shell.detail(format_args!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
+    let n_failed = tally.n_failed();
+    if !args.raise_on_status || n_failed == 0 {
+        return Ok(ExitCode::SUCCESS);
     }
-    match times.len() {
-        1 => shell.detail(format_args!("in {:.3} ms", timings.median)),
-        n => shell.detail(format_args!(
-            "{n} times: min {:.3} ms, median {:.3} ms, p99 {:.3} ms",
-            timings.min, timings.median, timings.p99
+    match n_calls {
+        1 => shell.error(format_args!("the status is {}", tally.statuses())),
+        _ => shell.error(format_args!(
+            "{n_failed} of {n_calls} answers have a status of 400 or above: {}",
+            tally.statuses()
         )),
     }
-    shell.detail("");
-    Ok(shell.result(&answer.body)?)
+    Ok(ExitCode::FAILURE)
+}
+
+/// An answer, while it comes.
+struct Answer<'a> {
+    /// How it is shown; if not at all, its body is dropped.
+    output: Option<Output>,
+    shell: &'a mut Shell,
+    head: Response<()>,
+    /// The body for JSON. A body that is shown as it comes isn't kept.
+    body: Vec<u8>,
+}
+
+impl Receiver for Answer<'_> {
+    fn head(&mut self, head: Response<()>) -> Result<()> {
+        if self.output == Some(Output::Body) {
+            self.shell.detail(format_args!("{:?} {}", head.version(), head.status()));
+            for (name, value) in head.headers() {
+                self.shell.detail(format_args!("{name}: {}", String::from_utf8_lossy(value.as_bytes())));
+            }
+            self.shell.detail("");
+        }
+        self.head = head;
+        Ok(())
+    }
+
+    fn piece(&mut self, piece: &[u8]) -> Result<()> {
+        match self.output {
+            Some(Output::Body) => self.shell.result(piece)?,
+            Some(Output::Json) => self.body.extend_from_slice(piece),
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+fn as_json(head: &Response<()>, body: &[u8], tally: &Tally) -> Value {
+    let timings = Timings::of(&tally.times);
+    let headers = headers(head.headers());
+    let mut value = json!({"status": head.status().as_u16(), "headers": headers, "time_ms": timings.median});
+    match std::str::from_utf8(body) {
+        Ok(text) => value["body"] = text.into(),
+        Err(_) => value["body_base64"] = BASE64_STANDARD.encode(body).into(),
+    }
+    if tally.times.len() > 1 {
+        value["times"] = json!({
+            "n": tally.times.len(), "min_ms": timings.min, "median_ms": timings.median, "p99_ms": timings.p99,
+        });
+        let statuses = tally.statuses.iter().map(|(status, n)| (status.as_str().to_owned(), (*n).into()));
+        value["statuses"] = Value::Object(statuses.collect());
+    }
+    value
 }
 
 /// The headers as JSON; a name that occurs more than once has a list of values.
-fn headers(answer: &Answer) -> Map<String, Value> {
+fn headers(headers: &HeaderMap) -> Map<String, Value> {
     let mut map = Map::new();
-    for name in answer.head.headers().keys() {
-        let values = answer.head.headers().get_all(name).iter();
+    for name in headers.keys() {
+        let values = headers.get_all(name).iter();
         let mut values: Vec<Value> =
             values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned().into()).collect();
         let value = if values.len() == 1 { values.remove(0) } else { values.into() };
         map.insert(name.to_string(), value);
     }
     map
+}
+
+/// What came of all calls.
+#[derive(Default)]
+struct Tally {
+    times: Vec<Duration>,
+    /// How many answers had each status.
+    statuses: BTreeMap<StatusCode, usize>,
+}
+
+impl Tally {
+    fn add(&mut self, status: StatusCode, time: Duration) {
+        self.times.push(time);
+        *self.statuses.entry(status).or_default() += 1;
+    }
+
+    fn n_failed(&self) -> usize {
+        self.statuses.iter().filter(|(status, _)| status.as_u16() >= 400).map(|(_, n)| n).sum()
+    }
+
+    /// How often there was which status, such as `200 OK (7), 404 Not Found (3)`.
+    fn statuses(&self) -> String {
+        let statuses = self.statuses.iter().map(|(status, n)| match self.times.len() {
+            1 => status.to_string(),
+            _ => format!("{status} ({n})"),
+        });
+        statuses.collect::<Vec<_>>().join(", ")
+    }
+
+    fn show(&self, shell: &mut Shell) {
+        let timings = Timings::of(&self.times);
+        shell.detail("");
+        match self.times.len() {
+            1 => shell.detail(format_args!("in {:.3} ms", timings.median)),
+            n => shell.detail(format_args!(
+                "{n} times: min {:.3} ms, median {:.3} ms, p99 {:.3} ms; {}",
+                timings.min,
+                timings.median,
+                timings.p99,
+                self.statuses()
+            )),
+        }
+    }
 }
 
 /// The least, the median and the 99th percentile of times, in milliseconds.

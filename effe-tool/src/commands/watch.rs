@@ -4,9 +4,11 @@
 //! This file owns the event loop and the set of lambdas; [`served`] owns the building and serving of one.
 
 mod served;
+mod slot;
+mod trigger;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::TcpListener,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,14 +17,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
-use self::served::{Event, Watched, roots};
+use self::{
+    served::{Event, Watched},
+    slot::Slot,
+    trigger::Outcome,
+};
 use super::columns;
 use crate::{
     changes::{ChangeWatcher, Snapshot},
@@ -31,12 +37,16 @@ use crate::{
     loader::{self, PORT},
     serving::{self, RunningLoader, STOP_TIMEOUT},
     shell::Shell,
-    source,
+    source::{self, Source},
     usage::Usage,
 };
 
 /// A change is complete when nothing was written for this long: editors write several files, and some of them twice.
 const QUIET: Duration = Duration::from_millis(100);
+/// A file that changes all the time delays the look at the others no longer than this.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// A lambda that is replaced is gone for a moment; after this time, its loader is stopped.
+const GONE: Duration = Duration::from_secs(1);
 
 /// Serves until a signal says to stop.
 ///
@@ -53,145 +63,234 @@ pub(crate) fn run(args: &WatchArgs, shell: &mut Shell) -> Result<ExitCode> {
     let stop = sender.clone();
     thread::spawn(move || signals.forever().try_for_each(|_| stop.send(Event::Stop)));
     let notice = sender.clone();
-    let changes = ChangeWatcher::new(move || drop(notice.send(Event::Change)))?;
+    let changes = ChangeWatcher::new(move |paths| drop(notice.send(Event::Change(paths))))?;
     // Without optimizations by default: during development, a short build matters more than a fast lambda.
     let build = BuildArgs { debug: !args.build.release, ..args.build.clone() };
     let target = lambda::target_directory(&args.path, &build)?;
-    let next_port = args.port.unwrap_or(PORT);
-    let (lambdas, stopping, n_loaders) = (BTreeMap::new(), Vec::new(), 0);
-    let watch = Watch { args, build, target, next_port, changes, sender, n_loaders, lambdas, stopping };
+    let slot = Slot::take(&target)?;
+    let path = std::path::absolute(&args.path)?;
+    let watch = Watch {
+        args,
+        is_crate: path.join("Cargo.toml").is_file(),
+        path,
+        build,
+        target,
+        slot,
+        next_port: args.port.unwrap_or(PORT),
+        ports: BTreeMap::new(),
+        changes,
+        noted: BTreeSet::new(),
+        unseen: BTreeSet::new(),
+        all: Snapshot::default(),
+        sender,
+        n_loaders: 0,
+        lambdas: BTreeMap::new(),
+        stopping: BTreeMap::new(),
+    };
     watch.run(&events, shell)
 }
 
 struct Watch<'a> {
     args: &'a WatchArgs,
+    /// The path that is watched.
+    path: PathBuf,
+    /// Whether it is a crate: without its manifest, it is gone.
+    is_crate: bool,
     build: BuildArgs,
     target: PathBuf,
+    slot: Slot,
     next_port: u16,
+    /// The port of each lambda that was ever there.
+    ports: BTreeMap<PathBuf, u16>,
     changes: ChangeWatcher,
+    /// Paths that have changed since the last look.
+    noted: BTreeSet<PathBuf>,
+    /// Paths that have changed and that the last look did not see, such as those that a .gitignore names.
+    unseen: BTreeSet<PathBuf>,
+    /// All below `path`.
+    all: Snapshot,
     sender: Sender<Event>,
     n_loaders: u64,
     lambdas: BTreeMap<PathBuf, Watched>,
-    /// The loaders of removed lambdas, which are stopping. Dropping one would kill it.
-    stopping: Vec<RunningLoader>,
+    /// The loaders of removed lambdas, which are stopping, by their numbers. Dropping one would kill it.
+    stopping: BTreeMap<u64, (PathBuf, RunningLoader)>,
+}
+
+/// When to look at the disk again.
+#[derive(Clone, Copy)]
+struct Due {
+    at: Instant,
+    /// No later than this.
+    latest: Instant,
 }
 
 impl Watch<'_> {
     fn run(mut self, events: &Receiver<Event>, shell: &mut Shell) -> Result<ExitCode> {
-        self.rescan(shell)?;
+        let mut due = self.look(shell)?;
         if self.lambdas.is_empty() {
             bail!("{} holds no lambda; make one with effe-tool new NAME", self.args.path.display());
         }
         loop {
-            match events.recv().context("no source of events is left")? {
-                Event::Stop => break,
-                Event::Line(loader, line) => self.on_line(loader, line, shell)?,
-                Event::Change => {
-                    if self.wait_until_quiet(events, shell)? {
-                        break;
-                    }
-                    self.rescan(shell)?;
-                }
+            // First, because the events of a file that changes all the time never end.
+            if due.is_some_and(|due| due.at <= Instant::now()) {
+                due = self.look(shell)?;
+                continue;
+            }
+            let event = match due {
+                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(Due { at, .. }) => events.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match event {
+                Ok(Event::Change(paths)) => due = self.on_change(paths, due),
+                Ok(Event::Line(loader, line)) => self.on_line(loader, line, shell)?,
+                Ok(Event::Stop) => break,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => bail!("no source of events is left"),
             }
         }
         self.stop(events, shell)
     }
 
-    /// Waits until nothing has changed for [`QUIET`]. Returns true if a signal says to stop.
-    fn wait_until_quiet(&mut self, events: &Receiver<Event>, shell: &mut Shell) -> Result<bool> {
-        let mut quiet_at = Instant::now() + QUIET;
-        loop {
-            match events.recv_timeout(quiet_at.saturating_duration_since(Instant::now())) {
-                Ok(Event::Change) => quiet_at = Instant::now() + QUIET,
-                Ok(Event::Line(loader, line)) => self.on_line(loader, line, shell)?,
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(true),
-                Err(RecvTimeoutError::Timeout) => return Ok(false),
-            }
+    /// When to look after a change. Files that the last look could not see, such as ignored ones, never put it off.
+    fn on_change(&mut self, paths: Vec<PathBuf>, due: Option<Due>) -> Option<Due> {
+        let now = Instant::now();
+        let is_unknown = paths.is_empty();
+        let paths: Vec<_> = paths.into_iter().filter(|path| self.concerns(path)).collect();
+        if paths.is_empty() && !is_unknown {
+            return due;
         }
+        let puts_off = is_unknown || paths.iter().any(|path| !self.unseen.contains(path));
+        self.noted.extend(paths);
+        let latest = due.map_or(now + MAX_WAIT, |due| due.latest);
+        let at = match puts_off {
+            true => (now + QUIET).min(latest),
+            false => due.map_or(latest, |due| due.at),
+        };
+        Some(Due { at, latest })
     }
 
-    /// Looks at the disk again: serves new lambdas, stops removed ones, and rebuilds changed ones.
-    fn rescan(&mut self, shell: &mut Shell) -> Result<()> {
-        let found = match source::all(&self.args.path, &self.target) {
-            Ok(found) => found.sources,
-            // The path may be missing only for a moment, while it is replaced.
-            Err(err) if !self.lambdas.is_empty() => {
-                shell.error(format_args!("{err:#}"));
-                return Ok(());
+    /// Whether a change of this path may matter for anything that is watched.
+    fn concerns(&self, path: &Path) -> bool {
+        let mut built_from = self.lambdas.values().filter(|watched| watched.is_built_from(path)).peekable();
+        let is_directory = path.is_dir() || self.seen().any(|seen| seen.has_directory(path));
+        if built_from.peek().is_some() && !is_directory {
+            return built_from.any(|watched| watched.trigger.counts(path));
+        }
+        path.starts_with(&self.path)
+            || self.path.starts_with(path)
+            || self.lambdas.values().any(|watched| watched.is_near(path))
+    }
+
+    /// All that the last look has seen.
+    fn seen(&self) -> impl Iterator<Item = &Snapshot> {
+        self.lambdas.values().map(|watched| watched.trigger.seen()).chain([&self.all])
+    }
+
+    /// The lambdas that are there now.
+    fn find(&self) -> Result<Vec<Source>> {
+        let is_gone = !self.path.exists() || (self.is_crate && !self.path.join("Cargo.toml").exists());
+        if is_gone && !self.ports.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(source::all(&self.args.path, &self.target)?.sources)
+    }
+
+    /// Looks at the disk: serves new lambdas, stops removed ones, and rebuilds changed ones. Returns when to look again
+    /// even if nothing changes.
+    fn look(&mut self, shell: &mut Shell) -> Result<Option<Due>> {
+        self.all = self.changes.look(std::slice::from_ref(&self.path))?;
+        let found = match self.find() {
+            Ok(found) => found,
+            Err(err) if !self.ports.is_empty() => {
+                shell.error(format_args!("{err:#}; what is served goes on"));
+                return Ok(None);
             }
             Err(err) => return Err(err),
         };
+        let (mut changed, mut due) = (false, None);
         let is_gone = |path: &PathBuf| !found.iter().any(|source| source.path == *path);
         let gone: Vec<_> = self.lambdas.keys().filter(|path| is_gone(path)).cloned().collect();
-        let mut changed = !gone.is_empty();
         for path in gone {
-            if let Some(Watched { serving: Some(serving), .. }) = self.lambdas.remove(&path) {
-                serving.signal(Signal::TERM);
-                shell.status("Stopping", path.display());
-                self.stopping.push(serving);
+            match self.remove(&path, shell) {
+                Some(at) => due = Some(Due { at, latest: at }),
+                None => changed = true,
             }
         }
-        self.changes.watch(&Snapshot::of([self.args.path.as_path()]))?;
         for source in found {
             let path = source.path.clone();
             if !self.lambdas.contains_key(&path) {
                 changed = true;
-                let roots = vec![path.canonicalize().unwrap_or_else(|_| path.clone())];
-                let port = self.port()?;
-                self.lambdas.insert(
-                    path.clone(),
-                    Watched {
-                        source,
-                        plugin: PathBuf::new(),
-                        port,
-                        serving: None,
-                        loader: 0,
-                        generation: 0,
-                        roots,
-                        seen: Snapshot::default(),
-                    },
-                );
+                let port = match self.ports.get(&path) {
+                    Some(port) => *port,
+                    None => self.port()?,
+                };
+                self.ports.insert(path.clone(), port);
+                self.lambdas.insert(path.clone(), Watched::new(source, &self.slot.directory, port));
             }
             self.refresh(&path, shell)?;
         }
-        let is_one = self.lambdas.contains_key(&self.args.path);
-        if changed && !is_one {
-            shell.result(self.table().as_bytes())?;
+        let mut unseen = std::mem::take(&mut self.unseen);
+        unseen.append(&mut self.noted);
+        unseen.retain(|path| path.exists() && !self.seen().any(|seen| seen.has(path)));
+        self.unseen = unseen;
+        if changed && !self.ports.contains_key(&self.args.path) {
+            shell.table(&self.table())?;
         }
-        Ok(())
+        Ok(due)
+    }
+
+    /// Removes a lambda that is gone and stops its loader, unless it went only now: then this returns when to look again.
+    fn remove(&mut self, path: &Path, shell: &mut Shell) -> Option<Instant> {
+        let watched = self.lambdas.get_mut(path)?;
+        let since = *watched.gone_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < GONE {
+            return Some(since + GONE);
+        }
+        if let Some(Watched { serving: Some(serving), loader, .. }) = self.lambdas.remove(path) {
+            serving.signal(Signal::TERM);
+            shell.status("Stopping", format_args!("{}, which is gone", path.display()));
+            self.stopping.insert(loader, (path.to_owned(), serving));
+        }
+        None
     }
 
     /// Rebuilds a lambda if its files differ from those of its last build.
     fn refresh(&mut self, path: &Path, shell: &mut Shell) -> Result<()> {
         let Some(watched) = self.lambdas.get_mut(path) else { return Ok(()) };
-        let now = Snapshot::of(watched.roots.iter().map(PathBuf::as_path));
-        self.changes.watch(&now)?;
-        if !now.differs_from(&watched.seen) {
+        watched.gone_since = None;
+        // It has the port until it has ended; then this is called again.
+        if self.stopping.values().any(|(stopping, _)| stopping == path) {
             return Ok(());
         }
-        watched.seen = now;
-        self.n_loaders += 1;
-        let built = watched.build(&self.target, &self.build, shell);
-        let served = match built {
-            Ok((_, false)) => Ok(()),
-            Ok((_, true)) => watched.serve(self.args, self.n_loaders, &self.sender, shell),
-            Err(ref err) => Err(anyhow!("{err:#}")),
-        };
-        if let Ok((lambda, _)) = &built {
-            // Only a build tells which other packages on this machine it depends on.
-            watched.roots = roots(&watched.source, lambda, &self.target);
+        let known = watched.roots();
+        let now = self.changes.look(&known)?;
+        if !watched.trigger.begin(now) {
+            return Ok(());
         }
-        let later = Snapshot::of(watched.roots.iter().map(PathBuf::as_path));
-        self.changes.watch(&later)?;
-        let known = [watched.source.path.canonicalize().unwrap_or_default()];
-        watched.seen.take_over(later, &known);
-        if let Err(err) = served {
+        let built = watched.build(&self.target, &self.build, shell);
+        let later = self.changes.look(&watched.roots())?;
+        let served = watched.end_build(built, &later, &known).and_then(|(outcome, notes)| {
+            notes.iter().for_each(|note| shell.warning(format_args!("{}: {note}", path.display())));
+            match outcome {
+                Outcome::New => self.serve(path, shell),
+                Outcome::Same | Outcome::Failed => Ok(()),
+            }
+        });
+        if let (Err(err), Some(watched)) = (served, self.lambdas.get(path)) {
             let goes_on = match watched.serving {
                 Some(_) => format!("generation {} goes on serving", watched.generation),
-                None => "it is served once it builds and loads".to_owned(),
+                None => "it is tried again after the next change".to_owned(),
             };
             shell.error(format_args!("{}: {err:#}; {goes_on}", path.display()));
         }
+        Ok(())
+    }
+
+    fn serve(&mut self, path: &Path, shell: &mut Shell) -> Result<()> {
+        let Some(watched) = self.lambdas.get_mut(path) else { return Ok(()) };
+        self.n_loaders += 1;
+        watched.serve(self.args, self.n_loaders, &self.sender, shell)?;
+        self.ports.insert(path.to_owned(), watched.port);
         Ok(())
     }
 
@@ -211,28 +310,50 @@ impl Watch<'_> {
     }
 
     fn on_line(&mut self, loader: u64, line: Option<String>, shell: &mut Shell) -> Result<()> {
+        if self.stopping.contains_key(&loader) {
+            return match line {
+                Some(line) => {
+                    serving::show(&line, shell);
+                    Ok(())
+                }
+                None => self.on_stopped(loader, shell),
+            };
+        }
         let Some(watched) = self.lambdas.values_mut().find(|watched| watched.loader == loader) else {
             return Ok(());
         };
         match line {
             Some(line) => match serving::generation(&line) {
-                Some(generation) => {
-                    watched.generation = generation;
-                    watched.print_address(shell);
-                }
+                Some(generation) => watched.serves_generation(generation, shell),
                 None => serving::show(&line, shell),
             },
-            None => {
-                if let Some(mut serving) = watched.serving.take() {
-                    let status = serving.wait()?;
-                    shell.error(format_args!(
-                        "{}: its loader has ended ({status}); it is started again after the next change",
-                        watched.source.path.display()
-                    ));
+            None if watched.serving.is_some() => {
+                let status = watched.reap()?;
+                let path = watched.source.path.clone();
+                let is_first = !std::mem::replace(&mut watched.restarted, true);
+                let when = if is_first { "again" } else { "again after the next change" };
+                let path_text = path.display();
+                shell.error(format_args!(
+                    "{path_text}: its loader has ended ({status}); it is started {when}"
+                ));
+                if is_first && let Err(err) = self.serve(&path, shell) {
+                    shell
+                        .error(format_args!("{path_text}: {err:#}; it is tried again after the next change"));
                 }
             }
+            None => {}
         }
         Ok(())
+    }
+
+    /// The loader of a removed lambda has ended. If the lambda is back, it is served now.
+    fn on_stopped(&mut self, loader: u64, shell: &mut Shell) -> Result<()> {
+        let Some((path, mut serving)) = self.stopping.remove(&loader) else { return Ok(()) };
+        let status = serving.wait()?;
+        if !status.success() {
+            shell.error(format_args!("{}: its loader failed ({status})", path.display()));
+        }
+        self.refresh(&path, shell)
     }
 
     /// The table of lambdas and their addresses.
@@ -250,24 +371,25 @@ impl Watch<'_> {
 
     /// Stops all loaders by SIGTERM, as an operator does. At a second signal, they are killed.
     fn stop(mut self, events: &Receiver<Event>, shell: &mut Shell) -> Result<ExitCode> {
-        let serving = |watch: &Watch<'_>| watch.lambdas.values().filter(|one| one.serving.is_some()).count();
-        for watched in self.lambdas.values() {
-            watched.serving.iter().for_each(|serving| serving.signal(Signal::TERM));
+        for (path, watched) in std::mem::take(&mut self.lambdas) {
+            if let Some(serving) = watched.serving {
+                serving.signal(Signal::TERM);
+                self.stopping.insert(watched.loader, (path, serving));
+            }
         }
         let deadline = Instant::now() + STOP_TIMEOUT;
         let mut failed = false;
-        while serving(&self) > 0 {
+        while !self.stopping.is_empty() {
             match events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(Event::Line(loader, Some(line))) => self.on_line(loader, Some(line), shell)?,
+                Ok(Event::Line(_, Some(line))) => serving::show(&line, shell),
                 Ok(Event::Line(loader, None)) => {
-                    let watched = self.lambdas.values_mut().find(|watched| watched.loader == loader);
-                    if let Some(mut serving) = watched.and_then(|watched| watched.serving.take()) {
+                    if let Some((_, mut serving)) = self.stopping.remove(&loader) {
                         failed |= !serving.wait()?.success();
                     }
                 }
-                Ok(Event::Change) => {}
-                Ok(Event::Stop) => bail!("told to stop again: {} loaders are killed", serving(&self)),
-                Err(_) => bail!("{} loaders do not stop; they are killed", serving(&self)),
+                Ok(Event::Change(_)) => {}
+                Ok(Event::Stop) => bail!("told to stop again: {} loaders are killed", self.stopping.len()),
+                Err(_) => bail!("{} loaders do not stop; they are killed", self.stopping.len()),
             }
         }
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
