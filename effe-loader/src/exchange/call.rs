@@ -29,6 +29,8 @@ pub struct Call {
     pub progress: Arc<Progress>,
     /// When the client is told that it took too long.
     pub deadline: Option<Moment>,
+    /// The descriptor of the client's connection, and one more; 0 if nobody needs it.
+    pub connection: u32,
     completions: Arc<Completions>,
     /// Its place among the calls of the thread that it came from.
     pub key: usize,
@@ -44,6 +46,7 @@ impl Call {
             streams: Streams::NONE,
             progress: Arc::default(),
             deadline: None,
+            connection: 0,
             completions,
             key: usize::MAX,
         }

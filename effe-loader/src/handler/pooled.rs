@@ -44,6 +44,7 @@ impl Handler {
         let mut call = self.worker.in_flight.call();
         call.head.take(request);
         call.body = body;
+        call.connection = self.worker.status.connection();
         let mut awaited = Awaited(streams.response.clone());
         call.streams = streams;
         let mut pending_call = self.worker.in_flight.ask(call, |call| self.worker.effe.run_on_pool(call));

@@ -32,6 +32,11 @@ pub fn async_probe() -> PathBuf {
     built().join("libasync_probe.so")
 }
 
+/// The plugin that crashes.
+pub fn crasher() -> PathBuf {
+    built().join("libcrasher.so")
+}
+
 /// A root module of the same name with another table.
 pub fn other_abi() -> PathBuf {
     built().join("libother_abi.so")
@@ -108,7 +113,7 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let packages = ["probe", "async_probe", "spout", "ticker", "pipe", "other_abi"];
+        let packages = ["probe", "async_probe", "spout", "ticker", "pipe", "other_abi", "crasher"];
         succeed(
             cargo()
                 .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])
