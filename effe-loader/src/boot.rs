@@ -33,6 +33,7 @@ use crate::{
         signals::{self, Obeyed, Watchdog},
         systemd,
     },
+    rescue::{fault, global},
     rt::panics::survive,
     server::{self, OnDeath, Server},
 };
@@ -92,7 +93,13 @@ pub(crate) fn run_supervised(
     signals::outlive_file_limit();
     let n_descriptors = descriptors::raise_limit();
     has_room(config, assignment.listeners.len(), n_descriptors)?;
-    let Assignment { generation: number, parameters, level, image, listeners, plugin, .. } = assignment;
+    let Assignment { generation: number, parameters, level, image, listeners, plugin, rescue, .. } =
+        assignment;
+    if let Some((memory, escrow)) = rescue {
+        global::set_up(memory, escrow, config.fault_grace)
+            .and_then(|()| fault::install())
+            .map_err(system("prepare for a crash"))?;
+    }
     let host = Host::new(parameters, config.limits.response, FOR_HOST);
     let counts = Arc::new(ContextCounts::default());
     let lambda = match (linked, plugin) {
@@ -320,6 +327,7 @@ impl Starting<'_> {
         let (stop, n_cut_off) = served.map_err(system(&format!("start {workers} workers")))?;
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
+        fault::stand_down();
         let is_whole = abandoned == 0 && n_cut_off == 0;
         if let Some(supervisor) = &supervisor {
             self.say_ended(supervisor, &effe, abandoned, n_cut_off);

@@ -181,6 +181,8 @@ impl Handler {
             Some(upload) => upload.whole(&self.worker.effe.held).await.map_err(Failure::Body)?,
         };
         let upload = streams.request.clone();
+        // Other requests may have been answered on this thread meanwhile.
+        guard.serve();
         let response = if generation.is_polled_here() {
             // This request is counted too.
             let n_others = self.worker.status.n_running().saturating_sub(1);

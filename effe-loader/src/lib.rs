@@ -26,6 +26,7 @@ mod process;
 mod body;
 mod placement;
 mod plugin;
+mod rescue;
 
 mod error;
 mod journal;

@@ -1,6 +1,7 @@
 //! The HTTP server: its threads, which accept connections and hand them to the protocols, and how it ends without
 //! losing a request. actix-server owns the threads; the handler answers requests.
 
+mod adopt;
 mod threads;
 
 use std::{
@@ -9,6 +10,7 @@ use std::{
     future::ready,
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
     rc::Rc,
     sync::{
         Arc,
@@ -52,6 +54,7 @@ use crate::{
         control::{Drain, Stop},
         systemd,
     },
+    rescue,
     rt::tasks,
 };
 
@@ -118,9 +121,18 @@ pub fn serve(
             .workers(settings.workers)
             .max_concurrent_connections(max_connections.div_ceil(settings.workers))
             .disable_signals();
-        for listener in &listeners {
-            let (name, acceptor) = (listener.address.to_string(), acceptor.clone());
-            builder = match listener.stream()? {
+        let streams: Vec<(String, Stream)> = listeners
+            .iter()
+            .map(|listener| Ok((listener.address.to_string(), listener.stream()?)))
+            .collect::<io::Result<_>>()?;
+        if rescue::global::is_supervised() {
+            rescue::fault::accepts_on(
+                &streams.iter().map(|(_, stream)| stream.as_raw_fd()).collect::<Vec<_>>(),
+            );
+        }
+        for (name, stream) in streams {
+            let acceptor = acceptor.clone();
+            builder = match stream {
                 Stream::Tcp(socket) => {
                     builder.listen(name, socket, move || acceptor.clone().service(open_tcp))
                 }
@@ -229,10 +241,16 @@ impl Acceptor {
         tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, &effe.journal).map(Rc::new);
         let body_limit = effe.limits.body;
+        let effe_of_adopter = Arc::clone(&effe);
         let handler = Rc::new(Handler::new(effe, monitor, settings.client_timeouts));
         let probes = settings.answers_probes.then_some(health);
         let service: Rc<dyn Service> = Rc::new(HandlerService { handler, probes, access_log });
-        Worker { http1: Http1::new(Rc::clone(&service), body_limit), service, connections }
+        let worker = Worker { http1: Http1::new(Rc::clone(&service), body_limit), service, connections };
+        // A connection over TLS can't go on elsewhere.
+        if settings.tls.is_none() && rescue::global::is_supervised() {
+            tasks::spawn(adopt::adopt(worker.clone(), effe_of_adopter));
+        }
+        worker
     }
 
     /// What actix-server calls for each socket that one listener has accepted; `open` prepares the socket.
@@ -262,12 +280,23 @@ async fn serve_connection(
         None => Some(Connection::plain(registration, socket)),
         Some(tls) => Connection::secure(registration, socket, &tls).await,
     };
+    if let Some(connection) = &connection
+        && !connection.is_tls()
+        && !connection.can_be_served()
+    {
+        // Its descriptor must stay open until this process has ended.
+        std::future::pending::<()>().await;
+    }
+    serve_opened(worker, connection, peer).await;
+    Ok(())
+}
+
+async fn serve_opened(worker: Worker, connection: Option<Connection>, peer: Option<SocketAddr>) {
     if let Some(connection) = connection
         && let Some(connection) = h2::take(connection, &worker.service, peer).await
     {
         worker.http1.serve(connection, peer).await;
     }
-    Ok(())
 }
 
 fn open_tcp(io: TcpStream) -> (Plain, Option<SocketAddr>) {

@@ -5,8 +5,10 @@
 mod changes;
 mod lives;
 mod reports;
+mod rescues;
 mod stop;
 
+mod escrow;
 mod operations;
 mod process;
 mod restarts;
@@ -17,6 +19,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ffi::OsString,
     io,
+    os::fd::OwnedFd,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -78,7 +81,7 @@ pub(crate) fn run(
     if let Some(warning) = warning {
         journal.warning(warning);
     }
-    let template = Template { args, n_places: config.processes };
+    let template = Template { args, n_places: config.processes, n_descriptors };
     let outcome = tasks::run(serve(config, &journal, template, source, inherited));
     let failed = |source| Error::System { what: "start the supervisor".into(), source };
     let outcome = outcome.map_err(failed).and_then(|outcome| outcome);
@@ -123,7 +126,11 @@ async fn serve(
         has_failed: false,
         has_left: false,
         counted: Scrape::supervised(),
+        alone_since: None,
         stand_in: None,
+        waiting: Vec::new(),
+        next_token: 0,
+        next_taker: 0,
         outcome: None,
         events,
     };
@@ -182,6 +189,10 @@ enum Event {
     Reload,
     ChildEnds,
     Heard(Id, Heard),
+    /// Look again for connections at rest in a process that crashes.
+    Round(Id),
+    /// Try again to give connections to processes.
+    PassOn,
     /// A process is due in a place.
     Restart(usize),
     /// The files have been read again.
@@ -257,7 +268,14 @@ struct Supervisor<'a> {
     /// Whether the processes were told to leave at once.
     has_left: bool,
     counted: Scrape,
+    /// Since when no process has served, after one has.
+    alone_since: Option<Instant>,
     stand_in: Option<StandIn>,
+    /// Connections of processes that have crashed, until another one takes them.
+    waiting: Vec<OwnedFd>,
+    next_token: u32,
+    /// Which of the processes was the last to get some.
+    next_taker: usize,
     outcome: Option<Result<u8, Error>>,
     events: UnboundedSender<Event>,
 }
@@ -269,6 +287,12 @@ impl Supervisor<'_> {
             Event::Reload => self.change(Change::Reload, None),
             Event::ChildEnds => self.reap(),
             Event::Heard(id, Heard::Message(message)) => self.hear(id, *message),
+            Event::Heard(id, Heard::Escrow) => self.escrow(id),
+            Event::Round(id) => self.next_round(id),
+            Event::PassOn => {
+                let waiting = std::mem::take(&mut self.waiting);
+                self.pass_on(waiting);
+            }
             Event::Heard(id, Heard::End) => {
                 if let Some(process) = self.processes.get_mut(&id) {
                     process.is_silent = true;

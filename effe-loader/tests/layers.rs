@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
     &["exchange"],
     &["http"],
     &["net", "process"],
-    &["body", "placement", "plugin"],
+    &["body", "placement", "plugin", "rescue"],
     &["error"],
     &["journal"],
     &["rt"],

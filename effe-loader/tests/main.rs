@@ -5,6 +5,7 @@ mod access_log;
 mod admin;
 mod asynchronous;
 mod command_line;
+mod crashes;
 mod damaged;
 mod debuggers;
 mod drain;

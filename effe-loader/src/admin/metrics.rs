@@ -82,6 +82,12 @@ pub struct Counted {
     pub restarts: u64,
     /// Unexpected ends, by the signal or, without one, `exit`.
     pub crashes: BTreeMap<String, u64>,
+    /// Connections of processes that have ended which others have taken over.
+    pub adopted: u64,
+    /// Requests whose process has ended, and whose clients were told to try again.
+    pub told: u64,
+    /// Answers that were broken off because their process has ended.
+    pub broken: u64,
 }
 
 impl Scrape {
@@ -269,6 +275,22 @@ impl Counted {
         encoder
             .encode_descriptor("effe_process_restarts", help, None, MetricType::Counter)?
             .encode_counter(&self.restarts, NO_EXEMPLAR)?;
+        for (name, help, value) in [
+            ("effe_connections_adopted", "Connections that went on in another process", self.adopted),
+            (
+                "effe_requests_told",
+                "Requests that were answered with 503 because their process had ended",
+                self.told,
+            ),
+            (
+                "effe_answers_broken",
+                "Answers that were broken off because their process had ended",
+                self.broken,
+            ),
+        ] {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            family.encode_counter(&value, NO_EXEMPLAR)?;
+        }
         let help = "Processes that have ended unexpectedly";
         let mut family = encoder.encode_descriptor("effe_crashes", help, None, MetricType::Counter)?;
         for (signal, n) in &self.crashes {

@@ -94,6 +94,10 @@ pub struct Cli {
     #[arg(long, value_name = "N", default_value = "0", hide_short_help = true)]
     pub processes: Processes,
 
+    /// With --processes: how long other requests may take to finish in a process that has crashed, 0 for none
+    #[arg(long, value_name = "TIME", default_value = "1s", hide_short_help = true)]
+    pub fault_grace: Span,
+
     /// Where what the lambda reports goes: auto, none, unix:PATH, udp://HOST:PORT or tcp://HOST:PORT
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     pub syslog: SyslogTarget,

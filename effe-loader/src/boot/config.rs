@@ -71,6 +71,8 @@ pub struct Config {
     pub idle_timeout: Option<Duration>,
     /// Processes that serve under a supervisor; 0 if this one serves itself.
     pub processes: usize,
+    /// What may run on after a crash of a process.
+    pub fault_grace: Duration,
     pub listen: Vec<Listen>,
     /// Whether `listen` was given, or is the default.
     pub listen_is_explicit: bool,
@@ -153,6 +155,7 @@ impl Cli {
             },
             idle_timeout: time(self.idle_timeout),
             processes,
+            fault_grace: self.fault_grace.0,
             listen,
             listen_is_explicit,
             server: Arc::new(server::Settings {

@@ -23,6 +23,7 @@ use crate::{
         control::{Control, Stop},
         signals::{Interrupt, Obeyed, Signals, Watchdog},
     },
+    rescue,
     rt::{clock::Moment, panics::survive},
     scheduler::worker_status::{Overview, WorkerStatus},
 };
@@ -163,6 +164,9 @@ impl Watched {
                     "{request} has been running for {so_far:.1?} on a server's thread, which can't be taken from \
                      it: stopping, to be started again"
                 ));
+                if rescue::global::is_supervised() {
+                    rescue::fault::end_hung(status.thread.as_raw_nonzero().get());
+                }
                 signals.stop(Stop::failed());
             }
         }

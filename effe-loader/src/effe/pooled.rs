@@ -9,6 +9,7 @@ use crate::{
     http::head::Head,
     journal::Severity,
     plugin::{Context, Fault, Started},
+    rescue::thread::PooledRun,
     rt::{block_on::block_on, clock::Moment},
 };
 
@@ -25,6 +26,9 @@ impl Effe {
             self.end(call);
             return None;
         }
+        let _run = PooledRun::begin(call.connection, |record| {
+            record.begin(call.head.method(), call.head.path(), generation.number, 1);
+        });
         let (mut context, failed) = match generation.contexts.take() {
             Some(context) => (context, None),
             None => match self.start(generation) {

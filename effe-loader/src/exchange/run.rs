@@ -87,6 +87,12 @@ impl AsyncRun {
         unsafe { &(*self.call.as_ptr()).head }
     }
 
+    /// The descriptor of the client's connection, and one more; 0 if nobody needs it.
+    pub fn connection(&self) -> u32 {
+        // SAFETY: as in `head`; a number that nobody writes during the run.
+        unsafe { (*self.call.as_ptr()).connection }
+    }
+
     pub fn progress(&self) -> &Arc<Progress> {
         // SAFETY: as in `head`.
         unsafe { &(*self.call.as_ptr()).progress }

@@ -47,6 +47,7 @@ impl Handler {
         let mut call = self.worker.in_flight.call();
         call.head.take(request);
         call.body = body;
+        call.connection = self.worker.status.connection();
         let mut awaited = Awaited(streams.response.clone());
         call.streams = streams;
         let is_async = generation.plugin.is_async();

@@ -14,7 +14,7 @@ mod write_buf;
 
 use std::{
     cell::RefCell,
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
@@ -176,6 +176,7 @@ impl Dispatcher {
                 if conn.is_silent() {
                     return Poll::Ready(Err(Closed));
                 }
+                self.activity.slot.end();
                 // So that a drain takes the connection for one that idles.
                 self.activity.rest();
                 let now = Instant::now();
@@ -199,14 +200,23 @@ impl Dispatcher {
     /// Takes the next request, once there is one. Answers are sent before anything is waited for.
     fn next_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         let mut conn = self.conn.borrow_mut();
-        if !conn.output.has_room() {
+        let slot = &self.activity.slot;
+        // Of answers that wait, a crash in the next run would lose all.
+        if !conn.output.has_room() || (slot.is_open() && !conn.output.is_empty()) {
             ready!(conn.poll_flush(cx))?;
         }
         let message = match conn.message(&self.activity) {
             Some(message) => message,
             None => {
                 ready!(conn.poll_flush(cx))?;
-                match ready!(conn.poll_more(cx))? {
+                if !slot.may_read(conn.input.bytes.is_empty()) {
+                    return Poll::Pending;
+                }
+                let Poll::Ready(more) = conn.poll_more(cx) else {
+                    slot.rest(conn.input.bytes.is_empty());
+                    return Poll::Pending;
+                };
+                match more? {
                     None => return Poll::Ready(Ok(())),
                     Some(message) => message,
                 }
@@ -216,6 +226,7 @@ impl Dispatcher {
             Message::Request { mut request, n_head, body } => {
                 let (is_read, is_kept_back) = (conn.codec.is_read(), conn.codec.request.is_kept_back);
                 drop(conn);
+                slot.request();
                 request.head_mut().peer_addr = self.peer;
                 let incoming = match body {
                     Some(bytes) => Incoming::Whole(bytes),
@@ -234,10 +245,14 @@ impl Dispatcher {
             Message::Refused(status) => {
                 let mut response = Response::with_body(status, ());
                 response.head_mut().set_connection_type(ConnectionType::Close);
+                slot.answer();
                 conn.begin(response, BodySize::Sized(0))?;
                 self.state = State::Closing;
             }
-            Message::End => self.state = State::Closing,
+            Message::End => {
+                slot.end();
+                self.state = State::Closing;
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -255,10 +270,18 @@ impl Dispatcher {
         if let Poll::Ready(Err(closed)) = conn.poll_flush(cx) {
             return Poll::Ready(Err(closed));
         }
+        if self.activity.slot.is_dying() {
+            return Poll::Pending;
+        }
         conn.poll_look_ahead(cx).map(Err)
     }
 
     fn begin(&mut self, response: Response<Body>) -> Result<(), Closed> {
+        if !self.activity.slot.may_answer() {
+            // The client has been told something else, and this process is about to end.
+            self.state = State::Handling(Guarded(Box::pin(pending())));
+            return Ok(());
+        }
         let (mut response, body) = response.into_parts();
         let mut conn = self.conn.borrow_mut();
         let (size, head) = (body.size(), response.head_mut());

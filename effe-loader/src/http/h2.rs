@@ -64,6 +64,7 @@ pub async fn take(
     }
     let (handle, is_tls) = (connection.handle().clone(), connection.is_tls());
     handle.activity.share();
+    handle.activity.slot.never();
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)

@@ -78,6 +78,7 @@ impl RequestGuard {
         uploads: Option<&Rc<Uploads>>,
     ) -> RequestGuard {
         activity.begin();
+        activity.slot.serve();
         if !activity.is_shared()
             && (head.connection_type() == ConnectionType::Close || activity.n_requests() >= MAX_REQUESTS)
         {
@@ -92,6 +93,11 @@ impl RequestGuard {
             Some(uploads) => uploads.begin(upload),
             None => self.upload.set(Some(tasks::spawn(upload))),
         }
+    }
+
+    /// The thread goes on with this request.
+    pub fn serve(&self) {
+        self.activity.slot.serve();
     }
 
     /// Our own address that the client has connected to, if the connection has noted it.

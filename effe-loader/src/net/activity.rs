@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::rt::clock::Moment;
+use crate::{rescue::slot::Slot, rt::clock::Moment};
 
 /// How long clients may take; `None` for ever. Each may become a second or two longer: connections are looked at once
 /// a second.
@@ -54,6 +54,8 @@ pub struct ConnActivity {
     pub local_ip: Cell<Option<IpAddr>>,
     /// Whether requests are answered side by side, as in HTTP/2, whose code then decides when to close.
     is_shared: Cell<bool>,
+    /// Its place in the scoreboard.
+    pub slot: Slot,
     /// Is told when the client closes its end.
     watching: RefCell<Option<Arc<dyn Hangup>>>,
 }

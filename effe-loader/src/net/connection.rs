@@ -50,8 +50,15 @@ impl Connection {
         tls::is_tls(&self.io)
     }
 
+    /// Takes a place in the scoreboard, from which the connection is rescued if the process crashes. False if a rescue
+    /// has taken the connection already: then it is to be left alone.
+    pub fn can_be_served(&self) -> bool {
+        self.activity().slot.open(plain::descriptor(tls::socket(&self.io)))
+    }
+
     /// Resets the connection when this is dropped, so that the client sees that what it has got is not all.
     pub fn reset(&self) {
+        self.activity().slot.reset();
         let _ = set_socket_linger(plain::descriptor(tls::socket(&self.io)), Some(Duration::ZERO));
     }
 
@@ -103,6 +110,12 @@ impl Connection {
         // Without the reset the system would keep offering what the client doesn't take.
         self.reset();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.activity().slot.close(plain::descriptor(tls::socket(&self.io)));
     }
 }
 

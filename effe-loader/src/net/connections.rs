@@ -24,6 +24,7 @@ use crate::{
         activity::{ClientTimeouts, ConnActivity},
         tracker::ConnectionTracker,
     },
+    rescue::{self, escrow},
     rt::clock::Moment,
 };
 
@@ -111,6 +112,7 @@ impl Connections {
         if closing && self.closing_since.get().is_none() {
             self.closing_since.set(Some(now));
         }
+        self.deposit();
         // Waking only schedules a connection's task, which then decides.
         for (_, activity) in &*self.open.borrow() {
             activity.look(now);
@@ -120,6 +122,29 @@ impl Connections {
                 || (activity.is_idle() && (closing || activity.is_late(now, self.timeouts)))
             {
                 activity.wake();
+            }
+        }
+    }
+}
+
+/// Nothing here costs a connection anything that doesn't live from one look to the next.
+impl Connections {
+    /// Leaves copies of new connections with the supervisor, if there is one.
+    fn deposit(&self) {
+        if !rescue::global::is_supervised() {
+            return;
+        }
+        let open = self.open.borrow();
+        let mut new =
+            open.iter().filter_map(|(key, activity)| Some((key, activity.slot.deposit()?))).peekable();
+        loop {
+            let (keys, pairs): (Vec<_>, Vec<_>) = new.by_ref().take(escrow::MOST).unzip();
+            if !escrow::exchange(&pairs) {
+                // The next look tries again.
+                keys.iter().for_each(|key| open[*key].slot.take_back());
+            }
+            if new.peek().is_none() {
+                return;
             }
         }
     }

@@ -3,7 +3,10 @@
 use std::{
     io,
     net::{Shutdown, TcpListener},
-    os::unix::net::UnixListener,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixListener,
+    },
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -24,6 +27,15 @@ pub struct Listener {
 pub enum Stream {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Stream::Tcp(socket) => socket.as_raw_fd(),
+            Stream::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
 }
 
 impl Listener {

@@ -51,6 +51,8 @@ pub struct Assignment {
     pub listeners: Vec<OwnedFd>,
     /// The sealed copy of the plugin; `None` in a program that holds its lambda.
     pub plugin: Option<OwnedFd>,
+    /// The memory of the scoreboard, and the process's end of the escrow.
+    pub rescue: Option<(OwnedFd, OwnedFd)>,
 }
 
 /// What the supervisor tells a process.
@@ -114,8 +116,9 @@ impl Assignment {
         link: BorrowedFd<'_>,
         listeners: &[BorrowedFd<'_>],
         plugin: Option<BorrowedFd<'_>>,
+        rescue: [BorrowedFd<'_>; 2],
     ) -> io::Result<()> {
-        let all: Vec<BorrowedFd<'_>> = listeners.iter().copied().chain(plugin).collect();
+        let all: Vec<BorrowedFd<'_>> = listeners.iter().copied().chain(plugin).chain(rescue).collect();
         if all.len() > MAX_DESCRIPTORS {
             return Err(io::Error::other("too many sockets"));
         }
@@ -143,6 +146,7 @@ impl Assignment {
     fn parse(line: &str, mut descriptors: Vec<OwnedFd>) -> Option<Assignment> {
         let value: Value = serde_json::from_str(line).ok()?;
         let number = |key: &str| value.get(key)?.as_u64();
+        let (escrow, memory) = (descriptors.pop()?, descriptors.pop()?);
         let has_plugin = value.get("has_plugin")?.as_bool()?;
         let plugin = if has_plugin { Some(descriptors.pop()?) } else { None };
         Some(Assignment {
@@ -154,6 +158,7 @@ impl Assignment {
             image: number("image")?,
             listeners: descriptors,
             plugin,
+            rescue: Some((memory, escrow)),
         })
     }
 }

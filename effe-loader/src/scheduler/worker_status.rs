@@ -1,8 +1,8 @@
 //! What a thread of the server lets others see of itself: whether it is in a run, since when, and for what request.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    Arc,
+    atomic::{AtomicUsize, Ordering, fence},
 };
 
 use rustix::thread::{Pid, gettid};
@@ -10,17 +10,15 @@ use rustix::thread::{Pid, gettid};
 use crate::{
     exchange::call::Completions,
     placement::run_clock::{self, Ended},
+    rescue::{record::Record, thread},
     rt::clock::Moment,
     scheduler::meter::Meter,
 };
 
 /// One thread of the server. Only that thread writes; the monitor and the metrics read.
 pub struct WorkerStatus {
-    /// When the run that this thread is in began, in nanoseconds of the clock; 0 if it is in none.
-    since: AtomicU64,
-    n_runs: AtomicU64,
-    /// The last run that began.
-    last: Mutex<Overview>,
+    /// The run that this thread is in.
+    record: &'static Record,
     /// Requests that this thread has begun and not answered, runs on this thread aside.
     n_requests: AtomicUsize,
     /// Where this thread's calls come back to.
@@ -44,9 +42,8 @@ impl WorkerStatus {
     /// The status of the calling thread.
     pub fn new(completions: Arc<Completions>, meter: Option<Meter>) -> WorkerStatus {
         WorkerStatus {
-            since: AtomicU64::new(0),
-            n_runs: AtomicU64::new(0),
-            last: Mutex::default(),
+            // A server's threads live as long as the process.
+            record: thread::of_server().unwrap_or_else(|| Box::leak(Box::default())),
             n_requests: AtomicUsize::new(0),
             completions,
             meter,
@@ -57,37 +54,46 @@ impl WorkerStatus {
     /// A run or a poll begins on this thread; `now` saves a look at the clock.
     pub fn begin(&self, method: &str, path: &str, generation: u64, now: Option<Moment>) -> Moment {
         let now = run_clock::begin(now);
-        let mut last = self.last();
-        last.request.clear();
-        last.request.push_str(method);
-        last.request.push(' ');
-        last.request.push_str(path);
-        (last.generation, last.since) = (generation, now);
-        drop(last);
-        self.since.store(now.nanos(), Ordering::Relaxed);
+        self.record.begin(method, path, generation, now.nanos());
         now
     }
 
     pub fn end(&self, begun: Moment) -> Ended {
-        self.since.store(0, Ordering::Relaxed);
-        self.n_runs.store(self.n_runs() + 1, Ordering::Relaxed);
+        self.record.end();
         run_clock::end(begun)
+    }
+
+    /// Whose request is being answered on this thread: the connection's descriptor, and one more. 0 in a process that
+    /// isn't supervised.
+    pub fn connection(&self) -> u32 {
+        self.record.served()
+    }
+
+    /// This thread goes on with the request of that connection.
+    pub fn serve(&self, connection: u32) {
+        self.record.serve(connection);
     }
 
     /// The run that this thread is in now.
     pub fn running(&self) -> Option<Overview> {
-        let last = self.last();
-        self.is_in(&last).then(|| last.clone())
+        let since = self.record.since.load(Ordering::Acquire);
+        let (text, len) = self.record.text();
+        let request = String::from_utf8_lossy(&text[..len]).into_owned();
+        let run =
+            Overview { since: Moment::from_nanos(since), request, generation: self.record.generation() };
+        // If another run has begun meanwhile, what was read is of both.
+        fence(Ordering::Acquire);
+        self.is_in(&run).then_some(run)
     }
 
     pub fn is_in(&self, run: &Overview) -> bool {
-        let since = self.since.load(Ordering::Relaxed);
+        let since = self.record.since.load(Ordering::Relaxed);
         since != 0 && since == run.since.nanos()
     }
 
     /// Runs that have ended.
     pub fn n_runs(&self) -> u64 {
-        self.n_runs.load(Ordering::Relaxed)
+        self.record.n_runs()
     }
 
     /// A request begins; it counts until the guard is dropped.
@@ -98,12 +104,8 @@ impl WorkerStatus {
 
     /// Requests that this thread has begun and not answered.
     pub fn n_running(&self) -> usize {
-        let inline = usize::from(self.since.load(Ordering::Relaxed) != 0);
+        let inline = usize::from(self.record.is_in_run());
         inline + self.n_requests.load(Ordering::Relaxed)
-    }
-
-    fn last(&self) -> MutexGuard<'_, Overview> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -169,6 +169,9 @@ impl Supervisor<'_> {
             .collect();
         old.into_iter().for_each(|id| self.stop_process(id, self.config.server.drain.timeout));
         self.stand_in = None;
+        self.alone_since = None;
+        let waiting = std::mem::take(&mut self.waiting);
+        self.pass_on(waiting);
         if self.swap.as_ref().is_some_and(|swap| swap.change == Change::Reload) {
             self.restarts.swapped(Instant::now());
         }

@@ -1,6 +1,7 @@
 //! The processes: each is started, heard until it serves, and buried.
 
 use std::{
+    fmt::Write as _,
     io::{self, Write},
     os::{
         fd::{AsFd, BorrowedFd},
@@ -34,7 +35,13 @@ use crate::{
         link::{Ended, Message, Order},
         systemd,
     },
+    rescue::fault::Note,
 };
+
+/// What a process that has crashed may take to die: a core dump may be large.
+const CORPSE: Duration = Duration::from_secs(60);
+/// Runs that must have ended for a process to have been of use: then not every request crashes it.
+const USEFUL: u64 = 1;
 
 impl Supervisor<'_> {
     /// Starts a process in a place, of the next generation if there is one.
@@ -68,7 +75,7 @@ impl Supervisor<'_> {
     pub(super) fn restart(&mut self, place: usize) {
         let is_there = self.processes.values().any(|process| {
             process.place == place
-                && process.state != State::Stopping
+                && ![State::Stopping, State::Crashed].contains(&process.state)
                 && process.exit.is_none()
                 && process.source.number == self.current.number
         });
@@ -151,6 +158,9 @@ impl Supervisor<'_> {
 
     pub(super) fn serves(&mut self, id: Id) {
         self.stand_in = None;
+        self.alone_since = None;
+        let waiting = std::mem::take(&mut self.waiting);
+        self.pass_on(waiting);
         if !std::mem::replace(&mut self.is_up, true) {
             let scheme = if self.config.server.tls.is_some() { "https" } else { "http" };
             let journal = self.journal;
@@ -198,7 +208,8 @@ impl Supervisor<'_> {
         self.go_on_with_swap();
     }
 
-    pub(super) fn bury(&mut self, process: Process, is_next: bool) {
+    fn bury(&mut self, process: Process, is_next: bool) {
+        let (process, note) = self.settle(process);
         let exit = process.exit.unwrap_or_default();
         let last = process.ended.as_ref().map(|(_, scrape)| scrape);
         let last = last.or(process.report.as_ref().map(|report| &report["scrape"]));
@@ -233,39 +244,44 @@ impl Supervisor<'_> {
         if is_next {
             return self.swap_fails(format!("{}: its process {how}", self.path()));
         }
-        self.has_died(&process, exit);
+        self.has_died(&process, exit, note.as_ref());
     }
 
-    /// A process has ended that should serve.
-    pub(super) fn has_died(&mut self, process: &Process, exit: ExitStatus) {
-        let (place, pid, now) = (process.place, process.child.id(), Instant::now());
-        let had_served = process.serving.is_some_and(|since| now.duration_since(since) >= ALONE);
-        let mut verdict = self.restarts.died(now, had_served);
-        verdict.rolls_back &= self.previous.is_some();
-        let next = match verdict.after {
-            Duration::ZERO => "another one takes its place".to_owned(),
-            after => format!("another one takes its place in {after:.1?}"),
+    /// A process says that it has crashed. Another one is started while it still saves what can be saved.
+    pub(super) fn crashes(&mut self, id: Id) {
+        self.later(self.config.fault_grace + CORPSE, Event::Overdue(id));
+        let Some(process) = self.processes.get_mut(&id).filter(|process| process.state == State::Serving)
+        else {
+            return;
         };
-        match &process.failed {
-            Some((_, text)) => self.journal.error(format!("process {place} can't start: {text}; {next}")),
-            None => {
-                self.count_crash(exit);
-                let generation = process.source.number;
-                let text = format!("process {place} {}; {next}", how(exit));
-                let fields = [("generation", generation.to_string()), ("pid", pid.to_string())];
-                self.journal.report(Severity::Critical, text, fields);
-            }
+        process.state = State::Crashed;
+        let (place, had_served) = (process.place, had_served(process));
+        let is_current = process.source.number == self.current.number;
+        let sequel = if is_current { self.replace(place, had_served) } else { "it was to stop".to_owned() };
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.sequel = Some(sequel);
         }
+    }
+
+    /// Starts another process in the place of one that has died; says so.
+    fn replace(&mut self, place: usize, had_served: bool) -> String {
+        let mut verdict = self.restarts.died(Instant::now(), had_served);
+        verdict.rolls_back &= self.previous.is_some();
         if let Some(counted) = &mut self.counted.supervised {
             counted.restarts += 1;
         }
-        if self.stopping.is_none() {
-            if verdict.after.is_zero() {
-                self.restart(place);
-            } else {
-                self.later(verdict.after, Event::Restart(place));
-            }
+        if self.stopping.is_some() {
+            return "no other one is started, since the effe stops".to_owned();
+        }
+        let serves = self.processes.values().any(|process| process.state == State::Serving);
+        if !serves && self.alone_since.is_none() {
+            self.alone_since = Some(Instant::now());
             self.later(ALONE, Event::Alone);
+        }
+        if verdict.after.is_zero() {
+            self.restart(place);
+        } else {
+            self.later(verdict.after, Event::Restart(place));
         }
         if verdict.rolls_back {
             let serves = self.current.number;
@@ -274,6 +290,42 @@ impl Supervisor<'_> {
             ));
             self.change(Change::RollBack, None);
         }
+        match verdict.after {
+            Duration::ZERO => "another one takes its place".to_owned(),
+            after => format!("another one takes its place in {after:.1?}"),
+        }
+    }
+
+    /// A process has ended that should serve.
+    fn has_died(&mut self, process: &Process, exit: ExitStatus, note: Option<&Note>) {
+        let place = process.place;
+        let sequel = match &process.sequel {
+            Some(sequel) => sequel.clone(),
+            None => self.replace(place, had_served(process)),
+        };
+        if let Some((_, text)) = &process.failed {
+            return self.journal.error(format!("process {place} can't start: {text}; {sequel}"));
+        }
+        self.count_crash(exit);
+        let mut fields = vec![("pid", process.child.id().to_string())];
+        let mut text = format!("process {place} {}", how(exit));
+        match note.filter(|note| note.is_in_run) {
+            Some(note) => {
+                let request = String::from_utf8_lossy(&note.text[..note.len]).into_owned();
+                let _ = write!(text, ", in a run of {request}");
+                fields.push(("generation", note.generation.to_string()));
+                let (method, path) = request.split_once(' ').unwrap_or((&request, ""));
+                fields.extend([("method", method.to_owned()), ("path", path.to_owned())]);
+            }
+            None => fields.push(("generation", process.source.number.to_string())),
+        }
+        if let Some(note) = note.filter(|note| note.signal != 0) {
+            fields.extend([
+                ("address", format!("{:#x}", note.address)),
+                ("pc", format!("{:#x}", note.counter)),
+            ]);
+        }
+        self.journal.report(Severity::Critical, format!("{text}; {sequel}"), fields);
     }
 
     pub(super) fn count_crash(&mut self, exit: ExitStatus) {
@@ -287,8 +339,12 @@ impl Supervisor<'_> {
     }
 
     pub(super) fn stand_in(&mut self) {
-        let serves = self.processes.values().any(|process| process.state == State::Serving);
-        if serves || self.stand_in.is_some() || self.stopping.is_some() || self.config.server.tls.is_some() {
+        // Others may have served since this was to be looked at.
+        if self.alone_since.is_none_or(|since| since.elapsed() < ALONE)
+            || self.stand_in.is_some()
+            || self.stopping.is_some()
+            || self.config.server.tls.is_some()
+        {
             return;
         }
         match StandIn::new(self.listeners()) {
@@ -298,6 +354,7 @@ impl Supervisor<'_> {
             }
             Err(err) => self.journal.error(format!("no process serves, and clients can't be told: {err}")),
         }
+        self.turn_away();
     }
 
     pub(super) fn plugin_path(&self) -> PathBuf {
@@ -310,6 +367,12 @@ impl Supervisor<'_> {
     pub(super) fn path(&self) -> String {
         self.plugin_path().display().to_string()
     }
+}
+
+/// Whether a process was of use before it died: then another one most likely is, too.
+fn had_served(process: &Process) -> bool {
+    process.serving.is_some_and(|since| since.elapsed() >= ALONE)
+        || process.escrow.as_ref().is_some_and(|escrow| escrow.board.n_runs() >= USEFUL)
 }
 
 /// Whether a process has ended by a signal that stops the whole group, before it could hear of anything.

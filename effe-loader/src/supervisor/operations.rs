@@ -39,6 +39,8 @@ pub struct Reported {
     pub generation: u64,
     pub state: &'static str,
     pub age_seconds: u64,
+    /// Connections that outlive it.
+    pub held: usize,
     /// `None` if the process hasn't answered in time.
     pub report: Option<Value>,
 }
@@ -190,6 +192,7 @@ impl Reported {
             "generation": self.generation,
             "state": self.state,
             "age_seconds": self.age_seconds,
+            "held_connections": self.held,
             "running": self.report.as_ref().and_then(|report| small(&report["state"]["running"])),
         })
     }
@@ -234,7 +237,7 @@ mod tests {
         let report = |all: &[Value]| {
             let report = json!({ "unready": null, "state": { "generations": all, "running": 2 } });
             let (generation, state) = (2, "serving");
-            Reported { place: 0, pid: 1, generation, state, age_seconds: 1, report: Some(report) }
+            Reported { place: 0, pid: 1, generation, state, age_seconds: 1, held: 0, report: Some(report) }
         };
         let collected = Collected {
             processes: vec![

@@ -19,7 +19,10 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
 };
 
-use super::source::Source;
+use super::{
+    escrow::{Escrow, ForProcess},
+    source::Source,
+};
 use crate::{
     journal::Severity,
     process::link::{self, Assignment, Ended, MAX_LINE, Message, Order},
@@ -29,10 +32,15 @@ use crate::{
 /// Which process, in the order of their starts.
 pub type Id = u64;
 
+/// Descriptors that the supervisor needs for itself, for each process.
+const SPARE: u64 = 32;
+
 /// What a link brings.
 #[derive(Debug)]
 pub enum Heard {
     Message(Box<Message>),
+    /// Something has come over its escrow.
+    Escrow,
     /// Nothing more comes.
     End,
 }
@@ -46,6 +54,8 @@ pub enum State {
     Serving,
     /// It was told to end.
     Stopping,
+    /// It has crashed, and is not dead yet.
+    Crashed,
 }
 
 pub struct Process {
@@ -68,6 +78,14 @@ pub struct Process {
     pub child: Child,
     pub exit: Option<ExitStatus>,
     pub is_silent: bool,
+    /// What follows its crash, once that is decided.
+    pub sequel: Option<String>,
+    /// `None` once it is settled.
+    pub escrow: Option<Escrow>,
+    /// Whether it has said that it has crashed.
+    pub has_crashed: bool,
+    /// Whether it is looked at again and again for connections at rest.
+    pub has_rounds: bool,
     orders: UnboundedSender<String>,
 }
 
@@ -75,6 +93,8 @@ pub struct Process {
 pub struct Template {
     pub args: Vec<OsString>,
     pub n_places: usize,
+    /// Descriptors that a process may have.
+    pub n_descriptors: u64,
 }
 
 impl Template {
@@ -85,10 +105,18 @@ impl Template {
         source: &Rc<Source>,
         level: Severity,
         sockets: &[BorrowedFd<'_>],
-        heard: impl Fn(Heard) + 'static,
+        heard: impl Fn(Heard) + Clone + 'static,
     ) -> io::Result<Process> {
         let (ours, theirs) = UnixStream::pair()?;
-        Assignment::send_descriptors(ours.as_fd(), sockets, source.memory())?;
+        let room = (self.n_descriptors / (self.n_places as u64 + 1)).saturating_sub(SPARE);
+        let comes = heard.clone();
+        let (escrow, theirs_of_escrow) =
+            Escrow::new(self.n_descriptors, usize::try_from(room).unwrap_or(usize::MAX), move || {
+                comes(Heard::Escrow)
+            })?;
+        let ForProcess { memory, socket } = theirs_of_escrow;
+        let rescue = [memory.as_fd(), socket.as_fd()];
+        Assignment::send_descriptors(ours.as_fd(), sockets, source.memory(), rescue)?;
         let (program, args) = self.args.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         // The file that this process was started from, even if another file has its path now.
         let mut command = Command::new("/proc/self/exe");
@@ -111,6 +139,7 @@ impl Template {
             image: source.image(),
             listeners: Vec::new(),
             plugin: None,
+            rescue: None,
         };
         let _ = orders.send(assignment.line(source.memory().is_some()));
         Ok(Process {
@@ -127,6 +156,10 @@ impl Template {
             child,
             exit: None,
             is_silent: false,
+            sequel: None,
+            escrow: Some(escrow),
+            has_crashed: false,
+            has_rounds: false,
             orders,
         })
     }

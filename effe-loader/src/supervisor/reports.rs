@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     Event, Supervisor,
+    escrow::Escrow,
     operations::{Collected, Question, Reported},
     process::{Id, Process, State},
 };
@@ -48,8 +49,10 @@ impl Supervisor<'_> {
                 State::Starting | State::Ready => "starting",
                 State::Serving => "serving",
                 State::Stopping => "stopping",
+                State::Crashed => "crashed",
             },
             age_seconds: process.started.elapsed().as_secs(),
+            held: process.escrow.as_ref().map_or(0, Escrow::n_held),
             // What it said before stands for what it doesn't say now, so that counters never go back.
             report: process.report.clone().map(|mut report| {
                 if missing.contains(id) {

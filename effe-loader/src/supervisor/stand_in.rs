@@ -1,10 +1,12 @@
 //! Who answers while no process serves: clients that wait get 503, so that they may try elsewhere.
 
-use std::{io, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
+
+use rustix::net::{AddressFamily, getsockname};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task::JoinHandle,
     time,
 };
@@ -19,6 +21,8 @@ const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 21\r
     content-type: text/plain; charset=utf-8\r\nretry-after: 1\r\nconnection: close\r\n\r\nthe server is not up\n";
 /// How long a client may take for its request, and to read the answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a connection that was open already is kept for its next request.
+const KEPT: Duration = Duration::from_secs(5);
 /// Connections at a time, on each socket.
 const BATCH: usize = 64;
 
@@ -68,6 +72,23 @@ async fn serve(stream: Stream) -> io::Result<()> {
             });
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// Tells clients whose connections wait for a process that there is none.
+pub fn turn_all_away(connections: Vec<OwnedFd>) {
+    for connection in connections {
+        tasks::spawn(async move {
+            let _ = time::timeout(KEPT, turn_away_descriptor(connection)).await;
+        });
+    }
+}
+
+async fn turn_away_descriptor(connection: OwnedFd) -> io::Result<()> {
+    if getsockname(&connection)?.address_family() == AddressFamily::UNIX {
+        turn_away(UnixStream::from_std(connection.into())?).await
+    } else {
+        turn_away(TcpStream::from_std(connection.into())?).await
     }
 }
 

@@ -83,7 +83,10 @@ impl Supervisor<'_> {
 
     /// Tells a process to finish what it runs.
     pub(super) fn stop_process(&mut self, id: Id, left: Duration) {
-        let Some(process) = self.processes.get_mut(&id).filter(|process| process.state != State::Stopping)
+        let Some(process) = self
+            .processes
+            .get_mut(&id)
+            .filter(|process| ![State::Stopping, State::Crashed].contains(&process.state))
         else {
             return;
         };

@@ -47,6 +47,11 @@ pub fn example(name: &str) -> PathBuf {
     built().join(format!("lib{name}.so"))
 }
 
+/// The plugin that crashes.
+pub fn crasher() -> PathBuf {
+    built().join("libcrasher.so")
+}
+
 /// A root module of the same name with another table.
 pub fn other_abi() -> PathBuf {
     built().join("libother_abi.so")
@@ -123,7 +128,7 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let fixtures = ["probe", "async_probe", "early", "async_early", "spout", "other_abi"];
+        let fixtures = ["probe", "async_probe", "early", "async_early", "spout", "other_abi", "crasher"];
         let examples = ["ticker", "pipe", "shortener", "guestbook", "webhook", "export"];
         succeed(
             cargo()

@@ -50,6 +50,10 @@ impl WriteBuf {
         self.tail.is_empty() && self.text.len() < CAPACITY
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.n_sent >= self.text.len() && self.tail.is_empty() && self.end.is_empty() && !self.is_dirty
+    }
+
     /// The buffer that heads are written to.
     pub fn text(&mut self) -> &mut BytesMut {
         if self.text.capacity() == 0 {

@@ -1,0 +1,546 @@
+//! What a process does when it crashes, in the thread that has crashed. This is the only file whose code runs in a
+//! handler of signals: it takes no lock, no memory from the allocator, and no variable of a thread's own.
+//!
+//! The client of the faulting run is told 500. What runs on other threads may end, within the grace; nothing new is
+//! read. Connections at rest go to other processes, by way of the supervisor, which also tells the clients of what has
+//! not ended, once this process is dead.
+#![expect(unsafe_code, reason = "signals, their stacks, and sockets by their numbers")]
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    ptr,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering, fence},
+    },
+};
+
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use super::{
+    board::{DEPOSITED, Entry, MAX_THREADS, TOLD, state},
+    escrow::{self, Kind, MOST, borrow},
+    global::{DYING, RESCUE, Rescue},
+    record::{Record, TEXT},
+};
+
+/// What crashes a process and can be handled.
+const SIGNALS: [i32; 6] =
+    [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGTRAP];
+/// Bytes of the stack on which a handler runs.
+const STACK: usize = 64 << 10;
+/// How often to look whether what runs has ended.
+const LOOK: i64 = 300_000;
+/// How long a message may wait for room, in nanoseconds.
+const PATIENCE: u64 = 200_000_000;
+
+/// What a client is told: the head, the body.
+type Answer = (&'static [u8], &'static [u8]);
+const FAILED: Answer = (
+    b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 18\r\ncontent-type: text/plain; charset=utf-8\r\n\
+      connection: close\r\n\r\n",
+    b"the lambda failed\n",
+);
+const OVERDUE: Answer = (
+    b"HTTP/1.1 504 Gateway Timeout\r\ncontent-length: 25\r\ncontent-type: text/plain; charset=utf-8\r\n\
+      connection: close\r\n\r\n",
+    b"the lambda took too long\n",
+);
+
+/// The thread that has crashed first.
+static FAULTED: AtomicI32 = AtomicI32::new(0);
+/// Whether the process ends as it should.
+static ENDING: AtomicBool = AtomicBool::new(false);
+/// A stack for each record, made once.
+static STACKS: [AtomicPtr<libc::c_void>; MAX_THREADS] =
+    [const { AtomicPtr::new(ptr::null_mut()) }; MAX_THREADS];
+/// The sockets that accept.
+static ACCEPTING: OnceLock<Vec<Accepting>> = OnceLock::new();
+
+struct Accepting {
+    descriptor: i32,
+    name: Name,
+}
+
+/// What tells of a crash, as bytes: signal, code, thread, flags; address, program counter, generation; the length of
+/// the text, and method and path.
+pub struct Note {
+    pub signal: i32,
+    pub code: i32,
+    pub thread: i32,
+    /// Whether the crash was in a run.
+    pub is_in_run: bool,
+    pub address: u64,
+    pub counter: u64,
+    pub generation: u64,
+    pub len: usize,
+    pub text: [u8; TEXT],
+}
+
+impl Note {
+    const SIZE: usize = 48 + TEXT;
+
+    fn new(thread: i32) -> Note {
+        Note {
+            signal: 0,
+            code: 0,
+            thread,
+            is_in_run: false,
+            address: 0,
+            counter: 0,
+            generation: 0,
+            len: 0,
+            text: [0; TEXT],
+        }
+    }
+
+    fn bytes(&self) -> [u8; Note::SIZE] {
+        let mut bytes = [0; Note::SIZE];
+        bytes[0..4].copy_from_slice(&self.signal.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.code.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.thread.to_ne_bytes());
+        bytes[12] = self.is_in_run.into();
+        bytes[16..24].copy_from_slice(&self.address.to_ne_bytes());
+        bytes[24..32].copy_from_slice(&self.counter.to_ne_bytes());
+        bytes[32..40].copy_from_slice(&self.generation.to_ne_bytes());
+        bytes[40..48].copy_from_slice(&(self.len as u64).to_ne_bytes());
+        bytes[48..].copy_from_slice(&self.text);
+        bytes
+    }
+
+    /// Reads the body of a message; `None` if it is none.
+    pub fn read(bytes: &[u8]) -> Option<Note> {
+        let word = |at: usize| Some(i32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let long = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        Some(Note {
+            signal: word(0)?,
+            code: word(4)?,
+            thread: word(8)?,
+            is_in_run: *bytes.get(12)? != 0,
+            address: long(16)?,
+            counter: long(24)?,
+            generation: long(32)?,
+            len: usize::try_from(long(40)?).unwrap_or(TEXT).min(TEXT),
+            text: bytes.get(48..48 + TEXT)?.try_into().ok()?,
+        })
+    }
+}
+
+/// Has the handlers called from now on.
+pub fn install() -> io::Result<()> {
+    // SAFETY: zeros are a valid value of this plain struct.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    action.sa_sigaction = on_fault as extern "C" fn(_, _, _) as usize;
+    // Without SA_NODEFER a fault of the handler's own would end the process without its signal.
+    action.sa_flags = libc::SA_ONSTACK | libc::SA_SIGINFO | libc::SA_NODEFER;
+    // SAFETY: it writes the whole set, which is ours.
+    unsafe { libc::sigfillset(&raw mut action.sa_mask) };
+    for signal in SIGNALS {
+        // SAFETY: the set is initialised.
+        unsafe { libc::sigdelset(&raw mut action.sa_mask, signal) };
+    }
+    for signal in SIGNALS {
+        // SAFETY: the handler keeps to what is allowed in one; see the head of this file.
+        if unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: `at_exit` is a function without conditions.
+    if unsafe { libc::atexit(at_exit) } != 0 {
+        return Err(io::Error::other("no room for a function to be called at exit"));
+    }
+    Ok(())
+}
+
+/// This process ends as it should: an `exit` is no crash any more.
+pub fn stand_down() {
+    ENDING.store(true, Ordering::Relaxed);
+}
+
+/// Notes the sockets on which connections are accepted. To be called once.
+pub fn accepts_on(descriptors: &[RawFd]) {
+    let names = descriptors.iter().filter_map(|&descriptor| {
+        Some(Accepting { descriptor, name: Name::of(descriptor, libc::getsockname)? })
+    });
+    let _ = ACCEPTING.set(names.collect());
+}
+
+/// Gives the calling thread, which has the record of this index, a stack for its handlers: an overflow of its own leaves
+/// none.
+pub fn give_stack(n: u32) {
+    let Some(place) = STACKS.get(n as usize) else { return };
+    if place.load(Ordering::Acquire).is_null() {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping, which touches no memory of ours.
+        let at = unsafe { libc::mmap(ptr::null_mut(), STACK, access, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return;
+        }
+        place.store(at, Ordering::Release);
+    }
+    let stack = libc::stack_t { ss_sp: place.load(Ordering::Acquire), ss_flags: 0, ss_size: STACK };
+    // SAFETY: the memory is mapped for good, and only the thread with this record uses it.
+    unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) };
+}
+
+extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let thread = this_thread();
+    // SAFETY: the system hands over a valid one.
+    let info = unsafe { &*info };
+    let code = info.si_code;
+    match FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => {
+            let mut note = Note::new(thread);
+            (note.signal, note.code) = (signal, code);
+            // SAFETY: any bytes are an address, and every signal here has room for one.
+            note.address = unsafe { info.si_addr() } as u64;
+            note.counter = counter(context);
+            if let Some(rescue) = RESCUE.get() {
+                contain(rescue, thread, note, FAILED);
+            }
+        }
+        // The handler itself has crashed.
+        Err(first) if first == thread => {}
+        // Another thread has crashed, too: its request fails as well, and the first one sees to the rest.
+        Err(_) => join_in(thread),
+    }
+    // SAFETY: zeros are a valid value of this plain struct, and mean the default action.
+    let action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: the default action of a signal can always be taken.
+    unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+    if code <= 0 {
+        // Somebody has sent it, such as abort(). What has caused it itself happens again after this handler, and a core
+        // dump then has the registers as they were.
+        // SAFETY: zeros are a valid value of this plain struct.
+        let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+        // SAFETY: the set is ours.
+        unsafe { libc::sigemptyset(&raw mut set) };
+        // SAFETY: the set is initialised.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+        // SAFETY: the set is initialised; the mask is this thread's own.
+        unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut()) };
+        let process = rustix::process::getpid().as_raw_nonzero().get();
+        // SAFETY: a signal to the calling thread, which has its default action.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+    }
+}
+
+/// `exit` in a lambda raises no signal.
+extern "C" fn at_exit() {
+    let thread = this_thread();
+    if ENDING.load(Ordering::Relaxed)
+        || FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst).is_err()
+    {
+        return;
+    }
+    if let Some(rescue) = RESCUE.get() {
+        contain(rescue, thread, Note::new(thread), FAILED);
+    }
+}
+
+/// A run on a server's thread doesn't end: its client is told 504, what else runs may end, and the process ends.
+pub fn end_hung(thread: i32) -> ! {
+    if FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+        // It has crashed meanwhile.
+        stand_still()
+    }
+    if let Some(rescue) = RESCUE.get() {
+        contain(rescue, thread, Note::new(thread), OVERDUE);
+    }
+    // SAFETY: it ends the process, and none of its threads runs any more.
+    unsafe { libc::_exit(1) }
+}
+
+/// A thread that has crashed while another one sees to it.
+fn join_in(thread: i32) -> ! {
+    while DYING.load(Ordering::SeqCst) == 0 {
+        nap(LOOK);
+    }
+    if let Some(rescue) = RESCUE.get()
+        && let Some((_, record)) = record_of(rescue, thread)
+    {
+        record.stick();
+        tell(rescue, record, FAILED);
+    }
+    stand_still()
+}
+
+fn stand_still() -> ! {
+    loop {
+        nap(1_000_000_000);
+    }
+}
+
+/// Saves what can be saved. `thread` is the one that has crashed, or hangs.
+fn contain(rescue: &Rescue, thread: i32, mut note: Note, answer: Answer) {
+    let begun = now();
+    let record = record_of(rescue, thread);
+    if let Some((_, record)) = record {
+        note.is_in_run = record.is_in_run();
+        note.generation = record.generation();
+        (note.text, note.len) = record.text();
+        record.stick();
+    }
+    DYING.store(1, Ordering::SeqCst);
+    let has_barrier = rescue.has_barrier && membarrier(MembarrierCommand::PrivateExpedited).is_ok();
+    if let Some((_, record)) = record
+        && (has_barrier || record.is_server())
+    {
+        tell(rescue, record, answer);
+    }
+    let mut message = [0; 8 + Note::SIZE];
+    message[0] = Kind::Fault as u8;
+    message[8..].copy_from_slice(&note.bytes());
+    post(rescue, &message, &[]);
+    stop_accepting(rescue);
+    if !has_barrier {
+        // Nothing is known of what the other threads do.
+        return;
+    }
+    sweep(rescue);
+    let until = begun + u64::try_from(rescue.grace.as_nanos()).unwrap_or(u64::MAX / 2);
+    let mut is_told = false;
+    loop {
+        let n_busy = deposit(rescue, |state| state == state::CLEAN);
+        if !is_told {
+            let mut message = [0; 8];
+            message[0] = Kind::Quiet as u8;
+            post(rescue, &message, &[]);
+            is_told = true;
+        }
+        if n_busy == 0 || now() >= until {
+            break;
+        }
+        nap(LOOK);
+    }
+    sweep(rescue);
+    // The supervisor tells the clients of what is left.
+    deposit(rescue, |state| [state::CLEAN, state::BUSY, state::ANSWERING, state::PARTIAL].contains(&state));
+}
+
+fn record_of(rescue: &Rescue, thread: i32) -> Option<(usize, &Record)> {
+    rescue.board.records().iter().enumerate().find(|(_, record)| record.thread() == thread)
+}
+
+/// Answers the client of the run that a thread is in, unless its answer has begun: then the connection breaks off.
+fn tell(rescue: &Rescue, record: &Record, answer: Answer) {
+    let Some(descriptor) = record.connection().filter(|_| record.is_in_run()) else { return };
+    let Some(entry) = rescue.board.entry(descriptor) else { return };
+    entry.flags.fetch_or(TOLD, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+    match entry.state.load(Ordering::SeqCst) {
+        state::BUSY => {
+            let (head, body) = answer;
+            send(descriptor, head);
+            let (text, _) = record.text();
+            if !text.starts_with(b"HEAD ") {
+                send(descriptor, body);
+            }
+            // SAFETY: it touches no memory; whatever the number stands for.
+            unsafe { libc::shutdown(descriptor, libc::SHUT_WR) };
+        }
+        state::ANSWERING => {
+            // What has gone must not look whole.
+            // SAFETY: zeros are a valid value of this plain struct, and mean no family.
+            let nobody: libc::sockaddr = unsafe { mem::zeroed() };
+            let size = mem::size_of::<libc::sockaddr>() as libc::socklen_t;
+            // SAFETY: the address is valid for the call.
+            unsafe { libc::connect(descriptor, &raw const nobody, size) };
+        }
+        _ => return,
+    }
+    entry.state.store(state::OVER, Ordering::SeqCst);
+}
+
+fn send(descriptor: i32, text: &[u8]) {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the text is valid for the call.
+    unsafe { libc::send(descriptor, text.as_ptr().cast(), text.len(), flags) };
+}
+
+/// Puts a socket that nobody connects to in the place of those that accept.
+fn stop_accepting(rescue: &Rescue) {
+    for Accepting { descriptor, .. } in ACCEPTING.get().into_iter().flatten() {
+        // SAFETY: it touches no memory; the descriptor's owner, the thread that accepts, goes on with the other socket.
+        unsafe { libc::dup2(rescue.deaf.as_raw_fd(), *descriptor) };
+    }
+}
+
+/// Leaves copies of those connections with the supervisor that are in one of the states and that it has not yet. How
+/// many are busy with something that may still end.
+fn deposit(rescue: &Rescue, wanted: impl Fn(u32) -> bool) -> usize {
+    let mut outbox = Outbox::new();
+    let (records, mut n_busy) = (rescue.board.records(), 0);
+    for (descriptor, entry) in rescue.board.entries().iter().enumerate() {
+        let state = entry.state.load(Ordering::SeqCst);
+        let is_stuck = || {
+            let owner = entry.owner.load(Ordering::Relaxed) as usize;
+            records.get(owner).is_none_or(Record::is_stuck)
+        };
+        n_busy += usize::from([state::BUSY, state::ANSWERING].contains(&state) && !is_stuck());
+        if wanted(state) && entry.flags.fetch_or(DEPOSITED, Ordering::SeqCst) & DEPOSITED == 0 {
+            outbox.push(rescue, descriptor as i32, entry);
+        }
+    }
+    outbox.flush(rescue);
+    n_busy
+}
+
+/// Takes those connections that were accepted and that their thread has not been given yet. The thread that finds its
+/// place taken leaves the connection alone.
+fn sweep(rescue: &Rescue) {
+    let Some(accepting) = ACCEPTING.get() else { return };
+    let (mut outbox, mut n_others) = (Outbox::new(), 0);
+    for descriptor in 3.. {
+        let Some(entry) = rescue.board.entry(descriptor).filter(|_| n_others < 256) else { break };
+        if entry.state.load(Ordering::SeqCst) != state::FREE {
+            n_others = 0;
+            continue;
+        }
+        n_others += 1;
+        let is_ours = Name::of(descriptor, libc::getsockname)
+            .is_some_and(|name| accepting.iter().any(|listener| listener.name.accepts(&name)));
+        if !is_ours || Name::of(descriptor, libc::getpeername).is_none() {
+            continue;
+        }
+        n_others = 0;
+        let taken =
+            entry.state.compare_exchange(state::FREE, state::SWEPT, Ordering::SeqCst, Ordering::SeqCst);
+        if taken.is_ok() && rescue.board.use_entry(descriptor).is_some() {
+            outbox.push(rescue, descriptor, entry);
+        }
+    }
+    outbox.flush(rescue);
+}
+
+/// Connections on their way to the supervisor.
+struct Outbox {
+    pairs: [(i32, u32); MOST],
+    n: usize,
+}
+
+impl Outbox {
+    fn new() -> Outbox {
+        Outbox { pairs: [(0, 0); MOST], n: 0 }
+    }
+
+    fn push(&mut self, rescue: &Rescue, descriptor: i32, entry: &Entry) {
+        self.pairs[self.n] = (descriptor, entry.serial.load(Ordering::Relaxed));
+        self.n += 1;
+        if self.n == MOST {
+            self.flush(rescue);
+        }
+    }
+
+    fn flush(&mut self, rescue: &Rescue) {
+        let pairs = &self.pairs[..self.n];
+        if pairs.is_empty() {
+            return;
+        }
+        let mut message = [0; escrow::SIZE];
+        message[0] = Kind::Deposit as u8;
+        for ((one, other), place) in pairs.iter().zip(message[8..].chunks_exact_mut(8)) {
+            place[..4].copy_from_slice(&one.to_ne_bytes());
+            place[4..].copy_from_slice(&other.to_ne_bytes());
+        }
+        let mut descriptors = [borrow(0); MOST];
+        for (place, (descriptor, _)) in descriptors.iter_mut().zip(pairs) {
+            *place = borrow(*descriptor);
+        }
+        post(rescue, &message[..8 * (pairs.len() + 1)], &descriptors[..pairs.len()]);
+        self.n = 0;
+    }
+}
+
+/// Sends a message to the supervisor, for as long as that takes within reason.
+fn post(rescue: &Rescue, message: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    let until = now() + PATIENCE;
+    while escrow::send_bytes(&rescue.escrow, message, descriptors).is_err() && now() < until {
+        nap(LOOK);
+    }
+}
+
+/// The name of a socket's end.
+struct Name {
+    bytes: [u8; 128],
+    len: usize,
+}
+
+type GetName = unsafe extern "C" fn(i32, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
+
+impl Name {
+    /// `None` if there is no such socket, or it has no such end.
+    fn of(descriptor: i32, get: GetName) -> Option<Name> {
+        let mut bytes = [0; 128];
+        let mut len = bytes.len() as libc::socklen_t;
+        // SAFETY: it writes at most `len` bytes, and the length.
+        let outcome = unsafe { get(descriptor, bytes.as_mut_ptr().cast(), &raw mut len) };
+        (outcome == 0).then_some(Name { bytes, len: (len as usize).min(128) })
+    }
+
+    /// Whether a connection with this name may have been accepted by a socket with `self`: the port is the same, or the
+    /// path. The address may be any of the machine's.
+    fn accepts(&self, other: &Name) -> bool {
+        let family = u16::from_ne_bytes([self.bytes[0], self.bytes[1]]);
+        let n = if i32::from(family) == libc::AF_UNIX { self.len } else { 4 };
+        other.len >= n && self.bytes[..n] == other.bytes[..n] && (n == 4 || other.len == n)
+    }
+}
+
+/// Where a thread was when it crashed.
+fn counter(context: *mut libc::c_void) -> u64 {
+    let context = context.cast::<libc::ucontext_t>();
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the system hands over a valid one.
+    let counter = unsafe { (*context).uc_mcontext.gregs[libc::REG_RIP as usize] };
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: the system hands over a valid one.
+    let counter = unsafe { (*context).uc_mcontext.pc };
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let counter = 0;
+    counter as u64
+}
+
+fn this_thread() -> i32 {
+    rustix::thread::gettid().as_raw_nonzero().get()
+}
+
+fn now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+fn nap(nanos: i64) {
+    let time = libc::timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: nanos % 1_000_000_000 };
+    // SAFETY: the time is valid for the call.
+    unsafe { libc::nanosleep(&raw const time, ptr::null_mut()) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_as_long_as_they_say() {
+        for (head, body) in [FAILED, OVERDUE] {
+            let head = std::str::from_utf8(head).unwrap();
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+            assert!(head.ends_with("\r\n\r\n"), "{head}");
+        }
+    }
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let mut note = Note::new(7);
+        (note.signal, note.address, note.counter, note.generation, note.len) = (11, 1 << 40, 2, 3, 6);
+        note.text[..6].copy_from_slice(b"GET /a");
+        note.is_in_run = true;
+        let read = Note::read(&note.bytes()).unwrap();
+        assert_eq!((read.signal, read.thread, read.address), (11, 7, 1 << 40));
+        assert_eq!((read.counter, read.generation, read.is_in_run), (2, 3, true));
+        assert_eq!(&read.text[..read.len], b"GET /a");
+        assert!(Note::read(&note.bytes()[1..]).is_none());
+    }
+}

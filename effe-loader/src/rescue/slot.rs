@@ -1,0 +1,182 @@
+//! A connection's place in the scoreboard, as its own thread has it.
+//!
+//! A rescue begins with `DYING`, then a barrier in all threads (`membarrier`), and then reads the states. A thread
+//! stores a state first and looks at `DYING` afterwards, with nothing between but a fence for the compiler: so either
+//! the rescue sees the state, or the thread sees that there is a rescue. The fast path has no barrier of its own.
+
+use std::{
+    cell::Cell,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::atomic::{Ordering, compiler_fence, fence},
+};
+
+use rustix::net::{Shutdown, connect_unspec, shutdown};
+
+use super::{
+    board::{DEPOSITED, Entry, TOLD, state},
+    escrow,
+    global::{get, is_dying},
+    record::Record,
+    thread,
+};
+
+/// The place of one connection; empty in a process that isn't supervised, and for a connection that can't be rescued.
+#[derive(Default)]
+pub struct Slot(Cell<Option<Place>>);
+
+#[derive(Clone, Copy)]
+struct Place {
+    entry: &'static Entry,
+    record: &'static Record,
+    descriptor: i32,
+    serial: u32,
+    /// Whether the client must see that the connection breaks off.
+    is_reset: bool,
+}
+
+impl Slot {
+    /// A connection has been accepted, or taken over from another process. False if a rescue has taken it before.
+    pub fn open(&self, socket: BorrowedFd<'_>) -> bool {
+        let Some(rescue) = get() else { return true };
+        let descriptor = socket.as_raw_fd();
+        let Some(((entry, serial), (owner, record))) = rescue.board.use_entry(descriptor).zip(thread::own())
+        else {
+            return true;
+        };
+        // A rescue that has swept it up knows it by what the entry says now.
+        let taken =
+            entry.state.compare_exchange(state::FREE, state::NEVER, Ordering::SeqCst, Ordering::SeqCst);
+        if taken == Err(state::SWEPT) {
+            return false;
+        }
+        entry.owner.store(owner, Ordering::Relaxed);
+        entry.flags.store(0, Ordering::Relaxed);
+        entry.serial.store(serial, Ordering::Relaxed);
+        entry.state.store(state::CLEAN, Ordering::SeqCst);
+        self.0.set(Some(Place { entry, record, descriptor, serial, is_reset: false }));
+        true
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    fn set(&self, state: u32) {
+        if let Some(place) = self.0.get() {
+            place.entry.state.store(state, Ordering::Relaxed);
+        }
+    }
+
+    /// Something may be read: whether it may, after all answers have gone. `is_empty` is whether nothing has been read
+    /// of the next request.
+    pub fn may_read(&self, is_empty: bool) -> bool {
+        let Some(Place { entry, .. }) = self.0.get() else { return true };
+        let idle = if is_empty { state::CLEAN } else { state::PARTIAL };
+        if is_dying() {
+            entry.state.store(idle, Ordering::Relaxed);
+            return false;
+        }
+        entry.state.store(if is_empty { state::BUSY } else { state::PARTIAL }, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        if !is_dying() {
+            return true;
+        }
+        entry.state.store(idle, Ordering::Relaxed);
+        false
+    }
+
+    /// Nothing is here to read.
+    pub fn rest(&self, is_empty: bool) {
+        self.set(if is_empty { state::CLEAN } else { state::PARTIAL });
+    }
+
+    /// A request is here; all answers before have gone.
+    pub fn request(&self) {
+        self.set(state::BUSY);
+        self.serve();
+    }
+
+    /// The thread goes on with the request of this connection.
+    pub fn serve(&self) {
+        if let Some(place) = self.0.get() {
+            place.record.serve(place.descriptor.cast_unsigned() + 1);
+        }
+    }
+
+    /// An answer begins to go; false if a rescue has given another.
+    pub fn may_answer(&self) -> bool {
+        let Some(Place { entry, .. }) = self.0.get() else { return true };
+        entry.state.store(state::ANSWERING, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        if !is_dying() {
+            return true;
+        }
+        // Whoever comes second sees the other, or both do: then there is no answer rather than two.
+        fence(Ordering::SeqCst);
+        entry.flags.load(Ordering::Relaxed) & TOLD == 0
+    }
+
+    /// An answer of the loader's own begins to go, to no request.
+    pub fn answer(&self) {
+        self.set(state::ANSWERING);
+    }
+
+    /// Whether nothing new may be read, because the process has crashed.
+    pub fn is_dying(&self) -> bool {
+        self.is_open() && is_dying()
+    }
+
+    /// The connection ends by itself.
+    pub fn end(&self) {
+        self.set(state::OVER);
+    }
+
+    /// Another process could not go on with it.
+    #[cfg(feature = "http2")]
+    pub fn never(&self) {
+        self.set(state::NEVER);
+    }
+
+    /// The client is to see that what it has got is not all.
+    pub fn reset(&self) {
+        if let Some(place) = self.0.get() {
+            self.0.set(Some(Place { is_reset: true, ..place }));
+        }
+    }
+
+    /// Whether the supervisor is to get a copy of the descriptor: its number and serial, once.
+    pub fn deposit(&self) -> Option<(i32, u32)> {
+        let Place { entry, descriptor, serial, .. } = self.0.get()?;
+        let kept = [state::FREE, state::NEVER, state::OVER];
+        if kept.contains(&entry.state.load(Ordering::Relaxed))
+            || entry.flags.fetch_or(DEPOSITED, Ordering::Relaxed) & DEPOSITED != 0
+        {
+            return None;
+        }
+        Some((descriptor, serial))
+    }
+
+    /// The supervisor could not get a copy after all.
+    pub fn take_back(&self) {
+        if let Some(place) = self.0.get() {
+            place.entry.flags.fetch_and(!DEPOSITED, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection is about to be closed, by its `socket`.
+    pub fn close(&self, socket: impl AsFd) {
+        let Some(Place { entry, descriptor, serial, is_reset, .. }) = self.0.take() else { return };
+        let before = entry.state.load(Ordering::Relaxed);
+        entry.state.store(state::FREE, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        if is_dying() && before == state::CLEAN {
+            // A rescue may have given it to another process.
+            return;
+        }
+        if entry.flags.load(Ordering::Relaxed) & DEPOSITED != 0 {
+            // As long as there is a copy, closing ours tells the client nothing.
+            let _ = if is_reset { connect_unspec(&socket) } else { shutdown(&socket, Shutdown::Both) };
+            escrow::gone(descriptor, serial);
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The supervisor's end of a process's escrow: copies of the descriptors of its connections. After its death the
+//! scoreboard says what becomes of each of them.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+use rustix::net::{SendFlags, Shutdown, connect_unspec, send, shutdown};
+use tokio::{io::Interest, net::UnixStream, task::JoinHandle, time};
+
+use crate::{
+    rescue::{
+        board::{Board, TOLD, state},
+        escrow::{self, BATCH, Kind, Message},
+        fault::Note,
+    },
+    rt::tasks,
+};
+
+/// What the client of a request is told that its process has not answered.
+const RETRY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 33\r\n\
+    content-type: text/plain; charset=utf-8\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
+    the server has failed; try again\n";
+/// How long a connection stays open after that, so that its client gets it.
+const LINGER: Duration = Duration::from_secs(1);
+
+pub struct Escrow {
+    /// It carries whole messages; only that it is ready is read as from a stream.
+    socket: Rc<UnixStream>,
+    _watch: Watch,
+    pub board: Board,
+    /// By the number that each has in the process: its connection's serial, and the copy.
+    held: HashMap<i32, (u32, OwnedFd)>,
+    /// Given to the process, which has not said that it has them: by token.
+    in_transit: HashMap<u32, OwnedFd>,
+    /// Copies that may be held; beyond them, connections go with their process.
+    room: usize,
+    /// What the process has said of its crash.
+    pub note: Option<Note>,
+    /// Whether the process reads nothing any more from connections at rest.
+    pub is_quiet: bool,
+}
+
+/// A task that says when something comes, until this is dropped.
+struct Watch(JoinHandle<()>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What a process needs for its own end.
+pub struct ForProcess {
+    pub memory: OwnedFd,
+    pub socket: OwnedFd,
+}
+
+/// What a process has left, once it is dead.
+#[derive(Default)]
+pub struct Left {
+    /// Connections that can go on elsewhere.
+    pub clean: Vec<OwnedFd>,
+    /// Requests whose clients were told to try again.
+    pub n_told: u64,
+    /// Answers that were broken off.
+    pub n_broken: u64,
+}
+
+impl Escrow {
+    /// `comes` is called whenever something may have come.
+    pub fn new(
+        n_descriptors: u64,
+        room: usize,
+        comes: impl Fn() + 'static,
+    ) -> io::Result<(Escrow, ForProcess)> {
+        let memory = Board::memory(n_descriptors)?;
+        let (ours, theirs) = escrow::pair()?;
+        let socket = Rc::new(UnixStream::from_std(ours.into())?);
+        let ready = Rc::clone(&socket);
+        let task = tasks::spawn(async move {
+            while let Ok(what) = ready.ready(Interest::READABLE).await {
+                // Until the next one comes, wherever this one is taken.
+                let taken = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                let _ = ready.try_io(Interest::READABLE, taken);
+                comes();
+                if what.is_read_closed() {
+                    return;
+                }
+            }
+        });
+        let escrow = Escrow {
+            socket,
+            _watch: Watch(task),
+            board: Board::map(&memory)?,
+            held: HashMap::new(),
+            in_transit: HashMap::new(),
+            room,
+            note: None,
+            is_quiet: false,
+        };
+        Ok((escrow, ForProcess { memory, socket: theirs }))
+    }
+
+    /// Copies of connections that the process serves.
+    pub fn n_held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Takes in all that is here.
+    pub fn receive(&mut self) {
+        while let Ok(Some(message)) = escrow::receive(&*self.socket) {
+            self.apply(message);
+        }
+    }
+
+    fn apply(&mut self, message: Message) {
+        match message.kind {
+            Kind::Deposit => {
+                let pairs: Vec<_> = message.pairs().collect();
+                for ((number, serial), copy) in pairs.into_iter().zip(message.descriptors) {
+                    if self.held.len() < self.room {
+                        self.held.insert(number, (serial, copy));
+                    }
+                }
+            }
+            Kind::Gone => {
+                for (number, serial) in message.pairs() {
+                    if self.held.get(&number).is_some_and(|(held, _)| *held == serial) {
+                        self.held.remove(&number);
+                    }
+                }
+            }
+            Kind::Took => {
+                let mut pairs = message.pairs();
+                if let (Some((_, token)), Some((number, serial))) = (pairs.next(), pairs.next())
+                    && let Some(copy) = self.in_transit.remove(&token)
+                {
+                    self.held.insert(number, (serial, copy));
+                }
+            }
+            Kind::Fault => self.note = self.note.take().or_else(|| Note::read(&message.body)),
+            Kind::Quiet => self.is_quiet = true,
+            // It is for processes.
+            Kind::Give => {}
+        }
+    }
+
+    /// Takes out the connections at rest of a process that is quiet.
+    pub fn take_clean(&mut self) -> Vec<OwnedFd> {
+        let is_clean = |number: i32, serial: u32| {
+            let entry = self.board.entry(number);
+            entry.is_some_and(|entry| {
+                entry.serial.load(Ordering::Acquire) == serial
+                    && [state::CLEAN, state::SWEPT].contains(&entry.state.load(Ordering::Acquire))
+            })
+        };
+        let held = self.held.iter();
+        let clean: Vec<i32> = held
+            .filter(|(number, (serial, _))| is_clean(**number, *serial))
+            .map(|(number, _)| *number)
+            .collect();
+        clean.iter().filter_map(|number| Some(self.held.remove(number)?.1)).collect()
+    }
+
+    /// Settles what a dead process has left: nothing of it runs any more.
+    pub fn settle(mut self) -> (Left, Option<Note>) {
+        self.receive();
+        let mut left = Left { clean: self.take_clean(), ..Left::default() };
+        // Nobody has read from these: whoever reads says first that it has them.
+        left.clean.extend(self.in_transit.into_values());
+        for (number, (serial, copy)) in self.held {
+            let Some(entry) = self.board.entry(number) else { continue };
+            if entry.serial.load(Ordering::Acquire) != serial {
+                continue;
+            }
+            let is_told = entry.flags.load(Ordering::Acquire) & TOLD != 0;
+            match entry.state.load(Ordering::Acquire) {
+                state::BUSY | state::PARTIAL if !is_told => {
+                    let _ = send(&copy, RETRY, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+                    let _ = shutdown(&copy, Shutdown::Write);
+                    left.n_told += 1;
+                    tasks::spawn(async move {
+                        time::sleep(LINGER).await;
+                        drop(copy);
+                    });
+                }
+                state::ANSWERING => {
+                    // A body that breaks off must not look whole.
+                    let _ = connect_unspec(&copy);
+                    left.n_broken += 1;
+                }
+                // Whoever was told something may still be reading it.
+                state::OVER => drop(tasks::spawn(async move {
+                    time::sleep(LINGER).await;
+                    drop(copy);
+                })),
+                _ => {}
+            }
+        }
+        (left, self.note)
+    }
+
+    /// Gives some connections to the process, at most [`BATCH`]; back if it has no room for them now.
+    pub fn give(&mut self, connections: Vec<(u32, OwnedFd)>) -> Result<(), Vec<OwnedFd>> {
+        let pairs: Vec<(i32, u32)> = connections.iter().take(BATCH).map(|(token, _)| (0, *token)).collect();
+        let copies: Vec<BorrowedFd<'_>> = connections.iter().map(|(_, copy)| copy.as_fd()).collect();
+        match escrow::send(&*self.socket, Kind::Give, &pairs, &copies) {
+            Ok(()) => {
+                self.in_transit.extend(connections);
+                Ok(())
+            }
+            Err(_) => Err(connections.into_iter().map(|(_, copy)| copy).collect()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(RETRY).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+    }
+}

@@ -1,0 +1,101 @@
+//! Connections of processes that crash: those at rest go to others, and whoever waits for an answer that doesn't come
+//! is told.
+
+use std::{os::fd::OwnedFd, time::Duration};
+
+use super::{
+    Event, Supervisor,
+    process::{Id, Process, State},
+    stand_in,
+};
+use crate::rescue::{escrow::BATCH, fault::Note};
+
+/// How often to look for connections that have come to rest in a process that crashes.
+const ROUND: Duration = Duration::from_millis(1);
+
+impl Supervisor<'_> {
+    /// Something has come over a process's escrow.
+    pub(super) fn escrow(&mut self, id: Id) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(escrow) = &mut process.escrow else { return };
+        escrow.receive();
+        let (has_crashed, is_quiet) = (escrow.note.is_some(), escrow.is_quiet);
+        if has_crashed && !std::mem::replace(&mut process.has_crashed, true) {
+            self.crashes(id);
+        }
+        if is_quiet {
+            self.round(id);
+        }
+    }
+
+    /// Moves connections at rest out of a process that crashes; and again as long as it lives.
+    pub(super) fn next_round(&mut self, id: Id) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.has_rounds = false;
+        }
+        self.round(id);
+    }
+
+    fn round(&mut self, id: Id) {
+        let Some(process) = self.processes.get_mut(&id).filter(|process| process.exit.is_none()) else {
+            return;
+        };
+        let Some(escrow) = &mut process.escrow else { return };
+        let clean = escrow.take_clean();
+        if !std::mem::replace(&mut process.has_rounds, true) {
+            self.later(ROUND, Event::Round(id));
+        }
+        self.pass_on(clean);
+    }
+
+    /// Settles what a process has left that is dead.
+    pub(super) fn settle(&mut self, mut process: Process) -> (Process, Option<Note>) {
+        let Some(escrow) = process.escrow.take() else { return (process, None) };
+        let (left, note) = escrow.settle();
+        if let Some(counted) = &mut self.counted.supervised {
+            counted.told += left.n_told;
+            counted.broken += left.n_broken;
+        }
+        self.pass_on(left.clean);
+        (process, note)
+    }
+
+    /// Gives connections to the processes that serve, in turn; without any, they wait for the next one.
+    pub(super) fn pass_on(&mut self, connections: Vec<OwnedFd>) {
+        if self.stopping.is_some() || connections.is_empty() {
+            return;
+        }
+        self.waiting.extend(connections);
+        let current = self.current.number;
+        let serving =
+            |process: &&mut Process| process.state == State::Serving && process.source.number == current;
+        let serving = self.processes.values_mut().filter(serving);
+        let mut takers: Vec<_> = serving.filter_map(|process| process.escrow.as_mut()).collect();
+        if takers.is_empty() {
+            return;
+        }
+        while !self.waiting.is_empty() {
+            let rest = self.waiting.len().saturating_sub(BATCH);
+            let batch = self.waiting.split_off(rest);
+            let n = batch.len() as u64;
+            let first = self.next_token;
+            self.next_token = self.next_token.wrapping_add(BATCH as u32);
+            let batch = batch.into_iter().zip(0..).map(|(copy, n)| (first.wrapping_add(n), copy)).collect();
+            self.next_taker = (self.next_taker + 1) % takers.len();
+            if let Err(back) = takers[self.next_taker].give(batch) {
+                // Its queue is full: it is about to be read.
+                self.waiting.extend(back);
+                self.later(ROUND, Event::PassOn);
+                return;
+            }
+            if let Some(counted) = &mut self.counted.supervised {
+                counted.adopted += n;
+            }
+        }
+    }
+
+    /// Nobody will serve the connections that wait for a while.
+    pub(super) fn turn_away(&mut self) {
+        stand_in::turn_all_away(std::mem::take(&mut self.waiting));
+    }
+}
