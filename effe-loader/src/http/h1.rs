@@ -226,7 +226,6 @@ impl Dispatcher {
             Message::Request { mut request, n_head, body } => {
                 let (is_read, is_kept_back) = (conn.codec.is_read(), conn.codec.request.is_kept_back);
                 drop(conn);
-                slot.request();
                 request.head_mut().peer_addr = self.peer;
                 let incoming = match body {
                     Some(bytes) => Incoming::Whole(bytes),
@@ -278,8 +277,7 @@ impl Dispatcher {
 
     fn begin(&mut self, response: Response<Body>) -> Result<(), Closed> {
         if !self.activity.slot.may_answer() {
-            // The client has been told something else, and this process is about to end.
-            self.state = State::Handling(Guarded(Box::pin(pending())));
+            self.hold();
             return Ok(());
         }
         let (mut response, body) = response.into_parts();
@@ -310,6 +308,12 @@ impl Dispatcher {
         drop(conn);
         self.end();
         Ok(())
+    }
+
+    /// The client has been told something else, and this process is about to end.
+    #[cold]
+    fn hold(&mut self) {
+        self.state = State::Handling(Guarded(Box::pin(pending())));
     }
 
     /// The answer is complete, though not all of it may be sent yet.
