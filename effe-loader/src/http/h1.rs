@@ -201,19 +201,22 @@ impl Dispatcher {
     fn next_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         let mut conn = self.conn.borrow_mut();
         let slot = &self.activity.slot;
+        let is_watched = slot.is_open();
         // Of answers that wait, a crash in the next run would lose all.
-        if !conn.output.has_room() || (slot.is_open() && !conn.output.is_empty()) {
+        if !conn.output.has_room() || (is_watched && !conn.output.is_empty()) {
             ready!(conn.poll_flush(cx))?;
         }
         let message = match conn.message(&self.activity) {
             Some(message) => message,
             None => {
                 ready!(conn.poll_flush(cx))?;
-                if !slot.may_read(conn.input.bytes.is_empty()) {
+                if is_watched && !slot.may_read(conn.input.bytes.is_empty()) {
                     return Poll::Pending;
                 }
                 let Poll::Ready(more) = conn.poll_more(cx) else {
-                    slot.rest(conn.input.bytes.is_empty());
+                    if is_watched {
+                        slot.rest(conn.input.bytes.is_empty());
+                    }
                     return Poll::Pending;
                 };
                 match more? {

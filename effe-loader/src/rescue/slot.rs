@@ -73,12 +73,12 @@ impl Slot {
 
     /// Something may be read: whether it may, after all answers have gone. `is_empty` is whether nothing has been read
     /// of the next request.
+    // Apart, and so are its like: where there is no scoreboard, a request is to pass by them with one look.
+    #[inline(never)]
     pub fn may_read(&self, is_empty: bool) -> bool {
         self.entry.get().is_none_or(|entry| Slot::may_be_read(entry, is_empty))
     }
 
-    // Apart, and so are its like: where there is no scoreboard, a request is to pass by them with one look each.
-    #[inline(never)]
     fn may_be_read(entry: &Entry, is_empty: bool) -> bool {
         let idle = if is_empty { state::CLEAN } else { state::PARTIAL };
         if is_dying() {
@@ -95,6 +95,7 @@ impl Slot {
     }
 
     /// Nothing is here to read.
+    #[inline(never)]
     pub fn rest(&self, is_empty: bool) {
         self.set(if is_empty { state::CLEAN } else { state::PARTIAL });
     }
@@ -139,6 +140,7 @@ impl Slot {
     }
 
     /// An answer of the loader's own begins to go, to no request.
+    #[inline(never)]
     pub fn answer(&self) {
         self.set(state::ANSWERING);
     }
@@ -149,6 +151,7 @@ impl Slot {
     }
 
     /// The connection ends by itself.
+    #[inline(never)]
     pub fn end(&self) {
         self.set(state::OVER);
     }
