@@ -108,6 +108,9 @@ pub(crate) fn run_supervised(
         (None, None) => return Err(system("open the plugin")(io::ErrorKind::NotFound.into())),
     };
     let plugin = lambda.open(host, &counts)?;
+    if let Some(name) = config.plugin.file_name().filter(|_| linked.is_none()) {
+        global::note_image(&format!("memfd:{}", name.to_string_lossy()));
+    }
     let journal = start_journal(config, linked)?;
     journal.set_level(level);
     let _ = host.journal.set(journal.clone());

@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::{Read, Write},
     os::unix::net::UnixStream,
+    process::Command,
 };
 
 use rustix::process::Signal;
@@ -102,6 +103,13 @@ fn a_crash_is_told_with_its_signal_and_its_request() {
         assert!(line.contains(part), "{line}");
     }
     assert!(line.contains("critical") && !line.contains("secret"), "{line}");
+    // What a debugger calls the place in the file, whatever was mapped where.
+    let (_, place) = line.split_once(", at ").expect("the place in the file is told");
+    let (place, _) = place.split_once(' ').unwrap();
+    if let Ok(found) = Command::new("addr2line").arg("-fe").arg(crasher()).arg(place).output() {
+        let found = String::from_utf8_lossy(&found.stdout);
+        assert!(found.contains("faults.rs") || found.contains("write_volatile"), "{place}: {found}");
+    }
     server.stop();
 }
 

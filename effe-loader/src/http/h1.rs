@@ -201,19 +201,22 @@ impl Dispatcher {
     fn next_request(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         let mut conn = self.conn.borrow_mut();
         let slot = &self.activity.slot;
+        let is_watched = slot.is_open();
         // Of answers that wait, a crash in the next run would lose all.
-        if !conn.output.has_room() || (slot.is_open() && !conn.output.is_empty()) {
+        if !conn.output.has_room() || (is_watched && !conn.output.is_empty()) {
             ready!(conn.poll_flush(cx))?;
         }
         let message = match conn.message(&self.activity) {
             Some(message) => message,
             None => {
                 ready!(conn.poll_flush(cx))?;
-                if !slot.may_read(conn.input.bytes.is_empty()) {
+                if is_watched && !slot.may_read(conn.input.bytes.is_empty()) {
                     return Poll::Pending;
                 }
                 let Poll::Ready(more) = conn.poll_more(cx) else {
-                    slot.rest(conn.input.bytes.is_empty());
+                    if is_watched {
+                        slot.rest(conn.input.bytes.is_empty());
+                    }
                     return Poll::Pending;
                 };
                 match more? {
@@ -226,7 +229,6 @@ impl Dispatcher {
             Message::Request { mut request, n_head, body } => {
                 let (is_read, is_kept_back) = (conn.codec.is_read(), conn.codec.request.is_kept_back);
                 drop(conn);
-                slot.request();
                 request.head_mut().peer_addr = self.peer;
                 let incoming = match body {
                     Some(bytes) => Incoming::Whole(bytes),
@@ -278,8 +280,7 @@ impl Dispatcher {
 
     fn begin(&mut self, response: Response<Body>) -> Result<(), Closed> {
         if !self.activity.slot.may_answer() {
-            // The client has been told something else, and this process is about to end.
-            self.state = State::Handling(Guarded(Box::pin(pending())));
+            self.hold();
             return Ok(());
         }
         let (mut response, body) = response.into_parts();
@@ -310,6 +311,12 @@ impl Dispatcher {
         drop(conn);
         self.end();
         Ok(())
+    }
+
+    /// The client has been told something else, and this process is about to end.
+    #[cold]
+    fn hold(&mut self) {
+        self.state = State::Handling(Guarded(Box::pin(pending())));
     }
 
     /// The answer is complete, though not all of it may be sent yet.

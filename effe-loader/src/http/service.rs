@@ -78,7 +78,7 @@ impl RequestGuard {
         uploads: Option<&Rc<Uploads>>,
     ) -> RequestGuard {
         activity.begin();
-        activity.slot.serve();
+        activity.slot.begin();
         if !activity.is_shared()
             && (head.connection_type() == ConnectionType::Close || activity.n_requests() >= MAX_REQUESTS)
         {

@@ -21,7 +21,7 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use super::{
     board::{DEPOSITED, Entry, MAX_THREADS, TOLD, state},
     escrow::{self, Kind, MOST, borrow},
-    global::{DYING, RESCUE, Rescue},
+    global::{DYING, IMAGE, RESCUE, Rescue},
     record::{Record, TEXT},
 };
 
@@ -64,7 +64,7 @@ struct Accepting {
 }
 
 /// What tells of a crash, as bytes: signal, code, thread, flags; address, program counter, generation; the length of
-/// the text, and method and path.
+/// the text, the place in the plugin, and method and path.
 pub struct Note {
     pub signal: i32,
     pub code: i32,
@@ -73,13 +73,15 @@ pub struct Note {
     pub is_in_run: bool,
     pub address: u64,
     pub counter: u64,
+    /// The same in the plugin's file; 0 if it was elsewhere.
+    pub place: u64,
     pub generation: u64,
     pub len: usize,
     pub text: [u8; TEXT],
 }
 
 impl Note {
-    const SIZE: usize = 48 + TEXT;
+    const SIZE: usize = 56 + TEXT;
 
     fn new(thread: i32) -> Note {
         Note {
@@ -89,6 +91,7 @@ impl Note {
             is_in_run: false,
             address: 0,
             counter: 0,
+            place: 0,
             generation: 0,
             len: 0,
             text: [0; TEXT],
@@ -105,7 +108,8 @@ impl Note {
         bytes[24..32].copy_from_slice(&self.counter.to_ne_bytes());
         bytes[32..40].copy_from_slice(&self.generation.to_ne_bytes());
         bytes[40..48].copy_from_slice(&(self.len as u64).to_ne_bytes());
-        bytes[48..].copy_from_slice(&self.text);
+        bytes[48..56].copy_from_slice(&self.place.to_ne_bytes());
+        bytes[56..].copy_from_slice(&self.text);
         bytes
     }
 
@@ -122,7 +126,8 @@ impl Note {
             counter: long(24)?,
             generation: long(32)?,
             len: usize::try_from(long(40)?).unwrap_or(TEXT).min(TEXT),
-            text: bytes.get(48..48 + TEXT)?.try_into().ok()?,
+            place: long(48)?,
+            text: bytes.get(56..56 + TEXT)?.try_into().ok()?,
         })
     }
 }
@@ -197,6 +202,10 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
             // SAFETY: any bytes are an address, and every signal here has room for one.
             note.address = unsafe { info.si_addr() } as u64;
             note.counter = counter(context);
+            let [begin, end] = [&IMAGE[0], &IMAGE[1]].map(|end| end.load(Ordering::Relaxed));
+            if (begin..end).contains(&note.counter) {
+                note.place = note.counter - begin;
+            }
             if let Some(rescue) = RESCUE.get() {
                 contain(rescue, thread, note, FAILED);
             }

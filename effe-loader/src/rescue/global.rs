@@ -1,7 +1,7 @@
 //! What a supervised process has for its rescue, and whether it is dying.
 
 use std::{
-    io,
+    fs, io,
     os::{
         fd::OwnedFd,
         linux::net::SocketAddrExt,
@@ -10,7 +10,7 @@ use std::{
     process,
     sync::{
         OnceLock,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -46,6 +46,25 @@ pub fn set_up(memory: OwnedFd, escrow: OwnedFd, grace: Duration) -> io::Result<(
     deaf.set_nonblocking(true)?;
     let _ = RESCUE.set(Rescue { board, escrow, grace, has_barrier, deaf });
     Ok(())
+}
+
+/// Where the plugin is mapped: its begin and its end.
+pub static IMAGE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Notes where the plugin is mapped, whose file has this name in `/proc/self/maps`; then a crash can be told by its
+/// place in the file.
+pub fn note_image(name: &str) {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let lines = maps.lines().filter(|line| line.split('/').any(|part| part.starts_with(name)));
+    let ends = lines.filter_map(|line| {
+        let (begin, end) = line.split(' ').next()?.split_once('-')?;
+        Some((u64::from_str_radix(begin, 16).ok()?, u64::from_str_radix(end, 16).ok()?))
+    });
+    let ends: Vec<_> = ends.collect();
+    if let (Some((begin, _)), Some((_, end))) = (ends.first(), ends.last()) {
+        IMAGE[0].store(*begin, Ordering::Relaxed);
+        IMAGE[1].store(*end, Ordering::Relaxed);
+    }
 }
 
 /// What this process has, if it is supervised.

@@ -1,6 +1,6 @@
 //! What a thread runs, as others see it: the monitor, and after a crash whoever tells of it.
 
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of a request's method and path that are kept.
 pub const TEXT: usize = 128;
@@ -95,24 +95,21 @@ impl Record {
         self.n_runs.load(Ordering::Relaxed)
     }
 
-    /// A run begins.
+    /// A run begins. No other is under way: the one before has ended, so nobody takes what is half written for its own.
     pub fn begin(&self, method: &str, path: &str, generation: u64, since: u64) {
-        // Whoever reads sees first that this run is none.
-        self.since.store(0, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
-        let (method, path) = (method.as_bytes(), path.as_bytes());
-        let mut text = [0; TEXT];
-        let n = method.len().min(32);
-        text[..n].copy_from_slice(&method[..n]);
-        text[n] = b' ';
-        let m = path.len().min(TEXT - n - 1);
-        text[n + 1..][..m].copy_from_slice(&path[..m]);
-        let len = n + 1 + m;
-        for (place, word) in self.text.iter().zip(text.chunks_exact(8)).take(len.div_ceil(8)) {
-            let word = word.try_into().unwrap_or_default();
-            place.store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        // Eight bytes of the method, then the path: no copy on the way, which this is too often for.
+        let path = path.as_bytes();
+        self.text[0].store(word(&method.as_bytes()[..method.len().min(8)]), Ordering::Relaxed);
+        let path = &path[..path.len().min(TEXT - 8)];
+        let whole = path.chunks_exact(8);
+        let rest = whole.remainder();
+        for (place, bytes) in self.text[1..].iter().zip(whole) {
+            place.store(u64::from_le_bytes(bytes.try_into().unwrap_or_default()), Ordering::Relaxed);
         }
-        self.len.store(len as u32, Ordering::Relaxed);
+        if !rest.is_empty() {
+            self.text[1 + path.len() / 8].store(word(rest), Ordering::Relaxed);
+        }
+        self.len.store(path.len() as u32, Ordering::Relaxed);
         self.generation.store(generation, Ordering::Relaxed);
         self.since.store(since, Ordering::Release);
     }
@@ -124,12 +121,22 @@ impl Record {
 
     /// Method and path of the last run that began, as bytes, and how many they are. It needs no memory.
     pub fn text(&self) -> ([u8; TEXT], usize) {
-        let mut text = [0; TEXT];
-        for (place, word) in self.text.iter().zip(text.chunks_exact_mut(8)) {
-            word.copy_from_slice(&place.load(Ordering::Relaxed).to_ne_bytes());
+        let (mut bytes, mut text) = ([0; TEXT], [0; TEXT]);
+        for (place, word) in self.text.iter().zip(bytes.chunks_exact_mut(8)) {
+            word.copy_from_slice(&place.load(Ordering::Relaxed).to_le_bytes());
         }
-        (text, (self.len.load(Ordering::Relaxed) as usize).min(TEXT))
+        let n = bytes[..8].iter().position(|byte| *byte == 0).unwrap_or(8);
+        let m = (self.len.load(Ordering::Relaxed) as usize).min(TEXT - 9);
+        text[..n].copy_from_slice(&bytes[..n]);
+        text[n] = b' ';
+        text[n + 1..][..m].copy_from_slice(&bytes[8..8 + m]);
+        (text, n + 1 + m)
     }
+}
+
+/// Up to eight bytes as a number.
+fn word(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 impl Default for Record {
@@ -153,12 +160,18 @@ mod tests {
         assert_eq!((said(&record).as_str(), record.is_in_run(), record.generation()), ("GET /a", true, 3));
         record.end();
         assert_eq!((record.is_in_run(), record.n_runs()), (false, 1));
+        for len in 0..40 {
+            let path = &"/0123456789abcdefghijklmnopqrstuvwxyzABCDEF"[..len];
+            record.begin("DELETE", path, 3, 7);
+            assert_eq!(said(&record), format!("DELETE {path}"));
+        }
         let (method, path) = ("M".repeat(100), "/p".repeat(100));
         record.begin(&method, &path, 4, 8);
-        assert_eq!(said(&record), format!("{} {}", &method[..32], &path[..TEXT - 33]));
+        assert_eq!(said(&record), format!("{} {}", &method[..8], &path[..TEXT - 9]));
         record.begin("", "", 4, 8);
         assert_eq!(said(&record), " ");
         // Whatever the lambda writes there.
+        record.text[0].store(u64::MAX, Ordering::Relaxed);
         record.len.store(u32::MAX, Ordering::Relaxed);
         assert_eq!(record.text().1, TEXT);
         record.serve(u32::MAX);

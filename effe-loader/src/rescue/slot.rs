@@ -22,11 +22,14 @@ use super::{
 
 /// The place of one connection; empty in a process that isn't supervised, and for a connection that can't be rescued.
 #[derive(Default)]
-pub struct Slot(Cell<Option<Place>>);
+pub struct Slot {
+    /// Apart from the rest: it alone is looked at again and again.
+    entry: Cell<Option<&'static Entry>>,
+    place: Cell<Option<Place>>,
+}
 
 #[derive(Clone, Copy)]
 struct Place {
-    entry: &'static Entry,
     record: &'static Record,
     descriptor: i32,
     serial: u32,
@@ -53,24 +56,30 @@ impl Slot {
         entry.flags.store(0, Ordering::Relaxed);
         entry.serial.store(serial, Ordering::Relaxed);
         entry.state.store(state::CLEAN, Ordering::SeqCst);
-        self.0.set(Some(Place { entry, record, descriptor, serial, is_reset: false }));
+        self.entry.set(Some(entry));
+        self.place.set(Some(Place { record, descriptor, serial, is_reset: false }));
         true
     }
 
     pub fn is_open(&self) -> bool {
-        self.0.get().is_some()
+        self.entry.get().is_some()
     }
 
     fn set(&self, state: u32) {
-        if let Some(place) = self.0.get() {
-            place.entry.state.store(state, Ordering::Relaxed);
+        if let Some(entry) = self.entry.get() {
+            entry.state.store(state, Ordering::Relaxed);
         }
     }
 
     /// Something may be read: whether it may, after all answers have gone. `is_empty` is whether nothing has been read
     /// of the next request.
+    // Apart, and so are its like: where there is no scoreboard, a request is to pass by them with one look.
+    #[inline(never)]
     pub fn may_read(&self, is_empty: bool) -> bool {
-        let Some(Place { entry, .. }) = self.0.get() else { return true };
+        self.entry.get().is_none_or(|entry| Slot::may_be_read(entry, is_empty))
+    }
+
+    fn may_be_read(entry: &Entry, is_empty: bool) -> bool {
         let idle = if is_empty { state::CLEAN } else { state::PARTIAL };
         if is_dying() {
             entry.state.store(idle, Ordering::Relaxed);
@@ -86,26 +95,40 @@ impl Slot {
     }
 
     /// Nothing is here to read.
+    #[inline(never)]
     pub fn rest(&self, is_empty: bool) {
         self.set(if is_empty { state::CLEAN } else { state::PARTIAL });
     }
 
     /// A request is here; all answers before have gone.
-    pub fn request(&self) {
-        self.set(state::BUSY);
+    pub fn begin(&self) {
+        if let Some(entry) = self.entry.get() {
+            self.begin_at(entry);
+        }
+    }
+
+    #[inline(never)]
+    fn begin_at(&self, entry: &Entry) {
+        if entry.state.load(Ordering::Relaxed) != state::NEVER {
+            entry.state.store(state::BUSY, Ordering::Relaxed);
+        }
         self.serve();
     }
 
     /// The thread goes on with the request of this connection.
     pub fn serve(&self) {
-        if let Some(place) = self.0.get() {
+        if let Some(place) = self.place.get() {
             place.record.serve(place.descriptor.cast_unsigned() + 1);
         }
     }
 
     /// An answer begins to go; false if a rescue has given another.
     pub fn may_answer(&self) -> bool {
-        let Some(Place { entry, .. }) = self.0.get() else { return true };
+        self.entry.get().is_none_or(Slot::may_be_answered)
+    }
+
+    #[inline(never)]
+    fn may_be_answered(entry: &'static Entry) -> bool {
         entry.state.store(state::ANSWERING, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         if !is_dying() {
@@ -117,6 +140,7 @@ impl Slot {
     }
 
     /// An answer of the loader's own begins to go, to no request.
+    #[inline(never)]
     pub fn answer(&self) {
         self.set(state::ANSWERING);
     }
@@ -127,6 +151,7 @@ impl Slot {
     }
 
     /// The connection ends by itself.
+    #[inline(never)]
     pub fn end(&self) {
         self.set(state::OVER);
     }
@@ -139,14 +164,14 @@ impl Slot {
 
     /// The client is to see that what it has got is not all.
     pub fn reset(&self) {
-        if let Some(place) = self.0.get() {
-            self.0.set(Some(Place { is_reset: true, ..place }));
+        if let Some(place) = self.place.get() {
+            self.place.set(Some(Place { is_reset: true, ..place }));
         }
     }
 
     /// Whether the supervisor is to get a copy of the descriptor: its number and serial, once.
     pub fn deposit(&self) -> Option<(i32, u32)> {
-        let Place { entry, descriptor, serial, .. } = self.0.get()?;
+        let (entry, Place { descriptor, serial, .. }) = self.entry.get().zip(self.place.get())?;
         let kept = [state::FREE, state::NEVER, state::OVER];
         if kept.contains(&entry.state.load(Ordering::Relaxed))
             || entry.flags.fetch_or(DEPOSITED, Ordering::Relaxed) & DEPOSITED != 0
@@ -158,14 +183,15 @@ impl Slot {
 
     /// The supervisor could not get a copy after all.
     pub fn take_back(&self) {
-        if let Some(place) = self.0.get() {
-            place.entry.flags.fetch_and(!DEPOSITED, Ordering::Relaxed);
+        if let Some(entry) = self.entry.get() {
+            entry.flags.fetch_and(!DEPOSITED, Ordering::Relaxed);
         }
     }
 
     /// The connection is about to be closed, by its `socket`.
     pub fn close(&self, socket: impl AsFd) {
-        let Some(Place { entry, descriptor, serial, is_reset, .. }) = self.0.take() else { return };
+        let taken = self.entry.take().zip(self.place.take());
+        let Some((entry, Place { descriptor, serial, is_reset, .. })) = taken else { return };
         let before = entry.state.load(Ordering::Relaxed);
         entry.state.store(state::FREE, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);

@@ -77,6 +77,9 @@ impl WorkerStatus {
     /// The run that this thread is in now.
     pub fn running(&self) -> Option<Overview> {
         let since = self.record.since.load(Ordering::Acquire);
+        if since == 0 {
+            return None;
+        }
         let (text, len) = self.record.text();
         let request = String::from_utf8_lossy(&text[..len]).into_owned();
         let run =

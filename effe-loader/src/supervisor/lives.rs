@@ -309,6 +309,9 @@ impl Supervisor<'_> {
         self.count_crash(exit);
         let mut fields = vec![("pid", process.child.id().to_string())];
         let mut text = format!("process {place} {}", how(exit));
+        if let Some(note) = note.filter(|note| note.place != 0) {
+            let _ = write!(text, ", at {:#x} of {}", note.place, self.path());
+        }
         match note.filter(|note| note.is_in_run) {
             Some(note) => {
                 let request = String::from_utf8_lossy(&note.text[..note.len]).into_owned();

@@ -1,11 +1,15 @@
 //! Who answers while no process serves: clients that wait get 503, so that they may try elsewhere.
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
 
-use rustix::net::{AddressFamily, getsockname};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, getsockname, recv, send, shutdown};
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::Interest,
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task::JoinHandle,
     time,
@@ -79,27 +83,56 @@ async fn serve(stream: Stream) -> io::Result<()> {
 pub fn turn_all_away(connections: Vec<OwnedFd>) {
     for connection in connections {
         tasks::spawn(async move {
-            let _ = time::timeout(KEPT, turn_away_descriptor(connection)).await;
+            if let Ok(connection) = of_descriptor(connection) {
+                let _ = time::timeout(KEPT, turn_away(connection)).await;
+            }
         });
     }
 }
 
-async fn turn_away_descriptor(connection: OwnedFd) -> io::Result<()> {
-    if getsockname(&connection)?.address_family() == AddressFamily::UNIX {
-        turn_away(UnixStream::from_std(connection.into())?).await
+fn of_descriptor(connection: OwnedFd) -> io::Result<Either<TcpStream, UnixStream>> {
+    Ok(if getsockname(&connection)?.address_family() == AddressFamily::UNIX {
+        Either::Right(UnixStream::from_std(connection.into())?)
     } else {
-        turn_away(TcpStream::from_std(connection.into())?).await
+        Either::Left(TcpStream::from_std(connection.into())?)
+    })
+}
+
+/// It reads and writes past tokio: a second user of its streams would keep the compiler from inlining them where requests
+/// are read.
+async fn turn_away(connection: Either<TcpStream, UnixStream>) -> io::Result<()> {
+    let mut buffer = [0; 4096];
+    if read(&connection, &mut buffer).await? == 0 {
+        return Ok(());
+    }
+    send(descriptor(&connection), ANSWER, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+    shutdown(descriptor(&connection), Shutdown::Write)?;
+    // If we closed while the client still sends, it could lose the answer.
+    while read(&connection, &mut buffer).await? > 0 {}
+    Ok(())
+}
+
+async fn read(connection: &Either<TcpStream, UnixStream>, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match connection {
+            Either::Left(tcp) => tcp.readable().await?,
+            Either::Right(unix) => unix.readable().await?,
+        }
+        let read = || Ok(recv(descriptor(connection), &mut buffer[..], RecvFlags::DONTWAIT)?.0);
+        let read = match connection {
+            Either::Left(tcp) => tcp.try_io(Interest::READABLE, read),
+            Either::Right(unix) => unix.try_io(Interest::READABLE, read),
+        };
+        match read {
+            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
     }
 }
 
-async fn turn_away(mut connection: impl AsyncReadExt + AsyncWriteExt + Unpin) -> io::Result<()> {
-    let mut buffer = [0; 4096];
-    if connection.read(&mut buffer).await? == 0 {
-        return Ok(());
+fn descriptor(connection: &Either<TcpStream, UnixStream>) -> BorrowedFd<'_> {
+    match connection {
+        Either::Left(tcp) => tcp.as_fd(),
+        Either::Right(unix) => unix.as_fd(),
     }
-    connection.write_all(ANSWER).await?;
-    connection.shutdown().await?;
-    // If we closed while the client still sends, it could lose the answer.
-    while connection.read(&mut buffer).await? > 0 {}
-    Ok(())
 }
