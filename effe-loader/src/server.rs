@@ -125,7 +125,8 @@ pub fn serve(
             .iter()
             .map(|listener| Ok((listener.address.to_string(), listener.stream()?)))
             .collect::<io::Result<_>>()?;
-        if rescue::global::is_supervised() {
+        // Another process could do nothing with a connection over TLS that has been accepted here.
+        if settings.tls.is_none() && rescue::global::is_supervised() {
             rescue::fault::accepts_on(
                 &streams.iter().map(|(_, stream)| stream.as_raw_fd()).collect::<Vec<_>>(),
             );
