@@ -107,8 +107,12 @@ fn runs_that_wait_again_and_again_go_on_in_the_lambdas_own_runtime() {
     assert!(line.contains("waited again and again on effe-lambda"), "{line}");
     assert_eq!(connection.post("/echo", &vec![b'x'; 1 << 20]).text().len(), 1 << 20);
     assert_eq!(connection.get("/pieces?5").text(), "0\n1\n2\n3\n4\n");
-    assert_eq!(connection.get("/fail").status, 500);
-    assert_eq!(counts.of("context"), n_contexts, "an error costs no Context");
+    // The run before may not have given its Context back when its answer is here.
+    for _ in 0..20 {
+        assert_eq!(connection.get("/fail").status, 500);
+    }
+    let n_more = counts.of("context") - n_contexts;
+    assert!(n_more <= 1, "an error costs no Context: {n_more} more");
     for path in ["/panic", "/panic-later"] {
         assert_eq!(connection.get(path).status, 500);
     }

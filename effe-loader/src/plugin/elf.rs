@@ -11,6 +11,9 @@ use object::{
 const DAMAGED_HEADER: &str = "its ELF header is damaged; copy or build it again";
 const DAMAGED_SEGMENTS: &str = "its program headers are damaged; copy or build it again";
 
+/// Bytes of memory that an image may have beyond what is in its file.
+const MAX_EMPTY: u64 = 1 << 30;
+
 /// The machine this loader is built for.
 const MACHINE: elf::Machine = match () {
     () if cfg!(target_arch = "x86_64") => elf::EM_X86_64,
@@ -68,8 +71,14 @@ pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
     }
     has_table(header.e_shoff(endian), header.e_shnum(endian), header.e_shentsize(endian))?;
     let loaded = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD);
-    let ends = loaded.map(|segment| segment.p_vaddr(endian).saturating_add(segment.p_memsz(endian)));
-    Ok(ends.max().and_then(|end| end.checked_next_multiple_of(4096)).unwrap_or(u64::MAX))
+    let ends = loaded.clone().map(|segment| segment.p_vaddr(endian).saturating_add(segment.p_memsz(endian)));
+    let image = ends.max().and_then(|end| end.checked_next_multiple_of(4096)).unwrap_or(u64::MAX);
+    let most_aligned = loaded.map(|segment| segment.p_align(endian)).max().unwrap_or_default();
+    // The linker would say that there is no memory for it, which may also be the machine's fault.
+    if image.max(most_aligned) > length.saturating_add(MAX_EMPTY) {
+        return Err(DAMAGED_SEGMENTS.to_owned());
+    }
+    Ok(image)
 }
 
 /// Whether a library has the dynamic linker look for other libraries in places that are named after its own directory.
@@ -167,6 +176,22 @@ mod tests {
     }
 
     #[test]
+    fn an_image_of_absurd_size_is_damaged() {
+        let good = library();
+        let header = elf::FileHeader64::<Endianness>::parse(&*good).unwrap();
+        let endian = header.endian().unwrap();
+        let segments = header.program_headers(endian, &*good).unwrap();
+        let loaded = segments.iter().position(|segment| segment.p_type(endian) == elf::PT_LOAD).unwrap();
+        let at = header.e_phoff(endian) as usize + loaded * size_of_val(&segments[0]);
+        // p_vaddr, p_memsz, p_align
+        for field in [16, 40, 48] {
+            let mut bytes = good.clone();
+            bytes[at + field + 4] = 1;
+            assert_eq!(reason(&bytes), DAMAGED_SEGMENTS, "{field}");
+        }
+    }
+
+    #[test]
     fn a_file_of_any_headers_is_taken_with_its_size_or_refused_in_one_line() {
         let library = library();
         assert!(check(&*library).is_ok());
@@ -183,7 +208,7 @@ mod tests {
             let verdict = check(&bytes[..end.map_or(bytes.len(), usize::from)]);
             undone.into_iter().rev().for_each(|(at, byte)| bytes[at] = byte);
             match verdict {
-                Ok(size) => assert!(size % 4096 == 0 || size == u64::MAX, "{size}"),
+                Ok(size) => assert!(size % 4096 == 0, "{size}"),
                 Err(why) => assert!(!why.is_empty() && !why.contains(char::is_control), "{why}"),
             }
         });
