@@ -50,8 +50,6 @@ impl Lambda for Notes {
     }
 }
 
-export!(Notes);
-
 fn answer(connection: &Connection, request: &Request, response: &mut Response) -> Result {
     match request.method() {
         "GET" => {
@@ -73,6 +71,8 @@ fn answer(connection: &Connection, request: &Request, response: &mut Response) -
     }
     Ok(())
 }
+
+export!(Notes);
 
 #[cfg(test)]
 mod tests {
