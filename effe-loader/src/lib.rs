@@ -49,13 +49,17 @@ use self::{
     process::link::{self, Link, Message},
 };
 
+/// Whether `--processes` is built in. Where it is not, the compiler drops what it finds that nobody reaches: half a
+/// megabyte, and what a request would ask.
+const HAS_PROCESSES: bool = cfg!(feature = "processes");
+
 /// Runs the loader with the process's arguments, to its exit code. `linked` is the lambda of a program that holds one.
 pub fn main(linked: Option<&'static Linked>) -> ExitCode {
     if let Some(path) = plugin::asked_for_trial(std::env::args_os()) {
         answer_trial(&path);
     }
     let mut args: Vec<_> = std::env::args_os().collect();
-    if link::is_supervised(args.iter().cloned()) {
+    if HAS_PROCESSES && link::is_supervised(args.iter().cloned()) {
         args.remove(1);
         return end(serve_supervised(args, linked), linked);
     }
@@ -71,7 +75,7 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
             return ExitCode::from(if err.use_stderr() { USAGE } else { DONE });
         }
     };
-    let outcome = if config.processes > 0 && config.mode == Mode::Serve {
+    let outcome = if HAS_PROCESSES && config.processes > 0 && config.mode == Mode::Serve {
         supervisor::run(&config, linked, args)
     } else {
         run(&config, linked)
@@ -118,12 +122,13 @@ fn end(code: u8, linked: Option<&'static Linked>) -> ExitCode {
 /// What `--version` prints: version, commit, ABI and features.
 pub fn version() -> String {
     format!(
-        "effe-loader {} (commit {}, ABI 1, {}-{}{}{})",
+        "effe-loader {} (commit {}, ABI 1, {}-{}{}{}{})",
         env!("CARGO_PKG_VERSION"),
         env!("EFFE_COMMIT"),
         std::env::consts::ARCH,
         std::env::consts::OS,
         if cfg!(feature = "tls") { ", tls" } else { "" },
         if cfg!(feature = "http2") { ", http2" } else { "" },
+        if HAS_PROCESSES { ", processes" } else { "" },
     )
 }

@@ -5,6 +5,7 @@ mod access_log;
 mod admin;
 mod asynchronous;
 mod command_line;
+#[cfg(feature = "processes")]
 mod crashes;
 mod damaged;
 mod debuggers;
@@ -26,6 +27,7 @@ mod listeners;
 mod metrics;
 mod misdeeds;
 mod modes;
+#[cfg(feature = "processes")]
 mod processes;
 mod refusals;
 mod requests;

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Counts, LONG, Loader, Scratch, Server,
-    plugins::{async_probe, crasher, pipe, probe, spout, succeed},
+    plugins::{async_probe, pipe, probe, spout, succeed},
     tls::{Pair, connect},
     wait_until,
 };
@@ -55,11 +55,14 @@ fn requests_are_answered_over_tls_on_all_listeners() {
     counts.assert_complete();
 }
 
+#[cfg(feature = "processes")]
 #[test]
 fn a_process_that_crashes_closes_its_connections_and_the_next_ones_are_served() {
     let scratch = Scratch::new();
     let pair = Pair::new(&scratch, "a");
-    let server = pair.of(Loader::of(crasher()).args(["--processes", "2", "--workers", "1"])).serve();
+    let server = pair
+        .of(Loader::of(crate::support::plugins::crasher()).args(["--processes", "2", "--workers", "1"]))
+        .serve();
     for _ in 0..3 {
         let since = Instant::now();
         let (worked, text) = curl(&server, &pair, &[], "/crash/segv");

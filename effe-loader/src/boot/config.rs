@@ -120,6 +120,12 @@ impl Cli {
             Processes::Number(n) => n,
             Processes::Auto => n_cpus,
         };
+        if processes > 0 && !cfg!(feature = "processes") {
+            faults.push(
+                "--processes: this loader is built without it; cargo install effe-loader --features processes"
+                    .to_owned(),
+            );
+        }
         let held = self.held(processes, &mut faults);
         if !faults.is_empty() {
             return Err(Cli::described().error(ErrorKind::ValueValidation, faults.join("\n       ")));

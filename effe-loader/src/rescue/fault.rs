@@ -195,6 +195,9 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     // SAFETY: the system hands over a valid one.
     let info = unsafe { &*info };
     let code = info.si_code;
+    if is_child() {
+        return to_default(signal);
+    }
     match FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) => {
             let mut note = Note::new(thread);
@@ -215,11 +218,10 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         // Another thread has crashed, too: its request fails as well, and the first one sees to the rest.
         Err(_) => join_in(thread),
     }
-    // SAFETY: zeros are a valid value of this plain struct, and mean the default action.
-    let action: libc::sigaction = unsafe { mem::zeroed() };
-    // SAFETY: the default action of a signal can always be taken.
-    unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
-    if code <= 0 {
+    to_default(signal);
+    // A trap goes on behind its instruction, and this one about memory is of no instruction.
+    let comes_once = signal == libc::SIGTRAP || (signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO);
+    if code <= 0 || comes_once {
         // Somebody has sent it, such as abort(). What has caused it itself happens again after this handler, and a core
         // dump then has the registers as they were.
         // SAFETY: zeros are a valid value of this plain struct.
@@ -236,9 +238,26 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     }
 }
 
+/// Whether this is a child that the lambda has forked, which has the parent's handlers and descriptors.
+fn is_child() -> bool {
+    let process = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned();
+    RESCUE.get().is_some_and(|rescue| rescue.process != process)
+}
+
+/// The signal's default action is taken the next time.
+fn to_default(signal: i32) {
+    // SAFETY: zeros are a valid value of this plain struct, and mean the default action.
+    let action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: the default action of a signal can always be taken.
+    unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+}
+
 /// `exit` in a lambda raises no signal.
 extern "C" fn at_exit() {
     let thread = this_thread();
+    if is_child() {
+        return;
+    }
     if ENDING.load(Ordering::Relaxed)
         || FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst).is_err()
     {
@@ -309,7 +328,7 @@ fn contain(rescue: &Rescue, thread: i32, mut note: Note, answer: Answer) {
         return;
     }
     sweep(rescue);
-    let until = begun + u64::try_from(rescue.grace.as_nanos()).unwrap_or(u64::MAX / 2);
+    let until = begun.saturating_add(u64::try_from(rescue.grace.as_nanos()).unwrap_or(u64::MAX));
     let mut is_told = false;
     loop {
         let n_busy = deposit(rescue, |state| state == state::CLEAN);

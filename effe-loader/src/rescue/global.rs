@@ -28,6 +28,8 @@ pub struct Rescue {
     pub grace: Duration,
     /// Whether the system has the barrier that lets a thread be told without a barrier of its own.
     pub has_barrier: bool,
+    /// This process: a child that the lambda forks inherits all of this, and is none of it.
+    pub process: u32,
     /// A socket that nobody connects to, to be put in the place of those that accept.
     pub deaf: UnixListener,
 }
@@ -44,7 +46,7 @@ pub fn set_up(memory: OwnedFd, escrow: OwnedFd, grace: Duration) -> io::Result<(
     let deaf =
         UnixListener::bind_addr(&SocketAddr::from_abstract_name(format!("effe-deaf-{}", process::id()))?)?;
     deaf.set_nonblocking(true)?;
-    let _ = RESCUE.set(Rescue { board, escrow, grace, has_barrier, deaf });
+    let _ = RESCUE.set(Rescue { board, escrow, grace, has_barrier, process: process::id(), deaf });
     Ok(())
 }
 
@@ -69,7 +71,8 @@ pub fn note_image(name: &str) {
 
 /// What this process has, if it is supervised.
 pub fn get() -> Option<&'static Rescue> {
-    RESCUE.get()
+    // So that the compiler drops what nobody can reach.
+    if cfg!(feature = "processes") { RESCUE.get() } else { None }
 }
 
 pub fn is_supervised() -> bool {
@@ -77,5 +80,5 @@ pub fn is_supervised() -> bool {
 }
 
 pub fn is_dying() -> bool {
-    DYING.load(Ordering::Relaxed) != 0
+    cfg!(feature = "processes") && DYING.load(Ordering::Relaxed) != 0
 }

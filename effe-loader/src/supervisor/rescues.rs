@@ -23,7 +23,7 @@ impl Supervisor<'_> {
         if has_crashed && !std::mem::replace(&mut process.has_crashed, true) {
             self.crashes(id);
         }
-        if is_quiet {
+        if is_quiet && has_crashed {
             self.round(id);
         }
     }

@@ -9,6 +9,7 @@ pub mod http;
 pub mod loader;
 pub mod metrics;
 pub mod plugins;
+#[cfg(feature = "processes")]
 pub mod processes;
 pub mod remote;
 pub mod scratch;

@@ -48,6 +48,7 @@ pub fn example(name: &str) -> PathBuf {
 }
 
 /// The plugin that crashes.
+#[cfg(feature = "processes")]
 pub fn crasher() -> PathBuf {
     built().join("libcrasher.so")
 }
