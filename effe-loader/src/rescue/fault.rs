@@ -333,13 +333,24 @@ fn record_of(rescue: &Rescue, thread: i32) -> Option<(usize, &Record)> {
     rescue.board.records().iter().enumerate().find(|(_, record)| record.thread() == thread)
 }
 
-/// Answers the client of the run that a thread is in, unless its answer has begun: then the connection breaks off.
+/// Answers the client of the run that a thread is in, unless its answer has begun: then the connection breaks off. A run
+/// may go on when its client has an answer or has left, and the connection has another request: that one is let be.
 fn tell(rescue: &Rescue, record: &Record, answer: Answer) {
-    let Some(descriptor) = record.connection().filter(|_| record.is_in_run()) else { return };
+    let Some((descriptor, number)) = record.request().filter(|_| record.is_in_run()) else { return };
     let Some(entry) = rescue.board.entry(descriptor) else { return };
+    let is_its_turn = || entry.request.load(Ordering::SeqCst) == number;
+    if !is_its_turn() {
+        return;
+    }
     entry.flags.fetch_or(TOLD, Ordering::SeqCst);
     fence(Ordering::SeqCst);
-    match entry.state.load(Ordering::SeqCst) {
+    let state = entry.state.load(Ordering::SeqCst);
+    if !is_its_turn() {
+        // Another one's has come meanwhile.
+        entry.flags.fetch_and(!TOLD, Ordering::SeqCst);
+        return;
+    }
+    match state {
         state::BUSY => {
             let (head, body) = answer;
             send(descriptor, head);
