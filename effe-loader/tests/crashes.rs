@@ -197,6 +197,20 @@ fn a_run_that_crashes_after_its_answer_costs_the_next_request_of_its_connection_
 }
 
 #[test]
+fn a_child_of_the_lambda_that_ends_or_crashes_costs_nothing() {
+    let server = loader(crasher(), &["--processes", "1", "--execution", "inline"]).serve();
+    let before = server.processes();
+    let mut connection = server.connect();
+    for how in ["exit", "segv", "abort"] {
+        let reply = connection.get(&format!("/fork/{how}"));
+        assert!(reply.text().ends_with(&format!("is answered by {}", before[0])), "{how}: {}", reply.text());
+    }
+    assert_eq!(server.get("/answer").status, 200);
+    assert_eq!(server.processes(), before);
+    server.stop();
+}
+
+#[test]
 fn answers_before_the_request_that_crashes_are_sent() {
     let server = loader(crasher(), &["--processes", "1", "--execution", "inline"]).serve();
     let mut connection = server.connect();

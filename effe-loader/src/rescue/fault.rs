@@ -195,6 +195,9 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     // SAFETY: the system hands over a valid one.
     let info = unsafe { &*info };
     let code = info.si_code;
+    if is_forked() {
+        return die_of(signal, code, thread);
+    }
     match FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) => {
             let mut note = Note::new(thread);
@@ -215,6 +218,16 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         // Another thread has crashed, too: its request fails as well, and the first one sees to the rest.
         Err(_) => join_in(thread),
     }
+    die_of(signal, code, thread);
+}
+
+/// Whether this is a child that the lambda has forked: the connections are not its own.
+fn is_forked() -> bool {
+    RESCUE.get().is_some_and(|rescue| rescue.pid != rustix::process::getpid().as_raw_nonzero().get())
+}
+
+/// Has the signal's default action taken, at once or when the handler has returned.
+fn die_of(signal: i32, code: i32, thread: i32) {
     // SAFETY: zeros are a valid value of this plain struct, and mean the default action.
     let action: libc::sigaction = unsafe { mem::zeroed() };
     // SAFETY: the default action of a signal can always be taken.
@@ -240,6 +253,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
 extern "C" fn at_exit() {
     let thread = this_thread();
     if ENDING.load(Ordering::Relaxed)
+        || is_forked()
         || FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst).is_err()
     {
         return;
