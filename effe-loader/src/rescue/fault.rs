@@ -232,8 +232,8 @@ fn die_of(signal: i32, code: i32, thread: i32) {
     let action: libc::sigaction = unsafe { mem::zeroed() };
     // SAFETY: the default action of a signal can always be taken.
     unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
-    if code <= 0 {
-        // Somebody has sent it, such as abort(). What has caused it itself happens again after this handler, and a core
+    if code <= 0 || signal == libc::SIGTRAP || (signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO) {
+        // Somebody has sent it, such as abort(), or the thread would go on behind what has caused it. What else has caused it itself happens again after this handler, and a core
         // dump then has the registers as they were.
         // SAFETY: zeros are a valid value of this plain struct.
         let mut set: libc::sigset_t = unsafe { mem::zeroed() };
