@@ -60,7 +60,8 @@ static ACCEPTING: OnceLock<Vec<Accepting>> = OnceLock::new();
 
 struct Accepting {
     descriptor: i32,
-    name: Name,
+    /// `None` if its connections can't go on elsewhere.
+    name: Option<Name>,
 }
 
 /// What tells of a crash, as bytes: signal, code, thread, flags; address, program counter, generation; the length of
@@ -163,12 +164,14 @@ pub fn stand_down() {
     ENDING.store(true, Ordering::Relaxed);
 }
 
-/// Notes the sockets on which connections are accepted. To be called once.
-pub fn accepts_on(descriptors: &[RawFd]) {
-    let names = descriptors.iter().filter_map(|&descriptor| {
-        Some(Accepting { descriptor, name: Name::of(descriptor, libc::getsockname)? })
+/// Notes the sockets on which connections are accepted, and whether those can go on in another process. To be called
+/// once.
+pub fn accepts_on(descriptors: &[RawFd], can_go_on: bool) {
+    let accepting = descriptors.iter().map(|&descriptor| {
+        let name = if can_go_on { Name::of(descriptor, libc::getsockname) } else { None };
+        Accepting { descriptor, name }
     });
-    let _ = ACCEPTING.set(names.collect());
+    let _ = ACCEPTING.set(accepting.collect());
 }
 
 /// Gives the calling thread, which has the record of this index, a stack for its handlers: an overflow of its own leaves
@@ -233,8 +236,8 @@ fn die_of(signal: i32, code: i32, thread: i32) {
     // SAFETY: the default action of a signal can always be taken.
     unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
     if code <= 0 || signal == libc::SIGTRAP || (signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO) {
-        // Somebody has sent it, such as abort(), or the thread would go on behind what has caused it. What else has caused it itself happens again after this handler, and a core
-        // dump then has the registers as they were.
+        // Somebody has sent it, such as abort(), or the thread would go on behind what has caused it. What else has
+        // caused it itself happens again after this handler, and a core dump then has the registers as they were.
         // SAFETY: zeros are a valid value of this plain struct.
         let mut set: libc::sigset_t = unsafe { mem::zeroed() };
         // SAFETY: the set is ours.
@@ -434,8 +437,9 @@ fn sweep(rescue: &Rescue) {
             continue;
         }
         n_others += 1;
-        let is_ours = Name::of(descriptor, libc::getsockname)
-            .is_some_and(|name| accepting.iter().any(|listener| listener.name.accepts(&name)));
+        let is_ours = Name::of(descriptor, libc::getsockname).is_some_and(|name| {
+            accepting.iter().filter_map(|one| one.name.as_ref()).any(|one| one.accepts(&name))
+        });
         if !is_ours || Name::of(descriptor, libc::getpeername).is_none() {
             continue;
         }

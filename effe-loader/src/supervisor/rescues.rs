@@ -62,7 +62,9 @@ impl Supervisor<'_> {
 
     /// Gives connections to the processes that serve, in turn; without any, they wait for the next one.
     pub(super) fn pass_on(&mut self, connections: Vec<OwnedFd>) {
-        if self.stopping.is_some() || connections.is_empty() {
+        // One over TLS can't go on elsewhere, whatever a process says.
+        let is_tls = self.config.server.tls.is_some();
+        if is_tls || self.stopping.is_some() || connections.is_empty() {
             return;
         }
         self.waiting.extend(connections);
