@@ -23,7 +23,8 @@ impl Supervisor<'_> {
         if has_crashed && !std::mem::replace(&mut process.has_crashed, true) {
             self.crashes(id);
         }
-        if is_quiet {
+        // Anybody may say so: it is believed of a process that has crashed.
+        if has_crashed && is_quiet {
             self.round(id);
         }
     }
