@@ -288,7 +288,11 @@ fn join_in(thread: i32) -> ! {
         && let Some((_, record)) = record_of(rescue, thread)
     {
         record.stick();
-        tell(rescue, record, FAILED);
+        // As in `contain`: without a barrier nothing is known of what the other threads do.
+        let has_barrier = rescue.has_barrier && membarrier(MembarrierCommand::PrivateExpedited).is_ok();
+        if has_barrier || record.is_server() {
+            tell(rescue, record, FAILED);
+        }
     }
     stand_still()
 }
@@ -326,7 +330,7 @@ fn contain(rescue: &Rescue, thread: i32, mut note: Note, answer: Answer) {
         return;
     }
     sweep(rescue);
-    let until = begun + u64::try_from(rescue.grace.as_nanos()).unwrap_or(u64::MAX / 2);
+    let until = begun.saturating_add(u64::try_from(rescue.grace.as_nanos()).unwrap_or(u64::MAX));
     let mut is_told = false;
     loop {
         let n_busy = deposit(rescue, |state| state == state::CLEAN);
