@@ -5,7 +5,7 @@ use std::{os::fd::OwnedFd, time::Duration};
 
 use super::{
     Event, Supervisor,
-    process::{Id, Process, State},
+    process::{Heard, Id, Process, State},
     stand_in,
 };
 use crate::rescue::{escrow::BATCH, fault::Note};
@@ -18,7 +18,9 @@ impl Supervisor<'_> {
     pub(super) fn escrow(&mut self, id: Id) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let Some(escrow) = &mut process.escrow else { return };
-        escrow.receive();
+        if escrow.receive() {
+            let _ = self.events.send(Event::Heard(id, Heard::Escrow));
+        }
         let (has_crashed, is_quiet) = (escrow.note.is_some(), escrow.is_quiet);
         if has_crashed && !std::mem::replace(&mut process.has_crashed, true) {
             self.crashes(id);
