@@ -125,11 +125,10 @@ pub fn serve(
             .iter()
             .map(|listener| Ok((listener.address.to_string(), listener.stream()?)))
             .collect::<io::Result<_>>()?;
-        // Another process could do nothing with a connection over TLS that has been accepted here.
-        if settings.tls.is_none() && rescue::global::is_supervised() {
-            rescue::fault::accepts_on(
-                &streams.iter().map(|(_, stream)| stream.as_raw_fd()).collect::<Vec<_>>(),
-            );
+        if rescue::global::is_supervised() {
+            let descriptors: Vec<_> = streams.iter().map(|(_, stream)| stream.as_raw_fd()).collect();
+            // Another process could do nothing with a connection over TLS that has been accepted here.
+            rescue::fault::accepts_on(&descriptors, settings.tls.is_none());
         }
         for (name, stream) in streams {
             let acceptor = acceptor.clone();

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Connection, Hammer, Loader, Scratch, Server,
-    plugins::{async_probe, crasher, spout},
+    plugins::{async_probe, crasher, early, spout},
     processes::{lives, signal},
     wait_until,
 };
@@ -178,6 +178,36 @@ fn what_runs_elsewhere_may_end_after_a_crash_for_as_long_as_the_grace() {
         wait_until("it is gone", || !lives(crashed));
         server.stop();
     }
+}
+
+#[test]
+fn a_run_that_crashes_after_its_answer_costs_the_next_request_of_its_connection_nothing() {
+    let scratch = Scratch::new();
+    let server = loader(early(), &["--processes", "1", "--fault-grace", "30s"]).serve();
+    let (crash, gate) = (scratch.join("crash"), scratch.join("gate"));
+    let mut connection = server.connect();
+    assert_eq!(connection.get(&format!("/crash?{}", crash.display())).status, 202);
+    connection.send(format!("GET /held?{} HTTP/1.1\r\nHost: x\r\n\r\n", gate.display()));
+    wait_until("it runs", || scratch.join("gate.begun").exists());
+    fs::write(&crash, "").unwrap();
+    wait_until("another one serves", || server.get("/version").status == 200 && server.processes().len() > 1);
+    fs::write(&gate, "").unwrap();
+    assert_eq!(connection.reply().status, 202);
+    server.stop();
+}
+
+#[test]
+fn a_child_of_the_lambda_that_ends_or_crashes_costs_nothing() {
+    let server = loader(crasher(), &["--processes", "1", "--execution", "inline"]).serve();
+    let before = server.processes();
+    let mut connection = server.connect();
+    for how in ["exit", "segv", "abort"] {
+        let reply = connection.get(&format!("/fork/{how}"));
+        assert!(reply.text().ends_with(&format!("is answered by {}", before[0])), "{how}: {}", reply.text());
+    }
+    assert_eq!(server.get("/answer").status, 200);
+    assert_eq!(server.processes(), before);
+    server.stop();
 }
 
 #[test]

@@ -75,6 +75,26 @@ fn a_process_that_crashes_closes_its_connections_and_the_next_ones_are_served() 
 }
 
 #[test]
+fn a_crash_ends_the_other_connections_and_leaves_nobody_without_a_reader() {
+    let scratch = Scratch::new();
+    let pair = Pair::new(&scratch, "a");
+    let server = pair.of(Loader::of(crasher()).args(["--processes", "1", "--workers", "1"])).serve();
+    let client = pair.client(&[]);
+    let mut kept = connect(server.address, &client).unwrap();
+    assert_eq!(kept.get("/answer").status, 200);
+    // It is accepted, and has not said anything.
+    let silent = TcpStream::connect(server.address).unwrap();
+    silent.set_read_timeout(Some(LONG)).unwrap();
+    assert!(!curl(&server, &pair, &[], "/crash/segv").0);
+    let end = kept.try_reply(false).unwrap_err();
+    assert_ne!(end.kind(), std::io::ErrorKind::WouldBlock, "its process is dead");
+    let end = (&silent).read(&mut [0]);
+    assert!(!end.is_err_and(|err| err.kind() == std::io::ErrorKind::WouldBlock), "nobody keeps it");
+    assert!(curl(&server, &pair, &[], "/answer").0);
+    server.stop();
+}
+
+#[test]
 fn a_lambda_is_told_that_the_connection_is_encrypted() {
     let scratch = Scratch::new();
     let pair = Pair::new(&scratch, "a");

@@ -86,7 +86,7 @@ impl Worker {
         waker: &Waker,
         now: Option<Moment>,
     ) -> Poll<Result<(), Fault>> {
-        self.status.serve(run.connection());
+        self.status.serve(run.served());
         let begun = self.status.begin(run.head().method(), run.head().path(), generation.number, now);
         let polled = run.poll(waker);
         self.polled(generation, begun, run.head());
@@ -96,7 +96,7 @@ impl Worker {
     /// Drops a run. That runs code of the lambda's, and waits for a poll that is under way on another thread, so it
     /// counts as a poll.
     fn cancel(&self, generation: &Generation, run: AsyncRun) -> (Box<Context>, Box<Call>) {
-        self.status.serve(run.connection());
+        self.status.serve(run.served());
         let begun = self.status.begin(run.head().method(), run.head().path(), generation.number, None);
         let (context, call) = run.take_apart();
         self.polled(generation, begun, &call.head);

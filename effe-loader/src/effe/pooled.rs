@@ -26,7 +26,7 @@ impl Effe {
             self.end(call);
             return None;
         }
-        let _run = PooledRun::begin(call.connection, |record| {
+        let _run = PooledRun::begin(call.served, |record| {
             record.begin(call.head.method(), call.head.path(), generation.number, 1);
         });
         let (mut context, failed) = match generation.contexts.take() {

@@ -35,8 +35,8 @@ pub struct Call {
     pub deadline: Option<Moment>,
     /// How long the run may take, and once more after an answer that was ended early.
     pub run_timeout: Option<Duration>,
-    /// The descriptor of the client's connection, and one more; 0 if nobody needs it.
-    pub connection: u32,
+    /// What names the request to a rescue; 0 if nobody needs it.
+    pub served: u64,
     completions: Arc<Completions>,
     /// Its place among the calls of the thread that it came from.
     pub key: usize,
@@ -57,7 +57,7 @@ impl Call {
             progress: Arc::default(),
             deadline: None,
             run_timeout,
-            connection: 0,
+            served: 0,
             completions,
             key: usize::MAX,
         }

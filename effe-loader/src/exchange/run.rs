@@ -87,10 +87,10 @@ impl AsyncRun {
         unsafe { &(*self.call.as_ptr()).head }
     }
 
-    /// The descriptor of the client's connection, and one more; 0 if nobody needs it.
-    pub fn connection(&self) -> u32 {
+    /// What names the request to a rescue; 0 if nobody needs it.
+    pub fn served(&self) -> u64 {
         // SAFETY: as in `head`; a number that nobody writes during the run.
-        unsafe { (*self.call.as_ptr()).connection }
+        unsafe { (*self.call.as_ptr()).served }
     }
 
     pub fn progress(&self) -> &Arc<Progress> {

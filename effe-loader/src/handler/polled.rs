@@ -40,7 +40,7 @@ impl Handler {
         call.head.take(request);
         call.body = body;
         call.streams = streams;
-        call.connection = self.worker.status.connection();
+        call.served = self.worker.status.served();
         let now = Moment::now();
         call.deadline = self.worker.effe.limits.timeouts.run.map(|timeout| now + timeout);
         (call, now)

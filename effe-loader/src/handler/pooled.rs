@@ -47,7 +47,7 @@ impl Handler {
         let mut call = self.worker.in_flight.call();
         call.head.take(request);
         call.body = body;
-        call.connection = self.worker.status.connection();
+        call.served = self.worker.status.served();
         let mut awaited = Awaited(streams.response.clone());
         call.streams = streams;
         let is_async = generation.plugin.is_async();

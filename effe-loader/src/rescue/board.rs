@@ -54,6 +54,8 @@ pub struct Entry {
     pub owner: AtomicU32,
     /// Whether a rescue has answered it, or the supervisor has a copy.
     pub flags: AtomicU32,
+    /// Which request is read or answered on it now.
+    pub request: AtomicU32,
 }
 
 /// The supervisor has, or is about to have, a copy of the descriptor.

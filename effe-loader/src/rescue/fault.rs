@@ -60,7 +60,8 @@ static ACCEPTING: OnceLock<Vec<Accepting>> = OnceLock::new();
 
 struct Accepting {
     descriptor: i32,
-    name: Name,
+    /// `None` if its connections can't go on elsewhere.
+    name: Option<Name>,
 }
 
 /// What tells of a crash, as bytes: signal, code, thread, flags; address, program counter, generation; the length of
@@ -163,12 +164,14 @@ pub fn stand_down() {
     ENDING.store(true, Ordering::Relaxed);
 }
 
-/// Notes the sockets on which connections are accepted. To be called once.
-pub fn accepts_on(descriptors: &[RawFd]) {
-    let names = descriptors.iter().filter_map(|&descriptor| {
-        Some(Accepting { descriptor, name: Name::of(descriptor, libc::getsockname)? })
+/// Notes the sockets on which connections are accepted, and whether those can go on in another process. To be called
+/// once.
+pub fn accepts_on(descriptors: &[RawFd], can_go_on: bool) {
+    let accepting = descriptors.iter().map(|&descriptor| {
+        let name = if can_go_on { Name::of(descriptor, libc::getsockname) } else { None };
+        Accepting { descriptor, name }
     });
-    let _ = ACCEPTING.set(names.collect());
+    let _ = ACCEPTING.set(accepting.collect());
 }
 
 /// Gives the calling thread, which has the record of this index, a stack for its handlers: an overflow of its own leaves
@@ -195,8 +198,8 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     // SAFETY: the system hands over a valid one.
     let info = unsafe { &*info };
     let code = info.si_code;
-    if is_child() {
-        return to_default(signal);
+    if is_forked() {
+        return die_of(signal, code, thread);
     }
     match FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst) {
         Ok(_) => {
@@ -218,12 +221,23 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
         // Another thread has crashed, too: its request fails as well, and the first one sees to the rest.
         Err(_) => join_in(thread),
     }
-    to_default(signal);
-    // A trap goes on behind its instruction, and this one about memory is of no instruction.
-    let comes_once = signal == libc::SIGTRAP || (signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO);
-    if code <= 0 || comes_once {
-        // Somebody has sent it, such as abort(). What has caused it itself happens again after this handler, and a core
-        // dump then has the registers as they were.
+    die_of(signal, code, thread);
+}
+
+/// Whether this is a child that the lambda has forked: the connections are not its own.
+fn is_forked() -> bool {
+    RESCUE.get().is_some_and(|rescue| rescue.pid != rustix::process::getpid().as_raw_nonzero().get())
+}
+
+/// Has the signal's default action taken, at once or when the handler has returned.
+fn die_of(signal: i32, code: i32, thread: i32) {
+    // SAFETY: zeros are a valid value of this plain struct, and mean the default action.
+    let action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: the default action of a signal can always be taken.
+    unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+    if code <= 0 || signal == libc::SIGTRAP || (signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO) {
+        // Somebody has sent it, such as abort(), or the thread would go on behind what has caused it. What else has
+        // caused it itself happens again after this handler, and a core dump then has the registers as they were.
         // SAFETY: zeros are a valid value of this plain struct.
         let mut set: libc::sigset_t = unsafe { mem::zeroed() };
         // SAFETY: the set is ours.
@@ -238,27 +252,11 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     }
 }
 
-/// Whether this is a child that the lambda has forked, which has the parent's handlers and descriptors.
-fn is_child() -> bool {
-    let process = rustix::process::getpid().as_raw_nonzero().get().cast_unsigned();
-    RESCUE.get().is_some_and(|rescue| rescue.process != process)
-}
-
-/// The signal's default action is taken the next time.
-fn to_default(signal: i32) {
-    // SAFETY: zeros are a valid value of this plain struct, and mean the default action.
-    let action: libc::sigaction = unsafe { mem::zeroed() };
-    // SAFETY: the default action of a signal can always be taken.
-    unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
-}
-
 /// `exit` in a lambda raises no signal.
 extern "C" fn at_exit() {
     let thread = this_thread();
-    if is_child() {
-        return;
-    }
     if ENDING.load(Ordering::Relaxed)
+        || is_forked()
         || FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst).is_err()
     {
         return;
@@ -290,7 +288,11 @@ fn join_in(thread: i32) -> ! {
         && let Some((_, record)) = record_of(rescue, thread)
     {
         record.stick();
-        tell(rescue, record, FAILED);
+        // As in `contain`: without a barrier nothing is known of what the other threads do.
+        let has_barrier = rescue.has_barrier && membarrier(MembarrierCommand::PrivateExpedited).is_ok();
+        if has_barrier || record.is_server() {
+            tell(rescue, record, FAILED);
+        }
     }
     stand_still()
 }
@@ -352,13 +354,24 @@ fn record_of(rescue: &Rescue, thread: i32) -> Option<(usize, &Record)> {
     rescue.board.records().iter().enumerate().find(|(_, record)| record.thread() == thread)
 }
 
-/// Answers the client of the run that a thread is in, unless its answer has begun: then the connection breaks off.
+/// Answers the client of the run that a thread is in, unless its answer has begun: then the connection breaks off. A run
+/// may go on when its client has an answer or has left, and the connection has another request: that one is let be.
 fn tell(rescue: &Rescue, record: &Record, answer: Answer) {
-    let Some(descriptor) = record.connection().filter(|_| record.is_in_run()) else { return };
+    let Some((descriptor, number)) = record.request().filter(|_| record.is_in_run()) else { return };
     let Some(entry) = rescue.board.entry(descriptor) else { return };
+    let is_its_turn = || entry.request.load(Ordering::SeqCst) == number;
+    if !is_its_turn() {
+        return;
+    }
     entry.flags.fetch_or(TOLD, Ordering::SeqCst);
     fence(Ordering::SeqCst);
-    match entry.state.load(Ordering::SeqCst) {
+    let state = entry.state.load(Ordering::SeqCst);
+    if !is_its_turn() {
+        // Another one's has come meanwhile.
+        entry.flags.fetch_and(!TOLD, Ordering::SeqCst);
+        return;
+    }
+    match state {
         state::BUSY => {
             let (head, body) = answer;
             send(descriptor, head);
@@ -428,8 +441,9 @@ fn sweep(rescue: &Rescue) {
             continue;
         }
         n_others += 1;
-        let is_ours = Name::of(descriptor, libc::getsockname)
-            .is_some_and(|name| accepting.iter().any(|listener| listener.name.accepts(&name)));
+        let is_ours = Name::of(descriptor, libc::getsockname).is_some_and(|name| {
+            accepting.iter().filter_map(|one| one.name.as_ref()).any(|one| one.accepts(&name))
+        });
         if !is_ours || Name::of(descriptor, libc::getpeername).is_none() {
             continue;
         }

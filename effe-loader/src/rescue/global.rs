@@ -28,8 +28,8 @@ pub struct Rescue {
     pub grace: Duration,
     /// Whether the system has the barrier that lets a thread be told without a barrier of its own.
     pub has_barrier: bool,
-    /// This process: a child that the lambda forks inherits all of this, and is none of it.
-    pub process: u32,
+    /// The process that this is of. A child that the lambda forks has the rest, too, and is not to use it.
+    pub pid: i32,
     /// A socket that nobody connects to, to be put in the place of those that accept.
     pub deaf: UnixListener,
 }
@@ -46,7 +46,8 @@ pub fn set_up(memory: OwnedFd, escrow: OwnedFd, grace: Duration) -> io::Result<(
     let deaf =
         UnixListener::bind_addr(&SocketAddr::from_abstract_name(format!("effe-deaf-{}", process::id()))?)?;
     deaf.set_nonblocking(true)?;
-    let _ = RESCUE.set(Rescue { board, escrow, grace, has_barrier, process: process::id(), deaf });
+    let pid = rustix::process::getpid().as_raw_nonzero().get();
+    let _ = RESCUE.set(Rescue { board, escrow, grace, has_barrier, pid, deaf });
     Ok(())
 }
 

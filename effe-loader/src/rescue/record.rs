@@ -10,8 +10,8 @@ pub const TEXT: usize = 128;
 pub struct Record {
     /// The thread's number; 0 if there is none.
     pub(super) thread: AtomicI32,
-    /// The descriptor of the connection that is being answered on it, and one more; 0 for none.
-    connection: AtomicU32,
+    /// The request that is being answered on it: see [`name`]; 0 for none.
+    request: AtomicU64,
     /// When the run that it is in began, in nanoseconds of the clock; 0 if it is in none.
     pub since: AtomicU64,
     /// Of the last run that began.
@@ -31,7 +31,7 @@ impl Record {
     pub const fn new() -> Record {
         Record {
             thread: AtomicI32::new(0),
-            connection: AtomicU32::new(0),
+            request: AtomicU64::new(0),
             since: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             n_runs: AtomicU64::new(0),
@@ -51,22 +51,21 @@ impl Record {
         self.thread.load(Ordering::Relaxed)
     }
 
-    /// The descriptor of the connection that the run is for.
-    pub fn connection(&self) -> Option<i32> {
-        i32::try_from(self.connection.load(Ordering::Relaxed))
-            .ok()?
-            .checked_sub(1)
-            .filter(|number| *number >= 0)
+    /// The request that the run is for: the descriptor of its connection, and its number on it.
+    pub fn request(&self) -> Option<(i32, u32)> {
+        let request = self.served();
+        let descriptor = i32::try_from(request as u32).ok()?.checked_sub(1).filter(|number| *number >= 0)?;
+        Some((descriptor, (request >> 32) as u32))
     }
 
     /// What [`Record::serve`] was told last.
-    pub fn served(&self) -> u32 {
-        self.connection.load(Ordering::Relaxed)
+    pub fn served(&self) -> u64 {
+        self.request.load(Ordering::Relaxed)
     }
 
-    /// What is answered on this thread from now on: a descriptor, and one more.
-    pub fn serve(&self, connection: u32) {
-        self.connection.store(connection, Ordering::Relaxed);
+    /// What is answered on this thread from now on: see [`name`].
+    pub fn serve(&self, request: u64) {
+        self.request.store(request, Ordering::Relaxed);
     }
 
     pub fn is_server(&self) -> bool {
@@ -134,6 +133,12 @@ impl Record {
     }
 }
 
+/// A request by the descriptor of its connection and its number on it. The number tells it from a later request of the
+/// same connection, or of another one that has the descriptor by then.
+pub fn name(descriptor: i32, number: u32) -> u64 {
+    u64::from(number) << 32 | u64::from(descriptor.cast_unsigned().wrapping_add(1))
+}
+
 /// Up to eight bytes as a number.
 fn word(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
@@ -174,7 +179,11 @@ mod tests {
         record.text[0].store(u64::MAX, Ordering::Relaxed);
         record.len.store(u32::MAX, Ordering::Relaxed);
         assert_eq!(record.text().1, TEXT);
-        record.serve(u32::MAX);
-        assert_eq!(record.connection(), None);
+        for nonsense in [0, u64::MAX, name(-1, 7), name(i32::MIN, 7)] {
+            record.serve(nonsense);
+            assert_eq!(record.request(), None);
+        }
+        record.serve(name(5, u32::MAX));
+        assert_eq!(record.request(), Some((5, u32::MAX)));
     }
 }

@@ -16,7 +16,7 @@ use super::{
     board::{DEPOSITED, Entry, TOLD, state},
     escrow,
     global::{get, is_dying},
-    record::Record,
+    record::{self, Record},
     thread,
 };
 
@@ -85,7 +85,11 @@ impl Slot {
             entry.state.store(idle, Ordering::Relaxed);
             return false;
         }
-        entry.state.store(if is_empty { state::BUSY } else { state::PARTIAL }, Ordering::Relaxed);
+        if is_empty {
+            // A run of the request before may still go on: this one is no business of its.
+            Slot::renumber(entry);
+        }
+        entry.state.store(if is_empty { state::BUSY } else { state::PARTIAL }, Ordering::Release);
         compiler_fence(Ordering::SeqCst);
         if !is_dying() {
             return true;
@@ -110,15 +114,22 @@ impl Slot {
     #[inline(never)]
     fn begin_at(&self, entry: &Entry) {
         if entry.state.load(Ordering::Relaxed) != state::NEVER {
-            entry.state.store(state::BUSY, Ordering::Relaxed);
+            Slot::renumber(entry);
+            entry.state.store(state::BUSY, Ordering::Release);
         }
         self.serve();
     }
 
+    /// Another request has its turn. To be followed by a store of its state that is a release: whoever sees the state
+    /// sees the number, too.
+    fn renumber(entry: &Entry) {
+        entry.request.store(entry.request.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
     /// The thread goes on with the request of this connection.
     pub fn serve(&self) {
-        if let Some(place) = self.place.get() {
-            place.record.serve(place.descriptor.cast_unsigned() + 1);
+        if let Some((entry, place)) = self.entry.get().zip(self.place.get()) {
+            place.record.serve(record::name(place.descriptor, entry.request.load(Ordering::Relaxed)));
         }
     }
 

@@ -47,11 +47,11 @@ pub fn of_server() -> Option<&'static Record> {
 pub struct PooledRun(Option<&'static Record>);
 
 impl PooledRun {
-    /// `connection` is the descriptor of the client's connection, and one more.
-    pub fn begin(connection: u32, describe: impl FnOnce(&Record)) -> PooledRun {
+    /// `request` is what [`Record::served`] said on the thread that the run comes from.
+    pub fn begin(request: u64, describe: impl FnOnce(&Record)) -> PooledRun {
         let record = own().map(|(_, record)| record);
         if let Some(record) = record {
-            record.serve(connection);
+            record.serve(request);
             describe(record);
         }
         PooledRun(record)

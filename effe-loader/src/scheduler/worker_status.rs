@@ -63,15 +63,14 @@ impl WorkerStatus {
         run_clock::end(begun)
     }
 
-    /// Whose request is being answered on this thread: the connection's descriptor, and one more. 0 in a process that
-    /// isn't supervised.
-    pub fn connection(&self) -> u32 {
+    /// Which request is being answered on this thread, as a rescue names it. 0 in a process that isn't supervised.
+    pub fn served(&self) -> u64 {
         self.record.served()
     }
 
-    /// This thread goes on with the request of that connection.
-    pub fn serve(&self, connection: u32) {
-        self.record.serve(connection);
+    /// This thread goes on with that request.
+    pub fn serve(&self, request: u64) {
+        self.record.serve(request);
     }
 
     /// The run that this thread is in now.

@@ -29,6 +29,9 @@ const RETRY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 33\r\
 /// How long a connection stays open after that, so that its client gets it.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Messages that are taken in before others have their turn: a process may always send.
+const AT_ONCE: usize = 64;
+
 pub struct Escrow {
     /// It carries whole messages; only that it is ready is read as from a stream.
     socket: Rc<UnixStream>,
@@ -112,11 +115,15 @@ impl Escrow {
         self.held.len()
     }
 
-    /// Takes in all that is here.
-    pub fn receive(&mut self) {
-        while let Ok(Some(message)) = escrow::receive(&*self.socket) {
-            self.apply(message);
+    /// Takes in what is here, at most so many messages; whether there may be more.
+    pub fn receive(&mut self) -> bool {
+        for _ in 0..AT_ONCE {
+            match escrow::receive(&*self.socket) {
+                Ok(Some(message)) => self.apply(message),
+                Ok(None) | Err(_) => return false,
+            }
         }
+        true
     }
 
     fn apply(&mut self, message: Message) {
@@ -170,7 +177,8 @@ impl Escrow {
 
     /// Settles what a dead process has left: nothing of it runs any more.
     pub fn settle(mut self) -> (Left, Option<Note>) {
-        self.receive();
+        // More than the socket holds; a child of the dead process may go on sending.
+        let _ = (0..64).all(|_| self.receive());
         let mut left = Left { clean: self.take_clean(), ..Left::default() };
         // Nobody has read from these: whoever reads says first that it has them.
         left.clean.extend(self.in_transit.into_values());

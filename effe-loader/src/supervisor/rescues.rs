@@ -5,7 +5,7 @@ use std::{os::fd::OwnedFd, time::Duration};
 
 use super::{
     Event, Supervisor,
-    process::{Id, Process, State},
+    process::{Heard, Id, Process, State},
     stand_in,
 };
 use crate::rescue::{escrow::BATCH, fault::Note};
@@ -18,12 +18,15 @@ impl Supervisor<'_> {
     pub(super) fn escrow(&mut self, id: Id) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let Some(escrow) = &mut process.escrow else { return };
-        escrow.receive();
+        if escrow.receive() {
+            let _ = self.events.send(Event::Heard(id, Heard::Escrow));
+        }
         let (has_crashed, is_quiet) = (escrow.note.is_some(), escrow.is_quiet);
         if has_crashed && !std::mem::replace(&mut process.has_crashed, true) {
             self.crashes(id);
         }
-        if is_quiet && has_crashed {
+        // Anybody may say so: it is believed of a process that has crashed.
+        if has_crashed && is_quiet {
             self.round(id);
         }
     }
@@ -62,7 +65,9 @@ impl Supervisor<'_> {
 
     /// Gives connections to the processes that serve, in turn; without any, they wait for the next one.
     pub(super) fn pass_on(&mut self, connections: Vec<OwnedFd>) {
-        if self.stopping.is_some() || connections.is_empty() {
+        // One over TLS can't go on elsewhere, whatever a process says.
+        let is_tls = self.config.server.tls.is_some();
+        if is_tls || self.stopping.is_some() || connections.is_empty() {
             return;
         }
         self.waiting.extend(connections);

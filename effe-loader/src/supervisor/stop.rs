@@ -96,7 +96,8 @@ impl Supervisor<'_> {
     }
 
     pub(super) fn kill(&mut self, id: Id) {
-        if let Some(process) = self.processes.get_mut(&id) {
+        // Once it is reaped, another process may have its number.
+        if let Some(process) = self.processes.get_mut(&id).filter(|process| process.exit.is_none()) {
             let place = process.place;
             let _ = kill_process(Pid::from_child(&process.child), Signal::KILL);
             self.has_failed = true;
