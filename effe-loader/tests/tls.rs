@@ -74,11 +74,14 @@ fn a_process_that_crashes_closes_its_connections_and_the_next_ones_are_served() 
     server.stop();
 }
 
+#[cfg(feature = "processes")]
 #[test]
 fn a_crash_ends_the_other_connections_and_leaves_nobody_without_a_reader() {
     let scratch = Scratch::new();
     let pair = Pair::new(&scratch, "a");
-    let server = pair.of(Loader::of(crasher()).args(["--processes", "1", "--workers", "1"])).serve();
+    let server = pair
+        .of(Loader::of(crate::support::plugins::crasher()).args(["--processes", "1", "--workers", "1"]))
+        .serve();
     let client = pair.client(&[]);
     let mut kept = connect(server.address, &client).unwrap();
     assert_eq!(kept.get("/answer").status, 200);
