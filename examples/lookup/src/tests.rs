@@ -57,6 +57,7 @@ fn contexts_share_connections_and_one_that_is_out_of_step_is_not_used_again() {
         n_dropped += 1;
         assert_eq!(effe.get("/second").text(), "SECOND\n", "not the answer to what was dropped");
     }
-    assert!(n_dropped > 1, "{n_dropped}");
-    assert!(effe.retire().is_empty());
+    assert!(n_dropped > 0, "it waits for the server");
+    let reports = effe.retire();
+    assert!(reports.is_empty(), "{reports:?}");
 }
