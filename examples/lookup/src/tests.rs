@@ -59,5 +59,6 @@ fn contexts_share_connections_and_one_that_is_out_of_step_is_not_used_again() {
     }
     assert!(n_dropped > 0, "it waits for the server");
     let reports = effe.retire();
-    assert!(reports.is_empty(), "{reports:?}");
+    // A connection that breaks off with its run may be told of; a panic must not be.
+    assert!(reports.iter().all(|(_, text)| !text.contains("panicked")), "{reports:?}");
 }
