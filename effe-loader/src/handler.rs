@@ -242,10 +242,11 @@ impl Handler {
         let (status, text) = failure.answer();
         let mut response = plain(status, text);
         let head = response.head_mut();
-        if matches!(failure, Failure::NoRoom | Failure::Body(Refused::NoRoom)) {
+        let has_no_room = matches!(failure, Failure::NoRoom | Failure::Body(Refused::NoRoom));
+        if has_no_room {
             self.worker.effe.report_no_room();
         }
-        if matches!(failure, Failure::Busy | Failure::NoRoom | Failure::Body(Refused::NoRoom)) {
+        if has_no_room || failure == Failure::Busy {
             head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.worker.effe.retry_after()));
         }
         if !failure.keeps_connection() {

@@ -22,20 +22,11 @@ pub struct HeldBytes {
     total: AtomicUsize,
     /// The most since the allocator last gave memory back.
     peak: AtomicUsize,
-    /// Bytes of an answer over HTTP/2, on average, as the last connection has seen it.
-    #[cfg(feature = "http2")]
-    pub average: AtomicUsize,
 }
 
 impl HeldBytes {
     pub fn new(limit: usize) -> Arc<HeldBytes> {
-        Arc::new(HeldBytes {
-            limit,
-            total: AtomicUsize::new(0),
-            peak: AtomicUsize::new(0),
-            #[cfg(feature = "http2")]
-            average: AtomicUsize::new(0),
-        })
+        Arc::new(HeldBytes { limit, total: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
     }
 
     /// Without a bound.
@@ -103,13 +94,12 @@ impl Room {
 
     /// Takes as much room as a body of so many bytes needs; `None` if there is none.
     pub fn grow_to(&mut self, n_bytes: usize) -> Option<()> {
-        let missing = if n_bytes <= UNCOUNTED { 0 } else { n_bytes.saturating_sub(self.n_bytes) };
-        if missing == 0 { Some(()) } else { self.grow(missing) }
+        self.grow(n_bytes.saturating_sub(self.n_bytes))
     }
 
     /// Takes room for so many bytes more; `None` if there is none.
     pub fn grow(&mut self, n_bytes: usize) -> Option<()> {
-        let HeldBytes { limit, total, peak, .. } = &*self.held;
+        let HeldBytes { limit, total, peak } = &*self.held;
         let before = total.fetch_add(n_bytes, Ordering::Relaxed);
         if before.saturating_add(n_bytes) > *limit {
             total.fetch_sub(n_bytes, Ordering::Relaxed);

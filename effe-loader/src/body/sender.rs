@@ -20,8 +20,10 @@ use bytes::Bytes;
 use effe_abi::raw::{Status, plugin_flags, status};
 
 use crate::{
-    body::held::HeldBytes,
-    body::pipe::{CAPACITY, Closed, End, Pipe, wake},
+    body::{
+        held::HeldBytes,
+        pipe::{CAPACITY, Closed, End, Pipe, wake},
+    },
     rt::{block_on::block_until, clock::Moment},
 };
 

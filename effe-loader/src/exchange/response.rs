@@ -35,6 +35,7 @@ enum Body {
     #[default]
     Empty,
     Whole(Bytes),
+    /// With its room, once it is long enough to be counted.
     Growing(BytesMut, Option<Room>),
 }
 
@@ -156,10 +157,11 @@ impl ResponseBuilder {
             Body::Whole(bytes) => (bytes.into(), None),
             Body::Growing(bytes, room) => (bytes, room),
         };
-        let fits = body.len().saturating_add(piece.len()) <= limit;
+        let length = body.len().saturating_add(piece.len());
+        let fits = length <= limit;
         if fits {
-            if let Some(held) = &self.held
-                && room.get_or_insert_with(|| held.room()).grow_to(body.len() + piece.len()).is_none()
+            if let Some(held) = self.held.as_ref().filter(|_| length > UNCOUNTED)
+                && room.get_or_insert_with(|| held.room()).grow_to(length).is_none()
             {
                 return self.drop_body(more);
             }
@@ -193,8 +195,8 @@ impl ResponseBuilder {
         let body = match std::mem::take(&mut self.body) {
             Body::Empty => Bytes::new(),
             Body::Whole(bytes) => bytes,
-            Body::Growing(bytes, Some(room)) if bytes.len() > UNCOUNTED => room.holding(bytes.freeze()),
-            Body::Growing(bytes, _) => bytes.freeze(),
+            Body::Growing(bytes, Some(room)) => room.holding(bytes.freeze()),
+            Body::Growing(bytes, None) => bytes.freeze(),
         };
         Some((code, body))
     }

@@ -29,7 +29,7 @@ impl Failure {
     pub fn answer(self) -> (StatusCode, &'static str) {
         let (status, text) = match self {
             Failure::Lambda => (500, "the lambda failed\n"),
-            Failure::NoRoom => (503, "too many bytes are held; try again\n"),
+            Failure::NoRoom | Failure::Body(Refused::NoRoom) => (503, "too many bytes are held; try again\n"),
             Failure::Busy => (503, "too many requests at once; try again\n"),
             Failure::Overdue => (504, "the lambda took too long\n"),
             Failure::Head(Violation::Rules) => (400, "the request breaks a rule of HTTP\n"),
@@ -38,7 +38,6 @@ impl Failure {
             Failure::Head(Violation::LargeHead) => (431, "the request's headers are too large\n"),
             Failure::Body(Refused::TooLarge) => (413, "the request body is too large\n"),
             Failure::Body(Refused::Slow) => (408, "the request body takes too long\n"),
-            Failure::Body(Refused::NoRoom) => (503, "too many bytes are held; try again\n"),
             Failure::Body(Refused::Malformed) => (400, "the request body is malformed\n"),
             Failure::NotReady => (503, "not ready\n"),
         };

@@ -5,7 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     rc::Rc,
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::Bytes;
@@ -15,6 +15,9 @@ use crate::net::connections::ConnHandle;
 
 /// Of how many answers, about, the average is.
 const N_AVERAGED: usize = 8;
+
+/// The average that the last connection has seen: a new one begins with it.
+static AVERAGE: AtomicUsize = AtomicUsize::new(0);
 
 pub type Accepted = (http::Request<RecvStream>, SendResponse<Bytes>);
 
@@ -29,7 +32,7 @@ pub struct Backlog {
 
 impl Backlog {
     pub fn new(handle: ConnHandle) -> Rc<Backlog> {
-        let average = Cell::new(handle.held().average.load(Ordering::Relaxed));
+        let average = Cell::new(AVERAGE.load(Ordering::Relaxed));
         Rc::new(Backlog { handle, waiting: RefCell::default(), n_unsent: Cell::new(0), average })
     }
 
@@ -60,7 +63,7 @@ impl Backlog {
         let average = self.average.get();
         let average = average - average / N_AVERAGED + n_bytes / N_AVERAGED;
         self.average.set(average);
-        self.handle.held().average.store(average, Ordering::Relaxed);
+        AVERAGE.store(average, Ordering::Relaxed);
         self.n_unsent.set(self.n_unsent.get().saturating_add(n_bytes));
         Unsent { backlog: Rc::clone(self), n_bytes }
     }

@@ -99,6 +99,13 @@ impl Counted {
     pub fn new(connection: Connection, budget: &Rc<FrameBudget>) -> Counted {
         Counted { connection, frames: Frames::new(), budget: Rc::clone(budget) }
     }
+
+    fn sent(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(n)) = &sent {
+            self.budget.n_sent.set(self.budget.n_sent.get() + *n as u64);
+        }
+        sent
+    }
 }
 
 impl AsyncRead for Counted {
@@ -122,15 +129,6 @@ impl AsyncRead for Counted {
             }
         }
         read
-    }
-}
-
-impl Counted {
-    fn sent(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(n)) = &sent {
-            self.budget.n_sent.set(self.budget.n_sent.get() + *n as u64);
-        }
-        sent
     }
 }
 
