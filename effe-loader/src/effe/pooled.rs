@@ -9,7 +9,7 @@ use crate::{
     http::head::Head,
     journal::Severity,
     plugin::{Context, Fault, Started},
-    rescue::thread::PooledRun,
+    rescue::thread::WatchedRun,
     rt::{block_on::block_on, clock::Moment},
 };
 
@@ -26,7 +26,7 @@ impl Effe {
             self.end(call);
             return None;
         }
-        let _run = PooledRun::begin(call.served, |record| {
+        let _run = WatchedRun::begin(call.served, |record| {
             record.begin(call.head.method(), call.head.path(), generation.number, 1);
         });
         let (mut context, failed) = match generation.contexts.take() {

@@ -37,7 +37,7 @@ pub enum Kind {
     Give,
     /// The process has one of them: the token, then the descriptor's number and the serial.
     Took,
-    /// A crash: see `fault::Note`.
+    /// A crash: see `note::Note`.
     Fault,
     /// From now on a connection that is clean stays so.
     Quiet,

@@ -44,21 +44,21 @@ pub fn of_server() -> Option<&'static Record> {
 }
 
 /// A run on a thread of the pool, until it is dropped.
-pub struct PooledRun(Option<&'static Record>);
+pub struct WatchedRun(Option<&'static Record>);
 
-impl PooledRun {
+impl WatchedRun {
     /// `request` is what [`Record::served`] said on the thread that the run comes from.
-    pub fn begin(request: u64, describe: impl FnOnce(&Record)) -> PooledRun {
+    pub fn begin(request: u64, describe: impl FnOnce(&Record)) -> WatchedRun {
         let record = own().map(|(_, record)| record);
         if let Some(record) = record {
             record.serve(request);
             describe(record);
         }
-        PooledRun(record)
+        WatchedRun(record)
     }
 }
 
-impl Drop for PooledRun {
+impl Drop for WatchedRun {
     fn drop(&mut self) {
         if let Some(record) = self.0 {
             record.end();

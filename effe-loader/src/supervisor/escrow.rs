@@ -17,7 +17,7 @@ use crate::{
     rescue::{
         board::{Board, TOLD, state},
         escrow::{self, BATCH, Kind, Message},
-        fault::Note,
+        note::Note,
     },
     rt::tasks,
 };

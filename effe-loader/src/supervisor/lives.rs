@@ -35,7 +35,7 @@ use crate::{
         link::{Ended, Message, Order},
         systemd,
     },
-    rescue::fault::Note,
+    rescue::note::Note,
 };
 
 /// What a process that has crashed may take to die: a core dump may be large.

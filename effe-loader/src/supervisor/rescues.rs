@@ -8,7 +8,7 @@ use super::{
     process::{Heard, Id, Process, State},
     stand_in,
 };
-use crate::rescue::{escrow::BATCH, fault::Note};
+use crate::rescue::{escrow::BATCH, note::Note};
 
 /// How often to look for connections that have come to rest in a process that crashes.
 const ROUND: Duration = Duration::from_millis(1);
