@@ -32,7 +32,7 @@ pub use self::{
     listener::Address,
     metrics::Scrape,
     operations::{Later, Operations},
-    state::Admin,
+    state::{Admin, overview},
     supervised::{Begin, follow},
 };
 use crate::{

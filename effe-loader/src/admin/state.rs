@@ -83,6 +83,24 @@ impl Operations for Admin {
     }
 }
 
+/// The beginning of a state: what this process is, and whether the effe is ready, or why not.
+pub fn overview(
+    (state, reason): (&str, Option<String>),
+    address: &str,
+    level: Severity,
+    n_losses: u64,
+) -> Value {
+    json!({
+        "state": state,
+        "reason": reason,
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": env!("EFFE_COMMIT"),
+        "pid": std::process::id(),
+        "address": address,
+        "log": { "level": level.as_str(), "losses": n_losses },
+    })
+}
+
 pub fn state(admin: &Admin, readiness: Result<(), Unready>) -> Value {
     let (state, reason) = match readiness {
         Ok(()) => ("ready", None),
@@ -90,15 +108,8 @@ pub fn state(admin: &Admin, readiness: Result<(), Unready>) -> Value {
         Err(Unready::Draining) => ("draining", None),
         Err(why) => ("unready", Some(why.to_string())),
     };
-    let mut all = json!({
-        "state": state,
-        "reason": reason,
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": env!("EFFE_COMMIT"),
-        "pid": std::process::id(),
-        "address": admin.address,
-        "log": { "level": admin.journal.level().as_str(), "losses": admin.journal.losses() },
-    });
+    let journal = &admin.journal;
+    let mut all = overview((state, reason), &admin.address, journal.level(), journal.losses());
     if let Some(effe) = admin.health.effe.get() {
         all["generation"] = effe.generations.current().number.into();
         all["generations"] = effe.generations.all().iter().map(|one| generation(one)).collect();

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc::UnboundedSender, oneshot};
 
 use crate::{
-    admin::{Later, Operations, Scrape},
+    admin::{Later, Operations, Scrape, overview},
     journal::{Journal, Severity},
     process::control::{Change, Changed},
 };
@@ -138,24 +138,17 @@ impl Collected {
         let states = || self.reports().map(|report| &report["state"]);
         let sum = |key: &str| -> u64 { states().filter_map(|state| small(&state[key])).sum() };
         let losses: u64 = states().filter_map(|state| small(&state["log"]["losses"])).sum();
-        json!({
-            "state": state,
-            "reason": reason,
-            "version": env!("CARGO_PKG_VERSION"),
-            "commit": env!("EFFE_COMMIT"),
-            "pid": std::process::id(),
-            "address": self.address,
-            "log": { "level": journal.level().as_str(), "losses": losses + journal.losses() },
-            "generation": self.generation,
-            "generations": self.generations(),
-            "image_bytes": sum("image_bytes"),
-            "running": sum("running"),
-            "waiting": sum("waiting"),
-            "lost_threads": sum("lost_threads"),
-            "processes": self.processes.iter().map(Reported::state).collect::<Value>(),
-            "restarts": self.ended.supervised.as_ref().map(|counted| counted.restarts),
-            "crashes": self.ended.supervised.as_ref().map(|counted| &counted.crashes),
-        })
+        let mut all = overview((state, reason), &self.address, journal.level(), losses + journal.losses());
+        all["generation"] = self.generation.into();
+        all["generations"] = self.generations();
+        for key in ["image_bytes", "running", "waiting", "lost_threads"] {
+            all[key] = sum(key).into();
+        }
+        let counted = self.ended.supervised.as_ref();
+        all["processes"] = self.processes.iter().map(Reported::state).collect();
+        all["restarts"] = json!(counted.map(|counted| counted.restarts));
+        all["crashes"] = json!(counted.map(|counted| &counted.crashes));
+        all
     }
 
     /// What the processes have of each generation, added up, the one that serves first.
