@@ -124,8 +124,8 @@ impl Effe {
 
     /// As [`call`](Effe::call), but if the run of an async lambda isn't done after `polls` polls, the client leaves:
     /// its future is dropped, and this returns `None`. A run is polled again when it was woken, and each piece that it
-    /// reads or sends takes one more poll. One that has ended its answer early goes on to its end, whoever leaves. To cancel a lambda at each of its `.await`s, count `polls` up from 0 until
-    /// there is an answer.
+    /// reads or sends takes one more poll. One that has ended its answer early goes on to its end, whoever leaves. To
+    /// cancel a lambda at each of its `.await`s, count `polls` up from 0 until there is an answer.
     pub fn call_dropped(&self, call: Call, polls: usize) -> Option<Answer> {
         let answer = self.take(&call, RunMode::Polled(polls));
         (!answer.dropped).then_some(answer)

@@ -18,15 +18,6 @@ fn loader(counts: &Counts) -> Loader {
     Loader::of(async_probe()).counting(counts)
 }
 
-/// Begins a request that is in Run when this returns.
-fn begin(server: &Server, counts: &Counts, target: &str) -> Connection {
-    let before = counts.of("run");
-    let mut connection = server.connect();
-    connection.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
-    counts.wait_for("run", before + 1);
-    connection
-}
-
 /// Threads of a process, by the beginning of their names.
 fn threads(id: u32, name: &str) -> usize {
     let tasks = fs::read_dir(format!("/proc/{id}/task")).unwrap();
@@ -117,7 +108,7 @@ fn runs_that_wait_again_and_again_go_on_in_the_lambdas_own_runtime() {
         assert_eq!(connection.get(path).status, 500);
     }
     counts.wait_for("stop", 2);
-    let mut leaving: Vec<_> = (0..20).map(|_| begin(&server, &counts, "/never")).collect();
+    let mut leaving: Vec<_> = (0..20).map(|_| server.begin(&counts, "/never")).collect();
     leaving.drain(10..).for_each(Connection::reset);
     drop(leaving);
     counts.wait_for("dropped", 20);
@@ -160,7 +151,7 @@ fn a_drain_waits_for_spawned_runs() {
     let counts = Counts::new();
     let server = loader(&counts).args(["--workers", "1", "--execution", "inline"]).serve();
     spawn_runs(&server);
-    let mut waiting: Vec<_> = (0..10).map(|_| begin(&server, &counts, "/waits?100")).collect();
+    let mut waiting: Vec<_> = (0..10).map(|_| server.begin(&counts, "/waits?100")).collect();
     server.signal(Signal::TERM);
     for connection in &mut waiting {
         let reply = connection.reply();
@@ -175,7 +166,7 @@ fn past_their_limit_runs_that_wait_are_503() {
     let counts = Counts::new();
     let server =
         loader(&counts).args(["--workers", "1", "--max-async", "2", "--drain-timeout", "200ms"]).serve();
-    let _waiting = [begin(&server, &counts, "/never"), begin(&server, &counts, "/never")];
+    let _waiting = [server.begin(&counts, "/never"), server.begin(&counts, "/never")];
     let reply = server.get("/");
     assert_eq!((reply.status, reply.text_header("retry-after")), (503, Some("1")));
     server.signal(Signal::TERM);
@@ -253,7 +244,7 @@ fn a_run_past_its_time_is_504_and_dropped() {
 fn a_start_that_takes_its_time_is_awaited_and_outlives_its_client() {
     let counts = Counts::new();
     let server = loader(&counts).args(["--set", "start-takes=200", "--workers", "1"]).serve();
-    let first = begin(&server, &counts, "/never");
+    let first = server.begin(&counts, "/never");
     let mut second = server.connect();
     second.send("GET /context HTTP/1.1\r\nHost: test\r\n\r\n");
     counts.wait_for("start", 2);
@@ -304,14 +295,14 @@ fn a_lambda_that_blocks_is_named_and_polled_elsewhere() {
     let counts = Counts::new();
     let server = loader(&counts).args(["--workers", "1"]).serve();
     // Others that wait meanwhile move along with it.
-    let mut waiting: Vec<_> = (0..5).map(|_| begin(&server, &counts, "/sleep?300")).collect();
+    let mut waiting: Vec<_> = (0..5).map(|_| server.begin(&counts, "/sleep?300")).collect();
     assert_eq!(server.get("/block?100").text(), "blocked");
     let line = server.wait_for_line("running in its own runtime");
     assert!(line.contains("GET /block: a poll took "), "{line}");
     assert_eq!(server.get("/thread").text(), "effe-lambda\n");
     let begun = Instant::now();
     // More of them than the runtime has threads: none keeps another one waiting.
-    let mut blocked: Vec<_> = (0..4).map(|_| begin(&server, &counts, "/block?2000")).collect();
+    let mut blocked: Vec<_> = (0..4).map(|_| server.begin(&counts, "/block?2000")).collect();
     assert_eq!(server.get("/").text(), "done");
     assert!(begun.elapsed() < Duration::from_secs(2), "the server's thread is free, and the runtime's");
     for blocked in &mut blocked {
@@ -321,7 +312,7 @@ fn a_lambda_that_blocks_is_named_and_polled_elsewhere() {
     for connection in &mut waiting {
         assert_eq!(connection.reply().text(), "slept");
     }
-    let leaves = begin(&server, &counts, "/never");
+    let leaves = server.begin(&counts, "/never");
     leaves.reset();
     counts.wait_for("dropped", 1);
     server.stop();
@@ -335,7 +326,7 @@ fn a_client_that_leaves_a_run_that_blocks_keeps_no_thread_of_the_servers_waiting
     assert_eq!(server.get("/block?100").text(), "blocked");
     server.wait_for_line("running in its own runtime");
     let begun = Instant::now();
-    begin(&server, &counts, "/block?2000").reset();
+    server.begin(&counts, "/block?2000").reset();
     assert_eq!(server.get("/").text(), "done");
     assert!(begun.elapsed() < Duration::from_secs(2), "the server's thread is free");
     server.stop();
@@ -350,9 +341,9 @@ fn on_the_pool_a_run_has_a_thread_and_is_dropped_when_its_client_leaves_or_its_t
     assert!(server.get("/thread").text().starts_with("effe-run-"));
     assert_eq!(server.get("/sleep?50").text(), "slept");
     assert_eq!(server.get("/pieces?3").text(), "0\n1\n2\n");
-    begin(&server, &counts, "/never").reset();
+    server.begin(&counts, "/never").reset();
     counts.wait_for("dropped", 1);
-    let mut never = begin(&server, &counts, "/never");
+    let mut never = server.begin(&counts, "/never");
     assert_eq!(never.reply().status, 504);
     counts.wait_for("dropped", 2);
     // Both threads are free again.
@@ -367,8 +358,8 @@ fn a_drain_waits_for_runs_and_for_stops() {
     let server = loader(&counts).args(["--set", "stop-takes=100"]).serve();
     let gate = scratch.join("gate");
     let target = format!("/wait?{}", gate.display());
-    let mut waiting: Vec<_> = (0..10).map(|_| begin(&server, &counts, &target)).collect();
-    let leaves = begin(&server, &counts, "/never");
+    let mut waiting: Vec<_> = (0..10).map(|_| server.begin(&counts, &target)).collect();
+    let leaves = server.begin(&counts, "/never");
     server.signal(Signal::TERM);
     server.wait_for_line("finishing what runs");
     leaves.reset();
@@ -386,7 +377,7 @@ fn a_drain_waits_for_runs_and_for_stops() {
 fn at_the_drains_end_what_still_waits_is_dropped_and_stopped() {
     let counts = Counts::new();
     let server = loader(&counts).args(["--drain-timeout", "300ms", "--set", "stop-takes=20"]).serve();
-    let mut stuck: Vec<_> = (0..5).map(|_| begin(&server, &counts, "/never")).collect();
+    let mut stuck: Vec<_> = (0..5).map(|_| server.begin(&counts, "/never")).collect();
     server.signal(Signal::TERM);
     let lines = server.ends_with(1);
     assert!(lines.last().unwrap().contains("5 runs were cut off, 0 Contexts were not stopped"), "{lines:#?}");

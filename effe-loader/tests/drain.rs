@@ -7,19 +7,10 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{Connection, Counts, Hammer, Loader, Scratch, Server, plugins::probe};
+use crate::support::{Connection, Counts, Hammer, Loader, Scratch, plugins::probe};
 
 /// Far less than the drain timeout that it is compared with, far more than the end of a loader takes.
 const SOON: Duration = Duration::from_secs(8);
-
-/// Begins a request that is in Run when this returns.
-fn begin(server: &Server, counts: &Counts, target: &str) -> Connection {
-    let before = counts.of("run");
-    let mut connection = server.connect();
-    connection.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
-    counts.wait_for("run", before + 1);
-    connection
-}
 
 #[test]
 fn a_request_that_runs_is_finished() {
@@ -27,7 +18,7 @@ fn a_request_that_runs_is_finished() {
         let (counts, scratch) = (Counts::new(), Scratch::new());
         let server = Loader::of(probe()).counting(&counts).serve();
         let gate = scratch.join("gate");
-        let mut waiting = begin(&server, &counts, &format!("/wait?for={}", gate.display()));
+        let mut waiting = server.begin(&counts, &format!("/wait?for={}", gate.display()));
         server.signal(signal);
         server.wait_for_line("finishing what runs, for at most 30s");
         scratch.write("gate", "");
@@ -44,7 +35,7 @@ fn a_request_that_runs_is_finished() {
 fn a_run_that_never_ends_is_abandoned_at_the_drain_timeout_and_that_is_said() {
     let counts = Counts::new();
     let server = Loader::of(probe()).counting(&counts).args(["--drain-timeout", "300ms"]).serve();
-    let mut stuck = [begin(&server, &counts, "/never"), begin(&server, &counts, "/never")];
+    let mut stuck = [server.begin(&counts, "/never"), server.begin(&counts, "/never")];
     assert_eq!(server.get("/").status, 200);
     server.signal(Signal::TERM);
     let lines = server.ends_with(1);
@@ -58,7 +49,7 @@ fn a_run_that_never_ends_is_abandoned_at_the_drain_timeout_and_that_is_said() {
 fn a_second_signal_leaves_at_once() {
     let counts = Counts::new();
     let server = Loader::of(probe()).counting(&counts).serve();
-    let _stuck = begin(&server, &counts, "/never");
+    let _stuck = server.begin(&counts, "/never");
     server.signal(Signal::TERM);
     server.wait_for_line("SIGTERM: finishing what runs");
     let since = Instant::now();
@@ -184,7 +175,7 @@ fn a_new_connection_is_not_left_waiting_while_the_loader_stops() {
     let (counts, scratch) = (Counts::new(), Scratch::new());
     let server = Loader::of(probe()).counting(&counts).serve();
     let gate = scratch.join("gate");
-    let mut waiting = begin(&server, &counts, &format!("/wait?for={}", gate.display()));
+    let mut waiting = server.begin(&counts, &format!("/wait?for={}", gate.display()));
     server.signal(Signal::TERM);
     server.wait_for_line("finishing what runs");
     crate::support::wait_until("connections are refused", || {

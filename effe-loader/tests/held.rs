@@ -1,7 +1,5 @@
 //! The bytes of bodies that a loader holds for its clients, and their bound.
 
-use std::fs;
-
 use crate::support::{Connection, Counts, Loader, Server, plugins::probe, wait_until};
 
 /// Bytes of a body that no socket takes at once.
@@ -13,13 +11,6 @@ fn loader(limits: &[&str]) -> Loader {
 
 fn held(server: &Server) -> usize {
     server.scrape().value("effe_held_bytes") as usize
-}
-
-/// Bytes of memory that the process has now.
-fn memory(server: &Server) -> usize {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
 #[test]
@@ -56,7 +47,7 @@ fn answers_that_wait_for_clients_that_do_not_read_have_a_bound() {
         assert!((12..20).contains(&n_refused), "eight have room: {n_refused} were refused");
         wait_until("nothing is held", || held(&server) == 0);
         server.wait_for_line("--held-limit allows 67108864");
-        wait_until("memory has gone back", || memory(&server) < LIMIT / 2);
+        wait_until("memory has gone back", || server.memory() < LIMIT / 2);
         let mut client = ask();
         assert_eq!(client.reply().body.len(), LARGE, "{execution}: who reads is answered");
         let peak = server.peak_memory() >> 20;

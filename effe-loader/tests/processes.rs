@@ -5,7 +5,7 @@ use std::{fs, os::unix::net::UnixDatagram, time::Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Connection, Counts, Hammer, LONG, Loader, Scratch, Server,
+    Counts, Hammer, LONG, Loader, Scratch,
     admin::{Question, ask, over},
     load,
     plugins::{patched, probe},
@@ -16,15 +16,6 @@ use crate::support::{
 /// A loader with two processes, whose admin listener is on.
 fn loader() -> Loader {
     Loader::of(probe()).args(["--processes", "2", "--workers", "1", "--admin", "127.0.0.1:0"])
-}
-
-/// A request that is in Run when this returns.
-fn begin(server: &Server, counts: &Counts, target: &str) -> Connection {
-    let before = counts.of("run");
-    let mut connection = server.connect();
-    connection.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
-    counts.wait_for("run", before + 1);
-    connection
 }
 
 #[test]
@@ -179,7 +170,7 @@ fn a_request_that_runs_is_finished_by_whichever_signal() {
         let (counts, scratch) = (Counts::new(), Scratch::new());
         let server = loader().counting(&counts).serve();
         let gate = scratch.join("gate");
-        let mut waiting = begin(&server, &counts, &format!("/wait?for={}", gate.display()));
+        let mut waiting = server.begin(&counts, &format!("/wait?for={}", gate.display()));
         server.signal(how);
         server.wait_for_line("finishing what runs, for at most 30s");
         scratch.write("gate", "");
@@ -198,7 +189,7 @@ fn a_signal_to_the_whole_group_is_one_order() {
     let loader = loader().counting(&counts).args(["--listen", "127.0.0.1:0"]);
     let server = loader.under("setsid", Vec::<String>::new()).serve_as_told();
     let gate = scratch.join("gate");
-    let mut waiting = begin(&server, &counts, &format!("/wait?for={}", gate.display()));
+    let mut waiting = server.begin(&counts, &format!("/wait?for={}", gate.display()));
     let leader = server.wait_for_processes(2);
     let group = group_of(leader[0]);
     rustix::process::kill_process_group(group, Signal::INT).unwrap();
@@ -213,13 +204,13 @@ fn a_signal_to_the_whole_group_is_one_order() {
 fn a_run_that_never_ends_is_abandoned_and_a_second_signal_leaves_at_once() {
     let counts = Counts::new();
     let server = loader().counting(&counts).args(["--drain-timeout", "300ms"]).serve();
-    let _stuck = begin(&server, &counts, "/never");
+    let _stuck = server.begin(&counts, "/never");
     server.signal(Signal::TERM);
     let lines = server.ends_with(1);
     let last = lines.last().unwrap();
     assert!(last.contains("1 runs were cut off, 1 Contexts were not stopped"), "{lines:#?}");
     let server = loader().counting(&counts).serve();
-    let _stuck = begin(&server, &counts, "/never");
+    let _stuck = server.begin(&counts, "/never");
     let processes = server.wait_for_processes(2);
     server.signal(Signal::TERM);
     server.wait_for_line("SIGTERM: finishing what runs");
@@ -238,7 +229,7 @@ fn without_their_supervisor_processes_finish_what_runs_and_end() {
     let server = loader().counting(&counts).serve();
     let processes = server.wait_for_processes(2);
     let gate = scratch.join("gate");
-    let mut waiting = begin(&server, &counts, &format!("/wait?for={}", gate.display()));
+    let mut waiting = server.begin(&counts, &format!("/wait?for={}", gate.display()));
     server.signal(Signal::KILL);
     server.wait_for_line("the supervisor has gone: finishing what runs");
     scratch.write("gate", "");

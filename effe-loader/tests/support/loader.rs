@@ -260,10 +260,28 @@ impl Server {
         self.connect().get(target)
     }
 
+    /// Begins a request that is in Run when this returns.
+    pub fn begin(&self, counts: &Counts, target: &str) -> Connection {
+        let before = counts.of("run");
+        let mut connection = self.connect();
+        connection.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        counts.wait_for("run", before + 1);
+        connection
+    }
+
     /// The most memory that it has had so far, in bytes.
     pub fn peak_memory(&self) -> usize {
+        self.memory_by("VmHWM:")
+    }
+
+    /// The memory that it has now, in bytes.
+    pub fn memory(&self) -> usize {
+        self.memory_by("VmRSS:")
+    }
+
+    fn memory_by(&self, name: &str) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
     }
 
