@@ -13,8 +13,8 @@ use crate::{
     request::Request,
 };
 
-/// A lambda whose steps are `async fn`s; see [`Lambda`](crate::Lambda), which has the same steps and promises. Needs the
-/// feature `async`.
+/// A lambda whose steps are `async fn`s; see [`Lambda`](crate::Lambda), which has the same steps and promises. Needs
+/// the feature `async`.
 ///
 /// Every step is polled and dropped inside a tokio runtime of the lambda's own, so `tokio::spawn`, timers, sockets,
 /// sqlx, reqwest and hyper's clients work as usual. The loader polls Run on its own threads: a run that is ready at
@@ -27,7 +27,8 @@ use crate::{
 /// nevertheless, says so in the log, and no longer polls it on the server's threads.
 ///
 /// A run is **cancelled** when the client leaves or the deadline passes: its future is dropped at the `.await` that it
-/// has reached. After [`AsyncResponse::end`] only the deadline counts. Its Context is then stopped, or, with [`Options::keep_cancelled`], used again.
+/// has reached. After [`AsyncResponse::end`] only the deadline counts. Its Context is then stopped, or, with
+/// [`Options::keep_cancelled`], used again.
 ///
 /// ```
 /// use std::time::Duration;

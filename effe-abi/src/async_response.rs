@@ -19,10 +19,10 @@ use crate::{
     response::{Response, STREAM_BUFFER},
 };
 
-/// A [`Response`] whose pieces are sent by `.await`. Needs the feature `async`. Status, headers and a held body are set as there.
-/// [`send`](AsyncResponse::send), [`flush`](AsyncResponse::flush) and [`end`](AsyncResponse::end) wait while the client
-/// is slow. `std::io::Write` only fills the buffer, up to the limit for a held answer; tokio's `AsyncWrite` sends the
-/// buffer whenever 64 KiB are waiting.
+/// A [`Response`] whose pieces are sent by `.await`. Needs the feature `async`. Status, headers and a held body are set
+/// as there. [`send`](AsyncResponse::send), [`flush`](AsyncResponse::flush) and [`end`](AsyncResponse::end) wait while
+/// the client is slow. `std::io::Write` only fills the buffer, up to the limit for a held answer; tokio's `AsyncWrite`
+/// sends the buffer whenever 64 KiB are waiting.
 ///
 /// Pieces are sent before the end only if the lambda declares
 /// [`Options::stream_response`](crate::Options::stream_response).

@@ -115,8 +115,8 @@ pub struct SpawnHost {
     pub may_block: unsafe extern "C" fn(host: *mut ()) -> Status,
 }
 
-/// Bit of [`Plugin::flags`](crate::raw::Plugin) beyond those of v1: Run may end its answer before it returns, and so must
-/// not be on the thread that sends the answer. An older loader ignores it, and has no [`EarlyHost`].
+/// Bit of [`Plugin::flags`](crate::raw::Plugin) beyond those of v1: Run may end its answer before it returns, and so
+/// must not be on the thread that sends the answer. An older loader ignores it, and has no [`EarlyHost`].
 pub const ANSWERS_EARLY: u64 = 32;
 
 /// Id of the host's table [`EarlyHost`]: an answer that goes out while Run goes on.

@@ -1,7 +1,8 @@
 //! What the compiler says where a method is called whose feature is off: which feature it needs, and where that goes.
 //!
-//! Without its feature, a method is here: one that nobody can call, because it asks for a trait that nothing implements.
-//! What the compiler says of such a trait is ours to write. Of a method that isn't there it says `no method named form`.
+//! Without its feature, a method is here: one that nobody can call, because it asks for a trait that nothing
+//! implements. What the compiler says of such a trait is ours to write. Of a method that isn't there it says `no method
+//! named form`.
 
 #[cfg(not(feature = "json"))]
 mod json {

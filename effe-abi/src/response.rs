@@ -222,10 +222,10 @@ impl<'a> Response<'a> {
     /// afterwards. A lambda that isn't async and doesn't stream its answers must declare
     /// [`Options::answers_early`](crate::Options::answers_early).
     ///
-    /// From then on the client may leave: the run is not cancelled, and [`Request::cancelled`](crate::Request::cancelled)
-    /// stays false. The rest of Run has the operator's `--run-timeout` anew, which
-    /// [`Request::deadline`](crate::Request::deadline) tells. What a client has not sent yet of a streamed body can't be
-    /// read any more.
+    /// From then on the client may leave: the run is not cancelled, and
+    /// [`Request::cancelled`](crate::Request::cancelled) stays false. The rest of Run has the operator's
+    /// `--run-timeout` anew, which [`Request::deadline`](crate::Request::deadline) tells. What a client has not sent
+    /// yet of a streamed body can't be read any more.
     ///
     /// # Errors
     /// As [`send`](Response::send). Or the lambda hasn't declared that it answers early, or the loader is too old to do

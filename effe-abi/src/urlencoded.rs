@@ -73,7 +73,8 @@ impl Request {
     }
 
     /// The whole body, read into a type of the author's, if it is a form of the type that browsers send by default
-    /// (`application/x-www-form-urlencoded`). Fields are read as [`query`](Request::query) reads them. Needs the feature
+    /// (`application/x-www-form-urlencoded`). Fields are read as [`query`](Request::query) reads them. Needs the
+    /// feature
     /// `form`.
     ///
     /// ```

@@ -69,7 +69,8 @@ impl Call {
         self
     }
 
-    /// The time until the deadline, as the lambda sees it; it has it anew once it has ended its answer early. The harness doesn't end a run that takes longer.
+    /// The time until the deadline, as the lambda sees it; it has it anew once it has ended its answer early. The
+    /// harness doesn't end a run that takes longer.
     #[must_use]
     pub fn deadline(mut self, after: Duration) -> Call {
         self.deadline = Some(after);

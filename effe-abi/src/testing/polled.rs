@@ -79,8 +79,8 @@ pub(super) unsafe fn stop(entries: &AsyncPlugin, context: *mut (), failure: &mut
     unsafe { drive(future, |_| true) }.unwrap_or(status::INVALID)
 }
 
-/// Polls a future whenever it was woken, for as long as `goes_on` with the number of polls so far, and drops it. `None`:
-/// it was not done by then.
+/// Polls a future whenever it was woken, for as long as `goes_on` with the number of polls so far, and drops it.
+/// `None`: it was not done by then.
 ///
 /// # Safety
 /// It has just been made, and what it was made from is valid for the length of the call.

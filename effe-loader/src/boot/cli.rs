@@ -155,8 +155,7 @@ pub struct Cli {
     pub probes: bool,
 
     /// Bytes of bodies that are held at once: requests that are read whole, answers that wait for their clients;
-    /// 0 for any; past it requests
-    /// get 503 [default: a quarter of the memory, at most 1GiB]
+    /// 0 for any; past it requests get 503 [default: a quarter of the memory, at most 1GiB]
     #[arg(long, value_name = "SIZE", hide_short_help = true)]
     pub held_limit: Option<Size>,
 

@@ -196,7 +196,10 @@ impl Cli {
         for (flag, size) in [("--body-limit", self.body_limit.0), ("--response-limit", self.response_limit.0)]
         {
             if size > held {
-                faults.push(format!("--held-limit is {held} bytes, less than {flag}, which is {size}: raise the one or lower the other"));
+                faults.push(format!(
+                    "--held-limit is {held} bytes, less than {flag}, which is {size}: \
+                     raise the one or lower the other"
+                ));
             }
         }
         held

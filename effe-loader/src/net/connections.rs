@@ -125,11 +125,9 @@ impl Connections {
             }
         }
     }
-}
 
-/// Nothing here costs a connection anything that doesn't live from one look to the next.
-impl Connections {
-    /// Leaves copies of new connections with the supervisor, if there is one.
+    /// Leaves copies of new connections with the supervisor, if there is one. It costs nothing for a connection that
+    /// doesn't live from one look to the next.
     fn deposit(&self) {
         if !rescue::global::is_supervised() {
             return;
