@@ -8,7 +8,10 @@ use std::{
     thread,
 };
 
-use effe_abi::testing::{Call, Effe};
+use effe_abi::{
+    Level,
+    testing::{Call, Effe},
+};
 
 use super::LAMBDA;
 
@@ -69,6 +72,7 @@ fn contexts_share_connections_and_one_that_is_out_of_step_is_not_used_again() {
         assert_eq!(effe.get("/second").text(), "SECOND\n", "not the answer to what was dropped");
     }
     assert!(held.is_none() && n_dropped > 1, "{n_dropped}");
-    let reports = effe.retire();
-    assert!(reports.is_empty(), "{reports:?}");
+    // The log has tokio's own words too, at debug, where the whole workspace is built at once.
+    let faults = effe.retire().into_iter().filter(|(level, _)| *level <= Level::Warning).collect::<Vec<_>>();
+    assert!(faults.is_empty(), "{faults:?}");
 }
