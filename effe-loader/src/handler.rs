@@ -217,6 +217,7 @@ impl Handler {
     }
 
     /// The answer as it is sent, after it has been counted, if requests are; only then `took` is known.
+    #[inline]
     fn finish(
         &self,
         request: &RequestHead,

@@ -32,6 +32,7 @@ impl<C> Contexts<C> {
         }
     }
 
+    #[inline]
     pub fn take(&self) -> Option<Box<C>> {
         // Two swaps, one of them empty, cost less than keeping the two places in order.
         let context = self.hot.take().or_else(|| self.others.pop())?;

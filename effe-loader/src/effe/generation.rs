@@ -81,6 +81,7 @@ impl Generation {
     }
 
     /// Whether a run that begins now is polled on the server's thread, rather than called there or on the pool.
+    #[inline]
     pub fn is_polled_here(&self) -> bool {
         self.plugin.is_async() && self.placement.current() != Place::Pool
     }

@@ -41,6 +41,7 @@ impl Exchange<'_> {
     }
 
     /// The form that crosses, for as long as `self` stays where it is.
+    #[inline]
     pub fn form(&self) -> raw::Exchange<'_> {
         let (target, path_len) = self.head.target();
         raw::Exchange {

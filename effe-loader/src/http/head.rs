@@ -40,6 +40,7 @@ pub enum Head<'a> {
 }
 
 impl Head<'_> {
+    #[inline]
     pub fn method(&self) -> &str {
         match self {
             Head::Live(request) => request.method().as_str(),
@@ -48,6 +49,7 @@ impl Head<'_> {
     }
 
     /// Path and query, and how much of it is the path.
+    #[inline]
     pub fn target(&self) -> (&str, usize) {
         match self {
             Head::Live(request) => target(request.head()),
@@ -55,6 +57,7 @@ impl Head<'_> {
         }
     }
 
+    #[inline]
     pub fn path(&self) -> &str {
         let (target, path_len) = self.target();
         &target[..path_len]
@@ -141,15 +144,18 @@ impl OwnedHead {
         (self.peer, self.version, self.is_tls) = (head.peer_addr, version(head), request.is_tls);
     }
 
+    #[inline]
     pub fn method(&self) -> &str {
         self.text(&self.method)
     }
 
     /// Path and query.
+    #[inline]
     pub fn target(&self) -> &str {
         self.text(&self.target)
     }
 
+    #[inline]
     pub fn path(&self) -> &str {
         &self.target()[..self.path_len]
     }
@@ -176,6 +182,7 @@ impl OwnedHead {
 }
 
 /// Path and query of a request, and how much of it is the path.
+#[inline]
 fn target(head: &RequestHead) -> (&str, usize) {
     match head.uri.path_and_query() {
         Some(target) => (target.as_str(), target.path().len()),

@@ -150,6 +150,7 @@ impl ConnActivity {
 
     /// Whether an idle connection has idled for too long. A timer for each request would be more precise, at a tenth
     /// of what a short request costs.
+    #[inline]
     pub fn is_late(&self, now: Moment, timeouts: ClientTimeouts) -> bool {
         let since = self.idle_since.get();
         if self.n_requests.get() == 0 && !self.is_shared() {

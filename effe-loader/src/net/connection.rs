@@ -99,6 +99,7 @@ impl Connection {
     }
 
     /// What came of giving the client bytes, of which some may wait in TLS; an error if it reads too slowly.
+    #[inline]
     fn checked<T>(&mut self, cx: &Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if sent.is_ready() {
             return sent;

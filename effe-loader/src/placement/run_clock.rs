@@ -33,11 +33,13 @@ thread_local! {
 }
 
 /// A run or a poll begins on this thread: when, for [`end`]. `now` saves a look at the clock.
+#[inline]
 pub fn begin(now: Option<Moment>) -> Moment {
     CLOCK.with(|clock| clock.begin(Usage::now));
     now.unwrap_or_else(Moment::now)
 }
 
+#[inline]
 pub fn end(begun: Moment) -> Ended {
     let took = begun.elapsed();
     CLOCK.with(|clock| Ended { took, preempted: clock.end(took, Usage::now) })

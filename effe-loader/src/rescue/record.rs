@@ -95,6 +95,7 @@ impl Record {
     }
 
     /// A run begins. No other is under way: the one before has ended, so nobody takes what is half written for its own.
+    #[inline]
     pub fn begin(&self, method: &str, path: &str, generation: u64, since: u64) {
         // Eight bytes of the method, then the path: no copy on the way, which this is too often for.
         let path = path.as_bytes();
@@ -140,6 +141,7 @@ pub fn name(descriptor: i32, number: u32) -> u64 {
 }
 
 /// Up to eight bytes as a number.
+#[inline]
 fn word(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }

@@ -11,6 +11,7 @@ pub struct Moment(u64);
 impl Moment {
     pub const ZERO: Moment = Moment(0);
 
+    #[inline]
     pub fn now() -> Moment {
         // `Instant` would have to be compared with an earlier one to get a number.
         let now = clock_gettime(ClockId::Monotonic);
@@ -27,6 +28,7 @@ impl Moment {
     }
 
     /// How long ago it was; zero if it is to come.
+    #[inline]
     pub fn elapsed(self) -> Duration {
         Duration::from_nanos(Moment::now().0.saturating_sub(self.0))
     }

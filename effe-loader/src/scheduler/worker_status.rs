@@ -52,12 +52,14 @@ impl WorkerStatus {
     }
 
     /// A run or a poll begins on this thread; `now` saves a look at the clock.
+    #[inline]
     pub fn begin(&self, method: &str, path: &str, generation: u64, now: Option<Moment>) -> Moment {
         let now = run_clock::begin(now);
         self.record.begin(method, path, generation, now.nanos());
         now
     }
 
+    #[inline]
     pub fn end(&self, begun: Moment) -> Ended {
         self.record.end();
         run_clock::end(begun)

@@ -108,6 +108,7 @@ impl Conn {
         self.codec.begin(response, size, self.output.text()).ok_or(Closed)
     }
 
+    #[inline]
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         self.output.poll_flush(&mut self.connection, cx).map_err(|_| Closed)
     }

@@ -55,6 +55,7 @@ impl WriteBuf {
     }
 
     /// The buffer that heads are written to.
+    #[inline]
     pub fn text(&mut self) -> &mut BytesMut {
         if self.text.capacity() == 0 {
             self.text = buf_pool::take();
