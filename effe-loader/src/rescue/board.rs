@@ -58,6 +58,19 @@ pub struct Entry {
     pub request: AtomicU32,
 }
 
+impl Entry {
+    /// Of no connection.
+    pub const fn new() -> Entry {
+        Entry {
+            state: AtomicU32::new(state::FREE),
+            serial: AtomicU32::new(0),
+            owner: AtomicU32::new(0),
+            flags: AtomicU32::new(0),
+            request: AtomicU32::new(0),
+        }
+    }
+}
+
 /// The supervisor has, or is about to have, a copy of the descriptor.
 pub const DEPOSITED: u32 = 1;
 /// A rescue has decided to answer.

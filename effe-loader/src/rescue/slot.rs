@@ -7,6 +7,7 @@
 use std::{
     cell::Cell,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr,
     sync::atomic::{Ordering, compiler_fence, fence},
 };
 
@@ -19,6 +20,9 @@ use super::{
     record::{self, Record},
     thread,
 };
+
+/// Of connections whose descriptor is too high for the scoreboard: a rescue neither finds nor answers them.
+static NOWHERE: Entry = Entry::new();
 
 /// The place of one connection; empty in a process that isn't supervised, and for a connection that can't be rescued.
 #[derive(Default)]
@@ -42,8 +46,11 @@ impl Slot {
     pub fn open(&self, socket: BorrowedFd<'_>) -> bool {
         let Some(rescue) = get() else { return true };
         let descriptor = socket.as_raw_fd();
-        let Some(((entry, serial), (owner, record))) = rescue.board.use_entry(descriptor).zip(thread::own())
-        else {
+        let Some((owner, record)) = thread::own() else { return true };
+        let Some((entry, serial)) = rescue.board.use_entry(descriptor) else {
+            // Its thread must not be taken to answer another one's request.
+            self.entry.set(Some(&NOWHERE));
+            self.place.set(Some(Place { record, descriptor: -1, serial: 0, is_reset: false }));
             return true;
         };
         // A rescue that has swept it up knows it by what the entry says now.
@@ -167,10 +174,21 @@ impl Slot {
         self.set(state::OVER);
     }
 
-    /// Another process could not go on with it.
+    /// Another process could not go on with it from now on. False if a rescue may have given it to one already: then
+    /// nothing may be read.
     #[cfg(feature = "http2")]
-    pub fn never(&self) {
-        self.set(state::NEVER);
+    pub fn never(&self) -> bool {
+        let Some(entry) = self.entry.get() else { return true };
+        if is_dying() {
+            return false;
+        }
+        entry.state.store(state::NEVER, Ordering::Release);
+        compiler_fence(Ordering::SeqCst);
+        if !is_dying() {
+            return true;
+        }
+        entry.state.store(state::CLEAN, Ordering::Relaxed);
+        false
     }
 
     /// The client is to see that what it has got is not all.
@@ -183,6 +201,9 @@ impl Slot {
     /// Whether the supervisor is to get a copy of the descriptor: its number and serial, once.
     pub fn deposit(&self) -> Option<(i32, u32)> {
         let (entry, Place { descriptor, serial, .. }) = self.entry.get().zip(self.place.get())?;
+        if ptr::eq(entry, &NOWHERE) {
+            return None;
+        }
         let kept = [state::FREE, state::NEVER, state::OVER];
         if kept.contains(&entry.state.load(Ordering::Relaxed))
             || entry.flags.fetch_or(DEPOSITED, Ordering::Relaxed) & DEPOSITED != 0
@@ -212,8 +233,15 @@ impl Slot {
         }
         if entry.flags.load(Ordering::Relaxed) & DEPOSITED != 0 {
             // As long as there is a copy, closing ours tells the client nothing.
-            let _ = if is_reset { connect_unspec(&socket) } else { shutdown(&socket, Shutdown::Both) };
+            break_off(&socket, is_reset);
             escrow::gone(descriptor, serial);
         }
+    }
+}
+
+/// Ends a connection of which there are copies. A Unix socket can't be reset: its client sees the end.
+pub fn break_off(socket: impl AsFd, is_reset: bool) {
+    if !is_reset || connect_unspec(&socket).is_err() {
+        let _ = shutdown(&socket, Shutdown::Both);
     }
 }
