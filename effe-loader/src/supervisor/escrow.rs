@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{SendFlags, Shutdown, connect_unspec, send, shutdown};
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use tokio::{io::Interest, net::UnixStream, task::JoinHandle, time};
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         board::{Board, TOLD, state},
         escrow::{self, BATCH, Kind, Message},
         note::Note,
+        slot,
     },
     rt::tasks,
 };
@@ -120,6 +121,7 @@ impl Escrow {
         for _ in 0..AT_ONCE {
             match escrow::receive(&*self.socket) {
                 Ok(Some(message)) => self.apply(message),
+                Err(err) if err.kind() == io::ErrorKind::InvalidData => {}
                 Ok(None) | Err(_) => return false,
             }
         }
@@ -131,7 +133,8 @@ impl Escrow {
             Kind::Deposit => {
                 let pairs: Vec<_> = message.pairs().collect();
                 for ((number, serial), copy) in pairs.into_iter().zip(message.descriptors) {
-                    if self.held.len() < self.room {
+                    // One that takes the place of another needs no room of its own; and the other has gone.
+                    if self.held.remove(&number).is_some() || self.held.len() < self.room {
                         self.held.insert(number, (serial, copy));
                     }
                 }
@@ -200,7 +203,7 @@ impl Escrow {
                 }
                 state::ANSWERING => {
                     // A body that breaks off must not look whole.
-                    let _ = connect_unspec(&copy);
+                    slot::break_off(&copy, true);
                     left.n_broken += 1;
                 }
                 // Whoever was told something may still be reading it.

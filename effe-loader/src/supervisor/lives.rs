@@ -21,7 +21,7 @@ use signal_hook::{
 
 use super::{
     ALONE, Event, Sockets, Supervisor,
-    process::{Id, Process, State},
+    process::{Heard, Id, Process, State},
     source::Source,
     stand_in::StandIn,
 };
@@ -35,11 +35,12 @@ use crate::{
         link::{Ended, Message, Order},
         systemd,
     },
-    rescue::note::Note,
 };
 
 /// What a process that has crashed may take to die: a core dump may be large.
 const CORPSE: Duration = Duration::from_secs(60);
+/// How long to read what a process has said before it ended, if the link stays open.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Runs that must have ended for a process to have been of use: then not every request crashes it.
 const USEFUL: u64 = 1;
 
@@ -188,10 +189,17 @@ impl Supervisor<'_> {
     }
 
     pub(super) fn reap(&mut self) {
-        for process in self.processes.values_mut() {
+        let mut dead = Vec::new();
+        for (id, process) in &mut self.processes {
             if process.exit.is_none() {
                 process.exit = process.child.try_wait().ok().flatten();
+                dead.extend(process.exit.map(|_| *id));
             }
+        }
+        for id in dead {
+            self.settle(id);
+            // A child of its own may have the link's other end, and keep it.
+            self.later(LAST_WORDS, Event::Heard(id, Heard::End));
         }
         if getpid() == Pid::INIT && self.swap.is_none() {
             // What others have left to the first process of all. While a plugin is tried, its child is waited for.
@@ -209,7 +217,6 @@ impl Supervisor<'_> {
     }
 
     fn bury(&mut self, process: Process, is_next: bool) {
-        let (process, note) = self.settle(process);
         let exit = process.exit.unwrap_or_default();
         let last = process.ended.as_ref().map(|(_, scrape)| scrape);
         let last = last.or(process.report.as_ref().map(|report| &report["scrape"]));
@@ -244,7 +251,7 @@ impl Supervisor<'_> {
         if is_next {
             return self.swap_fails(format!("{}: its process {how}", self.path()));
         }
-        self.has_died(&process, exit, note.as_ref());
+        self.has_died(&process, exit);
     }
 
     /// A process says that it has crashed. Another one is started while it still saves what can be saved.
@@ -297,8 +304,8 @@ impl Supervisor<'_> {
     }
 
     /// A process has ended that should serve.
-    fn has_died(&mut self, process: &Process, exit: ExitStatus, note: Option<&Note>) {
-        let place = process.place;
+    fn has_died(&mut self, process: &Process, exit: ExitStatus) {
+        let (place, note) = (process.place, process.left.0.as_ref());
         let sequel = match &process.sequel {
             Some(sequel) => sequel.clone(),
             None => self.replace(place, had_served(process)),
@@ -374,8 +381,8 @@ impl Supervisor<'_> {
 
 /// Whether a process was of use before it died: then another one most likely is, too.
 fn had_served(process: &Process) -> bool {
-    process.serving.is_some_and(|since| since.elapsed() >= ALONE)
-        || process.escrow.as_ref().is_some_and(|escrow| escrow.board.n_runs() >= USEFUL)
+    let n_runs = process.escrow.as_ref().map_or(process.left.1, |escrow| escrow.board.n_runs());
+    process.serving.is_some_and(|since| since.elapsed() >= ALONE) || n_runs >= USEFUL
 }
 
 /// Whether a process has ended by a signal that stops the whole group, before it could hear of anything.

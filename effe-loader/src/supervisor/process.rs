@@ -26,6 +26,7 @@ use super::{
 use crate::{
     journal::Severity,
     process::link::{self, Assignment, Ended, MAX_LINE, Message, Order},
+    rescue::note::Note,
     rt::tasks,
 };
 
@@ -82,6 +83,8 @@ pub struct Process {
     pub sequel: Option<String>,
     /// `None` once it is settled.
     pub escrow: Option<Escrow>,
+    /// What it had said of its crash, and runs that had ended in it; once it is settled.
+    pub left: (Option<Note>, u64),
     /// Whether it has said that it has crashed.
     pub has_crashed: bool,
     /// Whether it is looked at again and again for connections at rest.
@@ -158,6 +161,7 @@ impl Template {
             is_silent: false,
             sequel: None,
             escrow: Some(escrow),
+            left: (None, 0),
             has_crashed: false,
             has_rounds: false,
             orders,

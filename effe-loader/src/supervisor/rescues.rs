@@ -8,7 +8,7 @@ use super::{
     process::{Heard, Id, Process, State},
     stand_in,
 };
-use crate::rescue::{escrow::BATCH, note::Note};
+use crate::rescue::escrow::BATCH;
 
 /// How often to look for connections that have come to rest in a process that crashes.
 const ROUND: Duration = Duration::from_millis(1);
@@ -52,23 +52,29 @@ impl Supervisor<'_> {
     }
 
     /// Settles what a process has left that is dead.
-    pub(super) fn settle(&mut self, mut process: Process) -> (Process, Option<Note>) {
-        let Some(escrow) = process.escrow.take() else { return (process, None) };
+    pub(super) fn settle(&mut self, id: Id) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(escrow) = process.escrow.take() else { return };
+        let n_runs = escrow.board.n_runs();
         let (left, note) = escrow.settle();
+        process.left = (note, n_runs);
         if let Some(counted) = &mut self.counted.supervised {
             counted.told += left.n_told;
             counted.broken += left.n_broken;
         }
         self.pass_on(left.clean);
-        (process, note)
     }
 
     /// Gives connections to the processes that serve, in turn; without any, they wait for the next one.
     pub(super) fn pass_on(&mut self, connections: Vec<OwnedFd>) {
         // One over TLS can't go on elsewhere, whatever a process says.
         let is_tls = self.config.server.tls.is_some();
-        if is_tls || self.stopping.is_some() || connections.is_empty() {
+        if is_tls || connections.is_empty() {
             return;
+        }
+        if self.stopping.is_some() {
+            // No process takes one any more. A request may be on its way.
+            return stand_in::turn_all_away(connections);
         }
         self.waiting.extend(connections);
         let current = self.current.number;
