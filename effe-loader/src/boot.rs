@@ -33,7 +33,7 @@ use crate::{
         signals::{self, Obeyed, Watchdog},
         systemd,
     },
-    rescue::{fault, global},
+    rescue::{fault, global, hand_over},
     rt::panics::survive,
     server::{self, OnDeath, Server},
 };
@@ -328,6 +328,10 @@ impl Starting<'_> {
         };
         let served = server::serve(server, orders.stops, begun, deaf, self.on_death(watchdog));
         let (stop, n_cut_off) = served.map_err(system(&format!("start {workers} workers")))?;
+        if stop.hands_over {
+            // No thread leaves a copy any more.
+            hand_over::go_on();
+        }
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
         fault::stand_down();

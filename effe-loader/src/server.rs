@@ -54,7 +54,7 @@ use crate::{
         control::{Drain, Stop},
         systemd,
     },
-    rescue,
+    rescue::{self, hand_over},
     rt::tasks,
 };
 
@@ -152,11 +152,19 @@ pub fn serve(
             drop(alive);
         });
         let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
-        systemd::stopping();
+        if !order.hands_over {
+            systemd::stopping();
+        }
         rt::time::sleep(order.delay(settings.drain)).await;
+        let deadline = order.deadline(settings.drain);
+        // Connections that are left to other processes stay open here, too, until this one has ended.
+        let is_served = || if order.hands_over { hand_over::go_on() == 0 } else { tracker.n_open() == 0 };
         let n_cut_off =
-            finish(&effe, &tracker, &mut listeners, &handle, &is_deaf, order.deadline(settings.drain), deaf)
-                .await;
+            finish(&effe, &tracker, &mut listeners, &handle, &is_deaf, deadline, deaf, is_served).await;
+        if order.hands_over {
+            // The threads end by themselves now.
+            effe.announce_stop();
+        }
         // `finish` has waited for the connections already; actix-server would wait again, and looks once a second.
         // It panics without the thread that accepts.
         if !is_deaf.load(Ordering::Relaxed) {
@@ -167,8 +175,9 @@ pub fn serve(
     })?
 }
 
-/// Accepts no new connections, and waits until all that are open have been served and have closed; how many runs have
-/// not ended by the deadline.
+/// Accepts no new connections, and waits until all that are open have been served; how many runs have not ended by the
+/// deadline.
+#[expect(clippy::too_many_arguments, reason = "a step of `serve`")]
 async fn finish(
     effe: &Effe,
     tracker: &ConnectionTracker,
@@ -177,6 +186,7 @@ async fn finish(
     is_deaf: &AtomicBool,
     deadline: Instant,
     deaf: impl FnOnce(),
+    is_served: impl Fn() -> bool,
 ) -> usize {
     tracker.close();
     listeners.iter_mut().for_each(Listener::stop_accepting);
@@ -199,7 +209,7 @@ async fn finish(
     let mut n_quiet = 0;
     while is_time() && n_quiet < 3 {
         let _ = time::timeout_at(deadline.into(), tracker.barrier()).await;
-        n_quiet = if tracker.n_open() == 0 && effe.n_running() == 0 { n_quiet + 1 } else { 0 };
+        n_quiet = if is_served() && effe.n_running() == 0 { n_quiet + 1 } else { 0 };
         rt::time::sleep(LOOK).await;
     }
     if is_time() { 0 } else { effe.n_in_runs() }

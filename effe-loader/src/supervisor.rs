@@ -4,11 +4,13 @@
 
 mod changes;
 mod lives;
+mod recycling;
 mod reports;
 mod rescues;
 mod stop;
 
 mod escrow;
+mod limits;
 mod operations;
 mod process;
 mod restarts;
@@ -36,6 +38,7 @@ use tokio::{
 };
 
 use self::{
+    limits::Recycling,
     operations::{Collected, Question, Supervised},
     process::{Heard, Id, Process, Template},
     restarts::Restarts,
@@ -117,6 +120,7 @@ async fn serve(
         processes: BTreeMap::new(),
         next_id: 1,
         restarts: Restarts::default(),
+        recycling: Recycling::default(),
         swap: None,
         changes: VecDeque::new(),
         collecting: BTreeMap::new(),
@@ -135,6 +139,7 @@ async fn serve(
         events,
     };
     supervisor.start(0, None);
+    supervisor.begin_recycling();
     loop {
         if let Some(outcome) = supervisor.outcome.take() {
             return outcome;
@@ -189,6 +194,8 @@ enum Event {
     Reload,
     ChildEnds,
     Heard(Id, Heard),
+    /// Look whether a process has more than it may.
+    Weigh,
     /// Look again for connections at rest in a process that crashes.
     Round(Id),
     /// Try again to give connections to processes.
@@ -254,6 +261,7 @@ struct Supervisor<'a> {
     processes: BTreeMap<Id, Process>,
     next_id: Id,
     restarts: Restarts,
+    recycling: Recycling,
     swap: Option<Swap>,
     /// Changes that wait for their turn.
     changes: VecDeque<(Change, Option<Reply>)>,
@@ -288,6 +296,7 @@ impl Supervisor<'_> {
             Event::ChildEnds => self.reap(),
             Event::Heard(id, Heard::Message(message)) => self.hear(id, *message),
             Event::Heard(id, Heard::Escrow) => self.escrow(id),
+            Event::Weigh => self.weigh(),
             Event::Round(id) => self.next_round(id),
             Event::PassOn => {
                 let waiting = std::mem::take(&mut self.waiting);

@@ -29,6 +29,8 @@ mod misdeeds;
 mod modes;
 #[cfg(feature = "processes")]
 mod processes;
+#[cfg(feature = "processes")]
+mod recycling;
 mod refusals;
 mod requests;
 mod starts;

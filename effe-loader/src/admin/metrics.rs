@@ -82,6 +82,8 @@ pub struct Counted {
     pub restarts: u64,
     /// Unexpected ends, by the signal or, without one, `exit`.
     pub crashes: BTreeMap<String, u64>,
+    /// Processes that were replaced while they served, by the reason.
+    pub recycled: BTreeMap<&'static str, u64>,
     /// Connections of processes that have ended which others have taken over.
     pub adopted: u64,
     /// Requests whose process has ended, and whose clients were told to try again.
@@ -290,6 +292,11 @@ impl Counted {
         ] {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             family.encode_counter(&value, NO_EXEMPLAR)?;
+        }
+        let help = "Processes that were replaced while they served, because they had had enough";
+        let mut family = encoder.encode_descriptor("effe_recycled", help, None, MetricType::Counter)?;
+        for (reason, n) in &self.recycled {
+            family.encode_family(&[("reason", *reason)])?.encode_counter(n, NO_EXEMPLAR)?;
         }
         let help = "Processes that have ended unexpectedly";
         let mut family = encoder.encode_descriptor("effe_crashes", help, None, MetricType::Counter)?;

@@ -3,7 +3,7 @@
 use std::{
     env::{self, VarError},
     net::ToSocketAddrs,
-    num::NonZeroUsize,
+    num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
     sync::Arc,
     thread,
@@ -58,6 +58,15 @@ pub enum Role {
     Supervised,
 }
 
+/// What a process may have before another one takes its place.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recycling {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Requests.
+    pub requests: Option<u64>,
+}
+
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The plugin as it was named; empty in a program that holds its lambda.
@@ -73,6 +82,8 @@ pub struct Config {
     pub processes: usize,
     /// What may run on after a crash of a process.
     pub fault_grace: Duration,
+    /// What each of them may have before it is replaced.
+    pub recycling: Recycling,
     pub listen: Vec<Listen>,
     /// Whether `listen` was given, or is the default.
     pub listen_is_explicit: bool,
@@ -126,6 +137,10 @@ impl Cli {
                     .to_owned(),
             );
         }
+        if processes == 0 && (self.max_memory.is_some() || self.max_requests.is_some()) {
+            faults
+                .push("--max-memory and --max-requests are for --processes N, which is not given".to_owned());
+        }
         let held = self.held(processes, &mut faults);
         if !faults.is_empty() {
             return Err(Cli::described().error(ErrorKind::ValueValidation, faults.join("\n       ")));
@@ -162,6 +177,10 @@ impl Cli {
             idle_timeout: time(self.idle_timeout),
             processes,
             fault_grace: self.fault_grace.0,
+            recycling: Recycling {
+                memory: self.max_memory.map(|size| size.0 as u64).filter(|size| *size > 0),
+                requests: self.max_requests.map(NonZeroU64::get),
+            },
             listen,
             listen_is_explicit,
             server: Arc::new(server::Settings {

@@ -174,6 +174,11 @@ impl Board {
         Some((entry, self.header().serial.fetch_add(1, Ordering::Relaxed) + 1))
     }
 
+    /// Requests that have come on all threads.
+    pub fn n_requests(&self) -> u64 {
+        self.records().iter().map(Record::n_requests).fold(0, u64::wrapping_add)
+    }
+
     /// Runs that have ended on all threads.
     pub fn n_runs(&self) -> u64 {
         self.records().iter().map(Record::n_runs).fold(0, u64::wrapping_add)

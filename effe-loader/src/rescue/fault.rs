@@ -21,7 +21,7 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use super::{
     board::{DEPOSITED, Entry, MAX_THREADS, TOLD, state},
     escrow::{self, Kind, MOST},
-    global::{DYING, IMAGE, RESCUE, Rescue},
+    global::{CRASHED, DYING, IMAGE, RESCUE, Rescue},
     note::Note,
     record::Record,
 };
@@ -225,7 +225,7 @@ pub fn end_hung(thread: i32) -> ! {
 
 /// A thread that has crashed while another one sees to it.
 fn join_in(thread: i32) -> ! {
-    while DYING.load(Ordering::SeqCst) == 0 {
+    while DYING.load(Ordering::SeqCst) != CRASHED {
         nap(LOOK);
     }
     if let Some(rescue) = RESCUE.get()
@@ -257,7 +257,7 @@ fn contain(rescue: &Rescue, thread: i32, mut note: Note, answer: Answer) {
         (note.text, note.len) = record.text();
         record.stick();
     }
-    DYING.store(1, Ordering::SeqCst);
+    DYING.store(CRASHED, Ordering::SeqCst);
     let has_barrier = rescue.has_barrier && membarrier(MembarrierCommand::PrivateExpedited).is_ok();
     if let Some((_, record)) = record
         && (has_barrier || record.is_server())
@@ -368,7 +368,7 @@ fn stop_accepting(rescue: &Rescue) {
 
 /// Leaves copies of those connections with the supervisor that are wanted by their state and flags, and that it has not
 /// yet. How many are busy with something that may still end.
-fn deposit(rescue: &Rescue, wanted: impl Fn(u32, u32) -> bool) -> usize {
+pub(super) fn deposit(rescue: &Rescue, wanted: impl Fn(u32, u32) -> bool) -> usize {
     let mut outbox = Outbox::new();
     let (records, mut n_busy) = (rescue.board.records(), 0);
     for (descriptor, entry) in rescue.board.entries().iter().enumerate() {

@@ -36,8 +36,12 @@ pub struct Rescue {
 
 pub static RESCUE: OnceLock<Rescue> = OnceLock::new();
 
-/// 1 once this process has crashed: what runs may end, and nothing new may be read.
+/// [`CRASHED`] or [`LEAVING`] once what runs may end, and nothing may be read from a connection at rest; 0 before.
 pub static DYING: AtomicU32 = AtomicU32::new(0);
+/// This process has crashed: nothing new may be read at all.
+pub const CRASHED: u32 = 1;
+/// This process leaves its connections to others, and has time for it: what has come in part may come as a whole.
+pub const LEAVING: u32 = 2;
 
 /// Prepares the rescue of this process. To be called once, before there are threads.
 pub fn set_up(memory: OwnedFd, escrow: OwnedFd, grace: Duration) -> io::Result<()> {
@@ -82,4 +86,8 @@ pub fn is_supervised() -> bool {
 
 pub fn is_dying() -> bool {
     cfg!(feature = "processes") && DYING.load(Ordering::Relaxed) != 0
+}
+
+pub fn has_crashed() -> bool {
+    cfg!(feature = "processes") && DYING.load(Ordering::Relaxed) == CRASHED
 }

@@ -16,7 +16,7 @@ use rustix::net::{Shutdown, connect_unspec, shutdown};
 use super::{
     board::{DEPOSITED, Entry, TOLD, state},
     escrow,
-    global::{get, is_dying},
+    global::{get, has_crashed, is_dying},
     record::{self, Record},
     thread,
 };
@@ -88,7 +88,7 @@ impl Slot {
 
     fn may_be_read(entry: &Entry, is_empty: bool) -> bool {
         let idle = if is_empty { state::CLEAN } else { state::PARTIAL };
-        if is_dying() {
+        if is_dying() && (has_crashed() || is_empty) {
             entry.state.store(idle, Ordering::Relaxed);
             return false;
         }
@@ -98,7 +98,7 @@ impl Slot {
         }
         entry.state.store(if is_empty { state::BUSY } else { state::PARTIAL }, Ordering::Release);
         compiler_fence(Ordering::SeqCst);
-        if !is_dying() {
+        if !is_dying() || !(has_crashed() || is_empty) {
             return true;
         }
         entry.state.store(idle, Ordering::Relaxed);
@@ -120,6 +120,7 @@ impl Slot {
 
     #[inline(never)]
     fn begin_at(&self, entry: &Entry) {
+        self.place.get().inspect(|place| place.record.count_request());
         if entry.state.load(Ordering::Relaxed) != state::NEVER {
             Slot::renumber(entry);
             entry.state.store(state::BUSY, Ordering::Release);
@@ -165,7 +166,7 @@ impl Slot {
 
     /// Whether nothing new may be read, because the process has crashed.
     pub fn is_dying(&self) -> bool {
-        self.is_open() && is_dying()
+        self.is_open() && has_crashed()
     }
 
     /// The connection ends by itself.
@@ -225,6 +226,10 @@ impl Slot {
         let taken = self.entry.take().zip(self.place.take());
         let Some((entry, Place { descriptor, serial, is_reset, .. })) = taken else { return };
         let before = entry.state.load(Ordering::Relaxed);
+        if before == state::CLEAN && is_dying() && entry.flags.load(Ordering::Relaxed) & DEPOSITED != 0 {
+            // The supervisor gives it to another process, or has done so.
+            return;
+        }
         entry.state.store(state::FREE, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         if is_dying() && before == state::CLEAN {

@@ -104,7 +104,12 @@ impl Supervisor<'_> {
             Message::Serving if process.state == State::Ready => {
                 process.state = State::Serving;
                 process.serving = Some(Instant::now());
-                if is_next { self.go_on_with_swap() } else { self.serves(id) }
+                if is_next {
+                    self.go_on_with_swap();
+                } else {
+                    self.serves(id);
+                    self.succeeds(id);
+                }
             }
             Message::Warm => {
                 process.is_warm = true;
@@ -210,13 +215,14 @@ impl Supervisor<'_> {
         for id in over {
             let is_next = self.is_next(id);
             if let Some(process) = self.processes.remove(&id) {
-                self.bury(process, is_next);
+                self.bury(id, process, is_next);
             }
         }
         self.go_on_with_swap();
     }
 
-    fn bury(&mut self, process: Process, is_next: bool) {
+    fn bury(&mut self, id: Id, process: Process, is_next: bool) {
+        let was_successor = self.was_successor(id);
         let exit = process.exit.unwrap_or_default();
         let last = process.ended.as_ref().map(|(_, scrape)| scrape);
         let last = last.or(process.report.as_ref().map(|report| &report["scrape"]));
@@ -250,6 +256,13 @@ impl Supervisor<'_> {
         }
         if is_next {
             return self.swap_fails(format!("{}: its process {how}", self.path()));
+        }
+        if was_successor {
+            let place = process.place;
+            let text = process.failed.map_or_else(|| format!("it {how}"), |(_, text)| text);
+            return self.journal.error(format!(
+                "the successor of process {place} can't serve: {text}; the one before it goes on"
+            ));
         }
         self.has_died(&process, exit);
     }

@@ -87,6 +87,8 @@ pub struct Process {
     pub left: (Option<Note>, u64),
     /// Whether it has said that it has crashed.
     pub has_crashed: bool,
+    /// Whether it was told to leave its connections to others.
+    pub hands_over: bool,
     /// Whether it is looked at again and again for connections at rest.
     pub has_rounds: bool,
     orders: UnboundedSender<String>,
@@ -163,6 +165,7 @@ impl Template {
             escrow: Some(escrow),
             left: (None, 0),
             has_crashed: false,
+            hands_over: false,
             has_rounds: false,
             orders,
         })
@@ -173,6 +176,11 @@ impl Process {
     /// One that has died is told nothing.
     pub fn tell(&self, order: &Order) {
         let _ = self.orders.send(order.line());
+    }
+
+    /// Requests that have come to it.
+    pub fn n_requests(&self) -> u64 {
+        self.escrow.as_ref().map_or(0, |escrow| escrow.board.n_requests())
     }
 
     /// Whether it has ended, and nothing more of what it has said is to come.

@@ -22,10 +22,16 @@ impl Supervisor<'_> {
             let _ = self.events.send(Event::Heard(id, Heard::Escrow));
         }
         let (has_crashed, is_quiet) = (escrow.note.is_some(), escrow.is_quiet);
+        if process.hands_over && std::mem::take(&mut escrow.is_quiet) {
+            // It says so again whenever others may have come to rest.
+            let clean = escrow.take_clean();
+            self.pass_on(clean);
+        }
+        let Some(process) = self.processes.get_mut(&id) else { return };
         if has_crashed && !std::mem::replace(&mut process.has_crashed, true) {
             self.crashes(id);
         }
-        // Anybody may say so: it is believed of a process that has crashed.
+        // Anybody may say so: it is believed of a process that has crashed, or was told to hand over.
         if has_crashed && is_quiet {
             self.round(id);
         }

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// What processes may take to leave at once.
 const LEAVE: Duration = Duration::from_millis(500);
 /// What a process that was told to stop may take beyond its own watchdog's time.
-const GRACE: Duration = signals::GRACE.saturating_add(Duration::from_millis(500));
+pub(super) const GRACE: Duration = signals::GRACE.saturating_add(Duration::from_millis(500));
 
 impl Supervisor<'_> {
     pub(super) fn stop_for(&mut self, number: i32) {
