@@ -22,7 +22,7 @@ use crate::{
     admin::{self, Admin, Begin, Scrape},
     effe::{Effe, generation::Generation, health::Health, maintenance::Maintenance, monitor::Monitor, swap},
     error::{DONE, Error, FAILED},
-    exchange::table::FOR_HOST,
+    exchange::table::{FOR_HOST, copy_current_id},
     journal::{Journal, LinkedLambda, Severity},
     net::{address::Address, bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
     plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
@@ -93,15 +93,29 @@ pub(crate) fn run_supervised(
     signals::outlive_file_limit();
     let n_descriptors = descriptors::raise_limit();
     has_room(config, assignment.listeners.len(), n_descriptors)?;
-    let Assignment { generation: number, parameters, level, image, listeners, plugin, rescue, .. } =
-        assignment;
+    let Assignment {
+        place,
+        n_places,
+        generation: number,
+        parameters,
+        level,
+        image,
+        listeners,
+        plugin,
+        rescue,
+    } = assignment;
     if let Some((memory, escrow)) = rescue {
         global::set_up(memory, escrow, config.fault_grace)
             .and_then(|()| fault::install())
             .map_err(system("prepare for a crash"))?;
     }
     let host = Host::new(parameters, config.limits.response, FOR_HOST);
+    let _ = host.process.set(format!("{place}/{n_places}"));
     let counts = Arc::new(ContextCounts::default());
+    if let Some(rescue) = global::get() {
+        let _ = counts.shared.set(rescue.board.contexts());
+        let _ = global::REQUEST_ID.set(copy_current_id);
+    }
     let lambda = match (linked, plugin) {
         (Some(lambda), _) => Lambda::Open(Plugin::linked(lambda, host, &counts)),
         (None, Some(copy)) => Lambda::Verified(Verified::handed(config.plugin.clone(), copy.into(), image)?),

@@ -3,12 +3,14 @@
 //! exit code. It never waits for a process: everything is an event of one loop.
 
 mod changes;
+mod crashes;
 mod lives;
 mod recycling;
 mod reports;
 mod rescues;
 mod stop;
 
+mod crash_line;
 mod escrow;
 mod limits;
 mod operations;
@@ -16,9 +18,11 @@ mod process;
 mod restarts;
 mod source;
 mod stand_in;
+#[cfg_attr(not(feature = "processes"), path = "supervisor/symbols/disabled.rs")]
+mod symbols;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     ffi::OsString,
     io,
     os::fd::OwnedFd,
@@ -38,12 +42,14 @@ use tokio::{
 };
 
 use self::{
+    crash_line::{Located, Place},
     limits::Recycling,
     operations::{Collected, Question, Supervised},
     process::{Heard, Id, Process, Template},
     restarts::Restarts,
     source::{Parts, Source},
     stand_in::StandIn,
+    symbols::Location,
 };
 use crate::{
     admin::{self, Scrape},
@@ -121,6 +127,7 @@ async fn serve(
         next_id: 1,
         restarts: Restarts::default(),
         recycling: Recycling::default(),
+        located: HashMap::new(),
         swap: None,
         changes: VecDeque::new(),
         collecting: BTreeMap::new(),
@@ -198,6 +205,8 @@ enum Event {
     Weigh,
     /// Look again for connections at rest in a process that crashes.
     Round(Id),
+    /// A place in a plugin has been looked up.
+    Located(Place, Option<Location>),
     /// Try again to give connections to processes.
     PassOn,
     /// A process is due in a place.
@@ -262,6 +271,8 @@ struct Supervisor<'a> {
     next_id: Id,
     restarts: Restarts,
     recycling: Recycling,
+    /// Where processes have crashed.
+    located: HashMap<Place, Located>,
     swap: Option<Swap>,
     /// Changes that wait for their turn.
     changes: VecDeque<(Change, Option<Reply>)>,
@@ -296,6 +307,7 @@ impl Supervisor<'_> {
             Event::ChildEnds => self.reap(),
             Event::Heard(id, Heard::Message(message)) => self.hear(id, *message),
             Event::Heard(id, Heard::Escrow) => self.escrow(id),
+            Event::Located(place, location) => self.located(place, location),
             Event::Weigh => self.weigh(),
             Event::Round(id) => self.next_round(id),
             Event::PassOn => {

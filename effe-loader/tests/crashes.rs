@@ -91,10 +91,12 @@ fn of_an_async_lambda_only_the_request_that_crashes_fails() {
 #[test]
 fn a_crash_is_told_with_its_signal_and_its_request() {
     let server = loader(crasher(), &["--processes", "1"]).serve();
-    assert_eq!(server.get("/crash/segv?secret").status, 500);
+    let request = "GET /crash/segv?secret HTTP/1.1\r\nHost: x\r\nX-Request-Id: so-called\r\n\r\n";
+    assert_eq!(server.connect().send(request).reply().status, 500);
     let line = server.wait_for_line("was ended by signal 11 (SIGSEGV");
     for part in [
-        ", in a run of GET /crash/segv; another one takes its place",
+        ", in a run of GET /crash/segv; 1 Contexts were not stopped; another one takes its place",
+        "request_id=so-called",
         "generation=1",
         "method=GET",
         "path=/crash/segv",
@@ -103,6 +105,13 @@ fn a_crash_is_told_with_its_signal_and_its_request() {
         assert!(line.contains(part), "{line}");
     }
     assert!(line.contains("critical") && !line.contains("secret"), "{line}");
+    // Found in the debugging information.
+    let at = line.split("function=").nth(1).unwrap_or_default().split(' ').next().unwrap();
+    assert_eq!(at, "crasher::faults::crash", "{line}");
+    assert!(line.contains("/faults.rs:") && line.contains("location="), "{line}");
+    let state = server.state();
+    assert_eq!((&state["abandoned_contexts"], &state["crashes"]["SIGSEGV"]), (&1.into(), &1.into()));
+    assert_eq!(server.scrape().value("effe_contexts_abandoned_total"), 1.0);
     // What a debugger calls the place in the file, whatever was mapped where.
     let (_, place) = line.split_once(", at ").expect("the place in the file is told");
     let (place, _) = place.split_once(' ').unwrap();
@@ -364,10 +373,11 @@ fn nonsense_on_the_scoreboard_ends_nobody_but_its_writer() {
 fn a_lambda_that_always_crashes_is_started_less_and_less_often() {
     let server = loader(crasher(), &["--processes", "1"]).set("always=segv").serve();
     assert_eq!(server.get("/").status, 500);
-    server.wait_for_line("another one takes its place pid=");
+    // Each process crashes in its first run, and soon.
     wait_until("the second crash", || server.get("/").status == 500);
-    server.wait_for_line("another one takes its place in 100.0ms");
     wait_until("the third crash", || server.get("/").status == 500);
+    server.wait_for_line("another one takes its place pid=");
+    server.wait_for_line("another one takes its place in 100.0ms");
     server.wait_for_line("another one takes its place in 200.0ms");
     server.stop();
 }

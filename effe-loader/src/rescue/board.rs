@@ -9,7 +9,7 @@ use std::{
     io, mem,
     os::fd::{AsFd, OwnedFd},
     ptr,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use rustix::{
@@ -84,10 +84,13 @@ struct Header {
     serial: AtomicU32,
     /// Records that have been used.
     n_records: AtomicU32,
-    _padding: [u32; 29],
+    /// Contexts that were started, and stopped.
+    contexts: [AtomicU64; 2],
+    _padding: [u32; 24],
 }
 
 const RECORDS: usize = mem::size_of::<Header>();
+const _: () = assert!(RECORDS % mem::align_of::<Record>() == 0, "records follow the header");
 const ENTRIES: usize = RECORDS + MAX_THREADS * mem::size_of::<Record>();
 
 /// A mapping of the scoreboard.
@@ -172,6 +175,11 @@ impl Board {
         let entry = self.entry(descriptor)?;
         self.header().n_used.fetch_max(u32::try_from(descriptor).ok()? + 1, Ordering::AcqRel);
         Some((entry, self.header().serial.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+
+    /// How many Contexts were started in the process, and stopped.
+    pub fn contexts(&self) -> &[AtomicU64; 2] {
+        &self.header().contexts
     }
 
     /// Requests that have come on all threads.

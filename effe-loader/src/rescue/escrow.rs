@@ -41,11 +41,14 @@ pub enum Kind {
     Fault,
     /// From now on a connection that is clean stays so.
     Quiet,
+    /// The id of the request whose run has crashed.
+    RequestId,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Kind> {
-        let all = [Kind::Deposit, Kind::Gone, Kind::Give, Kind::Took, Kind::Fault, Kind::Quiet];
+        let all =
+            [Kind::Deposit, Kind::Gone, Kind::Give, Kind::Took, Kind::Fault, Kind::Quiet, Kind::RequestId];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }

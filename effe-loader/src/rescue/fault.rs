@@ -21,7 +21,7 @@ use rustix::thread::{MembarrierCommand, membarrier};
 use super::{
     board::{DEPOSITED, Entry, MAX_THREADS, TOLD, state},
     escrow::{self, Kind, MOST},
-    global::{CRASHED, DYING, IMAGE, RESCUE, Rescue},
+    global::{CRASHED, DYING, IMAGE, REQUEST_ID, RESCUE, Rescue},
     note::Note,
     record::Record,
 };
@@ -37,6 +37,9 @@ const GUARD: usize = 64 << 10;
 const LOOK: i64 = 300_000;
 /// How long a message may wait for room, in nanoseconds.
 const PATIENCE: u64 = 200_000_000;
+
+/// Bytes of a request's id that are told.
+const MAX_ID: usize = 128;
 
 /// What a client is told: the head, the body.
 type Answer = (&'static [u8], &'static [u8]);
@@ -292,6 +295,15 @@ fn contain(rescue: &Rescue, thread: i32, mut note: Note, answer: Answer) {
     sweep(rescue);
     // The supervisor tells the clients of what is left, and lets those who were told here read it.
     deposit(rescue, is_left);
+    if thread == this_thread()
+        && let Some(copy) = REQUEST_ID.get()
+    {
+        // Last of all: it reads more of this process's memory than the rest does, and may crash, too.
+        let mut message = [0; 8 + MAX_ID];
+        message[0] = Kind::RequestId as u8;
+        let n = copy(&mut message[8..]).min(MAX_ID);
+        post(rescue, &message[..8 + n]);
+    }
 }
 
 /// Whether the supervisor has something to do for a connection that this process leaves.

@@ -55,6 +55,10 @@ pub fn set_up(memory: OwnedFd, escrow: OwnedFd, grace: Duration) -> io::Result<(
     Ok(())
 }
 
+/// Copies the id of the request whose run this thread is in to where it is told, as far as it fits; how many bytes that
+/// are. It is called in a handler of signals.
+pub static REQUEST_ID: OnceLock<fn(&mut [u8]) -> usize> = OnceLock::new();
+
 /// Where the plugin is mapped: its begin and its end.
 pub static IMAGE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 

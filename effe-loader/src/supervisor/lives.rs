@@ -1,7 +1,6 @@
 //! The processes: each is started, heard until it serves, and buried.
 
 use std::{
-    fmt::Write as _,
     io::{self, Write},
     os::{
         fd::{AsFd, BorrowedFd},
@@ -226,9 +225,9 @@ impl Supervisor<'_> {
         let exit = process.exit.unwrap_or_default();
         let last = process.ended.as_ref().map(|(_, scrape)| scrape);
         let last = last.or(process.report.as_ref().map(|report| &report["scrape"]));
-        if let Some(scrape) = last.and_then(Scrape::from_json) {
-            self.counted.add_ended(&scrape);
-        }
+        let last = last.and_then(Scrape::from_json).unwrap_or_default();
+        let [started, stopped] = process.remains.contexts;
+        self.counted.add_ended(&last, started, stopped);
         if let Some((Ended { started, abandoned, cut_off }, _)) = process.ended {
             self.ended.started = self.ended.started.saturating_add(started);
             self.ended.abandoned = self.ended.abandoned.saturating_add(abandoned);
@@ -239,7 +238,8 @@ impl Supervisor<'_> {
             self.has_failed |= !exit.success() && !is_stop(exit);
             if exit.signal().is_some() && !is_stop(exit) {
                 self.count_crash(exit);
-                self.journal.critical(format!("process {}, which was to stop, {how}", process.place));
+                let what = format!("process {}, which was to stop, {how}", process.place);
+                self.tell_of(&process, what, String::new());
             }
             return;
         }
@@ -318,7 +318,7 @@ impl Supervisor<'_> {
 
     /// A process has ended that should serve.
     fn has_died(&mut self, process: &Process, exit: ExitStatus) {
-        let (place, note) = (process.place, process.left.0.as_ref());
+        let place = process.place;
         let sequel = match &process.sequel {
             Some(sequel) => sequel.clone(),
             None => self.replace(place, had_served(process)),
@@ -327,28 +327,8 @@ impl Supervisor<'_> {
             return self.journal.error(format!("process {place} can't start: {text}; {sequel}"));
         }
         self.count_crash(exit);
-        let mut fields = vec![("pid", process.child.id().to_string())];
-        let mut text = format!("process {place} {}", how(exit));
-        if let Some(note) = note.filter(|note| note.place != 0) {
-            let _ = write!(text, ", at {:#x} of {}", note.place, self.path());
-        }
-        match note.filter(|note| note.is_in_run) {
-            Some(note) => {
-                let request = String::from_utf8_lossy(&note.text[..note.len]).into_owned();
-                let _ = write!(text, ", in a run of {request}");
-                fields.push(("generation", note.generation.to_string()));
-                let (method, path) = request.split_once(' ').unwrap_or((&request, ""));
-                fields.extend([("method", method.to_owned()), ("path", path.to_owned())]);
-            }
-            None => fields.push(("generation", process.source.number.to_string())),
-        }
-        if let Some(note) = note.filter(|note| note.signal != 0) {
-            fields.extend([
-                ("address", format!("{:#x}", note.address)),
-                ("pc", format!("{:#x}", note.counter)),
-            ]);
-        }
-        self.journal.report(Severity::Critical, format!("{text}; {sequel}"), fields);
+        let what = format!("process {place} {}", how(exit));
+        self.tell_of(process, what, sequel);
     }
 
     pub(super) fn count_crash(&mut self, exit: ExitStatus) {
@@ -394,7 +374,7 @@ impl Supervisor<'_> {
 
 /// Whether a process was of use before it died: then another one most likely is, too.
 fn had_served(process: &Process) -> bool {
-    let n_runs = process.escrow.as_ref().map_or(process.left.1, |escrow| escrow.board.n_runs());
+    let n_runs = process.escrow.as_ref().map_or(process.remains.n_runs, |escrow| escrow.board.n_runs());
     process.serving.is_some_and(|since| since.elapsed() >= ALONE) || n_runs >= USEFUL
 }
 

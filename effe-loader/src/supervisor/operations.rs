@@ -147,6 +147,7 @@ impl Collected {
         let counted = self.ended.supervised.as_ref();
         all["processes"] = self.processes.iter().map(Reported::state).collect();
         all["restarts"] = json!(counted.map(|counted| counted.restarts));
+        all["abandoned_contexts"] = json!(counted.map(|counted| counted.abandoned));
         all["recycled"] = json!(counted.map(|counted| &counted.recycled));
         all["crashes"] = json!(counted.map(|counted| &counted.crashes));
         all

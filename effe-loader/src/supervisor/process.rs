@@ -20,13 +20,12 @@ use tokio::{
 };
 
 use super::{
-    escrow::{Escrow, ForProcess},
+    escrow::{Escrow, ForProcess, Remains},
     source::Source,
 };
 use crate::{
     journal::Severity,
     process::link::{self, Assignment, Ended, MAX_LINE, Message, Order},
-    rescue::note::Note,
     rt::tasks,
 };
 
@@ -83,8 +82,8 @@ pub struct Process {
     pub sequel: Option<String>,
     /// `None` once it is settled.
     pub escrow: Option<Escrow>,
-    /// What it had said of its crash, and runs that had ended in it; once it is settled.
-    pub left: (Option<Note>, u64),
+    /// Once it is settled.
+    pub remains: Remains,
     /// Whether it has said that it has crashed.
     pub has_crashed: bool,
     /// Whether it was told to leave its connections to others.
@@ -163,7 +162,7 @@ impl Template {
             is_silent: false,
             sequel: None,
             escrow: Some(escrow),
-            left: (None, 0),
+            remains: Remains::default(),
             has_crashed: false,
             hands_over: false,
             has_rounds: false,

@@ -61,9 +61,8 @@ impl Supervisor<'_> {
     pub(super) fn settle(&mut self, id: Id) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let Some(escrow) = process.escrow.take() else { return };
-        let n_runs = escrow.board.n_runs();
-        let (left, note) = escrow.settle();
-        process.left = (note, n_runs);
+        let (left, remains) = escrow.settle();
+        process.remains = remains;
         if let Some(counted) = &mut self.counted.supervised {
             counted.told += left.n_told;
             counted.broken += left.n_broken;

@@ -118,6 +118,7 @@ impl Supervisor<'_> {
     /// All processes have ended.
     pub(super) fn finish(&mut self) {
         self.shut_down();
+        self.say_all();
         if self.has_left {
             // Each process has said what it leaves.
             self.outcome = Some(Ok(FAILED));
