@@ -334,6 +334,7 @@ impl Starting<'_> {
             listeners,
             settings: Arc::clone(&config.server),
             n_descriptors,
+            on_idle: supervisor.is_none().then(|| self.on_idle(watchdog.clone())),
         };
         let deaf = || {
             if let Some(supervisor) = &supervisor {
@@ -415,6 +416,20 @@ impl Starting<'_> {
             let text = format!("listening on {}", address.url(scheme));
             self.journal.report(Severity::Info, text, [("address", address.to_string())]);
         }
+    }
+
+    /// Stops an effe that has had no request for long.
+    fn on_idle(&self, watchdog: Watchdog) -> Box<dyn FnOnce()> {
+        let (journal, control) = (self.journal.clone(), self.control.clone());
+        let idle = self.config.server.idle_exit.unwrap_or_default();
+        Box::new(move || {
+            if !control.stopping().load(Ordering::Relaxed) {
+                journal.notice(format!("no request for {idle:?}: ending until the next one"));
+                let stop = Stop::hurried();
+                control.stop(stop);
+                watchdog.arm(stop);
+            }
+        })
     }
 
     /// Stops an effe that has lost a thread of its server, with a failure's exit code.

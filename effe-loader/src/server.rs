@@ -72,6 +72,8 @@ pub struct Settings {
     pub max_connections: Option<usize>,
     /// How long the end may take.
     pub drain: Drain,
+    /// How long no request must have come for the effe to end until the next one.
+    pub idle_exit: Option<Duration>,
     /// Whether the loader answers probes on this port, and not the lambda.
     pub answers_probes: bool,
     pub access_log: Wanted,
@@ -88,6 +90,8 @@ pub struct Server {
     pub settings: Arc<Settings>,
     /// How many descriptors this process may have.
     pub n_descriptors: u64,
+    /// Orders the end of an effe that has had no request for long, if it is to end then.
+    pub on_idle: Option<Box<dyn FnOnce()>>,
 }
 
 /// Serves until `orders` says to stop, then drains: after the delay no new connection is accepted, clients are told
@@ -103,7 +107,7 @@ pub fn serve(
     deaf: impl FnOnce(),
     on_death: OnDeath,
 ) -> io::Result<(Stop, usize)> {
-    let Server { effe, monitor, health, mut listeners, settings, n_descriptors } = server;
+    let Server { effe, monitor, health, mut listeners, settings, n_descriptors, on_idle } = server;
     let (tracker, deaths) = (Arc::new(ConnectionTracker::default()), Deaths::new(on_death));
     let acceptor = Acceptor {
         effe: Arc::clone(&effe),
@@ -145,6 +149,13 @@ pub fn serve(
         let handle = server.handle();
         let is_deaf = threads::start(&mut server, Arc::clone(&deaths)).await?;
         begun();
+        if let (Some(idle), Some(on_idle)) = (settings.idle_exit, on_idle) {
+            let (effe, tracker) = (Arc::clone(&effe), Arc::clone(&tracker));
+            tasks::spawn(async move {
+                wait_until_idle(&effe, &tracker, idle).await;
+                on_idle();
+            });
+        }
         let server = rt::spawn(async move {
             // It ends only after it was told to stop; dropped in a panic, this tells of it.
             let alive = Alive(deaths);
@@ -173,6 +184,20 @@ pub fn serve(
         server.abort();
         Ok((order, n_cut_off))
     })?
+}
+
+/// Waits until no request has come for so long, and no connection is open: a client that has one may be about to ask.
+async fn wait_until_idle(effe: &Effe, tracker: &ConnectionTracker, idle: Duration) {
+    let (mut n_before, mut since) = (0, Instant::now());
+    loop {
+        rt::time::sleep((idle / 10).clamp(LOOK, HANDSHAKE * 20)).await;
+        let n = effe.totals().map_or(0, |totals| totals.runs.count());
+        if n != std::mem::replace(&mut n_before, n) || effe.n_running() > 0 {
+            since = Instant::now();
+        } else if since.elapsed() >= idle && tracker.n_open() == 0 {
+            return;
+        }
+    }
 }
 
 /// Accepts no new connections, and waits until all that are open have been served; how many runs have not ended by the

@@ -8,6 +8,7 @@ mod lives;
 mod recycling;
 mod reports;
 mod rescues;
+mod sleeping;
 mod stop;
 
 mod crash_line;
@@ -20,6 +21,7 @@ mod source;
 mod stand_in;
 #[cfg_attr(not(feature = "processes"), path = "supervisor/symbols/disabled.rs")]
 mod symbols;
+mod watch;
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -50,6 +52,7 @@ use self::{
     source::{Parts, Source},
     stand_in::StandIn,
     symbols::Location,
+    watch::Sleep,
 };
 use crate::{
     admin::{self, Scrape},
@@ -127,6 +130,7 @@ async fn serve(
         next_id: 1,
         restarts: Restarts::default(),
         recycling: Recycling::default(),
+        sleep: Sleep::default(),
         located: HashMap::new(),
         swap: None,
         changes: VecDeque::new(),
@@ -147,6 +151,7 @@ async fn serve(
     };
     supervisor.start(0, None);
     supervisor.begin_recycling();
+    supervisor.begin_sleeping();
     loop {
         if let Some(outcome) = supervisor.outcome.take() {
             return outcome;
@@ -203,6 +208,12 @@ enum Event {
     Heard(Id, Heard),
     /// Look whether a process has more than it may.
     Weigh,
+    /// Look whether there have been requests.
+    Idle,
+    /// Something may have stirred while all processes sleep.
+    Stirs,
+    /// Connections have been kept for long during this sleep.
+    Stale(u64),
     /// Look again for connections at rest in a process that crashes.
     Round(Id),
     /// A place in a plugin has been looked up.
@@ -271,6 +282,7 @@ struct Supervisor<'a> {
     next_id: Id,
     restarts: Restarts,
     recycling: Recycling,
+    sleep: Sleep,
     /// Where processes have crashed.
     located: HashMap<Place, Located>,
     swap: Option<Swap>,
@@ -308,6 +320,9 @@ impl Supervisor<'_> {
             Event::Heard(id, Heard::Message(message)) => self.hear(id, *message),
             Event::Heard(id, Heard::Escrow) => self.escrow(id),
             Event::Located(place, location) => self.located(place, location),
+            Event::Idle => self.look_for_requests(),
+            Event::Stirs => self.stirs(),
+            Event::Stale(number) => self.stale(number),
             Event::Weigh => self.weigh(),
             Event::Round(id) => self.next_round(id),
             Event::PassOn => {

@@ -33,6 +33,8 @@ mod processes;
 mod recycling;
 mod refusals;
 mod requests;
+#[cfg(feature = "processes")]
+mod sleep;
 mod starts;
 mod streams;
 mod support;

@@ -84,6 +84,8 @@ pub struct Counted {
     pub crashes: BTreeMap<String, u64>,
     /// Processes that were replaced while they served, by the reason.
     pub recycled: BTreeMap<&'static str, u64>,
+    /// Times that all processes have ended because no request came.
+    pub sleeps: u64,
     /// Contexts of processes that have ended which were not stopped.
     pub abandoned: u64,
     /// Connections of processes that have ended which others have taken over.
@@ -285,6 +287,7 @@ impl Counted {
             .encode_descriptor("effe_process_restarts", help, None, MetricType::Counter)?
             .encode_counter(&self.restarts, NO_EXEMPLAR)?;
         for (name, help, value) in [
+            ("effe_sleeps", "Times that all processes have ended because no request came", self.sleeps),
             (
                 "effe_contexts_abandoned",
                 "Contexts that were not stopped because their process has ended",

@@ -106,6 +106,10 @@ pub struct Cli {
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub max_requests: Option<NonZeroU64>,
 
+    /// End when no request has come for so long, until the next one: where systemd holds the socket, or with --processes
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
+    pub idle_exit: Option<Span>,
+
     /// Where what the lambda reports goes: auto, none, unix:PATH, udp://HOST:PORT or tcp://HOST:PORT
     #[arg(long, value_name = "WHERE", default_value = "auto")]
     pub syslog: SyslogTarget,

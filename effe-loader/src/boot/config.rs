@@ -141,12 +141,28 @@ impl Cli {
             faults
                 .push("--max-memory and --max-requests are for --processes N, which is not given".to_owned());
         }
+        let time = |span: Span| (!span.0.is_zero()).then_some(span.0);
+        let idle_exit = self.idle_exit.and_then(time);
+        if idle_exit.is_some() && role == Role::Whole {
+            if processes == 0 && env::var_os("LISTEN_FDS").is_none() {
+                faults.push(
+                    "--idle-exit is for a socket that systemd holds (LISTEN_FDS), or for --processes N: nobody else would \
+                     wake the effe"
+                        .to_owned(),
+                );
+            }
+            if processes > 0 && tls.is_some() {
+                faults.push(
+                    "--idle-exit with --processes is for connections in clear: leave --tls-cert or --processes out"
+                        .to_owned(),
+                );
+            }
+        }
         let held = self.held(processes, &mut faults);
         if !faults.is_empty() {
             return Err(Cli::described().error(ErrorKind::ValueValidation, faults.join("\n       ")));
         }
         let limit = |size: Size| if size.0 == 0 { usize::MAX } else { size.0 };
-        let time = |span: Span| (!span.0.is_zero()).then_some(span.0);
         let workers = self.workers.map_or(n_cpus.div_ceil(processes.max(1)), NonZeroUsize::get);
         let (strict_ownership, sha256, sha256_file) = (self.strict_ownership, self.sha256, self.sha256_file);
         Ok(Config {
@@ -172,7 +188,8 @@ impl Cli {
                 response: limit(self.response_limit),
                 held,
                 max_lost_threads: self.max_lost_threads,
-                metered: has_admin,
+                // Requests are counted then.
+                metered: has_admin || idle_exit.is_some(),
             },
             idle_timeout: time(self.idle_timeout),
             processes,
@@ -192,6 +209,7 @@ impl Cli {
                 },
                 max_connections: self.max_connections.map(NonZeroUsize::get),
                 drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
+                idle_exit,
                 answers_probes: self.probes,
                 access_log: Wanted { share: self.access_log, extra: self.access_log_with },
                 tls,

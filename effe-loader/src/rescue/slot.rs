@@ -49,8 +49,7 @@ impl Slot {
         let Some((owner, record)) = thread::own() else { return true };
         let Some((entry, serial)) = rescue.board.use_entry(descriptor) else {
             // Its thread must not be taken to answer another one's request.
-            self.entry.set(Some(&NOWHERE));
-            self.place.set(Some(Place { record, descriptor: -1, serial: 0, is_reset: false }));
+            self.open_nowhere();
             return true;
         };
         // A rescue that has swept it up knows it by what the entry says now.
@@ -66,6 +65,16 @@ impl Slot {
         self.entry.set(Some(entry));
         self.place.set(Some(Place { record, descriptor, serial, is_reset: false }));
         true
+    }
+
+    /// A connection that can't be rescued; its requests count.
+    pub fn open_nowhere(&self) {
+        if get().is_some()
+            && let Some((_, record)) = thread::own()
+        {
+            self.entry.set(Some(&NOWHERE));
+            self.place.set(Some(Place { record, descriptor: -1, serial: 0, is_reset: false }));
+        }
     }
 
     pub fn is_open(&self) -> bool {

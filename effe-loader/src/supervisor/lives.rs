@@ -79,7 +79,7 @@ impl Supervisor<'_> {
                 && process.exit.is_none()
                 && process.source.number == self.current.number
         });
-        if !is_there && self.stopping.is_none() {
+        if !is_there && self.stopping.is_none() && !self.sleep.is_asleep {
             self.start(place, None);
         }
     }
@@ -127,6 +127,7 @@ impl Supervisor<'_> {
             Message::Deaf => {
                 process.is_deaf = true;
                 self.go_on_with_swap();
+                self.watch();
             }
             Message::Ended(ended, scrape) => process.ended = Some((ended, scrape)),
             // Out of turn: a lambda may write to any descriptor.
@@ -218,6 +219,7 @@ impl Supervisor<'_> {
             }
         }
         self.go_on_with_swap();
+        self.watch();
     }
 
     fn bury(&mut self, id: Id, process: Process, is_next: bool) {

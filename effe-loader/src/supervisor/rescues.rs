@@ -88,7 +88,7 @@ impl Supervisor<'_> {
         let serving = self.processes.values_mut().filter(serving);
         let mut takers: Vec<_> = serving.filter_map(|process| process.escrow.as_mut()).collect();
         if takers.is_empty() {
-            return;
+            return self.watch();
         }
         while !self.waiting.is_empty() {
             let rest = self.waiting.len().saturating_sub(BATCH);

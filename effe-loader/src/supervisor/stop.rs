@@ -50,6 +50,7 @@ impl Supervisor<'_> {
         systemd::stopping();
         self.stopping = Some(stop);
         self.stand_in = None;
+        self.stay_awake();
         self.turn_away();
         // Whoever waits for a change learns that none comes.
         self.changes.clear();

@@ -9,6 +9,8 @@ use addr2line::{
 };
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, ReadCache, read::elf::ElfFile64};
 
+/// No image is as large.
+const MAX_PLACE: u64 = 1 << 47;
 /// Bytes of a function's name that are kept: types may make it very long.
 const MAX: usize = 200;
 
@@ -25,6 +27,10 @@ pub struct Location {
 /// What a library has at `place`, an address as the library itself counts them. It may take a while, and finds what it
 /// finds: a stripped library has nothing.
 pub fn locate(library: &File, place: u64) -> Option<Location> {
+    // Whoever tells of it may say anything, and sums with it must not overflow.
+    if place > MAX_PLACE {
+        return None;
+    }
     let cache = ReadCache::new(library);
     let elf = ElfFile64::<Endianness, _>::parse(&cache).ok()?;
     let location = by_lines(&elf, place).unwrap_or_default();
@@ -92,7 +98,8 @@ mod tests {
     #[test]
     fn what_is_no_library_has_no_places() {
         let this = File::open(std::env::current_exe().unwrap()).unwrap();
-        let _ = (locate(&this, 0), locate(&this, u64::MAX));
+        assert_eq!(locate(&this, u64::MAX), None);
+        let _ = (locate(&this, 0), locate(&this, MAX_PLACE));
         assert_eq!(locate(&File::open("/proc/self/cmdline").unwrap(), 1), None);
     }
 }
