@@ -76,7 +76,8 @@ pub const DEPOSITED: u32 = 1;
 /// A rescue has decided to answer.
 pub const TOLD: u32 = 2;
 
-#[repr(C)]
+/// Aligned as the records that follow.
+#[repr(C, align(64))]
 struct Header {
     /// The highest descriptor that a connection has had, and one more.
     n_used: AtomicU32,
@@ -90,7 +91,6 @@ struct Header {
 }
 
 const RECORDS: usize = mem::size_of::<Header>();
-const _: () = assert!(RECORDS % mem::align_of::<Record>() == 0, "records follow the header");
 const ENTRIES: usize = RECORDS + MAX_THREADS * mem::size_of::<Record>();
 
 /// A mapping of the scoreboard.
