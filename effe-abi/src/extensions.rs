@@ -13,6 +13,10 @@ use std::ptr;
 
 use crate::raw::{Chunk, Exchange, Failure, Host, Status, status};
 
+/// Key of a fact about the host, for [`Host::attribute`]: which of the processes that serve the lambda this one is,
+/// counted from 0, and how many there are: `1/4`. An older host answers UNSUPPORTED; then it is the only one.
+pub const PROCESS: u32 = 64;
+
 /// Id of the plugin's table [`Ready`]: whether the lambda can serve.
 pub const READY: &str = "effe.ready/1";
 

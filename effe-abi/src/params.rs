@@ -7,6 +7,7 @@ use std::{error, net::SocketAddr, str::FromStr};
 use crate::{
     calls::HostRef,
     error::{Error, Result},
+    extensions::PROCESS,
     raw::host_attribute,
 };
 
@@ -80,6 +81,15 @@ impl Params {
     /// The address that is served. `None` in a test and for a Unix socket.
     pub fn address(&self) -> Option<SocketAddr> {
         self.0.attribute(host_attribute::ADDRESS)?.parse().ok()
+    }
+
+    /// Which of the processes that serve the lambda this one is, counted from 0, and how many there are: with
+    /// `--processes 4` one of (0, 4) to (3, 4), else (0, 1), as in a test. A process that is started in the place of
+    /// another has that one's number, and may live beside it for a while.
+    pub fn process(&self) -> (usize, usize) {
+        let text = self.0.attribute(PROCESS).and_then(|text| text.split_once('/'));
+        let numbers = text.and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+        numbers.unwrap_or((0, 1))
     }
 
     /// The host's name and version, such as `effe-loader/0.1.0`.

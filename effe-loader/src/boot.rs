@@ -22,7 +22,7 @@ use crate::{
     admin::{self, Admin, Begin, Scrape},
     effe::{Effe, generation::Generation, health::Health, maintenance::Maintenance, monitor::Monitor, swap},
     error::{DONE, Error, FAILED},
-    exchange::table::FOR_HOST,
+    exchange::table::{FOR_HOST, copy_current_id},
     journal::{Journal, LinkedLambda, Severity},
     net::{address::Address, bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
     plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
@@ -33,7 +33,7 @@ use crate::{
         signals::{self, Obeyed, Watchdog},
         systemd,
     },
-    rescue::{fault, global},
+    rescue::{fault, global, hand_over},
     rt::panics::survive,
     server::{self, OnDeath, Server},
 };
@@ -93,15 +93,29 @@ pub(crate) fn run_supervised(
     signals::outlive_file_limit();
     let n_descriptors = descriptors::raise_limit();
     has_room(config, assignment.listeners.len(), n_descriptors)?;
-    let Assignment { generation: number, parameters, level, image, listeners, plugin, rescue, .. } =
-        assignment;
+    let Assignment {
+        place,
+        n_places,
+        generation: number,
+        parameters,
+        level,
+        image,
+        listeners,
+        plugin,
+        rescue,
+    } = assignment;
     if let Some((memory, escrow)) = rescue {
         global::set_up(memory, escrow, config.fault_grace)
             .and_then(|()| fault::install())
             .map_err(system("prepare for a crash"))?;
     }
     let host = Host::new(parameters, config.limits.response, FOR_HOST);
+    let _ = host.process.set(format!("{place}/{n_places}"));
     let counts = Arc::new(ContextCounts::default());
+    if let Some(rescue) = global::get() {
+        let _ = counts.shared.set(rescue.board.contexts());
+        let _ = global::REQUEST_ID.set(copy_current_id);
+    }
     let lambda = match (linked, plugin) {
         (Some(lambda), _) => Lambda::Open(Plugin::linked(lambda, host, &counts)),
         (None, Some(copy)) => Lambda::Verified(Verified::handed(config.plugin.clone(), copy.into(), image)?),
@@ -320,6 +334,7 @@ impl Starting<'_> {
             listeners,
             settings: Arc::clone(&config.server),
             n_descriptors,
+            on_idle: supervisor.is_none().then(|| self.on_idle(watchdog.clone())),
         };
         let deaf = || {
             if let Some(supervisor) = &supervisor {
@@ -328,6 +343,10 @@ impl Starting<'_> {
         };
         let served = server::serve(server, orders.stops, begun, deaf, self.on_death(watchdog));
         let (stop, n_cut_off) = served.map_err(system(&format!("start {workers} workers")))?;
+        if stop.hands_over {
+            // No thread leaves a copy any more.
+            hand_over::go_on();
+        }
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
         fault::stand_down();
@@ -397,6 +416,20 @@ impl Starting<'_> {
             let text = format!("listening on {}", address.url(scheme));
             self.journal.report(Severity::Info, text, [("address", address.to_string())]);
         }
+    }
+
+    /// Stops an effe that has had no request for long.
+    fn on_idle(&self, watchdog: Watchdog) -> Box<dyn FnOnce()> {
+        let (journal, control) = (self.journal.clone(), self.control.clone());
+        let idle = self.config.server.idle_exit.unwrap_or_default();
+        Box::new(move || {
+            if !control.stopping().load(Ordering::Relaxed) {
+                journal.notice(format!("no request for {idle:?}: ending until the next one"));
+                let stop = Stop::hurried();
+                control.stop(stop);
+                watchdog.arm(stop);
+            }
+        })
     }
 
     /// Stops an effe that has lost a thread of its server, with a failure's exit code.

@@ -268,6 +268,11 @@ impl Effe {
         usize::try_from(n_living).unwrap_or(usize::MAX).saturating_sub(n_idle)
     }
 
+    /// It is about to stop.
+    pub fn announce_stop(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
     /// Whether it is about to stop: it is not ready, and answers say `Connection: close`.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)

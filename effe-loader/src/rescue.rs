@@ -7,6 +7,7 @@ pub mod board;
 pub mod escrow;
 pub mod fault;
 pub mod global;
+pub mod hand_over;
 pub mod note;
 pub mod record;
 pub mod slot;

@@ -54,7 +54,7 @@ use crate::{
         control::{Drain, Stop},
         systemd,
     },
-    rescue,
+    rescue::{self, hand_over},
     rt::tasks,
 };
 
@@ -72,6 +72,8 @@ pub struct Settings {
     pub max_connections: Option<usize>,
     /// How long the end may take.
     pub drain: Drain,
+    /// How long no request must have come for the effe to end until the next one.
+    pub idle_exit: Option<Duration>,
     /// Whether the loader answers probes on this port, and not the lambda.
     pub answers_probes: bool,
     pub access_log: Wanted,
@@ -88,6 +90,8 @@ pub struct Server {
     pub settings: Arc<Settings>,
     /// How many descriptors this process may have.
     pub n_descriptors: u64,
+    /// Orders the end of an effe that has had no request for long, if it is to end then.
+    pub on_idle: Option<Box<dyn FnOnce()>>,
 }
 
 /// Serves until `orders` says to stop, then drains: after the delay no new connection is accepted, clients are told
@@ -103,7 +107,7 @@ pub fn serve(
     deaf: impl FnOnce(),
     on_death: OnDeath,
 ) -> io::Result<(Stop, usize)> {
-    let Server { effe, monitor, health, mut listeners, settings, n_descriptors } = server;
+    let Server { effe, monitor, health, mut listeners, settings, n_descriptors, on_idle } = server;
     let (tracker, deaths) = (Arc::new(ConnectionTracker::default()), Deaths::new(on_death));
     let acceptor = Acceptor {
         effe: Arc::clone(&effe),
@@ -145,6 +149,13 @@ pub fn serve(
         let handle = server.handle();
         let is_deaf = threads::start(&mut server, Arc::clone(&deaths)).await?;
         begun();
+        if let (Some(idle), Some(on_idle)) = (settings.idle_exit, on_idle) {
+            let (effe, tracker) = (Arc::clone(&effe), Arc::clone(&tracker));
+            tasks::spawn(async move {
+                wait_until_idle(&effe, &tracker, idle).await;
+                on_idle();
+            });
+        }
         let server = rt::spawn(async move {
             // It ends only after it was told to stop; dropped in a panic, this tells of it.
             let alive = Alive(deaths);
@@ -152,11 +163,19 @@ pub fn serve(
             drop(alive);
         });
         let Some(order) = orders.recv().await else { return Err(io::Error::other("nobody gives orders")) };
-        systemd::stopping();
+        if !order.hands_over {
+            systemd::stopping();
+        }
         rt::time::sleep(order.delay(settings.drain)).await;
+        let deadline = order.deadline(settings.drain);
+        // Connections that are left to other processes stay open here, too, until this one has ended.
+        let is_served = || if order.hands_over { hand_over::go_on() == 0 } else { tracker.n_open() == 0 };
         let n_cut_off =
-            finish(&effe, &tracker, &mut listeners, &handle, &is_deaf, order.deadline(settings.drain), deaf)
-                .await;
+            finish(&effe, &tracker, &mut listeners, &handle, &is_deaf, deadline, deaf, is_served).await;
+        if order.hands_over {
+            // The threads end by themselves now.
+            effe.announce_stop();
+        }
         // `finish` has waited for the connections already; actix-server would wait again, and looks once a second.
         // It panics without the thread that accepts.
         if !is_deaf.load(Ordering::Relaxed) {
@@ -167,8 +186,23 @@ pub fn serve(
     })?
 }
 
-/// Accepts no new connections, and waits until all that are open have been served and have closed; how many runs have
-/// not ended by the deadline.
+/// Waits until no request has come for so long, and no connection is open: a client that has one may be about to ask.
+async fn wait_until_idle(effe: &Effe, tracker: &ConnectionTracker, idle: Duration) {
+    let (mut n_before, mut since) = (0, Instant::now());
+    loop {
+        rt::time::sleep((idle / 10).clamp(LOOK, HANDSHAKE * 20)).await;
+        let n = effe.totals().map_or(0, |totals| totals.runs.count());
+        if n != std::mem::replace(&mut n_before, n) || effe.n_running() > 0 {
+            since = Instant::now();
+        } else if since.elapsed() >= idle && tracker.n_open() == 0 {
+            return;
+        }
+    }
+}
+
+/// Accepts no new connections, and waits until all that are open have been served; how many runs have not ended by the
+/// deadline.
+#[expect(clippy::too_many_arguments, reason = "a step of `serve`")]
 async fn finish(
     effe: &Effe,
     tracker: &ConnectionTracker,
@@ -177,6 +211,7 @@ async fn finish(
     is_deaf: &AtomicBool,
     deadline: Instant,
     deaf: impl FnOnce(),
+    is_served: impl Fn() -> bool,
 ) -> usize {
     tracker.close();
     listeners.iter_mut().for_each(Listener::stop_accepting);
@@ -199,7 +234,7 @@ async fn finish(
     let mut n_quiet = 0;
     while is_time() && n_quiet < 3 {
         let _ = time::timeout_at(deadline.into(), tracker.barrier()).await;
-        n_quiet = if tracker.n_open() == 0 && effe.n_running() == 0 { n_quiet + 1 } else { 0 };
+        n_quiet = if is_served() && effe.n_running() == 0 { n_quiet + 1 } else { 0 };
         rt::time::sleep(LOOK).await;
     }
     if is_time() { 0 } else { effe.n_in_runs() }

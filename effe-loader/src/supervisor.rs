@@ -3,20 +3,28 @@
 //! exit code. It never waits for a process: everything is an event of one loop.
 
 mod changes;
+mod crashes;
 mod lives;
+mod recycling;
 mod reports;
 mod rescues;
+mod sleeping;
 mod stop;
 
+mod crash_line;
 mod escrow;
+mod limits;
 mod operations;
 mod process;
 mod restarts;
 mod source;
 mod stand_in;
+#[cfg_attr(not(feature = "processes"), path = "supervisor/symbols/disabled.rs")]
+mod symbols;
+mod watch;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     ffi::OsString,
     io,
     os::fd::OwnedFd,
@@ -36,11 +44,15 @@ use tokio::{
 };
 
 use self::{
+    crash_line::{Located, Place},
+    limits::Recycling,
     operations::{Collected, Question, Supervised},
     process::{Heard, Id, Process, Template},
     restarts::Restarts,
     source::{Parts, Source},
     stand_in::StandIn,
+    symbols::Location,
+    watch::Sleep,
 };
 use crate::{
     admin::{self, Scrape},
@@ -117,6 +129,9 @@ async fn serve(
         processes: BTreeMap::new(),
         next_id: 1,
         restarts: Restarts::default(),
+        recycling: Recycling::default(),
+        sleep: Sleep::default(),
+        located: HashMap::new(),
         swap: None,
         changes: VecDeque::new(),
         collecting: BTreeMap::new(),
@@ -135,6 +150,8 @@ async fn serve(
         events,
     };
     supervisor.start(0, None);
+    supervisor.begin_recycling();
+    supervisor.begin_sleeping();
     loop {
         if let Some(outcome) = supervisor.outcome.take() {
             return outcome;
@@ -189,8 +206,18 @@ enum Event {
     Reload,
     ChildEnds,
     Heard(Id, Heard),
+    /// Look whether a process has more than it may.
+    Weigh,
+    /// Look whether there have been requests.
+    Idle,
+    /// Something may have stirred while all processes sleep.
+    Stirs,
+    /// Connections have been kept for long during this sleep.
+    Stale(u64),
     /// Look again for connections at rest in a process that crashes.
     Round(Id),
+    /// A place in a plugin has been looked up.
+    Located(Place, Option<Location>),
     /// Try again to give connections to processes.
     PassOn,
     /// A process is due in a place.
@@ -254,6 +281,10 @@ struct Supervisor<'a> {
     processes: BTreeMap<Id, Process>,
     next_id: Id,
     restarts: Restarts,
+    recycling: Recycling,
+    sleep: Sleep,
+    /// Where processes have crashed.
+    located: HashMap<Place, Located>,
     swap: Option<Swap>,
     /// Changes that wait for their turn.
     changes: VecDeque<(Change, Option<Reply>)>,
@@ -288,6 +319,11 @@ impl Supervisor<'_> {
             Event::ChildEnds => self.reap(),
             Event::Heard(id, Heard::Message(message)) => self.hear(id, *message),
             Event::Heard(id, Heard::Escrow) => self.escrow(id),
+            Event::Located(place, location) => self.located(place, location),
+            Event::Idle => self.look_for_requests(),
+            Event::Stirs => self.stirs(),
+            Event::Stale(number) => self.stale(number),
+            Event::Weigh => self.weigh(),
             Event::Round(id) => self.next_round(id),
             Event::PassOn => {
                 let waiting = std::mem::take(&mut self.waiting);

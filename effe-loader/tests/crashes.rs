@@ -91,10 +91,12 @@ fn of_an_async_lambda_only_the_request_that_crashes_fails() {
 #[test]
 fn a_crash_is_told_with_its_signal_and_its_request() {
     let server = loader(crasher(), &["--processes", "1"]).serve();
-    assert_eq!(server.get("/crash/segv?secret").status, 500);
+    let request = "GET /crash/segv?secret HTTP/1.1\r\nHost: x\r\nX-Request-Id: so-called\r\n\r\n";
+    assert_eq!(server.connect().send(request).reply().status, 500);
     let line = server.wait_for_line("was ended by signal 11 (SIGSEGV");
     for part in [
-        ", in a run of GET /crash/segv; another one takes its place",
+        ", in a run of GET /crash/segv; 1 Contexts were not stopped; another one takes its place",
+        "request_id=so-called",
         "generation=1",
         "method=GET",
         "path=/crash/segv",
@@ -103,6 +105,13 @@ fn a_crash_is_told_with_its_signal_and_its_request() {
         assert!(line.contains(part), "{line}");
     }
     assert!(line.contains("critical") && !line.contains("secret"), "{line}");
+    // Found in the debugging information.
+    let at = line.split("function=").nth(1).unwrap_or_default().split(' ').next().unwrap();
+    assert_eq!(at, "crasher::faults::crash", "{line}");
+    assert!(line.contains("/faults.rs:") && line.contains("location="), "{line}");
+    let state = server.state();
+    assert_eq!((&state["abandoned_contexts"], &state["crashes"]["SIGSEGV"]), (&1.into(), &1.into()));
+    assert_eq!(server.scrape().value("effe_contexts_abandoned_total"), 1.0);
     // What a debugger calls the place in the file, whatever was mapped where.
     let (_, place) = line.split_once(", at ").expect("the place in the file is told");
     let (place, _) = place.split_once(' ').unwrap();
@@ -211,6 +220,53 @@ fn a_child_of_the_lambda_that_ends_or_crashes_costs_nothing() {
 }
 
 #[test]
+fn a_child_that_keeps_what_its_process_had_open_keeps_nobody_waiting() {
+    for how in ["segv", "_exit"] {
+        let scratch = Scratch::new();
+        let server = loader(crasher(), &["--processes", "1"]).serve();
+        let mut idle = server.connect();
+        assert_eq!(idle.get("/answer").status, 200);
+        wait_until("the supervisor has a copy", || held(&server) == 1);
+        let gate = scratch.join("gate");
+        let target = format!("/orphan/{how}?{}", gate.display());
+        server.connect().send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        server.wait_for_line("another one takes its place");
+        assert_eq!(idle.get("/answer").status, 200);
+        server.wait_for_processes(1);
+        assert!(!gate.exists(), "the child is still there");
+        fs::write(&gate, "").unwrap();
+        server.stop();
+    }
+}
+
+#[test]
+fn a_body_that_nobody_wants_does_not_take_the_grace() {
+    let args = ["--processes", "1", "--fault-grace", "10m", "--body-limit", "10"];
+    let server = loader(crasher(), &args).serve();
+    let mut slow = server.connect();
+    slow.send("POST /answer HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nthe first of many bytes");
+    assert_eq!(slow.reply().status, 413);
+    let crashed = server.processes()[0];
+    assert_eq!(server.get("/crash/segv").status, 500);
+    wait_until("it is gone", || !lives(crashed));
+    server.stop();
+}
+
+#[test]
+fn what_is_no_message_keeps_the_supervisor_from_nothing() {
+    let server = loader(crasher(), &["--processes", "1", "--execution", "inline"]).serve();
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/answer").status, 200);
+    for _ in 0..20 {
+        assert_eq!(idle.get("/crash/babble").status, 200);
+    }
+    wait_until("the supervisor has copies nevertheless", || held(&server) >= 1);
+    assert_eq!(server.get("/crash/segv").status, 500);
+    assert_eq!(idle.get("/answer").status, 200);
+    server.stop();
+}
+
+#[test]
 fn answers_before_the_request_that_crashes_are_sent() {
     let server = loader(crasher(), &["--processes", "1", "--execution", "inline"]).serve();
     let mut connection = server.connect();
@@ -276,6 +332,24 @@ fn over_a_unix_socket_connections_outlive_their_process_too() {
 }
 
 #[test]
+fn over_a_unix_socket_an_answer_that_breaks_off_ends() {
+    let scratch = Scratch::new();
+    let path = scratch.join("sock");
+    let listen = format!("unix:{}", path.display());
+    let server = loader(spout(), &["--processes", "1", "--listen", &listen]).start();
+    server.wait_for_line("listening on unix:");
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.set_read_timeout(Some(crate::support::LONG)).unwrap();
+    client.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    client.read_exact(&mut [0; 1]).unwrap();
+    wait_until("the supervisor has a copy", || held(&server) == 1);
+    signal(server.processes()[0], Signal::KILL);
+    let end = std::io::copy(&mut client, &mut std::io::sink());
+    assert!(end.as_ref().is_ok_and(|n| *n > 0) || end.unwrap_err().kind() != std::io::ErrorKind::WouldBlock);
+    server.stop();
+}
+
+#[test]
 fn a_crash_in_init_or_start_ends_the_start_in_one_line() {
     for step in ["init", "start"] {
         let loader = Loader::of(crasher()).args(["--processes", "2", "--port", "0"]);
@@ -299,10 +373,11 @@ fn nonsense_on_the_scoreboard_ends_nobody_but_its_writer() {
 fn a_lambda_that_always_crashes_is_started_less_and_less_often() {
     let server = loader(crasher(), &["--processes", "1"]).set("always=segv").serve();
     assert_eq!(server.get("/").status, 500);
-    server.wait_for_line("another one takes its place pid=");
+    // Each process crashes in its first run, and soon.
     wait_until("the second crash", || server.get("/").status == 500);
-    server.wait_for_line("another one takes its place in 100.0ms");
     wait_until("the third crash", || server.get("/").status == 500);
+    server.wait_for_line("another one takes its place pid=");
+    server.wait_for_line("another one takes its place in 100.0ms");
     server.wait_for_line("another one takes its place in 200.0ms");
     server.stop();
 }

@@ -29,8 +29,12 @@ mod misdeeds;
 mod modes;
 #[cfg(feature = "processes")]
 mod processes;
+#[cfg(feature = "processes")]
+mod recycling;
 mod refusals;
 mod requests;
+#[cfg(feature = "processes")]
+mod sleep;
 mod starts;
 mod streams;
 mod support;

@@ -33,6 +33,22 @@ fn each_process_has_one_init_and_one_retire_and_stops_what_it_has_started() {
 }
 
 #[test]
+fn each_process_has_its_number() {
+    let server = loader().serve();
+    server.wait_for_processes(2);
+    let mut seen = std::collections::BTreeSet::new();
+    wait_until("both have answered", || {
+        seen.insert(server.get("/process").text().to_owned());
+        seen.len() == 2
+    });
+    assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["(0, 2)", "(1, 2)"]);
+    server.stop();
+    let server = Loader::of(probe()).serve();
+    assert_eq!(server.get("/process").text(), "(0, 1)");
+    server.stop();
+}
+
+#[test]
 fn the_supervisor_never_opens_the_plugin() {
     let server = loader().serve();
     let processes = server.wait_for_processes(2);
@@ -79,7 +95,7 @@ fn a_process_that_is_killed_is_replaced_and_counters_go_on() {
     for pid in &before {
         signal(*pid, Signal::KILL);
     }
-    server.wait_for_line("was ended by signal 9 (SIGKILL); another one takes its place");
+    server.wait_for_line("was ended by signal 9 (SIGKILL); ");
     wait_until("both are gone", || before.iter().all(|pid| !lives(*pid)));
     let after = server.wait_for_processes(2);
     assert!(after.iter().all(|pid| !before.contains(pid)));

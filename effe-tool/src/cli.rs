@@ -414,6 +414,10 @@ pub struct RouteArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
 
+    /// systemd: a loader ends when no request has come for TIME (5m), and the next one starts it again
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "5m")]
+    pub sleep: Option<String>,
+
     /// kubernetes: the registry of the images
     #[arg(long, value_name = "REGISTRY")]
     pub registry: Option<String>,

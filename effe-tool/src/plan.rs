@@ -60,6 +60,8 @@ pub(crate) struct Plan {
     listen: Listen,
     loader: String,
     routes: Vec<Route>,
+    /// How long no request must have come for a loader to end until the next one.
+    sleep: Option<String>,
 }
 
 /// How requests reach a lambda, and what serves it.
@@ -135,7 +137,8 @@ impl Plan {
         let listen = checks::listen(args.listen.as_deref().or(settings.listen.as_deref()).unwrap_or(LISTEN))?;
         let loader = settings.loader.clone().unwrap_or_else(|| LOADER.to_owned());
         checks::loader(&loader, args.router)?;
-        let plan = Plan { listen, loader, routes };
+        let sleep = args.sleep.as_deref().map(checks::time).transpose()?;
+        let plan = Plan { listen, loader, routes, sleep };
         if args.router == Router::Haproxy {
             plan.check_listen()?;
         }

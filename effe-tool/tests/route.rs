@@ -281,6 +281,9 @@ fn systemd_takes_the_units_and_the_loader_what_goes_with_them() {
     lambdas(&scratch, &["one"]);
     scratch.write("greeting", HOSTILE);
     let args = ["systemd", "out", "--dirout", "root", "--port", "7099", "--data", "/var/lib/effe"];
+    route(&scratch, &[&args[..], &["--sleep"]].concat());
+    let environment = fs::read_to_string(scratch.join("root/etc/effe/one.env")).unwrap();
+    assert!(environment.ends_with("EFFE_IDLE_EXIT=5m\n"), "{environment}");
     let secret = ["--set", "greeting=@greeting", "--set", &format!("other={HOSTILE}")];
     route(&scratch, &[&args[..], &secret].concat());
     for unit in ["effe@.service", "effe@.socket"] {

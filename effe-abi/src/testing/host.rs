@@ -18,7 +18,7 @@ use super::{exchange, outcome::Outcome, polled};
 use crate::{
     error::Level,
     export::Linked,
-    extensions::{ASYNC, AsyncPlugin, EARLY, EarlyHost, READY, Ready, SPAWN, SpawnHost},
+    extensions::{ASYNC, AsyncPlugin, EARLY, EarlyHost, PROCESS, READY, Ready, SPAWN, SpawnHost},
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };
 
@@ -266,6 +266,10 @@ unsafe extern "C" fn attribute(_: *const (), key: u32, out: &mut RStr<'static>) 
     match key {
         host_attribute::SOFTWARE => {
             *out = concat!("effe-abi-testing/", env!("CARGO_PKG_VERSION")).into();
+            status::OK
+        }
+        PROCESS => {
+            *out = "0/1".into();
             status::OK
         }
         host_attribute::ADDRESS | host_attribute::RESPONSE_LIMIT => status::END,

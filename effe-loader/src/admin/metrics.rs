@@ -82,6 +82,12 @@ pub struct Counted {
     pub restarts: u64,
     /// Unexpected ends, by the signal or, without one, `exit`.
     pub crashes: BTreeMap<String, u64>,
+    /// Processes that were replaced while they served, by the reason.
+    pub recycled: BTreeMap<&'static str, u64>,
+    /// Times that all processes have ended because no request came.
+    pub sleeps: u64,
+    /// Contexts of processes that have ended which were not stopped.
+    pub abandoned: u64,
     /// Connections of processes that have ended which others have taken over.
     pub adopted: u64,
     /// Requests whose process has ended, and whose clients were told to try again.
@@ -145,11 +151,16 @@ impl Scrape {
         (0..self.places.len()).for_each(|n| self.places[n] += other.places[n]);
     }
 
-    /// Adds what a process had counted that has ended: the counters go on, and the rest of it is gone.
-    pub fn add_ended(&mut self, other: &Scrape) {
+    /// Adds what a process had counted that has ended: the counters go on, and the rest of it is gone. `started` and
+    /// `stopped` are its Contexts; those that were not stopped never will be.
+    pub fn add_ended(&mut self, other: &Scrape, started: u64, stopped: u64) {
         self.totals.merge(&other.totals);
-        (0..COUNTERS.len()).for_each(|n| self.counters[n] += other.counters[n]);
-        // What its death has abandoned was started, and is never stopped.
+        (0..2).for_each(|n| self.counters[n] += other.counters[n]);
+        self.counters[2] += started;
+        self.counters[3] += stopped;
+        if let Some(supervised) = &mut self.supervised {
+            supervised.abandoned += started.saturating_sub(stopped);
+        }
     }
 
     /// For [`Scrape::from_json`] in another process.
@@ -276,6 +287,12 @@ impl Counted {
             .encode_descriptor("effe_process_restarts", help, None, MetricType::Counter)?
             .encode_counter(&self.restarts, NO_EXEMPLAR)?;
         for (name, help, value) in [
+            ("effe_sleeps", "Times that all processes have ended because no request came", self.sleeps),
+            (
+                "effe_contexts_abandoned",
+                "Contexts that were not stopped because their process has ended",
+                self.abandoned,
+            ),
             ("effe_connections_adopted", "Connections that went on in another process", self.adopted),
             (
                 "effe_requests_told",
@@ -290,6 +307,11 @@ impl Counted {
         ] {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             family.encode_counter(&value, NO_EXEMPLAR)?;
+        }
+        let help = "Processes that were replaced while they served, because they had had enough";
+        let mut family = encoder.encode_descriptor("effe_recycled", help, None, MetricType::Counter)?;
+        for (reason, n) in &self.recycled {
+            family.encode_family(&[("reason", *reason)])?.encode_counter(n, NO_EXEMPLAR)?;
         }
         let help = "Processes that have ended unexpectedly";
         let mut family = encoder.encode_descriptor("effe_crashes", help, None, MetricType::Counter)?;

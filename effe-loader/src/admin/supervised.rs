@@ -26,6 +26,7 @@ use crate::{
         control::Stop,
         link::{Link, LinkSender, Message, Order},
     },
+    rescue::hand_over,
     rt::tasks,
 };
 
@@ -91,6 +92,15 @@ impl Follower {
             Order::AnnounceStop => self.admin.control.announce_stop(),
             Order::Stop { left } => {
                 self.stop(Stop::within(Duration::from_millis(left), self.admin.watchdog.drain));
+            }
+            Order::HandOver { left } => {
+                let stop = Stop::within(Duration::from_millis(left), self.admin.watchdog.drain);
+                if hand_over::begin() {
+                    self.admin.control.hand_over(stop);
+                    self.admin.watchdog.arm(stop);
+                } else {
+                    self.stop(stop);
+                }
             }
             Order::Leave(why) => self.admin.watchdog.exit(&why),
             Order::SetLevel(level) => self.admin.journal.set_level(level),

@@ -4,7 +4,7 @@ pub mod units;
 
 use std::{
     env,
-    num::NonZeroUsize,
+    num::{NonZeroU64, NonZeroUsize},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -97,6 +97,18 @@ pub struct Cli {
     /// With --processes: how long other requests may take to finish in a process that has crashed, 0 for none
     #[arg(long, value_name = "TIME", default_value = "1s", hide_short_help = true)]
     pub fault_grace: Span,
+
+    /// With --processes: how much memory a process may have before another one takes its place and its connections
+    #[arg(long, value_name = "SIZE", hide_short_help = true)]
+    pub max_memory: Option<Size>,
+
+    /// With --processes: how many requests a process may have before another one takes its place and its connections
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub max_requests: Option<NonZeroU64>,
+
+    /// End when no request has come for so long, until the next one: where systemd holds the socket, or with --processes
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
+    pub idle_exit: Option<Span>,
 
     /// Where what the lambda reports goes: auto, none, unix:PATH, udp://HOST:PORT or tcp://HOST:PORT
     #[arg(long, value_name = "WHERE", default_value = "auto")]

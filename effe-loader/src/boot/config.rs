@@ -3,7 +3,7 @@
 use std::{
     env::{self, VarError},
     net::ToSocketAddrs,
-    num::NonZeroUsize,
+    num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
     sync::Arc,
     thread,
@@ -58,6 +58,15 @@ pub enum Role {
     Supervised,
 }
 
+/// What a process may have before another one takes its place.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recycling {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Requests.
+    pub requests: Option<u64>,
+}
+
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The plugin as it was named; empty in a program that holds its lambda.
@@ -73,6 +82,8 @@ pub struct Config {
     pub processes: usize,
     /// What may run on after a crash of a process.
     pub fault_grace: Duration,
+    /// What each of them may have before it is replaced.
+    pub recycling: Recycling,
     pub listen: Vec<Listen>,
     /// Whether `listen` was given, or is the default.
     pub listen_is_explicit: bool,
@@ -126,12 +137,32 @@ impl Cli {
                     .to_owned(),
             );
         }
+        if processes == 0 && (self.max_memory.is_some() || self.max_requests.is_some()) {
+            faults
+                .push("--max-memory and --max-requests are for --processes N, which is not given".to_owned());
+        }
+        let time = |span: Span| (!span.0.is_zero()).then_some(span.0);
+        let idle_exit = self.idle_exit.and_then(time);
+        if idle_exit.is_some() && role == Role::Whole {
+            if processes == 0 && env::var_os("LISTEN_FDS").is_none() {
+                faults.push(
+                    "--idle-exit is for a socket that systemd holds (LISTEN_FDS), or for --processes N: nobody else would \
+                     wake the effe"
+                        .to_owned(),
+                );
+            }
+            if processes > 0 && tls.is_some() {
+                faults.push(
+                    "--idle-exit with --processes is for connections in clear: leave --tls-cert or --processes out"
+                        .to_owned(),
+                );
+            }
+        }
         let held = self.held(processes, &mut faults);
         if !faults.is_empty() {
             return Err(Cli::described().error(ErrorKind::ValueValidation, faults.join("\n       ")));
         }
         let limit = |size: Size| if size.0 == 0 { usize::MAX } else { size.0 };
-        let time = |span: Span| (!span.0.is_zero()).then_some(span.0);
         let workers = self.workers.map_or(n_cpus.div_ceil(processes.max(1)), NonZeroUsize::get);
         let (strict_ownership, sha256, sha256_file) = (self.strict_ownership, self.sha256, self.sha256_file);
         Ok(Config {
@@ -157,11 +188,16 @@ impl Cli {
                 response: limit(self.response_limit),
                 held,
                 max_lost_threads: self.max_lost_threads,
-                metered: has_admin,
+                // Requests are counted then.
+                metered: has_admin || idle_exit.is_some(),
             },
             idle_timeout: time(self.idle_timeout),
             processes,
             fault_grace: self.fault_grace.0,
+            recycling: Recycling {
+                memory: self.max_memory.map(|size| size.0 as u64).filter(|size| *size > 0),
+                requests: self.max_requests.map(NonZeroU64::get),
+            },
             listen,
             listen_is_explicit,
             server: Arc::new(server::Settings {
@@ -173,6 +209,7 @@ impl Cli {
                 },
                 max_connections: self.max_connections.map(NonZeroUsize::get),
                 drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },
+                idle_exit,
                 answers_probes: self.probes,
                 access_log: Wanted { share: self.access_log, extra: self.access_log_with },
                 tls,

@@ -86,6 +86,18 @@ pub fn current_id() -> Option<String> {
     Some(exchange.id().to_owned())
 }
 
+/// Copies the id of the request whose Run this thread is in, if it has one by now, as far as it fits; how many bytes
+/// that are. It may be called in a handler of signals: it takes no memory and no lock.
+pub fn copy_current_id(to: &mut [u8]) -> usize {
+    // SAFETY: as in `current_id`.
+    let Some(exchange) = (unsafe { CURRENT.get().as_ref() }) else { return 0 };
+    let id = exchange.id.get().map(String::as_str).or_else(|| exchange.head.given_request_id());
+    let id = id.unwrap_or_default().as_bytes();
+    let n = id.len().min(to.len());
+    to[..n].copy_from_slice(&id[..n]);
+    n
+}
+
 static OPS: ExchangeOps = ExchangeOps { header, headers, attribute, state, read, respond, write };
 
 /// Contract of all below: `host` is the `Exchange` of a `lend` that has not returned, or of an `AsyncRun`.

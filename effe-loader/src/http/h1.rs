@@ -152,8 +152,9 @@ impl Dispatcher {
             }
             State::Draining(left) => {
                 let mut conn = self.conn.borrow_mut();
-                if let Poll::Ready(Err(closed)) = conn.poll_flush(cx) {
-                    return Poll::Ready(Err(closed));
+                if conn.poll_flush(cx)?.is_ready() {
+                    // Nothing is left to be waited for after a crash, and nothing that another process could go on with.
+                    self.activity.slot.end();
                 }
                 let piece = ready!(conn.poll_piece(cx));
                 self.state = match piece {

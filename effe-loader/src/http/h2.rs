@@ -11,7 +11,7 @@ mod response;
 
 use std::{
     cell::Cell,
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
@@ -63,8 +63,11 @@ pub async fn take(
         return Some(connection);
     }
     let (handle, is_tls) = (connection.handle().clone(), connection.is_tls());
+    if !handle.activity.slot.never() {
+        // Its descriptor must stay open until this process has ended.
+        pending::<()>().await;
+    }
     handle.activity.share();
-    handle.activity.slot.never();
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)

@@ -67,6 +67,20 @@ impl Head<'_> {
         request_id::of(|name| self.header(name, 0))
     }
 
+    /// The id that the request came with, if it has one. It takes no memory.
+    pub fn given_request_id(&self) -> Option<&str> {
+        let value = |name: &str| match self {
+            Head::Live(request) => {
+                let mut headers = request.head().headers.iter();
+                headers.find(|(other, _)| other.as_str() == name).map(|(_, value)| value.as_bytes())
+            }
+            Head::Copied(copy) => {
+                copy.headers().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+            }
+        };
+        request_id::given(value)
+    }
+
     /// The fields of a line of the log about the request: never its query, which may hold secrets.
     pub fn about(&self, id: &OnceLock<String>) -> [(&'static str, String); 3] {
         let id = id.get_or_init(|| self.request_id()).clone();

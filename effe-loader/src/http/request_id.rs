@@ -15,15 +15,17 @@ const MAX: usize = 128;
 /// The id of a request, whose headers `header` looks up: its `X-Request-Id`, else the trace of its `traceparent`, else
 /// a new one.
 pub fn of<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> String {
+    given(header).map_or_else(new, str::to_owned)
+}
+
+/// The same, if somebody has given it.
+pub fn given<'a>(header: impl Fn(&str) -> Option<&'a [u8]>) -> Option<&'a str> {
     let text = |name| header(name).and_then(|value| std::str::from_utf8(value).ok());
     let given = text("x-request-id").filter(|id| {
         // It goes into log lines and headers as it is.
         (1..=MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
     });
-    match given.or_else(|| trace(text("traceparent")?)) {
-        Some(id) => id.to_owned(),
-        None => new(),
-    }
+    given.or_else(|| trace(text("traceparent")?))
 }
 
 /// The trace id of a `traceparent`, as the W3C's Trace Context has it: `version-trace-parent-flags`, in lower case.

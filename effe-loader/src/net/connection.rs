@@ -39,6 +39,7 @@ impl Connection {
     /// can connect and send something else.
     pub async fn secure(registration: Registration, socket: Plain, tls: &Tls) -> Option<Connection> {
         let io = registration.handle.prepare(tls.accept(socket)).await?.ok()?;
+        registration.handle.activity.slot.open_nowhere();
         Some(Connection { io, registration, stall: None })
     }
 

@@ -137,9 +137,9 @@ impl Connections {
             open.iter().filter_map(|(key, activity)| Some((key, activity.slot.deposit()?))).peekable();
         loop {
             let (keys, pairs): (Vec<_>, Vec<_>) = new.by_ref().take(escrow::MOST).unzip();
-            if !escrow::exchange(&pairs) {
+            for n in escrow::exchange(&pairs) {
                 // The next look tries again.
-                keys.iter().for_each(|key| open[*key].slot.take_back());
+                open[keys[n]].slot.take_back();
             }
             if new.peek().is_none() {
                 return;

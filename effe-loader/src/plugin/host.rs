@@ -7,7 +7,7 @@ use std::{ptr, sync::OnceLock};
 
 use abi_stable::std_types::RStr;
 use effe_abi::{
-    extensions::{ASYNC, AsyncHost, EARLY, EarlyHost, SPAWN, SpawnHost},
+    extensions::{ASYNC, AsyncHost, EARLY, EarlyHost, PROCESS, SPAWN, SpawnHost},
     raw::{self, Status, host_attribute, status},
 };
 
@@ -37,6 +37,8 @@ pub struct Host {
     object: String,
     /// What the loader listens on, once it does.
     pub address: OnceLock<String>,
+    /// Which of the effe's processes this one is, as `1/4`, if there are several.
+    pub process: OnceLock<String>,
     response_limit: String,
     exchanges: Exchanges,
 }
@@ -45,8 +47,9 @@ impl Host {
     pub fn new(parameters: Parameters, response_limit: usize, exchanges: Exchanges) -> &'static Host {
         let object = parameters.object();
         let response_limit = response_limit.to_string();
-        let (journal, address) = (OnceLock::new(), OnceLock::new());
-        Box::leak(Box::new(Host { journal, parameters, object, address, response_limit, exchanges }))
+        let (journal, address, process) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let host = Host { journal, parameters, object, address, process, response_limit, exchanges };
+        Box::leak(Box::new(host))
     }
 
     /// The table that the lambda gets.
@@ -89,6 +92,7 @@ unsafe extern "C" fn attribute(data: *const (), key: u32, out: &mut RStr<'static
     let host = unsafe { host(data) };
     match key {
         host_attribute::ADDRESS => give(host.address.get().map(String::as_str), out),
+        PROCESS => give(Some(host.process.get().map_or("0/1", String::as_str)), out),
         host_attribute::RESPONSE_LIMIT => give(Some(&host.response_limit), out),
         host_attribute::SOFTWARE => give(Some(concat!("effe-loader/", env!("CARGO_PKG_VERSION"))), out),
         _ => status::UNSUPPORTED,

@@ -34,6 +34,8 @@ pub struct ContextCounts {
     stopped: AtomicU64,
     /// Bytes of the images that were mapped for them: they stay mapped.
     images: AtomicU64,
+    /// Where others read how many were started and stopped, if this process is supervised.
+    pub shared: OnceLock<&'static [AtomicU64; 2]>,
 }
 
 impl ContextCounts {
@@ -186,12 +188,18 @@ impl Plugin {
     pub(super) fn count_start(&self) {
         self.contexts.started.fetch_add(1, Ordering::Relaxed);
         self.counts.started.fetch_add(1, Ordering::Relaxed);
+        if let Some([started, _]) = self.counts.shared.get() {
+            started.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a Stop. `Release`: who sees it in `living` sees the start that it follows.
     pub(super) fn count_stop(&self) {
         self.contexts.stopped.fetch_add(1, Ordering::Release);
         self.counts.stopped.fetch_add(1, Ordering::Release);
+        if let Some([_, stopped]) = self.counts.shared.get() {
+            stopped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn log_stop(&self, outcome: Result<(), Fault>) {

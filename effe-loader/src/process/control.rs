@@ -31,12 +31,14 @@ pub struct Stop {
     pub failed: bool,
     /// Whether the delay is left out: no connection is accepted from now on.
     pub hurried: bool,
+    /// Whether connections at rest are left to other processes of the effe.
+    pub hands_over: bool,
 }
 
 impl Stop {
     /// The operator's order, with the delay.
     pub fn wanted() -> Stop {
-        Stop { given: Instant::now(), failed: false, hurried: false }
+        Stop { given: Instant::now(), failed: false, hurried: false, hands_over: false }
     }
 
     /// The order of an operator who waits for the end.
@@ -122,6 +124,11 @@ impl Control {
     pub fn stop(&self, stop: Stop) {
         self.stopping.store(true, Ordering::Relaxed);
         let _ = self.stops.send(stop);
+    }
+
+    /// Orders a stop of this process, of which clients learn nothing.
+    pub fn hand_over(&self, stop: Stop) {
+        let _ = self.stops.send(Stop { hands_over: true, ..stop });
     }
 
     /// Says that a stop will be ordered: from now on every response says that its connection closes, and the effe is

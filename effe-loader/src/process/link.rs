@@ -66,6 +66,10 @@ pub enum Order {
     Stop {
         left: u64,
     },
+    /// Leave the connections to others, as soon as each is at rest; else as `Stop`.
+    HandOver {
+        left: u64,
+    },
     /// End at once; why.
     Leave(String),
     SetLevel(Severity),
@@ -169,6 +173,7 @@ impl Order {
             Order::Serve => json!({ "order": "serve" }),
             Order::AnnounceStop => json!({ "order": "announce-stop" }),
             Order::Stop { left } => json!({ "order": "stop", "left": left }),
+            Order::HandOver { left } => json!({ "order": "hand-over", "left": left }),
             Order::Leave(why) => json!({ "order": "leave", "why": why }),
             Order::SetLevel(level) => json!({ "order": "set-level", "level": *level as u32 }),
             Order::ReloadCertificate => json!({ "order": "reload-certificate" }),
@@ -184,6 +189,7 @@ impl Order {
             "serve" => Order::Serve,
             "announce-stop" => Order::AnnounceStop,
             "stop" => Order::Stop { left: number("left")? },
+            "hand-over" => Order::HandOver { left: number("left")? },
             "leave" => Order::Leave(value.get("why")?.as_str()?.to_owned()),
             "set-level" => Order::SetLevel(Severity::from(u32::try_from(number("level")?).ok()?)),
             "reload-certificate" => Order::ReloadCertificate,
@@ -314,6 +320,7 @@ mod tests {
             Order::Serve,
             Order::AnnounceStop,
             Order::Stop { left: 7 },
+            Order::HandOver { left: 8 },
             Order::Leave("a \"reason\"\nof two lines".to_owned()),
             Order::SetLevel(Severity::Debug),
             Order::ReloadCertificate,

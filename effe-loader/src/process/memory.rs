@@ -54,11 +54,21 @@ fn limit_of_groups(groups: &str, root: &Path) -> Option<u64> {
 /// looked at before.
 pub fn too_little(n_threads: usize) -> Option<(u64, u64)> {
     let (limit, _) = getrlimit(Resource::AS).ok()?;
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"))?;
-    let kib: u64 = size.trim().trim_end_matches(" kB").parse().ok()?;
-    let needed = (kib << 10) + SPARE + THREAD * n_threads as u64;
+    let needed = bytes_in("/proc/self/status", "VmSize:")? + SPARE + THREAD * n_threads as u64;
     (needed > limit).then_some((needed, limit))
+}
+
+/// Bytes of memory that a process has now; `None` if there is no such process.
+pub fn of(pid: u32) -> Option<u64> {
+    bytes_in(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+/// The value of this line (proc_pid_status(5)).
+fn bytes_in(path: &str, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(path).ok()?;
+    let size = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = size.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kib << 10)
 }
 
 #[cfg(test)]
@@ -83,5 +93,7 @@ mod tests {
         assert_eq!(limit(""), None);
         fs::remove_dir_all(&root).unwrap();
         assert!(available() > 1 << 20);
+        assert!(of(std::process::id()) > Some(1 << 20));
+        assert_eq!(of(u32::MAX), None);
     }
 }

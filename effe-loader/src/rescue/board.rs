@@ -9,7 +9,7 @@ use std::{
     io, mem,
     os::fd::{AsFd, OwnedFd},
     ptr,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use rustix::{
@@ -58,12 +58,26 @@ pub struct Entry {
     pub request: AtomicU32,
 }
 
+impl Entry {
+    /// Of no connection.
+    pub const fn new() -> Entry {
+        Entry {
+            state: AtomicU32::new(state::FREE),
+            serial: AtomicU32::new(0),
+            owner: AtomicU32::new(0),
+            flags: AtomicU32::new(0),
+            request: AtomicU32::new(0),
+        }
+    }
+}
+
 /// The supervisor has, or is about to have, a copy of the descriptor.
 pub const DEPOSITED: u32 = 1;
 /// A rescue has decided to answer.
 pub const TOLD: u32 = 2;
 
-#[repr(C)]
+/// Aligned as the records that follow.
+#[repr(C, align(64))]
 struct Header {
     /// The highest descriptor that a connection has had, and one more.
     n_used: AtomicU32,
@@ -71,7 +85,9 @@ struct Header {
     serial: AtomicU32,
     /// Records that have been used.
     n_records: AtomicU32,
-    _padding: [u32; 29],
+    /// Contexts that were started, and stopped.
+    contexts: [AtomicU64; 2],
+    _padding: [u32; 24],
 }
 
 const RECORDS: usize = mem::size_of::<Header>();
@@ -159,6 +175,16 @@ impl Board {
         let entry = self.entry(descriptor)?;
         self.header().n_used.fetch_max(u32::try_from(descriptor).ok()? + 1, Ordering::AcqRel);
         Some((entry, self.header().serial.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+
+    /// How many Contexts were started in the process, and stopped.
+    pub fn contexts(&self) -> &[AtomicU64; 2] {
+        &self.header().contexts
+    }
+
+    /// Requests that have come on all threads.
+    pub fn n_requests(&self) -> u64 {
+        self.records().iter().map(Record::n_requests).fold(0, u64::wrapping_add)
     }
 
     /// Runs that have ended on all threads.

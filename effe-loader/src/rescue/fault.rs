@@ -8,7 +8,7 @@
 
 use std::{
     io, mem,
-    os::fd::{AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsRawFd, RawFd},
     ptr,
     sync::{
         OnceLock,
@@ -20,8 +20,8 @@ use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{
     board::{DEPOSITED, Entry, MAX_THREADS, TOLD, state},
-    escrow::{self, Kind, MOST, borrow},
-    global::{DYING, IMAGE, RESCUE, Rescue},
+    escrow::{self, Kind, MOST},
+    global::{CRASHED, DYING, IMAGE, REQUEST_ID, RESCUE, Rescue},
     note::Note,
     record::Record,
 };
@@ -31,10 +31,15 @@ const SIGNALS: [i32; 6] =
     [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGTRAP];
 /// Bytes of the stack on which a handler runs.
 const STACK: usize = 64 << 10;
+/// Bytes below it that nobody may use: a page, whichever size the system's are of.
+const GUARD: usize = 64 << 10;
 /// How often to look whether what runs has ended.
 const LOOK: i64 = 300_000;
 /// How long a message may wait for room, in nanoseconds.
 const PATIENCE: u64 = 200_000_000;
+
+/// Bytes of a request's id that are told.
+const MAX_ID: usize = 128;
 
 /// What a client is told: the head, the body.
 type Answer = (&'static [u8], &'static [u8]);
@@ -114,15 +119,24 @@ pub fn give_stack(n: u32) {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_STACK;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping, which touches no memory of ours.
-        let at = unsafe { libc::mmap(ptr::null_mut(), STACK, access, flags, -1, 0) };
-        if at == libc::MAP_FAILED {
+        let at = unsafe { libc::mmap(ptr::null_mut(), GUARD + STACK, access, flags, -1, 0) };
+        // A handler that needs more is to crash, and not to write into what lies below.
+        // SAFETY: the first pages of what was mapped, which nobody uses.
+        if at == libc::MAP_FAILED || unsafe { libc::mprotect(at, GUARD, libc::PROT_NONE) } != 0 {
             return;
         }
-        place.store(at, Ordering::Release);
+        place.store(at.wrapping_byte_add(GUARD), Ordering::Release);
     }
     let stack = libc::stack_t { ss_sp: place.load(Ordering::Acquire), ss_flags: 0, ss_size: STACK };
     // SAFETY: the memory is mapped for good, and only the thread with this record uses it.
     unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) };
+}
+
+/// The calling thread's handlers run on no stack of their own any more: another thread may get this one's.
+pub fn take_stack() {
+    let none = libc::stack_t { ss_sp: ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: it concerns this thread alone, which is in no handler.
+    unsafe { libc::sigaltstack(&raw const none, ptr::null_mut()) };
 }
 
 extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
@@ -200,7 +214,8 @@ extern "C" fn at_exit() {
 
 /// A run on a server's thread doesn't end: its client is told 504, what else runs may end, and the process ends.
 pub fn end_hung(thread: i32) -> ! {
-    if FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+    // The thread that sees to it is this one: if the one that hangs crashes now, it has to wait.
+    if FAULTED.compare_exchange(0, this_thread(), Ordering::SeqCst, Ordering::SeqCst).is_err() {
         // It has crashed meanwhile.
         stand_still()
     }
@@ -213,7 +228,7 @@ pub fn end_hung(thread: i32) -> ! {
 
 /// A thread that has crashed while another one sees to it.
 fn join_in(thread: i32) -> ! {
-    while DYING.load(Ordering::SeqCst) == 0 {
+    while DYING.load(Ordering::SeqCst) != CRASHED {
         nap(LOOK);
     }
     if let Some(rescue) = RESCUE.get()
@@ -245,7 +260,7 @@ fn contain(rescue: &Rescue, thread: i32, mut note: Note, answer: Answer) {
         (note.text, note.len) = record.text();
         record.stick();
     }
-    DYING.store(1, Ordering::SeqCst);
+    DYING.store(CRASHED, Ordering::SeqCst);
     let has_barrier = rescue.has_barrier && membarrier(MembarrierCommand::PrivateExpedited).is_ok();
     if let Some((_, record)) = record
         && (has_barrier || record.is_server())
@@ -255,7 +270,7 @@ fn contain(rescue: &Rescue, thread: i32, mut note: Note, answer: Answer) {
     let mut message = [0; 8 + Note::SIZE];
     message[0] = Kind::Fault as u8;
     message[8..].copy_from_slice(&note.bytes());
-    post(rescue, &message, &[]);
+    post(rescue, &message);
     stop_accepting(rescue);
     if !has_barrier {
         // Nothing is known of what the other threads do.
@@ -265,11 +280,11 @@ fn contain(rescue: &Rescue, thread: i32, mut note: Note, answer: Answer) {
     let until = begun.saturating_add(u64::try_from(rescue.grace.as_nanos()).unwrap_or(u64::MAX));
     let mut is_told = false;
     loop {
-        let n_busy = deposit(rescue, |state| state == state::CLEAN);
+        let n_busy = deposit(rescue, |state, _| state == state::CLEAN);
         if !is_told {
             let mut message = [0; 8];
             message[0] = Kind::Quiet as u8;
-            post(rescue, &message, &[]);
+            post(rescue, &message);
             is_told = true;
         }
         if n_busy == 0 || now() >= until {
@@ -278,8 +293,26 @@ fn contain(rescue: &Rescue, thread: i32, mut note: Note, answer: Answer) {
         nap(LOOK);
     }
     sweep(rescue);
-    // The supervisor tells the clients of what is left.
-    deposit(rescue, |state| [state::CLEAN, state::BUSY, state::ANSWERING, state::PARTIAL].contains(&state));
+    // The supervisor tells the clients of what is left, and lets those who were told here read it.
+    deposit(rescue, is_left);
+    if thread == this_thread()
+        && let Some(copy) = REQUEST_ID.get()
+    {
+        // Last of all: it reads more of this process's memory than the rest does, and may crash, too.
+        let mut message = [0; 8 + MAX_ID];
+        message[0] = Kind::RequestId as u8;
+        let n = copy(&mut message[8..]).min(MAX_ID);
+        post(rescue, &message[..8 + n]);
+    }
+}
+
+/// Whether the supervisor has something to do for a connection that this process leaves.
+fn is_left(state: u32, flags: u32) -> bool {
+    match state {
+        state::CLEAN | state::BUSY | state::ANSWERING | state::PARTIAL => true,
+        state::OVER => flags & TOLD != 0,
+        _ => false,
+    }
 }
 
 fn record_of(rescue: &Rescue, thread: i32) -> Option<(usize, &Record)> {
@@ -320,7 +353,11 @@ fn tell(rescue: &Rescue, record: &Record, answer: Answer) {
             let nobody: libc::sockaddr = unsafe { mem::zeroed() };
             let size = mem::size_of::<libc::sockaddr>() as libc::socklen_t;
             // SAFETY: the address is valid for the call.
-            unsafe { libc::connect(descriptor, &raw const nobody, size) };
+            if unsafe { libc::connect(descriptor, &raw const nobody, size) } != 0 {
+                // It is a Unix socket's.
+                // SAFETY: it touches no memory; whatever the number stands for.
+                unsafe { libc::shutdown(descriptor, libc::SHUT_RDWR) };
+            }
         }
         _ => return,
     }
@@ -341,9 +378,9 @@ fn stop_accepting(rescue: &Rescue) {
     }
 }
 
-/// Leaves copies of those connections with the supervisor that are in one of the states and that it has not yet. How
-/// many are busy with something that may still end.
-fn deposit(rescue: &Rescue, wanted: impl Fn(u32) -> bool) -> usize {
+/// Leaves copies of those connections with the supervisor that are wanted by their state and flags, and that it has not
+/// yet. How many are busy with something that may still end.
+pub(super) fn deposit(rescue: &Rescue, wanted: impl Fn(u32, u32) -> bool) -> usize {
     let mut outbox = Outbox::new();
     let (records, mut n_busy) = (rescue.board.records(), 0);
     for (descriptor, entry) in rescue.board.entries().iter().enumerate() {
@@ -353,7 +390,8 @@ fn deposit(rescue: &Rescue, wanted: impl Fn(u32) -> bool) -> usize {
             records.get(owner).is_none_or(Record::is_stuck)
         };
         n_busy += usize::from([state::BUSY, state::ANSWERING].contains(&state) && !is_stuck());
-        if wanted(state) && entry.flags.fetch_or(DEPOSITED, Ordering::SeqCst) & DEPOSITED == 0 {
+        let flags = entry.flags.load(Ordering::SeqCst);
+        if wanted(state, flags) && entry.flags.fetch_or(DEPOSITED, Ordering::SeqCst) & DEPOSITED == 0 {
             outbox.push(rescue, descriptor as i32, entry);
         }
     }
@@ -409,30 +447,28 @@ impl Outbox {
     }
 
     fn flush(&mut self, rescue: &Rescue) {
-        let pairs = &self.pairs[..self.n];
-        if pairs.is_empty() {
-            return;
+        if self.n > 0 {
+            let send = |pairs: &[(i32, u32)]| insist(|| escrow::send_copies(&rescue.escrow, pairs));
+            // What can't be left is lost with this process.
+            escrow::deposit(&self.pairs[..self.n], send, |_| {});
+            self.n = 0;
         }
-        let mut message = [0; escrow::SIZE];
-        message[0] = Kind::Deposit as u8;
-        for ((one, other), place) in pairs.iter().zip(message[8..].chunks_exact_mut(8)) {
-            place[..4].copy_from_slice(&one.to_ne_bytes());
-            place[4..].copy_from_slice(&other.to_ne_bytes());
-        }
-        let mut descriptors = [borrow(0); MOST];
-        for (place, (descriptor, _)) in descriptors.iter_mut().zip(pairs) {
-            *place = borrow(*descriptor);
-        }
-        post(rescue, &message[..8 * (pairs.len() + 1)], &descriptors[..pairs.len()]);
-        self.n = 0;
     }
 }
 
-/// Sends a message to the supervisor, for as long as that takes within reason.
-fn post(rescue: &Rescue, message: &[u8], descriptors: &[BorrowedFd<'_>]) {
+/// Sends a message to the supervisor.
+fn post(rescue: &Rescue, message: &[u8]) {
+    let _ = insist(|| escrow::send_bytes(&rescue.escrow, message, &[]));
+}
+
+/// Tries to send for as long as that takes within reason.
+fn insist(send: impl Fn() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
     let until = now() + PATIENCE;
-    while escrow::send_bytes(&rescue.escrow, message, descriptors).is_err() && now() < until {
-        nap(LOOK);
+    loop {
+        match send() {
+            Err(err) if escrow::is_full(err) && now() < until => nap(LOOK),
+            outcome => return outcome,
+        }
     }
 }
 
@@ -503,5 +539,11 @@ mod tests {
             assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
             assert!(head.ends_with("\r\n\r\n"), "{head}");
         }
+    }
+
+    #[test]
+    fn who_was_told_is_left_to_the_supervisor_too() {
+        assert!(is_left(state::OVER, TOLD) && is_left(state::BUSY, 0));
+        assert!(!is_left(state::OVER, 0) && !is_left(state::NEVER, TOLD) && !is_left(state::FREE, TOLD));
     }
 }

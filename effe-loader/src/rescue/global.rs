@@ -36,8 +36,12 @@ pub struct Rescue {
 
 pub static RESCUE: OnceLock<Rescue> = OnceLock::new();
 
-/// 1 once this process has crashed: what runs may end, and nothing new may be read.
+/// [`CRASHED`] or [`LEAVING`] once what runs may end, and nothing may be read from a connection at rest; 0 before.
 pub static DYING: AtomicU32 = AtomicU32::new(0);
+/// This process has crashed: nothing new may be read at all.
+pub const CRASHED: u32 = 1;
+/// This process leaves its connections to others, and has time for it: what has come in part may come as a whole.
+pub const LEAVING: u32 = 2;
 
 /// Prepares the rescue of this process. To be called once, before there are threads.
 pub fn set_up(memory: OwnedFd, escrow: OwnedFd, grace: Duration) -> io::Result<()> {
@@ -50,6 +54,10 @@ pub fn set_up(memory: OwnedFd, escrow: OwnedFd, grace: Duration) -> io::Result<(
     let _ = RESCUE.set(Rescue { board, escrow, grace, has_barrier, pid, deaf });
     Ok(())
 }
+
+/// Copies the id of the request whose run this thread is in to where it is told, as far as it fits; how many bytes that
+/// are. It is called in a handler of signals.
+pub static REQUEST_ID: OnceLock<fn(&mut [u8]) -> usize> = OnceLock::new();
 
 /// Where the plugin is mapped: its begin and its end.
 pub static IMAGE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
@@ -82,4 +90,8 @@ pub fn is_supervised() -> bool {
 
 pub fn is_dying() -> bool {
     cfg!(feature = "processes") && DYING.load(Ordering::Relaxed) != 0
+}
+
+pub fn has_crashed() -> bool {
+    cfg!(feature = "processes") && DYING.load(Ordering::Relaxed) == CRASHED
 }

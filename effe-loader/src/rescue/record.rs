@@ -17,6 +17,8 @@ pub struct Record {
     /// Of the last run that began.
     generation: AtomicU64,
     n_runs: AtomicU64,
+    /// Requests that have come on its connections.
+    n_requests: AtomicU64,
     len: AtomicU32,
     /// Whether it serves connections.
     pub(super) is_server: AtomicU32,
@@ -35,6 +37,7 @@ impl Record {
             since: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             n_runs: AtomicU64::new(0),
+            n_requests: AtomicU64::new(0),
             len: AtomicU32::new(0),
             is_server: AtomicU32::new(0),
             is_stuck: AtomicU32::new(0),
@@ -92,6 +95,15 @@ impl Record {
     /// Runs that have ended.
     pub fn n_runs(&self) -> u64 {
         self.n_runs.load(Ordering::Relaxed)
+    }
+
+    /// A request has come.
+    pub fn count_request(&self) {
+        self.n_requests.store(self.n_requests() + 1, Ordering::Relaxed);
+    }
+
+    pub fn n_requests(&self) -> u64 {
+        self.n_requests.load(Ordering::Relaxed)
     }
 
     /// A run begins. No other is under way: the one before has ended, so nobody takes what is half written for its own.

@@ -7,6 +7,7 @@
 use std::{
     cell::Cell,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    ptr,
     sync::atomic::{Ordering, compiler_fence, fence},
 };
 
@@ -15,10 +16,13 @@ use rustix::net::{Shutdown, connect_unspec, shutdown};
 use super::{
     board::{DEPOSITED, Entry, TOLD, state},
     escrow,
-    global::{get, is_dying},
+    global::{get, has_crashed, is_dying},
     record::{self, Record},
     thread,
 };
+
+/// Of connections whose descriptor is too high for the scoreboard: a rescue neither finds nor answers them.
+static NOWHERE: Entry = Entry::new();
 
 /// The place of one connection; empty in a process that isn't supervised, and for a connection that can't be rescued.
 #[derive(Default)]
@@ -42,8 +46,10 @@ impl Slot {
     pub fn open(&self, socket: BorrowedFd<'_>) -> bool {
         let Some(rescue) = get() else { return true };
         let descriptor = socket.as_raw_fd();
-        let Some(((entry, serial), (owner, record))) = rescue.board.use_entry(descriptor).zip(thread::own())
-        else {
+        let Some((owner, record)) = thread::own() else { return true };
+        let Some((entry, serial)) = rescue.board.use_entry(descriptor) else {
+            // Its thread must not be taken to answer another one's request.
+            self.open_nowhere();
             return true;
         };
         // A rescue that has swept it up knows it by what the entry says now.
@@ -59,6 +65,16 @@ impl Slot {
         self.entry.set(Some(entry));
         self.place.set(Some(Place { record, descriptor, serial, is_reset: false }));
         true
+    }
+
+    /// A connection that can't be rescued; its requests count.
+    pub fn open_nowhere(&self) {
+        if get().is_some()
+            && let Some((_, record)) = thread::own()
+        {
+            self.entry.set(Some(&NOWHERE));
+            self.place.set(Some(Place { record, descriptor: -1, serial: 0, is_reset: false }));
+        }
     }
 
     pub fn is_open(&self) -> bool {
@@ -81,7 +97,7 @@ impl Slot {
 
     fn may_be_read(entry: &Entry, is_empty: bool) -> bool {
         let idle = if is_empty { state::CLEAN } else { state::PARTIAL };
-        if is_dying() {
+        if is_dying() && (has_crashed() || is_empty) {
             entry.state.store(idle, Ordering::Relaxed);
             return false;
         }
@@ -91,7 +107,7 @@ impl Slot {
         }
         entry.state.store(if is_empty { state::BUSY } else { state::PARTIAL }, Ordering::Release);
         compiler_fence(Ordering::SeqCst);
-        if !is_dying() {
+        if !is_dying() || !(has_crashed() || is_empty) {
             return true;
         }
         entry.state.store(idle, Ordering::Relaxed);
@@ -113,6 +129,7 @@ impl Slot {
 
     #[inline(never)]
     fn begin_at(&self, entry: &Entry) {
+        self.place.get().inspect(|place| place.record.count_request());
         if entry.state.load(Ordering::Relaxed) != state::NEVER {
             Slot::renumber(entry);
             entry.state.store(state::BUSY, Ordering::Release);
@@ -158,7 +175,7 @@ impl Slot {
 
     /// Whether nothing new may be read, because the process has crashed.
     pub fn is_dying(&self) -> bool {
-        self.is_open() && is_dying()
+        self.is_open() && has_crashed()
     }
 
     /// The connection ends by itself.
@@ -167,10 +184,21 @@ impl Slot {
         self.set(state::OVER);
     }
 
-    /// Another process could not go on with it.
+    /// Another process could not go on with it from now on. False if a rescue may have given it to one already: then
+    /// nothing may be read.
     #[cfg(feature = "http2")]
-    pub fn never(&self) {
-        self.set(state::NEVER);
+    pub fn never(&self) -> bool {
+        let Some(entry) = self.entry.get() else { return true };
+        if is_dying() {
+            return false;
+        }
+        entry.state.store(state::NEVER, Ordering::Release);
+        compiler_fence(Ordering::SeqCst);
+        if !is_dying() {
+            return true;
+        }
+        entry.state.store(state::CLEAN, Ordering::Relaxed);
+        false
     }
 
     /// The client is to see that what it has got is not all.
@@ -183,6 +211,9 @@ impl Slot {
     /// Whether the supervisor is to get a copy of the descriptor: its number and serial, once.
     pub fn deposit(&self) -> Option<(i32, u32)> {
         let (entry, Place { descriptor, serial, .. }) = self.entry.get().zip(self.place.get())?;
+        if ptr::eq(entry, &NOWHERE) {
+            return None;
+        }
         let kept = [state::FREE, state::NEVER, state::OVER];
         if kept.contains(&entry.state.load(Ordering::Relaxed))
             || entry.flags.fetch_or(DEPOSITED, Ordering::Relaxed) & DEPOSITED != 0
@@ -204,6 +235,10 @@ impl Slot {
         let taken = self.entry.take().zip(self.place.take());
         let Some((entry, Place { descriptor, serial, is_reset, .. })) = taken else { return };
         let before = entry.state.load(Ordering::Relaxed);
+        if before == state::CLEAN && is_dying() && entry.flags.load(Ordering::Relaxed) & DEPOSITED != 0 {
+            // The supervisor gives it to another process, or has done so.
+            return;
+        }
         entry.state.store(state::FREE, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         if is_dying() && before == state::CLEAN {
@@ -212,8 +247,15 @@ impl Slot {
         }
         if entry.flags.load(Ordering::Relaxed) & DEPOSITED != 0 {
             // As long as there is a copy, closing ours tells the client nothing.
-            let _ = if is_reset { connect_unspec(&socket) } else { shutdown(&socket, Shutdown::Both) };
+            break_off(&socket, is_reset);
             escrow::gone(descriptor, serial);
         }
+    }
+}
+
+/// Ends a connection of which there are copies. A Unix socket can't be reset: its client sees the end.
+pub fn break_off(socket: impl AsFd, is_reset: bool) {
+    if !is_reset || connect_unspec(&socket).is_err() {
+        let _ = shutdown(&socket, Shutdown::Both);
     }
 }

@@ -18,6 +18,7 @@ pub fn own() -> Option<(u32, &'static Record)> {
             if let Ok(Some((_, record))) = OWN.try_with(Cell::get)
                 && !record.is_in_run()
             {
+                fault::take_stack();
                 record.since.store(0, Ordering::Relaxed);
                 record.is_server.store(0, Ordering::Relaxed);
                 record.thread.store(0, Ordering::Release);

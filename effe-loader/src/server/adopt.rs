@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::{AsRawFd, OwnedFd},
     sync::Arc,
+    time::Duration,
 };
 
 use rustix::{
@@ -14,6 +15,7 @@ use rustix::{
 use tokio::{
     io::Interest,
     net::{TcpStream, UnixStream},
+    time,
 };
 
 use super::{Worker, open_tcp, open_unix, serve_opened};
@@ -26,6 +28,9 @@ use crate::{
     },
     rt::tasks,
 };
+
+/// When to tell the supervisor again what it has no room for now.
+const RETRY: Duration = Duration::from_millis(1);
 
 /// Takes connections over for as long as this thread serves and the effe is not about to stop.
 pub(super) async fn adopt(worker: Worker, effe: Arc<Effe>) {
@@ -58,7 +63,7 @@ async fn run(worker: &Worker, effe: &Effe) -> io::Result<()> {
                 }
             }
             Ok(Some(_)) => {}
-            Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+            Err(err) if [io::ErrorKind::WouldBlock, io::ErrorKind::InvalidData].contains(&err.kind()) => {}
             Err(err) => return Err(err),
         }
         // So that other threads get some, too.
@@ -80,10 +85,23 @@ fn open(worker: &Worker, token: u32, descriptor: OwnedFd) -> io::Result<()> {
         return Ok(());
     }
     // The supervisor has a copy already.
-    if let (Some(rescue), Some((_, serial))) = (global::get(), connection.activity().slot.deposit()) {
-        let _ = escrow::send(&rescue.escrow, Kind::Took, &[(0, token), (number, serial)], &[]);
-    }
+    let deposited = connection.activity().slot.deposit();
     let worker = worker.clone();
-    tasks::spawn(async move { serve_opened(worker, Some(connection), peer).await });
+    tasks::spawn(async move {
+        if let Some((_, serial)) = deposited {
+            say_took(token, number, serial).await;
+        }
+        serve_opened(worker, Some(connection), peer).await;
+    });
     Ok(())
+}
+
+/// Tells the supervisor that the connection is served here from now on. Until it knows, nothing may be read: it would
+/// give the connection to another process if this one died.
+async fn say_took(token: u32, number: i32, serial: u32) {
+    let Some(rescue) = global::get() else { return };
+    let pairs = [(0, token), (number, serial)];
+    while escrow::send(&rescue.escrow, Kind::Took, &pairs, &[]).is_err_and(escrow::is_full) {
+        time::sleep(RETRY).await;
+    }
 }

@@ -169,6 +169,7 @@ impl Supervisor<'_> {
             .collect();
         old.into_iter().for_each(|id| self.stop_process(id, self.config.server.drain.timeout));
         self.stand_in = None;
+        self.stay_awake();
         self.alone_since = None;
         let waiting = std::mem::take(&mut self.waiting);
         self.pass_on(waiting);

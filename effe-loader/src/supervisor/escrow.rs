@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{SendFlags, Shutdown, connect_unspec, send, shutdown};
+use rustix::net::{SendFlags, Shutdown, send, shutdown};
 use tokio::{io::Interest, net::UnixStream, task::JoinHandle, time};
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         board::{Board, TOLD, state},
         escrow::{self, BATCH, Kind, Message},
         note::Note,
+        slot,
     },
     rt::tasks,
 };
@@ -32,6 +33,9 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Messages that are taken in before others have their turn: a process may always send.
 const AT_ONCE: usize = 64;
 
+/// A process may claim to have counted anything: sums must not overflow.
+const MOST_COUNTED: u64 = u64::MAX >> 16;
+
 pub struct Escrow {
     /// It carries whole messages; only that it is ready is read as from a stream.
     socket: Rc<UnixStream>,
@@ -45,6 +49,8 @@ pub struct Escrow {
     room: usize,
     /// What the process has said of its crash.
     pub note: Option<Note>,
+    /// The id of the request that has crashed it, if there is one.
+    pub request_id: Option<String>,
     /// Whether the process reads nothing any more from connections at rest.
     pub is_quiet: bool,
 }
@@ -62,6 +68,18 @@ impl Drop for Watch {
 pub struct ForProcess {
     pub memory: OwnedFd,
     pub socket: OwnedFd,
+}
+
+/// What a process has said and counted in its life.
+#[derive(Default)]
+pub struct Remains {
+    /// What it has said of its crash.
+    pub note: Option<Note>,
+    pub request_id: Option<String>,
+    /// Runs that had ended in it.
+    pub n_runs: u64,
+    /// Contexts that were started in it, and stopped.
+    pub contexts: [u64; 2],
 }
 
 /// What a process has left, once it is dead.
@@ -105,6 +123,7 @@ impl Escrow {
             in_transit: HashMap::new(),
             room,
             note: None,
+            request_id: None,
             is_quiet: false,
         };
         Ok((escrow, ForProcess { memory, socket: theirs }))
@@ -120,6 +139,7 @@ impl Escrow {
         for _ in 0..AT_ONCE {
             match escrow::receive(&*self.socket) {
                 Ok(Some(message)) => self.apply(message),
+                Err(err) if err.kind() == io::ErrorKind::InvalidData => {}
                 Ok(None) | Err(_) => return false,
             }
         }
@@ -131,7 +151,8 @@ impl Escrow {
             Kind::Deposit => {
                 let pairs: Vec<_> = message.pairs().collect();
                 for ((number, serial), copy) in pairs.into_iter().zip(message.descriptors) {
-                    if self.held.len() < self.room {
+                    // One that takes the place of another needs no room of its own; and the other has gone.
+                    if self.held.remove(&number).is_some() || self.held.len() < self.room {
                         self.held.insert(number, (serial, copy));
                     }
                 }
@@ -153,6 +174,11 @@ impl Escrow {
             }
             Kind::Fault => self.note = self.note.take().or_else(|| Note::read(&message.body)),
             Kind::Quiet => self.is_quiet = true,
+            Kind::RequestId => {
+                let id = message.body.iter().take_while(|byte| byte.is_ascii_graphic());
+                let id: String = id.map(|byte| char::from(*byte)).collect();
+                self.request_id = Some(id).filter(|id| !id.is_empty());
+            }
             // It is for processes.
             Kind::Give => {}
         }
@@ -176,7 +202,7 @@ impl Escrow {
     }
 
     /// Settles what a dead process has left: nothing of it runs any more.
-    pub fn settle(mut self) -> (Left, Option<Note>) {
+    pub fn settle(mut self) -> (Left, Remains) {
         // More than the socket holds; a child of the dead process may go on sending.
         let _ = (0..64).all(|_| self.receive());
         let mut left = Left { clean: self.take_clean(), ..Left::default() };
@@ -200,7 +226,7 @@ impl Escrow {
                 }
                 state::ANSWERING => {
                     // A body that breaks off must not look whole.
-                    let _ = connect_unspec(&copy);
+                    slot::break_off(&copy, true);
                     left.n_broken += 1;
                 }
                 // Whoever was told something may still be reading it.
@@ -211,7 +237,9 @@ impl Escrow {
                 _ => {}
             }
         }
-        (left, self.note)
+        let contexts = self.board.contexts().each_ref().map(|n| n.load(Ordering::Relaxed) & MOST_COUNTED);
+        let n_runs = self.board.n_runs();
+        (left, Remains { note: self.note, request_id: self.request_id, n_runs, contexts })
     }
 
     /// Gives some connections to the process, at most [`BATCH`]; back if it has no room for them now.

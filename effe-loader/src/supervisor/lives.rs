@@ -1,7 +1,6 @@
 //! The processes: each is started, heard until it serves, and buried.
 
 use std::{
-    fmt::Write as _,
     io::{self, Write},
     os::{
         fd::{AsFd, BorrowedFd},
@@ -21,7 +20,7 @@ use signal_hook::{
 
 use super::{
     ALONE, Event, Sockets, Supervisor,
-    process::{Id, Process, State},
+    process::{Heard, Id, Process, State},
     source::Source,
     stand_in::StandIn,
 };
@@ -35,11 +34,12 @@ use crate::{
         link::{Ended, Message, Order},
         systemd,
     },
-    rescue::note::Note,
 };
 
 /// What a process that has crashed may take to die: a core dump may be large.
 const CORPSE: Duration = Duration::from_secs(60);
+/// How long to read what a process has said before it ended, if the link stays open.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Runs that must have ended for a process to have been of use: then not every request crashes it.
 const USEFUL: u64 = 1;
 
@@ -79,7 +79,7 @@ impl Supervisor<'_> {
                 && process.exit.is_none()
                 && process.source.number == self.current.number
         });
-        if !is_there && self.stopping.is_none() {
+        if !is_there && self.stopping.is_none() && !self.sleep.is_asleep {
             self.start(place, None);
         }
     }
@@ -103,7 +103,12 @@ impl Supervisor<'_> {
             Message::Serving if process.state == State::Ready => {
                 process.state = State::Serving;
                 process.serving = Some(Instant::now());
-                if is_next { self.go_on_with_swap() } else { self.serves(id) }
+                if is_next {
+                    self.go_on_with_swap();
+                } else {
+                    self.serves(id);
+                    self.succeeds(id);
+                }
             }
             Message::Warm => {
                 process.is_warm = true;
@@ -122,6 +127,7 @@ impl Supervisor<'_> {
             Message::Deaf => {
                 process.is_deaf = true;
                 self.go_on_with_swap();
+                self.watch();
             }
             Message::Ended(ended, scrape) => process.ended = Some((ended, scrape)),
             // Out of turn: a lambda may write to any descriptor.
@@ -188,10 +194,17 @@ impl Supervisor<'_> {
     }
 
     pub(super) fn reap(&mut self) {
-        for process in self.processes.values_mut() {
+        let mut dead = Vec::new();
+        for (id, process) in &mut self.processes {
             if process.exit.is_none() {
                 process.exit = process.child.try_wait().ok().flatten();
+                dead.extend(process.exit.map(|_| *id));
             }
+        }
+        for id in dead {
+            self.settle(id);
+            // A child of its own may have the link's other end, and keep it.
+            self.later(LAST_WORDS, Event::Heard(id, Heard::End));
         }
         if getpid() == Pid::INIT && self.swap.is_none() {
             // What others have left to the first process of all. While a plugin is tried, its child is waited for.
@@ -202,20 +215,21 @@ impl Supervisor<'_> {
         for id in over {
             let is_next = self.is_next(id);
             if let Some(process) = self.processes.remove(&id) {
-                self.bury(process, is_next);
+                self.bury(id, process, is_next);
             }
         }
         self.go_on_with_swap();
+        self.watch();
     }
 
-    fn bury(&mut self, process: Process, is_next: bool) {
-        let (process, note) = self.settle(process);
+    fn bury(&mut self, id: Id, process: Process, is_next: bool) {
+        let was_successor = self.was_successor(id);
         let exit = process.exit.unwrap_or_default();
         let last = process.ended.as_ref().map(|(_, scrape)| scrape);
         let last = last.or(process.report.as_ref().map(|report| &report["scrape"]));
-        if let Some(scrape) = last.and_then(Scrape::from_json) {
-            self.counted.add_ended(&scrape);
-        }
+        let last = last.and_then(Scrape::from_json).unwrap_or_default();
+        let [started, stopped] = process.remains.contexts;
+        self.counted.add_ended(&last, started, stopped);
         if let Some((Ended { started, abandoned, cut_off }, _)) = process.ended {
             self.ended.started = self.ended.started.saturating_add(started);
             self.ended.abandoned = self.ended.abandoned.saturating_add(abandoned);
@@ -226,7 +240,8 @@ impl Supervisor<'_> {
             self.has_failed |= !exit.success() && !is_stop(exit);
             if exit.signal().is_some() && !is_stop(exit) {
                 self.count_crash(exit);
-                self.journal.critical(format!("process {}, which was to stop, {how}", process.place));
+                let what = format!("process {}, which was to stop, {how}", process.place);
+                self.tell_of(&process, what, String::new());
             }
             return;
         }
@@ -244,7 +259,14 @@ impl Supervisor<'_> {
         if is_next {
             return self.swap_fails(format!("{}: its process {how}", self.path()));
         }
-        self.has_died(&process, exit, note.as_ref());
+        if was_successor {
+            let place = process.place;
+            let text = process.failed.map_or_else(|| format!("it {how}"), |(_, text)| text);
+            return self.journal.error(format!(
+                "the successor of process {place} can't serve: {text}; the one before it goes on"
+            ));
+        }
+        self.has_died(&process, exit);
     }
 
     /// A process says that it has crashed. Another one is started while it still saves what can be saved.
@@ -297,7 +319,7 @@ impl Supervisor<'_> {
     }
 
     /// A process has ended that should serve.
-    fn has_died(&mut self, process: &Process, exit: ExitStatus, note: Option<&Note>) {
+    fn has_died(&mut self, process: &Process, exit: ExitStatus) {
         let place = process.place;
         let sequel = match &process.sequel {
             Some(sequel) => sequel.clone(),
@@ -307,28 +329,8 @@ impl Supervisor<'_> {
             return self.journal.error(format!("process {place} can't start: {text}; {sequel}"));
         }
         self.count_crash(exit);
-        let mut fields = vec![("pid", process.child.id().to_string())];
-        let mut text = format!("process {place} {}", how(exit));
-        if let Some(note) = note.filter(|note| note.place != 0) {
-            let _ = write!(text, ", at {:#x} of {}", note.place, self.path());
-        }
-        match note.filter(|note| note.is_in_run) {
-            Some(note) => {
-                let request = String::from_utf8_lossy(&note.text[..note.len]).into_owned();
-                let _ = write!(text, ", in a run of {request}");
-                fields.push(("generation", note.generation.to_string()));
-                let (method, path) = request.split_once(' ').unwrap_or((&request, ""));
-                fields.extend([("method", method.to_owned()), ("path", path.to_owned())]);
-            }
-            None => fields.push(("generation", process.source.number.to_string())),
-        }
-        if let Some(note) = note.filter(|note| note.signal != 0) {
-            fields.extend([
-                ("address", format!("{:#x}", note.address)),
-                ("pc", format!("{:#x}", note.counter)),
-            ]);
-        }
-        self.journal.report(Severity::Critical, format!("{text}; {sequel}"), fields);
+        let what = format!("process {place} {}", how(exit));
+        self.tell_of(process, what, sequel);
     }
 
     pub(super) fn count_crash(&mut self, exit: ExitStatus) {
@@ -374,8 +376,8 @@ impl Supervisor<'_> {
 
 /// Whether a process was of use before it died: then another one most likely is, too.
 fn had_served(process: &Process) -> bool {
-    process.serving.is_some_and(|since| since.elapsed() >= ALONE)
-        || process.escrow.as_ref().is_some_and(|escrow| escrow.board.n_runs() >= USEFUL)
+    let n_runs = process.escrow.as_ref().map_or(process.remains.n_runs, |escrow| escrow.board.n_runs());
+    process.serving.is_some_and(|since| since.elapsed() >= ALONE) || n_runs >= USEFUL
 }
 
 /// Whether a process has ended by a signal that stops the whole group, before it could hear of anything.

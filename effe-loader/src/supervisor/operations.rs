@@ -26,6 +26,8 @@ pub struct Collected {
     /// What processes have counted that have ended, and the supervisor itself.
     pub ended: Scrape,
     pub is_draining: bool,
+    /// Whether no process runs until the next request comes.
+    pub is_asleep: bool,
     /// Where the effe serves.
     pub address: String,
     pub generation: u64,
@@ -114,6 +116,9 @@ impl Collected {
         if self.is_draining {
             return Err("draining".to_owned());
         }
+        if self.is_asleep {
+            return Ok(());
+        }
         if self.reports().any(|report| report["unready"].is_null()) {
             return Ok(());
         }
@@ -147,6 +152,10 @@ impl Collected {
         let counted = self.ended.supervised.as_ref();
         all["processes"] = self.processes.iter().map(Reported::state).collect();
         all["restarts"] = json!(counted.map(|counted| counted.restarts));
+        all["abandoned_contexts"] = json!(counted.map(|counted| counted.abandoned));
+        all["asleep"] = self.is_asleep.into();
+        all["sleeps"] = json!(counted.map(|counted| counted.sleeps));
+        all["recycled"] = json!(counted.map(|counted| &counted.recycled));
         all["crashes"] = json!(counted.map(|counted| &counted.crashes));
         all
     }
@@ -240,6 +249,7 @@ mod tests {
             ],
             ended: Scrape::default(),
             is_draining: false,
+            is_asleep: false,
             address: String::new(),
             generation: 2,
             info: None,

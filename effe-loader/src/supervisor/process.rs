@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    escrow::{Escrow, ForProcess},
+    escrow::{Escrow, ForProcess, Remains},
     source::Source,
 };
 use crate::{
@@ -82,8 +82,12 @@ pub struct Process {
     pub sequel: Option<String>,
     /// `None` once it is settled.
     pub escrow: Option<Escrow>,
+    /// Once it is settled.
+    pub remains: Remains,
     /// Whether it has said that it has crashed.
     pub has_crashed: bool,
+    /// Whether it was told to leave its connections to others.
+    pub hands_over: bool,
     /// Whether it is looked at again and again for connections at rest.
     pub has_rounds: bool,
     orders: UnboundedSender<String>,
@@ -158,7 +162,9 @@ impl Template {
             is_silent: false,
             sequel: None,
             escrow: Some(escrow),
+            remains: Remains::default(),
             has_crashed: false,
+            hands_over: false,
             has_rounds: false,
             orders,
         })
@@ -169,6 +175,11 @@ impl Process {
     /// One that has died is told nothing.
     pub fn tell(&self, order: &Order) {
         let _ = self.orders.send(order.line());
+    }
+
+    /// Requests that have come to it.
+    pub fn n_requests(&self) -> u64 {
+        self.escrow.as_ref().map_or(0, |escrow| escrow.board.n_requests())
     }
 
     /// Whether it has ended, and nothing more of what it has said is to come.

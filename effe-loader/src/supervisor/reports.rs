@@ -68,6 +68,7 @@ impl Supervisor<'_> {
         let _ = reply.send(Collected {
             processes: self.processes.iter().map(reported).collect(),
             ended: self.counted.clone(),
+            is_asleep: self.sleep.is_asleep,
             is_draining: self.stopping.is_some(),
             address: self.address.clone(),
             generation: self.current.number,

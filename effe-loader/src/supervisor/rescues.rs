@@ -8,7 +8,7 @@ use super::{
     process::{Heard, Id, Process, State},
     stand_in,
 };
-use crate::rescue::{escrow::BATCH, note::Note};
+use crate::rescue::escrow::BATCH;
 
 /// How often to look for connections that have come to rest in a process that crashes.
 const ROUND: Duration = Duration::from_millis(1);
@@ -22,10 +22,16 @@ impl Supervisor<'_> {
             let _ = self.events.send(Event::Heard(id, Heard::Escrow));
         }
         let (has_crashed, is_quiet) = (escrow.note.is_some(), escrow.is_quiet);
+        if process.hands_over && std::mem::take(&mut escrow.is_quiet) {
+            // It says so again whenever others may have come to rest.
+            let clean = escrow.take_clean();
+            self.pass_on(clean);
+        }
+        let Some(process) = self.processes.get_mut(&id) else { return };
         if has_crashed && !std::mem::replace(&mut process.has_crashed, true) {
             self.crashes(id);
         }
-        // Anybody may say so: it is believed of a process that has crashed.
+        // Anybody may say so: it is believed of a process that has crashed, or was told to hand over.
         if has_crashed && is_quiet {
             self.round(id);
         }
@@ -52,23 +58,28 @@ impl Supervisor<'_> {
     }
 
     /// Settles what a process has left that is dead.
-    pub(super) fn settle(&mut self, mut process: Process) -> (Process, Option<Note>) {
-        let Some(escrow) = process.escrow.take() else { return (process, None) };
-        let (left, note) = escrow.settle();
+    pub(super) fn settle(&mut self, id: Id) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(escrow) = process.escrow.take() else { return };
+        let (left, remains) = escrow.settle();
+        process.remains = remains;
         if let Some(counted) = &mut self.counted.supervised {
             counted.told += left.n_told;
             counted.broken += left.n_broken;
         }
         self.pass_on(left.clean);
-        (process, note)
     }
 
     /// Gives connections to the processes that serve, in turn; without any, they wait for the next one.
     pub(super) fn pass_on(&mut self, connections: Vec<OwnedFd>) {
         // One over TLS can't go on elsewhere, whatever a process says.
         let is_tls = self.config.server.tls.is_some();
-        if is_tls || self.stopping.is_some() || connections.is_empty() {
+        if is_tls || connections.is_empty() {
             return;
+        }
+        if self.stopping.is_some() {
+            // No process takes one any more. A request may be on its way.
+            return stand_in::turn_all_away(connections);
         }
         self.waiting.extend(connections);
         let current = self.current.number;
@@ -77,7 +88,7 @@ impl Supervisor<'_> {
         let serving = self.processes.values_mut().filter(serving);
         let mut takers: Vec<_> = serving.filter_map(|process| process.escrow.as_mut()).collect();
         if takers.is_empty() {
-            return;
+            return self.watch();
         }
         while !self.waiting.is_empty() {
             let rest = self.waiting.len().saturating_sub(BATCH);

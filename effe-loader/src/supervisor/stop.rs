@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(1);
 /// What processes may take to leave at once.
 const LEAVE: Duration = Duration::from_millis(500);
 /// What a process that was told to stop may take beyond its own watchdog's time.
-const GRACE: Duration = signals::GRACE.saturating_add(Duration::from_millis(500));
+pub(super) const GRACE: Duration = signals::GRACE.saturating_add(Duration::from_millis(500));
 
 impl Supervisor<'_> {
     pub(super) fn stop_for(&mut self, number: i32) {
@@ -50,6 +50,8 @@ impl Supervisor<'_> {
         systemd::stopping();
         self.stopping = Some(stop);
         self.stand_in = None;
+        self.stay_awake();
+        self.turn_away();
         // Whoever waits for a change learns that none comes.
         self.changes.clear();
         self.swap = None;
@@ -117,6 +119,7 @@ impl Supervisor<'_> {
     /// All processes have ended.
     pub(super) fn finish(&mut self) {
         self.shut_down();
+        self.say_all();
         if self.has_left {
             // Each process has said what it leaves.
             self.outcome = Some(Ok(FAILED));

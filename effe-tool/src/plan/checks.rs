@@ -11,6 +11,16 @@ use oci_spec::distribution::Reference;
 
 use crate::cli::Router;
 
+/// A length of time as the loader takes it, which is not 0.
+pub(super) fn time(text: &str) -> Result<String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let is_number = text[..digits].bytes().any(|digit| digit != b'0') && digits < 10;
+    if !is_number || !["ms", "s", "m", "h"].contains(&&text[digits..]) {
+        bail!("a loader can't sleep after {text:?}; write it as 500ms, 30s, 5m or 1h");
+    }
+    Ok(text.to_owned())
+}
+
 /// The address that HAProxy listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Listen {

@@ -82,6 +82,7 @@ fn refuse_those_of_other_engines(args: &RouteArgs) -> Result<()> {
         ("host", !args.hosts.is_empty(), args.router != Router::Systemd),
         ("port", !args.ports.is_empty(), args.router != Router::Kubernetes),
         ("replicas", !args.replicas.is_empty(), args.router != Router::Systemd),
+        ("sleep", args.sleep.is_some(), args.router == Router::Systemd),
         ("listen", args.listen.is_some(), args.router == Router::Haproxy),
         ("registry", args.registry.is_some(), args.router == Router::Kubernetes),
     ];

@@ -23,11 +23,13 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
     ];
     for route in &plan.routes {
         let (name, artifact) = (&route.name, shell(&route.artifact));
+        // One that sleeps is started by its socket.
+        let service = if plan.sleep.is_some() { String::new() } else { format!(" effe@{name}.service") };
         files.push(File::new(
             format!("{UNITS}/effe@{name}.socket.d/address.conf"),
             format!(
                 "# install -D {artifact} {}\n\
-                 # systemctl enable --now effe@{name}.socket effe@{name}.service\n\
+                 # systemctl enable --now effe@{name}.socket{service}\n\
                  # A new version: install it in the place of the old one, then systemctl reload effe@{name}.\n\
                  [Socket]\nListenStream=\nListenStream=127.0.0.1:{}\n",
                 installed(route),
@@ -41,10 +43,19 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
                 format!("[Service]\n{settings}"),
             ));
         }
-        files.push(File::new(
-            format!("etc/effe/{name}.env"),
-            format!("# Every flag of effe-loader is a variable.\nEFFE_PARAMS=/etc/effe/{name}.json\nEFFE_PROBES=true\n"),
-        ));
+        let mut environment = format!(
+            "# Every flag of effe-loader is a variable.\nEFFE_PARAMS=/etc/effe/{name}.json\nEFFE_PROBES=true\n"
+        );
+        if let Some(sleep) = &plan.sleep {
+            environment.push_str(&format!("EFFE_IDLE_EXIT={sleep}\n"));
+            files.push(File::new(
+                format!("{UNITS}/effe@{name}.service.d/sleep.conf"),
+                "# It ends without a request, and is started for the next one, however often that is.\n\
+                 [Unit]\nStartLimitIntervalSec=0\n"
+                    .to_owned(),
+            ));
+        }
+        files.push(File::new(format!("etc/effe/{name}.env"), environment));
         let mut texts = BTreeMap::new();
         for (key, parameter) in &route.set {
             match parameter {

@@ -32,7 +32,7 @@ fn route(name: &str) -> Route {
 }
 
 fn plan(routes: Vec<Route>) -> Plan {
-    Plan { listen: checks::listen("*:80").unwrap(), loader: LOADER.to_owned(), routes }
+    Plan { listen: checks::listen("*:80").unwrap(), loader: LOADER.to_owned(), routes, sleep: None }
 }
 
 /// A file of an engine's configuration.
@@ -155,13 +155,16 @@ fn a_flag_of_another_engine_is_refused() {
         ("haproxy", "--registry", "r.example"),
         ("kubernetes", "--listen", "*:80"),
         ("kubernetes", "--port", "7050"),
+        ("kubernetes", "--sleep=5m", ""),
         ("systemd", "--replicas", "2"),
         ("systemd", "--host", "a.example"),
         ("systemd", "--path", "a=/x"),
         ("systemd", "--listen", "*:80"),
     ];
     for (engine, flag, value) in cases {
-        let why = refusal(&[engine, flag, value], "", &["a"]);
+        let given: Vec<&str> = [engine, flag, value].into_iter().filter(|arg| !arg.is_empty()).collect();
+        let why = refusal(&given, "", &["a"]);
+        let flag = flag.split('=').next().unwrap();
         assert!(why.contains(&format!("{flag} is not for {engine}")), "{why}");
     }
     // The file is for all engines.
@@ -281,6 +284,20 @@ fn settings_are_understood_or_refused() {
     assert_eq!((settings.all.replicas, settings.lambdas["shop"].path.as_deref()), (Some(3), Some("/")));
     let err = toml::from_str::<Settings>("[lambda.shop]\nreplica = 3\n").unwrap_err().to_string();
     assert!(err.contains("replica") && err.contains("line 2"), "{err}");
+}
+
+#[test]
+fn a_loader_that_sleeps_is_started_by_its_socket_alone() {
+    let awake = systemd::files(&plan(vec![route("a")]));
+    assert!(!awake.iter().any(|file| file.text.contains("IDLE_EXIT") || file.text.contains("StartLimit")));
+    assert!(file(&awake, "address.conf").contains("systemctl enable --now effe@a.socket effe@a.service\n"));
+    let files = systemd::files(&Plan { sleep: Some("90s".to_owned()), ..plan(vec![route("a")]) });
+    assert!(file(&files, "effe/a.env").ends_with("EFFE_IDLE_EXIT=90s\n"));
+    assert!(file(&files, "effe@a.service.d/sleep.conf").ends_with("[Unit]\nStartLimitIntervalSec=0\n"));
+    assert!(file(&files, "address.conf").contains("systemctl enable --now effe@a.socket\n"));
+    for bad in ["", "soon", "5", "0s", "5 m", "5m\nX=y"] {
+        assert!(checks::time(bad).is_err(), "{bad:?}");
+    }
 }
 
 #[test]
