@@ -68,9 +68,11 @@ fn a_client_that_leaves_wakes_nobody() {
     clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status, 200));
     wait_until("all have ended", || server.processes().is_empty() && server.state()["asleep"] == true);
     let mut last = clients.pop().unwrap();
+    let before = server.state()["sleeps"].clone();
     drop(clients);
     // Whoever has left is seen before this.
-    assert_eq!(server.state()["sleeps"], 1);
+    let state = server.state();
+    assert_eq!((&state["sleeps"], &state["asleep"]), (&before, &true.into()));
     assert!(server.processes().is_empty());
     assert_eq!(last.get("/").status, 200);
     server.stop();

@@ -71,12 +71,6 @@ impl Hammer {
         wait_until(&format!("{more} answers more"), || self.n_answers.load(Ordering::Relaxed) >= enough);
     }
 
-    /// The same for many answers, each thousand of which may take as long as anything.
-    #[track_caller]
-    pub fn wait_in_steps(&self, more: usize) {
-        (0..more.div_ceil(1_000)).for_each(|_| self.wait_for(1_000));
-    }
-
     /// Ends it; what the clients saw.
     pub fn stop(self) -> Report {
         self.over.store(true, Ordering::Relaxed);
