@@ -47,7 +47,8 @@ enum Frame {
 impl WriteBuf {
     /// Whether another piece may be added.
     pub fn has_room(&self) -> bool {
-        self.tail.is_empty() && self.text.len() < CAPACITY
+        // `end` comes behind `tail`, and what is added next must come behind both.
+        self.end.is_empty() && self.tail.is_empty() && self.text.len() < CAPACITY
     }
 
     pub fn is_empty(&self) -> bool {
@@ -169,6 +170,30 @@ mod tests {
     /// Takes so many bytes at a time.
     struct Sink(usize, Vec<u8>);
 
+    /// Takes so many bytes in all, and no more before it is given room.
+    struct Full(usize, Vec<u8>);
+
+    impl AsyncWrite for Full {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let Full(room, taken) = self.get_mut();
+            let n = bytes.len().min(*room);
+            if n == 0 {
+                return Poll::Pending;
+            }
+            *room -= n;
+            taken.extend_from_slice(&bytes[..n]);
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
     impl AsyncWrite for Sink {
         fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
             self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
@@ -228,6 +253,25 @@ mod tests {
                 expected.extend(b"0\r\n\r\n");
                 assert_eq!(sent(BodySize::Stream, pieces, at_a_time), (expected, Some(())));
             }
+        }
+    }
+
+    #[test]
+    fn nothing_overtakes_the_end_of_a_chunk_whose_client_has_no_room_for_it() {
+        let chunk = [format!("{:x}\r\n", SHORT + 1).as_bytes(), &[b'x'; SHORT + 1][..], b"\r\n"].concat();
+        for room in [chunk.len() - 2, chunk.len() - 1] {
+            let (mut output, mut socket) = (WriteBuf::default(), Full(room, Vec::new()));
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            output.frame(BodySize::Stream, Version::HTTP_11);
+            output.piece(vec![b'x'; SHORT + 1].into()).unwrap();
+            assert!(output.poll_flush(&mut socket, &mut cx).is_pending());
+            socket.0 = usize::MAX;
+            while !output.has_room() {
+                assert!(output.poll_flush(&mut socket, &mut cx).is_ready());
+            }
+            output.end().unwrap();
+            assert!(output.poll_flush(&mut socket, &mut cx).is_ready());
+            assert_eq!(socket.1, [&chunk[..], b"0\r\n\r\n"].concat());
         }
     }
 
