@@ -41,6 +41,7 @@ mod systemd;
 mod template;
 #[cfg(feature = "tls")]
 mod tls;
+mod trailers;
 mod trust;
 mod upgrade;
 mod wire;

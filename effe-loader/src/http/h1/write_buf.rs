@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::buf_pool;
+use crate::body::trailers::Trailers;
 
 /// A piece up to this size is copied, which is cheaper than handing the system another slice.
 const SHORT: usize = 4 * 1024;
@@ -100,8 +101,19 @@ impl WriteBuf {
         Some(())
     }
 
-    /// Ends the body; `None` if it is shorter than its head says.
-    pub fn end(&mut self) -> Option<()> {
+    /// Ends the body; `None` if it is shorter than its head says. Where trailers have no place, they are left out. To be
+    /// called when there is room.
+    pub fn end(&mut self, trailers: Option<&Trailers>) -> Option<()> {
+        match (self.frame, trailers) {
+            (Frame::Chunks, Some(trailers)) if self.tail.is_empty() => {
+                let text = self.text();
+                text.extend_from_slice(b"0\r\n");
+                trailers.iter().for_each(|(name, value)| put_field(text, name, value));
+                text.extend_from_slice(b"\r\n");
+                return Some(());
+            }
+            _ => {}
+        }
         match self.frame {
             Frame::Length(1..) => return None,
             Frame::Length(0) | Frame::Close => {}
@@ -160,6 +172,13 @@ impl WriteBuf {
             self.tail = Bytes::new();
         }
         self.end = &self.end[n - of_tail..];
+    }
+}
+
+/// Writes a line of a head or of trailers.
+pub fn put_field(text: &mut BytesMut, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        text.extend_from_slice(part);
     }
 }
 
@@ -232,7 +251,7 @@ mod tests {
                 assert!(output.poll_flush(&mut sink, &mut cx).is_ready());
             }
         }
-        let end = output.end();
+        let end = output.end(None);
         assert!(output.poll_flush(&mut sink, &mut cx).is_ready());
         (sink.1, end)
     }
@@ -269,7 +288,7 @@ mod tests {
             while !output.has_room() {
                 assert!(output.poll_flush(&mut socket, &mut cx).is_ready());
             }
-            output.end().unwrap();
+            output.end(None).unwrap();
             assert!(output.poll_flush(&mut socket, &mut cx).is_ready());
             assert_eq!(socket.1, [&chunk[..], b"0\r\n\r\n"].concat());
         }
