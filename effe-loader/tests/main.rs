@@ -16,6 +16,8 @@ mod failures;
 mod faults;
 mod files;
 mod frozen;
+#[cfg(feature = "http2")]
+mod grpc;
 mod health;
 mod held;
 #[cfg(feature = "http2")]
