@@ -20,7 +20,10 @@ use futures_core::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use self::source::Link;
-use crate::request::{Request, TAKEN};
+use crate::{
+    report,
+    request::{Request, TAKEN},
+};
 
 /// The body of a request. It is a [`Stream`] of bytes, an `AsyncRead` and, with the feature `http`, an
 /// `http_body::Body`. Needs the feature `async`.
@@ -35,6 +38,8 @@ pub struct Body {
 enum Rest {
     Nothing,
     Stream(Arc<Link>),
+    /// All has been read but the trailers.
+    Ended(Arc<Link>),
     /// Another body reads the stream; reading this one is an error.
     Taken,
 }
@@ -49,7 +54,11 @@ impl Request {
             Rest::Nothing
         } else if self.take_stream() {
             let source = self.source();
-            let link = Link { exchange: Mutex::new(Some(exchange)), host: source.host };
+            let link = Link {
+                exchange: Mutex::new(Some(exchange)),
+                async_host: source.host,
+                host: report::current(),
+            };
             Rest::Stream(Arc::clone(source.link.get_or_init(|| Arc::new(link))))
         } else {
             Rest::Taken
@@ -86,14 +95,18 @@ impl Body {
                 return Poll::Ready(Some(Ok(std::mem::take(&mut self.here))));
             }
             let piece = match &self.rest {
-                Rest::Nothing => None,
+                Rest::Nothing | Rest::Ended(_) => None,
                 Rest::Taken => Some(Err(io::Error::other(TAKEN))),
                 Rest::Stream(link) => ready!(link.poll_read(cx.waker())),
             };
             match piece {
                 Some(Ok(piece)) => self.here = piece,
                 end => {
-                    self.rest = Rest::Nothing;
+                    self.rest = match std::mem::replace(&mut self.rest, Rest::Nothing) {
+                        Rest::Stream(link) if end.is_none() => Rest::Ended(link),
+                        Rest::Ended(link) => Rest::Ended(link),
+                        _ => Rest::Nothing,
+                    };
                     return Poll::Ready(end);
                 }
             }
@@ -103,7 +116,19 @@ impl Body {
     /// How many bytes are here, and whether they are all that is left.
     #[cfg(feature = "http")]
     pub(crate) fn left(&self) -> (usize, bool) {
-        (self.here.len(), matches!(self.rest, Rest::Nothing))
+        (self.here.len(), matches!(self.rest, Rest::Nothing | Rest::Ended(_)))
+    }
+
+    /// What of the request comes behind the body, once all of that has been read.
+    #[cfg(feature = "http")]
+    pub(crate) fn take_end(&mut self) -> Option<Arc<Link>> {
+        match std::mem::replace(&mut self.rest, Rest::Nothing) {
+            Rest::Ended(link) => Some(link),
+            rest => {
+                self.rest = rest;
+                None
+            }
+        }
     }
 }
 

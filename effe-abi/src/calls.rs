@@ -11,7 +11,7 @@ use abi_stable::std_types::{RSlice, RStr};
 
 use crate::{
     chunk::Chunk,
-    extensions::{EARLY, EarlyHost},
+    extensions::{EARLY, EarlyHost, TRAILERS, TrailersHost},
     raw::{self, Status, status},
 };
 #[cfg(feature = "async")]
@@ -99,6 +99,41 @@ impl EarlyHostRef {
     pub(crate) fn end_early(self, exchange: ExchangeRef<'_>) -> bool {
         // SAFETY: as in `ExchangeRef::respond`.
         unsafe { (self.0.end_early)(exchange.0.host) == status::OK }
+    }
+}
+
+/// The host's table for fields behind bodies.
+#[derive(Clone, Copy)]
+pub(crate) struct TrailersHostRef(&'static TrailersHost);
+
+impl TrailersHostRef {
+    /// `None`: the host doesn't offer it.
+    #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
+    pub(crate) fn find(host: HostRef) -> Option<TrailersHostRef> {
+        // SAFETY: the type and the id belong together (`extensions.rs`).
+        unsafe { host.extension(TRAILERS) }.map(TrailersHostRef)
+    }
+
+    /// The trailers of the request; none before the end of the body was read.
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn request(self, exchange: ExchangeRef<'_>) -> Vec<raw::Header<'_>> {
+        let mut trailers: Vec<raw::Header<'_>> = Vec::new();
+        loop {
+            // SAFETY: as in `ExchangeRef::headers`.
+            let total =
+                unsafe { (self.0.request)(exchange.0.host, 0, trailers.as_mut_ptr().cast(), trailers.len()) };
+            if total <= trailers.len() {
+                return trailers;
+            }
+            trailers.resize(total, raw::Header::EMPTY);
+        }
+    }
+
+    /// Adds trailers to the answer, whose end has not been sent.
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn respond(self, exchange: ExchangeRef<'_>, trailers: &[raw::Header<'_>]) -> Status {
+        // SAFETY: as in `ExchangeRef::respond`.
+        unsafe { (self.0.respond)(exchange.0.host, trailers.into()) }
     }
 }
 

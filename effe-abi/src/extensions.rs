@@ -11,7 +11,9 @@
 
 use std::ptr;
 
-use crate::raw::{Chunk, Exchange, Failure, Host, Status, status};
+use abi_stable::std_types::RSlice;
+
+use crate::raw::{Chunk, Exchange, Failure, Header, Host, Status, status};
 
 /// Key of a fact about the host, for [`Host::attribute`]: which of the processes that serve the lambda this one is,
 /// counted from 0, and how many there are: `1/4`. An older host answers UNSUPPORTED; then it is the only one.
@@ -146,6 +148,29 @@ pub struct EarlyHost {
     pub end_early: unsafe extern "C" fn(host: *mut ()) -> Status,
 }
 
+/// Id of the host's table [`TrailersHost`]: fields behind the body, of a request and of an answer.
+pub const TRAILERS: &str = "effe.trailers/1";
+
+/// Without this table no trailers reach the lambda, and none that it has reach the client. `host` is [`Exchange::host`].
+///
+/// Fields that say where a body ends, who it is for, who sends it or how its content is to be read are no trailers (RFC
+/// 9110, section 6.5.1): the host leaves them out in both directions.
+#[repr(C)]
+pub struct TrailersHost {
+    /// `size_of::<TrailersHost>()`, as its maker knows it.
+    pub size: u32,
+    /// 1
+    pub version: u32,
+    /// Writes up to `capacity` trailers of the request to `out`, from number `skip` on. Returns how many there are in
+    /// all, which is 0 before the end of the body was read. Any thread, at any time while the exchange lasts.
+    pub request:
+        unsafe extern "C" fn(host: *mut (), skip: usize, out: *mut Header<'static>, capacity: usize) -> usize,
+    /// Adds trailers to the answer. To be called before the `respond` or `write` that ends the answer, of which it
+    /// counts as one. OK; UNSUPPORTED: they are left out, because this client takes none. INVALID: one of them has a bad
+    /// name or value, or the answer has ended. TOO_LARGE.
+    pub respond: unsafe extern "C" fn(host: *mut (), trailers: RSlice<'_, Header<'_>>) -> Status,
+}
+
 /// Work that waits without a thread.
 ///
 /// OWNERSHIP: whoever asked for the future owns it, polls it, and calls `drop`, which frees it.
@@ -211,6 +236,8 @@ const _: () = {
     assert!(offset_of!(SpawnHost, release) == 40 && offset_of!(SpawnHost, may_block) == 48);
     assert!(size_of::<EarlyHost>() == 16 && offset_of!(EarlyHost, version) == 4);
     assert!(offset_of!(EarlyHost, end_early) == 8);
+    assert!(size_of::<TrailersHost>() == 24 && offset_of!(TrailersHost, version) == 4);
+    assert!(offset_of!(TrailersHost, request) == 8 && offset_of!(TrailersHost, respond) == 16);
     assert!(size_of::<Future>() == 24 && offset_of!(Future, poll) == 8 && offset_of!(Future, drop) == 16);
     assert!(size_of::<Waker>() == 8 && size_of::<WakerTable>() == 32);
     assert!(offset_of!(WakerTable, wake) == 8 && offset_of!(WakerTable, wake_by_ref) == 16);

@@ -49,9 +49,7 @@ impl Headers {
 
     /// Adds one. False: the name or the value can't be sent.
     pub(crate) fn push(&mut self, name: &str, value: &[u8]) -> bool {
-        // The loop has no early exit, which lets the compiler vectorise it; nearly all headers are fine to their end.
-        let unfit = value.iter().fold(!is_token(name), |unfit, &byte| unfit | !is_value(byte));
-        if unfit {
+        if !is_field(name, value) {
             return false;
         }
         let begin = self.names.len();
@@ -108,9 +106,17 @@ pub(crate) fn are_values(bytes: &[u8]) -> bool {
     !bytes.iter().fold(false, |unfit, &byte| unfit | !is_value(byte))
 }
 
+/// Whether a header may have this name and this value.
+#[inline]
+pub(crate) fn is_field(name: &str, value: &[u8]) -> bool {
+    // The loop has no early exit, which lets the compiler vectorise it; nearly all headers are fine to their end.
+    let unfit = value.iter().fold(!is_token(name), |unfit, &byte| unfit | !is_value(byte));
+    !unfit
+}
+
 /// Whether `name` may be a header's name: a token of RFC 9110, section 5.6.2.
 pub(crate) fn is_token(name: &str) -> bool {
-    // No early exit, as in `push`.
+    // No early exit, as in `is_field`.
     !name.bytes().fold(name.is_empty(), |unfit, byte| unfit | !TOKEN[usize::from(byte)])
 }
 

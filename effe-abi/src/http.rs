@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, Method, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 use http_body::{Frame, SizeHint};
 
 use crate::{
@@ -132,7 +132,7 @@ fn copy<'a>(block: &mut BytesMut, pieces: impl IntoIterator<Item = &'a [u8]> + C
 impl AsyncResponse<'_> {
     /// Answers with a response of the `http` crate. A body of more than one piece is sent piece by piece if the lambda
     /// declares [`Options::stream_response`](crate::Options::stream_response), and held whole otherwise. Trailers are
-    /// left out. Needs the feature `http`.
+    /// sent as by [`Response::trailer`](crate::Response::trailer). Needs the feature `http`.
     ///
     /// # Errors
     /// The body broke off, the client has gone, the deadline has passed, or the answer is too large to be held.
@@ -147,10 +147,40 @@ impl AsyncResponse<'_> {
         }
         keep(head.headers);
         let mut body = pin!(body);
-        while let Some(data) = self.next(body.as_mut()).await {
-            let Some(mut data) = data? else { continue };
+        let mut ahead = None;
+        loop {
+            let frame = match ahead.take() {
+                Some(frame) => frame,
+                None => self.next(body.as_mut()).await,
+            };
+            let Some(frame) = frame.transpose()? else { return Ok(()) };
+            let mut data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
+                    if let Ok(trailers) = frame.into_trailers() {
+                        self.add_http_trailers(&trailers);
+                    }
+                    continue;
+                }
+            };
+            let mut is_all = body.is_end_stream();
+            if !self.is_sending() && !is_all {
+                // The end may be here already, and trailers with it.
+                ahead = look_ahead(body.as_mut()).await;
+                is_all = match &ahead {
+                    None | Some(Some(Err(_))) => false,
+                    Some(Some(Ok(frame))) => frame.is_trailers(),
+                    Some(None) => true,
+                };
+            }
             // If this is all of the body, it is sent when Run has returned, in one piece and with its length.
-            if !self.is_sending() && body.is_end_stream() {
+            if !self.is_sending() && is_all {
+                if let Some(Some(Ok(trailers))) =
+                    ahead.map(|frame| frame.map(|frame| frame.map(Frame::into_trailers)))
+                    && let Ok(trailers) = trailers
+                {
+                    self.add_http_trailers(&trailers);
+                }
                 if data.remaining() > COPY_LIMIT {
                     self.body(data.copy_to_bytes(data.remaining()));
                     return Ok(());
@@ -166,14 +196,22 @@ impl AsyncResponse<'_> {
                 self.send(data.copy_to_bytes(piece)).await?;
             }
         }
-        Ok(())
     }
 
-    /// The next piece of a body. `Some(Ok(None))` is a frame that isn't data.
+    /// Adds trailers of the `http` crate's.
+    #[track_caller]
+    fn add_http_trailers(&mut self, trailers: &HeaderMap) {
+        let trailers = trailers
+            .iter()
+            .map(|(name, value)| raw::Header { name: name.as_str().into(), value: value.as_bytes().into() });
+        self.add_trailers(&trailers.collect::<Vec<_>>());
+    }
+
+    /// The next frame of a body.
     ///
     /// While there is no piece yet, the head is sent alone. On a thread of the runtime, that is put off by one poll: in
     /// the meantime another task may bring the piece, and both are sent together.
-    async fn next<B>(&mut self, mut body: Pin<&mut B>) -> Option<Result<Option<B::Data>>>
+    async fn next<B>(&mut self, mut body: Pin<&mut B>) -> Option<Result<Frame<B::Data>>>
     where
         B: http_body::Body<Error: Into<Boxed>>,
     {
@@ -187,10 +225,24 @@ impl AsyncResponse<'_> {
                 let begun = if self.may_begin() { self.push() } else { Ok(()) };
                 return begun.map_or_else(|err| Poll::Ready(Some(Err(err.into()))), |()| Poll::Pending);
             };
-            Poll::Ready(frame.map(|frame| frame.map(|frame| frame.into_data().ok()).map_err(Error::new)))
+            Poll::Ready(frame.map(|frame| frame.map_err(Error::new)))
         })
         .await
     }
+}
+
+/// The next frame of a body if it is here; `Some(None)` is the end.
+async fn look_ahead<B>(mut body: Pin<&mut B>) -> Option<Option<Result<Frame<B::Data>>>>
+where
+    B: http_body::Body<Error: Into<Boxed>>,
+{
+    poll_fn(|cx| {
+        Poll::Ready(match body.as_mut().poll_frame(cx) {
+            Poll::Ready(frame) => Some(frame.map(|frame| frame.map_err(Error::new))),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 impl http_body::Body for Body {
@@ -201,8 +253,18 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut task::Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let piece = ready!(self.poll_chunk(cx));
-        Poll::Ready(piece.map(|piece| piece.map(Frame::data)))
+        if let Some(piece) = ready!(self.poll_chunk(cx)) {
+            return Poll::Ready(Some(piece.map(Frame::data)));
+        }
+        let Some(link) = self.take_end() else { return Poll::Ready(None) };
+        let mut trailers = HeaderMap::new();
+        link.trailers(|name, value| {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
+                trailers.append(name, value);
+            }
+        });
+        Poll::Ready((!trailers.is_empty()).then(|| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {

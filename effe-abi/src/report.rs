@@ -100,7 +100,8 @@ fn last_panic() -> Option<String> {
     LAST_PANIC.try_with(RefCell::take).ok().flatten()
 }
 
-fn current() -> Option<HostRef> {
+/// The host of the call that this thread is in, or of the plugin.
+pub(crate) fn current() -> Option<HostRef> {
     CURRENT.try_with(Cell::get).ok().and_then(|call| call.host).or_else(|| HOST.get().copied())
 }
 

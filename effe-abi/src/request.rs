@@ -16,10 +16,11 @@ use std::{
 #[cfg(feature = "async")]
 use crate::body::source::Source;
 use crate::{
-    calls::ExchangeRef,
+    calls::{ExchangeRef, TrailersHostRef},
     chunk::Chunk,
     error::{Error, Result, failure},
     raw::{self, attribute, status},
+    report,
 };
 
 /// Number of headers that are fetched at a time.
@@ -131,6 +132,15 @@ impl Request {
         let mut page = [raw::Header::EMPTY; PAGE];
         let total = self.exchange.headers(0, &mut page);
         Headers { exchange: self.exchange, page, at: 0, fetched: total.min(PAGE), total }
+    }
+
+    /// The trailers that came behind the body: names in lower case, values as the bytes that came. There are none before
+    /// the body was read to its end, and none if the loader is older than this. Fields that can't be trailers (RFC 9110,
+    /// section 6.5.1) are left out.
+    pub fn trailers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let host = report::current().and_then(TrailersHostRef::find);
+        let trailers = host.map_or_else(Vec::new, |host| host.request(self.exchange));
+        trailers.into_iter().map(|trailer| (trailer.name.as_str(), trailer.value.as_slice()))
     }
 
     /// The id of this request, for logs: the client's `X-Request-Id`, or one that the loader made.

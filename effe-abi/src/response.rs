@@ -7,10 +7,10 @@
 use std::{borrow::Cow, error, fmt, io, mem};
 
 use crate::{
-    calls::{EarlyHostRef, ExchangeRef, HostRef},
+    calls::{EarlyHostRef, ExchangeRef, HostRef, TrailersHostRef},
     chunk::Chunk,
     error::{Error, Level, Result, failure},
-    headers::Headers,
+    headers::{Headers, is_field},
     raw::{self, Status, host_attribute, status},
 };
 
@@ -43,33 +43,20 @@ pub struct Response<'a> {
 /// What is the same for all answers of a Context.
 #[derive(Clone, Copy)]
 pub(crate) struct Terms {
+    /// Its tables are looked for when they are needed: few answers need one.
+    host: HostRef,
     delivery: Delivery,
-    /// Whether an answer can be ended before Run returns.
-    early: Early,
+    /// Whether a held answer may go out before Run returns.
+    may_answer_early: bool,
     /// Number of bytes that may be held.
     limit: usize,
-}
-
-/// Whether a held answer can go out before Run returns.
-#[derive(Clone, Copy)]
-enum Early {
-    By(EarlyHostRef),
-    /// The lambda has not declared it.
-    Undeclared,
-    /// The host is older than this.
-    Unknown,
 }
 
 impl Terms {
     /// `may_answer_early`: the lambda has declared it, or needn't.
     pub(crate) fn of(host: HostRef, delivery: Delivery, may_answer_early: bool) -> Terms {
-        let early = match EarlyHostRef::find(host) {
-            _ if !may_answer_early => Early::Undeclared,
-            Some(host) => Early::By(host),
-            None => Early::Unknown,
-        };
         let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
-        Terms { delivery, early, limit: limit.unwrap_or(usize::MAX) }
+        Terms { host, delivery, may_answer_early, limit: limit.unwrap_or(usize::MAX) }
     }
 }
 
@@ -108,6 +95,9 @@ enum Fault {
     #[cfg(feature = "cookies")]
     Cookie(String),
     HeadSent,
+    Trailer(String),
+    TrailersLate,
+    TrailersTooLarge,
     TooLarge(usize),
     Unwritten(io::Error),
 }
@@ -148,6 +138,84 @@ impl<'a> Response<'a> {
     pub fn add_header(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
         self.push_header(name, value.as_ref());
         self
+    }
+
+    /// Adds a trailer, a field behind the body, until the answer has ended: for what is known only when the body has been
+    /// made, such as a checksum.
+    ///
+    /// It reaches clients of HTTP/2, and those of HTTP/1.1 that say `TE: trailers`; for others, and by a loader that knows
+    /// no trailers, it is left out. So are fields that can't be trailers (RFC 9110, section 6.5.1), such as
+    /// `Content-Type` or `Set-Cookie`. A header `Trailer` may announce their names.
+    #[track_caller]
+    pub fn trailer(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
+        let (name, value) = (name.to_ascii_lowercase(), value.as_ref());
+        if !is_field(&name, value) {
+            self.fail(Fault::Trailer(name));
+            return self;
+        }
+        self.add_trailers(&[raw::Header { name: name.as_str().into(), value: value.into() }]);
+        self
+    }
+
+    /// Adds trailers that can be sent.
+    #[track_caller]
+    pub(crate) fn add_trailers(&mut self, trailers: &[raw::Header<'_>]) {
+        match self.state {
+            State::Unsent | State::Sending => {}
+            State::Ended => return self.fail(Fault::TrailersLate),
+            State::Lost(_) => return,
+        }
+        let Some(host) = TrailersHostRef::find(self.terms.host) else { return };
+        match host.respond(self.exchange, trailers) {
+            // Where they are left out, the answer is as good as it was.
+            status::OK | status::UNSUPPORTED => {}
+            status::TOO_LARGE => self.fail(Fault::TrailersTooLarge),
+            _ => self.fail(Fault::TrailersLate),
+        }
+    }
+
+    /// Sends an interim response, which the answer follows (RFC 9110, section 15.2): 103 with `Link` headers lets a browser
+    /// fetch what the answer will need (RFC 8297). `status` is 102 to 199.
+    ///
+    /// It goes out at once if the lambda declares [`Options::stream_response`](crate::Options::stream_response); without,
+    /// together with the answer. A client of HTTP/1.0 doesn't get it, nor does anybody from a loader older than this.
+    ///
+    /// ```
+    /// # fn run(response: &mut effe_abi::Response) -> effe_abi::Result {
+    /// response.informational(103, [("link", "</style.css>; rel=preload; as=style")])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The head of the answer has been sent, the status is another one (100 is the loader's, and 101 no interim response),
+    /// a header has a bad name or value, or there were 64 of them. The answer can be sent all the same.
+    pub fn informational<N: AsRef<str>, V: AsRef<[u8]>>(
+        &mut self,
+        status: u16,
+        headers: impl IntoIterator<Item = (N, V)>,
+    ) -> io::Result<()> {
+        self.refuse_if_ended()?;
+        if self.state != State::Unsent {
+            return Err(informational_refusal("the head of the response has been sent".to_owned()));
+        }
+        if !(102..=199).contains(&status) {
+            let text = format!("the status of an interim response is {status}; it must be 102 to 199");
+            return Err(informational_refusal(text));
+        }
+        let mut checked = Headers::default();
+        for (name, value) in headers {
+            if !checked.push(name.as_ref(), value.as_ref()) {
+                let text =
+                    format!("the interim response's header {:?} has a bad name or value", name.as_ref());
+                return Err(informational_refusal(text));
+            }
+        }
+        let headers: Vec<raw::Header<'_>> = checked.iter().collect();
+        match self.exchange.respond(status, &headers, raw::Chunk::EMPTY, raw::MORE) {
+            status::OK => Ok(()),
+            status => Err(failure(status)),
+        }
     }
 
     /// Adds text to the body; the content type is `text/plain; charset=utf-8` unless one is set.
@@ -243,10 +311,12 @@ impl<'a> Response<'a> {
 
     pub(crate) fn finish_body(&mut self) -> io::Result<()> {
         self.refuse_if_unfit()?;
-        let goes_out = matches!(self.terms.early, Early::By(host) if host.end_early(self.exchange));
+        let Terms { host, may_answer_early, .. } = self.terms;
+        let early = may_answer_early.then(|| EarlyHostRef::find(host)).flatten();
+        let goes_out = early.is_some_and(|early| early.end_early(self.exchange));
         if !goes_out && self.state == State::Unsent {
             if !self.is_stream() {
-                return Err(self.terms.early.refusal());
+                return Err(early_refusal(may_answer_early));
             }
             // Every loader sends what belongs to a stream that has begun.
             self.push()?;
@@ -483,21 +553,21 @@ impl io::Write for Response<'_> {
     }
 }
 
-impl Early {
-    /// Why a held answer can't be ended before Run returns.
-    fn refusal(self) -> io::Error {
-        let text = match self {
-            Early::Undeclared => {
-                "Response::end needs `const OPTIONS: Options = Options::new().answers_early()`: without it, Run may be \
-                 on the thread that is to send the answer"
-            }
-            Early::By(_) | Early::Unknown => {
-                "this loader sends a held answer when Run returns; Response::end needs a newer effe-loader, or \
-                 Options::stream_response"
-            }
-        };
-        io::Error::new(io::ErrorKind::Unsupported, text)
-    }
+/// Why a held answer can't be ended before Run returns.
+fn early_refusal(is_declared: bool) -> io::Error {
+    let text = if is_declared {
+        "this loader sends a held answer when Run returns; Response::end needs a newer effe-loader, or \
+         Options::stream_response"
+    } else {
+        "Response::end needs `const OPTIONS: Options = Options::new().answers_early()`: without it, Run may be \
+         on the thread that is to send the answer"
+    };
+    io::Error::new(io::ErrorKind::Unsupported, text)
+}
+
+/// Why an interim response can't be sent.
+fn informational_refusal(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 impl fmt::Display for Fault {
@@ -508,6 +578,11 @@ impl fmt::Display for Fault {
             #[cfg(feature = "cookies")]
             Fault::Cookie(name) => {
                 write!(f, "the cookie {name:?} can't be set as it is; encode its name and value")
+            }
+            Fault::Trailer(name) => write!(f, "the response's trailer {name:?} has a bad name or value"),
+            Fault::TrailersLate => f.write_str("a trailer was set after the response had ended"),
+            Fault::TrailersTooLarge => {
+                f.write_str("the response's trailers are larger than the loader sends")
             }
             Fault::HeadSent => f.write_str("a status or header was set after the head had been sent"),
             Fault::TooLarge(limit) => {

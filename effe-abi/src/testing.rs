@@ -38,7 +38,7 @@ use std::{
     },
 };
 
-pub use self::call::{Answer, Call};
+pub use self::call::{Answer, Call, Interim};
 use self::{
     call::RunMode,
     host::{Hosted, Offers},
@@ -231,6 +231,10 @@ mod tests {
             if request.path() == "/for-ever" {
                 std::future::pending::<()>().await;
             }
+            if request.path() == "/trailers" {
+                response.text(request.trailers().count().to_string()).trailer("x", "y");
+                return Ok(());
+            }
             if request.path() == "/ends" {
                 response.text("done");
                 response.end().await?;
@@ -305,6 +309,15 @@ mod tests {
         let failure = answer.failure.unwrap_or_default();
         assert!(failure.starts_with("this loader sends a held answer when Run returns; "), "{failure}");
         assert!(Effe::of(&LAMBDA).get("/ends").early);
+    }
+
+    #[test]
+    fn a_host_that_knows_no_trailers_gets_and_gives_none() {
+        let old = Effe::hosted(&LAMBDA, &[], Offers { trailers: None, ..Offers::ALL }).unwrap();
+        for (effe, n) in [(old, 0), (Effe::of(&LAMBDA), 1)] {
+            let answer = effe.call(Call::get("/trailers").trailer("a", "b"));
+            assert_eq!((answer.status, answer.text(), answer.trailers.len()), (200, n.to_string(), n));
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 use std::mem::offset_of;
 
 use effe_abi::{
-    extensions::{AsyncHost, AsyncPlugin, EarlyHost, Future, Ready, SpawnHost, Waker, WakerTable},
+    extensions::{
+        AsyncHost, AsyncPlugin, EarlyHost, Future, Ready, SpawnHost, TrailersHost, Waker, WakerTable,
+    },
     raw::{Chunk, Exchange, ExchangeOps, Failure, Header, Host, Plugin},
 };
 
@@ -13,7 +15,7 @@ use effe_abi::{
 const FROZEN: u64 = 0x8e7d_e2f9_2483_853f;
 
 /// The hash of `src/extensions.rs`, computed likewise, with the extensions of today.
-const EXTENSIONS: u64 = 0xf04f_f3f0_71aa_1e17;
+const EXTENSIONS: u64 = 0x8f7b_5315_a883_4b0f;
 
 #[test]
 #[cfg(target_pointer_width = "64")]
@@ -51,6 +53,7 @@ fn every_field_lies_where_v1_put_it() {
             ("release", 40), ("may_block", 48),
         ]),
         ("EarlyHost", 16, vec![("size", 0), ("version", 4), ("end_early", 8)]),
+        ("TrailersHost", 24, vec![("size", 0), ("version", 4), ("request", 8), ("respond", 16)]),
         ("Future", 24, vec![("data", 0), ("poll", 8), ("drop", 16)]),
         ("Waker", 8, vec![("table", 0)]),
         ("WakerTable", 32, vec![("clone", 0), ("wake", 8), ("wake_by_ref", 16), ("drop", 24)]),
@@ -68,6 +71,7 @@ fn every_field_lies_where_v1_put_it() {
         table!(AsyncHost: size version poll_read poll_ready),
         table!(SpawnHost: size version may_spawn enter leave hold release may_block),
         table!(EarlyHost: size version end_early),
+        table!(TrailersHost: size version request respond),
         table!(Future: data poll drop),
         table!(Waker: table),
         table!(WakerTable: clone wake wake_by_ref drop),

@@ -10,7 +10,7 @@ use std::{
 
 use effe_abi::{
     Chunk, Lambda, Options, Params, Request, Response, Result, StartError, Started, export,
-    testing::{Answer, Call, Effe},
+    testing::{Answer, Call, Effe, Interim},
 };
 use serde::{Serialize, Serializer, ser};
 
@@ -28,6 +28,30 @@ impl Lambda for Scribe {
         match request.path() {
             "/nothing" => response,
             "/text" => response.text("plain"),
+            "/trailers" => {
+                for (name, value) in request.trailers() {
+                    writeln!(response, "{name}: {}", String::from_utf8_lossy(value))?;
+                }
+                response.trailer("X-Sum", b"\xff7").trailer("x-end", "")
+            }
+            "/bad-trailer" => response.text("never sent").trailer("x y", ""),
+            "/late-trailer" => {
+                response.text("sent").end()?;
+                response.trailer("x", "y")
+            }
+            "/hints" => {
+                response.informational(103, [("Link", "</a.css>")])?;
+                response.informational(110, [("x", b"\xff")])?;
+                for (status, name) in [(100, "x"), (101, "x"), (200, "x"), (103, "x y")] {
+                    let refused =
+                        response.informational(status, [(name, "y")]).expect_err("it can't be sent");
+                    writeln!(response, "{refused}")?;
+                }
+                response.end()?;
+                let late = response.informational(103, [("x", "late")]);
+                assert!(late.is_err());
+                return Ok(());
+            }
             "/html" => response.html("<p>".to_owned()),
             "/json" => response.json(&[1, 2])?,
             "/typed" => response.header("Content-Type", "text/csv").text("a,b"),
@@ -231,4 +255,34 @@ fn what_follows_the_answer_is_not_the_clients_concern() {
     let answer = Effe::of(&LAMBDA).call(call);
     assert_eq!((answer.status, answer.text().as_str(), answer.early), (200, "done", true));
     assert!(answer.failure.unwrap_or_default().starts_with("the work failed"));
+}
+
+#[test]
+fn trailers_go_behind_the_answer() {
+    let effe = Effe::of(&LAMBDA);
+    let answer = effe.call(Call::post("/trailers").body("x").trailer("X-A", "1").trailer("x-b", ""));
+    assert_eq!(answer.text(), "x-a: 1\nx-b: \n");
+    assert_eq!(answer.trailers, [("x-sum".to_owned(), b"\xff7".to_vec()), ("x-end".to_owned(), vec![])]);
+    for (target, status, why) in [
+        ("/bad-trailer", 500, "the response's trailer \"x y\" has a bad name or value"),
+        ("/late-trailer", 200, "a trailer was set after the response had ended"),
+    ] {
+        let answer = effe.get(target);
+        assert_eq!((answer.status, &answer.trailers), (status, &vec![]), "{target}");
+        assert!(answer.failure.unwrap_or_default().starts_with(why), "{target}");
+    }
+}
+
+#[test]
+fn interim_responses_go_before_the_answer() {
+    let answer = Effe::of(&LAMBDA).get("/hints");
+    let interim = |status, name: &str, value: &[u8]| Interim {
+        status,
+        headers: vec![(name.to_owned(), value.to_vec())],
+    };
+    assert_eq!(answer.informational, [interim(103, "link", b"</a.css>"), interim(110, "x", b"\xff")]);
+    let refused = "the status of an interim response is";
+    let statuses = ["100", "101", "200"].map(|status| format!("{refused} {status}; it must be 102 to 199\n"));
+    let name = "the interim response's header \"x y\" has a bad name or value\n";
+    assert_eq!((answer.status, answer.text()), (200, statuses.concat() + name));
 }

@@ -29,6 +29,7 @@ async fn app(params: Params) -> Result<Router> {
         .route("/echo", post(async |headers: HeaderMap, body: Bytes| (headers, body)))
         .route("/through", post(async |request: Request| Body::new(request.into_body())))
         .route("/facts", get(facts))
+        .route("/trailers", get(trailers))
         .route("/two", get(two_pieces))
         .route("/breaks", get(breaks))
         .route("/panics", get(panics))
@@ -66,6 +67,34 @@ impl axum::body::HttpBody for Pieces {
 async fn two_pieces() -> Response {
     let pieces = Pieces(vec![Ok("one ".into()), Ok("two".into())]);
     (StatusCode::ACCEPTED, [(header::SET_COOKIE, "a=1")], Body::new(pieces)).into_response()
+}
+
+/// A body with trailers: at once behind its only piece or its last one, or alone, as the query says.
+async fn trailers(uri: Uri) -> Body {
+    let mut fields = HeaderMap::new();
+    fields.insert("x-sum", "7".parse().unwrap());
+    let pieces: &[&str] = match uri.query() {
+        Some("none") => &[],
+        Some("two") => &["one ", "two"],
+        _ => &["one"],
+    };
+    let frames = pieces.iter().map(|piece| http_body::Frame::data(Bytes::from_static(piece.as_bytes())));
+    Body::new(Frames(frames.chain([http_body::Frame::trailers(fields)]).collect()))
+}
+
+/// A body of the given frames.
+struct Frames(std::collections::VecDeque<http_body::Frame<Bytes>>);
+
+impl axum::body::HttpBody for Frames {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<std::result::Result<http_body::Frame<Bytes>, &'static str>>> {
+        std::task::Poll::Ready(self.0.pop_front().map(Ok))
+    }
 }
 
 async fn breaks() -> Body {
@@ -125,6 +154,21 @@ fn bodies_stream_through_and_break_off_as_the_handler_says() {
     let answer = effe.get("/breaks");
     assert_eq!((answer.text().as_str(), answer.broken), ("half", true));
     assert!(answer.failure.unwrap().contains("the other half is missing"));
+}
+
+#[test]
+fn trailers_come_with_a_body_and_go_with_another() {
+    let effe = Effe::of(&LAMBDA);
+    for (target, body) in [("/trailers", "one"), ("/trailers?two", "one two"), ("/trailers?none", "")] {
+        let answer = effe.get(target);
+        assert_eq!((answer.text().as_str(), answer.trailer("x-sum")), (body, Some("7")), "{target}");
+    }
+    assert_eq!(effe.get("/trailers").pieces.len(), 1, "what is here at once is one answer");
+    let call = || Call::post("/through").chunk("a").chunk("b").trailer("X-Came", b"\xff");
+    for answer in [effe.call(call()), effe.call_spawned(call()), effe.call_waiting(call())] {
+        assert_eq!(answer.bytes(), b"ab");
+        assert_eq!(answer.trailers, [("x-came".to_owned(), b"\xff".to_vec())]);
+    }
 }
 
 #[test]

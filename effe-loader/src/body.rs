@@ -7,4 +7,5 @@ pub mod min_rate;
 pub mod outgoing;
 pub mod pipe;
 pub mod sender;
+pub mod trailers;
 pub mod upload;

@@ -21,7 +21,10 @@ use effe_abi::raw::{Status, status};
 
 use self::{call::Progress, early::Rest, response::ResponseBuilder};
 use crate::{
-    body::sender::{BodySender, Streams},
+    body::{
+        sender::{BodySender, Streams},
+        trailers::Trailers,
+    },
     http::head::Head,
     placement::Placement,
     rt::clock::Moment,
@@ -131,6 +134,32 @@ impl<'a> Exchange<'a> {
         Rest { since: Moment::now(), about: self.head.about(self.id) }
     }
 
+    /// Whether trailers of the answer reach the client. Over HTTP/1.1 it must have said so (RFC 9110, section 6.5.1), and
+    /// an answer to HEAD has nothing that they could come behind.
+    fn takes_trailers(&self) -> bool {
+        if self.head.method() == "HEAD" {
+            return false;
+        }
+        match self.head.version() {
+            20.. => true,
+            11 => (0..).map_while(|nth| self.head.header("te", nth)).any(names_trailers),
+            _ => false,
+        }
+    }
+
+    /// Adds trailers to the answer, before it ends.
+    fn add_trailers(&self, trailers: Trailers) -> Status {
+        match self.streams.response.as_ref().filter(|sender| sender.has_begun()) {
+            Some(sender) => sender.add_trailers(trailers),
+            None => self.response().add_trailers(trailers),
+        }
+    }
+
+    /// The trailers of the request, once its body has ended.
+    fn request_trailers(&self) -> Option<&Trailers> {
+        self.streams.request.as_ref()?.trailers()
+    }
+
     fn response(&self) -> MutexGuard<'_, &'a mut ResponseBuilder> {
         self.response.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -172,5 +201,28 @@ impl<'a> Exchange<'a> {
             Head::Copied(copy) => copy.authority(),
         };
         authority.or_else(|| std::str::from_utf8(self.head.header("host", 0)?).ok())
+    }
+}
+
+/// Whether `trailers` is among the members of a TE (RFC 9110, section 10.1.4).
+fn names_trailers(te: &[u8]) -> bool {
+    te.split(|byte| *byte == b',').any(|member| {
+        let name = member.split(|byte| *byte == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"trailers")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn te_says_whether_a_client_takes_trailers() {
+        for te in ["trailers", "Trailers", "gzip;q=0.5, trailers", "trailers;q=0.5", " ,trailers\t"] {
+            assert!(names_trailers(te.as_bytes()), "{te}");
+        }
+        for te in ["", "trailer", "gzip", "x-trailers", "gzip;trailers"] {
+            assert!(!names_trailers(te.as_bytes()), "{te}");
+        }
     }
 }

@@ -178,7 +178,14 @@ impl Handler {
                 streams.request = Some(pipe);
                 Bytes::new()
             }
-            Some(upload) => upload.whole(&self.worker.effe.held).await.map_err(Failure::Body)?,
+            Some(mut upload) => {
+                let body = upload.whole(&self.worker.effe.held).await.map_err(Failure::Body)?;
+                let trailers = upload.trailers();
+                if !trailers.is_empty() {
+                    streams.request = Some(Arc::new(Pipe::of_trailers(trailers)));
+                }
+                body
+            }
         };
         let upload = streams.request.clone();
         // Other requests may have been answered on this thread meanwhile.
@@ -195,7 +202,10 @@ impl Handler {
                 self.wait(call, request, guard).await
             }
         } else {
-            match self.run_inline(&generation, request, &body) {
+            // A run here sees no streams.
+            let here =
+                if streams.request.is_none() { self.run_inline(&generation, request, &body) } else { None };
+            match here {
                 Some((response, _)) => response,
                 None => self.run_on_pool(generation, request, body, streams, guard).await,
             }

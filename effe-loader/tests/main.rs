@@ -16,6 +16,8 @@ mod failures;
 mod faults;
 mod files;
 mod frozen;
+#[cfg(feature = "http2")]
+mod grpc;
 mod health;
 mod held;
 #[cfg(feature = "http2")]
@@ -45,6 +47,7 @@ mod systemd;
 mod template;
 #[cfg(feature = "tls")]
 mod tls;
+mod trailers;
 mod trust;
 mod upgrade;
 mod wire;

@@ -11,8 +11,10 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(feature = "http")]
+use crate::calls::TrailersHostRef;
 use crate::{
-    calls::{AsyncHostRef, ExchangeRef},
+    calls::{AsyncHostRef, ExchangeRef, HostRef},
     error::failure,
     raw::status,
 };
@@ -42,10 +44,11 @@ impl Drop for Source {
 }
 
 /// What a body reads from. `exchange` is `None` once the run has ended.
-pub(super) struct Link {
+pub(crate) struct Link {
     pub(super) exchange: Mutex<Option<ExchangeRef<'static>>>,
     /// `None`: reading waits on its thread.
-    pub(super) host: Option<AsyncHostRef>,
+    pub(super) async_host: Option<AsyncHostRef>,
+    pub(super) host: Option<HostRef>,
 }
 
 impl Link {
@@ -59,7 +62,7 @@ impl Link {
         let Some(exchange) = *exchange else {
             return Poll::Ready(Some(Err(io::Error::other("the request is over"))));
         };
-        let piece = match self.host {
+        let piece = match self.async_host {
             Some(host) => ready!(host.poll_read(exchange, waker)),
             None => exchange.read(),
         };
@@ -68,5 +71,17 @@ impl Link {
             Err(status::END) => None,
             Err(status) => Some(Err(failure(status))),
         })
+    }
+
+    /// Calls `each` with every trailer of the request. There are none once the run has ended.
+    #[cfg(feature = "http")]
+    pub(crate) fn trailers(&self, mut each: impl FnMut(&str, &[u8])) {
+        let exchange = self.exchange();
+        let host = self.host.and_then(TrailersHostRef::find);
+        if let (Some(exchange), Some(host)) = (*exchange, host) {
+            for trailer in host.request(exchange) {
+                each(trailer.name.as_str(), &trailer.value);
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ pub struct Call {
     pub(super) body: Vec<u8>,
     /// What follows the body, piece by piece, for a lambda that reads streams.
     pub(super) pieces: Vec<Vec<u8>>,
+    pub(super) trailers: Vec<(String, Vec<u8>)>,
     pub(super) deadline: Option<Duration>,
     pub(super) gone_after: Option<usize>,
     pub(super) is_https: bool,
@@ -25,6 +26,7 @@ impl Call {
             headers: Vec::new(),
             body: Vec::new(),
             pieces: Vec::new(),
+            trailers: Vec::new(),
             deadline: None,
             gone_after: None,
             is_https: false,
@@ -69,6 +71,13 @@ impl Call {
         self
     }
 
+    /// Adds a trailer, which the lambda sees when it has read the body.
+    #[must_use]
+    pub fn trailer(mut self, name: &str, value: impl AsRef<[u8]>) -> Call {
+        self.trailers.push((name.to_ascii_lowercase(), value.as_ref().to_vec()));
+        self
+    }
+
     /// The time until the deadline, as the lambda sees it; it has it anew once it has ended its answer early. The
     /// harness doesn't end a run that takes longer.
     #[must_use]
@@ -85,6 +94,15 @@ impl Call {
     }
 }
 
+/// An interim response, such as 103 Early Hints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interim {
+    /// 102 to 199.
+    pub status: u16,
+    /// Names, in lower case, and values.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
 /// The answer to a call, and what else came of it.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
@@ -94,6 +112,10 @@ pub struct Answer {
     pub headers: Vec<(String, Vec<u8>)>,
     /// The body, in the pieces that the lambda sent: one, unless it streamed the answer.
     pub pieces: Vec<Vec<u8>>,
+    /// What came behind the body: names, in lower case, and values. A loader leaves out what can't be a trailer.
+    pub trailers: Vec<(String, Vec<u8>)>,
+    /// The interim responses, which went before the answer.
+    pub informational: Vec<Interim>,
     /// Run's error, or where it panicked, as the operator reads it.
     pub failure: Option<String>,
     /// Whether Start or Run panicked.
@@ -132,9 +154,18 @@ impl Answer {
 
     /// The first value of a header, if it is UTF-8. Case doesn't matter in the name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
-        std::str::from_utf8(value).ok()
+        text(&self.headers, name)
     }
+
+    /// The first value of a trailer, if it is UTF-8. Case doesn't matter in the name.
+    pub fn trailer(&self, name: &str) -> Option<&str> {
+        text(&self.trailers, name)
+    }
+}
+
+fn text<'a>(fields: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a str> {
+    let (_, value) = fields.iter().find(|(other, _)| other.eq_ignore_ascii_case(name))?;
+    std::str::from_utf8(value).ok()
 }
 
 /// How a run is made.

@@ -15,12 +15,12 @@ use std::{
 use abi_stable::std_types::{RSlice, RStr};
 
 use super::{
-    call::{Answer, Call},
+    call::{Answer, Call, Interim},
     outcome::Outcome,
 };
 use crate::{
     chunk::Chunk,
-    extensions::{AsyncHost, EarlyHost, SpawnHost, Waker},
+    extensions::{AsyncHost, EarlyHost, SpawnHost, TrailersHost, Waker},
     raw::{self, Exchange, ExchangeOps, Header, Status, attribute, status},
     waker,
 };
@@ -45,8 +45,10 @@ type Head = (u16, Vec<(String, Vec<u8>)>);
 
 #[derive(Default)]
 struct Partial {
+    informational: Vec<Interim>,
     head: Option<Head>,
     pieces: Vec<Vec<u8>>,
+    trailers: Vec<(String, Vec<u8>)>,
     ended: bool,
 }
 
@@ -83,6 +85,10 @@ pub(super) fn run(
     let partial = host.answer.into_inner().unwrap_or_else(PoisonError::into_inner);
     (answer.status, answer.headers) = partial.head.clone().unwrap_or((500, Vec::new()));
     answer.pieces = partial.pieces;
+    answer.informational = partial.informational;
+    if partial.head.is_some() {
+        answer.trailers = partial.trailers;
+    }
     answer.broken = partial.head.is_some() && !partial.ended && !matches!(outcome, Some(Outcome::Ok));
     answer.panicked = matches!(outcome, Some(Outcome::Panic(_)));
     answer.dropped = outcome.is_none();
@@ -139,14 +145,31 @@ unsafe extern "C" fn headers(
 ) -> usize {
     // SAFETY: the contract of this file's entries.
     let host = unsafe { host(pointer) };
-    for (n, (name, value)) in host.call.headers.iter().skip(skip).take(capacity).enumerate() {
+    // SAFETY: the caller has room for `capacity`.
+    unsafe { put_fields(&host.call.headers, skip, out, capacity) }
+}
+
+/// Writes up to `capacity` fields of the call to `out`, which has room for them, and returns how many there are in all.
+#[expect(unsafe_code, reason = "the wire takes fields by a pointer")]
+unsafe fn put_fields(
+    fields: &[(String, Vec<u8>)],
+    skip: usize,
+    out: *mut Header<'static>,
+    capacity: usize,
+) -> usize {
+    for (n, (name, value)) in fields.iter().skip(skip).take(capacity).enumerate() {
         let header = Header { name: lasting(name), value: lasting_bytes(value) };
         // SAFETY: `n` is below `capacity`, for which the caller has room.
         let place = unsafe { out.add(n) };
         // SAFETY: as above; a `Header` needs no drop.
         unsafe { place.write(header) };
     }
-    host.call.headers.len()
+    fields.len()
+}
+
+/// Copies of the lambda's fields.
+fn fields(headers: RSlice<'_, Header<'_>>) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|header| (header.name.to_string(), header.value.to_vec())).collect()
 }
 
 #[expect(unsafe_code, reason = "an entry of the exchange's table")]
@@ -207,10 +230,14 @@ unsafe extern "C" fn respond(
     let host = unsafe { host(pointer) };
     let body = bytes(body);
     let mut answer = host.lock();
-    let (None, Ok(status @ 200..=599)) = (&answer.head, u16::try_from(status)) else {
+    let (None, Ok(status @ 102..=599)) = (&answer.head, u16::try_from(status)) else {
         return status::INVALID;
     };
-    let headers = headers.iter().map(|header| (header.name.to_string(), header.value.to_vec())).collect();
+    let headers = fields(headers);
+    if status < 200 {
+        answer.informational.push(Interim { status, headers });
+        return status::OK;
+    }
     answer.head = Some((status, headers));
     host.put(&mut answer, body, flags)
 }
@@ -268,6 +295,42 @@ unsafe extern "C" fn end_early(pointer: *mut ()) -> Status {
     // SAFETY: the contract of this file's entries.
     let host = unsafe { host(pointer) };
     host.ends_early.store(true, Ordering::Relaxed);
+    status::OK
+}
+
+/// The host's table for fields behind bodies.
+pub(super) static TRAILERS_OPS: TrailersHost = TrailersHost {
+    size: size_of::<TrailersHost>() as u32,
+    version: 1,
+    request: request_trailers,
+    respond: respond_trailers,
+};
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn request_trailers(
+    pointer: *mut (),
+    skip: usize,
+    out: *mut Header<'static>,
+    capacity: usize,
+) -> usize {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    if !host.pieces.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        return 0;
+    }
+    // SAFETY: the caller has room for `capacity`.
+    unsafe { put_fields(&host.call.trailers, skip, out, capacity) }
+}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn respond_trailers(pointer: *mut (), trailers: RSlice<'_, Header<'_>>) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    let mut answer = host.lock();
+    if answer.ended {
+        return status::INVALID;
+    }
+    answer.trailers.extend(fields(trailers));
     status::OK
 }
 

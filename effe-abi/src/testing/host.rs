@@ -18,7 +18,9 @@ use super::{exchange, outcome::Outcome, polled};
 use crate::{
     error::Level,
     export::Linked,
-    extensions::{ASYNC, AsyncPlugin, EARLY, EarlyHost, PROCESS, READY, Ready, SPAWN, SpawnHost},
+    extensions::{
+        ASYNC, AsyncPlugin, EARLY, EarlyHost, PROCESS, READY, Ready, SPAWN, SpawnHost, TRAILERS, TrailersHost,
+    },
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };
 
@@ -46,11 +48,17 @@ pub(super) struct Offers {
     pub(super) spawn: &'static SpawnHost,
     /// `None`, as in an older host: answers don't go out early.
     pub(super) early: Option<&'static EarlyHost>,
+    /// `None`, as in an older host: there are no trailers.
+    pub(super) trailers: Option<&'static TrailersHost>,
 }
 
 impl Offers {
     /// Those of a host of today.
-    pub(super) const ALL: Offers = Offers { spawn: &exchange::SPAWN_OPS, early: Some(&exchange::EARLY_OPS) };
+    pub(super) const ALL: Offers = Offers {
+        spawn: &exchange::SPAWN_OPS,
+        early: Some(&exchange::EARLY_OPS),
+        trailers: Some(&exchange::TRAILERS_OPS),
+    };
 }
 
 impl Hosted {
@@ -285,6 +293,7 @@ unsafe extern "C" fn extension(pointer: *const (), id: RStr<'_>) -> *const () {
         ASYNC => ptr::from_ref(&exchange::ASYNC_OPS).cast(),
         EARLY => data.offers.early.map_or(ptr::null(), |table| ptr::from_ref(table).cast()),
         SPAWN => ptr::from_ref(data.offers.spawn).cast(),
+        TRAILERS => data.offers.trailers.map_or(ptr::null(), |table| ptr::from_ref(table).cast()),
         _ => ptr::null(),
     }
 }

@@ -99,7 +99,7 @@ fn show_level(admin: &dyn Operations) -> Response<Body> {
 
 async fn set_level(admin: &dyn Operations, request: &Request, incoming: Incoming) -> Response<Body> {
     let body = match Upload::of(incoming, request.head(), MAX_BODY, CLIENT_TIMEOUTS.read) {
-        Ok(Some(upload)) => upload.whole(&HeldBytes::unlimited()).await,
+        Ok(Some(mut upload)) => upload.whole(&HeldBytes::unlimited()).await,
         Ok(None) => Ok(Bytes::new()),
         Err(refused) => Err(refused),
     };

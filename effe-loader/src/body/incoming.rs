@@ -11,6 +11,8 @@ use actix_http::{RequestHead, error::PayloadError, header};
 use bytes::Bytes;
 use futures_core::Stream;
 
+use crate::body::trailers::Trailers;
+
 pub enum Incoming {
     None,
     Whole(Bytes),
@@ -25,7 +27,13 @@ pub fn announced(head: &RequestHead) -> Option<u64> {
     head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
-pub type Pieces = Pin<Box<dyn Stream<Item = Result<Bytes, PayloadError>>>>;
+pub type Pieces = Pin<Box<dyn Source>>;
+
+/// Where the pieces of a body come from.
+pub trait Source: Stream<Item = Result<Bytes, PayloadError>> {
+    /// The trailers behind the body, once its end has come. They are taken.
+    fn trailers(self: Pin<&mut Self>) -> Trailers;
+}
 
 /// The upload of a connection, if there is one: hands a body on to the run that reads it, in the connection's task.
 #[derive(Default)]

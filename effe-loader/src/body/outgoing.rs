@@ -11,7 +11,11 @@ use std::{
 use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use crate::body::{pipe::End, sender::BodySender};
+use crate::body::{
+    pipe::End,
+    sender::{BodySender, Interim},
+    trailers::Trailers,
+};
 
 pub enum Body {
     Whole(Bytes),
@@ -27,7 +31,7 @@ impl MessageBody for Body {
         match self {
             Body::Whole(bytes) => BodySize::Sized(bytes.len() as u64),
             Body::Absent(length) => length.map_or(BodySize::None, BodySize::Sized),
-            Body::Stream(stream) => stream.length.map_or(BodySize::Stream, BodySize::Sized),
+            Body::Stream(stream) => stream.size,
         }
     }
 
@@ -40,10 +44,20 @@ impl MessageBody for Body {
             Body::Absent(_) => return Poll::Ready(None),
             Body::Stream(stream) => stream,
         };
+        let sender = match &mut stream.source {
+            Source::Sender(sender) => sender,
+            Source::Held(bytes, _) => {
+                let bytes = mem::take(bytes);
+                if let Some(observer) = &mut stream.observer {
+                    observer.sent(bytes.len());
+                }
+                return Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)));
+            }
+        };
         if stream.producer.as_mut().is_some_and(|producer| producer.poll(cx).is_ready()) {
             stream.producer = None;
         }
-        match ready!(stream.sender.pipe.poll_next(cx)) {
+        match ready!(sender.pipe.poll_next(cx)) {
             Ok(piece) => {
                 if let Some(observer) = &mut stream.observer {
                     observer.sent(piece.len());
@@ -68,6 +82,19 @@ impl MessageBody for Body {
     }
 }
 
+impl Body {
+    /// What comes behind the body, once all of it was taken.
+    pub fn trailers(&self) -> Option<&Trailers> {
+        match self {
+            Body::Stream(stream) => match &stream.source {
+                Source::Sender(sender) => sender.pipe.trailers(),
+                Source::Held(_, trailers) => Some(trailers).filter(|trailers| !trailers.is_empty()),
+            },
+            _ => None,
+        }
+    }
+}
+
 /// Writes a body while it is sent. When it is dropped, nobody wants the rest.
 pub trait Producer {
     /// Lets the producer go on; ready once it is over.
@@ -83,8 +110,10 @@ pub trait Observer {
 }
 
 pub struct Stream {
-    sender: Arc<BodySender>,
-    length: Option<u64>,
+    source: Source,
+    size: BodySize,
+    /// Interim responses that go out before the head.
+    pub interims: Vec<Interim>,
     /// Whether it has ended before it was whole.
     breaks_off: bool,
     /// `None` once it is over.
@@ -94,14 +123,35 @@ pub struct Stream {
     pub guard: Option<Box<dyn Any>>,
 }
 
+enum Source {
+    Sender(Arc<BodySender>),
+    /// All of it, and what comes behind it.
+    Held(Bytes, Trailers),
+}
+
 impl Stream {
     pub fn new(sender: Arc<BodySender>, length: Option<u64>, producer: Option<Box<dyn Producer>>) -> Stream {
-        Stream { sender, length, breaks_off: false, producer, observer: None, guard: None }
+        let size = length.map_or(BodySize::Stream, BodySize::Sized);
+        let mut stream = Stream::of(Source::Sender(sender), size);
+        stream.producer = producer;
+        stream
+    }
+
+    /// A body that is complete, of a response that has more than a head and a body.
+    pub fn held(body: Bytes, size: BodySize, trailers: Trailers) -> Stream {
+        Stream::of(Source::Held(body, trailers), size)
+    }
+
+    fn of(source: Source, size: BodySize) -> Stream {
+        let interims = Vec::new();
+        Stream { source, size, interims, breaks_off: false, producer: None, observer: None, guard: None }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.sender.pipe.close();
+        if let Source::Sender(sender) = &self.source {
+            sender.pipe.close();
+        }
     }
 }

@@ -3,12 +3,14 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
 use effe_abi::raw::{Status, status};
+
+use crate::body::trailers::Trailers;
 
 /// Bytes that a pipe holds before its writer has to wait, and that are read at once at most.
 pub const CAPACITY: usize = 64 * 1024;
@@ -27,7 +29,13 @@ pub struct Closed;
 
 /// One writer, one reader, and the pieces between them.
 #[derive(Default)]
-pub struct Pipe(Mutex<State>);
+pub struct Pipe {
+    state: Mutex<State>,
+    /// What comes behind the whole body, once its end is here.
+    trailers: OnceLock<Trailers>,
+    /// Whether the body itself went another way, as a whole.
+    has_trailers_alone: bool,
+}
 
 #[derive(Default)]
 struct State {
@@ -42,6 +50,17 @@ struct State {
 }
 
 impl Pipe {
+    /// The pipe of a body that went another way: only its trailers are here.
+    pub fn of_trailers(trailers: Trailers) -> Pipe {
+        let state = State { end: Some(End::Whole), ..State::default() };
+        Pipe { state: Mutex::new(state), trailers: trailers.into(), has_trailers_alone: true }
+    }
+
+    /// Whether the body comes through this pipe.
+    pub fn has_body(&self) -> bool {
+        !self.has_trailers_alone
+    }
+
     /// Waits for room. A writer that doesn't ask may write all the same.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         self.poll_writer(cx, |state| match state.closed {
@@ -85,6 +104,20 @@ impl Pipe {
             wake(state.reader.take(), state);
         }
         Ok(())
+    }
+
+    /// Ends the pipe, whole and with trailers. The first end counts.
+    pub fn end_with(&self, trailers: Trailers) {
+        // Before the end, so that who sees the end sees them.
+        if !trailers.is_empty() {
+            let _ = self.trailers.set(trailers);
+        }
+        self.end(End::Whole);
+    }
+
+    /// What comes behind the whole body, once its end is here.
+    pub fn trailers(&self) -> Option<&Trailers> {
+        self.trailers.get()
     }
 
     /// Ends the pipe, behind what has been written. The first end counts.
@@ -149,7 +182,7 @@ impl Pipe {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     cell::Cell,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -23,6 +23,7 @@ use crate::{
     body::{
         held::HeldBytes,
         pipe::{CAPACITY, Closed, End, Pipe, wake},
+        trailers::{MAX_TRAILERS, Trailers},
     },
     rt::{block_on::block_until, clock::Moment},
 };
@@ -79,13 +80,32 @@ impl BodySenders {
     /// Takes back a sender that was not needed, unless somebody else has it.
     pub fn keep(&self, mut sender: Arc<BodySender>) {
         if let Some(unneeded) = Arc::get_mut(&mut sender)
-            && !*unneeded.begun.get_mut()
+            && *unneeded.begun.get_mut() == NOTHING
         {
             // Somebody may have waited for the head, or have given up on it.
             *unneeded.state.get_mut().unwrap_or_else(PoisonError::into_inner) = State::default();
             self.spare.set(Some(sender));
         }
     }
+}
+
+/// The head of an interim response (RFC 9110, section 15.2), which goes out before the final one's.
+#[derive(Clone, Debug)]
+pub struct Interim {
+    /// 102 to 199
+    pub status: StatusCode,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// How far a response has come: nothing of it, interim responses alone, or its head.
+const NOTHING: u8 = 0;
+const INTERIM: u8 = 1;
+const BEGUN: u8 = 2;
+
+/// What has come of a response before its body, and nobody has taken.
+pub struct Beginning {
+    pub interims: Vec<Interim>,
+    pub head: Option<Head>,
 }
 
 /// The head of a response that is streamed.
@@ -99,8 +119,8 @@ pub struct Head {
 
 /// A response that is written while it is sent.
 pub struct BodySender {
-    /// Whether the head is there. Most responses come whole, and then nobody takes the locks.
-    begun: AtomicBool,
+    /// How far it has come. Most responses come whole, and then nobody takes the locks.
+    begun: AtomicU8,
     state: Mutex<State>,
     pub pipe: Pipe,
     /// How long a piece waits for the client.
@@ -110,7 +130,11 @@ pub struct BodySender {
 
 #[derive(Default)]
 struct State {
+    /// Those that go before the head.
+    interims: Vec<Interim>,
     head: Option<Head>,
+    /// Those that go behind the body.
+    trailers: Trailers,
     ended: bool,
     /// Bytes that the lambda owes to its own Content-Length.
     owed: Option<u64>,
@@ -119,7 +143,7 @@ struct State {
 
 impl BodySender {
     fn new(timeout: Option<Duration>, held: &Arc<HeldBytes>) -> BodySender {
-        let (begun, held) = (AtomicBool::new(false), Arc::clone(held));
+        let (begun, held) = (AtomicU8::new(NOTHING), Arc::clone(held));
         BodySender { begun, state: Mutex::default(), pipe: Pipe::default(), timeout, held }
     }
 
@@ -128,22 +152,50 @@ impl BodySender {
         let mut state = self.state();
         state.owed = head.length;
         state.head = Some(head);
-        self.begun.store(true, Ordering::Release);
+        self.begun.store(BEGUN, Ordering::Release);
         wake(state.waker.take(), state);
     }
 
-    /// The head, if it is there and nobody has taken it.
-    pub fn take_head(&self) -> Option<Head> {
-        if self.has_begun() { self.state().head.take() } else { None }
+    /// Hands on interim responses; the head follows.
+    pub fn inform(&self, mut interims: Vec<Interim>) {
+        let mut state = self.state();
+        state.interims.append(&mut interims);
+        self.begun.store(INTERIM, Ordering::Release);
+        wake(state.waker.take(), state);
+    }
+
+    /// Takes the trailers that go behind the body, if that has not ended.
+    pub fn add_trailers(&self, trailers: Trailers) -> Status {
+        let mut state = self.state();
+        if state.ended {
+            return status::INVALID;
+        }
+        if state.trailers.n_bytes() + trailers.n_bytes() > MAX_TRAILERS {
+            return status::TOO_LARGE;
+        }
+        state.trailers.append(trailers);
+        status::OK
+    }
+
+    /// What is there and nobody has taken; `None` if nothing ever was.
+    pub fn take_beginning(&self) -> Option<Beginning> {
+        if self.begun.load(Ordering::Acquire) == NOTHING {
+            return None;
+        }
+        let mut state = self.state();
+        Some(Beginning { interims: std::mem::take(&mut state.interims), head: state.head.take() })
     }
 
     pub fn has_begun(&self) -> bool {
-        self.begun.load(Ordering::Acquire)
+        self.begun.load(Ordering::Acquire) == BEGUN
     }
 
-    /// Waits for the head. The task that waits is woken once.
-    pub fn poll_head(&self, cx: &mut Context<'_>) -> Poll<Head> {
+    /// Waits for the head, and lets `inform` have what comes before it. The task that waits is woken once.
+    pub fn poll_head(&self, cx: &mut Context<'_>, inform: impl FnOnce(Vec<Interim>)) -> Poll<Head> {
         let mut state = self.state();
+        if !state.interims.is_empty() {
+            inform(std::mem::take(&mut state.interims));
+        }
         if let Some(head) = state.head.take() {
             return Poll::Ready(head);
         }
@@ -221,8 +273,13 @@ impl BodySender {
         }
         state.ended = true;
         let is_whole = state.owed.is_none_or(|owed| owed == 0);
+        let trailers = std::mem::take(&mut state.trailers);
         drop(state);
-        self.pipe.end(if is_whole { End::Whole } else { End::Broken(status::INVALID) });
+        if is_whole {
+            self.pipe.end_with(trailers);
+        } else {
+            self.pipe.end(End::Broken(status::INVALID));
+        }
         is_whole
     }
 
@@ -356,12 +413,12 @@ mod tests {
         let second = sender();
         assert!(!Arc::ptr_eq(&second, &other), "somebody has the first one");
         senders.keep(other);
-        assert!(second.poll_head(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(second.poll_head(&mut Context::from_waker(Waker::noop()), drop).is_pending());
         let second_at = Arc::as_ptr(&second);
         senders.keep(second);
         let again = senders.streams(plugin_flags::STREAM_RESPONSE).response.take().unwrap();
         assert_eq!(Arc::as_ptr(&again), second_at);
-        assert!(!again.has_begun() && again.take_head().is_none() && again.keeps_its_length());
+        assert!(!again.has_begun() && again.take_beginning().is_none() && again.keeps_its_length());
         again.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
         assert_eq!(again.write("xyz".into(), false), status::OK);
         assert_eq!(rest(&again), (b"xyz".to_vec(), End::Whole));

@@ -18,6 +18,7 @@ use crate::body::{
     incoming::{Incoming, Pieces, announced},
     min_rate::MinRate,
     pipe::{CAPACITY, End, Pipe},
+    trailers::Trailers,
 };
 
 /// Bytes. A piece up to this size, which a frame of HTTP/2 has, is copied rather than handed on by itself.
@@ -73,7 +74,7 @@ impl Upload {
     }
 
     /// All of it, without a copy if it comes in one piece. It has room in `held` until it is dropped.
-    pub async fn whole(mut self, held: &Arc<HeldBytes>) -> Result<Bytes, Refused> {
+    pub async fn whole(&mut self, held: &Arc<HeldBytes>) -> Result<Bytes, Refused> {
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
         let Some(second) = self.next().await? else { return held.hold(first).ok_or(Refused::NoRoom) };
         let (mut body, mut room) = (Vec::new(), held.room());
@@ -83,6 +84,11 @@ impl Upload {
             self.append(&mut body, &mut room, &piece)?;
         }
         Ok(room.holding(body))
+    }
+
+    /// The trailers behind a body that was read to its end.
+    pub fn trailers(&mut self) -> Trailers {
+        self.rest.as_mut().map_or(Trailers::NONE, |rest| rest.as_mut().trailers())
     }
 
     /// Adds a piece to a body that is read whole. What the client announces is a promise: the buffer grows with what
@@ -114,12 +120,15 @@ impl Upload {
             poll_fn(|cx| pipe.poll_asked(cx)).await;
         }
         while poll_fn(|cx| pipe.poll_room(cx)).await.is_ok() {
-            let mut next = std::pin::pin!(self.next());
-            let next = poll_fn(|cx| match pipe.poll_closed(cx) {
-                Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => next.as_mut().poll(cx).map(Some),
-            });
-            let end = match next.await {
+            let next = {
+                let mut next = std::pin::pin!(self.next());
+                poll_fn(|cx| match pipe.poll_closed(cx) {
+                    Poll::Ready(()) => Poll::Ready(None),
+                    Poll::Pending => next.as_mut().poll(cx).map(Some),
+                })
+                .await
+            };
+            let end = match next {
                 None => return,
                 Some(Ok(Some(piece))) => {
                     if pipe.push(piece).is_err() {
@@ -127,7 +136,7 @@ impl Upload {
                     }
                     continue;
                 }
-                Some(Ok(None)) => End::Whole,
+                Some(Ok(None)) => return pipe.end_with(self.trailers()),
                 Some(Err(Refused::TooLarge)) => End::Broken(status::TOO_LARGE),
                 Some(Err(Refused::Malformed)) => End::Broken(status::GONE),
                 Some(Err(Refused::Slow | Refused::NoRoom)) => End::Broken(status::TIMEOUT),
@@ -170,17 +179,38 @@ impl Drop for Inlet {
 
 #[cfg(test)]
 mod tests {
-    use std::task::{Context, Waker};
+    use std::{
+        pin::Pin,
+        task::{Context, Waker},
+    };
 
-    use futures_util::stream;
+    use futures_core::Stream;
 
     use super::*;
+    use crate::body::incoming::Source;
+
+    /// A body of which nothing ever comes.
+    struct Never;
+
+    impl Stream for Never {
+        type Item = Result<Bytes, PayloadError>;
+
+        fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            Poll::Pending
+        }
+    }
+
+    impl Source for Never {
+        fn trailers(self: Pin<&mut Self>) -> Trailers {
+            Trailers::NONE
+        }
+    }
 
     #[test]
     fn a_reader_is_told_when_the_upload_is_dropped_however_far_it_came() {
         for n_polls in 0..2 {
             let pipe = Arc::new(Pipe::default());
-            let never = Incoming::Pieces(Box::pin(stream::pending()));
+            let never = Incoming::Pieces(Box::pin(Never));
             let upload = Upload::of(never, &RequestHead::default(), 10, None).unwrap().unwrap();
             let mut pump = Box::pin(upload.pump(Arc::clone(&pipe)));
             let mut cx = Context::from_waker(Waker::noop());

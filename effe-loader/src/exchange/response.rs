@@ -4,15 +4,22 @@ use std::sync::Arc;
 
 use actix_http::{
     StatusCode,
-    header::{HeaderName, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
 };
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::{Status, status};
 
 use crate::body::{
     held::{HeldBytes, Room, UNCOUNTED},
-    sender::Head,
+    sender::{Head, Interim},
+    trailers::{MAX_TRAILERS, Trailers},
 };
+
+/// Interim responses before one response.
+const MAX_INTERIMS: usize = 64;
+/// Bits of `unusual`: there was no room for the body, which is dropped; `extras` belong to this response.
+const NO_ROOM: u8 = 1;
+const EXTRAS: u8 = 2;
 
 #[derive(Default)]
 pub struct ResponseBuilder {
@@ -26,8 +33,21 @@ pub struct ResponseBuilder {
     ended: bool,
     /// What its body must have room in; `None` where nobody counts.
     held: Option<Arc<HeldBytes>>,
-    /// Whether there was no room for its body, which is dropped.
-    has_no_room: bool,
+    /// What few responses have, so that one look tells that there is nothing of it.
+    unusual: u8,
+    /// Of this response if `unusual` says so, and else of an earlier one.
+    extras: Option<Box<Extras>>,
+}
+
+/// What a response may have beside its head and its body.
+#[derive(Default)]
+pub struct Extras {
+    /// What goes before it, unless it has gone already.
+    pub interims: Vec<Interim>,
+    n_interims: usize,
+    /// The names of its trailers, as the lambda's `Trailer` has them.
+    pub announced: Option<HeaderValue>,
+    pub trailers: Trailers,
 }
 
 #[derive(Default)]
@@ -51,7 +71,7 @@ impl ResponseBuilder {
         self.body = Body::Empty;
         self.length = None;
         self.ended = false;
-        self.has_no_room = false;
+        self.unusual = 0;
     }
 
     /// Takes the head and the body, or the beginning of the body if `more` follows.
@@ -66,8 +86,7 @@ impl ResponseBuilder {
         let code = u16::try_from(code).ok().and_then(|code| StatusCode::from_u16(code).ok());
         let (None, Some(code)) = (self.status, code) else { return status::INVALID };
         if code.is_informational() {
-            // An interim response; the final one follows.
-            return if more { status::OK } else { status::INVALID };
+            return if more { self.inform(code, headers) } else { status::INVALID };
         }
         if code.as_u16() > 599 || !self.take_headers(headers) {
             return status::INVALID;
@@ -81,6 +100,79 @@ impl ResponseBuilder {
         let is_counted = body.len() > UNCOUNTED;
         self.body = Body::Whole(body);
         if is_counted { self.hold_body(more) } else { status::OK }
+    }
+
+    /// Takes the head of an interim response, which the final one follows.
+    #[cold]
+    fn inform<'a>(
+        &mut self,
+        status: StatusCode,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> Status {
+        // The server asks for bodies itself, and another protocol is begun in another way.
+        if matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
+            return status::INVALID;
+        }
+        let mut interim = Interim { status, headers: Vec::new() };
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes());
+            let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) else {
+                return status::INVALID;
+            };
+            if !is_the_servers(&name) {
+                interim.headers.push((name, value));
+            }
+        }
+        let extras = self.extras();
+        if extras.n_interims >= MAX_INTERIMS {
+            return status::TOO_LARGE;
+        }
+        extras.n_interims += 1;
+        extras.interims.push(interim);
+        status::OK
+    }
+
+    /// Takes trailers of a response that has not ended.
+    pub fn add_trailers(&mut self, trailers: Trailers) -> Status {
+        if self.ended {
+            return status::INVALID;
+        }
+        let all = &mut self.extras().trailers;
+        if all.n_bytes() + trailers.n_bytes() > MAX_TRAILERS {
+            return status::TOO_LARGE;
+        }
+        all.append(trailers);
+        status::OK
+    }
+
+    /// What this response has beside its head and its body.
+    fn extras(&mut self) -> &mut Extras {
+        let extras = self.extras.get_or_insert_default();
+        if self.unusual & EXTRAS == 0 {
+            self.unusual |= EXTRAS;
+            **extras = Extras::default();
+        }
+        extras
+    }
+
+    /// The same, if there is something of it. It is taken, and how much there was of it is remembered.
+    pub fn take_extras(&mut self) -> Option<Extras> {
+        if self.unusual & EXTRAS == 0 {
+            return None;
+        }
+        let extras = self.extras();
+        let n_interims = extras.n_interims;
+        Some(std::mem::replace(extras, Extras { n_interims, ..Extras::default() }))
+    }
+
+    /// Takes the interim responses that have not gone.
+    pub fn take_interims(&mut self) -> Vec<Interim> {
+        std::mem::take(&mut self.extras().interims)
+    }
+
+    /// Whether it has extras, or there was no room for it.
+    pub fn is_unusual(&self) -> bool {
+        self.unusual != 0
     }
 
     /// Takes room for the body that is whole or begun.
@@ -98,19 +190,19 @@ impl ResponseBuilder {
 
     /// There is no room for the body: the client is told so, and the lambda if it has more to say.
     fn drop_body(&mut self, more: bool) -> Status {
-        self.has_no_room = true;
+        self.unusual |= NO_ROOM;
         self.body = Body::Empty;
         if more { status::GONE } else { status::OK }
     }
 
     /// There is no room for a response, and so no run.
     pub fn refuse(&mut self) {
-        self.has_no_room = true;
+        self.unusual |= NO_ROOM;
     }
 
     /// Whether there was no room for the response.
     pub fn has_no_room(&self) -> bool {
-        self.has_no_room
+        self.unusual & NO_ROOM != 0
     }
 
     /// Whether all of the headers are well-formed.
@@ -138,6 +230,8 @@ impl ResponseBuilder {
             if !is_the_servers(&name) {
                 self.headers.push((name, value));
                 n += 1;
+            } else if name == header::TRAILER {
+                self.extras().announced = Some(value);
             }
         }
         self.headers.truncate(n);
@@ -149,7 +243,7 @@ impl ResponseBuilder {
         if self.status.is_none() || self.ended {
             return status::INVALID;
         }
-        if self.has_no_room {
+        if self.has_no_room() {
             return status::GONE;
         }
         let (mut body, mut room) = match std::mem::take(&mut self.body) {
@@ -177,10 +271,17 @@ impl ResponseBuilder {
         self.ended |= self.status.is_some();
     }
 
-    /// The head of a response that goes on.
-    pub fn head(&self) -> Option<Head> {
-        let (headers, length) = (&self.headers, self.length);
-        self.status.map(|status| Head { status, headers: headers.clone(), length })
+    /// The head of a response that goes on. `takes_trailers` says whether its trailers reach the client.
+    pub fn head(&self, takes_trailers: impl FnOnce() -> bool) -> Option<Head> {
+        let (mut headers, length) = (self.headers.clone(), self.length);
+        if self.unusual & EXTRAS != 0
+            && let Some(announced) = self.extras.as_ref().and_then(|extras| extras.announced.clone())
+            && length.is_none()
+            && takes_trailers()
+        {
+            headers.push((header::TRAILER, announced));
+        }
+        self.status.map(|status| Head { status, headers, length })
     }
 
     /// Takes the response out, and leaves none begun.
@@ -302,6 +403,47 @@ mod tests {
             let wanted = list.iter().copied().filter(|(name, _)| *name != "connection");
             assert!(given.eq(wanted), "{list:?}");
         }
+    }
+
+    #[test]
+    fn interim_responses_come_before_the_final_one_and_none_is_the_servers_business() {
+        let mut response = ResponseBuilder::default();
+        let mut respond = |code, more| {
+            let headers = [("link", &b"</s.css>"[..]), ("connection", b"close")].into_iter();
+            response.respond(code, headers, Bytes::new(), more, 5)
+        };
+        for (code, more) in [(100, true), (101, true), (103, false), (99, true)] {
+            assert_eq!(respond(code, more), status::INVALID, "{code}");
+        }
+        for _ in 0..MAX_INTERIMS {
+            assert_eq!(respond(103, true), status::OK);
+        }
+        assert_eq!(respond(103, true), status::TOO_LARGE);
+        assert_eq!(respond(200, true), status::OK);
+        assert_eq!(respond(103, true), status::INVALID);
+        let extras = response.take_extras().unwrap();
+        assert_eq!(extras.interims.len(), MAX_INTERIMS);
+        let headers: Vec<_> = extras.interims[0].headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(headers, ["link"]);
+    }
+
+    #[test]
+    fn what_is_unusual_of_one_response_does_not_stay_in_the_next() {
+        let mut response = ResponseBuilder::default();
+        let mut trailers = Trailers::NONE;
+        assert!(trailers.add(b"x", b"y"));
+        let headers = || [("trailer", &b"x"[..])].into_iter();
+        assert_eq!(response.respond(103, headers(), Bytes::new(), true, 5), status::OK);
+        assert_eq!(response.respond(200, headers(), Bytes::new(), true, 5), status::OK);
+        assert_eq!(response.add_trailers(trailers.clone()), status::OK);
+        response.end();
+        assert_eq!(response.add_trailers(trailers.clone()), status::INVALID);
+        assert!(response.is_unusual());
+        response.clear();
+        assert!(!response.is_unusual() && response.take_extras().is_none());
+        assert_eq!(response.add_trailers(trailers.clone()), status::OK, "before the head");
+        let extras = response.take_extras().unwrap();
+        assert_eq!((extras.interims.len(), extras.announced, extras.trailers), (0, None, trailers));
     }
 
     #[test]

@@ -11,14 +11,17 @@ use std::{
 use abi_stable::std_types::{RSlice, RStr};
 use bytes::Bytes;
 use effe_abi::{
-    extensions::{AsyncHost, EarlyHost, SpawnHost, Waker},
+    extensions::{AsyncHost, EarlyHost, SpawnHost, TrailersHost, Waker},
     raw::{self, ExchangeOps, Header, Status, attribute, status},
     waker,
 };
 
 use super::Exchange;
 use crate::{
-    body::pipe::{Closed, End},
+    body::{
+        pipe::{Closed, End},
+        trailers::Trailers,
+    },
     http::head::Head,
     placement::spawned_poll,
     plugin::host::Exchanges,
@@ -49,7 +52,11 @@ impl Exchange<'_> {
             target: target.into(),
             path_len,
             body: self.body.into(),
-            flags: if self.streams.request.is_some() { raw::MORE_BODY } else { 0 },
+            flags: if self.streams.request.as_ref().is_some_and(|pipe| pipe.has_body()) {
+                raw::MORE_BODY
+            } else {
+                0
+            },
             version: self.head.version(),
             host: ptr::from_ref(self).cast_mut().cast(),
             ops: &OPS,
@@ -76,6 +83,7 @@ pub const FOR_HOST: Exchanges = Exchanges {
     async_host: &ASYNC_OPS,
     spawn_host: &SPAWN_OPS,
     early_host: &EARLY_OPS,
+    trailers_host: &TRAILERS_OPS,
     request_id: current_id,
 };
 
@@ -139,27 +147,30 @@ unsafe extern "C" fn headers(
 ) -> usize {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let put = |n: usize, name: &str, value: &[u8]| {
-        let header = Header { name: lasting(name), value: lasting_bytes(value) };
-        // SAFETY: `n` is below `capacity`, for which the caller has room.
-        let place = unsafe { out.add(n) };
-        // SAFETY: as above; a `Header` needs no drop.
-        unsafe { place.write(header) };
-    };
     match exchange.head {
         Head::Live(request) => {
             let headers = &request.head().headers;
-            for (n, (name, value)) in headers.iter().skip(skip).take(capacity).enumerate() {
-                put(n, name.as_str(), value.as_bytes());
-            }
+            let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+            // SAFETY: the caller's room.
+            unsafe { put(fields.skip(skip).take(capacity), out) };
             headers.len()
         }
         Head::Copied(copy) => {
-            for (n, (name, value)) in copy.headers().skip(skip).take(capacity).enumerate() {
-                put(n, name, value);
-            }
+            // SAFETY: as above.
+            unsafe { put(copy.headers().skip(skip).take(capacity), out) };
             copy.headers().len()
         }
+    }
+}
+
+/// Writes fields to `out`, which has room for them.
+unsafe fn put<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>, out: *mut Header<'static>) {
+    for (n, (name, value)) in fields.enumerate() {
+        let header = Header { name: lasting(name), value: lasting_bytes(value) };
+        // SAFETY: the caller's promise.
+        let place = unsafe { out.add(n) };
+        // SAFETY: as above; a `Header` needs no drop.
+        unsafe { place.write(header) };
     }
 }
 
@@ -297,6 +308,40 @@ unsafe extern "C" fn end_early(host: *mut ()) -> Status {
     status::OK
 }
 
+/// What a lambda finds under the id `TRAILERS`.
+static TRAILERS_OPS: TrailersHost = TrailersHost {
+    size: size_of::<TrailersHost>() as u32,
+    version: 1,
+    request: request_trailers,
+    respond: respond_trailers,
+};
+
+unsafe extern "C" fn request_trailers(
+    host: *mut (),
+    skip: usize,
+    out: *mut Header<'static>,
+    capacity: usize,
+) -> usize {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let Some(trailers) = exchange.request_trailers() else { return 0 };
+    // SAFETY: the caller has room for `capacity`. They are set once and stay as long as the exchange.
+    unsafe { put(trailers.iter().skip(skip).take(capacity), out) };
+    trailers.iter().len()
+}
+
+unsafe extern "C" fn respond_trailers(host: *mut (), trailers: RSlice<'_, Header<'_>>) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let mut added = Trailers::NONE;
+    for header in trailers.as_slice() {
+        if !added.add(header.name.as_str().as_bytes(), header.value.as_slice()) {
+            return status::INVALID;
+        }
+    }
+    if exchange.takes_trailers() { exchange.add_trailers(added) } else { status::UNSUPPORTED }
+}
+
 unsafe extern "C" fn respond(
     host: *mut (),
     code: u32,
@@ -318,7 +363,16 @@ unsafe extern "C" fn respond(
         return if begun == status::OK { exchange.ended(response, more) } else { begun };
     };
     let begun = response.respond(code, headers, Bytes::new(), more, exchange.response_limit);
-    let Some(head) = response.head().filter(|_| begun == status::OK) else { return begun };
+    let announced = || exchange.takes_trailers();
+    let Some(head) = response.head(announced).filter(|_| begun == status::OK) else {
+        if begun == status::OK {
+            sender.inform(response.take_interims());
+        }
+        return begun;
+    };
+    if let Some(extras) = response.take_extras() {
+        sender.add_trailers(extras.trailers);
+    }
     sender.begin(head);
     drop(response);
     exchange.hand_on(sender, body, more)

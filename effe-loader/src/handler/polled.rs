@@ -15,13 +15,13 @@ use super::{
     Handler,
     failure::Failure,
     half_closed::HalfClosed,
-    response::{respond, stream},
+    response::{informed, respond, stream},
     unanswered,
 };
 use crate::{
     body::{
         outgoing::{Body, Producer},
-        sender::{self, BodySender, Streams},
+        sender::{self, Beginning, BodySender, Streams},
     },
     effe::async_run::AsyncCall,
     exchange::{call::Call, response::ResponseBuilder},
@@ -58,7 +58,7 @@ impl Handler {
         let mut half_closed = HalfClosed::default();
         let begun = poll_fn(|cx| {
             if let Some(sender) = &sender
-                && let Poll::Ready(head) = sender.poll_head(cx)
+                && let Poll::Ready(head) = sender.poll_head(cx, |interims| guard.inform(interims))
             {
                 return Poll::Ready(Begun::Head(head, Arc::clone(sender)));
             }
@@ -107,14 +107,19 @@ impl Handler {
     /// The answer of an async run that is over; its body may still be waiting to be sent.
     pub(super) fn answered(&self, request: &Request, mut call: Box<Call>) -> Result<Response<Body>, Failure> {
         let sender = call.streams.response.take();
-        let head = sender.as_ref().and_then(|sender| sender.take_head());
-        let response = match (head, sender) {
-            (Some(head), Some(sender)) => Some(Ok(stream(request, head, sender, None))),
-            (_, unneeded) => {
-                if let Some(sender) = unneeded {
+        let response = match sender.as_ref().and_then(|sender| sender.take_beginning()) {
+            None => {
+                if let Some(sender) = sender {
                     self.senders.keep(sender);
                 }
                 respond(&mut call.response, request)
+            }
+            Some(Beginning { interims, head }) => {
+                let response = match (head, sender) {
+                    (Some(head), Some(sender)) => Some(Ok(stream(request, head, sender, None))),
+                    _ => respond(&mut call.response, request),
+                };
+                response.map(|response| response.map(|response| informed(response, interims)))
             }
         };
         let response = response.unwrap_or_else(|| Err(unanswered(&call)));

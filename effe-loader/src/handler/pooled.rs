@@ -15,13 +15,13 @@ use super::{
     Handler,
     failure::Failure,
     half_closed::{ClientEnd, HalfClosed},
-    response::{respond, stream},
+    response::{informed, respond, stream},
     unanswered,
 };
 use crate::{
     body::{
         outgoing::{Body, Producer},
-        sender::{Awaited, BodySender, Head as ResponseHead, Streams},
+        sender::{Awaited, Beginning, BodySender, Head as ResponseHead, Streams},
     },
     effe::{async_run::Worker, generation::Generation},
     exchange::{call::Progress, response::ResponseBuilder},
@@ -58,7 +58,9 @@ impl Handler {
         let mut run = PooledRun { call: Some(pending_call), progress, worker: Rc::clone(&self.worker) };
         let mut client = is_async.then(|| Client::watched(guard));
         let came = poll_fn(|cx| {
-            if let Some(Poll::Ready(head)) = awaited.0.as_ref().map(|sender| sender.poll_head(cx)) {
+            if let Some(sender) = &awaited.0
+                && let Poll::Ready(head) = sender.poll_head(cx, |interims| guard.inform(interims))
+            {
                 return Poll::Ready(Came::Head(head));
             }
             if let Poll::Ready(answer) = run.poll_early(cx) {
@@ -94,7 +96,10 @@ impl Handler {
                 drop(run);
                 let response = respond(&mut call.response, request).unwrap_or_else(|| Err(unanswered(&call)));
                 self.worker.in_flight.keep(call);
-                response
+                match awaited.0.as_ref().and_then(|sender| sender.take_beginning()) {
+                    Some(Beginning { interims, .. }) => response.map(|response| informed(response, interims)),
+                    None => response,
+                }
             }
             Came::Outcome(Outcome::GivenUp) => Err(Failure::Busy),
             Came::Outcome(Outcome::Overdue(progress)) => {

@@ -2,23 +2,33 @@
 
 use std::sync::Arc;
 
-use actix_http::{Method, Request, Response, StatusCode};
+use actix_http::{
+    Method, Request, Response, StatusCode,
+    body::{BodySize, MessageBody},
+    header,
+};
+use bytes::Bytes;
 
 use super::failure::Failure;
 use crate::{
     body::{
         outgoing::{Body, Producer, Stream},
-        sender::{self, BodySender},
+        sender::{self, BodySender, Interim},
+        trailers::Trailers,
     },
     exchange::response::ResponseBuilder,
 };
 
 /// The lambda's answer, if it gave one; the failure if there is no room to hold it.
 pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Result<Response<Body>, Failure>> {
-    let length = builder.length;
-    if builder.has_no_room() {
-        return Some(Err(Failure::NoRoom));
+    if builder.is_unusual() {
+        return unusual(builder, request);
     }
+    usual(builder, request).map(Ok)
+}
+
+fn usual(builder: &mut ResponseBuilder, request: &Request) -> Option<Response<Body>> {
+    let length = builder.length;
     let (status, body) = builder.take()?;
     let body = match length {
         // For a HEAD the lambda may say how long the answer to a GET would be, and needn't make it.
@@ -30,7 +40,45 @@ pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Resul
     for (name, value) in &builder.headers {
         head.headers.append(name.clone(), value.clone());
     }
-    Some(Ok(response))
+    Some(response)
+}
+
+/// An answer that there is no room for, or that has more than a head and a body.
+#[cold]
+fn unusual(builder: &mut ResponseBuilder, request: &Request) -> Option<Result<Response<Body>, Failure>> {
+    if builder.has_no_room() {
+        return Some(Err(Failure::NoRoom));
+    }
+    let extras = builder.take_extras().unwrap_or_default();
+    let mut response = usual(builder, request)?;
+    if !extras.trailers.is_empty() {
+        if let Some(announced) = extras.announced {
+            response.head_mut().headers.append(header::TRAILER, announced);
+        }
+        let trailers = extras.trailers;
+        response = response.map_body(|_, body| match body {
+            Body::Whole(bytes) => Body::Stream(Box::new(Stream::held(bytes, BodySize::Stream, trailers))),
+            body => body,
+        });
+    }
+    Some(Ok(informed(response, extras.interims)))
+}
+
+/// The same answer, behind interim responses.
+pub fn informed(response: Response<Body>, interims: Vec<Interim>) -> Response<Body> {
+    if interims.is_empty() {
+        return response;
+    }
+    response.map_body(|_, body| {
+        let size = body.size();
+        let mut stream = match body {
+            Body::Stream(stream) => stream,
+            Body::Whole(bytes) => Box::new(Stream::held(bytes, size, Trailers::NONE)),
+            Body::Absent(_) => Box::new(Stream::held(Bytes::new(), size, Trailers::NONE)),
+        };
+        stream.interims.splice(0..0, interims);
+        Body::Stream(stream)
+    })
 }
 
 /// An answer whose body is still being written.

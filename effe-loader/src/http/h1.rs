@@ -15,6 +15,7 @@ mod write_buf;
 use std::{
     cell::RefCell,
     future::{Future, pending, poll_fn},
+    mem,
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
@@ -36,6 +37,7 @@ use crate::{
     body::{
         incoming::{Incoming, Uploads},
         outgoing::Body,
+        sender::Interim,
     },
     http::{
         head::Request,
@@ -125,20 +127,27 @@ impl Dispatcher {
         self.uploads.poll(cx);
         match &mut self.state {
             State::Waiting => self.next_request(cx),
-            State::Handling(answer) => match Pin::new(answer).poll(cx) {
-                Poll::Ready(response) => Poll::Ready(self.begin(response)),
-                Poll::Pending => self.while_pending(cx),
-            },
+            State::Handling(answer) => {
+                let answered = Pin::new(answer).poll(cx);
+                let interims = self.activity.interims.take();
+                if !interims.is_empty() {
+                    self.inform(interims);
+                }
+                match answered {
+                    Poll::Ready(response) => Poll::Ready(self.begin(response)),
+                    Poll::Pending => self.while_pending(cx),
+                }
+            }
             State::Sending(body) => {
                 if !self.conn.borrow().output.has_room() {
                     ready!(self.conn.borrow_mut().poll_flush(cx))?;
                 }
-                match Pin::new(body).poll_next(cx) {
+                match Pin::new(&mut *body).poll_next(cx) {
                     Poll::Ready(Some(Ok(piece))) => {
                         Poll::Ready(Ok(self.conn.borrow_mut().output.piece(piece).ok_or(Closed)?))
                     }
                     Poll::Ready(None) => {
-                        self.conn.borrow_mut().output.end().ok_or(Closed)?;
+                        self.conn.borrow_mut().output.end(body.trailers()).ok_or(Closed)?;
                         self.end();
                         Poll::Ready(Ok(()))
                     }
@@ -279,12 +288,24 @@ impl Dispatcher {
         conn.poll_look_ahead(cx).map(Err)
     }
 
+    #[cold]
+    fn inform(&self, interims: Vec<Interim>) {
+        if !self.activity.slot.is_dying() {
+            self.conn.borrow_mut().inform(interims);
+        }
+    }
+
     fn begin(&mut self, response: Response<Body>) -> Result<(), Closed> {
         if !self.activity.slot.may_answer() {
             self.hold();
             return Ok(());
         }
-        let (mut response, body) = response.into_parts();
+        let (mut response, mut body) = response.into_parts();
+        if let Body::Stream(stream) = &mut body
+            && !stream.interims.is_empty()
+        {
+            self.inform(mem::take(&mut stream.interims));
+        }
         let mut conn = self.conn.borrow_mut();
         let (size, head) = (body.size(), response.head_mut());
         if self.activity.is_closing.get() || !conn.codec.can_skip() {

@@ -179,6 +179,10 @@ impl Client {
                             return Poll::Ready(None);
                         }
                         let answered = Pin::new(&mut answered).poll(cx).map(Some);
+                        let interims = client.handle.activity.interims.take();
+                        if !interims.is_empty() {
+                            response::inform(&mut respond, interims);
+                        }
                         if answered.is_pending()
                             && kept_back
                                 .as_ref()

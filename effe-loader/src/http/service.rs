@@ -20,6 +20,7 @@ use crate::{
     body::{
         incoming::{Incoming, Uploads},
         outgoing::Body,
+        sender::Interim,
     },
     http::{canned::sorry, head::Request},
     net::activity::{ConnActivity, Hangup},
@@ -103,6 +104,11 @@ impl RequestGuard {
     /// Our own address that the client has connected to, if the connection has noted it.
     pub fn local_ip(&self) -> Option<IpAddr> {
         self.activity.local_ip.get()
+    }
+
+    /// Interim responses go out as soon as the future of the answer has been polled.
+    pub fn inform(&self, interims: Vec<Interim>) {
+        self.activity.interims.borrow_mut().extend(interims);
     }
 
     /// There will be no answer: the connection is closed. To be followed by waiting for ever, which that ends.

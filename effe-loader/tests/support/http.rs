@@ -97,6 +97,12 @@ impl Connection {
         byte[0]
     }
 
+    /// All that comes until the server closes the connection.
+    #[track_caller]
+    pub fn read_to_end(&mut self, bytes: &mut Vec<u8>) {
+        self.0.read_to_end(bytes).expect("the server closes the connection");
+    }
+
     /// Whether the server closes the connection without another byte.
     pub fn is_closed(&mut self) -> bool {
         match self.0.read(&mut [0]) {

@@ -130,7 +130,7 @@ fn built() -> &'static Path {
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
         let fixtures = ["probe", "async_probe", "early", "async_early", "spout", "other_abi", "crasher"];
-        let examples = ["ticker", "pipe", "shortener", "guestbook", "webhook", "export"];
+        let examples = ["ticker", "pipe", "shortener", "guestbook", "webhook", "export", "grpc"];
         succeed(
             cargo()
                 .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])

@@ -6,6 +6,8 @@ use std::task::Poll;
 
 use bytes::{Buf, Bytes, BytesMut};
 
+use crate::body::trailers::Trailers;
+
 /// Bytes of a line with a size, and of all trailers.
 const MAX_LINE: usize = 4 * 1024;
 const MAX_TRAILERS: usize = 8 * 1024;
@@ -44,8 +46,14 @@ enum State {
 }
 
 impl Chunks {
-    /// The next piece of a body of at most `limit` bytes, or its end; pending if more bytes are needed to tell.
-    pub fn next(&mut self, input: &mut BytesMut, limit: u64) -> Poll<Option<Result<Bytes, Refused>>> {
+    /// The next piece of a body of at most `limit` bytes, or its end; pending if more bytes are needed to tell. What is
+    /// behind the body is left in `trailers`.
+    pub fn next(
+        &mut self,
+        input: &mut BytesMut,
+        limit: u64,
+        trailers: &mut Trailers,
+    ) -> Poll<Option<Result<Bytes, Refused>>> {
         loop {
             let step = match self.state {
                 State::Size => self.size(input, limit),
@@ -66,7 +74,7 @@ impl Chunks {
                     [] | [b'\r'] => Ok(None),
                     _ => Err(Malformed),
                 },
-                State::Trailers => match self.trailer(input) {
+                State::Trailers => match self.trailer(input, trailers) {
                     Ok(Some(true)) => return Poll::Ready(None),
                     Ok(Some(false)) => Ok(Some(State::Trailers)),
                     Ok(None) => Ok(None),
@@ -104,12 +112,27 @@ impl Chunks {
         Ok(Some(if size == 0 { State::Trailers } else { State::Data(size) }))
     }
 
-    /// Takes a trailer, which nobody is told of; or the end of the body, and then it is true.
-    fn trailer(&mut self, input: &mut BytesMut) -> Result<Option<bool>, Refused> {
+    /// Whether all of the body has come, and trailers behind it.
+    pub fn has_trailers(&self) -> bool {
+        self.n_trailers > b"\r\n".len()
+    }
+
+    /// Takes a trailer; or the end of the body, and then it is true.
+    fn trailer(&mut self, input: &mut BytesMut, trailers: &mut Trailers) -> Result<Option<bool>, Refused> {
         let Some(line) = line(input, MAX_TRAILERS - self.n_trailers)? else { return Ok(None) };
         let is_end = line.is_empty();
-        if !is_end && !is_field(line) {
-            return Err(Malformed);
+        if !is_end {
+            if !is_field(line) {
+                return Err(Malformed);
+            }
+            if self.n_trailers == 0 {
+                // Those of another body, which nobody has asked for.
+                *trailers = Trailers::NONE;
+            }
+            let name = token(line);
+            if !trailers.add(&line[..name], line[name + 1..].trim_ascii()) {
+                return Err(Malformed);
+            }
         }
         let n_line = line.len() + 2;
         self.n_trailers += n_line;
@@ -203,7 +226,7 @@ mod tests {
         for (n, piece) in body.chunks(at_a_time).enumerate() {
             input.extend_from_slice(piece);
             loop {
-                match chunks.next(&mut input, LIMIT) {
+                match chunks.next(&mut input, LIMIT, &mut Trailers::default()) {
                     Poll::Ready(Some(Ok(piece))) => data.extend_from_slice(&piece),
                     Poll::Ready(Some(Err(err))) => return Some(Err(err)),
                     Poll::Ready(None) => {
@@ -269,6 +292,20 @@ mod tests {
             Some(Ok((vec![b'x'; 20_000], 0))),
             "small chunks are no excess"
         );
+    }
+
+    #[test]
+    fn what_is_behind_a_body_is_kept_unless_it_is_forbidden() {
+        let (mut chunks, mut trailers) = (Chunks::default(), Trailers::NONE);
+        assert!(trailers.add(b"of", b"another body"));
+        let mut input = BytesMut::from(&b"0\r\nX-Sum:  a b \r\nContent-Length: 3\r\nx-sum:\xff\r\n\r\n"[..]);
+        assert_eq!(chunks.next(&mut input, LIMIT, &mut trailers), Poll::Ready(None));
+        assert!(chunks.has_trailers());
+        let all: Vec<_> = trailers.iter().collect();
+        assert_eq!(all, [("x-sum", &b"a b"[..]), ("x-sum", b"\xff")]);
+        let (mut none, mut input) = (Chunks::default(), BytesMut::from(&b"0\r\n\r\n"[..]));
+        assert_eq!(none.next(&mut input, LIMIT, &mut trailers), Poll::Ready(None));
+        assert!(!none.has_trailers());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use super::chunks::{self, Chunks};
 use crate::{
-    body::incoming::announced,
+    body::{incoming::announced, trailers::Trailers},
     http::validate::{
         MAX_HEAD, MAX_TARGET, Target, has_long_header, has_unknown_coding, refused_version, request_line,
     },
@@ -43,6 +43,8 @@ pub struct Codec {
     is_tls: bool,
     body_limit: u64,
     pub request: Current,
+    /// Those of the last body that had any.
+    trailers: Trailers,
 }
 
 /// The request that is being answered.
@@ -85,7 +87,8 @@ pub enum Message {
 
 impl Codec {
     pub fn new(config: ServiceConfig, is_tls: bool, body_limit: u64) -> Codec {
-        Codec { codec: h1::Codec::new(config), is_tls, body_limit, request: Current::default() }
+        let codec = h1::Codec::new(config);
+        Codec { codec, is_tls, body_limit, request: Current::default(), trailers: Trailers::NONE }
     }
 
     /// The next request, if all of its head is in `input`.
@@ -225,7 +228,7 @@ impl Codec {
     }
 
     fn chunk(&mut self, input: &mut BytesMut) -> Poll<Option<Result<Bytes, PayloadError>>> {
-        let next = ready!(self.request.chunks.next(input, self.body_limit));
+        let next = ready!(self.request.chunks.next(input, self.body_limit, &mut self.trailers));
         match next {
             None => self.request.body = Rest::Nothing,
             Some(Err(_)) => self.request.body = Rest::Broken,
@@ -237,6 +240,12 @@ impl Codec {
                 chunks::Refused::TooLarge => PayloadError::Overflow,
             })
         }))
+    }
+
+    /// Takes what has come behind the body, if all of that has been read.
+    pub fn trailers(&mut self) -> Trailers {
+        let has_any = self.is_read() && self.request.chunks.has_trailers();
+        if has_any { std::mem::take(&mut self.trailers) } else { Trailers::NONE }
     }
 
     /// Writes an answer's head; `None` if it can't be written.

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::{Response, ServiceConfig, StatusCode, body::BodySize, error::PayloadError};
+use actix_http::{Response, ServiceConfig, StatusCode, Version, body::BodySize, error::PayloadError};
 use bytes::Bytes;
 use futures_core::Stream;
 use tokio::io::AsyncWrite;
@@ -16,9 +16,12 @@ use tokio::io::AsyncWrite;
 use super::{
     codec::{Codec, Message, Rest},
     read_buf::{Fill, ReadBuf},
-    write_buf::WriteBuf,
+    write_buf::{WriteBuf, put_field},
 };
-use crate::net::{activity::ConnActivity, connection::Connection, connections::CloseReason};
+use crate::{
+    body::{incoming::Source, sender::Interim, trailers::Trailers},
+    net::{activity::ConnActivity, connection::Connection, connections::CloseReason},
+};
 
 /// Bytes that are read ahead of what is being answered.
 const MAX_AHEAD: usize = 64 * 1024;
@@ -103,6 +106,28 @@ impl Conn {
         })
     }
 
+    /// Writes the heads of interim responses. A client of HTTP/1.0 doesn't know them (RFC 9110, section 15.2).
+    pub fn inform(&mut self, interims: Vec<Interim>) {
+        if self.codec.request.version < Version::HTTP_11 {
+            return;
+        }
+        for Interim { status, headers } in interims {
+            let text = self.output.text();
+            text.extend_from_slice(b"HTTP/1.1 ");
+            text.extend_from_slice(status.as_str().as_bytes());
+            text.extend_from_slice(b" ");
+            let reason = match status.as_u16() {
+                103 => "Early Hints",
+                _ => status.canonical_reason().unwrap_or_default(),
+            };
+            text.extend_from_slice(reason.as_bytes());
+            text.extend_from_slice(b"\r\n");
+            let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+            fields.for_each(|(name, value)| put_field(text, name, value));
+            text.extend_from_slice(b"\r\n");
+        }
+    }
+
     /// Writes the head of an answer.
     pub fn begin(&mut self, response: Response<()>, size: BodySize) -> Result<(), Closed> {
         self.codec.begin(response, size, self.output.text()).ok_or(Closed)
@@ -150,6 +175,12 @@ impl Stream for Pieces {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.borrow_mut().poll_piece(cx)
+    }
+}
+
+impl Source for Pieces {
+    fn trailers(self: Pin<&mut Self>) -> Trailers {
+        self.0.borrow_mut().codec.trailers()
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 
 use super::buf_pool;
+use crate::body::trailers::Trailers;
 
 /// A piece up to this size is copied, which is cheaper than handing the system another slice.
 const SHORT: usize = 4 * 1024;
@@ -47,7 +48,8 @@ enum Frame {
 impl WriteBuf {
     /// Whether another piece may be added.
     pub fn has_room(&self) -> bool {
-        self.tail.is_empty() && self.text.len() < CAPACITY
+        // `end` comes behind `tail`, and what is added next must come behind both.
+        self.end.is_empty() && self.tail.is_empty() && self.text.len() < CAPACITY
     }
 
     pub fn is_empty(&self) -> bool {
@@ -100,8 +102,19 @@ impl WriteBuf {
         Some(())
     }
 
-    /// Ends the body; `None` if it is shorter than its head says.
-    pub fn end(&mut self) -> Option<()> {
+    /// Ends the body; `None` if it is shorter than its head says. Where trailers have no place, they are left out. To be
+    /// called when there is room.
+    pub fn end(&mut self, trailers: Option<&Trailers>) -> Option<()> {
+        match (self.frame, trailers) {
+            (Frame::Chunks, Some(trailers)) if self.tail.is_empty() => {
+                let text = self.text();
+                text.extend_from_slice(b"0\r\n");
+                trailers.iter().for_each(|(name, value)| put_field(text, name, value));
+                text.extend_from_slice(b"\r\n");
+                return Some(());
+            }
+            _ => {}
+        }
         match self.frame {
             Frame::Length(1..) => return None,
             Frame::Length(0) | Frame::Close => {}
@@ -163,12 +176,43 @@ impl WriteBuf {
     }
 }
 
+/// Writes a line of a head or of trailers.
+pub fn put_field(text: &mut BytesMut, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        text.extend_from_slice(part);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Takes so many bytes at a time.
     struct Sink(usize, Vec<u8>);
+
+    /// Takes so many bytes in all, and no more before it is given room.
+    struct Full(usize, Vec<u8>);
+
+    impl AsyncWrite for Full {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let Full(room, taken) = self.get_mut();
+            let n = bytes.len().min(*room);
+            if n == 0 {
+                return Poll::Pending;
+            }
+            *room -= n;
+            taken.extend_from_slice(&bytes[..n]);
+            Poll::Ready(Ok(n))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
 
     impl AsyncWrite for Sink {
         fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
@@ -208,7 +252,7 @@ mod tests {
                 assert!(output.poll_flush(&mut sink, &mut cx).is_ready());
             }
         }
-        let end = output.end();
+        let end = output.end(None);
         assert!(output.poll_flush(&mut sink, &mut cx).is_ready());
         (sink.1, end)
     }
@@ -229,6 +273,25 @@ mod tests {
                 expected.extend(b"0\r\n\r\n");
                 assert_eq!(sent(BodySize::Stream, pieces, at_a_time), (expected, Some(())));
             }
+        }
+    }
+
+    #[test]
+    fn nothing_overtakes_the_end_of_a_chunk_whose_client_has_no_room_for_it() {
+        let chunk = [format!("{:x}\r\n", SHORT + 1).as_bytes(), &[b'x'; SHORT + 1][..], b"\r\n"].concat();
+        for room in [chunk.len() - 2, chunk.len() - 1] {
+            let (mut output, mut socket) = (WriteBuf::default(), Full(room, Vec::new()));
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            output.frame(BodySize::Stream, Version::HTTP_11);
+            output.piece(vec![b'x'; SHORT + 1].into()).unwrap();
+            assert!(output.poll_flush(&mut socket, &mut cx).is_pending());
+            socket.0 = usize::MAX;
+            while !output.has_room() {
+                assert!(output.poll_flush(&mut socket, &mut cx).is_ready());
+            }
+            output.end(None).unwrap();
+            assert!(output.poll_flush(&mut socket, &mut cx).is_ready());
+            assert_eq!(socket.1, [&chunk[..], b"0\r\n\r\n"].concat());
         }
     }
 

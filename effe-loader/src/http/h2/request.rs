@@ -18,7 +18,10 @@ use futures_core::Stream;
 use h2::RecvStream;
 use http::{HeaderMap as Fields, uri::Authority};
 
-use crate::body::incoming::Incoming;
+use crate::body::{
+    incoming::{Incoming, Source},
+    trailers::Trailers,
+};
 
 /// The request, its body, and, if the client keeps the body back, what tells when a reader wants it. `None` if the
 /// request breaks a rule that h2 doesn't check.
@@ -143,5 +146,19 @@ impl Stream for Pieces {
         // It fails if the stream was reset; the next poll says so.
         let _ = self.body.flow_control().release_capacity(piece.len());
         Poll::Ready(Some(Ok(piece)))
+    }
+}
+
+impl Source for Pieces {
+    fn trailers(mut self: Pin<&mut Self>) -> Trailers {
+        let mut trailers = Trailers::NONE;
+        // Behind the end of the data they are here, or there are none.
+        let polled = self.body.poll_trailers(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(Ok(Some(fields))) = polled {
+            for (name, value) in &fields {
+                trailers.add(name.as_str().as_bytes(), value.as_bytes());
+            }
+        }
+        trailers
     }
 }

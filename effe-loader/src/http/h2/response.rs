@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     future::poll_fn,
+    mem,
     pin::pin,
     task::Poll,
     time::{SystemTime, UNIX_EPOCH},
@@ -15,10 +16,10 @@ use actix_http::{
 };
 use bytes::Bytes;
 use h2::{Reason, SendStream, server::SendResponse};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
-    body::{min_rate::MinRate, outgoing::Body},
+    body::{min_rate::MinRate, outgoing::Body, sender::Interim, trailers::Trailers},
     net::connections::ConnHandle,
 };
 
@@ -44,6 +45,36 @@ pub fn go_on(respond: &mut SendResponse<Bytes>) {
     let mut interim = http::Response::new(());
     *interim.status_mut() = StatusCode::CONTINUE;
     let _ = respond.send_informational(interim);
+}
+
+/// Sends interim responses. If this fails, the client has left.
+pub fn inform(respond: &mut SendResponse<Bytes>, interims: Vec<Interim>) {
+    for Interim { status, headers } in interims {
+        let mut interim = http::Response::new(());
+        let Ok(status) = StatusCode::from_u16(status.as_u16()) else { continue };
+        *interim.status_mut() = status;
+        for (name, value) in headers {
+            put(interim.headers_mut(), name.as_str(), value.as_bytes());
+        }
+        let _ = respond.send_informational(interim);
+    }
+}
+
+/// Trailers as h2 has them; `None` if there are none.
+fn fields(trailers: &Trailers) -> Option<HeaderMap> {
+    let mut fields = HeaderMap::with_capacity(trailers.iter().len());
+    for (name, value) in trailers.iter() {
+        put(&mut fields, name, value);
+    }
+    (!fields.is_empty()).then_some(fields)
+}
+
+/// Adds a field that was checked before.
+fn put(fields: &mut HeaderMap, name: &str, value: &[u8]) {
+    let name = HeaderName::from_bytes(name.as_bytes());
+    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
+        fields.append(name, value);
+    }
 }
 
 /// Whether an answer can be handed to h2 at once.
@@ -76,7 +107,14 @@ pub async fn send(
     is_head: bool,
     handle: &ConnHandle,
 ) {
-    if is_head || is_short(&response) {
+    let response = response.map_body(|_, mut body| {
+        if let Body::Stream(stream) = &mut body {
+            inform(&mut respond, mem::take(&mut stream.interims));
+        }
+        body
+    });
+    let has_body = !is_head && !matches!(response.status().as_u16(), 204 | 304);
+    if !has_body || is_short(&response) {
         return send_short(response, respond, is_head);
     }
     let Some(head) = head(response.head(), response.body()) else {
@@ -93,7 +131,13 @@ pub async fn send(
         let sent = match piece.await {
             // The client has reset the stream; dropping the body tells the run.
             None => return,
-            Some(None) => return drop(outgoing.stream.send_data(Bytes::new(), true)),
+            Some(None) => {
+                let trailers = body.trailers().and_then(fields);
+                return drop(match trailers {
+                    Some(trailers) => outgoing.stream.send_trailers(trailers),
+                    None => outgoing.stream.send_data(Bytes::new(), true),
+                });
+            }
             // A body that is not whole must not end as if it were.
             Some(Some(Err(_))) => return outgoing.stream.send_reset(Reason::INTERNAL_ERROR),
             Some(Some(Ok(piece))) => outgoing.send(piece).await,
