@@ -76,7 +76,8 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
-/// Sends a message, of at most [`MOST`] pairs. It never waits, needs no memory, and may be called in a handler of signals.
+/// Sends a message, of at most [`MOST`] pairs. It never waits, needs no memory, and may be called in a handler of
+/// signals.
 pub fn send(
     to: impl AsFd,
     kind: Kind,
