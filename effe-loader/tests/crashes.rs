@@ -84,7 +84,7 @@ fn of_an_async_lambda_only_the_request_that_crashes_fails() {
     let faults = FAULTS.iter().map(|fault| fault.to_string());
     let faults: Vec<String> = faults.filter(|fault| !fault.ends_with("stack")).collect();
     let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
-    // Where runs are spawned, the lambda's own runtime stands still with the thread that crashes, and others are told 503.
+    // Where runs are spawned, the runtime stands still with the thread that crashes, and others are told 503.
     survives(async_probe(), &["--processes", "2", "--execution", "inline"], &faults, "/context-of-none");
 }
 

@@ -106,7 +106,7 @@ pub struct Cli {
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub max_requests: Option<NonZeroU64>,
 
-    /// End when no request has come for so long, until the next one: where systemd holds the socket, or with --processes
+    /// End when no request has come for so long, until the next one: with --processes, or a socket of systemd's
     #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub idle_exit: Option<Span>,
 

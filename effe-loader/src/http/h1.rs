@@ -162,7 +162,7 @@ impl Dispatcher {
             State::Draining(left) => {
                 let mut conn = self.conn.borrow_mut();
                 if conn.poll_flush(cx)?.is_ready() {
-                    // Nothing is left to be waited for after a crash, and nothing that another process could go on with.
+                    // Nothing is left to wait for after a crash, and nothing that another process could go on with.
                     self.activity.slot.end();
                 }
                 let piece = ready!(conn.poll_piece(cx));

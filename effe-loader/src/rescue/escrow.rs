@@ -76,7 +76,8 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
-/// Sends a message, of at most [`MOST`] pairs. It never waits, needs no memory, and may be called in a handler of signals.
+/// Sends a message, of at most [`MOST`] pairs. It never waits, needs no memory, and may be called in a handler of
+/// signals.
 pub fn send(
     to: impl AsFd,
     kind: Kind,
@@ -158,9 +159,9 @@ pub fn exchange(new: &[(i32, u32)]) -> Vec<usize> {
     failed
 }
 
-/// Leaves copies with the supervisor, all at once, or one by one if there is something wrong with one of them: the lambda
-/// may close any descriptor. `fails` is told the places of those that the supervisor doesn't get. It needs no memory, and
-/// may be called in a handler of signals.
+/// Leaves copies with the supervisor, all at once, or one by one if there is something wrong with one of them: the
+/// lambda may close any descriptor. `fails` is told the places of those that the supervisor doesn't get. It needs no
+/// memory, and may be called in a handler of signals.
 pub(super) fn deposit(
     pairs: &[(i32, u32)],
     mut send: impl FnMut(&[(i32, u32)]) -> rustix::io::Result<()>,

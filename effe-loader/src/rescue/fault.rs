@@ -1,5 +1,7 @@
-//! What a process does when it crashes, in the thread that has crashed. This file's code runs in a handler of signals, and
-//! with it the plain copies of `note` and `record`, and the sending of `escrow`: it takes no lock, no memory from the allocator, and no variable of a thread's own.
+//! What a process does when it crashes, in the thread that has crashed. This file's code runs in a handler of signals,
+//! and with it the plain copies of `note` and `record`, and the sending of `escrow`: it takes no lock, no memory from
+//! the allocator, and no variable of a thread's own. The exception comes last, when all is saved: `REQUEST_ID` reads
+//! which exchange the thread is in.
 //!
 //! The client of the faulting run is told 500. What runs on other threads may end, within the grace; nothing new is
 //! read. Connections at rest go to other processes, by way of the supervisor, which also tells the clients of what has
