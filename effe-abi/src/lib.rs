@@ -67,6 +67,8 @@ mod events;
 mod headers;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "aws")]
+mod invocation;
 mod lambda;
 mod missing;
 mod params;
@@ -105,6 +107,8 @@ pub mod testing;
 /// The crate that [`Response::set_cookie`] takes its cookies from. Needs the feature `cookies`.
 #[cfg(feature = "cookies")]
 pub use cookie;
+#[cfg(feature = "aws")]
+pub use invocation::Invocation;
 #[cfg(feature = "async")]
 pub use {async_lambda::AsyncLambda, async_response::AsyncResponse, body::Body};
 pub use {
