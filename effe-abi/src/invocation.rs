@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::{calls::ExchangeRef, extensions::aws_attribute, request::Request};
 
-/// An invocation of AWS Lambda's; from [`Request::invocation`].
+/// An invocation of AWS Lambda's; from [`Request::invocation`]. Needs the feature `aws`.
 #[derive(Clone, Copy)]
 pub struct Invocation<'a> {
     exchange: ExchangeRef<'a>,

@@ -63,6 +63,8 @@ mod chunk;
 #[cfg(feature = "cookies")]
 mod cookies;
 mod error;
+#[cfg(feature = "aws")]
+mod event_handler;
 mod events;
 mod headers;
 #[cfg(feature = "http")]
@@ -89,6 +91,8 @@ mod backtrace;
 mod calls;
 mod export;
 mod fence;
+#[cfg(any(feature = "aws", feature = "tower"))]
+mod function;
 mod info;
 mod report;
 #[cfg(feature = "async")]
