@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import json
+import os
 import sys
 
 import boto3
@@ -11,7 +12,8 @@ from botocore.exceptions import ClientError
 
 endpoint, name = sys.argv[1:3]
 token = sys.argv[3] if len(sys.argv) > 3 else "any"
-config = Config(max_pool_connections=100, retries={"max_attempts": 1}, read_timeout=30)
+n_calls = int(os.environ.get("CALLS", "100"))
+config = Config(max_pool_connections=n_calls, retries={"max_attempts": 1}, read_timeout=30)
 client = boto3.client("lambda", endpoint_url=endpoint, region_name="eu-west-1", config=config,
                       aws_access_key_id=token, aws_secret_access_key="any")
 
@@ -109,8 +111,7 @@ assert pieces == b'"me"' and "a line for" in base64.b64decode(end["LogResult"]).
 refused("ResourceNotFoundException", 404, lambda: client.invoke_with_response_stream(FunctionName="another"))
 
 # Many at once
-n = int(sys.argv[4]) if len(sys.argv) > 4 else 100
-with concurrent.futures.ThreadPoolExecutor(100) as pool:
-    answers = pool.map(lambda n: json.load(invoke({"do": "sleep", "ms": 50, "n": n})["Payload"])["n"], range(n))
-    assert list(answers) == list(range(n)), "none is lost, none is another's"
+with concurrent.futures.ThreadPoolExecutor(n_calls) as pool:
+    answers = pool.map(lambda n: json.load(invoke({"do": "sleep", "ms": 50, "n": n})["Payload"])["n"], range(n_calls))
+    assert list(answers) == list(range(n_calls)), "none is lost, none is another's"
 print("called")

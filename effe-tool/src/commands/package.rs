@@ -13,7 +13,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
 use super::size;
 use crate::{
-    artifact::{Artifact, Kind},
+    artifact::Kind,
     cli::PackageArgs,
     elf::Elf,
     image, loader,
