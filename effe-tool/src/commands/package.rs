@@ -12,13 +12,7 @@ use anyhow::{Context, Result, bail};
 use zip::{CompressionMethod, DateTime, ZipWriter, write::SimpleFileOptions};
 
 use super::size;
-use crate::{
-    artifact::Kind,
-    cli::PackageArgs,
-    elf::Elf,
-    image, loader,
-    shell::Shell,
-};
+use crate::{artifact::Kind, cli::PackageArgs, elf::Elf, image, loader, shell::Shell};
 
 /// The system on which functions run, and its glibc.
 const RUNTIME: &str = "provided.al2023";
