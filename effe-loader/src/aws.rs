@@ -1,4 +1,4 @@
-//! AWS Lambda, both ways: the loader as a function that polls the Runtime API, and functions' clients that call an effe.
+//! AWS Lambda, both ways: the loader as a function that polls the Runtime API, and AWS's clients that call an effe.
 //! Events become requests for the handler, and its responses become answers in the shape of their events.
 
 mod api;

@@ -1,5 +1,5 @@
-//! Percent-encoding (RFC 3986, section 2.1) for the two kinds of text that events have: decoded, and encoded by somebody
-//! else.
+//! Percent-encoding (RFC 3986, section 2.1) for the two kinds of text that events have: decoded, and encoded by
+//! somebody else.
 
 use std::fmt::Write;
 
