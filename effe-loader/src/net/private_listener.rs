@@ -1,5 +1,5 @@
-//! The socket of a listener that isn't the server's, such as the admin listener's: an address of the network or a socket
-//! in the file system, which only the loader's user can connect to.
+//! The socket of a listener that isn't the server's, such as the admin listener's: an address of the network or a
+//! socket in the file system, which only the loader's user can connect to.
 
 use std::{
     fmt, io,
