@@ -31,6 +31,7 @@ use crate::{
 /// | `export!(Hello);` | a type that implements [`Lambda`] |
 /// | `export!(async Hello);` | a type that implements `AsyncLambda`; needs the feature `async` |
 /// | `export!(tower app);` | an `async fn app(Params) -> Result<impl Service>`, where the service may be an axum `Router`; needs the feature `tower` |
+/// | `export!(event handler);` | an `async fn handler(T) -> Result<R>` over serde's types; needs the feature `aws` |
 ///
 /// Info comes from Cargo.toml: name, version, description, authors, license and repository, without those that are
 /// empty. `export!(Hello, info = "{…}");` or `info = include_str!("info.json")` gives any JSON object instead.
@@ -92,6 +93,14 @@ macro_rules! export {
             $crate::export!(@define $info, $crate::__private::tower_table($app, INFO, $crate::__private::BUILD));
         }
     };
+    (event $handler:path $(,)?) => {
+        $crate::export!(event $handler, info = $crate::export!(@cargo));
+    };
+    (event $handler:path, info = $info:expr $(,)?) => {
+        $crate::__with_aws! {
+            $crate::export!(@define $info, $crate::__private::event_table($handler, INFO, $crate::__private::BUILD));
+        }
+    };
     ($lambda:ty $(,)?) => {
         $crate::export!($lambda, info = $crate::export!(@cargo));
     };
@@ -134,6 +143,25 @@ macro_rules! __with_tower {
     ($($items:item)*) => {
         ::core::compile_error!(
             "`export!(tower …)` needs the feature `tower` of effe-abi: cargo add effe-abi --features tower"
+        );
+    };
+}
+
+/// As `__with_async`.
+#[cfg(feature = "aws")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_aws {
+    ($($items:item)*) => { $($items)* };
+}
+
+#[cfg(not(feature = "aws"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_aws {
+    ($($items:item)*) => {
+        ::core::compile_error!(
+            "`export!(event …)` needs the feature `aws` of effe-abi: cargo add effe-abi --features aws"
         );
     };
 }

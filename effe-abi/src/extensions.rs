@@ -33,6 +33,25 @@ pub struct Ready {
     pub ready: unsafe extern "C" fn(host: &'static Host, failure: &mut Failure) -> Status,
 }
 
+/// Keys of [`ExchangeOps::attribute`](crate::raw::ExchangeOps::attribute) that a host knows for requests that are
+/// invocations of AWS Lambda's. For any other request it returns UNSUPPORTED.
+pub mod aws_attribute {
+    /// The id of the invocation. It is there wherever the request is an invocation.
+    pub const REQUEST_ID: u32 = 0x0100;
+    /// When the invocation times out, in milliseconds since 1970, as decimal digits.
+    pub const DEADLINE_MS: u32 = 0x0101;
+    /// The ARN under which the function was invoked.
+    pub const FUNCTION_ARN: u32 = 0x0102;
+    /// The tracing header of X-Ray.
+    pub const TRACE_ID: u32 = 0x0103;
+    /// What the caller says of itself, as JSON.
+    pub const CLIENT_CONTEXT: u32 = 0x0104;
+    /// The Cognito identity of the caller, as JSON.
+    pub const COGNITO_IDENTITY: u32 = 0x0105;
+    /// The event as it came, as JSON: that of an HTTP event too, whose request is made of it.
+    pub const EVENT: u32 = 0x0106;
+}
+
 /// Id of the plugin's table [`AsyncPlugin`], entries that wait without a thread, and of the host's table [`AsyncHost`].
 pub const ASYNC: &str = "effe.async/1";
 

@@ -63,10 +63,14 @@ mod chunk;
 #[cfg(feature = "cookies")]
 mod cookies;
 mod error;
+#[cfg(feature = "aws")]
+mod event_handler;
 mod events;
 mod headers;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "aws")]
+mod invocation;
 mod lambda;
 mod missing;
 mod params;
@@ -87,6 +91,8 @@ mod backtrace;
 mod calls;
 mod export;
 mod fence;
+#[cfg(any(feature = "aws", feature = "tower"))]
+mod function;
 mod info;
 mod report;
 #[cfg(feature = "async")]
@@ -105,6 +111,8 @@ pub mod testing;
 /// The crate that [`Response::set_cookie`] takes its cookies from. Needs the feature `cookies`.
 #[cfg(feature = "cookies")]
 pub use cookie;
+#[cfg(feature = "aws")]
+pub use invocation::Invocation;
 #[cfg(feature = "async")]
 pub use {async_lambda::AsyncLambda, async_response::AsyncResponse, body::Body};
 pub use {

@@ -4,6 +4,8 @@ pub use abi_stable::library::{LibHeader, RootModuleResult};
 
 #[cfg(feature = "async")]
 pub use crate::async_entries::async_table;
+#[cfg(feature = "aws")]
+pub use crate::event_handler::event_table;
 #[cfg(feature = "tower")]
 pub use crate::tower::tower_table;
 pub use crate::{

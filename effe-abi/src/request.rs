@@ -73,6 +73,12 @@ impl Request {
         self.exchange
     }
 
+    /// The exchange, for no longer than the request lives.
+    #[cfg(feature = "aws")]
+    pub(crate) fn lent_exchange(&self) -> ExchangeRef<'_> {
+        self.exchange
+    }
+
     /// Takes the stream that follows the beginning of the body. False: somebody has taken it already.
     pub(crate) fn take_stream(&self) -> bool {
         !self.reading.swap(true, Ordering::Relaxed)

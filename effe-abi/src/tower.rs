@@ -29,7 +29,6 @@
 use std::{
     future::{Future, poll_fn},
     marker::PhantomData,
-    ptr::NonNull,
 };
 
 use tower_service::Service;
@@ -41,6 +40,7 @@ use crate::{
     body::Body,
     error::{Boxed, Error, Result},
     export::Table,
+    function::{assert_captures_nothing, function},
     lambda::{Options, StartError, Started},
     params::Params,
     request::Request,
@@ -79,7 +79,7 @@ where
     // The entries of the table know the function by its type alone, and make its value from nothing. That `app` was
     // passed in proves that there is such a value.
     let _ = app;
-    const { assert!(size_of::<F>() == 0, "export!(tower …) takes a function that captures nothing") };
+    assert_captures_nothing::<F>();
     async_table::<Tower<F, S>>(info, build)
 }
 
@@ -110,12 +110,4 @@ where
     async fn run(tower: Started<'_, Self>, request: &Request, response: &mut AsyncResponse<'_>) -> Result {
         serve(&mut tower?.0, request, response).await
     }
-}
-
-/// The function that `tower_table` was given.
-#[expect(unsafe_code, reason = "a function's type has one value, and that takes no memory")]
-fn function<F: Copy + 'static>() -> F {
-    // SAFETY: only `tower_table` names this type, and it was passed a value of it and has checked that its size is 0.
-    // `F` is `Copy`, and copying such a value reads no bytes.
-    unsafe { NonNull::<F>::dangling().read() }
 }

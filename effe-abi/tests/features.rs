@@ -97,11 +97,11 @@ fn each_item_that_needs_a_feature_says_which() {
         }
     }
     // What no author names is marked nowhere.
-    for module in ["async_entries", "runtime", "spawned", "tower"] {
+    for module in ["async_entries", "event_handler", "runtime", "spawned", "tower"] {
         whole.remove(module);
     }
     let mut all = Vec::new();
-    let files = ["body", "cookies", "http", "urlencoded", "async_lambda", "async_response"];
+    let files = ["body", "cookies", "http", "invocation", "urlencoded", "async_lambda", "async_response"];
     for file in files.into_iter().chain(["request", "response", "params", "testing/call"]) {
         let text = fs::read_to_string(source.join(file).with_extension("rs")).unwrap();
         all.extend(gated(&text, whole.remove(file).as_deref()));

@@ -5,51 +5,40 @@
 //! operator asks for it.
 
 mod access;
-mod listener;
 mod metrics;
 mod operations;
 mod routes;
 mod state;
 mod supervised;
 
-use std::{
-    io,
-    rc::Rc,
-    sync::{Arc, mpsc},
-    thread,
-};
+use std::{io, rc::Rc, sync::mpsc, thread};
 
 use actix_http::{Response, uri::Authority};
 use socket2::Socket;
-use tokio::sync::Semaphore;
 
-use self::{
-    access::AccessRules,
-    listener::{AsyncSocket, CLIENT_TIMEOUTS, Listener},
-};
+use self::access::AccessRules;
 pub use self::{
-    access::Token,
-    listener::Address,
     metrics::Scrape,
     operations::{Later, Operations},
     state::{Admin, overview},
     supervised::{Begin, follow},
 };
 use crate::{
-    body::{held::HeldBytes, outgoing::Body},
+    body::outgoing::Body,
     error::Error,
     http::{
-        h1::Http1,
+        private::{MAX_CONNECTIONS, serve},
         service::{Answered, Guarded, IncomingRequest, Service},
         validate,
     },
     journal::{Journal, Severity},
-    net::{connection::Connection, connections::Connections, socket_file::SocketFile},
+    net::{
+        private_listener::{Address, AsyncSocket, Listener},
+        socket_file::SocketFile,
+        token::Token,
+    },
     rt::tasks,
 };
-
-/// Connections at once: a scraper, an orchestrator, a person.
-const MAX_CONNECTIONS: usize = 64;
 
 /// Listens at `place` on a thread of its own, and answers there for as long as the process lives. A Unix socket's file
 /// is returned, and removed when it is dropped. Fails if the address is taken, or if the system refuses a thread.
@@ -66,7 +55,7 @@ pub fn listen(
         let outcome = tasks::run(async {
             let listening = AsyncSocket::open(socket)?;
             let _ = begun.send(Ok(()));
-            serve(listening, Endpoint { rules, operations: Box::new(operations) }).await;
+            serve(listening, Endpoint::service(rules, operations), MAX_CONNECTIONS).await;
             Ok(())
         });
         let _ = begun.send(outcome.and_then(|served| served));
@@ -86,7 +75,7 @@ pub fn listen_here(
 ) -> Result<Option<SocketFile>, Error> {
     let Bound { socket, rules, address, file } = Bound::new(place, token, journal)?;
     let listening = AsyncSocket::open(socket).map_err(system)?;
-    tasks::spawn(serve(listening, Endpoint { rules, operations: Box::new(operations) }));
+    tasks::spawn(serve(listening, Endpoint::service(rules, operations), MAX_CONNECTIONS));
     report(journal, address);
     Ok(file)
 }
@@ -109,30 +98,13 @@ struct Bound {
 
 impl Bound {
     fn new(place: &Address, token: Option<Token>, journal: &Journal) -> Result<Bound, Error> {
-        let Listener { address, socket, file } = Listener::bind(place)?;
+        let Listener { address, socket, file } = Listener::bind("--admin", place)?;
         if let Some(token) = token.as_ref().filter(|token| token.is_world_readable()) {
             let path = token.path.display();
             journal.warning(format!("every user of this machine may read {path}: chmod 600 it"));
         }
         let rules = AccessRules::new(&address, token);
         Ok(Bound { socket, rules, address: address.to_string(), file })
-    }
-}
-
-/// Answers for ever.
-async fn serve(listening: AsyncSocket, endpoint: Endpoint) {
-    let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, HeldBytes::unlimited(), Arc::default()));
-    tasks::spawn(Rc::clone(&connections).look_after());
-    let http = Http1::new(Rc::new(Rc::new(endpoint)), usize::MAX);
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
-        let (http, socket) = (Rc::clone(&http), listening.accept().await);
-        let connection = Connection::plain(connections.register(), socket);
-        connection.note_local_ip();
-        tasks::spawn(async move {
-            http.serve(connection, None).await;
-            drop(permit);
-        });
     }
 }
 
@@ -150,6 +122,10 @@ impl Service for Rc<Endpoint> {
 }
 
 impl Endpoint {
+    fn service(rules: AccessRules, operations: impl Operations + 'static) -> Rc<dyn Service> {
+        Rc::new(Rc::new(Endpoint { rules, operations: Box::new(operations) }))
+    }
+
     async fn respond(&self, request: IncomingRequest) -> Response<Body> {
         // The guard is held until the request is answered.
         let IncomingRequest { request, n_head, incoming, guard } = request;

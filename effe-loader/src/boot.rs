@@ -20,6 +20,7 @@ use effe_abi::Linked;
 use self::config::{Config, Mode};
 use crate::{
     admin::{self, Admin, Begin, Scrape},
+    aws,
     effe::{Effe, generation::Generation, health::Health, maintenance::Maintenance, monitor::Monitor, swap},
     error::{DONE, Error, FAILED},
     exchange::table::{FOR_HOST, copy_current_id},
@@ -75,6 +76,9 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         let (control, orders) = Control::new();
         let counts = Arc::clone(&counts);
         let starting = Starting { config, plugin, number: 1, counts, journal: &journal, control };
+        if config.function.is_some() {
+            return starting.serve(|| Ok(Vec::new()), n_descriptors, orders, None);
+        }
         let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
         starting.serve(|| Bound::all(wanted, inherited), n_descriptors, orders, None)
     });
@@ -286,25 +290,38 @@ impl Starting<'_> {
         let monitor = Monitor::start(watchdog.clone(), self.control.clone(), obeyed)
             .map_err(system("watch for signals"))?;
         let bound = bind()?;
-        let _ = self.plugin.host.address.set(bound[0].address.to_string());
+        if let Some(first) = bound.first() {
+            let _ = self.plugin.host.address.set(first.address.to_string());
+        }
         let health = Health::new();
         // Before Init, which may take long: the liveness probe is answered meanwhile.
         let supervisor = link.as_ref().map(|link| link.sender.clone());
         let (_socket, begin) = self.listen_for_orders(&health, watchdog.clone(), link)?;
+        let aws_api = config.aws_api.as_ref().map(aws::Api::bind).transpose()?;
         self.plugin.init()?;
         let (effe, failed) = self.first_generation();
         let is_warm = failed.is_none();
         if let (Some(supervisor), Some(begin)) = (&supervisor, begin) {
-            supervisor.send(&Message::Ready { failed });
+            supervisor.send(&Message::Ready { failed: failed.clone() });
             if !begin.wait() {
                 let abandoned = effe.close(Instant::now());
                 self.say_ended(supervisor, &effe, abandoned, 0);
                 return Ok(if abandoned == 0 { DONE } else { FAILED });
             }
         }
+        if let Some(fault) = failed.filter(|_| config.function.is_some()) {
+            // Lambda is told, and starts another process.
+            effe.close(Instant::now());
+            return Err(Error::Step { path: self.plugin.path.clone(), step: "start", what: fault });
+        }
         let listeners: Vec<Listener> = bound.into_iter().map(Bound::listen).collect::<Result<_, _>>()?;
         let addresses: Vec<Address> = listeners.iter().map(|listener| listener.address.clone()).collect();
         let (generations, tls) = (Arc::clone(&config.generations), config.server.tls.clone());
+        let aws_api = aws_api.map(|bound| {
+            let wanted = &config.server.access_log;
+            bound.start(Arc::clone(&effe), Arc::clone(&monitor), wanted)
+        });
+        let aws_api = aws_api.transpose()?;
         let begun = || {
             // Before anybody can read that it listens.
             let _ = health.effe.set(Arc::clone(&effe));
@@ -341,11 +358,34 @@ impl Starting<'_> {
                 supervisor.send(&Message::Deaf);
             }
         };
-        let served = server::serve(server, orders.stops, begun, deaf, self.on_death(watchdog));
+        let served = match &config.function {
+            None => server::serve(server, orders.stops, begun, deaf, self.on_death(watchdog)),
+            Some(function) => {
+                let settings = &config.server;
+                let serving = aws::Serving {
+                    function,
+                    effe: Arc::clone(&effe),
+                    monitor: Arc::clone(&monitor),
+                    timeouts: settings.client_timeouts,
+                    access_log: &settings.access_log,
+                    drain,
+                    streams: config.aws_stream,
+                };
+                serving.serve(orders.stops, begun, self.on_failure(watchdog))
+            }
+        };
         let (stop, n_cut_off) = served.map_err(system(&format!("start {workers} workers")))?;
         if stop.hands_over {
             // No thread leaves a copy any more.
             hand_over::go_on();
+        }
+        if let Some(aws_api) = aws_api {
+            let n_left = aws_api.drain(stop.deadline(drain));
+            if n_left > 0 {
+                self.journal.critical(format!(
+                    "{n_left} events that nobody waits for have not been run to their end"
+                ));
+            }
         }
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
@@ -430,6 +470,17 @@ impl Starting<'_> {
                 watchdog.arm(stop);
             }
         })
+    }
+
+    /// Stops an effe that can't go on for another reason.
+    fn on_failure(&self, watchdog: Watchdog) -> impl Fn(String) + 'static {
+        let (journal, control) = (self.journal.clone(), self.control.clone());
+        move |why| {
+            journal.critical(format!("{why}: stopping"));
+            let stop = Stop::failed();
+            control.stop(stop);
+            watchdog.arm(stop);
+        }
     }
 
     /// Stops an effe that has lost a thread of its server, with a failure's exit code.

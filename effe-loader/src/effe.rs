@@ -302,6 +302,9 @@ impl Effe {
 
     /// Logs a fault of a step, and the request that it was for.
     fn log(&self, step: &'static str, head: &Head<'_>, id: &OnceLock<String>, fault: &Fault) {
+        if let Some(invocation) = head.invocation() {
+            invocation.note(step, matches!(fault, Fault::Panic(_)));
+        }
         // The lambda's panic hook has logged a panic with its place, but not the request.
         let (severity, text) = match fault {
             Fault::Error(severity, text) => (*severity, text.clone()),

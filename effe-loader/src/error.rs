@@ -65,9 +65,11 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// The same, of the admin listener.
-    #[error("cannot listen on --admin {address}: {source}{hint}", hint = limit_hint(source))]
-    BindAdmin {
+    /// The same, of the admin listener or of the one for AWS's clients.
+    #[error("cannot listen on {flag} {address}: {source}{hint}", hint = limit_hint(source))]
+    BindPrivate {
+        /// `--admin`, `--aws-api`
+        flag: &'static str,
         /// What was to be bound.
         address: String,
         /// The system's reason.

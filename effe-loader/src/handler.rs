@@ -1,7 +1,7 @@
 //! One request: its body is read, the lambda is run, the answer goes out. Every failure becomes a status here.
 
 pub mod access_log;
-mod failure;
+pub mod failure;
 mod half_closed;
 mod polled;
 mod pooled;
@@ -252,6 +252,10 @@ impl Handler {
     fn failed(&self, failure: Failure) -> Response<Body> {
         let (status, text) = failure.answer();
         let mut response = plain(status, text);
+        if cfg!(feature = "aws") {
+            // An invocation has failed where a client gets a status.
+            response.extensions_mut().insert(failure);
+        }
         let head = response.head_mut();
         let has_no_room = matches!(failure, Failure::NoRoom | Failure::Body(Refused::NoRoom));
         if has_no_room {

@@ -6,6 +6,9 @@ pub mod h1;
 #[cfg_attr(not(feature = "http2"), path = "http/h2/disabled.rs")]
 pub mod h2;
 pub mod head;
+#[cfg_attr(not(feature = "aws"), path = "http/invocation/disabled.rs")]
+pub mod invocation;
+pub mod private;
 pub mod request_id;
 pub mod service;
 pub mod validate;

@@ -14,6 +14,8 @@ mod writer;
 mod access;
 mod record;
 mod severity;
+#[cfg_attr(not(feature = "aws"), path = "journal/tap/disabled.rs")]
+mod tap;
 
 mod json;
 mod line;
@@ -25,6 +27,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "aws")]
+pub use self::tap::{Tap, keep_last};
 pub use self::{
     access::Access,
     handle::Journal,

@@ -8,6 +8,8 @@ mod supervisor;
 pub mod boot;
 
 mod admin;
+#[cfg_attr(not(feature = "aws"), path = "aws/disabled.rs")]
+mod aws;
 mod server;
 
 mod handler;
@@ -39,6 +41,7 @@ use signal_hook::low_level;
 
 pub use self::error::{Error, Refusal};
 use self::{
+    aws::Function,
     boot::{
         answer_trial,
         cli::Cli,
@@ -72,6 +75,11 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
         Ok(config) => config,
         Err(err) => {
             let _ = err.print();
+            if let Ok(Some(function)) = Function::of_environment()
+                && err.use_stderr()
+            {
+                aws::report_usage(&function, &err.to_string());
+            }
             return ExitCode::from(if err.use_stderr() { USAGE } else { DONE });
         }
     };
@@ -82,6 +90,9 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
     };
     let code = outcome.unwrap_or_else(|err| {
         let _ = writeln!(std::io::stderr(), "effe-loader: {err}");
+        if let Some(function) = config.function.as_ref().filter(|_| config.mode == Mode::Serve) {
+            aws::report_init_error(function, &err);
+        }
         err.exit_code()
     });
     end(code, linked)
@@ -122,7 +133,7 @@ fn end(code: u8, linked: Option<&'static Linked>) -> ExitCode {
 /// What `--version` prints: version, commit, ABI and features.
 pub fn version() -> String {
     format!(
-        "effe-loader {} (commit {}, ABI 1, {}-{}{}{}{})",
+        "effe-loader {} (commit {}, ABI 1, {}-{}{}{}{}{})",
         env!("CARGO_PKG_VERSION"),
         env!("EFFE_COMMIT"),
         std::env::consts::ARCH,
@@ -130,5 +141,6 @@ pub fn version() -> String {
         if cfg!(feature = "tls") { ", tls" } else { "" },
         if cfg!(feature = "http2") { ", http2" } else { "" },
         if HAS_PROCESSES { ", processes" } else { "" },
+        if cfg!(feature = "aws") { ", aws" } else { "" },
     )
 }

@@ -9,7 +9,9 @@ pub mod connections;
 pub mod descriptors;
 pub mod listeners;
 pub mod plain;
+pub mod private_listener;
 pub mod socket_file;
 #[cfg_attr(not(feature = "tls"), path = "net/tls/disabled.rs")]
 pub mod tls;
+pub mod token;
 pub mod tracker;

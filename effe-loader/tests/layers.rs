@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["lib"],
     &["supervisor"],
     &["boot"],
-    &["admin", "server"],
+    &["admin", "aws", "server"],
     &["handler"],
     &["effe"],
     &["scheduler"],
@@ -144,21 +144,31 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     }
     let (mut all, mut prefixes, mut path) = (Vec::new(), Vec::new(), Vec::<String>::new());
     let mut tokens = tokens.into_iter();
+    // Whether the path is what came before braces that have been closed, and so no import by itself.
+    let mut is_closed = false;
     while let Some(token) = tokens.next() {
         match token {
             "::" | "*" => {}
             "{" => prefixes.push(path.clone()),
             "," | "}" => {
                 let prefix = if token == "}" { prefixes.pop() } else { prefixes.last().cloned() };
-                let ended = std::mem::replace(&mut path, prefix.unwrap_or_default());
-                all.push(ended);
+                let prefix = prefix.unwrap_or_default();
+                // Nothing follows a last comma.
+                let is_path = !is_closed && path.len() > prefix.len();
+                let ended = std::mem::replace(&mut path, prefix);
+                is_closed = token == "}";
+                if is_path {
+                    all.push(ended);
+                }
             }
             // What follows is only another name for it.
             "as" => drop(tokens.next()),
             name => path.push(name.to_owned()),
         }
     }
-    all.push(path);
+    if !is_closed {
+        all.push(path);
+    }
     all.retain(|path| path.len() > 1);
     all
 }

@@ -4,6 +4,12 @@
 mod access_log;
 mod admin;
 mod asynchronous;
+#[cfg(feature = "aws")]
+mod aws_clients;
+#[cfg(feature = "aws")]
+mod aws_events;
+#[cfg(feature = "aws")]
+mod aws_runtime;
 mod command_line;
 #[cfg(feature = "processes")]
 mod crashes;

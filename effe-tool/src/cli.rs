@@ -105,6 +105,8 @@ pub enum Command {
     /// Pack a lambda into a container image that holds nothing else
     #[command(visible_alias = "d")]
     Docker(DockerArgs),
+    /// Pack a lambda as a function of AWS Lambda's
+    Package(PackageArgs),
     /// Write the configuration of a router or supervisor that runs lambdas and sends requests to them
     Route(RouteArgs),
     /// Print the completions for a shell
@@ -364,6 +366,33 @@ pub struct DockerArgs {
     #[expect(missing_docs, reason = "documented at its type")]
     #[command(flatten)]
     pub build: BuildArgs,
+}
+
+/// `package`
+#[derive(Args, Debug)]
+pub struct PackageArgs {
+    /// What to pack it for
+    #[arg(value_name = "PLATFORM")]
+    pub platform: Platform,
+
+    /// A plugin or executable, or a file or crate to compile
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+
+    /// The archive [default: NAME.zip, with the name in Info]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub out: Option<PathBuf>,
+
+    #[expect(missing_docs, reason = "documented at its type")]
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// What takes archives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Platform {
+    /// AWS Lambda, for its runtime provided.al2023
+    Aws,
 }
 
 /// `route`

@@ -9,6 +9,7 @@ pub(crate) mod docker;
 pub(crate) mod inspect;
 pub(crate) mod invoke;
 pub(crate) mod new;
+pub(crate) mod package;
 pub(crate) mod route;
 pub(crate) mod run;
 pub(crate) mod watch;

@@ -204,6 +204,16 @@ fn checked_tag(text: &str) -> Result<String> {
 }
 
 /// A file without the sections that `flag` names; unchanged where this machine has no `strip`.
+/// A program without its symbols, as it is packed.
+pub(crate) fn stripped_program(path: &Path) -> Result<Vec<u8>> {
+    stripped(path, ALL_SYMBOLS)
+}
+
+/// A plugin without what only debuggers need.
+pub(crate) fn stripped_plugin(path: &Path) -> Result<Vec<u8>> {
+    stripped(path, DEBUG_INFO)
+}
+
 fn stripped(path: &Path, flag: &str) -> Result<Vec<u8>> {
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
     let copy = directory.path().join("stripped");

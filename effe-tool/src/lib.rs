@@ -76,6 +76,7 @@ fn run(command: Command, shell: &mut Shell) -> anyhow::Result<ExitCode> {
         Command::Invoke(args) => commands::invoke::run(&args, shell),
         Command::Inspect(args) => commands::inspect::run(&args, shell),
         Command::Docker(args) => commands::docker::run(&args, shell),
+        Command::Package(args) => commands::package::run(&args, shell),
         Command::Route(args) => commands::route::run(&args, shell),
         Command::Completions(args) => commands::completions::run(&args, shell),
     }

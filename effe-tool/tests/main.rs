@@ -9,6 +9,7 @@ mod guide;
 mod inspect;
 mod invoke;
 mod new;
+mod package;
 mod route;
 mod support;
 mod usage;

@@ -6,53 +6,13 @@
 //! - A request that changes something needs the token, or comes over the Unix socket, which only the loader's user can
 //!   connect to. On an address that other machines can reach, every request needs the token.
 
-use std::{
-    fmt, fs, io,
-    net::IpAddr,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{fmt, net::IpAddr};
 
+use crate::net::{private_listener::Address, token::Token};
 use actix_http::{
     Method,
     header::{self, HeaderMap, HeaderName},
 };
-use subtle::ConstantTimeEq;
-
-use super::listener::Address;
-
-/// The file with the token. It is read for each request that needs it, so that the token can be changed.
-#[derive(Clone, Debug)]
-pub struct Token {
-    pub path: PathBuf,
-}
-
-impl Token {
-    /// The token in a file; fails if the file can't be read or holds none.
-    pub fn in_file(path: &Path) -> io::Result<Token> {
-        let token = Token { path: path.to_owned() };
-        token.read()?;
-        Ok(token)
-    }
-
-    /// Whether every user of this machine may read it.
-    pub fn is_world_readable(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
-    }
-
-    fn read(&self) -> io::Result<String> {
-        let text = fs::read_to_string(&self.path)?;
-        match text.trim() {
-            "" => Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no token")),
-            token => Ok(token.to_owned()),
-        }
-    }
-
-    /// Whether `shown` is the token; not if the file can't be read.
-    fn is(&self, shown: &[u8]) -> bool {
-        self.read().is_ok_and(|token| token.as_bytes().ct_eq(shown).into())
-    }
-}
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +123,8 @@ fn is_ours(host: &str, own: Option<IpAddr>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use actix_http::header::HeaderValue;
 
     use super::*;
@@ -275,15 +237,5 @@ mod tests {
         assert_eq!(rules.admit(&Method::POST, None, &headers(&[("host", "effe")]), None), Ok(()));
         let page = headers(&[("host", "effe"), ("origin", "http://evil.example")]);
         assert_eq!(rules.admit(&Method::POST, None, &page, None), Err(Refused::Origin));
-    }
-
-    #[test]
-    fn the_token_can_be_changed_in_place_and_must_not_be_empty() {
-        let token = token("in-place");
-        fs::write(&token.path, "another").unwrap();
-        assert!(token.is(b"another") && !token.is(b"s3cret"));
-        fs::write(&token.path, " \n").unwrap();
-        assert!(!token.is(b"") && Token::in_file(&token.path).is_err());
-        fs::remove_file(&token.path).unwrap();
     }
 }

@@ -10,7 +10,7 @@ use actix_http::{
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{access::Refused, listener::CLIENT_TIMEOUTS, metrics, operations::Operations};
+use super::{access::Refused, metrics, operations::Operations};
 use crate::{
     body::{
         held::HeldBytes,
@@ -20,6 +20,7 @@ use crate::{
     },
     effe::health::Probe,
     journal::Severity,
+    net::private_listener::CLIENT_TIMEOUTS,
     process::control::Change,
 };
 

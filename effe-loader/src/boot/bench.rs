@@ -42,7 +42,7 @@ impl Crossing {
         let plugin = plugin.map_err(|refusal| refusal.to_string())?;
         plugin.init().map_err(|err| err.to_string())?;
         let Started::Ready(context) = plugin.start() else { return Err("Start failed".to_owned()) };
-        let mut request = Request { request: actix_http::Request::new(), is_tls: false };
+        let mut request = Request::new(actix_http::Request::new(), false);
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Ok(Crossing { plugin, context, request, response: ResponseBuilder::default() })
     }

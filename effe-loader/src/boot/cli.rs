@@ -17,10 +17,10 @@ use clap::{
 
 use self::units::{Size, Span};
 use crate::{
-    admin::Address as AdminAddress,
+    aws::Function,
     handler::access_log::{Extra, Share},
     journal::{Format, SyslogFormat, SyslogTarget},
-    net::address::Listen,
+    net::{address::Listen, private_listener::Address as PrivateAddress},
     placement::Mode as Execution,
     plugin::{Digest, parameters::Object},
 };
@@ -148,7 +148,7 @@ pub struct Cli {
 
     /// Where health, state, metrics and orders are: ADDRESS:PORT or unix:PATH
     #[arg(long, value_name = "WHERE")]
-    pub admin: Option<AdminAddress>,
+    pub admin: Option<PrivateAddress>,
 
     /// The token that orders need, and off loopback everything
     #[arg(long, value_name = "FILE", hide_short_help = true)]
@@ -236,6 +236,22 @@ pub struct Cli {
     #[arg(long, hide_short_help = true)]
     pub strict_ownership: bool,
 
+    /// Where clients of AWS Lambda may invoke the lambda by its name: ADDRESS:PORT or unix:PATH
+    #[arg(long, value_name = "WHERE", hide_short_help = true)]
+    pub aws_api: Option<PrivateAddress>,
+
+    /// The token that such clients have as access key id; needed off loopback. Signatures are not checked
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    pub aws_token_file: Option<PathBuf>,
+
+    /// How long an event that nobody waits for rests before it is tried again, and twice as long before the last try
+    #[arg(long, value_name = "TIME", default_value = "60s", hide_short_help = true)]
+    pub aws_retry_delay: Span,
+
+    /// As a function of AWS Lambda's: send answers while they are written, for a URL with RESPONSE_STREAM
+    #[arg(long, hide_short_help = true)]
+    pub aws_stream: bool,
+
     /// Print this help
     #[arg(long, short, action = ArgAction::HelpShort)]
     help: Option<bool>,
@@ -293,6 +309,9 @@ impl Cli {
             for of_plugin in ["plugin", "sha256", "sha256_file", "strict_ownership"] {
                 command = command.mut_arg(of_plugin, |arg| arg.hide(true));
             }
+        }
+        for (name, default) in Function::defaults() {
+            command = command.mut_arg(name, |arg| arg.default_value(default));
         }
         let mut matches = command.try_get_matches_from_mut(args)?;
         let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|err| err.format(&mut command))?;

@@ -17,11 +17,14 @@ use super::cli::{
     units::{Size, Span},
 };
 use crate::{
-    admin::{Address as AdminAddress, Token},
+    aws::{Api, Function},
     effe::{Limits, generation::GenerationConfig},
     handler::access_log::Wanted,
     journal::{self, Format, SyslogFormat, SyslogTarget},
-    net::{activity::ClientTimeouts, address::Listen, tls::Tls},
+    net::{
+        activity::ClientTimeouts, address::Listen, private_listener::Address as PrivateAddress, tls::Tls,
+        token::Token,
+    },
     plugin::{
         Policy,
         parameters::{Parameters, Sources},
@@ -89,11 +92,17 @@ pub struct Config {
     pub listen_is_explicit: bool,
     pub server: Arc<server::Settings>,
     /// Where the admin listener is, and the token that it asks for.
-    pub admin: Option<(AdminAddress, Option<Token>)>,
+    pub admin: Option<(PrivateAddress, Option<Token>)>,
     /// Where the lambda's reports go, and how they look there.
     pub syslog: (SyslogTarget, SyslogFormat),
     /// Of stderr.
     pub log_format: Format,
+    /// What this process is for AWS Lambda; `None` where that has not started it.
+    pub function: Option<Function>,
+    /// Where AWS's clients are listened to.
+    pub aws_api: Option<Api>,
+    /// Whether a function streams its answers.
+    pub aws_stream: bool,
 }
 
 impl Config {
@@ -125,6 +134,14 @@ impl Cli {
             });
             admin = self.admin(&mut faults);
         }
+        let function = Function::of_environment().unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        });
+        if function.is_some() && !self.info && !self.check {
+            faults.extend(self.misplaced().into_iter().map(Function::misplaced));
+        }
+        let aws_api = self.aws_api(&mut faults);
         let tls = self.tls(&mut faults);
         let n_cpus = thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let processes = match self.processes {
@@ -217,7 +234,25 @@ impl Cli {
             admin,
             syslog: (self.syslog, self.syslog_format),
             log_format: self.log_format,
+            function,
+            aws_api,
+            aws_stream: self.aws_stream,
         })
+    }
+
+    /// The flags that make no sense in a function of AWS Lambda's.
+    fn misplaced(&self) -> Vec<&'static str> {
+        let given = [
+            ("--port", self.port.is_some()),
+            ("--host", self.host.is_some()),
+            ("--listen", !self.listen.is_empty()),
+            ("--admin", self.admin.is_some()),
+            ("--aws-api", self.aws_api.is_some()),
+            ("--tls-cert", self.tls_cert.is_some() || self.tls_key.is_some()),
+            ("--processes", self.processes != Processes::Number(0)),
+            ("--probes", self.probes),
+        ];
+        given.into_iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| flag).collect()
     }
 
     /// Bytes of bodies that may be held. What one request or answer may have must fit.
@@ -242,7 +277,7 @@ impl Cli {
         held
     }
 
-    fn admin(&self, faults: &mut Vec<String>) -> Option<(AdminAddress, Option<Token>)> {
+    fn admin(&self, faults: &mut Vec<String>) -> Option<(PrivateAddress, Option<Token>)> {
         let token = self.admin_token_file.as_deref().and_then(|path| {
             let token = Token::in_file(path);
             token.inspect_err(|err| faults.push(format!("--admin-token-file {}: {err}", path.display()))).ok()
@@ -259,6 +294,40 @@ impl Cli {
             ));
         }
         Some((address.clone(), token))
+    }
+
+    fn aws_api(&self, faults: &mut Vec<String>) -> Option<Api> {
+        let is_wanted = self.aws_stream || self.aws_api.is_some() || self.aws_token_file.is_some();
+        if is_wanted && !cfg!(feature = "aws") {
+            faults.push(
+                "--aws-api, --aws-token-file, --aws-stream: this loader is built without them; \
+                 cargo install effe-loader --features aws"
+                    .to_owned(),
+            );
+            return None;
+        }
+        let token = self.aws_token_file.as_deref().and_then(|path| {
+            let token = Token::in_file(path);
+            token.inspect_err(|err| faults.push(format!("--aws-token-file {}: {err}", path.display()))).ok()
+        });
+        let Some(place) = self.aws_api.clone() else {
+            if self.aws_token_file.is_some() {
+                faults.push("--aws-token-file is for --aws-api, which is not given".to_owned());
+            }
+            return None;
+        };
+        if place.is_public() && self.aws_token_file.is_none() {
+            faults.push(format!(
+                "--aws-api {place}: others can reach this address, so it needs --aws-token-file FILE"
+            ));
+        }
+        if self.processes != Processes::Number(0) {
+            faults.push(
+                "--aws-api: several processes have no listener for AWS's clients; leave out --processes"
+                    .to_owned(),
+            );
+        }
+        Some(Api { place, token, retry_delay: self.aws_retry_delay.0 })
     }
 
     fn tls(&self, faults: &mut Vec<String>) -> Option<Arc<Tls>> {

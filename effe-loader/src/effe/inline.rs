@@ -32,7 +32,7 @@ impl Effe {
         let head = Head::Live(request);
         let (method, path) = (head.method(), head.path());
         let begun = status.begin(method, path, generation.number, None);
-        let deadline = self.limits.timeouts.run.map(|timeout| begun + timeout);
+        let deadline = request.invoked.deadline(self.limits.timeouts.run.map(|timeout| begun + timeout));
         let id = OnceLock::new();
         let (head, limit) = (Head::Live(request), self.limits.response);
         let exchange = Exchange::new(head, body, answer, &NEVER_GONE, deadline, limit, &id);
@@ -94,7 +94,7 @@ mod tests {
         setrlimit(Resource::AS, limit, rlimit::INFINITY).unwrap();
         let _others = in_flight.ask(in_flight.call(), |call| effe.run_on_pool(effe.generations.hold(), call));
         assert!(status.completions.calls.is_empty());
-        let request = Request { request: actix_http::Request::new(), is_tls: false };
+        let request = Request::new(actix_http::Request::new(), false);
         let generation = effe.generations.hold();
         assert!(
             effe.run_inline(&generation, &request, &[], &mut ResponseBuilder::default(), &status).is_some()

@@ -182,7 +182,10 @@ unsafe extern "C" fn attribute(host: *mut (), key: u32, out: &mut RStr<'static>)
         attribute::PEER => exchange.peer(),
         attribute::SCHEME => Some(exchange.head.scheme()),
         attribute::AUTHORITY => exchange.authority(),
-        _ => return status::UNSUPPORTED,
+        _ => match exchange.head.invocation() {
+            Some(invocation) => invocation.attribute(key),
+            None => return status::UNSUPPORTED,
+        },
     };
     found.map_or(status::END, |text| {
         *out = lasting(text);

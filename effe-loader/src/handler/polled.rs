@@ -42,7 +42,8 @@ impl Handler {
         call.streams = streams;
         call.served = self.worker.status.served();
         let now = Moment::now();
-        call.deadline = self.worker.effe.limits.timeouts.run.map(|timeout| now + timeout);
+        let timeout = self.worker.effe.limits.timeouts.run;
+        call.deadline = request.invoked.deadline(timeout.map(|timeout| now + timeout));
         (call, now)
     }
 

@@ -247,7 +247,7 @@ impl Dispatcher {
                     None => Incoming::Pieces(Box::pin(Pieces::of(&self.conn))),
                 };
                 let guard = RequestGuard::begin(&self.activity, request.head(), Some(&self.uploads));
-                let request = Request { request, is_tls: self.is_tls };
+                let request = Request::new(request, self.is_tls);
                 let request = IncomingRequest { request, n_head: Some(n_head), incoming, guard };
                 match self.http.service.call(request) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),

@@ -161,7 +161,7 @@ impl Client {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
         let guard = RequestGuard::begin(&self.handle.activity, request.head(), None);
-        let request = Request { request, is_tls: self.is_tls };
+        let request = Request::new(request, self.is_tls);
         match self.service.call(IncomingRequest { request, n_head: None, incoming, guard }) {
             Answered::Now(response) => {
                 if response::is_short(&response) {

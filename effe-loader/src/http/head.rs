@@ -9,13 +9,24 @@ use std::{
 
 use actix_http::RequestHead;
 
-use crate::http::request_id;
+use crate::http::{
+    invocation::{Invocation, Invoked},
+    request_id,
+};
 
 /// A request without its body, and what a parser doesn't know of it.
 pub struct Request {
     pub request: actix_http::Request,
     /// Whether its own connection is encrypted; behind a proxy, the proxy's connection to us.
     pub is_tls: bool,
+    pub invoked: Invoked,
+}
+
+impl Request {
+    /// A request that has come over a connection.
+    pub fn new(request: actix_http::Request, is_tls: bool) -> Request {
+        Request { request, is_tls, invoked: Invoked::default() }
+    }
 }
 
 impl Deref for Request {
@@ -105,6 +116,14 @@ impl Head<'_> {
         }
     }
 
+    /// What it has come of, if that is no request over a connection.
+    pub fn invocation(&self) -> Option<&Invocation> {
+        match self {
+            Head::Live(request) => request.invoked.invocation(),
+            Head::Copied(copy) => copy.invoked.invocation(),
+        }
+    }
+
     /// The nth value of a header, counted from 0.
     pub fn header(&self, name: &str, nth: usize) -> Option<&[u8]> {
         match self {
@@ -136,6 +155,7 @@ pub struct OwnedHead {
     /// 10, 11, 20
     pub version: u32,
     is_tls: bool,
+    pub invoked: Invoked,
 }
 
 impl OwnedHead {
@@ -156,6 +176,7 @@ impl OwnedHead {
         }
         self.authority = head.uri.authority().map(|authority| self.push(authority.as_str()));
         (self.peer, self.version, self.is_tls) = (head.peer_addr, version(head), request.is_tls);
+        self.invoked.clone_from(&request.invoked);
     }
 
     #[inline]

@@ -18,6 +18,7 @@ use super::{
     access::Access,
     record::{Entry, Record},
     severity::Severity,
+    tap,
     writer::{QUEUE, Settings, State, Writer},
 };
 
@@ -64,6 +65,7 @@ impl Journal {
     pub fn log(&self, mut record: Record) {
         if self.wants(record.severity) {
             record.cut();
+            tap::copy(&record);
             self.enqueue(&self.0.queue, record, &self.state().losses);
         }
     }

@@ -144,7 +144,7 @@ impl InFlight {
     /// has left.
     pub fn ask(self: &Rc<Self>, mut call: Box<Call>, send: impl FnOnce(Box<Call>)) -> PendingCall {
         let sent = Moment::now();
-        call.deadline = self.timeouts.run.map(|timeout| sent + timeout);
+        call.deadline = call.head.invoked.deadline(self.timeouts.run.map(|timeout| sent + timeout));
         let (progress, state) = (Arc::clone(&call.progress), State::Away(None));
         let waiting = Waiting { sent, timing: Timing::Answer, progress, state, is_back: false };
         let key = self.waiting.borrow_mut().insert(waiting);

@@ -12,6 +12,8 @@ pub mod plugins;
 #[cfg(feature = "processes")]
 pub mod processes;
 pub mod remote;
+#[cfg(feature = "aws")]
+pub mod runtime_api;
 pub mod scratch;
 #[cfg(feature = "tls")]
 pub mod tls;

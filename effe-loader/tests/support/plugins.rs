@@ -47,6 +47,12 @@ pub fn example(name: &str) -> PathBuf {
     built().join(format!("lib{name}.so"))
 }
 
+/// The one that says what it knows of its invocation.
+#[cfg(feature = "aws")]
+pub fn invoked() -> PathBuf {
+    built().join("libinvoked.so")
+}
+
 /// The plugin that crashes.
 #[cfg(feature = "processes")]
 pub fn crasher() -> PathBuf {
@@ -129,8 +135,20 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let fixtures = ["probe", "async_probe", "early", "async_early", "spout", "other_abi", "crasher"];
-        let examples = ["ticker", "pipe", "shortener", "guestbook", "webhook", "export", "grpc"];
+        let fixtures =
+            ["probe", "async_probe", "early", "async_early", "spout", "other_abi", "crasher", "invoked"];
+        let examples = [
+            "ticker",
+            "pipe",
+            "shortener",
+            "guestbook",
+            "webhook",
+            "export",
+            "grpc",
+            "hello",
+            "echo",
+            "json",
+        ];
         succeed(
             cargo()
                 .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])

@@ -1,5 +1,5 @@
-//! The admin listener's socket: an address of the network or a socket in the file system, which only the loader's user
-//! can connect to.
+//! The socket of a listener that isn't the server's, such as the admin listener's: an address of the network or a
+//! socket in the file system, which only the loader's user can connect to.
 
 use std::{
     fmt, io,
@@ -83,10 +83,13 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Fails if the address is taken, or not ours.
-    pub fn bind(address: &Address) -> Result<Listener, Error> {
-        Listener::try_bind(address)
-            .map_err(|source| Error::BindAdmin { address: address.to_string(), source })
+    /// Fails if the address is taken, or not ours. `flag` is the one that has named it.
+    pub fn bind(flag: &'static str, address: &Address) -> Result<Listener, Error> {
+        Listener::try_bind(address).map_err(|source| Error::BindPrivate {
+            flag,
+            address: address.to_string(),
+            source,
+        })
     }
 
     fn try_bind(address: &Address) -> io::Result<Listener> {

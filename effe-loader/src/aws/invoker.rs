@@ -1,0 +1,172 @@
+//! One invocation: its event becomes a request, which the handler of this thread answers as if it had come over a
+//! connection.
+
+use std::{future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+
+use actix_http::{
+    Response, StatusCode, Version,
+    body::MessageBody,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+use bytes::{Bytes, BytesMut};
+use tokio::time;
+
+use super::{
+    event::{Shape, Unfolded, fold},
+    failure::FunctionError,
+};
+use crate::{
+    body::{incoming::Incoming, outgoing::Body, upload::Refused},
+    effe::{Effe, monitor::Monitor},
+    handler::{
+        Handler,
+        access_log::{AccessLog, Wanted},
+        failure::Failure,
+        service::HandlerService,
+    },
+    http::{
+        head::Request,
+        invocation::{Invocation, Invoked},
+        service::{Answered, IncomingRequest, RequestGuard, Service},
+    },
+    net::activity::{ClientTimeouts, ConnActivity},
+};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+/// How long after its deadline an invocation is given up, unless the handler has done so: that says more in the log.
+const GRACE: Duration = Duration::from_millis(20);
+
+/// What one thread has to answer invocations with.
+pub struct Invoker {
+    service: HandlerService,
+    effe: Arc<Effe>,
+}
+
+impl Invoker {
+    /// To be called on the thread that the invocations are on.
+    pub fn new(effe: Arc<Effe>, monitor: Arc<Monitor>, timeouts: ClientTimeouts, wanted: &Wanted) -> Invoker {
+        let access_log = AccessLog::new(wanted, &effe.journal).map(Rc::new);
+        let handler = Rc::new(Handler::new(Arc::clone(&effe), monitor, timeouts));
+        Invoker { service: HandlerService { handler, probes: None, access_log }, effe }
+    }
+
+    /// Whether something runs, be it what a run does after its answer.
+    pub fn is_busy(&self) -> bool {
+        self.effe.n_running() > 0
+    }
+
+    /// Runs the lambda, and waits for the head of its answer, until the invocation's deadline at most. Dropping the
+    /// future is what a client does that leaves.
+    ///
+    /// # Errors
+    /// The lambda has failed; or there is no answer that the sender of the event would understand.
+    pub async fn invoke(
+        &self,
+        invocation: &Arc<Invocation>,
+        unfolded: Unfolded,
+    ) -> Result<Response<Body>, FunctionError> {
+        let shape = unfolded.shape;
+        let (request, body) = request(invocation, unfolded);
+        let guard = RequestGuard::begin(&Rc::<ConnActivity>::default(), request.head(), None);
+        let incoming = if body.is_empty() { Incoming::None } else { Incoming::Whole(body) };
+        let answered = self.service.call(IncomingRequest { request, n_head: None, incoming, guard });
+        let response = match answered {
+            Answered::Now(response) => response,
+            Answered::Later(answer) => match invocation.deadline {
+                Some(deadline) => {
+                    let answer = time::timeout(deadline.remaining() + GRACE, answer).await;
+                    answer.map_err(|_| FunctionError::timed_out())?
+                }
+                None => answer.await,
+            },
+        };
+        let failure = response.extensions().get::<Failure>().copied();
+        match failure.and_then(|failure| function_error(failure, shape, invocation)) {
+            Some(err) => Err(err),
+            None => Ok(response),
+        }
+    }
+}
+
+/// The request of an event. Its id is the invocation's, in the log too.
+fn request(invocation: &Arc<Invocation>, unfolded: Unfolded) -> (Request, Bytes) {
+    let Unfolded { method, target, mut headers, body, peer, is_tls, .. } = unfolded;
+    if let Ok(id) = HeaderValue::from_str(&invocation.request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    if let Some(trace) = invocation.trace_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+        headers.insert(TRACE_ID, trace);
+    }
+    let mut request = actix_http::Request::new();
+    let head = request.head_mut();
+    (head.method, head.uri, head.headers, head.version) = (method, target, headers, Version::HTTP_11);
+    head.peer_addr = peer.map(|ip| SocketAddr::new(ip, 0));
+    (Request { request, is_tls, invoked: Invoked::by(Arc::clone(invocation)) }, body)
+}
+
+/// What a failure is for the caller of the function; `None` where the answer tells it, because its event is HTTP and
+/// the lambda has no fault.
+fn function_error(failure: Failure, shape: Shape, invocation: &Invocation) -> Option<FunctionError> {
+    let is_http = shape != Shape::Other;
+    let error = match failure {
+        Failure::Lambda => match invocation.fault() {
+            Some(fault) if fault.step == "start" => {
+                FunctionError::new("Effe.StartFailed", "the lambda's start failed")
+            }
+            Some(fault) if fault.is_panic => FunctionError::new("Effe.LambdaPanicked", "the lambda panicked"),
+            _ => FunctionError::new("Effe.LambdaFailed", "the lambda failed"),
+        },
+        Failure::Overdue => FunctionError::timed_out(),
+        _ if is_http => return None,
+        Failure::Busy | Failure::NoRoom | Failure::NotReady | Failure::Body(Refused::NoRoom) => {
+            FunctionError::new("Effe.Busy", failure.answer().1.trim_end())
+        }
+        Failure::Head(_) | Failure::Body(_) => {
+            FunctionError::new("Effe.InvalidEvent", failure.answer().1.trim_end())
+        }
+    };
+    Some(error)
+}
+
+/// A response that has come as a whole.
+pub struct Whole {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Whole {
+    /// Waits for all of a response's body, until the invocation's deadline at most.
+    pub async fn of(response: Response<Body>, invocation: &Invocation) -> Result<Whole, FunctionError> {
+        let (response, body) = response.into_parts();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = match body {
+            Body::Whole(bytes) => bytes,
+            Body::Absent(_) => Bytes::new(),
+            body @ Body::Stream(_) => match invocation.deadline {
+                Some(deadline) => time::timeout(deadline.remaining() + GRACE, collected(body))
+                    .await
+                    .unwrap_or_else(|_| Err(FunctionError::timed_out()))?,
+                None => collected(body).await?,
+            },
+        };
+        Ok(Whole { status, headers, body })
+    }
+
+    /// The result of the invocation. What isn't HTTP has failed if its status says so.
+    pub fn result(&self, shape: Shape) -> Result<Vec<u8>, FunctionError> {
+        if shape == Shape::Other && self.status.as_u16() >= 400 {
+            return Err(FunctionError::of_answer(self.status.as_u16(), &self.body));
+        }
+        Ok(fold(shape, self.status, &self.headers, &self.body))
+    }
+}
+
+async fn collected(mut body: Body) -> Result<Bytes, FunctionError> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = poll_fn(|cx| Pin::new(&mut body).poll_next(cx)).await {
+        whole.extend_from_slice(&piece.map_err(|_| FunctionError::broken_off())?);
+    }
+    Ok(whole.freeze())
+}

@@ -1,0 +1,36 @@
+//! Serves a listener that isn't the server's, in one task of its thread.
+
+use std::{rc::Rc, sync::Arc};
+
+use tokio::sync::Semaphore;
+
+use crate::{
+    body::held::HeldBytes,
+    http::{h1::Http1, service::Service},
+    net::{
+        connection::Connection,
+        connections::Connections,
+        private_listener::{AsyncSocket, CLIENT_TIMEOUTS},
+    },
+    rt::tasks,
+};
+
+/// Connections at once: a scraper, an orchestrator, a person.
+pub const MAX_CONNECTIONS: usize = 64;
+
+/// Answers for ever, on as many connections at once.
+pub async fn serve(listening: AsyncSocket, service: Rc<dyn Service>, max_connections: usize) {
+    let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, HeldBytes::unlimited(), Arc::default()));
+    tasks::spawn(Rc::clone(&connections).look_after());
+    let http = Http1::new(service, usize::MAX);
+    let room = Arc::new(Semaphore::new(max_connections));
+    while let Ok(permit) = Arc::clone(&room).acquire_owned().await {
+        let (http, socket) = (Rc::clone(&http), listening.accept().await);
+        let connection = Connection::plain(connections.register(), socket);
+        connection.note_local_ip();
+        tasks::spawn(async move {
+            http.serve(connection, None).await;
+            drop(permit);
+        });
+    }
+}

@@ -1,0 +1,5 @@
+//! Without AWS nobody asks for a request's lines.
+
+use super::record::Record;
+
+pub(super) fn copy(_: &Record) {}
