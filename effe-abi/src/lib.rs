@@ -74,6 +74,7 @@ mod request;
 mod response;
 #[cfg(feature = "tower")]
 pub mod tower;
+mod upgraded;
 #[cfg(feature = "query")]
 mod urlencoded;
 
@@ -116,4 +117,5 @@ pub use {
     params::Params,
     request::{Headers, Reader, Request},
     response::Response,
+    upgraded::Upgraded,
 };

@@ -5,7 +5,10 @@
 use std::mem::offset_of;
 
 use effe_abi::{
-    extensions::{AsyncHost, AsyncPlugin, EarlyHost, Future, Ready, SpawnHost, Waker, WakerTable},
+    extensions::{
+        AsyncHost, AsyncPlugin, Duplex, DuplexTable, EarlyHost, Future, Ready, SpawnHost, UpgradeHost, Waker,
+        WakerTable,
+    },
     raw::{Chunk, Exchange, ExchangeOps, Failure, Header, Host, Plugin},
 };
 
@@ -13,7 +16,7 @@ use effe_abi::{
 const FROZEN: u64 = 0x8e7d_e2f9_2483_853f;
 
 /// The hash of `src/extensions.rs`, computed likewise, with the extensions of today.
-const EXTENSIONS: u64 = 0x266c_a04c_0ccb_6800;
+const EXTENSIONS: u64 = 0x3d79_b1cf_20ed_bb57;
 
 #[test]
 #[cfg(target_pointer_width = "64")]
@@ -51,6 +54,12 @@ fn every_field_lies_where_v1_put_it() {
             ("release", 40), ("may_block", 48),
         ]),
         ("EarlyHost", 16, vec![("size", 0), ("version", 4), ("end_early", 8)]),
+        ("UpgradeHost", 24, vec![("size", 0), ("version", 4), ("offered", 8), ("upgrade", 16)]),
+        ("Duplex", 16, vec![("data", 0), ("table", 8)]),
+        ("DuplexTable", 80, vec![
+            ("size", 0), ("version", 4), ("read", 8), ("poll_read", 16), ("write", 24), ("poll_ready", 32),
+            ("shutdown", 40), ("state", 48), ("poll_away", 56), ("clone", 64), ("drop", 72),
+        ]),
         ("Future", 24, vec![("data", 0), ("poll", 8), ("drop", 16)]),
         ("Waker", 8, vec![("table", 0)]),
         ("WakerTable", 32, vec![("clone", 0), ("wake", 8), ("wake_by_ref", 16), ("drop", 24)]),
@@ -68,6 +77,9 @@ fn every_field_lies_where_v1_put_it() {
         table!(AsyncHost: size version poll_read poll_ready),
         table!(SpawnHost: size version may_spawn enter leave hold release may_block),
         table!(EarlyHost: size version end_early),
+        table!(UpgradeHost: size version offered upgrade),
+        table!(Duplex: data table),
+        table!(DuplexTable: size version read poll_read write poll_ready shutdown state poll_away clone drop),
         table!(Future: data poll drop),
         table!(Waker: table),
         table!(WakerTable: clone wake wake_by_ref drop),

@@ -42,5 +42,6 @@ mod template;
 #[cfg(feature = "tls")]
 mod tls;
 mod trust;
+mod tunnels;
 mod upgrade;
 mod wire;

@@ -11,13 +11,22 @@ use std::{
 use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use crate::body::{pipe::End, sender::BodySender};
+use crate::body::{duplex::Upgraded, pipe::End, sender::BodySender};
 
 pub enum Body {
     Whole(Bytes),
     /// Not sent, but this is how long it would be, if that is known.
     Absent(Option<u64>),
     Stream(Box<Stream>),
+    /// What follows the head is another protocol, which a lambda speaks.
+    Upgrade(Box<Upgrade>),
+}
+
+/// The end of a connection that a lambda takes over.
+pub struct Upgrade {
+    pub end: Upgraded,
+    /// Dropped with it.
+    pub guard: Option<Box<dyn Any>>,
 }
 
 impl MessageBody for Body {
@@ -28,6 +37,7 @@ impl MessageBody for Body {
             Body::Whole(bytes) => BodySize::Sized(bytes.len() as u64),
             Body::Absent(length) => length.map_or(BodySize::None, BodySize::Sized),
             Body::Stream(stream) => stream.length.map_or(BodySize::Stream, BodySize::Sized),
+            Body::Upgrade(_) => BodySize::None,
         }
     }
 
@@ -37,7 +47,7 @@ impl MessageBody for Body {
                 let bytes = mem::take(bytes);
                 return Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)));
             }
-            Body::Absent(_) => return Poll::Ready(None),
+            Body::Absent(_) | Body::Upgrade(_) => return Poll::Ready(None),
             Body::Stream(stream) => stream,
         };
         if stream.producer.as_mut().is_some_and(|producer| producer.poll(cx).is_ready()) {

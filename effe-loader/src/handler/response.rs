@@ -7,7 +7,7 @@ use actix_http::{Method, Request, Response, StatusCode};
 use super::failure::Failure;
 use crate::{
     body::{
-        outgoing::{Body, Producer, Stream},
+        outgoing::{Body, Producer, Stream, Upgrade},
         sender::{self, BodySender},
     },
     exchange::response::ResponseBuilder,
@@ -19,7 +19,7 @@ pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Resul
     if builder.has_no_room() {
         return Some(Err(Failure::NoRoom));
     }
-    let (status, body) = builder.take()?;
+    let Some((status, body)) = builder.take() else { return upgrade(builder).map(Ok) };
     let body = match length {
         // For a HEAD the lambda may say how long the answer to a GET would be, and needn't make it.
         Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(Some(length)),
@@ -31,6 +31,17 @@ pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Resul
         head.headers.append(name.clone(), value.clone());
     }
     Some(Ok(response))
+}
+
+/// A 101, if that is the lambda's answer.
+#[cold]
+fn upgrade(builder: &mut ResponseBuilder) -> Option<Response<Body>> {
+    let upgrade = Upgrade { end: *builder.take_upgraded()?, guard: None };
+    let mut response = Response::with_body(StatusCode::SWITCHING_PROTOCOLS, Body::Upgrade(Box::new(upgrade)));
+    for (name, value) in &builder.headers {
+        response.head_mut().headers.append(name.clone(), value.clone());
+    }
+    Some(response)
 }
 
 /// An answer whose body is still being written.

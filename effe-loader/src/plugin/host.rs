@@ -7,7 +7,7 @@ use std::{ptr, sync::OnceLock};
 
 use abi_stable::std_types::RStr;
 use effe_abi::{
-    extensions::{ASYNC, AsyncHost, EARLY, EarlyHost, SPAWN, SpawnHost},
+    extensions::{ASYNC, AsyncHost, EARLY, EarlyHost, SPAWN, SpawnHost, UPGRADE, UpgradeHost},
     raw::{self, Status, host_attribute, status},
 };
 
@@ -23,6 +23,8 @@ pub struct Exchanges {
     pub spawn_host: &'static SpawnHost,
     /// Calls of a run whose answer goes out before its end.
     pub early_host: &'static EarlyHost,
+    /// Calls of a run that takes its connection over.
+    pub upgrade_host: &'static UpgradeHost,
     /// The id of the request whose Run this thread is in.
     pub request_id: fn() -> Option<String>,
 }
@@ -102,6 +104,7 @@ unsafe extern "C" fn extension(data: *const (), id: RStr<'_>) -> *const () {
         ASYNC => ptr::from_ref(host.exchanges.async_host).cast(),
         EARLY => ptr::from_ref(host.exchanges.early_host).cast(),
         SPAWN => ptr::from_ref(host.exchanges.spawn_host).cast(),
+        UPGRADE => ptr::from_ref(host.exchanges.upgrade_host).cast(),
         _ => ptr::null(),
     }
 }

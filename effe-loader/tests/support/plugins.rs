@@ -42,6 +42,16 @@ pub fn async_early() -> PathBuf {
     built().join("libasync_early.so")
 }
 
+/// The one that takes connections over.
+pub fn upgrader() -> PathBuf {
+    built().join("libupgrader.so")
+}
+
+/// The same, without a thread.
+pub fn async_upgrader() -> PathBuf {
+    built().join("libasync_upgrader.so")
+}
+
 /// One of the examples that `built` names.
 pub fn example(name: &str) -> PathBuf {
     built().join(format!("lib{name}.so"))
@@ -129,7 +139,17 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let fixtures = ["probe", "async_probe", "early", "async_early", "spout", "other_abi", "crasher"];
+        let fixtures = [
+            "probe",
+            "async_probe",
+            "early",
+            "async_early",
+            "spout",
+            "other_abi",
+            "crasher",
+            "upgrader",
+            "async_upgrader",
+        ];
         let examples = ["ticker", "pipe", "shortener", "guestbook", "webhook", "export"];
         succeed(
             cargo()

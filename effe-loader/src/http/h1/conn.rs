@@ -18,7 +18,11 @@ use super::{
     read_buf::{Fill, ReadBuf},
     write_buf::WriteBuf,
 };
-use crate::net::{activity::ConnActivity, connection::Connection, connections::CloseReason};
+use crate::net::{
+    activity::ConnActivity,
+    connection::Connection,
+    connections::{CloseReason, ConnHandle},
+};
 
 /// Bytes that are read ahead of what is being answered.
 const MAX_AHEAD: usize = 64 * 1024;
@@ -128,7 +132,20 @@ impl Conn {
         }
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Fill> {
+    /// Ready once the connection is broken; what has come is left in the socket.
+    pub fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.poll_left(cx)
+    }
+
+    pub fn activity(&self) -> &Rc<ConnActivity> {
+        self.connection.activity()
+    }
+
+    pub fn handle(&self) -> &ConnHandle {
+        self.connection.handle()
+    }
+
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Fill> {
         self.input.poll_fill(&mut self.connection, cx)
     }
 }
