@@ -77,6 +77,8 @@ pub mod tower;
 mod upgraded;
 #[cfg(feature = "query")]
 mod urlencoded;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 // From the author's traits to the wire: the entries that a loader calls, and the calls of the loader's tables.
 #[doc(hidden)]
@@ -106,6 +108,13 @@ pub mod testing;
 /// The crate that [`Response::set_cookie`] takes its cookies from. Needs the feature `cookies`.
 #[cfg(feature = "cookies")]
 pub use cookie;
+/// The crate that messages of a WebSocket come from. Needs the feature `websocket`.
+#[cfg(feature = "websocket")]
+pub use tungstenite;
+#[cfg(all(feature = "websocket", feature = "async"))]
+pub use websocket::AsyncWebSocket;
+#[cfg(feature = "websocket")]
+pub use websocket::WebSocket;
 #[cfg(feature = "async")]
 pub use {async_lambda::AsyncLambda, async_response::AsyncResponse, body::Body};
 pub use {

@@ -290,6 +290,12 @@ impl<'a> Response<'a> {
         }
     }
 
+    /// Whether this lambda can take connections over that clients offer.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn may_upgrade(&self) -> bool {
+        matches!(self.scratch.upgrades, Upgrades::By(_))
+    }
+
     /// Switches the connection to a protocol that the client offers (RFC 9110, section 7.8): answers with 101 and the
     /// headers that were set, and returns the connection as a stream of bytes. That stream may outlive Run, and Run has no
     /// limit of time from here on. A lambda must declare [`Options::upgrades`](crate::Options::upgrades).

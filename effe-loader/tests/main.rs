@@ -44,4 +44,5 @@ mod tls;
 mod trust;
 mod tunnels;
 mod upgrade;
+mod websocket;
 mod wire;

@@ -72,7 +72,7 @@ impl ResponseBuilder {
             // An interim response; the final one follows.
             return if more { status::OK } else { status::INVALID };
         }
-        if code.as_u16() > 599 || !self.take_headers(headers) {
+        if code.as_u16() > 599 || !self.take_headers(code, headers) {
             return status::INVALID;
         }
         if body.len() > limit {
@@ -117,7 +117,11 @@ impl ResponseBuilder {
     }
 
     /// Whether all of the headers are well-formed.
-    fn take_headers<'a>(&mut self, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
+    fn take_headers<'a>(
+        &mut self,
+        code: StatusCode,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> bool {
         let mut n = 0;
         self.length = None;
         for (name, value) in headers {
@@ -138,7 +142,8 @@ impl ResponseBuilder {
             self.headers.truncate(n);
             let name = HeaderName::from_bytes(name.as_bytes());
             let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) else { return false };
-            if !is_the_servers(&name) {
+            // RFC 9110, section 15.5.22: with 426, it says what to upgrade to.
+            if !is_the_servers(&name) || (name == header::UPGRADE && code == StatusCode::UPGRADE_REQUIRED) {
                 self.headers.push((name, value));
                 n += 1;
             }
@@ -217,7 +222,7 @@ impl ResponseBuilder {
         let (true, Ok(protocol)) = (offer.has(protocol), HeaderValue::from_bytes(protocol)) else {
             return false;
         };
-        if self.status.is_some() || !self.take_headers(headers) {
+        if self.status.is_some() || !self.take_headers(StatusCode::SWITCHING_PROTOCOLS, headers) {
             return false;
         }
         self.headers.push((header::UPGRADE, protocol));

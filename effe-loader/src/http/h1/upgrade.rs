@@ -128,7 +128,11 @@ impl Tunnel {
         }
         if conn.input.bytes.is_empty() {
             match conn.poll_fill(cx) {
-                Poll::Pending | Poll::Ready(Fill::Overdue(_)) => return Ok(false),
+                Poll::Pending | Poll::Ready(Fill::Overdue(_)) => {
+                    // Else nobody would hear that the lambda has dropped its end.
+                    self.is_in_over = incoming.poll_closed(cx).is_ready();
+                    return Ok(self.is_in_over);
+                }
                 Poll::Ready(Fill::Failed(_)) => return Err(Closed),
                 Poll::Ready(Fill::End) => {
                     incoming.end(End::Whole);
