@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Counts, LONG, Loader, Scratch, Server,
-    plugins::{async_upgrader, patched, upgrader, workspace},
+    plugins::{async_upgrader, axum_upgrader, patched, upgrader, workspace},
     wait_until,
 };
 
@@ -413,6 +413,49 @@ fn sockets_that_echo_through_swaps_are_neither_dropped_nor_mixed_up() {
     }
 }
 
+#[test]
+fn axums_own_websocket_works_as_it_stands() {
+    let server = Loader::of(axum_upgrader()).args(["--admin", "127.0.0.1:0"]).serve();
+    let mut sockets: Vec<_> = (0..20).map(|_| Socket::open(&server, "/ws")).collect();
+    for (n, socket) in sockets.iter_mut().enumerate() {
+        let payload: Vec<u8> = (0..100_000).map(|byte| ((byte + n) % 251) as u8).collect();
+        socket.sends(FIN | TEXT, b"hello").hears(TEXT, b"hello");
+        socket.sends(FIN | BINARY, &payload).hears(BINARY, &payload);
+        socket.sends(TEXT, b"frag").sends(FIN, b"ments").hears(TEXT, b"fragments");
+    }
+    let state = server.state();
+    let generation = &state["generations"][0];
+    assert_eq!((&generation["upgraded"], &state["running"]), (&20.into(), &0.into()), "{state}");
+    wait_until("its Contexts are back", || {
+        let contexts = &server.state()["generations"][0]["contexts"];
+        contexts["live"] == contexts["idle"]
+    });
+    // What axum refuses is refused, and the connection stays in step; so are other offers.
+    let mut connection = server.connect();
+    for (from, to, status) in
+        [("Version: 13", "Version: 8", 400), ("Upgrade: websocket", "Upgrade: foo", 400)]
+    {
+        connection.send(handshake("/ws").replace(from, to));
+        assert_eq!(connection.reply().status, status, "{to}");
+    }
+    let offer =
+        handshake("/length").replace("GET", "POST").replace("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\nabcde");
+    connection.send(offer);
+    assert_eq!(connection.reply().text(), "5");
+    assert_eq!(connection.get("/version").text(), "axum");
+    let mut closes = sockets.pop().unwrap();
+    closes.sends(FIN | CLOSE, b"\x03\xe8");
+    assert_eq!(closes.closes(), 1000);
+    let leaves = sockets.pop().unwrap();
+    drop(leaves);
+    wait_until("both are given back", || server.state()["generations"][0]["upgraded"] == 18);
+    server.signal(Signal::TERM);
+    for socket in &mut sockets {
+        assert_eq!(socket.closes(), 1001);
+    }
+    server.ends_with(0);
+}
+
 /// A Python that has the package `websockets`, which is not ours.
 fn python() -> Option<PathBuf> {
     let own = workspace().join("out/python/bin/python");
@@ -451,7 +494,7 @@ async def main():
 
 asyncio.run(main())
 "#;
-    for (plugin, place, args) in cases() {
+    for (plugin, place, args) in cases().into_iter().chain([(axum_upgrader(), "", &[][..])]) {
         let server = Loader::of(plugin).args(args).serve();
         let uri = format!("ws://{}{place}/ws", server.address);
         let mut command = Command::new(&python);

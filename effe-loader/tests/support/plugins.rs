@@ -52,6 +52,11 @@ pub fn async_upgrader() -> PathBuf {
     built().join("libasync_upgrader.so")
 }
 
+/// An axum Router with axum's own WebSocket.
+pub fn axum_upgrader() -> PathBuf {
+    built().join("libaxum_upgrader.so")
+}
+
 /// One of the examples that `built` names.
 pub fn example(name: &str) -> PathBuf {
     built().join(format!("lib{name}.so"))
@@ -149,6 +154,7 @@ fn built() -> &'static Path {
             "crasher",
             "upgrader",
             "async_upgrader",
+            "axum_upgrader",
         ];
         let examples = ["ticker", "pipe", "shortener", "guestbook", "webhook", "export"];
         succeed(
