@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Counts, LONG, Loader, Scratch, Server,
-    plugins::{async_upgrader, axum_upgrader, patched, upgrader, workspace},
+    plugins::{async_upgrader, axum_upgrader, example, patched, upgrader, workspace},
     wait_until,
 };
 
@@ -454,6 +454,40 @@ fn axums_own_websocket_works_as_it_stands() {
         assert_eq!(socket.closes(), 1001);
     }
     server.ends_with(0);
+}
+
+#[test]
+fn in_the_chat_all_hear_what_one_says() {
+    let server = Loader::of(example("chat")).serve();
+    let page = server.get("/");
+    assert!(page.text().contains(r#"new URL("chat""#), "the page knows where the socket is");
+    assert_eq!(server.get("/chat").status, 426);
+    let mut guests = Vec::new();
+    // Who has said something hears it, and so hears the others from then on.
+    for n in 0..10 {
+        guests.push(Socket::open(&server, &format!("/chat?guest{n}")));
+        guests[n].sends(FIN | TEXT, b"here");
+        let said = format!("guest{n}: here");
+        guests.iter_mut().for_each(|guest| _ = guest.hears(TEXT, said.as_bytes()));
+    }
+    drop(guests.pop());
+    guests[0].sends(FIN | TEXT, "who has left?".as_bytes());
+    guests.iter_mut().for_each(|guest| _ = guest.hears(TEXT, b"guest0: who has left?"));
+    server.signal(Signal::TERM);
+    guests.iter_mut().for_each(|guest| assert_eq!(guest.closes(), 1001));
+    server.ends_with(0);
+}
+
+#[test]
+fn sockets_that_idle_take_little() {
+    let server = Loader::of(async_upgrader()).args(["--workers", "2"]).serve();
+    let first = Socket::open(&server, "/own/ws");
+    let before = server.memory();
+    let sockets: Vec<_> = (0..400).map(|_| Socket::open(&server, "/own/ws")).collect();
+    let each = server.memory().saturating_sub(before) / sockets.len();
+    println!("{} KiB for each", each >> 10);
+    assert!(each < 24 << 10, "{each} bytes for a socket that idles");
+    drop(first);
 }
 
 /// A Python that has the package `websockets`, which is not ours.

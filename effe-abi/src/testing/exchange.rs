@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     chunk::Chunk,
-    extensions::{AsyncHost, EarlyHost, SpawnHost, Waker},
+    extensions::{AsyncHost, Duplex, EarlyHost, SpawnHost, UpgradeHost, Waker},
     raw::{self, Exchange, ExchangeOps, Header, Status, attribute, status},
     waker,
 };
@@ -269,6 +269,20 @@ unsafe extern "C" fn end_early(pointer: *mut ()) -> Status {
     let host = unsafe { host(pointer) };
     host.ends_early.store(true, Ordering::Relaxed);
     status::OK
+}
+
+/// The host's table for upgrades: a test's client offers none.
+pub(super) static UPGRADE_OPS: UpgradeHost =
+    UpgradeHost { size: size_of::<UpgradeHost>() as u32, version: 1, offered, upgrade };
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn offered(_: *mut (), _: &mut RStr<'static>) -> Status {
+    status::END
+}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn upgrade(_: *mut (), _: RSlice<'_, Header<'_>>, _: &mut Duplex) -> Status {
+    status::END
 }
 
 /// The host's table for spawned runs.

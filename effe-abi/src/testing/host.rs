@@ -18,7 +18,7 @@ use super::{exchange, outcome::Outcome, polled};
 use crate::{
     error::Level,
     export::Linked,
-    extensions::{ASYNC, AsyncPlugin, EARLY, EarlyHost, READY, Ready, SPAWN, SpawnHost},
+    extensions::{ASYNC, AsyncPlugin, EARLY, EarlyHost, READY, Ready, SPAWN, SpawnHost, UPGRADE},
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };
 
@@ -279,6 +279,7 @@ unsafe extern "C" fn extension(pointer: *const (), id: RStr<'_>) -> *const () {
     let data = unsafe { data(pointer) };
     match id.as_str() {
         ASYNC => ptr::from_ref(&exchange::ASYNC_OPS).cast(),
+        UPGRADE => ptr::from_ref(&exchange::UPGRADE_OPS).cast(),
         EARLY => data.offers.early.map_or(ptr::null(), |table| ptr::from_ref(table).cast()),
         SPAWN => ptr::from_ref(data.offers.spawn).cast(),
         _ => ptr::null(),

@@ -9,7 +9,11 @@ use std::{
 
 use tungstenite::{Bytes, Message};
 
-use super::{Accepts, Limits, Socket, closing, handshake};
+use super::{
+    accepts::Accepts,
+    handshake,
+    socket::{Limits, Socket, closing},
+};
 use crate::{async_response::AsyncResponse, error::Result, request::Request};
 
 /// How long a client that has been told to close may take to agree.

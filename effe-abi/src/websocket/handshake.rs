@@ -1,7 +1,11 @@
 //! The opening handshake (RFC 6455, section 4.2).
 
-use super::no_handshake;
-use crate::{error::Result, request::Request, response::Response, upgraded::Upgraded};
+use crate::{
+    error::{Error, Level, Result},
+    request::Request,
+    response::Response,
+    upgraded::Upgraded,
+};
 
 /// Checks a request, and answers it with 101; or makes the response what the client is to be told.
 #[track_caller]
@@ -41,6 +45,12 @@ pub(super) fn accept(request: &Request, response: &mut Response<'_>) -> Result<U
 fn is_key(key: &[u8]) -> bool {
     matches!(key, [text @ .., b'=', b'='] if text.len() == 22
         && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte)))
+}
+
+/// The error of a request that is no handshake: its answer is said already, so it is no fault of the lambda's.
+#[track_caller]
+fn no_handshake(why: &'static str) -> Error {
+    Error::new(why).at_level(Level::Debug)
 }
 
 #[cfg(test)]

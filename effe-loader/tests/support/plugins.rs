@@ -156,7 +156,7 @@ fn built() -> &'static Path {
             "async_upgrader",
             "axum_upgrader",
         ];
-        let examples = ["ticker", "pipe", "shortener", "guestbook", "webhook", "export"];
+        let examples = ["ticker", "pipe", "shortener", "guestbook", "webhook", "export", "chat"];
         succeed(
             cargo()
                 .args(["build", "--offline", "--quiet", "--lib", "--target-dir"])
