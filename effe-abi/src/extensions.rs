@@ -148,8 +148,8 @@ pub struct EarlyHost {
 /// An older loader ignores it, and has no [`UpgradeHost`].
 pub const UPGRADES: u64 = 128;
 
-/// A [`Status`] beyond those of v1, from the functions of a [`Duplex`] alone: the effe stops, and the stream has as long
-/// as a drain may take.
+/// A [`Status`] beyond those of v1, from the functions of a [`Duplex`] alone: the effe stops, and the stream has as
+/// long as a drain may take.
 pub const GOING_AWAY: Status = 10;
 
 /// Id of the host's table [`UpgradeHost`]: connections that a lambda takes over.
@@ -192,17 +192,17 @@ pub struct Duplex {
 
 /// The functions of a [`Duplex`].
 ///
-/// THREADS: any thread may call any of them. Of `read` and `poll_read` together, one call at a time; likewise of `write`
-/// and `poll_ready`.
+/// THREADS: any thread may call any of them. Of `read` and `poll_read` together, one call at a time; likewise of
+/// `write` and `poll_ready`.
 #[repr(C)]
 pub struct DuplexTable {
     /// `size_of::<DuplexTable>()`, as its maker knows it.
     pub size: u32,
     /// 1
     pub version: u32,
-    /// The next bytes, which belong to the caller. May wait. OK; END: the client has closed its end; GONE: the connection
-    /// is broken or closed; TIMEOUT: nothing came or went for as long as the operator allows; [`GOING_AWAY`]: told once,
-    /// behind what has come, and the next call goes on.
+    /// The next bytes, which belong to the caller. May wait. OK; END: the client has closed its end; GONE: the
+    /// connection is broken or closed; TIMEOUT: nothing came or went for as long as the operator allows;
+    /// [`GOING_AWAY`]: told once, behind what has come, and the next call goes on.
     pub read: unsafe extern "C" fn(data: *const (), out: &mut Chunk) -> Status,
     /// As `read`, or PENDING: then the waker will be woken, unless a later call passes another one.
     pub poll_read: unsafe extern "C" fn(data: *const (), waker: *const Waker, out: &mut Chunk) -> Status,

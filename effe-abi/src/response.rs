@@ -297,13 +297,13 @@ impl<'a> Response<'a> {
     }
 
     /// Switches the connection to a protocol that the client offers (RFC 9110, section 7.8): answers with 101 and the
-    /// headers that were set, and returns the connection as a stream of bytes. That stream may outlive Run, and Run has no
-    /// limit of time from here on. A lambda must declare [`Options::upgrades`](crate::Options::upgrades).
+    /// headers that were set, and returns the connection as a stream of bytes. That stream may outlive Run, and Run has
+    /// no limit of time from here on. A lambda must declare [`Options::upgrades`](crate::Options::upgrades).
     ///
     /// # Errors
-    /// The client doesn't offer this protocol, part of another answer was written, the client has gone, the lambda hasn't
-    /// declared that it upgrades, or the loader is too old. Then no answer has begun: Run may give any other one, which
-    /// the client gets in HTTP.
+    /// The client doesn't offer this protocol, part of another answer was written, the client has gone, the lambda
+    /// hasn't declared that it upgrades, or the loader is too old. Then no answer has begun: Run may give any other
+    /// one, which the client gets in HTTP.
     pub fn upgrade(&mut self, protocol: &str) -> io::Result<Upgraded> {
         self.refuse_if_unfit()?;
         let host = match self.scratch.upgrades {

@@ -19,13 +19,13 @@ const PIECE: usize = 32 * 1024;
 /// A connection after [`Response::upgrade`](crate::Response::upgrade): a stream of bytes in both directions.
 ///
 /// It is `Send`, and may go to a thread or task of the lambda's own and outlive its run, which then gives its Context
-/// back. It keeps its generation from retiring; it is under no limit of time but the operator's `--upgrade-timeout`. When
-/// the last handle is dropped, the connection is closed behind what was written.
+/// back. It keeps its generation from retiring; it is under no limit of time but the operator's `--upgrade-timeout`.
+/// When the last handle is dropped, the connection is closed behind what was written.
 ///
-/// `std::io::Read` and `Write` wait on the calling thread; with the feature `async`, tokio's `AsyncRead` and `AsyncWrite`
-/// wait without one. A read returns 0 bytes once the client has closed its end. When the effe stops, a read fails once
-/// with [`io::ErrorKind::ConnectionAborted`], behind what has come: say good-bye in whatever way the protocol has, and
-/// drop the stream. What is left when the drain's time is over is closed.
+/// `std::io::Read` and `Write` wait on the calling thread; with the feature `async`, tokio's `AsyncRead` and
+/// `AsyncWrite` wait without one. A read returns 0 bytes once the client has closed its end. When the effe stops, a
+/// read fails once with [`io::ErrorKind::ConnectionAborted`], behind what has come: say good-bye in whatever way the
+/// protocol has, and drop the stream. What is left when the drain's time is over is closed.
 pub struct Upgraded {
     link: DuplexRef,
     /// The piece that is being read; `at` is where its unread part begins.

@@ -1,8 +1,8 @@
 //! WebSockets (RFC 6455): the handshake, and messages both ways. Needs the feature `websocket`.
 //!
 //! `accepts` is what an author calls, `handshake` checks the request, `socket` says when a socket closes and with which
-//! code, `blocking` and `awaited` are what the author gets, and `link` is the stream below. Frames and messages are left to
-//! `tungstenite`.
+//! code, `blocking` and `awaited` are what the author gets, and `link` is the stream below. Frames and messages are
+//! left to `tungstenite`.
 
 mod accepts;
 #[cfg(feature = "async")]

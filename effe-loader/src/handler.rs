@@ -189,8 +189,8 @@ impl Handler {
                 .map_err(Failure::Body)?;
         let body = match upload {
             None => Bytes::new(),
-            // What comes behind the head belongs to another protocol only behind the body, which is read before that can
-            // be chosen.
+            // What comes behind the head belongs to another protocol only behind the body, which is read before that
+            // can be chosen.
             Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 && streams.upgrade.is_none() => {
                 let pipe = Arc::new(Pipe::default());
                 guard.upload(upload.pump(Arc::clone(&pipe)));

@@ -1,5 +1,5 @@
-//! Connections that a lambda takes over: its 101, the bytes behind it in both directions, who waits for whom, and what a
-//! swap and a drain do with them.
+//! Connections that a lambda takes over: its 101, the bytes behind it in both directions, who waits for whom, and what
+//! a swap and a drain do with them.
 
 use std::{
     fs,

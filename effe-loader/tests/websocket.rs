@@ -1,6 +1,6 @@
-//! WebSockets of lambdas (RFC 6455): the handshake, and a table after the groups of Autobahn's test suite, which needs a
-//! Python of long ago: framing, pings, reserved bits and opcodes, fragments, UTF-8, closing, limits. Then sockets across
-//! swaps and a drain, and a client that is not ours.
+//! WebSockets of lambdas (RFC 6455): the handshake, and a table after the groups of Autobahn's test suite, which needs
+//! a Python of long ago: framing, pings, reserved bits and opcodes, fragments, UTF-8, closing, limits. Then sockets
+//! across swaps and a drain, and a client that is not ours.
 
 use std::{
     env, fs,
@@ -181,8 +181,8 @@ fn a_bad_handshake_is_refused_and_the_connection_stays_in_step() {
     }
 }
 
-/// What a client sends, and the code with which the socket is closed then; before that, everything that is a message comes
-/// back.
+/// What a client sends, and the code with which the socket is closed then; before that, everything that is a message
+/// comes back.
 #[test]
 fn the_protocol_is_kept_group_by_group() {
     let close = |code: u16, reason: &[u8]| frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat());

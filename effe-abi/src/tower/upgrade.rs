@@ -1,13 +1,13 @@
-//! Upgrades as hyper has them, for services that were written for hyper's server: they look for an `OnUpgrade` among the
-//! request's extensions.
+//! Upgrades as hyper has them, for services that were written for hyper's server: they look for an `OnUpgrade` among
+//! the request's extensions.
 //!
-//! Only a connection of hyper's can make one. So there is one, in memory: it is told of a request that offers an upgrade,
-//! its `OnUpgrade` goes to the service, and when the service answers 101 it is told the same answer. Its other end then
-//! carries the bytes of the new protocol, which are copied to and from the client's connection. Of what the client has
-//! said and of the answer, hyper sees nothing else.
+//! Only a connection of hyper's can make one. So there is one, in memory: it is told of a request that offers an
+//! upgrade, its `OnUpgrade` goes to the service, and when the service answers 101 it is told the same answer. Its other
+//! end then carries the bytes of the new protocol, which are copied to and from the client's connection. Of what the
+//! client has said and of the answer, hyper sees nothing else.
 //!
-//! The price: for a request that offers an upgrade, a task and about 10 KiB while it is answered; for each connection that
-//! was taken over, a task, a copy of every byte each way, and 16 KiB for that.
+//! The price: for a request that offers an upgrade, a task and about 10 KiB while it is answered; for each connection
+//! that was taken over, a task, a copy of every byte each way, and 16 KiB for that.
 
 use std::{
     convert::Infallible,
@@ -174,8 +174,8 @@ impl Hyper {
 /// A WebSocket's close frame with the code 1001.
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
-/// Where the frames end that a service sends, so that one can be added behind them when the effe stops: the service only
-/// sees that its connection ends.
+/// Where the frames end that a service sends, so that one can be added behind them when the effe stops: the service
+/// only sees that its connection ends.
 #[derive(Default)]
 struct Frames {
     /// The head of a frame, as far as it has come.

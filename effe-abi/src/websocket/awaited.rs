@@ -29,13 +29,13 @@ impl Accepts for AsyncResponse<'_> {
     }
 }
 
-/// A [`WebSocket`](super::WebSocket) that is awaited; made by [`Request::websocket`] of an async lambda. It may outlive its
-/// run in a task. Needs the features `websocket` and `async`.
+/// A [`WebSocket`](super::WebSocket) that is awaited; made by [`Request::websocket`] of an async lambda. It may outlive
+/// its run in a task. Needs the features `websocket` and `async`.
 pub struct AsyncWebSocket(Socket);
 
 impl AsyncWebSocket {
-    /// The next message, text or binary; `None` once the socket is closed in order. A call that is dropped while it waits
-    /// loses nothing, so that this can stand in a `select!`.
+    /// The next message, text or binary; `None` once the socket is closed in order. A call that is dropped while it
+    /// waits loses nothing, so that this can stand in a `select!`.
     ///
     /// # Errors
     /// As [`WebSocket::receive`](super::WebSocket::receive).
@@ -82,8 +82,8 @@ impl AsyncWebSocket {
         self.send(Message::Ping(bytes.into())).await
     }
 
-    /// Closes the socket with a code, 1000 for "all is done", and a reason of at most 123 bytes; then receives until the
-    /// client agrees, for which it has five seconds.
+    /// Closes the socket with a code, 1000 for "all is done", and a reason of at most 123 bytes; then receives until
+    /// the client agrees, for which it has five seconds.
     ///
     /// # Errors
     /// The connection broke before that, or the client has not agreed in time.

@@ -21,19 +21,19 @@ impl Accepts for Response<'_> {
     }
 }
 
-/// A WebSocket whose calls wait on their thread; made by [`Request::websocket`]. It is `Send`, and may outlive its run on a
-/// thread of the lambda's own.
+/// A WebSocket whose calls wait on their thread; made by [`Request::websocket`]. It is `Send`, and may outlive its run
+/// on a thread of the lambda's own.
 ///
-/// Pings are answered, and the closing handshake is done, while [`receive`](WebSocket::receive) waits. When the effe stops,
-/// `receive` closes the socket with code 1001, and gives what the client still has to say before it agrees.
+/// Pings are answered, and the closing handshake is done, while [`receive`](WebSocket::receive) waits. When the effe
+/// stops, `receive` closes the socket with code 1001, and gives what the client still has to say before it agrees.
 pub struct WebSocket(Socket);
 
 impl WebSocket {
     /// The next message, text or binary; `None` once the socket is closed in order.
     ///
     /// # Errors
-    /// The connection is broken, or the client breaks the protocol or a limit; the socket is then closed with the code that
-    /// says so.
+    /// The connection is broken, or the client breaks the protocol or a limit; the socket is then closed with the code
+    /// that says so.
     pub fn receive(&mut self) -> io::Result<Option<Message>> {
         loop {
             if let Some(received) = self.0.receive() {
@@ -59,8 +59,8 @@ impl WebSocket {
         self.send(Message::Ping(bytes.into()))
     }
 
-    /// Closes the socket with a code, 1000 for "all is done", and a reason of at most 123 bytes; then receives until the
-    /// client agrees, or has left.
+    /// Closes the socket with a code, 1000 for "all is done", and a reason of at most 123 bytes; then receives until
+    /// the client agrees, or has left.
     ///
     /// # Errors
     /// The connection broke before that.

@@ -1,5 +1,5 @@
-//! The stream below a WebSocket, as `tungstenite` reads and writes it: it waits on the thread, or says that it would have
-//! to wait and has a task woken. That the effe stops is noted down, and is no error of the stream's.
+//! The stream below a WebSocket, as `tungstenite` reads and writes it: it waits on the thread, or says that it would
+//! have to wait and has a task woken. That the effe stops is noted down, and is no error of the stream's.
 
 use std::io::{self, Read, Write};
 #[cfg(feature = "async")]

@@ -42,8 +42,8 @@ pub(super) fn closing(code: u16, reason: &str) -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::from(code), reason }))
 }
 
-/// What both kinds of sockets have in common: each call does what can be done now. Where something would have to wait, the
-/// error is `WouldBlock`, which only a socket that is awaited sees.
+/// What both kinds of sockets have in common: each call does what can be done now. Where something would have to wait,
+/// the error is `WouldBlock`, which only a socket that is awaited sees.
 pub(super) struct Socket {
     pub(super) inner: tungstenite::WebSocket<Link>,
     pub(super) closed_with: Option<u16>,

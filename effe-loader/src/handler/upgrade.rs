@@ -21,8 +21,8 @@ pub fn offer(request: &Request, generation: &Arc<Generation>) -> Option<Box<Offe
     Some(Box::new(Offer { protocols, holder: Arc::<Generation>::clone(generation) }))
 }
 
-/// All protocols that are offered, from however many headers, without those that are HTTP itself: these are the loader's
-/// business, and it doesn't speak them so. `None` if there are none, or one is malformed.
+/// All protocols that are offered, from however many headers, without those that are HTTP itself: these are the
+/// loader's business, and it doesn't speak them so. `None` if there are none, or one is malformed.
 fn protocols(head: &RequestHead) -> Option<String> {
     let mut protocols = Vec::new();
     for value in head.headers.get_all(header::UPGRADE) {

@@ -19,7 +19,8 @@ impl AsyncLambda for Echo {
     async fn run(echo: Started<'_, Self>, request: &Request, response: &mut AsyncResponse<'_>) -> Result {
         echo?;
         let mut socket = request.websocket(response)?;
-        // It outlives this run, whose Context serves the next request. It ends in an error where the client just leaves.
+        // It outlives this run, whose Context serves the next request. It ends in an error where the client just
+        // leaves.
         tokio::spawn(async move {
             while let Ok(Some(message)) = socket.receive().await {
                 if socket.send(message).await.is_err() {

@@ -1,7 +1,7 @@
 //! A chat: what one says over a WebSocket, all hear. The page at `/` talks to it.
 //!
-//! Each socket lives in a task of the lambda's runtime, so that its Context goes back at once. A swap leaves the sockets
-//! that are open with the generation that they began with: who joins later meets those of the next one.
+//! Each socket lives in a task of the lambda's runtime, so that its Context goes back at once. A swap leaves the
+//! sockets that are open with the generation that they began with: who joins later meets those of the next one.
 
 use std::{io, sync::OnceLock};
 

@@ -121,8 +121,8 @@ impl Tunnel {
                 self.is_in_over = true;
                 return Ok(true);
             }
-            // The client is not to send faster than the lambda reads. It may still leave, which can't be told from closing its
-            // end where ours is closed.
+            // The client is not to send faster than the lambda reads. It may still leave, which can't be told from
+            // closing its end where ours is closed.
             Poll::Pending if self.is_shut => return Ok(false),
             Poll::Pending => return if conn.poll_left(cx).is_ready() { Err(Closed) } else { Ok(false) },
         }
