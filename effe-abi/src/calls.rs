@@ -1,8 +1,11 @@
-//! Safe functions over the host's tables: every call from a lambda into its host is made in this file.
+//! Safe functions over the host's tables: every call from a lambda into its host is made in this file, or in
+//! `calls/upgrade.rs`.
 //!
 //! [`HostRef`] and [`ExchangeRef`] are made only where a host passes its tables in (`export.rs`, `async_entries/`). The
 //! rest of the crate calls the host through them, in safe code. What the calls mean is said in `raw.rs` and
 //! `extensions.rs`.
+
+pub(crate) mod upgrade;
 
 #[cfg(feature = "async")]
 use std::task::{Poll, Waker};

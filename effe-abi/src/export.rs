@@ -277,7 +277,7 @@ unsafe extern "C" fn start<L: Lambda>(
         let level = started.as_ref().err().map(StartError::level);
         let delivery = if L::OPTIONS.streams_response() { Delivery::Waiting } else { Delivery::Whole };
         let terms = Terms::of(host, delivery, L::OPTIONS.may_answer_early());
-        let slot = Slot { host, started, scratch: Scratch::default(), terms };
+        let slot = Slot { host, started, scratch: Scratch::new(host, L::OPTIONS.may_upgrade()), terms };
         // Stored before the author's `Display` is called, which may panic: the loader stops a Context that is not null.
         let slot = Box::into_raw(Box::new(slot));
         *context = slot.cast();

@@ -11,7 +11,7 @@
 
 use std::ptr;
 
-use abi_stable::std_types::RSlice;
+use abi_stable::std_types::{RSlice, RStr};
 
 use crate::raw::{Chunk, Exchange, Failure, Header, Host, Status, status};
 
@@ -190,6 +190,84 @@ pub struct TrailersHost {
     pub respond: unsafe extern "C" fn(host: *mut (), trailers: RSlice<'_, Header<'_>>) -> Status,
 }
 
+/// Bit of [`Plugin::flags`](crate::raw::Plugin) beyond those of v1: Run may switch its connection to another protocol.
+/// An older loader ignores it, and has no [`UpgradeHost`].
+pub const UPGRADES: u64 = 128;
+
+/// A [`Status`] beyond those of v1, from the functions of a [`Duplex`] alone: the effe stops, and the stream has as
+/// long as a drain may take.
+pub const GOING_AWAY: Status = 10;
+
+/// Id of the host's table [`UpgradeHost`]: connections that a lambda takes over.
+pub const UPGRADE: &str = "effe.upgrade/1";
+
+/// For a request whose client offers to go on with another protocol on the same connection (RFC 9110, section 7.8).
+/// `host` is [`Exchange::host`] of an exchange of a plugin whose flags have [`UPGRADES`]. The body of such a request is
+/// whole when `run` is called, also where the plugin streams bodies.
+#[repr(C)]
+pub struct UpgradeHost {
+    /// `size_of::<UpgradeHost>()`, as its maker knows it.
+    pub size: u32,
+    /// 1
+    pub version: u32,
+    /// OK: the protocols that the client offers, separated by commas, as they came. END: it offers none that the
+    /// connection can be switched to.
+    pub offered: unsafe extern "C" fn(host: *mut (), out: &mut RStr<'static>) -> Status,
+    /// Answers with 101 and these headers, of which `upgrade` names one of the protocols that are offered. OK: `out` is
+    /// the connection from there on. INVALID: another answer has begun, or the headers are not fit. END: no protocol is
+    /// offered. GONE, TIMEOUT: nobody waits for the answer any more.
+    ///
+    /// After OK the run is as one that has answered early, but without a limit of time; and it may end before the
+    /// stream does.
+    ///
+    /// THREADS: as `respond` and `write`, of which it counts as one.
+    pub upgrade:
+        unsafe extern "C" fn(host: *mut (), headers: RSlice<'_, Header<'_>>, out: &mut Duplex) -> Status,
+}
+
+/// A stream of bytes in both directions. It may outlive its run, and keeps its generation from retiring.
+///
+/// OWNERSHIP: whoever gets it calls `drop` of its table once, after all other calls.
+#[repr(C)]
+pub struct Duplex {
+    /// First argument of every function; only its maker knows what it is.
+    pub data: *const (),
+    /// Its functions. They live for ever.
+    pub table: &'static DuplexTable,
+}
+
+/// The functions of a [`Duplex`].
+///
+/// THREADS: any thread may call any of them. Of `read` and `poll_read` together, one call at a time; likewise of
+/// `write` and `poll_ready`.
+#[repr(C)]
+pub struct DuplexTable {
+    /// `size_of::<DuplexTable>()`, as its maker knows it.
+    pub size: u32,
+    /// 1
+    pub version: u32,
+    /// The next bytes, which belong to the caller. May wait. OK; END: the client has closed its end; GONE: the
+    /// connection is broken or closed; TIMEOUT: nothing came or went for as long as the operator allows;
+    /// [`GOING_AWAY`]: told once, behind what has come, and the next call goes on.
+    pub read: unsafe extern "C" fn(data: *const (), out: &mut Chunk) -> Status,
+    /// As `read`, or PENDING: then the waker will be woken, unless a later call passes another one.
+    pub poll_read: unsafe extern "C" fn(data: *const (), waker: *const Waker, out: &mut Chunk) -> Status,
+    /// Sends bytes. May wait while the client is slow. OK, GONE.
+    pub write: unsafe extern "C" fn(data: *const (), chunk: Chunk) -> Status,
+    /// OK: the next `write` will not wait. GONE, or PENDING as above.
+    pub poll_ready: unsafe extern "C" fn(data: *const (), waker: *const Waker) -> Status,
+    /// Closes this end, behind what was written: nothing more is written. Reading goes on.
+    pub shutdown: unsafe extern "C" fn(data: *const ()),
+    /// OK, [`GOING_AWAY`], or GONE once the connection is closed.
+    pub state: unsafe extern "C" fn(data: *const ()) -> Status,
+    /// As `state`, with PENDING instead of OK: then the waker will be woken. Any number of callers at a time.
+    pub poll_away: unsafe extern "C" fn(data: *const (), waker: *const Waker) -> Status,
+    /// Another handle of the same stream. Each handle is dropped once.
+    pub clone: unsafe extern "C" fn(data: *const ()) -> *const (),
+    /// Gives a handle back. With the last one, the connection is closed behind what was written.
+    pub drop: unsafe extern "C" fn(data: *const ()),
+}
+
 /// Work that waits without a thread.
 ///
 /// OWNERSHIP: whoever asked for the future owns it, polls it, and calls `drop`, which frees it.
@@ -257,6 +335,15 @@ const _: () = {
     assert!(offset_of!(EarlyHost, end_early) == 8);
     assert!(size_of::<TrailersHost>() == 24 && offset_of!(TrailersHost, version) == 4);
     assert!(offset_of!(TrailersHost, request) == 8 && offset_of!(TrailersHost, respond) == 16);
+    assert!(size_of::<UpgradeHost>() == 24 && offset_of!(UpgradeHost, version) == 4);
+    assert!(offset_of!(UpgradeHost, offered) == 8 && offset_of!(UpgradeHost, upgrade) == 16);
+    assert!(size_of::<Duplex>() == 16 && offset_of!(Duplex, table) == 8);
+    assert!(size_of::<DuplexTable>() == 80 && offset_of!(DuplexTable, version) == 4);
+    assert!(offset_of!(DuplexTable, read) == 8 && offset_of!(DuplexTable, poll_read) == 16);
+    assert!(offset_of!(DuplexTable, write) == 24 && offset_of!(DuplexTable, poll_ready) == 32);
+    assert!(offset_of!(DuplexTable, shutdown) == 40 && offset_of!(DuplexTable, state) == 48);
+    assert!(offset_of!(DuplexTable, poll_away) == 56 && offset_of!(DuplexTable, clone) == 64);
+    assert!(offset_of!(DuplexTable, drop) == 72);
     assert!(size_of::<Future>() == 24 && offset_of!(Future, poll) == 8 && offset_of!(Future, drop) == 16);
     assert!(size_of::<Waker>() == 8 && size_of::<WakerTable>() == 32);
     assert!(offset_of!(WakerTable, wake) == 8 && offset_of!(WakerTable, wake_by_ref) == 16);

@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::{
     error::{Boxed, Error, Level, Result},
-    extensions::ANSWERS_EARLY,
+    extensions::{ANSWERS_EARLY, UPGRADES},
     params::Params,
     raw::plugin_flags,
     request::Request,
@@ -200,6 +200,13 @@ impl Options {
         self.with(ANSWERS_EARLY)
     }
 
+    /// Run may take its connection over, by [`Response::upgrade`]. A synchronous lambda that does so never runs on the
+    /// server's own threads. Without this option, what clients offer to switch to is ignored.
+    #[must_use]
+    pub const fn upgrades(self) -> Options {
+        self.with(UPGRADES)
+    }
+
     /// A Context whose run was cancelled may be used again, because a run leaves nothing half done in it. Without this
     /// option it is stopped. For async lambdas: other runs can't be cancelled.
     #[must_use]
@@ -214,6 +221,10 @@ impl Options {
     /// Whether a lambda that isn't async may end its answer before Run returns.
     pub(crate) const fn may_answer_early(self) -> bool {
         self.flags & (ANSWERS_EARLY | plugin_flags::STREAM_RESPONSE) != 0
+    }
+
+    pub(crate) const fn may_upgrade(self) -> bool {
+        self.flags & UPGRADES != 0
     }
 
     pub(crate) const fn flags(self) -> u64 {

@@ -78,8 +78,11 @@ mod request;
 mod response;
 #[cfg(feature = "tower")]
 pub mod tower;
+mod upgraded;
 #[cfg(feature = "query")]
 mod urlencoded;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 // From the author's traits to the wire: the entries that a loader calls, and the calls of the loader's tables.
 #[doc(hidden)]
@@ -113,6 +116,13 @@ pub mod testing;
 pub use cookie;
 #[cfg(feature = "aws")]
 pub use invocation::Invocation;
+/// The crate that messages of a WebSocket come from. Needs the feature `websocket`.
+#[cfg(feature = "websocket")]
+pub use tungstenite;
+#[cfg(all(feature = "websocket", feature = "async"))]
+pub use websocket::AsyncWebSocket;
+#[cfg(feature = "websocket")]
+pub use websocket::WebSocket;
 #[cfg(feature = "async")]
 pub use {async_lambda::AsyncLambda, async_response::AsyncResponse, body::Body};
 pub use {
@@ -124,4 +134,5 @@ pub use {
     params::Params,
     request::{Headers, Reader, Request},
     response::Response,
+    upgraded::Upgraded,
 };

@@ -187,3 +187,25 @@ mod http {
         }
     }
 }
+
+#[cfg(not(feature = "websocket"))]
+mod websocket {
+    use crate::{error::Result, request::Request};
+
+    #[diagnostic::on_unimplemented(
+        message = "`Request::websocket` needs the feature `websocket` of effe-abi",
+        label = "its feature is off",
+        note = "`cargo add effe-abi --features websocket` turns it on"
+    )]
+    pub trait WebSocket {}
+
+    impl Request {
+        #[doc(hidden)]
+        pub fn websocket<'s, R>(&'s self, _: &mut R) -> Result
+        where
+            &'s (): WebSocket,
+        {
+            unreachable!("nothing implements the trait")
+        }
+    }
+}

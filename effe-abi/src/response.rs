@@ -7,11 +7,12 @@
 use std::{borrow::Cow, error, fmt, io, mem};
 
 use crate::{
-    calls::{EarlyHostRef, ExchangeRef, HostRef, TrailersHostRef},
+    calls::{EarlyHostRef, ExchangeRef, HostRef, TrailersHostRef, upgrade::UpgradeHostRef},
     chunk::Chunk,
     error::{Error, Level, Result, failure},
     headers::{Headers, is_field},
     raw::{self, Status, host_attribute, status},
+    upgraded::Upgraded,
 };
 
 /// Bytes of a streamed answer after which the buffer is sent.
@@ -77,6 +78,30 @@ pub(crate) enum Delivery {
 pub(crate) struct Scratch {
     body: Vec<u8>,
     headers: Headers,
+    /// Here, because a request that isn't upgraded must not pay for it.
+    upgrades: Upgrades,
+}
+
+/// Whether a run may take its connection over.
+#[derive(Clone, Copy, Default)]
+enum Upgrades {
+    By(UpgradeHostRef),
+    /// The host is older than this.
+    Unknown,
+    /// The lambda has not declared it.
+    #[default]
+    Undeclared,
+}
+
+impl Scratch {
+    pub(crate) fn new(host: HostRef, may_upgrade: bool) -> Scratch {
+        let upgrades = match UpgradeHostRef::find(host) {
+            _ if !may_upgrade => Upgrades::Undeclared,
+            Some(host) => Upgrades::By(host),
+            None => Upgrades::Unknown,
+        };
+        Scratch { upgrades, ..Scratch::default() }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -324,6 +349,63 @@ impl<'a> Response<'a> {
         self.transmit(0)?;
         self.state = State::Ended;
         Ok(())
+    }
+
+    /// The protocols that the client offers to switch its connection to, as it lists them: `websocket`. `None` if it
+    /// offers none, or this lambda can't take connections over.
+    pub fn offered_protocols(&self) -> Option<&'a str> {
+        match self.scratch.upgrades {
+            Upgrades::By(host) => host.offered(self.exchange),
+            Upgrades::Unknown | Upgrades::Undeclared => None,
+        }
+    }
+
+    /// Whether this lambda can take connections over that clients offer.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn may_upgrade(&self) -> bool {
+        matches!(self.scratch.upgrades, Upgrades::By(_))
+    }
+
+    /// Switches the connection to a protocol that the client offers (RFC 9110, section 7.8): answers with 101 and the
+    /// headers that were set, and returns the connection as a stream of bytes. That stream may outlive Run, and Run has
+    /// no limit of time from here on. A lambda must declare [`Options::upgrades`](crate::Options::upgrades).
+    ///
+    /// # Errors
+    /// The client doesn't offer this protocol, part of another answer was written, the client has gone, the lambda
+    /// hasn't declared that it upgrades, or the loader is too old. Then no answer has begun: Run may give any other
+    /// one, which the client gets in HTTP.
+    pub fn upgrade(&mut self, protocol: &str) -> io::Result<Upgraded> {
+        self.refuse_if_unfit()?;
+        let host = match self.scratch.upgrades {
+            Upgrades::By(host) => host,
+            Upgrades::Undeclared => {
+                let text = "Response::upgrade needs `const OPTIONS: Options = Options::new().upgrades()`";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+            }
+            Upgrades::Unknown => {
+                let text =
+                    "this loader can't hand a connection over; Response::upgrade needs a newer effe-loader";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+            }
+        };
+        if self.state != State::Unsent || self.held() > 0 {
+            let text = "part of another answer was written already";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let name = raw::Header { name: "upgrade".into(), value: protocol.as_bytes().into() };
+        let others = self.scratch.headers.iter().filter(|header| header.name.as_str() != "upgrade");
+        let headers: Vec<_> = others.chain([name]).collect();
+        match host.upgrade(self.exchange, &headers) {
+            Ok(link) => {
+                self.state = State::Ended;
+                Ok(Upgraded::new(link))
+            }
+            Err(status::END | status::INVALID) => {
+                let text = format!("the client doesn't offer to switch to {protocol:?}");
+                Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+            }
+            Err(status) => Err(self.taken(status).err().unwrap_or_else(|| failure(status))),
+        }
     }
 
     /// Ends the answer after Run has returned, and returns what the loader is to log.

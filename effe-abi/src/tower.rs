@@ -21,10 +21,16 @@
 //! Init calls `app` once; if it fails, the effe doesn't serve. Each Context is a clone of the service that it returned,
 //! as axum's own server makes a clone for each connection. Bodies are streams in both directions.
 //!
+//! With the feature `upgrade`, such a service can take its connection over by what hyper gives it: axum's
+//! `WebSocketUpgrade` works as it stands.
+//!
 //! For a service that is made anew for each Context, or for other options, write an [`AsyncLambda`] whose Run calls
 //! [`serve`].
 //!
 //! The conversion between the types is left to `http.rs`.
+
+#[cfg(feature = "upgrade")]
+mod upgrade;
 
 use std::{
     future::{Future, poll_fn},
@@ -60,6 +66,10 @@ where
     B: http_body::Body<Error: Into<Boxed>>,
 {
     poll_fn(|cx| service.poll_ready(cx)).await.map_err(Error::new)?;
+    #[cfg(feature = "upgrade")]
+    if response.offered_protocols().is_some() {
+        return upgrade::serve(service, request, response).await;
+    }
     // Not by `to_http`: to move the request out of its result would cost a copy.
     let mut converted = http::Request::new(request.body());
     request.fill(&mut converted)?;
@@ -94,7 +104,10 @@ where
     S: Clone + Send + 'static,
     B: http_body::Body<Error: Into<Boxed>, Data: Send> + Send + 'static,
 {
-    const OPTIONS: Options = Options::new().stream_request().stream_response().keep_cancelled();
+    const OPTIONS: Options = {
+        let options = Options::new().stream_request().stream_response().keep_cancelled();
+        if cfg!(feature = "upgrade") { options.upgrades() } else { options }
+    };
 
     async fn init(params: Params) -> Result {
         let app = function::<F>()(params).await?;

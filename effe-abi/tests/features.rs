@@ -102,7 +102,9 @@ fn each_item_that_needs_a_feature_says_which() {
     }
     let mut all = Vec::new();
     let files = ["body", "cookies", "http", "invocation", "urlencoded", "async_lambda", "async_response"];
-    for file in files.into_iter().chain(["request", "response", "params", "testing/call"]) {
+    for file in
+        files.into_iter().chain(["request", "response", "params", "upgraded", "websocket", "testing/call"])
+    {
         let text = fs::read_to_string(source.join(file).with_extension("rs")).unwrap();
         all.extend(gated(&text, whole.remove(file).as_deref()));
     }

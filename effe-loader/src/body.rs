@@ -1,6 +1,7 @@
 //! Bodies, both ways.
 
 pub mod coalesce;
+pub mod duplex;
 pub mod held;
 pub mod incoming;
 pub mod min_rate;

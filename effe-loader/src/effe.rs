@@ -17,7 +17,7 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicIsize, Ordering},
+        atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -62,6 +62,8 @@ pub struct Effe {
     told_no_room: Mutex<Option<Instant>>,
     /// Overdue runs that have not ended yet. Below zero for a moment where a run ends before `lose_thread` counts it.
     n_lost: AtomicIsize,
+    /// Runs that go on with a connection that they have taken over.
+    n_upgraded_runs: AtomicUsize,
     draining: Arc<AtomicBool>,
     /// What the pool's threads count, if anybody can ask; boxed, so that the server's threads don't share its cache
     /// lines.
@@ -136,6 +138,7 @@ impl Effe {
             limits,
             told_no_room: Mutex::default(),
             n_lost: AtomicIsize::new(0),
+            n_upgraded_runs: AtomicUsize::new(0),
             draining,
             statuses: Mutex::default(),
         })
@@ -259,6 +262,35 @@ impl Effe {
 
     pub fn n_running(&self) -> usize {
         self.statuses().iter().map(|status| status.n_running()).sum()
+    }
+
+    /// Counts a run that goes on with a connection that it has taken over.
+    pub fn counting_upgraded<R: Future>(
+        self: &Arc<Self>,
+        run: R,
+    ) -> impl Future<Output = R::Output> + use<R> {
+        struct Counted(Arc<Effe>);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.n_upgraded_runs.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.n_upgraded_runs.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(Arc::clone(self));
+        async move {
+            let ended = run.await;
+            drop(counted);
+            ended
+        }
+    }
+
+    pub fn n_upgraded_runs(&self) -> usize {
+        self.n_upgraded_runs.load(Ordering::Relaxed)
+    }
+
+    /// Connections that lambdas have taken over, and that are open or that they have not given back yet.
+    pub fn n_streams(&self) -> usize {
+        self.generations.all().iter().map(|generation| generation.n_streams()).sum()
     }
 
     /// Contexts that are in a run, or in Start or Stop.

@@ -2,7 +2,9 @@
 //! server's own memory when Run happens on the server's thread, and from a copy of its head otherwise.
 
 pub mod call;
+mod duplex;
 pub mod early;
+mod piece;
 pub mod response;
 pub mod run;
 pub mod table;
@@ -22,6 +24,7 @@ use effe_abi::raw::{Status, status};
 use self::{call::Progress, early::Rest, response::ResponseBuilder};
 use crate::{
     body::{
+        duplex::Duplex,
         sender::{BodySender, Streams},
         trailers::Trailers,
     },
@@ -46,6 +49,8 @@ pub struct Exchange<'a> {
     early: Option<Early<'a>>,
     /// Where its run is polled; `None` if it is called instead.
     polls: Option<Arc<Placement>>,
+    /// What its connection has become, if the run has taken it over.
+    duplex: OnceLock<Arc<Duplex>>,
 }
 
 /// What an exchange has whose answer may go out before its run returns.
@@ -55,6 +60,17 @@ struct Early<'a> {
     run_timeout: Option<Duration>,
     /// Whether the answer is to go out once it is ended.
     is_wanted: AtomicBool,
+}
+
+impl Early<'_> {
+    /// Sends an answer that is complete while the run goes on.
+    fn send(&self, answer: ResponseBuilder, rest: Rest) -> Status {
+        match self.progress.answer(Some(answer), rest) {
+            true => status::OK,
+            false if self.progress.is_gone() => status::GONE,
+            false => status::TIMEOUT,
+        }
+    }
 }
 
 impl<'a> Exchange<'a> {
@@ -80,6 +96,7 @@ impl<'a> Exchange<'a> {
             streams: &NO_STREAMS,
             early: None,
             polls: None,
+            duplex: OnceLock::new(),
         }
     }
 
@@ -99,7 +116,7 @@ impl<'a> Exchange<'a> {
         let early = self.wanted_early().filter(|_| !more);
         if let Some(early) = early {
             // Before the last piece is seen: whoever takes it looks whether the run goes on.
-            early.progress.answer(None, self.rest());
+            early.progress.answer(None, self.rest(true));
         }
         let status =
             if self.polls.is_some() { sender.write_now(piece, more) } else { sender.write(piece, more) };
@@ -113,10 +130,29 @@ impl<'a> Exchange<'a> {
     fn ended(&self, mut response: MutexGuard<'_, &'a mut ResponseBuilder>, more: bool) -> Status {
         let Some(early) = self.wanted_early().filter(|_| !more) else { return status::OK };
         let answer = response.take_whole();
-        match early.progress.answer(Some(answer), self.rest()) {
-            true => status::OK,
-            false if early.progress.is_gone() => status::GONE,
-            false => status::TIMEOUT,
+        early.send(answer, self.rest(true))
+    }
+
+    /// Answers with 101: the lambda's end of the connection, or the status that says why there is none.
+    fn upgrade<'h>(
+        &self,
+        headers: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
+    ) -> Result<Arc<Duplex>, Status> {
+        let (Some(offer), Some(early)) = (&self.streams.upgrade, &self.early) else {
+            return Err(status::END);
+        };
+        let mut response = self.response();
+        if self.is_answered() || !response.take_upgrade(headers, offer) {
+            return Err(status::INVALID);
+        }
+        let (duplex, upgraded) = Duplex::open(Arc::clone(&offer.holder));
+        let answer = response.take_whole().upgrade(upgraded);
+        drop(response);
+        // Before the answer goes out: nobody reads it, or sends, before there is a stream.
+        let _ = self.duplex.set(Arc::clone(&duplex));
+        match early.send(answer, self.rest(false)) {
+            status::OK => Ok(duplex),
+            refused => Err(refused),
         }
     }
 
@@ -130,8 +166,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// What the run does from now on.
-    fn rest(&self) -> Rest {
-        Rest { since: Moment::now(), about: self.head.about(self.id) }
+    fn rest(&self, is_timed: bool) -> Rest {
+        Rest { since: Moment::now(), is_timed, about: self.head.about(self.id) }
     }
 
     /// Whether trailers of the answer reach the client. Over HTTP/1.1 it must have said so (RFC 9110, section 6.5.1), and
@@ -166,6 +202,9 @@ impl<'a> Exchange<'a> {
 
     /// Whether nobody waits for the answer any more.
     fn is_gone(&self) -> bool {
+        if let Some(duplex) = self.duplex.get() {
+            return duplex.state() != status::OK;
+        }
         match &self.early {
             Some(early) => early.progress.is_gone(),
             None => self.gone.load(Ordering::Relaxed),
@@ -178,7 +217,7 @@ impl<'a> Exchange<'a> {
         if let Some(early) = &self.early
             && let Some(rest) = early.progress.early.rest()
         {
-            return early.run_timeout.map(|timeout| rest.since + timeout);
+            return early.run_timeout.filter(|_| rest.is_timed).map(|timeout| rest.since + timeout);
         }
         self.deadline.filter(|_| !self.streams.response.as_ref().is_some_and(|sender| sender.has_begun()))
     }

@@ -7,6 +7,7 @@ mod polled;
 mod pooled;
 mod response;
 pub mod service;
+mod upgrade;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
@@ -15,7 +16,10 @@ use actix_http::{
     header::{self, HeaderValue},
 };
 use bytes::Bytes;
-use effe_abi::raw::{plugin_flags, status};
+use effe_abi::{
+    extensions::UPGRADES,
+    raw::{plugin_flags, status},
+};
 
 use self::{failure::Failure, response::respond};
 use crate::{
@@ -86,7 +90,11 @@ impl Handler {
             return Attempt::Answered(self.finish(request.head(), response, Some(took)));
         }
         let since = self.is_observed().then(Moment::now);
-        let streams = self.senders.streams(generation.plugin.flags());
+        let flags = generation.plugin.flags();
+        if flags & UPGRADES != 0 && upgrade::is_offered(request) {
+            return Attempt::Later;
+        }
+        let streams = self.senders.streams(flags);
         let n_others = self.worker.status.n_running();
         let response = if n_others >= self.worker.effe.limits.max_async {
             Err(Failure::Busy)
@@ -148,8 +156,11 @@ impl Handler {
             }
         };
         response.map_body(|_, mut body| {
-            if let Body::Stream(stream) = &mut body {
-                stream.guard = Some(Box::new((running, guard)));
+            match &mut body {
+                Body::Stream(stream) => stream.guard = Some(Box::new((running, guard))),
+                // It is a connection, and no request any more.
+                Body::Upgrade(upgrade) => upgrade.guard = Some(Box::new(guard)),
+                Body::Whole(_) | Body::Absent(_) => {}
             }
             body
         })
@@ -167,12 +178,20 @@ impl Handler {
         let generation = self.worker.effe.generations.hold();
         let flags = generation.plugin.flags();
         let mut streams = self.senders.streams(flags);
+        if flags & UPGRADES != 0 && !self.worker.effe.is_draining() {
+            streams.upgrade = upgrade::offer(request, &generation);
+        }
+        if streams.upgrade.is_some() {
+            guard.keep_connection();
+        }
         let upload =
             Upload::of(incoming, request.head(), self.worker.effe.limits.body, self.client_timeouts.read)
                 .map_err(Failure::Body)?;
         let body = match upload {
             None => Bytes::new(),
-            Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 => {
+            // What comes behind the head belongs to another protocol only behind the body, which is read before that
+            // can be chosen.
+            Some(upload) if flags & plugin_flags::STREAM_REQUEST != 0 && streams.upgrade.is_none() => {
                 let pipe = Arc::new(Pipe::default());
                 guard.upload(upload.pump(Arc::clone(&pipe)));
                 streams.request = Some(pipe);

@@ -16,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use effe_abi::{extensions::ANSWERS_EARLY, raw::plugin_flags};
+use effe_abi::{
+    extensions::{ANSWERS_EARLY, UPGRADES},
+    raw::plugin_flags,
+};
 
 use self::{
     cpu_time::Usage,
@@ -112,13 +115,14 @@ pub struct Placement {
 impl Placement {
     /// The decision at the start: the operator's `mode`, then the author's `flags`, else the pool. A lambda that
     /// streams is never run on the server's thread, which would have to fill the stream and empty it, nor is one that
-    /// answers early; an async one is polled there, and the decision is about its polls. `can_spawn`: an async run can
-    /// be spawned in the lambda's own runtime.
+    /// answers early or upgrades; an async one is polled there, and the decision is about its polls. `can_spawn`: an
+    /// async run can be spawned in the lambda's own runtime.
     pub fn new(mode: Mode, flags: u64, is_async: bool, can_spawn: bool, journal: Journal) -> Placement {
         let declared = |flag| flags & flag != 0;
         let needs_thread = declared(plugin_flags::STREAM_REQUEST)
             || declared(plugin_flags::STREAM_RESPONSE)
-            || declared(ANSWERS_EARLY);
+            || declared(ANSWERS_EARLY)
+            || declared(UPGRADES);
         let (inline, measured) = match mode {
             // It gives the thread back where it waits, unless it is seen not to.
             _ if is_async => (mode != Mode::Pool, mode == Mode::Auto),
@@ -201,8 +205,8 @@ impl Placement {
         self.blocks.load(Ordering::Relaxed)
     }
 
-    /// What this thread has used, for [`since`](Usage::since) after a run, where runs are to win the trust. To ask takes
-    /// two calls to the system.
+    /// What this thread has used, for [`since`](Usage::since) after a run, where runs are to win the trust. To ask
+    /// takes two calls to the system.
     pub fn usage(&self) -> Option<Usage> {
         (self.measured && !self.is_inline()).then(Usage::now)
     }

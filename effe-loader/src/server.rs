@@ -60,6 +60,8 @@ use crate::{
 
 /// How long a client may take to complete TCP's handshake, if it began before the listeners stopped accepting.
 const HANDSHAKE: Duration = Duration::from_millis(50);
+/// How long runs may take to see that their connections are closed, once the time to stop is over.
+const CUT_OFF: Duration = Duration::from_millis(500);
 /// How often the drain looks whether all connections have closed.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -234,10 +236,31 @@ async fn finish(
     let mut n_quiet = 0;
     while is_time() && n_quiet < 3 {
         let _ = time::timeout_at(deadline.into(), tracker.barrier()).await;
-        n_quiet = if is_served() && effe.n_running() == 0 { n_quiet + 1 } else { 0 };
+        let n_running = effe.n_running() + effe.n_upgraded_runs();
+        n_quiet = if is_served() && n_running == 0 { n_quiet + 1 } else { 0 };
         rt::time::sleep(LOOK).await;
     }
-    if is_time() { 0 } else { effe.n_in_runs() }
+    if is_time() {
+        return 0;
+    }
+    cut_off(effe, tracker).await;
+    effe.n_in_runs()
+}
+
+/// Closes the connections that lambdas have taken over and still have, and gives their runs a moment to see it.
+async fn cut_off(effe: &Effe, tracker: &ConnectionTracker) {
+    let n_streams = effe.n_streams();
+    if n_streams == 0 {
+        return;
+    }
+    effe.journal.warning(format!(
+        "the time to stop is over: {n_streams} connections that the lambda has taken over are closed"
+    ));
+    tracker.cut_off();
+    let end = Instant::now() + CUT_OFF;
+    while Instant::now() < end && effe.n_streams() + effe.n_upgraded_runs() > 0 {
+        rt::time::sleep(LOOK).await;
+    }
 }
 
 /// Turns accepted sockets into connections, on every thread of the server.

@@ -55,5 +55,7 @@ mod template;
 mod tls;
 mod trailers;
 mod trust;
+mod tunnels;
 mod upgrade;
+mod websocket;
 mod wire;

@@ -19,6 +19,8 @@ pub enum Template {
     Database,
     /// an axum Router
     Axum,
+    /// a WebSocket that echoes
+    Websocket,
 }
 
 /// The names of the crates that the templates depend on.
@@ -74,6 +76,7 @@ impl Template {
     fn features(self) -> &'static [&'static str] {
         match self {
             Template::Axum => &["tower"],
+            Template::Websocket => &["async", "websocket"],
             Template::Hello | Template::Json | Template::Database => &[],
         }
     }
@@ -93,6 +96,7 @@ impl Template {
             Template::Json => files!("json"),
             Template::Database => files!("database"),
             Template::Axum => files!("axum"),
+            Template::Websocket => files!("websocket"),
         }
     }
 }

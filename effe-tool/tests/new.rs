@@ -69,6 +69,11 @@ fn axum_routes() {
 }
 
 #[test]
+fn websocket_tells_a_client_of_http_what_to_upgrade_to() {
+    check("websocket", &["--path", "/"], "this is for WebSocket\n");
+}
+
+#[test]
 fn run_compiles_and_serves_on_loopback() {
     let scratch = Scratch::new();
     tool(&scratch).args(["new", "hello"]).run().assert_code(0);

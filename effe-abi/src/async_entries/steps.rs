@@ -132,7 +132,8 @@ fn store<L: AsyncLambda>(
         exchange: None,
         spawned: None,
     };
-    let slot = Box::into_raw(Box::new(Slot { lent: Lent { started, scratch: Scratch::default() }, kept }));
+    let scratch = Scratch::new(host, L::OPTIONS.may_upgrade());
+    let slot = Box::into_raw(Box::new(Slot { lent: Lent { started, scratch }, kept }));
     // Stored before the author's `Display` is called, which may panic: the loader stops a Context that is not null.
     // SAFETY: by the contract of `start`, it is valid until the future is dropped.
     unsafe { *context.0 = slot.cast() };

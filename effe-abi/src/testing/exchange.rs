@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     chunk::Chunk,
-    extensions::{AsyncHost, EarlyHost, SpawnHost, TrailersHost, Waker},
+    extensions::{AsyncHost, Duplex, EarlyHost, SpawnHost, TrailersHost, UpgradeHost, Waker},
     raw::{self, Exchange, ExchangeOps, Header, Status, attribute, status},
     waker,
 };
@@ -332,6 +332,20 @@ unsafe extern "C" fn respond_trailers(pointer: *mut (), trailers: RSlice<'_, Hea
     }
     answer.trailers.extend(fields(trailers));
     status::OK
+}
+
+/// The host's table for upgrades: a test's client offers none.
+pub(super) static UPGRADE_OPS: UpgradeHost =
+    UpgradeHost { size: size_of::<UpgradeHost>() as u32, version: 1, offered, upgrade };
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn offered(_: *mut (), _: &mut RStr<'static>) -> Status {
+    status::END
+}
+
+#[expect(unsafe_code, reason = "an entry of the host's table")]
+unsafe extern "C" fn upgrade(_: *mut (), _: RSlice<'_, Header<'_>>, _: &mut Duplex) -> Status {
+    status::END
 }
 
 /// The host's table for spawned runs.

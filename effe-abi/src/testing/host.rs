@@ -19,7 +19,8 @@ use crate::{
     error::Level,
     export::Linked,
     extensions::{
-        ASYNC, AsyncPlugin, EARLY, EarlyHost, PROCESS, READY, Ready, SPAWN, SpawnHost, TRAILERS, TrailersHost,
+        ASYNC, AsyncPlugin, EARLY, EarlyHost, PROCESS, READY, Ready, SPAWN, SpawnHost, TRAILERS,
+        TrailersHost, UPGRADE,
     },
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };
@@ -291,6 +292,7 @@ unsafe extern "C" fn extension(pointer: *const (), id: RStr<'_>) -> *const () {
     let data = unsafe { data(pointer) };
     match id.as_str() {
         ASYNC => ptr::from_ref(&exchange::ASYNC_OPS).cast(),
+        UPGRADE => ptr::from_ref(&exchange::UPGRADE_OPS).cast(),
         EARLY => data.offers.early.map_or(ptr::null(), |table| ptr::from_ref(table).cast()),
         SPAWN => ptr::from_ref(data.offers.spawn).cast(),
         TRAILERS => data.offers.trailers.map_or(ptr::null(), |table| ptr::from_ref(table).cast()),

@@ -69,6 +69,8 @@ pub struct Scrape {
     image_bytes: u64,
     /// Processes whose lambda runs in each of the places.
     places: [u64; Place::ALL.len()],
+    /// Connections that each generation has taken over.
+    upgraded: BTreeMap<u64, u64>,
     /// What a supervisor has counted.
     pub supervised: Option<Counted>,
 }
@@ -114,6 +116,7 @@ impl Scrape {
         let idle: usize = generations.iter().map(|generation| generation.contexts.n_idle()).sum();
         self.contexts = [idle as u64, living.saturating_sub(idle as u64)];
         self.image_bytes = counts.images();
+        self.upgraded = generations.iter().map(|one| (one.number, one.n_streams() as u64)).collect();
         let current = effe.generations.current();
         let place = current.placement.current();
         self.places = Place::ALL.map(|one| u64::from(one == place));
@@ -149,6 +152,9 @@ impl Scrape {
         (0..2).for_each(|n| self.contexts[n] += other.contexts[n]);
         self.image_bytes += other.image_bytes;
         (0..self.places.len()).for_each(|n| self.places[n] += other.places[n]);
+        for (generation, n) in &other.upgraded {
+            *self.upgraded.entry(*generation).or_default() += n;
+        }
     }
 
     /// Adds what a process had counted that has ended: the counters go on, and the rest of it is gone. `started` and
@@ -173,6 +179,7 @@ impl Scrape {
             "contexts": self.contexts,
             "image_bytes": self.image_bytes,
             "places": self.places,
+            "upgraded": self.upgraded.iter().collect::<Vec<_>>(),
         })
     }
 
@@ -186,6 +193,7 @@ impl Scrape {
             contexts: numbers(value.get("contexts")?)?,
             image_bytes: value.get("image_bytes")?.as_u64()?,
             places: numbers(value.get("places")?)?,
+            upgraded: upgraded(value.get("upgraded")?)?,
             supervised: None,
         })
     }
@@ -196,6 +204,11 @@ fn numbers<const N: usize>(value: &Value) -> Option<[u64; N]> {
     let numbers: Option<Vec<u64>> =
         value.as_array()?.iter().map(|n| Some(n.as_u64()? & (u64::MAX >> 16))).collect();
     numbers?.try_into().ok()
+}
+
+/// Generations, and the connections that each has taken over.
+fn upgraded(value: &Value) -> Option<BTreeMap<u64, u64>> {
+    value.as_array()?.iter().map(|pair| numbers(pair).map(|[generation, n]| (generation, n))).collect()
 }
 
 impl Collector for Scrape {
@@ -263,6 +276,12 @@ impl Collector for Scrape {
         for (place, n) in Place::ALL.into_iter().zip(self.places) {
             let n = if has_place { n } else { u64::from(place == Place::Pool) };
             family.encode_family(&[("where", place.name())])?.encode_gauge(&n)?;
+        }
+        let help = "Connections that a generation has taken over for another protocol";
+        let mut family =
+            encoder.encode_descriptor("effe_upgraded_connections", help, None, MetricType::Gauge)?;
+        for (generation, n) in &self.upgraded {
+            family.encode_family(&[("generation", generation.to_string())])?.encode_gauge(n)?;
         }
         let help = "Memory that the images of all generations take, those that are retired too";
         let bytes = Some(&Unit::Bytes);

@@ -129,6 +129,7 @@ fn generation(generation: &Generation) -> Value {
         "age_seconds": generation.opened.elapsed().as_secs(),
         "requests": generation.n_runs(),
         "errors": generation.n_errors(),
+        "upgraded": generation.n_streams(),
         "execution": generation.placement.current().name(),
         "contexts": {
             "started": plugin.contexts.started(),

@@ -143,7 +143,8 @@ impl Whole {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = match body {
             Body::Whole(bytes) => bytes,
-            Body::Absent(_) => Bytes::new(),
+            // There is no connection that a lambda could take over.
+            Body::Absent(_) | Body::Upgrade(_) => Bytes::new(),
             body @ Body::Stream(_) => match invocation.deadline {
                 Some(deadline) => time::timeout(deadline.remaining() + GRACE, collected(body))
                     .await

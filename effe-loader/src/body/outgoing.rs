@@ -12,6 +12,7 @@ use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
 use crate::body::{
+    duplex::Upgraded,
     pipe::End,
     sender::{BodySender, Interim},
     trailers::Trailers,
@@ -22,6 +23,15 @@ pub enum Body {
     /// Not sent, but this is how long it would be, if that is known.
     Absent(Option<u64>),
     Stream(Box<Stream>),
+    /// What follows the head is another protocol, which a lambda speaks.
+    Upgrade(Box<Upgrade>),
+}
+
+/// The end of a connection that a lambda takes over.
+pub struct Upgrade {
+    pub end: Upgraded,
+    /// Dropped with it.
+    pub guard: Option<Box<dyn Any>>,
 }
 
 impl MessageBody for Body {
@@ -32,6 +42,7 @@ impl MessageBody for Body {
             Body::Whole(bytes) => BodySize::Sized(bytes.len() as u64),
             Body::Absent(length) => length.map_or(BodySize::None, BodySize::Sized),
             Body::Stream(stream) => stream.size,
+            Body::Upgrade(_) => BodySize::None,
         }
     }
 
@@ -41,7 +52,7 @@ impl MessageBody for Body {
                 let bytes = mem::take(bytes);
                 return Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)));
             }
-            Body::Absent(_) => return Poll::Ready(None),
+            Body::Absent(_) | Body::Upgrade(_) => return Poll::Ready(None),
             Body::Stream(stream) => stream,
         };
         let sender = match &mut stream.source {

@@ -170,6 +170,12 @@ impl Pipe {
         Poll::Pending
     }
 
+    /// Lets the reader look again, though nothing has been written.
+    pub fn wake_reader(&self) {
+        let mut state = self.state();
+        wake(state.reader.take(), state);
+    }
+
     /// The reader wants no more: what is in the pipe is dropped, and the writer is woken.
     pub fn close(&self) {
         let mut state = self.state();

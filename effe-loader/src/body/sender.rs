@@ -21,6 +21,7 @@ use effe_abi::raw::{Status, plugin_flags, status};
 
 use crate::{
     body::{
+        duplex::Offer,
         held::HeldBytes,
         pipe::{CAPACITY, Closed, End, Pipe, wake},
         trailers::{MAX_TRAILERS, Trailers},
@@ -34,10 +35,12 @@ pub struct Streams {
     pub response: Option<Arc<BodySender>>,
     /// The body; `None` if the lambda has not declared that it reads bodies as streams, or if there is none.
     pub request: Option<Arc<Pipe>>,
+    /// What the client offers to switch the connection to; `None` if the lambda has not declared that it upgrades.
+    pub upgrade: Option<Box<Offer>>,
 }
 
 impl Streams {
-    pub const NONE: Streams = Streams { response: None, request: None };
+    pub const NONE: Streams = Streams { response: None, request: None, upgrade: None };
 
     /// The run is over: what it has not written is missing, and what it has not read is not wanted.
     pub fn close(&self) {
@@ -74,7 +77,7 @@ impl BodySenders {
         let is_declared = flags & plugin_flags::STREAM_RESPONSE != 0;
         let sender =
             || self.spare.take().unwrap_or_else(|| Arc::new(BodySender::new(self.timeout, &self.held)));
-        Streams { response: is_declared.then(sender), request: None }
+        Streams { response: is_declared.then(sender), request: None, upgrade: None }
     }
 
     /// Takes back a sender that was not needed, unless somebody else has it.

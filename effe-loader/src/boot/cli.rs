@@ -130,6 +130,10 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", default_value = "30s", hide_short_help = true)]
     pub write_timeout: Span,
 
+    /// How long nothing may come or go on a connection that a lambda has taken over, 0 for ever; then it is closed
+    #[arg(long, value_name = "TIME", default_value = "0", hide_short_help = true)]
+    pub upgrade_timeout: Span,
+
     /// How long a connection may idle between two requests, 0 for ever
     #[arg(long, value_name = "TIME", default_value = "75s", hide_short_help = true)]
     pub keep_alive: Span,

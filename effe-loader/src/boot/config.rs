@@ -223,6 +223,7 @@ impl Cli {
                     keep_alive: time(self.keep_alive),
                     read: time(self.read_timeout),
                     write: time(self.write_timeout),
+                    upgrade: time(self.upgrade_timeout),
                 },
                 max_connections: self.max_connections.map(NonZeroUsize::get),
                 drain: Drain { delay: self.drain_delay.0, timeout: self.drain_timeout.0 },

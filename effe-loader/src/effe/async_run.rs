@@ -213,9 +213,10 @@ impl AsyncCall {
             // To be dropped is to be cancelled.
             return;
         }
+        let is_timed = self.progress.early.rest().is_none_or(|rest| rest.is_timed);
         let rest = async move {
             let effe = Arc::clone(&self.worker.effe);
-            let ended = match effe.limits.timeouts.run {
+            let ended = match effe.limits.timeouts.run.filter(|_| is_timed) {
                 Some(timeout) => time::timeout(timeout, &mut self).await.ok(),
                 None => Some((&mut self).await),
             };
@@ -230,7 +231,11 @@ impl AsyncCall {
                 }
             }
         };
-        worker.background.add(&worker.status, Box::pin(rest));
+        if is_timed {
+            worker.background.add(&worker.status, Box::pin(rest));
+        } else {
+            worker.background.add_uncounted(worker.effe.counting_upgraded(rest));
+        }
     }
 
     /// What is left of it, where only a reference to it is at hand: a run that has ended its answer.

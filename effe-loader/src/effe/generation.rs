@@ -15,6 +15,7 @@ use arc_swap::{ArcSwap, Guard};
 use crossbeam::utils::CachePadded;
 
 use crate::{
+    body::duplex::Holder,
     effe::contexts::Contexts,
     journal::Journal,
     placement::{Mode, Place, Placement},
@@ -45,6 +46,8 @@ pub struct Generation {
     runs: [CachePadded<AtomicU64>; 16],
     /// Runs that met an error or a panic.
     errors: AtomicU64,
+    /// Connections that it has taken over.
+    streams: AtomicUsize,
 }
 
 impl Generation {
@@ -66,6 +69,7 @@ impl Generation {
             warm: AtomicBool::new(false),
             runs: Default::default(),
             errors: AtomicU64::new(0),
+            streams: AtomicUsize::new(0),
         }
     }
 
@@ -111,6 +115,11 @@ impl Generation {
         self.errors.load(Ordering::Relaxed)
     }
 
+    /// Connections that it has taken over, and that are open or that it has not given back yet.
+    pub fn n_streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
     /// Whether a first Start has succeeded.
     pub fn is_warm(&self) -> bool {
         self.warm.load(Ordering::Relaxed)
@@ -120,6 +129,16 @@ impl Generation {
     fn stop_idle(&self) -> bool {
         self.plugin.stop_all(self.contexts.drain());
         self.plugin.contexts.living() > 0
+    }
+}
+
+impl Holder for Generation {
+    fn opened(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn closed(&self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -57,7 +57,7 @@ impl Effe {
             let (head, gone, limit) = (Head::Copied(head), &progress.gone, self.limits.response);
             let exchange = Exchange::new(head, body, response, gone, *deadline, limit, &progress.id);
             let mut exchange = exchange.with_streams(streams);
-            if generation.plugin.may_answer_early() {
+            if generation.plugin.may_answer_early() || streams.upgrade.is_some() {
                 exchange = exchange.with_early_answer(progress, *run_timeout);
             }
             let run = || exchange.lend(|exchange| context.run(exchange));

@@ -21,6 +21,8 @@ pub struct EarlyAnswer {
 /// What a run does after its answer.
 pub struct Rest {
     pub since: Moment,
+    /// Whether it has only so long as a run may take, because it has not taken its connection over.
+    pub is_timed: bool,
     /// What a line of the log about it says of its request, whose head is not at hand then.
     pub about: [(&'static str, String); 3],
 }

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use effe_abi::raw::{Status, status};
 
 use crate::body::{
+    duplex::{Offer, Upgraded},
     held::{HeldBytes, Room, UNCOUNTED},
     sender::{Head, Interim},
     trailers::{MAX_TRAILERS, Trailers},
@@ -57,6 +58,8 @@ enum Body {
     Whole(Bytes),
     /// With its room, once it is long enough to be counted.
     Growing(BytesMut, Option<Room>),
+    /// A 101, and the connection's end of what follows. It has no status, so that it is never taken for a response.
+    Upgraded(Box<Upgraded>),
 }
 
 impl ResponseBuilder {
@@ -88,7 +91,7 @@ impl ResponseBuilder {
         if code.is_informational() {
             return if more { self.inform(code, headers) } else { status::INVALID };
         }
-        if code.as_u16() > 599 || !self.take_headers(headers) {
+        if code.as_u16() > 599 || !self.take_headers(code, headers) {
             return status::INVALID;
         }
         if body.len() > limit {
@@ -206,7 +209,11 @@ impl ResponseBuilder {
     }
 
     /// Whether all of the headers are well-formed.
-    fn take_headers<'a>(&mut self, headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> bool {
+    fn take_headers<'a>(
+        &mut self,
+        code: StatusCode,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) -> bool {
         let mut n = 0;
         self.length = None;
         for (name, value) in headers {
@@ -227,7 +234,8 @@ impl ResponseBuilder {
             self.headers.truncate(n);
             let name = HeaderName::from_bytes(name.as_bytes());
             let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) else { return false };
-            if !is_the_servers(&name) {
+            // RFC 9110, section 15.5.22: with 426, it says what to upgrade to.
+            if !is_the_servers(&name) || (name == header::UPGRADE && code == StatusCode::UPGRADE_REQUIRED) {
                 self.headers.push((name, value));
                 n += 1;
             } else if name == header::TRAILER {
@@ -250,6 +258,7 @@ impl ResponseBuilder {
             Body::Empty => (BytesMut::new(), None),
             Body::Whole(bytes) => (bytes.into(), None),
             Body::Growing(bytes, room) => (bytes, room),
+            Body::Upgraded(_) => return status::INVALID,
         };
         let length = body.len().saturating_add(piece.len());
         let fits = length <= limit;
@@ -298,8 +307,44 @@ impl ResponseBuilder {
             Body::Whole(bytes) => bytes,
             Body::Growing(bytes, Some(room)) => room.holding(bytes.freeze()),
             Body::Growing(bytes, None) => bytes.freeze(),
+            Body::Upgraded(_) => return None,
         };
         Some((code, body))
+    }
+
+    /// Takes the head of a 101, which must name a protocol of the offer; false if it isn't fit.
+    pub fn take_upgrade<'a>(
+        &mut self,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+        offer: &Offer,
+    ) -> bool {
+        let mut protocols = headers.clone().filter(|(name, _)| *name == "upgrade");
+        let (Some((_, protocol)), None) = (protocols.next(), protocols.next()) else { return false };
+        let (true, Ok(protocol)) = (offer.has(protocol), HeaderValue::from_bytes(protocol)) else {
+            return false;
+        };
+        if self.status.is_some() || !self.take_headers(StatusCode::SWITCHING_PROTOCOLS, headers) {
+            return false;
+        }
+        self.headers.push((header::UPGRADE, protocol));
+        true
+    }
+
+    /// The response is a 101 with the headers that were taken, and `upgraded` what follows it.
+    pub fn upgrade(mut self, upgraded: Upgraded) -> ResponseBuilder {
+        self.body = Body::Upgraded(Box::new(upgraded));
+        self
+    }
+
+    /// The connection's end of what follows, if the response is a 101.
+    pub fn take_upgraded(&mut self) -> Option<Box<Upgraded>> {
+        match std::mem::take(&mut self.body) {
+            Body::Upgraded(upgraded) => Some(upgraded),
+            other => {
+                self.body = other;
+                None
+            }
+        }
     }
 }
 

@@ -11,12 +11,15 @@ use std::{
 use abi_stable::std_types::{RSlice, RStr};
 use bytes::Bytes;
 use effe_abi::{
-    extensions::{AsyncHost, EarlyHost, SpawnHost, TrailersHost, Waker},
+    extensions::{AsyncHost, Duplex, EarlyHost, SpawnHost, TrailersHost, UpgradeHost, Waker},
     raw::{self, ExchangeOps, Header, Status, attribute, status},
     waker,
 };
 
-use super::Exchange;
+use super::{
+    Exchange, duplex,
+    piece::{bytes, chunk},
+};
 use crate::{
     body::{
         pipe::{Closed, End},
@@ -27,9 +30,6 @@ use crate::{
     plugin::host::Exchanges,
     rt::{block_on::block_until, clock::Moment, wake_batch},
 };
-
-/// Bytes. To copy a chunk up to this size is cheaper than to keep its owner.
-const COPY_LIMIT: usize = 4 * 1024;
 
 impl Exchange<'_> {
     /// Lends the exchange to a run, in the form that crosses, and makes it this thread's current one meanwhile.
@@ -84,6 +84,7 @@ pub const FOR_HOST: Exchanges = Exchanges {
     spawn_host: &SPAWN_OPS,
     early_host: &EARLY_OPS,
     trailers_host: &TRAILERS_OPS,
+    upgrade_host: &UPGRADE_OPS,
     request_id: current_id,
 };
 
@@ -345,6 +346,32 @@ unsafe extern "C" fn respond_trailers(host: *mut (), trailers: RSlice<'_, Header
     if exchange.takes_trailers() { exchange.add_trailers(added) } else { status::UNSUPPORTED }
 }
 
+/// What a lambda finds under the id `UPGRADE`.
+static UPGRADE_OPS: UpgradeHost =
+    UpgradeHost { size: size_of::<UpgradeHost>() as u32, version: 1, offered, upgrade };
+
+unsafe extern "C" fn offered(host: *mut (), out: &mut RStr<'static>) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    exchange.streams.upgrade.as_ref().map_or(status::END, |offer| {
+        *out = lasting(&offer.protocols);
+        status::OK
+    })
+}
+
+unsafe extern "C" fn upgrade(host: *mut (), headers: RSlice<'_, Header<'_>>, out: &mut Duplex) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let exchange = unsafe { exchange(host) };
+    let headers = headers.as_slice().iter().map(|header| (header.name.as_str(), header.value.as_slice()));
+    match exchange.upgrade(headers) {
+        Ok(stream) => {
+            *out = duplex::handle(stream);
+            status::OK
+        }
+        Err(status) => status,
+    }
+}
+
 unsafe extern "C" fn respond(
     host: *mut (),
     code: u32,
@@ -393,54 +420,6 @@ unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Stat
     let written = response.write(&piece, more, exchange.response_limit);
     if written == status::OK { exchange.ended(response, more) } else { written }
 }
-
-/// Takes over what the lambda hands in: a view is copied; owned bytes are released when they have been sent.
-fn bytes(chunk: raw::Chunk) -> Bytes {
-    let owned = Owned(chunk);
-    if owned.0.release.is_none() || owned.0.len <= COPY_LIMIT {
-        return Bytes::copy_from_slice(owned.as_ref());
-    }
-    Bytes::from_owner(owned)
-}
-
-/// Gives bytes to the lambda, which releases their owner.
-fn chunk(bytes: Bytes) -> raw::Chunk {
-    unsafe extern "C" fn release(owner: *mut (), _: *const u8, _: usize) {
-        // SAFETY: made below, and released once: the wire's promise.
-        drop(unsafe { Box::from_raw(owner.cast::<Bytes>()) });
-    }
-    let (ptr, len) = (bytes.as_ptr(), bytes.len());
-    let owner = Box::into_raw(Box::new(bytes)).cast();
-    raw::Chunk { ptr, len, owner, release: Some(release) }
-}
-
-/// A chunk that is released when it is dropped.
-struct Owned(raw::Chunk);
-
-impl AsRef<[u8]> for Owned {
-    fn as_ref(&self) -> &[u8] {
-        if self.0.len == 0 {
-            return &[];
-        }
-        // SAFETY: the wire's promise: the bytes are there until they are released, a view as long as the call,
-        // which `bytes` does not outlast with one.
-        unsafe { std::slice::from_raw_parts(self.0.ptr, self.0.len) }
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        if let Some(release) = self.0.release {
-            // SAFETY: the wire's promise; once, as nothing else has the chunk.
-            unsafe { release(self.0.owner, self.0.ptr, self.0.len) }
-        }
-    }
-}
-
-// SAFETY: the wire's promise: `release` may be called on any thread, and so the bytes be read.
-unsafe impl Send for Owned {}
-// SAFETY: shared, it only lends bytes that nobody changes.
-unsafe impl Sync for Owned {}
 
 #[cfg(test)]
 mod tests {

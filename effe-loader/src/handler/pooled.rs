@@ -51,7 +51,7 @@ impl Handler {
         let mut awaited = Awaited(streams.response.clone());
         call.streams = streams;
         let is_async = generation.plugin.is_async();
-        let may_answer_early = generation.plugin.may_answer_early();
+        let may_answer_early = generation.plugin.may_answer_early() || call.streams.upgrade.is_some();
         let progress = may_answer_early.then(|| Arc::clone(&call.progress));
         let pending_call =
             self.worker.in_flight.ask(call, |call| self.worker.effe.run_on_pool(generation, call));
@@ -149,7 +149,12 @@ impl PooledRun {
         if self.worker.background.is_over() {
             return;
         }
-        call.begin_rest();
+        let is_timed = progress.early.rest().is_none_or(|rest| rest.is_timed);
+        if is_timed {
+            call.begin_rest();
+        } else {
+            call.take_your_time();
+        }
         let worker = Rc::clone(&self.worker);
         let rest = async move {
             match call.await {
@@ -164,7 +169,11 @@ impl PooledRun {
                 }
             }
         };
-        self.worker.background.add(&self.worker.status, Box::pin(rest));
+        if is_timed {
+            self.worker.background.add(&self.worker.status, Box::pin(rest));
+        } else {
+            self.worker.background.add_uncounted(self.worker.effe.counting_upgraded(rest));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::failure::Failure;
 use crate::{
     body::{
-        outgoing::{Body, Producer, Stream},
+        outgoing::{Body, Producer, Stream, Upgrade},
         sender::{self, BodySender, Interim},
         trailers::Trailers,
     },
@@ -29,7 +29,7 @@ pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Resul
 
 fn usual(builder: &mut ResponseBuilder, request: &Request) -> Option<Response<Body>> {
     let length = builder.length;
-    let (status, body) = builder.take()?;
+    let Some((status, body)) = builder.take() else { return upgrade(builder) };
     let body = match length {
         // For a HEAD the lambda may say how long the answer to a GET would be, and needn't make it.
         Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(Some(length)),
@@ -75,10 +75,23 @@ pub fn informed(response: Response<Body>, interims: Vec<Interim>) -> Response<Bo
             Body::Stream(stream) => stream,
             Body::Whole(bytes) => Box::new(Stream::held(bytes, size, Trailers::NONE)),
             Body::Absent(_) => Box::new(Stream::held(Bytes::new(), size, Trailers::NONE)),
+            // They are hints for an answer that this client doesn't wait for.
+            upgrade @ Body::Upgrade(_) => return upgrade,
         };
         stream.interims.splice(0..0, interims);
         Body::Stream(stream)
     })
+}
+
+/// A 101, if that is the lambda's answer.
+#[cold]
+fn upgrade(builder: &mut ResponseBuilder) -> Option<Response<Body>> {
+    let upgrade = Upgrade { end: *builder.take_upgraded()?, guard: None };
+    let mut response = Response::with_body(StatusCode::SWITCHING_PROTOCOLS, Body::Upgrade(Box::new(upgrade)));
+    for (name, value) in &builder.headers {
+        response.head_mut().headers.append(name.clone(), value.clone());
+    }
+    Some(response)
 }
 
 /// An answer whose body is still being written.

@@ -10,6 +10,7 @@ mod chunks;
 mod codec;
 mod conn;
 mod read_buf;
+mod upgrade;
 mod write_buf;
 
 use std::{
@@ -32,11 +33,12 @@ use actix_web::rt::time::{self, Instant, Sleep};
 use self::{
     codec::{MAX_DRAIN, Message},
     conn::{Closed, Conn, Pieces},
+    upgrade::Tunnel,
 };
 use crate::{
     body::{
         incoming::{Incoming, Uploads},
-        outgoing::Body,
+        outgoing::{Body, Upgrade},
         sender::Interim,
     },
     http::{
@@ -105,6 +107,8 @@ enum State {
     Sending(Body),
     /// Reads the rest of a request's body that nobody wants, at most so many bytes.
     Draining(u64),
+    /// Carries the bytes of another protocol.
+    Tunnel(Tunnel),
     /// Sends what is left, then closes our end.
     Closing,
     /// Our end is closed. What still comes is read and dropped, until this timer ends. The moment is the latest.
@@ -177,6 +181,11 @@ impl Dispatcher {
                     },
                     Some(Err(_)) => State::Closing,
                 };
+                Poll::Ready(Ok(()))
+            }
+            State::Tunnel(tunnel) => {
+                ready!(tunnel.poll(&mut self.conn.borrow_mut(), cx))?;
+                self.state = State::Closing;
                 Poll::Ready(Ok(()))
             }
             State::Closing => {
@@ -306,8 +315,12 @@ impl Dispatcher {
         {
             self.inform(mem::take(&mut stream.interims));
         }
+        let size = match body {
+            Body::Upgrade(upgrade) => return self.switch(response, *upgrade),
+            ref body => body.size(),
+        };
         let mut conn = self.conn.borrow_mut();
-        let (size, head) = (body.size(), response.head_mut());
+        let head = response.head_mut();
         if self.activity.is_closing.get() || !conn.codec.can_skip() {
             head.set_connection_type(ConnectionType::Close);
         }
@@ -332,6 +345,21 @@ impl Dispatcher {
         }
         drop(conn);
         self.end();
+        Ok(())
+    }
+
+    /// Answers that the connection goes on with another protocol.
+    #[cold]
+    fn switch(&mut self, mut response: Response<()>, upgrade: Upgrade) -> Result<(), Closed> {
+        self.uploads.clear();
+        let mut conn = self.conn.borrow_mut();
+        response.head_mut().set_connection_type(ConnectionType::Upgrade);
+        conn.begin(response, BodySize::None)?;
+        conn.input.reset_read_size();
+        self.activity.rest();
+        self.activity.tunnel.set(Some(false));
+        drop(conn);
+        self.state = State::Tunnel(Tunnel::new(upgrade));
         Ok(())
     }
 

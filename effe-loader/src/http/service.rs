@@ -101,6 +101,13 @@ impl RequestGuard {
         self.activity.slot.serve();
     }
 
+    /// The connection goes on behind this request, which offered another protocol, whatever the answer is.
+    pub fn keep_connection(&self) {
+        if self.activity.n_requests() < MAX_REQUESTS {
+            self.activity.is_closing.set(false);
+        }
+    }
+
     /// Our own address that the client has connected to, if the connection has noted it.
     pub fn local_ip(&self) -> Option<IpAddr> {
         self.activity.local_ip.get()

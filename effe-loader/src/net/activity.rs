@@ -22,6 +22,8 @@ pub struct ClientTimeouts {
     pub read: Option<Duration>,
     /// Until they read some of what they are sent.
     pub write: Option<Duration>,
+    /// While neither side sends anything on a connection that a lambda has taken over.
+    pub upgrade: Option<Duration>,
 }
 
 /// Is told that a client has left.
@@ -56,6 +58,8 @@ pub struct ConnActivity {
     pub local_ip: Cell<Option<IpAddr>>,
     /// Whether requests are answered side by side, as in HTTP/2, whose code then decides when to close.
     is_shared: Cell<bool>,
+    /// `None` unless a lambda has taken the connection over; then whether it has been told that the effe stops.
+    pub tunnel: Cell<Option<bool>>,
     /// Its place in the scoreboard.
     pub slot: Slot,
     /// Is told when the client closes its end.
@@ -144,6 +148,12 @@ impl ConnActivity {
         if self.idle_since.get() == Moment::default() {
             self.idle_since.set(now);
         }
+    }
+
+    /// Whether nothing has come or gone for too long on a connection that a lambda has taken over.
+    pub fn is_unused(&self, now: Moment, timeouts: ClientTimeouts) -> bool {
+        let since = self.idle_since.get();
+        timeouts.upgrade.is_some_and(|timeout| since != Moment::default() && since + timeout <= now)
     }
 
     pub fn idle_since(&self) -> Moment {

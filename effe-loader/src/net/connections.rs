@@ -120,9 +120,20 @@ impl Connections {
                 || activity.head_since.get().is_some()
                 || (closing && activity.is_shared())
                 || (activity.is_idle() && (closing || activity.is_late(now, self.timeouts)))
+                || self.tunnel_end(activity).is_some()
             {
                 activity.wake();
             }
+        }
+    }
+
+    /// Why a connection that a lambda has taken over needs attention.
+    fn tunnel_end(&self, activity: &ConnActivity) -> Option<TunnelEnd> {
+        match activity.tunnel.get()? {
+            _ if self.tracker.is_cut_off() => Some(TunnelEnd::CutOff),
+            _ if activity.is_unused(self.now.get(), self.timeouts) => Some(TunnelEnd::Idle),
+            false if self.tracker.is_closing() => Some(TunnelEnd::Away),
+            _ => None,
         }
     }
 
@@ -167,6 +178,16 @@ pub enum CloseReason {
     Idle,
     /// A request's head takes too long.
     Late,
+}
+
+/// Why a connection that a lambda has taken over ends, or is about to.
+pub enum TunnelEnd {
+    /// The effe stops; to be told once.
+    Away,
+    /// Nothing has come or gone for too long.
+    Idle,
+    /// The time to stop is over.
+    CutOff,
 }
 
 /// What a connection is doing, and its thread's limits.
@@ -229,6 +250,15 @@ impl ConnHandle {
         }
         let is_over = self.has_had_grace(activity.idle_since());
         (is_over || activity.is_late(now.get(), *timeouts)).then_some(CloseReason::Idle)
+    }
+
+    /// Why a connection that a lambda has taken over ends, or is about to; `Away` once.
+    pub fn tunnel_end(&self) -> Option<TunnelEnd> {
+        let end = self.connections.tunnel_end(&self.activity)?;
+        if let TunnelEnd::Away = end {
+            self.activity.tunnel.set(Some(true));
+        }
+        Some(end)
     }
 
     /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the

@@ -33,6 +33,7 @@ pub const CLIENT_TIMEOUTS: ClientTimeouts = ClientTimeouts {
     keep_alive: Some(Duration::from_secs(5)),
     read: Some(Duration::from_secs(5)),
     write: Some(Duration::from_secs(10)),
+    upgrade: None,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]

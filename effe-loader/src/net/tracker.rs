@@ -12,6 +12,7 @@ use tokio::sync::{Notify, oneshot};
 #[derive(Default)]
 pub struct ConnectionTracker {
     is_closing: AtomicBool,
+    is_cut_off: AtomicBool,
     closing: Notify,
     n_open: AtomicUsize,
     threads: Mutex<Vec<ArbiterHandle>>,
@@ -34,6 +35,15 @@ impl ConnectionTracker {
         if !self.is_closing() {
             closing.await;
         }
+    }
+
+    /// From now on connections that lambdas have taken over are closed.
+    pub fn cut_off(&self) {
+        self.is_cut_off.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Relaxed)
     }
 
     pub fn opened(&self) {

@@ -7,7 +7,10 @@ use std::{ptr, sync::OnceLock};
 
 use abi_stable::std_types::RStr;
 use effe_abi::{
-    extensions::{ASYNC, AsyncHost, EARLY, EarlyHost, PROCESS, SPAWN, SpawnHost, TRAILERS, TrailersHost},
+    extensions::{
+        ASYNC, AsyncHost, EARLY, EarlyHost, PROCESS, SPAWN, SpawnHost, TRAILERS, TrailersHost, UPGRADE,
+        UpgradeHost,
+    },
     raw::{self, Status, host_attribute, status},
 };
 
@@ -25,6 +28,8 @@ pub struct Exchanges {
     pub early_host: &'static EarlyHost,
     /// What comes behind bodies.
     pub trailers_host: &'static TrailersHost,
+    /// Calls of a run that takes its connection over.
+    pub upgrade_host: &'static UpgradeHost,
     /// The id of the request whose Run this thread is in.
     pub request_id: fn() -> Option<String>,
 }
@@ -109,6 +114,7 @@ unsafe extern "C" fn extension(data: *const (), id: RStr<'_>) -> *const () {
         EARLY => ptr::from_ref(host.exchanges.early_host).cast(),
         SPAWN => ptr::from_ref(host.exchanges.spawn_host).cast(),
         TRAILERS => ptr::from_ref(host.exchanges.trailers_host).cast(),
+        UPGRADE => ptr::from_ref(host.exchanges.upgrade_host).cast(),
         _ => ptr::null(),
     }
 }

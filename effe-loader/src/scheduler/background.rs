@@ -43,6 +43,16 @@ impl BackgroundTasks {
         }
     }
 
+    /// The same for a run that has taken its connection over: it counts neither as a request nor among those that may
+    /// run at once, and a drain waits for its connection.
+    pub fn add_uncounted(&self, future: impl Future<Output = ()> + 'static) {
+        let mut future = Box::pin(future);
+        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() && !self.over.get() {
+            self.new.borrow_mut().push(future);
+            self.added.notify_one();
+        }
+    }
+
     /// Whether nothing more can go on here, because the thread ends.
     pub fn is_over(&self) -> bool {
         // The thread may drop its connections first.

@@ -42,6 +42,21 @@ pub fn async_early() -> PathBuf {
     built().join("libasync_early.so")
 }
 
+/// The one that takes connections over.
+pub fn upgrader() -> PathBuf {
+    built().join("libupgrader.so")
+}
+
+/// The same, without a thread.
+pub fn async_upgrader() -> PathBuf {
+    built().join("libasync_upgrader.so")
+}
+
+/// An axum Router with axum's own WebSocket.
+pub fn axum_upgrader() -> PathBuf {
+    built().join("libaxum_upgrader.so")
+}
+
 /// One of the examples that `built` names.
 pub fn example(name: &str) -> PathBuf {
     built().join(format!("lib{name}.so"))
@@ -135,8 +150,19 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         let target = profile_dir().parent().unwrap();
-        let fixtures =
-            ["probe", "async_probe", "early", "async_early", "spout", "other_abi", "crasher", "invoked"];
+        let fixtures = [
+            "probe",
+            "async_probe",
+            "early",
+            "async_early",
+            "spout",
+            "other_abi",
+            "crasher",
+            "invoked",
+            "upgrader",
+            "async_upgrader",
+            "axum_upgrader",
+        ];
         let examples = [
             "ticker",
             "pipe",
@@ -148,6 +174,7 @@ fn built() -> &'static Path {
             "hello",
             "echo",
             "json",
+            "chat",
         ];
         succeed(
             cargo()

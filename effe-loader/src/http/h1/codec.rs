@@ -7,7 +7,7 @@ use std::{
 };
 
 use actix_http::{
-    Method, Request, RequestHead, Response, ServiceConfig, StatusCode, Version,
+    ConnectionType, Method, Request, RequestHead, Response, ServiceConfig, StatusCode, Version,
     body::BodySize,
     error::{ParseError, PayloadError},
     h1::{self, MessageType},
@@ -118,8 +118,14 @@ impl Codec {
         self.request =
             Current { version: head.version, is_head: head.method == Method::HEAD, ..Current::default() };
         let mut body = None;
+        if self.codec.message_type() == MessageType::Stream {
+            // The client offers to speak another protocol, and actix-http takes all that follows for that protocol.
+            // Unless a lambda accepts that, the body is what the head says, and the connection ends behind it.
+            activity.is_closing.set(true);
+            self.forget_upgrade(head);
+        }
         match self.codec.message_type() {
-            MessageType::None => {}
+            MessageType::None | MessageType::Stream => {}
             MessageType::Payload => {
                 self.request.body = length(head).map_or(Rest::Chunks, Rest::Length);
                 if self.request.body == Rest::Chunks {
@@ -128,14 +134,6 @@ impl Codec {
                 }
                 body = self.whole(input);
                 self.request.is_kept_back = head.expect() && input.is_empty() && !self.is_read();
-            }
-            // The client offers to speak another protocol, and actix-http takes all that follows for that protocol. We
-            // don't accept: the body is what the head says, and the connection ends behind it.
-            MessageType::Stream => {
-                activity.is_closing.set(true);
-                if let Some(length @ 1..) = length(head) {
-                    self.request.body = Rest::Length(length);
-                }
             }
         }
         Some(Message::Request { request, n_head, body })
@@ -180,6 +178,20 @@ impl Codec {
             }
             Ok(Some(h1::Message::Chunk(_))) | Err(_) => StatusCode::BAD_REQUEST,
         })
+    }
+
+    /// Has the codec go on as after a head that offers no other protocol.
+    #[cold]
+    fn forget_upgrade(&mut self, head: &RequestHead) {
+        let method = if head.method == Method::HEAD { "HEAD" } else { "GET" };
+        let version = if head.version < Version::HTTP_11 { "1.0" } else { "1.1" };
+        let connection = if head.connection_type() == ConnectionType::Close { "close" } else { "keep-alive" };
+        let length = length(head).unwrap_or_default();
+        let mut like = BytesMut::from(&*format!(
+            "{method} / HTTP/{version}\r\nhost: h\r\nconnection: {connection}\r\ncontent-length: {length}\r\n\r\n"
+        ));
+        self.codec = h1::Codec::new(self.codec.config().clone());
+        let _ = self.codec.decode(&mut like);
     }
 
     /// A body that has come together with its head.

@@ -20,7 +20,11 @@ use super::{
 };
 use crate::{
     body::{incoming::Source, sender::Interim, trailers::Trailers},
-    net::{activity::ConnActivity, connection::Connection, connections::CloseReason},
+    net::{
+        activity::ConnActivity,
+        connection::Connection,
+        connections::{CloseReason, ConnHandle},
+    },
 };
 
 /// Bytes that are read ahead of what is being answered.
@@ -154,7 +158,20 @@ impl Conn {
         }
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Fill> {
+    /// Ready once the connection is broken; what has come is left in the socket.
+    pub fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.poll_left(cx)
+    }
+
+    pub fn activity(&self) -> &Rc<ConnActivity> {
+        self.connection.activity()
+    }
+
+    pub fn handle(&self) -> &ConnHandle {
+        self.connection.handle()
+    }
+
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Fill> {
         self.input.poll_fill(&mut self.connection, cx)
     }
 }

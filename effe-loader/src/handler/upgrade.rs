@@ -1,0 +1,75 @@
+//! Which requests offer to switch their connection to another protocol, and to which (RFC 9110, section 7.8).
+
+use std::sync::Arc;
+
+use actix_http::{ConnectionType, RequestHead, Version, header};
+
+use crate::{body::duplex::Offer, effe::generation::Generation, http::head::Request};
+
+/// Whether a request may offer something. What of it is a protocol is left to `offer`.
+pub fn is_offered(request: &Request) -> bool {
+    let head = request.head();
+    // In HTTP/1.0 it is to be ignored, and a `Connection: close` means that nothing follows.
+    head.version == Version::HTTP_11
+        && head.connection_type() == ConnectionType::Upgrade
+        && head.headers.contains_key(header::UPGRADE)
+}
+
+/// What a request offers.
+pub fn offer(request: &Request, generation: &Arc<Generation>) -> Option<Box<Offer>> {
+    let protocols = if is_offered(request) { protocols(request.head())? } else { return None };
+    Some(Box::new(Offer { protocols, holder: Arc::<Generation>::clone(generation) }))
+}
+
+/// All protocols that are offered, from however many headers, without those that are HTTP itself: these are the
+/// loader's business, and it doesn't speak them so. `None` if there are none, or one is malformed.
+fn protocols(head: &RequestHead) -> Option<String> {
+    let mut protocols = Vec::new();
+    for value in head.headers.get_all(header::UPGRADE) {
+        for protocol in value.to_str().ok()?.split(',').map(str::trim).filter(|one| !one.is_empty()) {
+            let (name, version) = protocol.split_once('/').unwrap_or((protocol, "1"));
+            if !is_token(name) || !is_token(version) {
+                return None;
+            }
+            if !["h2c", "h2", "http", "tls"].iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                protocols.push(protocol);
+            }
+        }
+    }
+    (!protocols.is_empty()).then(|| protocols.join(", "))
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_http::header::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn protocols_are_a_list_without_http_itself() {
+        for (values, expected) in [
+            (&["websocket"][..], Some("websocket")),
+            (&["WebSocket , foo/2"], Some("WebSocket, foo/2")),
+            (&["foo", "bar"], Some("foo, bar")),
+            (&["h2c"], None),
+            (&["H2C, websocket, HTTP/2.0, TLS/1.0"], Some("websocket")),
+            (&[""], None),
+            (&[","], None),
+            (&["a b"], None),
+            (&["a/"], None),
+            (&["a/b/c"], None),
+            (&["websocket\u{e9}"], None),
+        ] {
+            let mut head = RequestHead::default();
+            for value in values {
+                head.headers.append(header::UPGRADE, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            assert_eq!(protocols(&head).as_deref(), expected, "{values:?}");
+        }
+    }
+}
