@@ -181,6 +181,9 @@ fn a_bad_handshake_is_refused_and_the_connection_stays_in_step() {
     }
 }
 
+/// A name, the frames that a client sends, kind and content of those that come back, and the code of the close, or 0.
+type Exchanged = (&'static str, Vec<Vec<u8>>, Vec<(u8, Vec<u8>)>, u16);
+
 /// What a client sends, and the code with which the socket is closed then; before that, everything that is a message
 /// comes back.
 #[test]
@@ -188,7 +191,7 @@ fn the_protocol_is_kept_group_by_group() {
     let close = |code: u16, reason: &[u8]| frame(FIN | CLOSE, &[&code.to_be_bytes(), reason].concat());
     let text = |text: &[u8]| frame(FIN | TEXT, text);
     let euro = "κόσμε €𝄞".as_bytes();
-    let rows: Vec<(&str, Vec<Vec<u8>>, Vec<(u8, Vec<u8>)>, u16)> = vec![
+    let rows: Vec<Exchanged> = vec![
         (
             "2 a ping with a payload",
             vec![frame(FIN | PING, b"payload")],

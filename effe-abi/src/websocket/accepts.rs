@@ -3,7 +3,7 @@
 use super::socket::Limits;
 use crate::{error::Result, request::Request};
 
-/// An answer that can become a WebSocket: a [`Response`] one whose calls wait on their thread, an `AsyncResponse` one
+/// An answer that can become a WebSocket: a [`Response`](crate::Response) one whose calls wait on their thread, an `AsyncResponse` one
 /// that is awaited.
 pub trait Accepts: sealed::Sealed {
     /// What it becomes.
@@ -28,7 +28,7 @@ impl Request {
     /// # Errors
     /// The request is no WebSocket handshake, and the response says so: 426 if the client speaks another version or no
     /// WebSocket, 400 if it is malformed. `?` ends the run with that answer, and the log says nothing unless it is at
-    /// debug. Or as [`Response::upgrade`].
+    /// debug. Or as [`Response::upgrade`](crate::Response::upgrade).
     #[track_caller]
     pub fn websocket<R: Accepts>(&self, response: &mut R) -> Result<R::Socket> {
         self.websocket_within(response, Limits::default())
