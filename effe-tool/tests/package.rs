@@ -1,18 +1,22 @@
 //! Tests of `package`: what is in the archive, and what can't run on AWS Lambda.
 
-use std::{fs, io::Read, path::PathBuf};
+use std::{
+    fs,
+    io::{Read, Write},
+    path::PathBuf,
+};
 
 use crate::support::{
     Scratch, tool,
-    tool::{Tool, loader},
+    tool::{Tool, release_loader},
 };
 
 /// A loader that says that it knows AWS. Its code is not run as a function here; effe-loader's tests do that.
 fn knowing_loader(scratch: &Scratch) -> PathBuf {
     let path = scratch.join("knowing-loader");
-    fs::copy(loader(), &path).unwrap();
-    let bytes = [fs::read(&path).unwrap(), b"AWS_LAMBDA_RUNTIME_API".to_vec()].concat();
-    fs::write(&path, bytes).unwrap();
+    fs::copy(release_loader(), &path).unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"AWS_LAMBDA_RUNTIME_API").unwrap();
     path
 }
 
@@ -59,17 +63,8 @@ fn the_archive_has_bootstrap_and_plugin_and_is_always_the_same() {
 fn what_cannot_run_there_is_refused_with_advice() {
     let scratch = Scratch::new();
     let plugin = compiled(&scratch);
-    // Whether this loader knows AWS depends on what was built last.
-    let without = fs::read(loader()).unwrap();
-    let mark = b"AWS_LAMBDA_RUNTIME_API";
-    let without = replaced(without, mark, b"AWS_LAMBDA_RUNTIME_APX");
-    scratch.write("without", &without);
-    let without = scratch.join("without");
-    let mut rights = fs::metadata(loader()).unwrap().permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut rights, 0o755);
-    fs::set_permissions(&without, rights).unwrap();
     package(&scratch, plugin)
-        .env("EFFE_LOADER", &without)
+        .env("EFFE_LOADER", release_loader())
         .run()
         .assert_code(1)
         .assert_says(&["built without AWS", "cargo install effe-loader --features aws"]);

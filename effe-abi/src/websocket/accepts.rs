@@ -3,8 +3,8 @@
 use super::socket::Limits;
 use crate::{error::Result, request::Request};
 
-/// An answer that can become a WebSocket: a [`Response`](crate::Response) one whose calls wait on their thread, an `AsyncResponse` one
-/// that is awaited.
+/// An answer that can become a WebSocket: a [`Response`](crate::Response) one whose calls wait on their thread, an
+/// `AsyncResponse` one that is awaited.
 pub trait Accepts: sealed::Sealed {
     /// What it becomes.
     type Socket;
