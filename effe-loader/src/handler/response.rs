@@ -27,6 +27,7 @@ pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Resul
     usual(builder, request).map(Ok)
 }
 
+#[inline]
 fn usual(builder: &mut ResponseBuilder, request: &Request) -> Option<Response<Body>> {
     let length = builder.length;
     let Some((status, body)) = builder.take() else { return upgrade(builder) };
