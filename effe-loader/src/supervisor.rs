@@ -234,8 +234,6 @@ enum Event {
     Pending(Instant),
     /// No process accepts any more.
     Deaf,
-    /// The processes before this generation have had their time to stop accepting.
-    Deafened(u64),
     /// A process that was told to stop should be gone.
     Overdue(Id),
     /// All processes that were told to leave should be gone.
@@ -342,11 +340,6 @@ impl Supervisor<'_> {
             Event::Close => self.close(),
             Event::Pending(since) => self.stop_processes(since),
             Event::Deaf => self.shut_down(),
-            Event::Deafened(number) => {
-                if self.current.number == number && self.swap.as_ref().is_some_and(|swap| swap.has_begun) {
-                    self.swapped();
-                }
-            }
             Event::Overdue(id) => self.kill(id),
             Event::Left => {
                 self.processes.values_mut().for_each(|process| drop(process.child.kill()));

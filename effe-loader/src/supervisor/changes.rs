@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, fs::File, rc::Rc, thread, time::Instant};
 
 use super::{
-    DEAF, Event, Reply, Supervisor, Swap,
+    Event, Reply, Supervisor, Swap,
     process::{Id, Process, State},
     source::{self, Parts, Source},
 };
@@ -153,7 +153,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The next generation serves: the processes of the one before are stopped.
+    /// The next generation serves: the processes of the one before are stopped, and the swap ends when none of them accepts
+    /// connections any more. One that never says so is killed when its time is over.
     pub(super) fn take_over(&mut self, next: Rc<Source>) {
         let Some(swap) = &mut self.swap else { return };
         let number = next.number;
@@ -176,7 +177,6 @@ impl Supervisor<'_> {
         if self.swap.as_ref().is_some_and(|swap| swap.change == Change::Reload) {
             self.restarts.swapped(Instant::now());
         }
-        self.later(DEAF, Event::Deafened(number));
         self.go_on_with_swap();
     }
 
