@@ -20,10 +20,7 @@ use futures_core::Stream;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use self::source::Link;
-use crate::{
-    report,
-    request::{Request, TAKEN},
-};
+use crate::request::{Request, TAKEN};
 
 /// The body of a request. It is a [`Stream`] of bytes, an `AsyncRead` and, with the feature `http`, an
 /// `http_body::Body`. Needs the feature `async`.
@@ -57,7 +54,8 @@ impl Request {
             let link = Link {
                 exchange: Mutex::new(Some(exchange)),
                 async_host: source.host,
-                host: report::current(),
+                #[cfg(feature = "http")]
+                host: crate::report::current(),
             };
             Rest::Stream(Arc::clone(source.link.get_or_init(|| Arc::new(link))))
         } else {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 #[cfg(feature = "http")]
 use crate::calls::TrailersHostRef;
 use crate::{
-    calls::{AsyncHostRef, ExchangeRef, HostRef},
+    calls::{AsyncHostRef, ExchangeRef},
     error::failure,
     raw::status,
 };
@@ -48,7 +48,8 @@ pub(crate) struct Link {
     pub(super) exchange: Mutex<Option<ExchangeRef<'static>>>,
     /// `None`: reading waits on its thread.
     pub(super) async_host: Option<AsyncHostRef>,
-    pub(super) host: Option<HostRef>,
+    #[cfg(feature = "http")]
+    pub(super) host: Option<crate::calls::HostRef>,
 }
 
 impl Link {
