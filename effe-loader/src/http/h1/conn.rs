@@ -146,9 +146,11 @@ impl Conn {
         Pin::new(&mut self.connection).poll_shutdown(cx).map_err(|_| Closed)
     }
 
-    /// Whether no unread input is left, and none can be on its way: closing the connection loses nothing.
+    /// Whether no unread input is left, and none can be on its way: closing the connection loses nothing. In another
+    /// protocol a client may say more at any time.
     pub fn is_silent(&self) -> bool {
-        self.input.is_at_end || (self.input.bytes.is_empty() && self.codec.is_read())
+        let is_http = self.activity().tunnel.get().is_none();
+        self.input.is_at_end || (is_http && self.input.bytes.is_empty() && self.codec.is_read())
     }
 
     /// The answer breaks off. If its end would look like the end of a whole one, the connection is reset.
