@@ -70,8 +70,6 @@ use crate::{
 
 /// How long no process may serve before clients are turned away.
 const ALONE: Duration = Duration::from_secs(1);
-/// How long after the order to stop no process accepts any more.
-const DEAF: Duration = Duration::from_millis(100);
 /// Serves with the processes that `config` asks for, until an order says to stop; the exit code, or what keeps it from
 /// serving. `args` are this process's own.
 pub(crate) fn run(

@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use super::{access::Refused, metrics, operations::Operations};
 use crate::{
     body::{
-        held::HeldBytes,
         incoming::Incoming,
         outgoing::Body,
         upload::{self, Upload},
@@ -99,12 +98,7 @@ fn show_level(admin: &dyn Operations) -> Response<Body> {
 }
 
 async fn set_level(admin: &dyn Operations, request: &Request, incoming: Incoming) -> Response<Body> {
-    let body = match Upload::of(incoming, request.head(), MAX_BODY, CLIENT_TIMEOUTS.read) {
-        Ok(Some(mut upload)) => upload.whole(&HeldBytes::unlimited()).await,
-        Ok(None) => Ok(Bytes::new()),
-        Err(refused) => Err(refused),
-    };
-    let body = match body {
+    let body = match Upload::read(incoming, request.head(), MAX_BODY, CLIENT_TIMEOUTS.read).await {
         Ok(body) => body,
         Err(upload::Refused::TooLarge) => {
             return failed(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");

@@ -35,7 +35,6 @@ use self::{
 use super::{failure::FunctionError, invoker::Invoker};
 use crate::{
     body::{
-        held::HeldBytes,
         incoming::{Incoming, announced},
         outgoing::Body,
         upload::{Refused, Upload},
@@ -267,11 +266,7 @@ async fn read(incoming: Incoming, head: &RequestHead, limit: usize, kind: &str) 
         Refused::Malformed => ApiError::content("the payload broke off"),
         Refused::NoRoom => ApiError::busy(),
     };
-    let upload = Upload::of(incoming, head, limit, CLIENT_TIMEOUTS.read).map_err(refused)?;
-    let payload = match upload {
-        Some(mut upload) => upload.whole(&HeldBytes::unlimited()).await.map_err(refused)?,
-        None => Bytes::new(),
-    };
+    let payload = Upload::read(incoming, head, limit, CLIENT_TIMEOUTS.read).await.map_err(refused)?;
     if payload.is_empty() {
         return Ok(Bytes::from_static(b"{}"));
     }

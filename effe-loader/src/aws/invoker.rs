@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::time;
 
 use super::{
-    event::{Shape, Unfolded, fold},
+    event::{Shape, Unfolded, fold, unfold},
     failure::FunctionError,
 };
 use crate::{
@@ -56,16 +56,18 @@ impl Invoker {
         self.effe.n_running() > 0
     }
 
-    /// Runs the lambda, and waits for the head of its answer, until the invocation's deadline at most. Dropping the
+    /// Runs the lambda, and waits for the head of its answer, which is in the shape of the event, until the invocation's deadline at most. Dropping the
     /// future is what a client does that leaves.
     ///
     /// # Errors
-    /// The lambda has failed; or there is no answer that the sender of the event would understand.
+    /// The event makes no request; the lambda has failed; or there is no answer that the sender of the event would
+    /// understand.
     pub async fn invoke(
         &self,
         invocation: &Arc<Invocation>,
-        unfolded: Unfolded,
-    ) -> Result<Response<Body>, FunctionError> {
+    ) -> Result<(Shape, Response<Body>), FunctionError> {
+        let unfolded =
+            unfold(&invocation.event).map_err(|text| FunctionError::new("Effe.InvalidEvent", text))?;
         let shape = unfolded.shape;
         let (request, body) = request(invocation, unfolded);
         let guard = RequestGuard::begin(&Rc::<ConnActivity>::default(), request.head(), None);
@@ -84,7 +86,7 @@ impl Invoker {
         let failure = response.extensions().get::<Failure>().copied();
         match failure.and_then(|failure| function_error(failure, shape, invocation)) {
             Some(err) => Err(err),
-            None => Ok(response),
+            None => Ok((shape, response)),
         }
     }
 }

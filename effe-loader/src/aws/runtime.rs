@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     client::{Client, ClientError, whole},
-    event::{Shape, prelude, unfold},
+    event::{Shape, prelude},
     failure::FunctionError,
     invoker::{Invoker, Whole},
     payload::{ERROR_BODY, ERROR_TYPE, Payload},
@@ -227,10 +227,7 @@ impl Runtime {
         if invocation.deadline.is_some_and(|deadline| deadline.remaining().is_zero()) {
             return Err(FunctionError::timed_out());
         }
-        let unfolded =
-            unfold(&invocation.event).map_err(|text| FunctionError::new("Effe.InvalidEvent", text))?;
-        let shape = unfolded.shape;
-        Ok((shape, self.invoker.invoke(invocation, unfolded).await?))
+        self.invoker.invoke(invocation).await
     }
 
     async fn post_result(&self, client: &mut Client, id: &str, result: Bytes) {

@@ -73,6 +73,19 @@ impl Upload {
         Ok(Some(Upload { first, rest, announced, expected, limit, n_bytes: 0, min_rate, coalesce: None }))
     }
 
+    /// All of a request's body, empty if it has none, which nobody counts among what is held.
+    pub async fn read(
+        incoming: Incoming,
+        head: &RequestHead,
+        limit: usize,
+        timeout: Option<Duration>,
+    ) -> Result<Bytes, Refused> {
+        match Upload::of(incoming, head, limit, timeout)? {
+            Some(mut upload) => upload.whole(&HeldBytes::unlimited()).await,
+            None => Ok(Bytes::new()),
+        }
+    }
+
     /// All of it, without a copy if it comes in one piece. It has room in `held` until it is dropped.
     pub async fn whole(&mut self, held: &Arc<HeldBytes>) -> Result<Bytes, Refused> {
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };

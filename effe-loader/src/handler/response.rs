@@ -36,12 +36,18 @@ fn usual(builder: &mut ResponseBuilder, request: &Request) -> Option<Response<Bo
         Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(Some(length)),
         _ => Body::Whole(body),
     };
+    Some(with_headers(builder, status, body))
+}
+
+/// A response with the headers that the lambda has set.
+#[inline]
+fn with_headers(builder: &ResponseBuilder, status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::with_body(status, body);
     let head = response.head_mut();
     for (name, value) in &builder.headers {
         head.headers.append(name.clone(), value.clone());
     }
-    Some(response)
+    response
 }
 
 /// An answer that there is no room for, or that has more than a head and a body.
@@ -88,11 +94,7 @@ pub fn informed(response: Response<Body>, interims: Vec<Interim>) -> Response<Bo
 #[cold]
 fn upgrade(builder: &mut ResponseBuilder) -> Option<Response<Body>> {
     let upgrade = Upgrade { end: *builder.take_upgraded()?, guard: None };
-    let mut response = Response::with_body(StatusCode::SWITCHING_PROTOCOLS, Body::Upgrade(Box::new(upgrade)));
-    for (name, value) in &builder.headers {
-        response.head_mut().headers.append(name.clone(), value.clone());
-    }
-    Some(response)
+    Some(with_headers(builder, StatusCode::SWITCHING_PROTOCOLS, Body::Upgrade(Box::new(upgrade))))
 }
 
 /// An answer whose body is still being written.

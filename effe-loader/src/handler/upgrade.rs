@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use actix_http::{ConnectionType, RequestHead, Version, header};
 
-use crate::{body::duplex::Offer, effe::generation::Generation, http::head::Request};
+use crate::{
+    body::duplex::Offer,
+    effe::generation::Generation,
+    http::{head::Request, validate::is_tchar},
+};
 
 /// Whether a request may offer something. What of it is a protocol is left to `offer`.
 pub fn is_offered(request: &Request) -> bool {
@@ -40,8 +44,7 @@ fn protocols(head: &RequestHead) -> Option<String> {
 }
 
 fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    !text.is_empty() && text.bytes().all(is_tchar)
 }
 
 #[cfg(test)]

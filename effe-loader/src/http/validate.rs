@@ -63,6 +63,11 @@ pub fn request_line(head: &[u8]) -> (&[u8], &[u8]) {
     (method, before_space(rest).0)
 }
 
+/// Whether a byte may stand in a token, such as a method or the name of a field (RFC 9110, section 5.6.2).
+pub fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// The bytes before the first space, and those behind it.
 #[inline]
 fn before_space(bytes: &[u8]) -> (&[u8], &[u8]) {

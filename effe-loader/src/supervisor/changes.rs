@@ -153,8 +153,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The next generation serves: the processes of the one before are stopped, and the swap ends when none of them accepts
-    /// connections any more. One that never says so is killed when its time is over.
+    /// The next generation serves: the processes of the one before are stopped, and the swap ends when none of them
+    /// accepts connections any more. One that never says so is killed when its time is over.
     pub(super) fn take_over(&mut self, next: Rc<Source>) {
         let Some(swap) = &mut self.swap else { return };
         let number = next.number;

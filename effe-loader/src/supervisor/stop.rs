@@ -9,7 +9,7 @@ use signal_hook::{
 };
 
 use super::{
-    DEAF, Event, Supervisor,
+    Event, Supervisor,
     process::{Id, State},
 };
 use crate::{
@@ -26,6 +26,8 @@ use crate::{
 const HANDSHAKE: Duration = Duration::from_millis(50);
 /// How often to look whether all connections that wait have been accepted.
 const LOOK: Duration = Duration::from_millis(1);
+/// How long after the order to stop no process accepts any more.
+const DEAF: Duration = Duration::from_millis(100);
 /// What processes may take to leave at once.
 const LEAVE: Duration = Duration::from_millis(500);
 /// What a process that was told to stop may take beyond its own watchdog's time.

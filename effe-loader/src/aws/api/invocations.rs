@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{reply::ApiError, route::Route};
 use crate::{
     aws::{
-        event::{Shape, unfold},
+        event::Shape,
         failure::FunctionError,
         invoker::{Invoker, Whole},
     },
@@ -110,11 +110,8 @@ impl Invocations {
 
     /// The head of the answer, and the shape of the event.
     pub async fn begin(&self, invocation: &Arc<Invocation>) -> Result<(Shape, Response<Body>), Failed> {
-        let unfolded = unfold(&invocation.event)
-            .map_err(|text| Failed::Error(FunctionError::new("Effe.InvalidEvent", text)))?;
-        let shape = unfolded.shape;
-        let begun = self.invoker.invoke(invocation, unfolded).await;
-        let response = begun.map_err(|err| self.failed(err, invocation))?;
+        let begun = self.invoker.invoke(invocation).await;
+        let (shape, response) = begun.map_err(|err| self.failed(err, invocation))?;
         // The answer of the handler is in the shape of the event, but the function has not been called.
         let failure = response.extensions().get::<Failure>().copied();
         match failure {

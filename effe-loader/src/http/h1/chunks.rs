@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::body::trailers::Trailers;
+use crate::{body::trailers::Trailers, http::validate::is_tchar};
 
 /// Bytes of a line with a size, and of all trailers.
 const MAX_LINE: usize = 4 * 1024;
@@ -198,8 +198,7 @@ fn value_len(value: &[u8]) -> Option<usize> {
 
 /// How many of the first bytes are a token.
 fn token(bytes: &[u8]) -> usize {
-    let is_token = |byte: &&u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    bytes.iter().take_while(is_token).count()
+    bytes.iter().take_while(|byte| is_tchar(**byte)).count()
 }
 
 fn trim(mut bytes: &[u8]) -> &[u8] {
