@@ -211,6 +211,26 @@ def ready_at_once(options):
 
 
 @row
+def supervised(options):
+    """`hello` in a process under a supervisor, over `hello` in a single process; memory of supervisor and process."""
+    program = "effe-loader-processes"
+    one, two = (loader("hello", "--processes", n, program=program) for n in "12")
+    both = {"effe, --processes 1": one, "effe": loader("hello", program=program)}
+    raced = cpu_of_two(options, both, "`hello` under a supervisor over `hello` in a single process, CPU", 1.01)
+    load = Load(HELLO, 32)
+    with Server(one, HELLO) as fewer, Server(two, HELLO) as more:
+        for server in (fewer, more):
+            load.send(server.url, 100_000)
+        supervisor = machine.pss(more.pid)
+        further = sum(map(machine.pss, machine.children(more.pid))) - sum(map(machine.pss, machine.children(fewer.pid)))
+    raced["results"] += [
+        result("the same: memory (PSS) of the supervisor", race.spread([supervisor]), 1.2, "MiB"),
+        result("the same: memory (PSS) of a second process", race.spread([further]), 2.7, "MiB"),
+    ]
+    return raced
+
+
+@row
 def axum(options):
     """`hello` of an axum Router, as a lambda and served by axum itself."""
     both = {"effe": loader("router"), "axum": control("axum")}
