@@ -3,6 +3,7 @@
 pub mod cpu_time;
 pub mod policy;
 pub mod run_clock;
+mod spawn_policy;
 pub mod spawned_poll;
 mod wait_history;
 
@@ -152,11 +153,11 @@ impl Placement {
         if self.is_inline() { Place::Inline } else { self.elsewhere }
     }
 
-    /// Whether an async run had better go on as a task of the lambda's own runtime: it waits again and again, or the
-    /// lambda was seen to block.
+    /// Whether an async run had better go on as a task of the lambda's own runtime: because of how often such runs wait,
+    /// or because the lambda was seen to block.
     pub fn wants_spawn(&self) -> bool {
         match self.current() {
-            Place::Inline => self.wait_history.waits_often(),
+            Place::Inline => self.wait_history.spawns(),
             Place::Pool => false,
             Place::Runtime => true,
         }

@@ -1,5 +1,5 @@
-//! What a thread has used of the CPU. It tells whether a run took long by itself, because it waited or worked, or was
-//! preempted: the system gave the CPU to another thread.
+//! What a thread or the whole process has used of the CPU. Of a thread it tells whether a run took long by itself,
+//! because it waited or worked, or was preempted: the system gave the CPU to another thread.
 #![expect(unsafe_code, reason = "no safe crate here asks the system what one thread has used")]
 
 use std::{fs, mem::MaybeUninit, time::Duration};
@@ -36,9 +36,8 @@ impl Usage {
         // SAFETY: zeroes are a value of this plain data, too.
         let usage = unsafe { usage.assume_init() };
         // The `rusage` has the CPU time only as of the last tick.
-        let cpu = clock_gettime(ClockId::ThreadCPUTime);
         Usage {
-            cpu: Duration::new(cpu.tv_sec.cast_unsigned(), cpu.tv_nsec as u32),
+            cpu: read(ClockId::ThreadCPUTime),
             n_waits: usage.ru_nvcsw.cast_unsigned(),
             n_preempted: usage.ru_nivcsw.cast_unsigned(),
         }
@@ -61,6 +60,16 @@ impl Usage {
     pub fn shows_preemption_before(self) -> bool {
         self.n_preempted > 0 && self.cpu < OVERSTAY
     }
+}
+
+/// What all threads of this process have used so far, ended ones included.
+pub fn of_process() -> Duration {
+    read(ClockId::ProcessCPUTime)
+}
+
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
 
 /// What another thread of this process does.

@@ -1,41 +1,76 @@
-//! Whether the runs of an async lambda wait again and again: then they had better be spawned in the lambda's runtime. A
-//! run that is ready at once costs no hop between threads, and one that waits once costs one. One that waits again and
-//! again for tasks of the lambda's runtime would go back and forth between that thread and ours.
+//! How often the runs of an async lambda wait, and what follows for the next ones: [`SpawnPolicy`] decides.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
-/// Runs that are looked at before the decision is made, and how many of them must wait more than once.
-const N_LOOKED_AT: u32 = 32;
-const N_OFTEN: u32 = 16;
-/// Runs after which the decision to spawn is tried anew: a spawned run doesn't show how often it waits.
-const N_SPAWNED: u32 = 4096;
+use super::{
+    cpu_time,
+    spawn_policy::{N_LOOKED_AT, Runs, SpawnPolicy},
+};
 
 /// Every access is relaxed. Two threads may both miss a run that the other counts, which the decision survives.
-#[derive(Default)]
 pub struct WaitHistory {
-    waits_often: AtomicBool,
-    /// Runs since the last decision, and those of them that waited more than once.
+    spawns: AtomicBool,
+    /// The runs that the last decision is for.
+    n_decided: AtomicU32,
+    /// Those of them that have ended, that waited once, and that waited more than once.
     n_runs: AtomicU32,
-    n_waited_again: AtomicU32,
+    n_once: AtomicU32,
+    n_again: AtomicU32,
+    policy: Mutex<SpawnPolicy>,
+}
+
+impl Default for WaitHistory {
+    fn default() -> WaitHistory {
+        WaitHistory {
+            spawns: AtomicBool::new(false),
+            n_decided: AtomicU32::new(N_LOOKED_AT),
+            n_runs: AtomicU32::new(0),
+            n_once: AtomicU32::new(0),
+            n_again: AtomicU32::new(0),
+            policy: Mutex::new(SpawnPolicy::new()),
+        }
+    }
 }
 
 impl WaitHistory {
-    pub fn waits_often(&self) -> bool {
-        self.waits_often.load(Ordering::Relaxed)
+    /// Whether a run that begins now had better be spawned.
+    pub fn spawns(&self) -> bool {
+        self.spawns.load(Ordering::Relaxed)
     }
 
     /// A run has ended that waited so often.
     pub fn ended(&self, n_waits: u32) {
-        if n_waits > 1 {
-            self.n_waited_again.fetch_add(1, Ordering::Relaxed);
+        match n_waits {
+            0 => {}
+            1 => _ = self.n_once.fetch_add(1, Ordering::Relaxed),
+            _ => _ = self.n_again.fetch_add(1, Ordering::Relaxed),
         }
         let n_runs = self.n_runs.fetch_add(1, Ordering::Relaxed) + 1;
-        let waits_often = self.waits_often();
-        if n_runs >= if waits_often { N_SPAWNED } else { N_LOOKED_AT } {
-            let n_again = self.n_waited_again.swap(0, Ordering::Relaxed);
-            self.waits_often.store(!waits_often && n_again >= N_OFTEN, Ordering::Relaxed);
-            self.n_runs.store(0, Ordering::Relaxed);
+        if n_runs >= self.n_decided.load(Ordering::Relaxed) {
+            self.decide(n_runs);
         }
+    }
+
+    #[cold]
+    fn decide(&self, n_runs: u32) {
+        // Whoever holds it decides.
+        let Ok(mut policy) = self.policy.try_lock() else {
+            return;
+        };
+        let take = |count: &AtomicU32| count.swap(0, Ordering::Relaxed);
+        let runs = Runs { n_runs, n_once: take(&self.n_once), n_again: take(&self.n_again) };
+        // To ask takes a call to the system.
+        let cpu = if runs.n_once > 0 { cpu_time::of_process() } else { Duration::ZERO };
+        let decision = policy.next(runs, cpu);
+        self.spawns.store(decision.spawns, Ordering::Relaxed);
+        self.n_decided.store(decision.n_runs, Ordering::Relaxed);
+        self.n_runs.store(0, Ordering::Relaxed);
     }
 }
 
@@ -44,21 +79,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_the_runs_are_often_a_third_is_not_and_it_is_tried_anew() {
+    fn half_of_the_runs_are_often_a_third_is_not() {
         let history = WaitHistory::default();
         for n in 0..10 * N_LOOKED_AT {
             history.ended(if n % 3 == 0 { 2 } else { n % 2 });
-            assert!(!history.waits_often());
+            assert!(!history.spawns());
         }
         for n in 0..N_LOOKED_AT {
-            assert!(!history.waits_often());
+            assert!(!history.spawns());
             history.ended(1 + n % 2);
         }
-        assert!(history.waits_often());
-        for _ in 0..N_SPAWNED {
-            assert!(history.waits_often(), "a spawned run waits once, as far as we see");
+        assert!(history.spawns());
+    }
+
+    #[test]
+    fn runs_that_wait_once_are_tried_both_ways() {
+        let history = WaitHistory::default();
+        let n_spawned = (0..1 << 13).filter(|_| {
             history.ended(1);
-        }
-        assert!(!history.waits_often());
+            history.spawns()
+        });
+        assert!(n_spawned.count() > 2000);
     }
 }
