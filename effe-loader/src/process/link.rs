@@ -94,6 +94,8 @@ pub enum Message {
     Deaf,
     /// A first Start has succeeded after all.
     Warm,
+    /// What the operator is to hear, once from all of them.
+    Warning(String),
     /// It can't serve, and ends.
     Failed { code: u8, text: String },
     /// The report of a number.
@@ -213,6 +215,7 @@ impl Message {
             Message::Serving => json!({ "says": "serving" }),
             Message::Deaf => json!({ "says": "deaf" }),
             Message::Warm => json!({ "says": "warm" }),
+            Message::Warning(text) => json!({ "says": "warning", "text": text }),
             Message::Failed { code, text } => json!({ "says": "failed", "code": code, "text": text }),
             Message::Report(id, report) => json!({ "says": "report", "id": id, "report": report }),
             Message::Ended(Ended { started, abandoned, cut_off }, scrape) => json!({
@@ -231,6 +234,7 @@ impl Message {
             "serving" => Message::Serving,
             "deaf" => Message::Deaf,
             "warm" => Message::Warm,
+            "warning" => Message::Warning(text("text")?),
             "failed" => Message::Failed { code: u8::try_from(number("code")?).ok()?, text: text("text")? },
             "report" => Message::Report(number("id")?, value.get_mut("report")?.take()),
             "ended" => {
@@ -344,6 +348,7 @@ mod tests {
             Message::Serving,
             Message::Deaf,
             Message::Warm,
+            Message::Warning("it".to_owned()),
             Message::Failed { code: 78, text: "it".to_owned() },
             Message::Report(3, json!({ "a": [1, 2] })),
             Message::Ended(Ended { started: 1, abandoned: 2, cut_off: 3 }, json!({ "b": null })),
