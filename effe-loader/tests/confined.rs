@@ -467,6 +467,29 @@ fn a_confined_process_reaches_its_syslog_daemon() {
 }
 
 #[test]
+fn a_core_dump_into_a_file_needs_a_directory_to_write_to() {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    if pattern.contains(['|', '/']) {
+        println!("core dumps don't go into the working directory here: {pattern}");
+        return;
+    }
+    let scratch = Scratch::new();
+    let directory = scratch.path().display().to_string();
+    for (args, is_dumped) in
+        [(&[][..], true), (&["--confine"], false), (&["--confine", "--allow-write", &directory], true)]
+    {
+        let server = loader(crasher(), args);
+        let server = server.under("/bin/sh", ["-c", "ulimit -c unlimited; exec \"$0\" \"$@\""]);
+        let server = server.current_dir(scratch.path()).serve();
+        let expected = is_dumped || !is_whole(&server);
+        assert_eq!(server.get("/crash/segv").status, 500);
+        let line = server.wait_for_line("was ended by signal 11");
+        assert_eq!(line.contains("core dumped"), expected, "{args:?}: {line}");
+        server.stop();
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let cases: [(&[&str], &str); 6] = [
         (&["--confine"], "--confine is for --processes N, which is not given"),

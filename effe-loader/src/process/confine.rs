@@ -1,6 +1,6 @@
-//! What a process is left with once its plugin is open: files, TCP ports and signals are Landlock's (`files.rs`), calls of
-//! the system seccomp's (`calls.rs`), and neither it nor a child of its gets new privileges. It is damage control and no
-//! sandbox; SECURITY.md has what it stops.
+//! What a process is left with once its plugin is open: files, TCP ports and signals are Landlock's (`files.rs`), calls
+//! of the system seccomp's (`calls.rs`), and neither it nor a child of its gets new privileges. This is damage control,
+//! not a sandbox; SECURITY.md has what it stops.
 
 mod calls;
 mod files;

@@ -23,8 +23,8 @@ const PARTS: [(ABI, &str); 4] = [
     (ABI::V6, "signals and abstract sockets"),
 ];
 
-/// Takes all but these, and the usual ones, from the calling thread, and from those that it makes. Without `ports` all of
-/// them are left. Returns what the system can't take, and what was named and is not there.
+/// Takes all but these, and the usual ones, from the calling thread, and from those that it makes. Without `ports` all
+/// of them are left. Returns what the system can't take, and what was named and is not there.
 pub fn restrict(
     readable: &[PathBuf],
     writable: &[PathBuf],
