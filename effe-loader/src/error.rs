@@ -92,7 +92,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The process can't be confined as a whole.
-    #[error("cannot confine the process: {what}; use a system that can, or --confine without require")]
+    #[error("cannot confine the process: {what}; --confine without require serves all the same")]
     Unconfined {
         /// What would be left, and why.
         what: String,

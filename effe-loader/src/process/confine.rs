@@ -41,7 +41,7 @@ impl Confinement {
         let n_threads = fs::read_dir("/proc/self/task").map_or(1, |threads| threads.count().max(1));
         if n_threads > 1 {
             lacking.push(format!(
-                "files, TCP ports and signals of {} threads that the plugin has started while it was opened",
+                "files, TCP ports and signals of the threads that the plugin has started while it was opened ({})",
                 n_threads - 1
             ));
         }
