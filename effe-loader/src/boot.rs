@@ -28,6 +28,7 @@ use crate::{
     net::{address::Address, bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
     plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
     process::{
+        confine::Confinement,
         control::{Control, Orders, Stop},
         link::{Assignment, Ended, Link, LinkSender, Message},
         memory,
@@ -63,10 +64,12 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
         return Ok(print(lambda.info()));
     }
     let plugin = lambda.open(host, &counts)?;
+    let confinement = config.confinement.as_ref().filter(|_| config.mode == Mode::Check);
+    let lacking = confinement.map(Confinement::apply).transpose()?.unwrap_or_default();
     // From here on there are threads.
     let journal = start_journal(config, linked)?;
     let _ = host.journal.set(journal.clone());
-    if let Some(warning) = warning {
+    for warning in warning.into_iter().chain(lacking) {
         journal.warning(warning);
     }
     let outcome = ended(&journal, &counts, || {
@@ -128,6 +131,12 @@ pub(crate) fn run_supervised(
     let plugin = lambda.open(host, &counts)?;
     if let Some(name) = config.plugin.file_name().filter(|_| linked.is_none()) {
         global::note_image(&format!("memfd:{}", name.to_string_lossy()));
+    }
+    if let Some(confinement) = &config.confinement {
+        // While there is one thread: those that follow are confined with it.
+        for text in confinement.apply()? {
+            link.sender.send(&Message::Warning(text));
+        }
     }
     let journal = start_journal(config, linked)?;
     journal.set_level(level);

@@ -91,6 +91,12 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// The process can't be confined as a whole.
+    #[error("cannot confine the process: {what}; --confine without require serves all the same")]
+    Unconfined {
+        /// What would be left, and why.
+        what: String,
+    },
     /// The process may not have as many descriptors as a start needs.
     #[error(
         "cannot start: {workers} workers need {needed} descriptors, and the limit is {limit}; raise it (ulimit -n, \

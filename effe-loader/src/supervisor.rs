@@ -24,7 +24,7 @@ mod symbols;
 mod watch;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ffi::OsString,
     io,
     os::fd::OwnedFd,
@@ -138,6 +138,7 @@ async fn serve(
         ended: Ended::default(),
         has_failed: false,
         has_left: false,
+        warned: BTreeSet::new(),
         counted: Scrape::supervised(),
         alone_since: None,
         stand_in: None,
@@ -294,6 +295,8 @@ struct Supervisor<'a> {
     has_failed: bool,
     /// Whether the processes were told to leave at once.
     has_left: bool,
+    /// What processes have warned of.
+    warned: BTreeSet<String>,
     counted: Scrape,
     /// Since when no process has served, after one has.
     alone_since: Option<Instant>,

@@ -12,6 +12,8 @@ mod aws_events;
 mod aws_runtime;
 mod command_line;
 #[cfg(feature = "processes")]
+mod confined;
+#[cfg(feature = "processes")]
 mod crashes;
 mod damaged;
 mod debuggers;

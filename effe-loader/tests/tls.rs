@@ -227,6 +227,31 @@ fn a_new_certificate_is_taken_up_under_load_and_a_bad_one_is_not() {
     server.stop();
 }
 
+#[cfg(feature = "processes")]
+#[test]
+fn a_confined_process_takes_up_a_new_certificate_that_it_can_not_read() {
+    let scratch = Scratch::new();
+    let (served, first, second) =
+        (Pair::new(&scratch, "served"), Pair::new(&scratch, "first"), Pair::new(&scratch, "second"));
+    served.replace_by(&first);
+    let server =
+        served.of(Loader::of(probe())).args(["--processes", "2", "--workers", "1", "--confine"]).serve();
+    let mut kept = connect(server.address, &first.client(&[])).unwrap();
+    assert_eq!(kept.get("/").text(), "ok");
+    served.replace_by(&second);
+    server.signal(Signal::HUP);
+    server.wait_for_line("new connections get the new certificate");
+    let (old, new) = (first.client(&[]), second.client(&[]));
+    let answers = |client| {
+        let mut connection = connect(server.address, client).unwrap();
+        connection.try_send("GET / HTTP/1.1\r\nHost: test\r\n\r\n").is_ok()
+            && connection.try_reply(false).is_ok_and(|reply| reply.text() == "ok")
+    };
+    wait_until("each process has the new one", || (0..20).all(|_| answers(&new) && !answers(&old)));
+    assert_eq!(kept.get("/").text(), "ok");
+    server.stop();
+}
+
 #[test]
 fn who_does_not_shake_hands_is_let_go_in_time_and_without_a_word() {
     let scratch = Scratch::new();

@@ -104,9 +104,9 @@ impl Follower {
             }
             Order::Leave(why) => self.admin.watchdog.exit(&why),
             Order::SetLevel(level) => self.admin.journal.set_level(level),
-            Order::ReloadCertificate => {
-                // The supervisor has read it, and says in the log what came of it.
-                let _ = self.tls.as_ref().map(|tls| tls.reload());
+            Order::TakeCertificate { cert, key } => {
+                // The supervisor has checked it, and says in the log what came of it.
+                let _ = self.tls.as_ref().map(|tls| tls.take([cert, key].map(String::into_bytes)));
             }
             Order::Report(id) => {
                 let follower = Rc::clone(self);

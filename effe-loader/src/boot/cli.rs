@@ -106,6 +106,23 @@ pub struct Cli {
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub max_requests: Option<NonZeroU64>,
 
+    /// With --processes: take from each process, before Init, the files, ports and calls that a lambda rarely needs;
+    /// try, or require, which serves only if the system can take all of them
+    #[arg(long, value_name = "HOW", default_missing_value = "try", num_args = 0..=1, hide_short_help = true)]
+    pub confine: Option<Confine>,
+
+    /// What a confined process may read beyond the system's libraries and certificates: a file, or all below a directory
+    #[arg(long, value_name = "PATH", value_delimiter = ',', action = ArgAction::Append, hide_short_help = true)]
+    pub allow_read: Vec<PathBuf>,
+
+    /// What a confined process may read and write: a file, or all below a directory
+    #[arg(long, value_name = "PATH", value_delimiter = ',', action = ArgAction::Append, hide_short_help = true)]
+    pub allow_write: Vec<PathBuf>,
+
+    /// The TCP ports that a confined process may connect to, or any, or none [default: any]
+    #[arg(long, value_name = "PORT", value_delimiter = ',', action = ArgAction::Append, hide_short_help = true)]
+    pub allow_connect: Vec<Connect>,
+
     /// End when no request has come for so long, until the next one: with --processes, or a socket of systemd's
     #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub idle_exit: Option<Span>,
@@ -287,6 +304,52 @@ impl FromStr for Processes {
         }
         let number = text.parse().ok().filter(|n| *n <= MAX_PROCESSES);
         number.map(Processes::Number).ok_or_else(|| format!("write a number up to {MAX_PROCESSES}, or auto"))
+    }
+}
+
+/// How a process is confined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confine {
+    /// As far as the system can.
+    Try,
+    /// Whole, or not served.
+    Require,
+}
+
+impl FromStr for Confine {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Confine, String> {
+        match text {
+            "try" => Ok(Confine::Try),
+            "require" => Ok(Confine::Require),
+            _ => Err("write try or require".to_owned()),
+        }
+    }
+}
+
+/// What a confined process may connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connect {
+    /// Everything.
+    Any,
+    /// Nothing.
+    None,
+    /// This TCP port, of any machine.
+    Port(u16),
+}
+
+impl FromStr for Connect {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Connect, String> {
+        match text {
+            "any" => Ok(Connect::Any),
+            "none" => Ok(Connect::None),
+            _ => {
+                text.parse().map(Connect::Port).map_err(|_| "write a port's number, any, or none".to_owned())
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     env::{self, VarError},
+    fs,
     net::ToSocketAddrs,
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
@@ -13,7 +14,7 @@ use std::{
 use clap::error::ErrorKind;
 
 use super::cli::{
-    Cli, Processes,
+    Cli, Confine, Connect, Processes,
     units::{Size, Span},
 };
 use crate::{
@@ -29,7 +30,7 @@ use crate::{
         Policy,
         parameters::{Parameters, Sources},
     },
-    process::{control::Drain, memory},
+    process::{confine::Confinement, control::Drain, memory},
     scheduler::in_flight::Timeouts,
     server,
 };
@@ -87,6 +88,8 @@ pub struct Config {
     pub fault_grace: Duration,
     /// What each of them may have before it is replaced.
     pub recycling: Recycling,
+    /// What each of them is left with.
+    pub confinement: Option<Confinement>,
     pub listen: Vec<Listen>,
     /// Whether `listen` was given, or is the default.
     pub listen_is_explicit: bool,
@@ -158,6 +161,7 @@ impl Cli {
             faults
                 .push("--max-memory and --max-requests are for --processes N, which is not given".to_owned());
         }
+        let confinement = self.confinement(processes, role, &mut faults);
         let time = |span: Span| (!span.0.is_zero()).then_some(span.0);
         let idle_exit = self.idle_exit.and_then(time);
         if idle_exit.is_some() && role == Role::Whole {
@@ -215,6 +219,7 @@ impl Cli {
                 memory: self.max_memory.map(|size| size.0 as u64).filter(|size| *size > 0),
                 requests: self.max_requests.map(NonZeroU64::get),
             },
+            confinement,
             listen,
             listen_is_explicit,
             server: Arc::new(server::Settings {
@@ -254,6 +259,42 @@ impl Cli {
             ("--probes", self.probes),
         ];
         given.into_iter().filter(|(_, is_given)| *is_given).map(|(flag, _)| flag).collect()
+    }
+
+    /// What a process is left with, if it is to be confined.
+    fn confinement(&self, n_processes: usize, role: Role, faults: &mut Vec<String>) -> Option<Confinement> {
+        let Some(how) = self.confine else {
+            if !self.allow_read.is_empty() || !self.allow_write.is_empty() || !self.allow_connect.is_empty() {
+                faults.push(
+                    "--allow-read, --allow-write and --allow-connect are for --confine, which is not given"
+                        .to_owned(),
+                );
+            }
+            return None;
+        };
+        if n_processes == 0 {
+            faults.push(
+                "--confine is for --processes N, which is not given: a single process opens the next plugin itself"
+                    .to_owned(),
+            );
+        }
+        // A path that goes later is told of in the log: it is no reason to serve no more.
+        for (flag, paths) in [("--allow-read", &self.allow_read), ("--allow-write", &self.allow_write)] {
+            for path in paths.iter().filter(|_| role == Role::Whole) {
+                if let Err(err) = fs::metadata(path) {
+                    faults.push(format!("{flag} {}: {err}", path.display()));
+                }
+            }
+        }
+        let is_any = self.allow_connect.is_empty() || self.allow_connect.contains(&Connect::Any);
+        let named = self.allow_connect.iter().filter_map(|connect| match connect {
+            Connect::Port(port) => Some(*port),
+            Connect::Any | Connect::None => None,
+        });
+        // The log's own thread is confined, too.
+        let ports = (!is_any).then(|| named.chain(self.syslog.tcp_port()).collect());
+        let (readable, writable) = (self.allow_read.clone(), self.allow_write.clone());
+        Some(Confinement::new(how == Confine::Require, readable, writable, ports))
     }
 
     /// Bytes of bodies that may be held. What one request or answer may have must fit.

@@ -139,8 +139,10 @@ impl Swapper {
     /// New connections get the certificate that is in its file now, or if that is not valid, the one before.
     fn reload_certificate(&self) {
         match self.tls.as_ref().map(|tls| tls.reload()) {
-            None | Some(Ok(false)) => {}
-            Some(Ok(true)) => self.effe.journal.notice("new connections get the new certificate".to_owned()),
+            None | Some(Ok(None)) => {}
+            Some(Ok(Some(_))) => {
+                self.effe.journal.notice("new connections get the new certificate".to_owned())
+            }
             Some(Err(fault)) => {
                 self.effe.journal.error(format!("{fault}; the certificate from before goes on serving"));
             }

@@ -45,17 +45,25 @@ impl Tls {
             (_, None) => return Err("--tls-cert needs --tls-key FILE, which is not given".to_owned()),
             (None, _) => return Err("--tls-key needs --tls-cert FILE, which is not given".to_owned()),
         };
-        let current = ArcSwap::from_pointee(Pair::read(cert, key, None)?.ok_or("there was no pair before")?);
+        let current = ArcSwap::from_pointee(Pair::of(&read(cert, key)?, cert, key)?);
         Ok(Tls { cert: cert.to_owned(), key: key.to_owned(), current })
     }
 
-    /// Reads the files again, and says whether they have changed. Open connections keep their certificate; after an
+    /// Reads the files again; what they hold, if they have changed. Open connections keep their certificate; after an
     /// error new ones get it, too.
-    pub fn reload(&self) -> Result<bool, String> {
-        let before = self.current.load().digest;
-        let Some(pair) = Pair::read(&self.cert, &self.key, Some(before))? else { return Ok(false) };
-        self.current.store(Arc::new(pair));
-        Ok(true)
+    pub fn reload(&self) -> Result<Option<[Vec<u8>; 2]>, String> {
+        let files = read(&self.cert, &self.key)?;
+        if digest(&files) == self.current.load().digest {
+            return Ok(None);
+        }
+        self.current.store(Arc::new(Pair::of(&files, &self.cert, &self.key)?));
+        Ok(Some(files))
+    }
+
+    /// Takes what another process has read from the files.
+    pub fn take(&self, files: [Vec<u8>; 2]) -> Result<(), String> {
+        self.current.store(Arc::new(Pair::of(&files, &self.cert, &self.key)?));
+        Ok(())
     }
 
     /// Makes the handshake; fails if the client doesn't speak TLS, shares no version or cipher with us, or has left.
@@ -72,23 +80,36 @@ impl fmt::Debug for Tls {
     }
 }
 
+fn of_cert(cert: &Path, err: &dyn fmt::Display) -> String {
+    format!("--tls-cert {}: {err}", cert.display())
+}
+
+fn of_key(key: &Path, err: &dyn fmt::Display) -> String {
+    format!("--tls-key {}: {err}", key.display())
+}
+
+/// What the two files hold.
+fn read(cert: &Path, key: &Path) -> Result<[Vec<u8>; 2], String> {
+    let certs = fs::read(cert).map_err(|err| of_cert(cert, &err))?;
+    Ok([certs, fs::read(key).map_err(|err| of_key(key, &err))?])
+}
+
+fn digest(files: &[Vec<u8>; 2]) -> [[u8; 32]; 2] {
+    files.each_ref().map(|file| Sha256::digest(file).into())
+}
+
 impl Pair {
-    /// Reads the files; `None` if their digests are those from before.
-    fn read(cert: &Path, key: &Path, before: Option<[[u8; 32]; 2]>) -> Result<Option<Pair>, String> {
-        let of_cert = |err: &dyn fmt::Display| format!("--tls-cert {}: {err}", cert.display());
-        let of_key = |err: &dyn fmt::Display| format!("--tls-key {}: {err}", key.display());
-        let certs = fs::read(cert).map_err(|err| of_cert(&err))?;
-        let secret = fs::read(key).map_err(|err| of_key(&err))?;
-        let digest = [Sha256::digest(&certs).into(), Sha256::digest(&secret).into()];
-        if before == Some(digest) {
-            return Ok(None);
-        }
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&certs).collect();
+    /// Makes it of the content of the two files, which have these names.
+    fn of(files: &[Vec<u8>; 2], cert: &Path, key: &Path) -> Result<Pair, String> {
+        let (of_cert, of_key) =
+            (|err: &dyn fmt::Display| of_cert(cert, err), |err: &dyn fmt::Display| of_key(key, err));
+        let [certs, secret] = files;
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certs).collect();
         let chain = chain.map_err(|err| of_cert(&err))?;
         if chain.is_empty() {
             return Err(of_cert(&"there is no certificate in it; it must be PEM, with the chain behind it"));
         }
-        let secret = PrivateKeyDer::from_pem_slice(&secret).map_err(|err| match err {
+        let secret = PrivateKeyDer::from_pem_slice(secret).map_err(|err| match err {
             pem::Error::NoItemsFound => {
                 of_key(&"there is no private key in it; it must be PEM, and not encrypted")
             }
@@ -110,7 +131,7 @@ impl Pair {
         if cfg!(feature = "http2") {
             config.alpn_protocols.insert(0, HTTP2.to_vec());
         }
-        Ok(Some(Pair { config: Arc::new(config), digest }))
+        Ok(Pair { config: Arc::new(config), digest: digest(files) })
     }
 }
 

@@ -73,8 +73,12 @@ pub enum Order {
     /// End at once; why.
     Leave(String),
     SetLevel(Severity),
-    /// Read the certificate again; without a line in the log, which has the supervisor's.
-    ReloadCertificate,
+    /// Take another certificate and its key, as PEM: a confined process can't read them. Without a line in the log,
+    /// which has the supervisor's.
+    TakeCertificate {
+        cert: String,
+        key: String,
+    },
     /// Answer with a report of this number.
     Report(u64),
 }
@@ -90,6 +94,8 @@ pub enum Message {
     Deaf,
     /// A first Start has succeeded after all.
     Warm,
+    /// What the operator is to hear, once from all of them.
+    Warning(String),
     /// It can't serve, and ends.
     Failed { code: u8, text: String },
     /// The report of a number.
@@ -176,7 +182,9 @@ impl Order {
             Order::HandOver { left } => json!({ "order": "hand-over", "left": left }),
             Order::Leave(why) => json!({ "order": "leave", "why": why }),
             Order::SetLevel(level) => json!({ "order": "set-level", "level": *level as u32 }),
-            Order::ReloadCertificate => json!({ "order": "reload-certificate" }),
+            Order::TakeCertificate { cert, key } => {
+                json!({ "order": "take-certificate", "cert": cert, "key": key })
+            }
             Order::Report(id) => json!({ "order": "report", "id": id }),
         };
         format!("{order}\n")
@@ -185,14 +193,15 @@ impl Order {
     pub fn parse(line: &str) -> Option<Order> {
         let value: Value = serde_json::from_str(line).ok()?;
         let number = |key: &str| value.get(key)?.as_u64();
+        let text = |key: &str| Some(value.get(key)?.as_str()?.to_owned());
         Some(match value.get("order")?.as_str()? {
             "serve" => Order::Serve,
             "announce-stop" => Order::AnnounceStop,
             "stop" => Order::Stop { left: number("left")? },
             "hand-over" => Order::HandOver { left: number("left")? },
-            "leave" => Order::Leave(value.get("why")?.as_str()?.to_owned()),
+            "leave" => Order::Leave(text("why")?),
             "set-level" => Order::SetLevel(Severity::from(u32::try_from(number("level")?).ok()?)),
-            "reload-certificate" => Order::ReloadCertificate,
+            "take-certificate" => Order::TakeCertificate { cert: text("cert")?, key: text("key")? },
             "report" => Order::Report(number("id")?),
             _ => return None,
         })
@@ -206,6 +215,7 @@ impl Message {
             Message::Serving => json!({ "says": "serving" }),
             Message::Deaf => json!({ "says": "deaf" }),
             Message::Warm => json!({ "says": "warm" }),
+            Message::Warning(text) => json!({ "says": "warning", "text": text }),
             Message::Failed { code, text } => json!({ "says": "failed", "code": code, "text": text }),
             Message::Report(id, report) => json!({ "says": "report", "id": id, "report": report }),
             Message::Ended(Ended { started, abandoned, cut_off }, scrape) => json!({
@@ -224,6 +234,7 @@ impl Message {
             "serving" => Message::Serving,
             "deaf" => Message::Deaf,
             "warm" => Message::Warm,
+            "warning" => Message::Warning(text("text")?),
             "failed" => Message::Failed { code: u8::try_from(number("code")?).ok()?, text: text("text")? },
             "report" => Message::Report(number("id")?, value.get_mut("report")?.take()),
             "ended" => {
@@ -323,7 +334,7 @@ mod tests {
             Order::HandOver { left: 8 },
             Order::Leave("a \"reason\"\nof two lines".to_owned()),
             Order::SetLevel(Severity::Debug),
-            Order::ReloadCertificate,
+            Order::TakeCertificate { cert: "a\nb\n".to_owned(), key: "c".to_owned() },
             Order::Report(u64::MAX),
         ];
         for order in orders {
@@ -337,6 +348,7 @@ mod tests {
             Message::Serving,
             Message::Deaf,
             Message::Warm,
+            Message::Warning("it".to_owned()),
             Message::Failed { code: 78, text: "it".to_owned() },
             Message::Report(3, json!({ "a": [1, 2] })),
             Message::Ended(Ended { started: 1, abandoned: 2, cut_off: 3 }, json!({ "b": null })),

@@ -85,10 +85,12 @@ impl Supervisor<'_> {
     /// New connections get the certificate that is in its file now, or if that is not valid, the one before.
     pub(super) fn reload_certificate(&self) {
         match self.config.server.tls.as_ref().map(|tls| tls.reload()) {
-            None | Some(Ok(false)) => {}
-            Some(Ok(true)) => {
+            None | Some(Ok(None)) => {}
+            Some(Ok(Some(files))) => {
                 self.journal.notice("new connections get the new certificate");
-                self.processes.values().for_each(|process| process.tell(&Order::ReloadCertificate));
+                let [cert, key] = files.map(|file| String::from_utf8_lossy(&file).into_owned());
+                let order = Order::TakeCertificate { cert, key };
+                self.processes.values().for_each(|process| process.tell(&order));
             }
             Some(Err(fault)) => {
                 self.journal.error(format!("{fault}; the certificate from before goes on serving"));

@@ -43,6 +43,9 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Runs that must have ended for a process to have been of use: then not every request crashes it.
 const USEFUL: u64 = 1;
 
+/// Warnings of processes that are logged: a lambda may send any.
+const MAX_WARNINGS: usize = 16;
+
 impl Supervisor<'_> {
     /// Starts a process in a place, of the next generation if there is one.
     pub(super) fn start(&mut self, place: usize, next: Option<&Rc<Source>>) {
@@ -113,6 +116,11 @@ impl Supervisor<'_> {
             Message::Warm => {
                 process.is_warm = true;
                 self.tell_manager();
+            }
+            Message::Warning(text) => {
+                if self.warned.len() < MAX_WARNINGS && self.warned.insert(text.clone()) {
+                    self.journal.warning(text);
+                }
             }
             Message::Failed { code, text } => process.failed = Some((code, text)),
             Message::Report(number, report) => {

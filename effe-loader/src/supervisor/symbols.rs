@@ -1,7 +1,12 @@
 //! What a place in a library is called: the function, and where the debugging information has it, the file and the
 //! line. The supervisor reads the copy that its processes have mapped; a process that dies reads nothing of the kind.
 
-use std::{borrow::Cow, fs::File};
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::FileExt,
+};
 
 use addr2line::{
     Context,
@@ -14,7 +19,7 @@ const MAX_PLACE: u64 = 1 << 47;
 /// Bytes of a function's name that are kept: types may make it very long.
 const MAX: usize = 200;
 
-type Library<'a> = ElfFile64<'a, Endianness, &'a ReadCache<&'a File>>;
+type Library<'a> = ElfFile64<'a, Endianness, &'a ReadCache<Reader<'a>>>;
 
 /// Where in the author's text something has happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,12 +36,39 @@ pub fn locate(library: &File, place: u64) -> Option<Location> {
     if place > MAX_PLACE {
         return None;
     }
-    let cache = ReadCache::new(library);
+    let cache = ReadCache::new(Reader { library, at: 0 });
     let elf = ElfFile64::<Endianness, _>::parse(&cache).ok()?;
     let location = by_lines(&elf, place).unwrap_or_default();
     let function = location.function.or_else(|| by_symbols(&elf, place));
     let location = Location { function, ..location };
     (location != Location::default()).then_some(location)
+}
+
+/// Reads from a place of its own: that of the file itself is the same for all of its copies, and another thread may be
+/// looking something up, too.
+struct Reader<'a> {
+    library: &'a File,
+    at: u64,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let n = self.library.read_at(bytes, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for Reader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let (from, by) = match to {
+            SeekFrom::Start(at) => (at, 0),
+            SeekFrom::Current(by) => (self.at, by),
+            SeekFrom::End(by) => (self.library.metadata()?.len(), by),
+        };
+        self.at = from.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
 }
 
 fn by_lines<'a>(elf: &Library<'a>, place: u64) -> Option<Location> {
@@ -86,6 +118,8 @@ fn shortened(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -93,6 +127,28 @@ mod tests {
         assert_eq!(shortened("a::b::h0123456789abcdef"), "a::b");
         assert_eq!(shortened("a::b::hello"), "a::b::hello");
         assert_eq!(shortened(&"x".repeat(1_000)).len(), MAX);
+    }
+
+    #[test]
+    fn two_that_look_up_at_once_find_what_one_finds() {
+        // By its symbols alone: to read all lines of this program takes seconds.
+        let function = |library: &File| {
+            let cache = ReadCache::new(Reader { library, at: 0 });
+            let elf = Library::parse(&cache).ok()?;
+            let named = elf.symbols().filter(|symbol| symbol.is_definition() && symbol.size() > 0);
+            let place = named.last()?.address();
+            by_symbols(&elf, place)
+        };
+        let this = File::open(std::env::current_exe().unwrap()).unwrap();
+        let found = function(&this);
+        assert!(found.is_some());
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                let copy = this.try_clone().unwrap();
+                let (found, function) = (&found, &function);
+                scope.spawn(move || (0..10).for_each(|_| assert_eq!(&function(&copy), found)));
+            }
+        });
     }
 
     #[test]

@@ -74,6 +74,12 @@ pub fn crasher() -> PathBuf {
     built().join("libcrasher.so")
 }
 
+/// The plugin that tries what a confined process may not do.
+#[cfg(feature = "processes")]
+pub fn hostile() -> PathBuf {
+    built().join("libhostile.so")
+}
+
 /// A root module of the same name with another table.
 pub fn other_abi() -> PathBuf {
     built().join("libother_abi.so")
@@ -158,6 +164,7 @@ fn built() -> &'static Path {
             "spout",
             "other_abi",
             "crasher",
+            "hostile",
             "invoked",
             "upgrader",
             "async_upgrader",

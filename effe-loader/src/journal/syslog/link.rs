@@ -103,6 +103,12 @@ impl SyslogTarget {
         Err(if reasons.is_empty() { format!("nothing at {self}") } else { reasons.join(", ") })
     }
 
+    /// The port of another machine that is connected to.
+    pub fn tcp_port(&self) -> Option<u16> {
+        let SyslogTarget::Tcp(place) = self else { return None };
+        place.rsplit_once(':')?.1.parse().ok()
+    }
+
     /// The sockets in the file system that are tried, in this order.
     fn paths(&self) -> Vec<&Path> {
         match self {
