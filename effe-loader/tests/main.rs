@@ -28,6 +28,8 @@ mod health;
 mod held;
 #[cfg(feature = "http2")]
 mod http2;
+#[cfg(feature = "http2")]
+mod http2_upgrades;
 mod layers;
 mod lifecycle;
 mod limits;
@@ -58,4 +60,7 @@ mod trust;
 mod tunnels;
 mod upgrade;
 mod websocket;
+mod websocket_cases;
+#[cfg(any(feature = "processes", feature = "tls"))]
+mod websocket_places;
 mod wire;
