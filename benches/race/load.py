@@ -7,8 +7,10 @@ import os
 import pathlib
 import subprocess
 import tempfile
+import urllib.parse
 
 import machine
+from server import RELEASE
 
 # Prints what wrk measured, as JSON.
 SCRIPT = """
@@ -30,6 +32,8 @@ end
 
 # Connections that ask for what waits 50 ms: 20 requests a second each, one of a hundred if the rest are 32,000.
 OTHERS = 16
+# Calls of gRPC at once on a connection.
+CALLS = 8
 
 
 @dataclasses.dataclass
@@ -44,7 +48,7 @@ class Request:
     ramp: int | None = None
     """Seconds that many connections need before anything counts."""
     over: str = "http/1.1"
-    """What carries it: `http/1.1`, the same over `tls`, or `h2` in clear."""
+    """What carries it: `http/1.1`, the same over `tls`, `h2` in clear, `grpc` over that, or a `websocket`."""
 
     @property
     def scheme(self):
@@ -94,6 +98,13 @@ class Load:
             return self._mixed(url, seconds)
         if request.ramp is not None:
             return self._ramped(url, seconds, request.ramp)
+        if request.over == "websocket":
+            where = urllib.parse.urlsplit(url)
+            numbers = map(str, (self._connections, seconds, len(request.body)))
+            return json.loads(_run([RELEASE / "load-websocket", where.netloc, where.path, *numbers]))
+        if request.over == "grpc":
+            headers = ["-H", f"content-type: {request.kind}", "-H", "te: trailers"]
+            return self._timed(url, seconds, "-m", str(CALLS), "-d", str(self._body), *headers)
         if request.over == "h2":
             return self._timed(url, seconds, "-d", str(self._body), "-H", f"content-type: {request.kind}")
         settings = {"RACE_METHOD": request.method}

@@ -22,6 +22,15 @@ JSON = Request(
 ECHO_SMALL = Request("/echo", b"x" * 256, "application/octet-stream")
 ECHO_LARGE = Request("/echo", b"x" * (1 << 20), "application/octet-stream")
 PIPE = Request("/pipe", b"x" * (1 << 20), "application/octet-stream")
+MESSAGE = Request("/", bytes(range(64)), over="websocket")
+# A message of gRPC's: not compressed, its length, and the text "a word and another"; the answer counts four words.
+CALL = Request(
+    "/words.v1.Words/Count",
+    b"\0\0\0\0\x14\x0a\x12a word and another",
+    "application/grpc",
+    b"\0\0\0\0\x02\x08\x04",
+    over="grpc",
+)
 # The loader answers every path alike: all are asked for the control's.
 THREE = {
     "hello": (HELLO, "hello"),
@@ -235,6 +244,31 @@ def axum(options):
     """`hello` of an axum Router, as a lambda and served by axum itself."""
     both = {"effe": loader("router"), "axum": control("axum")}
     return cpu_of_two(options, both, "an axum Router as a lambda over the same served by axum, CPU", 1.10)
+
+
+@row
+def websocket(options):
+    """CPU per echo of 64 bytes over a WebSocket: effe's own and axum's as a lambda, over axum's own server."""
+    all_three = {"effe": loader("socket"), "effe, axum": loader("axum_socket"), "axum": control("websocket")}
+    raced = race.run(all_three, MESSAGE, 32, options.rounds, options.seconds)
+    whats = {
+        "effe": "a message of 64 bytes over a WebSocket and back over the same in axum, CPU",
+        "effe, axum": "the same: axum's own WebSocket as a lambda",
+    }
+    return raced | {
+        "results": [
+            result(what, race.ratios(raced["rounds"], "cpu", name, "axum"), 1.10) for name, what in whats.items()
+        ]
+    }
+
+
+@row
+def grpc(options):
+    """CPU per unary call of a tonic service: as a lambda, over tonic's own server."""
+    both = {"effe": loader("grpc", program="effe-loader-tls"), "tonic": control("grpc")}
+    raced = race.run(both, CALL, 8, options.rounds, options.seconds)
+    ratio = race.ratios(raced["rounds"], "cpu", *both)
+    return raced | {"results": [result("a unary gRPC call over the same served by tonic, CPU", ratio, 1.15)]}
 
 
 @row

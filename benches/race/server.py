@@ -72,6 +72,10 @@ class Server:
     def ask(self):
         """One request, whose answer must be the right one."""
         want = self.request
+        if want.over == "websocket":
+            return self._echo(want)
+        if want.over == "grpc":
+            return self._call(want)
         if want.over == "tls":
             context = ssl._create_unverified_context()
             connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=context)
@@ -85,6 +89,34 @@ class Server:
         connection.close()
         if answer.status != 200 or not want.is_right(body):
             raise SystemExit(f"{self._process.args}: a wrong answer, {answer.status} {body[:80]!r}")
+
+    def _echo(self, want):
+        """One message over a WebSocket, whose echo must be the same."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+            connection.sendall(
+                f"GET {want.target} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+            )
+            stream = connection.makefile("rb")
+            head = list(iter(stream.readline, b"\r\n"))
+            # As short as it is, its length is in one byte; the mask is nothing.
+            connection.sendall(bytes([0x82, 0x80 | len(want.body), 0, 0, 0, 0]) + want.body)
+            if b" 101 " not in head[0] or stream.read(2 + len(want.body))[2:] != want.body:
+                raise SystemExit(f"{self._process.args}: a wrong answer, {head[0]}")
+
+    def _call(self, want):
+        """One call of gRPC, whose message must be the right one. Python has no client of HTTP/2."""
+        with tempfile.NamedTemporaryFile() as body:
+            body.write(want.body)
+            body.flush()
+            headers = ["-H", f"content-type: {want.kind}", "-H", "te: trailers"]
+            command = ["curl", "-sS", "--http2-prior-knowledge", "--data-binary", f"@{body.name}", *headers, self.url]
+            ran = subprocess.run(command, capture_output=True, check=False)
+        # Curl's number for a connection that is refused.
+        if ran.returncode == 7:
+            raise ConnectionRefusedError
+        if ran.returncode != 0 or not want.is_right(ran.stdout):
+            raise SystemExit(f"{self._process.args}: a wrong answer, {ran.stdout[:80]!r} {ran.stderr.decode()}")
 
     @property
     def origin(self):

@@ -1,7 +1,9 @@
 //! A lambda in a unit test: it goes through the real life cycle and the real wire, without a server.
 //!
-//! This is a loader in miniature: it has no limits and no threads of its own, and logs to memory. `host` calls the
-//! lambda's table, `exchange` is what the lambda calls during a run, and `polled` polls the futures of an async lambda.
+//! This is a loader in miniature: it has no limits, logs to memory, and has a thread of its own only for a run that
+//! takes its connection over. `host` calls the lambda's table, `exchange` is what the lambda calls during a run,
+//! `polled` polls the futures of an async lambda, and `duplex` carries the bytes of such a connection, whose client's
+//! end is `client`.
 //!
 //! ```
 //! # use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};
@@ -25,24 +27,36 @@
 //! ```
 
 mod call;
+mod client;
+mod duplex;
 mod exchange;
 mod host;
 mod outcome;
 mod polled;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
+    thread,
 };
 
-pub use self::call::{Answer, Call, Interim};
+#[cfg(feature = "websocket")]
+pub use self::websocket::WebSocketClient;
 use self::{
     call::RunMode,
+    exchange::Offer,
     host::{Hosted, Offers},
     outcome::Outcome,
+};
+pub use self::{
+    call::{Answer, Call, Interim},
+    client::Client,
 };
 use crate::{error::Level, export::Linked};
 
@@ -50,7 +64,10 @@ use crate::{error::Level, export::Linked};
 /// stops all Contexts and calls Retire.
 ///
 /// Several threads may make calls at the same time.
-pub struct Effe {
+pub struct Effe(Arc<Served>);
+
+/// What a run on a thread of its own keeps, too: Retire is called after the last of them.
+struct Served {
     hosted: Hosted,
     idle: Mutex<Vec<host::Context>>,
     started: AtomicUsize,
@@ -93,12 +110,13 @@ impl Effe {
             Outcome::Ok => {}
             Outcome::Error(text) | Outcome::Panic(text) => return Err(text),
         }
-        Ok(Effe { hosted, idle: Mutex::default(), started: AtomicUsize::new(0), stopped })
+        let served = Served { hosted, idle: Mutex::default(), started: AtomicUsize::new(0), stopped };
+        Ok(Effe(Arc::new(served)))
     }
 
     /// The lambda's Info, as JSON text.
     pub fn info(&self) -> &'static str {
-        self.hosted.info()
+        self.0.hosted.info()
     }
 
     /// `GET target`.
@@ -131,7 +149,100 @@ impl Effe {
         (!answer.dropped).then_some(answer)
     }
 
+    /// A request that offers to go on with the protocols of its header `upgrade` on the same connection, and the client's
+    /// end of that connection. The run goes on in a thread of its own; of a lambda that isn't async, it may wait there.
+    ///
+    /// ```
+    /// # use effe_abi::{Lambda, Options, Params, Request, Response, Result, StartError, Started, export};
+    /// # struct Shout;
+    /// # impl Lambda for Shout {
+    /// #     const OPTIONS: Options = Options::new().upgrades();
+    /// #     fn start(_: Params) -> Result<Self, StartError<Self>> { Ok(Shout) }
+    /// #     fn run(shout: Started<Self>, _: &Request, response: &mut Response) -> Result {
+    /// #         shout?;
+    /// #         let mut stream = response.upgrade("shout")?;
+    /// #         let mut text = String::new();
+    /// #         std::io::Read::read_to_string(&mut stream, &mut text)?;
+    /// #         std::io::Write::write_all(&mut stream, text.to_uppercase().as_bytes())?;
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # export!(Shout);
+    /// # fn main() {
+    /// use std::io::Write;
+    ///
+    /// use effe_abi::testing::{Call, Effe};
+    ///
+    /// let effe = Effe::of(&LAMBDA);
+    /// let mut client = effe.upgrade(Call::get("/").header("upgrade", "shout")).unwrap();
+    /// client.write_all(b"hello").unwrap();
+    /// let (rest, answer) = client.end();
+    /// assert_eq!((&*rest, answer.failure), (&b"HELLO"[..], None));
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The answer, if it is another one than 101.
+    pub fn upgrade(&self, call: Call) -> Result<Client, Box<Answer>> {
+        let (offer, taken) = mpsc::channel();
+        let served = Arc::clone(&self.0);
+        let run = thread::spawn(move || served.take(&call, RunMode::Polled(usize::MAX), Some(offer)));
+        match taken.recv() {
+            Ok((head, shared)) => Ok(Client { head, shared, run: Some(run) }),
+            Err(mpsc::RecvError) => Err(Box::new(run.join().expect("the harness doesn't panic"))),
+        }
+    }
+
+    /// A client of WebSocket's: `GET target` with a handshake, and the socket. Needs the feature `websocket`.
+    ///
+    /// # Errors
+    /// As [`upgrade`](Effe::upgrade).
+    #[cfg(feature = "websocket")]
+    pub fn websocket(&self, target: &str) -> Result<WebSocketClient, Box<Answer>> {
+        Ok(self.upgrade(Call::websocket(target))?.websocket())
+    }
+
     fn take(&self, call: &Call, mode: RunMode) -> Answer {
+        self.0.take(call, mode, None)
+    }
+
+    /// Asks the lambda whether it can serve.
+    ///
+    /// # Errors
+    /// The lambda's error.
+    pub fn ready(&self) -> Result<(), String> {
+        match self.0.hosted.ready() {
+            Outcome::Ok => Ok(()),
+            Outcome::Error(text) | Outcome::Panic(text) => Err(text),
+        }
+    }
+
+    /// The log so far: what the lambda logged, its panics, and the errors that it returned.
+    pub fn log(&self) -> Vec<(Level, String)> {
+        self.0.hosted.log()
+    }
+
+    /// Stops every Context and calls Retire, as dropping does. Returns the whole log.
+    pub fn retire(self) -> Vec<(Level, String)> {
+        let hosted = self.0.hosted.clone();
+        drop(self);
+        hosted.log()
+    }
+
+    /// The number of calls of Start.
+    pub fn started(&self) -> usize {
+        self.0.started.load(Ordering::Relaxed)
+    }
+
+    /// The number of Contexts that were stopped. A failed Start counts, too, although the lambda's `stop` is not called
+    /// if it left no Context.
+    pub fn stopped(&self) -> usize {
+        self.0.stopped.load(Ordering::Relaxed)
+    }
+}
+
+impl Served {
+    fn take(&self, call: &Call, mode: RunMode, offer: Option<Offer>) -> Answer {
         let mut answer = Answer::default();
         let (context, failed) = match self.lock().pop() {
             Some(context) => (Some(context), None),
@@ -147,7 +258,7 @@ impl Effe {
             return answer;
         };
         let spawns = matches!(mode, RunMode::Spawned(_));
-        exchange::run(call, spawns, &mut answer, |exchange, is_answered| match mode {
+        exchange::run(call, spawns, offer, &mut answer, |exchange, is_answered| match mode {
             RunMode::Waiting => Some(context.run(exchange)),
             RunMode::Polled(polls) | RunMode::Spawned(polls) => {
                 context.run_async(exchange, polls, is_answered)
@@ -160,46 +271,12 @@ impl Effe {
         answer
     }
 
-    /// Asks the lambda whether it can serve.
-    ///
-    /// # Errors
-    /// The lambda's error.
-    pub fn ready(&self) -> Result<(), String> {
-        match self.hosted.ready() {
-            Outcome::Ok => Ok(()),
-            Outcome::Error(text) | Outcome::Panic(text) => Err(text),
-        }
-    }
-
-    /// The log so far: what the lambda logged, its panics, and the errors that it returned.
-    pub fn log(&self) -> Vec<(Level, String)> {
-        self.hosted.log()
-    }
-
-    /// Stops every Context and calls Retire, as dropping does. Returns the whole log.
-    pub fn retire(self) -> Vec<(Level, String)> {
-        let hosted = self.hosted.clone();
-        drop(self);
-        hosted.log()
-    }
-
-    /// The number of calls of Start.
-    pub fn started(&self) -> usize {
-        self.started.load(Ordering::Relaxed)
-    }
-
-    /// The number of Contexts that were stopped. A failed Start counts, too, although the lambda's `stop` is not called
-    /// if it left no Context.
-    pub fn stopped(&self) -> usize {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<host::Context>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Effe {
+impl Drop for Served {
     fn drop(&mut self) {
         self.lock().clear();
         self.hosted.retire();

@@ -72,6 +72,12 @@ impl Handler {
         Handler { worker, monitor, client_timeouts, response, senders }
     }
 
+    /// Whether the lambda declares that it takes connections over.
+    #[cfg(feature = "http2")]
+    pub fn takes_offers(&self) -> bool {
+        self.worker.effe.generations.current().plugin.flags() & UPGRADES != 0
+    }
+
     /// Answers a request whose body, if any, is here, if it can be done here and now.
     pub fn try_now(&self, request: &Request, body: &Bytes) -> Attempt {
         if self.worker.effe.held.is_full() {

@@ -30,6 +30,8 @@ mod health;
 mod held;
 #[cfg(feature = "http2")]
 mod http2;
+#[cfg(feature = "http2")]
+mod http2_upgrades;
 mod layers;
 mod lifecycle;
 mod limits;
@@ -60,4 +62,7 @@ mod trust;
 mod tunnels;
 mod upgrade;
 mod websocket;
+mod websocket_cases;
+#[cfg(any(feature = "processes", feature = "tls"))]
+mod websocket_places;
 mod wire;

@@ -43,6 +43,13 @@ impl Call {
         Call::new("POST", target)
     }
 
+    /// `GET target` with the handshake of a client of WebSocket's; for [`Effe::upgrade`](super::Effe::upgrade).
+    pub fn websocket(target: &str) -> Call {
+        let call = Call::get(target).header("connection", "upgrade").header("upgrade", "websocket");
+        // The key of the example of RFC 6455, section 1.3.
+        call.header("sec-websocket-version", "13").header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Call {

@@ -5,8 +5,9 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
     },
     task,
     time::{Duration, Instant},
@@ -16,6 +17,7 @@ use abi_stable::std_types::{RSlice, RStr};
 
 use super::{
     call::{Answer, Call, Interim},
+    duplex::Shared,
     outcome::Outcome,
 };
 use crate::{
@@ -37,11 +39,18 @@ struct Host<'a> {
     answered: OnceLock<Instant>,
     /// Whether the run is to be spawned.
     spawns: bool,
+    /// Where the client waits for the connection that it offers; `None` if it offers none.
+    offer: Option<Offer>,
+    /// The connection, once the lambda has taken it over.
+    taken: OnceLock<Arc<Shared>>,
     /// Whether the last poll of `poll_read`, and of `poll_ready`, was put off: every other poll is.
     put_off: [AtomicBool; 2],
 }
 
 type Head = (u16, Vec<(String, Vec<u8>)>);
+
+/// Where the client of a call waits for the connection that it offers: the head of the 101, and what follows it.
+pub(super) type Offer = Sender<(Answer, Arc<Shared>)>;
 
 #[derive(Default)]
 struct Partial {
@@ -57,6 +66,7 @@ struct Partial {
 pub(super) fn run(
     call: &Call,
     spawns: bool,
+    offer: Option<Offer>,
     answer: &mut Answer,
     run: impl FnOnce(&Exchange<'_>, &dyn Fn() -> bool) -> Option<Outcome>,
 ) {
@@ -68,6 +78,8 @@ pub(super) fn run(
         ends_early: AtomicBool::new(false),
         answered: OnceLock::new(),
         spawns,
+        offer,
+        taken: OnceLock::new(),
         put_off: Default::default(),
     };
     let exchange = Exchange {
@@ -198,6 +210,10 @@ unsafe extern "C" fn state(pointer: *mut (), remaining: &mut u64) -> Status {
     // SAFETY: the contract of this file's entries.
     let host = unsafe { host(pointer) };
     let since = host.answered.get().unwrap_or(&host.begun);
+    if let Some(taken) = host.taken.get() {
+        *remaining = u64::MAX;
+        return if taken.state() == status::OK { status::OK } else { status::GONE };
+    }
     let left = host.call.deadline.map(|after| after.saturating_sub(since.elapsed()));
     *remaining = left.map_or(u64::MAX, |left| left.as_nanos().try_into().unwrap_or(u64::MAX - 1));
     match left {
@@ -334,18 +350,47 @@ unsafe extern "C" fn respond_trailers(pointer: *mut (), trailers: RSlice<'_, Hea
     status::OK
 }
 
-/// The host's table for upgrades: a test's client offers none.
+/// The host's table for upgrades.
 pub(super) static UPGRADE_OPS: UpgradeHost =
     UpgradeHost { size: size_of::<UpgradeHost>() as u32, version: 1, offered, upgrade };
 
 #[expect(unsafe_code, reason = "an entry of the host's table")]
-unsafe extern "C" fn offered(_: *mut (), _: &mut RStr<'static>) -> Status {
-    status::END
+unsafe extern "C" fn offered(pointer: *mut (), out: &mut RStr<'static>) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    host.protocols().map_or(status::END, |protocols| {
+        *out = lasting(protocols);
+        status::OK
+    })
 }
 
 #[expect(unsafe_code, reason = "an entry of the host's table")]
-unsafe extern "C" fn upgrade(_: *mut (), _: RSlice<'_, Header<'_>>, _: &mut Duplex) -> Status {
-    status::END
+unsafe extern "C" fn upgrade(pointer: *mut (), headers: RSlice<'_, Header<'_>>, out: &mut Duplex) -> Status {
+    // SAFETY: the contract of this file's entries.
+    let host = unsafe { host(pointer) };
+    let (Some(offer), Some(protocols)) = (&host.offer, host.protocols()) else { return status::END };
+    let headers = fields(headers);
+    let chosen = headers.iter().find(|(name, _)| name == "upgrade");
+    let is_offered = |protocol: &[u8]| {
+        let mut protocols = protocols.split(',').map(str::trim);
+        protocols.any(|one| one.as_bytes().eq_ignore_ascii_case(protocol))
+    };
+    let mut answer = host.lock();
+    if answer.head.is_some() || !chosen.is_some_and(|(_, protocol)| is_offered(protocol)) {
+        return status::INVALID;
+    }
+    answer.head = Some((101, headers.clone()));
+    answer.ended = true;
+    let informational = answer.informational.clone();
+    drop(answer);
+    let shared = Arc::<Shared>::default();
+    *out = shared.lend();
+    let _ = host.taken.set(Arc::clone(&shared));
+    let _ = host.answered.set(Instant::now());
+    let head = Answer { status: 101, headers, informational, ..Answer::default() };
+    // The client waits for this.
+    let _ = offer.send((head, shared));
+    status::OK
 }
 
 /// The host's table for spawned runs.
@@ -389,6 +434,13 @@ pub(super) unsafe extern "C" fn hold() {}
 pub(super) unsafe extern "C" fn release() {}
 
 impl Host<'_> {
+    /// What the client offers, if the test waits for the connection.
+    fn protocols(&self) -> Option<&str> {
+        self.offer.as_ref()?;
+        let (_, value) = self.call.headers.iter().find(|(name, _)| name == "upgrade")?;
+        std::str::from_utf8(value).ok()
+    }
+
     /// Whether this poll is to return PENDING. Every other one does, so that a test stops at every place that may wait.
     fn puts_off(&self, which: usize) -> bool {
         !self.put_off[which].fetch_xor(true, Ordering::Relaxed)
@@ -419,7 +471,7 @@ impl Host<'_> {
 
 /// A copy of the bytes that the lambda has handed over; the chunk is released.
 #[expect(unsafe_code, reason = "plays the host's side of a chunk")]
-fn bytes(chunk: raw::Chunk) -> Vec<u8> {
+pub(super) fn bytes(chunk: raw::Chunk) -> Vec<u8> {
     let view = (chunk.ptr, chunk.len);
     // SAFETY: the lambda has just handed it over.
     if let Some(owned) = unsafe { Chunk::from_raw(chunk) } {

@@ -52,6 +52,8 @@ where
 {
     let mut converted = http::Request::new(request.body());
     request.fill(&mut converted)?;
+    // An offer of HTTP/2 has the form of HTTP/1.1, and a service would look for another one where it sees that version.
+    *converted.version_mut() = http::Version::HTTP_11;
     let (hyper, on_upgrade) = Hyper::start().await?;
     converted.extensions_mut().insert(on_upgrade);
     let answer = service.call(converted).await.map_err(Error::new)?;

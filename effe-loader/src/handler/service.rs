@@ -61,6 +61,11 @@ impl Service for HandlerService {
             logged(handler.handle(request, incoming, attempt, guard).await, entry)
         })))
     }
+
+    #[cfg(feature = "http2")]
+    fn takes_offers(&self) -> bool {
+        self.handler.takes_offers()
+    }
 }
 
 /// Answers a probe, which is neither counted nor logged. Why the effe is not ready is not for clients.

@@ -1,4 +1,5 @@
-//! Which requests offer to switch their connection to another protocol, and to which (RFC 9110, section 7.8).
+//! Which requests offer to switch their connection to another protocol, and to which (RFC 9110, section 7.8). One of
+//! HTTP/2 (RFC 8441) comes in the form of HTTP/1.1.
 
 use std::sync::Arc;
 
@@ -13,8 +14,9 @@ use crate::{
 /// Whether a request may offer something. What of it is a protocol is left to `offer`.
 pub fn is_offered(request: &Request) -> bool {
     let head = request.head();
-    // In HTTP/1.0 it is to be ignored, and a `Connection: close` means that nothing follows.
-    head.version == Version::HTTP_11
+    // In HTTP/1.0 it is to be ignored, and a `Connection: close` means that nothing follows. Over HTTP/2 no client can
+    // send these headers: only what the protocol has made of an extended CONNECT has them.
+    matches!(head.version, Version::HTTP_11 | Version::HTTP_2)
         && head.connection_type() == ConnectionType::Upgrade
         && head.headers.contains_key(header::UPGRADE)
 }

@@ -1,5 +1,6 @@
 //! HTTP/2: a connection whose requests are answered side by side. This file decides when requests are taken and how a
-//! connection ends. h2 reads and writes frames; `h2/request` and `h2/response` translate between h2 and a `Service`.
+//! connection ends. h2 reads and writes frames; `h2/request` and `h2/response` translate between h2 and a `Service`, and
+//! `h2/upgrade` carries the bytes of a stream that a lambda has taken over.
 //!
 //! h2 is used directly: actix-http uses an old version with an open advisory, and can't end a connection gracefully.
 
@@ -8,6 +9,7 @@ mod frame_budget;
 mod preface;
 mod request;
 mod response;
+mod upgrade;
 
 use std::{
     cell::Cell,
@@ -30,6 +32,7 @@ use http::Method;
 use self::{
     backlog::Backlog,
     frame_budget::{Counted, FrameBudget},
+    request::Translated,
 };
 use crate::{
     body::outgoing::Body,
@@ -75,6 +78,9 @@ pub async fn take(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX));
+    if service.takes_offers() {
+        builder.enable_connect_protocol().data_frame_budget(upgrade::FRAMES_AHEAD);
+    }
     let frame_budget = Rc::<FrameBudget>::default();
     let connection = Counted::new(connection, &frame_budget);
     let frames = handle.prepare(builder.handshake(connection)).await?.ok()?;
@@ -157,13 +163,15 @@ impl Client {
     /// Begins to answer a request: at once, or in a task of its own.
     fn answer(self: &Rc<Self>, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let is_head = request.method() == Method::HEAD;
-        let Some((request, incoming, mut kept_back)) = request::translate(request, self.peer) else {
+        let Some(translated) = request::translate(request, self.peer) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
+        let Translated { request, incoming, mut kept_back, offered } = translated;
         let guard = RequestGuard::begin(&self.handle.activity, request.head(), None);
         let request = Request::new(request, self.is_tls);
         match self.service.call(IncomingRequest { request, n_head: None, incoming, guard }) {
             Answered::Now(response) => {
+                let response = if offered.is_some() { upgrade::refused(response) } else { response };
                 if response::is_short(&response) {
                     response::send_short(response, respond, is_head);
                 } else {
@@ -195,13 +203,37 @@ impl Client {
                     });
                     match response.await {
                         Some(response) => {
-                            client.send(response, respond, is_head).await;
+                            if let Some(response) = client.switch(response, &mut respond, offered) {
+                                client.send(response, respond, is_head).await;
+                            }
                         }
                         None => client.n_resets.set(client.n_resets.get() + 1),
                     }
                 });
             }
         }
+    }
+
+    /// Goes on with another protocol, if the client offers that and the lambda takes it. What is to be answered else.
+    fn switch(
+        &self,
+        response: Response<Body>,
+        respond: &mut SendResponse<Bytes>,
+        offered: Option<Box<RecvStream>>,
+    ) -> Option<Response<Body>> {
+        let Some(offered) = offered else { return Some(response) };
+        match upgrade::Tunnel::begin(response, respond, *offered, &self.handle) {
+            Ok(None) => {}
+            Ok(Some(tunnel)) => {
+                let lasts = self.backlog.leave_out();
+                rt::spawn(async move {
+                    tunnel.carry().await;
+                    drop(lasts);
+                });
+            }
+            Err(response) => return Some(response),
+        }
+        None
     }
 
     /// Sends an answer, which counts as unsent from now on, not only once the future is polled.

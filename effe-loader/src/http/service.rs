@@ -33,6 +33,12 @@ const MAX_REQUESTS: u64 = 10_000;
 pub trait Service {
     /// Begins to answer a request; at once, if that needs no waiting.
     fn call(&self, request: IncomingRequest) -> Answered;
+
+    /// Whether a request may offer to go on with another protocol, and have that taken.
+    #[cfg(feature = "http2")]
+    fn takes_offers(&self) -> bool {
+        false
+    }
 }
 
 /// A request as a protocol hands it on.

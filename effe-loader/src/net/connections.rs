@@ -82,7 +82,7 @@ impl Connections {
         let activity = Rc::new(ConnActivity::new(self.now.get()));
         let key = open.insert(Rc::clone(&activity));
         self.tracker.opened();
-        Registration { handle: ConnHandle { activity, connections: Rc::clone(self) }, key }
+        Registration { handle: ConnHandle { activity, connections: Rc::clone(self) }, key, is_stream: false }
     }
 
     /// Wakes the connections whose time may be up, for as long as the thread serves.
@@ -163,12 +163,16 @@ impl Connections {
 pub struct Registration {
     pub handle: ConnHandle,
     key: usize,
+    /// Whether it is a stream of a connection, which is counted itself.
+    is_stream: bool,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         self.handle.connections.open.borrow_mut().remove(self.key);
-        self.handle.connections.tracker.closed();
+        if !self.is_stream {
+            self.handle.connections.tracker.closed();
+        }
     }
 }
 
@@ -259,6 +263,19 @@ impl ConnHandle {
             self.activity.tunnel.set(Some(true));
         }
         Some(end)
+    }
+
+    /// Has a stream of this connection, which a lambda has taken over, looked after as a connection is, until what is
+    /// returned is dropped.
+    #[cfg(feature = "http2")]
+    pub fn register_stream(&self) -> Registration {
+        let connections = Rc::clone(&self.connections);
+        let activity = Rc::new(ConnActivity::new(connections.now.get()));
+        activity.tunnel.set(Some(false));
+        // It never counts as idle.
+        activity.begin();
+        let key = connections.open.borrow_mut().insert(Rc::clone(&activity));
+        Registration { handle: ConnHandle { activity, connections }, key, is_stream: true }
     }
 
     /// Waits for what comes before the first request; `None` if that takes longer than a request's head may, or the

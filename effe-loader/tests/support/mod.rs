@@ -4,6 +4,8 @@
 pub mod admin;
 pub mod counts;
 pub mod daemon;
+#[cfg(feature = "http2")]
+pub mod h2;
 pub mod hammer;
 pub mod http;
 pub mod loader;
@@ -17,6 +19,7 @@ pub mod runtime_api;
 pub mod scratch;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod websocket;
 
 use std::{
     thread,

@@ -1,6 +1,12 @@
 //! Certificates that openssl makes, and a client that believes one of them.
 
-use std::{fs, io, net::SocketAddr, path::PathBuf, process::Command, sync::Arc};
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+};
 
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
@@ -8,7 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use super::{Connection, Loader, Scratch, plugins::succeed};
+use super::{Connection, LONG, Loader, Scratch, plugins::succeed};
 
 /// A certificate for localhost, signed by its own key, and that key.
 #[derive(Clone)]
@@ -69,4 +75,17 @@ pub fn connect(address: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Co
     let name = "localhost".try_into().unwrap();
     let session = ClientConnection::new(Arc::clone(client), name).map_err(io::Error::other)?;
     Connection::over(address, |stream| Box::new(StreamOwned::new(session, stream)))
+}
+
+/// A stream of bytes over TLS.
+pub fn stream(
+    address: SocketAddr,
+    client: &Arc<ClientConfig>,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let name = "localhost".try_into().unwrap();
+    let session = ClientConnection::new(Arc::clone(client), name).map_err(io::Error::other)?;
+    let socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(LONG))?;
+    socket.set_nodelay(true)?;
+    Ok(StreamOwned::new(session, socket))
 }

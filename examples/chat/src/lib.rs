@@ -80,7 +80,20 @@ mod tests {
         assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
         assert!(page.text().contains("new WebSocket("));
         assert_eq!(effe.get("/else").status, 404);
-        // A test's client offers no other protocol; that of effe-loader/tests/websocket.rs does.
         assert_eq!(effe.get("/chat").status, 426);
+    }
+
+    #[test]
+    fn all_hear_what_one_says() {
+        let effe = Effe::of(&LAMBDA);
+        let (mut ada, mut bob) = (effe.websocket("/chat?ada").unwrap(), effe.websocket("/chat?bob").unwrap());
+        // Who has said something hears it, and so hears the others from then on.
+        bob.send("here").unwrap();
+        assert_eq!(bob.receive().unwrap(), Some("bob: here".into()));
+        ada.send("hello").unwrap();
+        while ada.receive().unwrap() != Some("ada: hello".into()) {}
+        assert_eq!(bob.receive().unwrap(), Some("ada: hello".into()));
+        ada.client().go_away();
+        assert_eq!((ada.receive().unwrap(), ada.closed_with()), (None, Some(1001)));
     }
 }

@@ -17,7 +17,12 @@ use self::words::{
 };
 
 async fn app(_: Params) -> Result<Routes> {
-    Ok(Routes::new(WordsServer::new(Counter)))
+    Ok(routes())
+}
+
+/// The service, for whichever server it has.
+pub fn routes() -> Routes {
+    Routes::new(WordsServer::new(Counter))
 }
 
 export!(tower app);

@@ -26,6 +26,8 @@ pub struct Backlog {
     waiting: RefCell<VecDeque<Accepted>>,
     /// Bytes of answers that are being sent.
     n_unsent: Cell<usize>,
+    /// Requests that have become connections of their own, and make no answer.
+    n_left_out: Cell<usize>,
     /// Bytes of an answer, on average, by which the runs are judged whose answer isn't here yet.
     average: Cell<usize>,
 }
@@ -33,7 +35,8 @@ pub struct Backlog {
 impl Backlog {
     pub fn new(handle: ConnHandle) -> Rc<Backlog> {
         let average = Cell::new(AVERAGE.load(Ordering::Relaxed));
-        Rc::new(Backlog { handle, waiting: RefCell::default(), n_unsent: Cell::new(0), average })
+        let (waiting, n_unsent, n_left_out) = Default::default();
+        Rc::new(Backlog { handle, waiting, n_unsent, n_left_out, average })
     }
 
     /// A request that has come, if it may be answered now, else it waits. No more wait than a client may have at once.
@@ -53,9 +56,15 @@ impl Backlog {
     }
 
     fn has_room(&self) -> bool {
-        let n_running = self.handle.activity.n_running();
+        let n_running = self.handle.activity.n_running().saturating_sub(self.n_left_out.get());
         let expected = self.average.get().saturating_mul(n_running).saturating_add(self.n_unsent.get());
         expected < self.handle.held().share()
+    }
+
+    /// A request whose stream a lambda has taken over doesn't count until what is returned is dropped.
+    pub fn leave_out(self: &Rc<Self>) -> LeftOut {
+        self.n_left_out.set(self.n_left_out.get() + 1);
+        LeftOut(Rc::clone(self))
     }
 
     /// Counts an answer, as being sent until what is returned is dropped.
@@ -82,5 +91,14 @@ impl Drop for Unsent {
         if !waiting.borrow().is_empty() {
             handle.activity.wake();
         }
+    }
+}
+
+/// A request that makes no answer.
+pub struct LeftOut(Rc<Backlog>);
+
+impl Drop for LeftOut {
+    fn drop(&mut self) {
+        self.0.n_left_out.set(self.0.n_left_out.get() - 1);
     }
 }

@@ -1,4 +1,5 @@
-//! Makes a request of h2 one that a `Service` takes.
+//! Makes a request of h2 one that a `Service` takes. An extended CONNECT (RFC 8441) becomes the offer that it would be in
+//! HTTP/1.1: a lambda needn't know that there are two forms of it, and none of them was written for this one.
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,36 +10,48 @@ use std::{
 };
 
 use actix_http::{
-    Method, Request, Uri, Version,
+    ConnectionType, Method, Request, RequestHead, Uri, Version,
     error::PayloadError,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
 use bytes::Bytes;
 use futures_core::Stream;
-use h2::RecvStream;
+use h2::{RecvStream, ext::Protocol};
 use http::{HeaderMap as Fields, uri::Authority};
 
-use crate::body::{
-    incoming::{Incoming, Source},
-    trailers::Trailers,
+use crate::{
+    body::{
+        incoming::{Incoming, Source},
+        trailers::Trailers,
+    },
+    http::validate::is_tchar,
 };
 
-/// The request, its body, and, if the client keeps the body back, what tells when a reader wants it. `None` if the
-/// request breaks a rule that h2 doesn't check.
-pub fn translate(
-    request: http::Request<RecvStream>,
-    peer: Option<SocketAddr>,
-) -> Option<(Request, Incoming, Option<Rc<KeptBack>>)> {
-    let (parts, body) = request.into_parts();
-    let has_body = !body.is_end_stream();
+/// A request that a `Service` takes, and what comes with it.
+pub struct Translated {
+    pub request: Request,
+    pub incoming: Incoming,
+    /// If the client keeps the body back, what tells when a reader wants it.
+    pub kept_back: Option<Rc<KeptBack>>,
+    /// If the request is an extended CONNECT, what its client says in the other protocol.
+    pub offered: Option<Box<RecvStream>>,
+}
+
+/// `None` if the request breaks a rule that h2 doesn't check.
+pub fn translate(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Option<Translated> {
+    let (mut parts, body) = request.into_parts();
+    let protocol = parts.extensions.remove::<Protocol>();
+    let is_offer = protocol.is_some();
+    let has_body = !is_offer && !body.is_end_stream();
     // RFC 9110, section 10.1.1.
     let expect = parts.headers.get(http::header::EXPECT).map_or(&b""[..], |value| value.as_bytes());
     let is_kept_back = has_body && expect.eq_ignore_ascii_case(b"100-continue");
     let kept_back = is_kept_back.then(Rc::<KeptBack>::default);
-    let incoming = match &kept_back {
-        _ if !has_body => Incoming::None,
-        None => Incoming::Pieces(Box::pin(Pieces { body, kept_back: None })),
-        Some(_) => Incoming::KeptBack(Box::pin(Pieces { body, kept_back: kept_back.clone() })),
+    let (incoming, offered) = match &kept_back {
+        _ if is_offer => (Incoming::None, Some(Box::new(body))),
+        _ if !has_body => (Incoming::None, None),
+        None => (Incoming::Pieces(Box::pin(Pieces { body, kept_back: None })), None),
+        Some(_) => (Incoming::KeptBack(Box::pin(Pieces { body, kept_back: kept_back.clone() })), None),
     };
     let mut request = Request::new();
     let head = request.head_mut();
@@ -56,7 +69,33 @@ pub fn translate(
     }
     head.headers = headers(&parts.headers)?;
     one_host(&mut head.headers, parts.uri.authority().map(Authority::as_str))?;
-    Some((request, incoming, kept_back))
+    if let Some(protocol) = protocol {
+        offer(head, protocol.as_str())?;
+    }
+    Some(Translated { request, incoming, kept_back, offered })
+}
+
+/// A key that stands for the one that HTTP/1.1 would have: sixteen bytes of nothing, in base64. Its answer is not sent.
+const NO_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
+
+/// Makes an extended CONNECT what it would be in HTTP/1.1: a GET that offers to go on with another protocol.
+#[cold]
+fn offer(head: &mut RequestHead, protocol: &str) -> Option<()> {
+    if protocol.is_empty() || !protocol.bytes().all(is_tchar) {
+        return None;
+    }
+    head.method = Method::GET;
+    head.set_connection_type(ConnectionType::Upgrade);
+    // What belongs to a body, which there is none of.
+    head.headers.remove(header::CONTENT_LENGTH);
+    head.headers.remove(header::EXPECT);
+    head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    head.headers.insert(header::UPGRADE, HeaderValue::from_str(protocol).ok()?);
+    if protocol.eq_ignore_ascii_case("websocket") {
+        // RFC 8441, section 5.1: there is none.
+        head.headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static(NO_KEY));
+    }
+    Some(())
 }
 
 fn headers(fields: &Fields) -> Option<HeaderMap> {

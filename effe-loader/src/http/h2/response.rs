@@ -183,6 +183,14 @@ impl Outgoing<'_> {
     }
 }
 
+/// The head of the answer to an offer that was taken, which HTTP/1.1 would have as a 101 (RFC 8441, section 5).
+pub fn switching(head: &ResponseHead) -> Option<http::Response<()>> {
+    let mut response = self::head(head, &Body::Absent(None))?;
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+    Some(response)
+}
+
 /// The head of an answer; `None` if a header can't be sent, which was checked before for those of a lambda.
 fn head(head: &ResponseHead, body: &Body) -> Option<http::Response<()>> {
     let mut response = http::Response::new(());
