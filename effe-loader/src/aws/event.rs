@@ -2,7 +2,8 @@
 //! event becomes `POST /events` with the event as its body. Pure: nothing is read, sent or logged here.
 //!
 //! The shapes are those of AWS's Lambda Developer Guide and API Gateway Developer Guide: payload formats 1.0 and 2.0 of
-//! API Gateway, Function URLs (which are 2.0), and Application Load Balancers with single- and multi-value headers.
+//! API Gateway, Function URLs (which are 2.0), Application Load Balancers with single- and multi-value headers, and VPC
+//! Lattice (its User Guide, "Receive events from the VPC Lattice service").
 
 mod fold;
 mod percent;
@@ -20,7 +21,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use self::percent::{encode, escape};
 pub use self::{
-    fold::{fold, prelude},
+    fold::{N_ZEROS, fold, prelude},
     shape::Shape,
 };
 
@@ -111,6 +112,11 @@ impl Members<'_> {
         } else if is_http1 && context.get("elb").is_some_and(Value::is_object) {
             let many = self.0.get("multiValueHeaders");
             Shape::LoadBalancer { is_multi: many.is_some_and(|raw| raw.get() != "null") }
+        } else if self.has_text("method")
+            && self.has_text("path")
+            && context.contains_key("serviceNetworkArn")
+        {
+            Shape::Lattice
         } else if is_http1 {
             Shape::Gateway1
         } else {
@@ -122,9 +128,10 @@ impl Members<'_> {
     fn request(&self, shape: Shape, context: &Map<String, Value>) -> Result<Unfolded, String> {
         let is_v2 = shape == Shape::Gateway2;
         let http = context.get("http").unwrap_or(&Value::Null);
-        let method = match is_v2 {
-            true => http.get("method").and_then(Value::as_str).map(str::to_owned),
-            false => self.text("httpMethod")?,
+        let method = match shape {
+            Shape::Gateway2 => http.get("method").and_then(Value::as_str).map(str::to_owned),
+            Shape::Lattice => self.text("method")?,
+            _ => self.text("httpMethod")?,
         };
         let method = method.unwrap_or_default();
         let method = Method::from_bytes(method.as_bytes())
@@ -199,9 +206,9 @@ impl Members<'_> {
             let raw = self.text("rawQueryString")?.unwrap_or_default();
             return Ok(escape(&raw, b"?"));
         }
-        // API Gateway decodes parameters; a load balancer sends them as they came.
+        // API Gateway decodes parameters; the others send them as they came.
         let encode: fn(&str) -> String = match shape {
-            Shape::LoadBalancer { .. } => |text| escape(text, b"?").replace('&', "%26"),
+            Shape::LoadBalancer { .. } | Shape::Lattice => |text| escape(text, b"?").replace('&', "%26"),
             _ => encode,
         };
         let pairs = self.pairs("multiValueQueryStringParameters", "queryStringParameters")?;

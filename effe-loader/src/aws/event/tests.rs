@@ -136,6 +136,30 @@ fn load_balancers_have_one_value_or_all_and_send_queries_as_they_came() {
 }
 
 #[test]
+fn vpc_lattice_has_all_values_in_one_member() {
+    let event = json!({
+        "version": "2.0", "path": "/a%20b", "method": "POST",
+        "headers": {"host": ["svc.example"], "x-one": ["1", "2"]},
+        "queryStringParameters": {"q": ["a%26b", "2"]},
+        "requestContext": {"serviceNetworkArn": "arn:aws:vpc-lattice:eu-west-1:1:servicenetwork/sn-0"},
+        "body": "aGk=", "isBase64Encoded": true
+    });
+    let request = unfolded(&event);
+    assert_eq!((request.shape, request.method.as_str()), (Shape::Lattice, "POST"));
+    assert_eq!(request.target, "/a%20b?q=a%26b&q=2");
+    assert_eq!(
+        (values(&request, "x-one"), values(&request, "host")),
+        (vec!["1".to_owned(), "2".to_owned()], vec!["svc.example".to_owned()])
+    );
+    assert_eq!(&*request.body, b"hi");
+    assert_eq!(
+        folded(Shape::Lattice, &HEADERS, b"hi"),
+        json!({"statusCode": 201, "headers": {"x-a": "1, 2", "set-cookie": "a=1, 2", "Set-cookie": "b=2"},
+               "isBase64Encoded": false, "body": "hi"})
+    );
+}
+
+#[test]
 fn other_events_are_posted_as_they_are() {
     let mut authorizer = gateway1();
     authorizer["methodArn"] = "arn:aws:execute-api:eu-west-1:1:a/prod/GET/".into();
