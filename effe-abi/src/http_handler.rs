@@ -101,7 +101,14 @@ where
         if let Some(trace) = trace.and_then(|trace| HeaderValue::from_str(trace).ok()) {
             made.headers_mut().insert(TRACE_ID, trace);
         }
-        let is_websocket = matches!(made.request_context_ref(), Some(RequestContext::WebSocket(_)));
+        let is_gateways = matches!(
+            made.request_context_ref(),
+            Some(
+                RequestContext::ApiGatewayV1(_)
+                    | RequestContext::ApiGatewayV2(_)
+                    | RequestContext::WebSocket(_)
+            )
+        );
         let answer = match function::<F>()(made).await {
             Ok(answer) => answer.into_response().await,
             Err(err) if is_other => return diagnose(request, response, err.into()),
@@ -110,7 +117,7 @@ where
                 return Err(Error::new(format!("{error_type}: {error_message}")));
             }
         };
-        if is_other && is_websocket {
+        if is_other && is_gateways {
             response.json(&folded(answer))?;
             return Ok(());
         }
@@ -118,7 +125,7 @@ where
     }
 }
 
-/// The answer as API Gateway takes it for the event of a WebSocket.
+/// The answer as API Gateway takes it for an event that is a request to `lambda_http` alone, such as a WebSocket's.
 fn folded(answer: http::Response<Body>) -> Value {
     let (head, body) = answer.into_parts();
     let mut headers = Map::new();
@@ -127,7 +134,7 @@ fn folded(answer: http::Response<Body>) -> Value {
             head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
         headers.insert(name.to_string(), json!(values));
     }
-    // Of such an event the answer's body is text.
+    // To such an event the answer's body is text.
     let body = String::from_utf8_lossy(&body);
     json!({
         "statusCode": head.status.as_u16(),

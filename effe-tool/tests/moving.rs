@@ -39,7 +39,7 @@ fn a_handler_for_lambda_http_moves_by_its_manifest_and_its_main() {
     assert!(manifest.contains(&here), "{manifest}");
     let package = "[package]\nname = \"moved\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\n[workspace]\n\n";
     let scratch = Scratch::new();
-    scratch.write("moved/Cargo.toml", &format!("{package}{manifest}"));
+    scratch.write("moved/Cargo.toml", format!("{package}{manifest}"));
     scratch.write("moved/src/lib.rs", &after);
     let done = tool(&scratch).args(["invoke", "moved", "--path", "/?name=Ada"]).run().assert_code(0);
     assert_eq!(done.stdout, "Hello, Ada");

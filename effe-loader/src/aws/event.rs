@@ -24,6 +24,7 @@ pub use self::{
     fold::{N_ZEROS, fold, prelude},
     shape::Shape,
 };
+use crate::http::validate::is_host;
 
 /// Where an event that isn't HTTP goes, as AWS's own web adapter has it.
 const OTHER_TARGET: &str = "/events";
@@ -150,7 +151,8 @@ impl Members<'_> {
         let mut headers = self.headers(shape)?;
         let body = self.body()?;
         if !headers.contains_key(header::HOST) {
-            let host = context.get("domainName").and_then(Value::as_str).unwrap_or(DEFAULT_HOST);
+            let host = context.get("domainName").and_then(Value::as_str);
+            let host = host.filter(|host| is_host(host.as_bytes())).unwrap_or(DEFAULT_HOST);
             let host = HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static(DEFAULT_HOST));
             headers.insert(header::HOST, host);
         }
@@ -223,8 +225,10 @@ impl Members<'_> {
             let bad = || format!("the event has a header that HTTP forbids: {}", shown(&name));
             let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
             let value = HeaderValue::from_bytes(value.trim().as_bytes()).map_err(|_| bad())?;
-            let is_second_host = key == header::HOST && headers.contains_key(&key);
-            if !NOT_OURS.contains(&key) && !is_second_host {
+            // That of the console's own tests is a pattern for one.
+            let is_no_host =
+                key == header::HOST && (headers.contains_key(&key) || !is_host(value.as_bytes()));
+            if !NOT_OURS.contains(&key) && !is_no_host {
                 headers.append(key, value);
             }
         }

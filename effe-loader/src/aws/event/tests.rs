@@ -83,8 +83,10 @@ fn payload_1_has_decoded_paths_and_parameters_and_every_value() {
 fn payload_1_without_lists_has_one_value_each() {
     let mut event = gateway1();
     (event["multiValueHeaders"], event["multiValueQueryStringParameters"]) = (Value::Null, Value::Null);
+    event["headers"]["Host"] = "id.execute-api.{dns_suffix}".into();
     let request = unfolded(&event);
     assert_eq!((values(&request, "x-one"), request.target.query()), (vec!["2".to_owned()], Some("q=2")));
+    assert_eq!(values(&request, "host"), ["lambda"], "what is no host is as none");
 }
 
 #[test]
