@@ -172,6 +172,35 @@ fn a_full_effe_says_so() {
 }
 
 #[test]
+fn more_events_than_may_wait_are_refused_and_counted() {
+    let loader = Loader::of(invoked()).args(["--admin", "127.0.0.1:0", "--drain-timeout", "100ms"]);
+    let (server, address) = serve(loader.args(["--body-limit", "2MiB"]));
+    // Of 64 MiB, each of these takes nearly one.
+    let body = json!({"do": "sleep", "pad": "x".repeat((1 << 20) - 100)}).to_string();
+    let event = "X-Amz-Invocation-Type: Event\r\n";
+    let taken = (0..100).map(|_| post(address, INVOKE, event, &body)).take_while(|reply| reply.status == 202);
+    let n_taken = taken.count();
+    assert_eq!(n_taken, 64);
+    assert_refused(&post(address, INVOKE, event, &body), 429, "TooManyRequestsException");
+    let counted = json!({"abandoned": 0, "done": 0, "lost": 0, "refused": 2, "under_way": n_taken});
+    assert_eq!(server.state()["events"], counted);
+    server.signal(Signal::TERM);
+    let lines = server.ends_with(1);
+    assert!(
+        lines.iter().any(|line| line.contains("64 events that nobody waits for have not been run")),
+        "{lines:?}"
+    );
+}
+
+#[cfg(feature = "processes")]
+#[test]
+fn several_processes_have_no_listener_for_them() {
+    let loader = Loader::of(invoked()).args(["--aws-api", "127.0.0.1:0", "--processes", "2"]);
+    let done = loader.run().assert_code(2);
+    assert!(done.stderr.contains("leave out --processes"), "{}", done.stderr);
+}
+
+#[test]
 fn an_event_that_fails_is_tried_twice_again_and_its_loss_is_told() {
     let event = "X-Amz-Invocation-Type: Event\r\n";
     let loader = Loader::of(invoked()).args(["--aws-retry-delay", "50ms", "--admin", "127.0.0.1:0"]);
