@@ -12,6 +12,7 @@ KINDS = {
     "p999": "p99.9 (us)",
     "memory": "peak memory (MiB)",
     "first_answer": "first answer (ms)",
+    "first_next": "first `next` (ms)",
 }
 
 

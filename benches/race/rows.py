@@ -1,5 +1,6 @@
 """The rows: what is measured, against what, and what it must reach. Each runs by its name."""
 
+import contextlib
 import dataclasses
 import statistics
 import subprocess
@@ -7,6 +8,7 @@ import threading
 import time
 
 import counts
+import functions
 import machine
 import race
 from load import Load, Request
@@ -326,6 +328,76 @@ def start(options):
     figures = {name: {"first_answer": race.spread(one[name]["first_answer"] for one in rounds)} for name in names}
     what = "start of process to first right answer over the plain actix-web App's"
     return {"rounds": rounds, "left_out": left_out, "figures": figures, "results": [result(what, ratio, 1.2)]}
+
+
+def first_nexts(commands):
+    """From the start of each function's process until it asks for an invocation."""
+    one = {}
+    with functions.Api() as api:
+        for name, command in commands.items():
+            with functions.Function(command, api) as function:
+                one[name] = {"first_next": function.first_next * 1e3}
+    return one
+
+
+@row
+def bootstrap(options):
+    """From the start of the loader as a function to its first question for an invocation."""
+    commands = {"effe": functions.bootstrap(), "lambda_runtime": control("event")}
+    rounds, left_out = [], 0
+    while len(rounds) < options.rounds and left_out <= 2 * options.rounds:
+        with machine.Attention([]) as attention:
+            one = first_nexts(commands)
+        if attention.disturbed:
+            left_out += 1
+        else:
+            rounds.append(one)
+    if not rounds:
+        raise SystemExit("something else ran in every round: no figure is worth keeping")
+    ratio = race.ratios(rounds, "first_next", "effe", "lambda_runtime")
+    figures = {name: {"first_next": race.spread(one[name]["first_next"] for one in rounds)} for name in commands}
+    what = "start of a function to its first `next` over a hello on lambda_runtime"
+    return {"rounds": rounds, "left_out": left_out, "figures": figures, "results": [result(what, ratio, 1.5)]}
+
+
+@row
+def invocation(options):
+    """CPU per invocation through the Runtime API, of an event of a Function URL."""
+    commands = {"effe": functions.bootstrap(), "lambda_http": control("http-event")}
+    rounds, left_out = [], 0
+    with contextlib.ExitStack() as stack:
+        apis = {name: stack.enter_context(functions.Api()) for name in commands}
+        started = {
+            name: stack.enter_context(functions.Function(command, apis[name])) for name, command in commands.items()
+        }
+        # So many that each run takes about as long as is asked for.
+        begun = time.monotonic()
+        for api in apis.values():
+            api.run(2000)
+        n = max(1000, int(4000 / (time.monotonic() - begun) * options.seconds))
+        while len(rounds) < options.rounds and left_out <= 2 * options.rounds:
+            one, disturbed = {}, []
+            names = list(commands) if (len(rounds) + left_out) % 2 == 0 else list(reversed(commands))
+            for name in names:
+                function, api = started[name], apis[name]
+                with machine.Attention([function.pid, api.pid]) as attention:
+                    cpu = function.cpu()
+                    api.run(n)
+                    cpu = function.cpu() - cpu
+                one[name] = {"cpu": cpu / n * 1e6, "rate": n / attention.seconds}
+                disturbed.append(attention.disturbed)
+            if any(disturbed):
+                left_out += 1
+            else:
+                rounds.append(one)
+    if not rounds:
+        raise SystemExit("something else ran in every round: no figure is worth keeping")
+    ratio = race.ratios(rounds, "cpu", "effe", "lambda_http")
+    figures = {
+        name: {what: race.spread(one[name][what] for one in rounds) for what in ("cpu", "rate")} for name in commands
+    }
+    what = "CPU per invocation over a hello on lambda_http"
+    return {"rounds": rounds, "left_out": left_out, "figures": figures, "results": [result(what, ratio, 1.05)]}
 
 
 @row

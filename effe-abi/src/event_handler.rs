@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// The types that an error has for the caller of a function.
-const MISFIT: &str = "Effe.EventMisfit";
+pub(crate) const MISFIT: &str = "Effe.EventMisfit";
 const FAILED: &str = "Effe.LambdaFailed";
 
 /// The table of the lambda for `handler`.
@@ -94,7 +94,7 @@ where
 }
 
 /// Tells the caller of a function what went wrong, and a client of HTTP a sentence.
-fn fail(
+pub(crate) fn fail(
     request: &Request,
     response: &mut AsyncResponse<'_>,
     kind: &str,

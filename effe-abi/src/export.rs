@@ -32,6 +32,8 @@ use crate::{
 /// | `export!(async Hello);` | a type that implements `AsyncLambda`; needs the feature `async` |
 /// | `export!(tower app);` | an `async fn app(Params) -> Result<impl Service>`, where the service may be an axum `Router`; needs the feature `tower` |
 /// | `export!(event handler);` | an `async fn handler(T) -> Result<R>` over serde's types; needs the feature `aws` |
+/// | `export!(lambda_http handler);` | a handler that was written for the crate `lambda_http`; needs the feature of this name |
+/// | `export!(lambda_runtime handler);` | a handler that was written for the crate `lambda_runtime`; needs the feature of this name |
 ///
 /// Info comes from Cargo.toml: name, version, description, authors, license and repository, without those that are
 /// empty. `export!(Hello, info = "{…}");` or `info = include_str!("info.json")` gives any JSON object instead.
@@ -101,6 +103,22 @@ macro_rules! export {
             $crate::export!(@define $info, $crate::__private::event_table($handler, INFO, $crate::__private::BUILD));
         }
     };
+    (lambda_http $handler:path $(,)?) => {
+        $crate::export!(lambda_http $handler, info = $crate::export!(@cargo));
+    };
+    (lambda_http $handler:path, info = $info:expr $(,)?) => {
+        $crate::__with_lambda_http! {
+            $crate::export!(@define $info, $crate::__private::http_table($handler, INFO, $crate::__private::BUILD));
+        }
+    };
+    (lambda_runtime $handler:path $(,)?) => {
+        $crate::export!(lambda_runtime $handler, info = $crate::export!(@cargo));
+    };
+    (lambda_runtime $handler:path, info = $info:expr $(,)?) => {
+        $crate::__with_lambda_runtime! {
+            $crate::export!(@define $info, $crate::__private::runtime_table($handler, INFO, $crate::__private::BUILD));
+        }
+    };
     ($lambda:ty $(,)?) => {
         $crate::export!($lambda, info = $crate::export!(@cargo));
     };
@@ -162,6 +180,46 @@ macro_rules! __with_aws {
     ($($items:item)*) => {
         ::core::compile_error!(
             "`export!(event …)` needs the feature `aws` of effe-abi: cargo add effe-abi --features aws"
+        );
+    };
+}
+
+/// As `__with_async`.
+#[cfg(feature = "lambda_http")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_lambda_http {
+    ($($items:item)*) => { $($items)* };
+}
+
+#[cfg(not(feature = "lambda_http"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_lambda_http {
+    ($($items:item)*) => {
+        ::core::compile_error!(
+            "`export!(lambda_http …)` needs the feature `lambda_http` of effe-abi: \
+             cargo add effe-abi --features lambda_http"
+        );
+    };
+}
+
+/// As `__with_async`.
+#[cfg(feature = "lambda_runtime")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_lambda_runtime {
+    ($($items:item)*) => { $($items)* };
+}
+
+#[cfg(not(feature = "lambda_runtime"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __with_lambda_runtime {
+    ($($items:item)*) => {
+        ::core::compile_error!(
+            "`export!(lambda_runtime …)` needs the feature `lambda_runtime` of effe-abi: \
+             cargo add effe-abi --features lambda_runtime"
         );
     };
 }

@@ -36,7 +36,8 @@
 //! ```
 //!
 //! With the feature `async`, the steps are `async fn`s (`AsyncLambda`). With the feature `tower`, a lambda can be any
-//! `tower::Service` over the types of the `http` crate, for example an axum `Router` (`export!(tower app)`).
+//! `tower::Service` over the types of the `http` crate, for example an axum `Router` (`export!(tower app)`). Handlers that
+//! were written for AWS Lambda are lambdas as they stand (`export!(lambda_http handler)`).
 //!
 //! What a lambda logs with the [`log`] macros, and every panic, goes to the operator's log.
 //!
@@ -69,6 +70,8 @@ mod events;
 mod headers;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "lambda_http")]
+mod http_handler;
 #[cfg(feature = "aws")]
 mod invocation;
 mod lambda;
@@ -76,6 +79,8 @@ mod missing;
 mod params;
 mod request;
 mod response;
+#[cfg(feature = "lambda_runtime")]
+mod runtime_handler;
 #[cfg(feature = "tower")]
 pub mod tower;
 mod upgraded;

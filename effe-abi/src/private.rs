@@ -6,6 +6,10 @@ pub use abi_stable::library::{LibHeader, RootModuleResult};
 pub use crate::async_entries::async_table;
 #[cfg(feature = "aws")]
 pub use crate::event_handler::event_table;
+#[cfg(feature = "lambda_http")]
+pub use crate::http_handler::http_table;
+#[cfg(feature = "lambda_runtime")]
+pub use crate::runtime_handler::runtime_table;
 #[cfg(feature = "tower")]
 pub use crate::tower::tower_table;
 pub use crate::{

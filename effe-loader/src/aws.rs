@@ -3,15 +3,17 @@
 
 mod api;
 mod client;
+mod endpoint;
 mod event;
 mod failure;
 mod invoker;
 mod payload;
 mod runtime;
 mod settings;
+mod wanted;
 
 pub use self::{
-    api::Api,
-    runtime::{Serving, report_init_error, report_usage},
+    runtime::{report_init_error, report_usage},
     settings::Function,
+    wanted::{Api, Serving},
 };

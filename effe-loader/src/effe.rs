@@ -2,6 +2,8 @@
 
 pub mod async_run;
 pub mod contexts;
+#[cfg_attr(not(feature = "aws"), path = "effe/event_counts/disabled.rs")]
+pub mod event_counts;
 pub mod generation;
 pub mod health;
 mod inline;
@@ -23,7 +25,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::generation::{Generation, Generations};
+use self::{
+    event_counts::EventCounts,
+    generation::{Generation, Generations},
+};
 use crate::{
     body::held::HeldBytes,
     exchange::{
@@ -68,6 +73,7 @@ pub struct Effe {
     /// What the pool's threads count, if anybody can ask; boxed, so that the server's threads don't share its cache
     /// lines.
     meter: Option<Box<Meter>>,
+    pub events: Arc<EventCounts>,
     /// Of the server's threads.
     statuses: Mutex<Vec<Arc<WorkerStatus>>>,
 }
@@ -140,6 +146,7 @@ impl Effe {
             n_lost: AtomicIsize::new(0),
             n_upgraded_runs: AtomicUsize::new(0),
             draining,
+            events: Arc::default(),
             statuses: Mutex::default(),
         })
     }

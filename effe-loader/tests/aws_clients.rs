@@ -8,10 +8,11 @@ use std::{
 };
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{
     Connection, Loader, Reply, Scratch, Server,
+    metrics::Scrape,
     plugins::{invoked, workspace},
     wait_until,
 };
@@ -143,6 +144,10 @@ fn what_no_client_of_awss_says_is_refused_in_awss_shape() {
     let mut connection = Connection::open(address);
     connection.send(format!("POST {INVOKE} HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n"));
     assert_refused(&connection.reply(), 413, "RequestTooLargeException");
+    // A payload whose rest never comes is nobody's.
+    let mut connection = Connection::open(address);
+    connection.send(format!("POST {INVOKE} HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{{\"a\""));
+    drop(connection);
     // A lone surrogate is JSON, though no text.
     assert_eq!(post(address, INVOKE, "", "\"\\ud800\"").status, 200);
     server.stop();
@@ -167,14 +172,54 @@ fn a_full_effe_says_so() {
 }
 
 #[test]
+fn more_events_than_may_wait_are_refused_and_counted() {
+    let loader = Loader::of(invoked()).args(["--admin", "127.0.0.1:0", "--drain-timeout", "100ms"]);
+    let (server, address) = serve(loader.args(["--body-limit", "2MiB"]));
+    // Of 64 MiB, each of these takes nearly one.
+    let body = json!({"do": "sleep", "pad": "x".repeat((1 << 20) - 100)}).to_string();
+    let event = "X-Amz-Invocation-Type: Event\r\n";
+    let taken = (0..100).map(|_| post(address, INVOKE, event, &body)).take_while(|reply| reply.status == 202);
+    let n_taken = taken.count();
+    assert_eq!(n_taken, 64);
+    assert_refused(&post(address, INVOKE, event, &body), 429, "TooManyRequestsException");
+    let counted = json!({"abandoned": 0, "done": 0, "lost": 0, "refused": 2, "under_way": n_taken});
+    assert_eq!(server.state()["events"], counted);
+    server.signal(Signal::TERM);
+    let lines = server.ends_with(1);
+    assert!(
+        lines.iter().any(|line| line.contains("64 events that nobody waits for have not been run")),
+        "{lines:?}"
+    );
+}
+
+#[cfg(feature = "processes")]
+#[test]
+fn several_processes_have_no_listener_for_them() {
+    let loader = Loader::of(invoked()).args(["--aws-api", "127.0.0.1:0", "--processes", "2"]);
+    let done = loader.run().assert_code(2);
+    assert!(done.stderr.contains("leave out --processes"), "{}", done.stderr);
+}
+
+#[test]
 fn an_event_that_fails_is_tried_twice_again_and_its_loss_is_told() {
     let event = "X-Amz-Invocation-Type: Event\r\n";
-    let (server, address) = serve(Loader::of(invoked()).args(["--aws-retry-delay", "50ms"]));
+    let loader = Loader::of(invoked()).args(["--aws-retry-delay", "50ms", "--admin", "127.0.0.1:0"]);
+    let (server, address) = serve(loader);
     let reply = post(address, INVOKE, event, "{\"do\":\"panic\"}");
     assert_eq!((reply.status, &*reply.body), (202, &b""[..]));
     let line = server.wait_for_line("an event is lost");
     let id = reply.text_header("x-amzn-requestid").unwrap();
     assert!(line.contains("it has failed 3 times") && line.contains(id), "{line}");
+    post(address, INVOKE, event, "1");
+    let result = |scrape: &Scrape, result: &str| {
+        scrape.value(&format!("effe_aws_events_total{{result=\"{result}\"}}"))
+    };
+    wait_until("the other one has run", || result(&server.scrape(), "done") == 1.0);
+    let scrape = server.scrape();
+    assert_eq!((result(&scrape, "lost"), result(&scrape, "refused")), (1.0, 0.0), "{}", scrape.text);
+    assert_eq!(scrape.value("effe_aws_events_under_way"), 0.0);
+    let counted = json!({"abandoned": 0, "done": 1, "lost": 1, "refused": 0, "under_way": 0});
+    assert_eq!(server.state()["events"], counted);
     let lines = server.stop();
     let n_panics =
         lines.iter().filter(|line| line.contains("a secret of the author's") && line.contains(id)).count();
@@ -187,6 +232,17 @@ fn an_event_that_fails_is_tried_twice_again_and_its_loss_is_told() {
     server.signal(Signal::TERM);
     let lines = server.ends_with(0);
     assert!(lines.iter().any(|line| line.contains("an event is lost: it has failed 3 times")), "{lines:?}");
+
+    // What has no time left is given up, and said.
+    let loader = Loader::of(invoked()).args(["--drain-timeout", "100ms", "--execution", "auto"]);
+    let (server, address) = serve(loader);
+    post(address, INVOKE, event, "{\"do\":\"sleep\"}");
+    server.signal(Signal::TERM);
+    let lines = server.ends_with(1);
+    assert!(
+        lines.iter().any(|line| line.contains("1 events that nobody waits for have not been run")),
+        "{lines:?}"
+    );
 
     // What runs is waited for.
     let (server, address) = serve(Loader::of(invoked()));

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    plugins::{example, invoked, probe},
+    plugins::{example, handled, invoked, probe},
     runtime_api::RuntimeApi,
 };
 
@@ -92,6 +92,58 @@ fn other_events_are_posted_and_the_body_of_the_answer_is_the_result() {
     let api = RuntimeApi::start();
     let server = api.loader(&example("hello")).start();
     assert!(api.call(&json!({})).body.starts_with(b"Hello from Effe:  "));
+    server.stop();
+}
+
+#[test]
+fn handlers_for_aws_s_own_crates_are_lambdas_as_they_stand() {
+    let api = RuntimeApi::start();
+    let server = api.loader(&example("http_event")).start();
+    let mut event = gateway1("GET", "/orders/pen", "");
+    event["pathParameters"] = json!({"item": "pen"});
+    event["requestContext"]["httpMethod"] = "GET".into();
+    event["requestContext"]["authorizer"] = json!({"user": "ada"});
+    let answer = api.call(&event).json();
+    assert_eq!(answer["multiValueHeaders"]["content-type"], json!(["application/json"]), "{answer}");
+    let body = |answer: &Value| serde_json::from_str::<Value>(answer["body"].as_str().unwrap()).unwrap();
+    assert_eq!((&answer["statusCode"], body(&answer)), (&json!(200), json!({"item": "pen", "who": "ada"})));
+    let mut event = gateway2("POST", "/orders", "", "");
+    event["headers"]["content-type"] = "application/json".into();
+    (event["body"], event["isBase64Encoded"]) = ("{\"item\": \"pen\", \"count\": 2}".into(), false.into());
+    let id = api.invoke(event.to_string());
+    let answer = api.result(&id).json();
+    assert_eq!((&answer["statusCode"], &body(&answer)["id"]), (&json!(201), &json!(id)), "{answer}");
+    let answer = api.call(&balancer("/orders", &json!({"item": "pen"}), false)).json();
+    assert_eq!(
+        (&answer["statusDescription"], body(&answer)),
+        (&json!("200 OK"), json!({"item": "pen", "who": null}))
+    );
+    assert_eq!(api.call(&json!({"Records": []})).error_type(), Some("Effe.EventMisfit"));
+    server.stop();
+
+    let api = RuntimeApi::start();
+    let named = ("AWS_LAMBDA_FUNCTION_NAME", "f");
+    let server = api.loader(&handled()).env(named.0, named.1).start();
+    let id = api.invoke("{\"a\": 1}");
+    let said = api.result(&id).json();
+    assert_eq!(said["payload"], json!({"a": 1}));
+    let context = &said["context"];
+    assert_eq!((&context["request_id"], &context["env_config"]["function_name"]), (&json!(id), &json!("f")));
+    assert_eq!(context["invoked_function_arn"], "arn:aws:lambda:eu-west-1:123456789012:function:f");
+    assert_eq!(context["xray_trace_id"], "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700");
+    assert!(
+        context["deadline"].as_u64().unwrap() > 1_700_000_000_000 && context["client_context"].is_object()
+    );
+    let failed = api.call(&json!({"do": "fail"}));
+    assert!(failed.error_type().unwrap().contains("Error"), "{failed:?}");
+    assert_eq!(failed.json()["errorMessage"], "no such order");
+    server.stop();
+
+    let api = RuntimeApi::start();
+    let server = api.loader(&example("sqs_batch")).start();
+    let order = json!({"messageId": "1", "body": "{\"item\": \"pen\", \"count\": 1}"});
+    let batch = json!({"Records": [order, {"messageId": "2", "body": "none"}]});
+    assert_eq!(api.call(&batch).json(), json!({"batchItemFailures": [{"itemIdentifier": "2"}]}));
     server.stop();
 }
 

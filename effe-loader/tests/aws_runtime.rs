@@ -2,7 +2,7 @@
 
 use std::{
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::process::Signal;
@@ -46,6 +46,8 @@ fn flags_that_make_no_sense_in_a_function_are_refused_in_one_line() {
         "--listen=127.0.0.1:0",
         "--admin=127.0.0.1:0",
         "--probes",
+        "--processes=2",
+        "--aws-api=127.0.0.1:0",
         "--tls-cert=a",
     ] {
         let done = api.loader(&probe()).arg(flag).run().assert_code(2);
@@ -108,15 +110,23 @@ fn an_api_that_misbehaves_loses_no_invocation() {
     let oversized = format!("\"{}\"", "x".repeat(2 << 20));
     let overdue = Invoke { left: Duration::ZERO, ..Invoke::new("past", event.clone()) };
     let hangs = Invoke { left: Duration::from_millis(200), ..Invoke::new("hangs", "{\"do\":\"sleep\"}") };
+    let mut forbidden = gateway2("GET", "/", "", "");
+    forbidden["headers"] = json!({"x-a": "1\r\nx-b: 2"});
+    let forbidden = forbidden.to_string();
+    let lone_path = gateway2("GET", "/PATH", "", "").to_string().replacen("/PATH", "/\\udc00", 1);
     // What happens, the id of the invocation if there is one, and the type of its error if it fails.
     let table = [
         (Turn::Reset, None, ""),
         (Turn::BreakHead, None, ""),
         (Turn::Rubbish, None, ""),
+        (Turn::Status(204), None, ""),
         (Turn::BreakEvent(Invoke::new("broken", event.clone())), Some("broken"), "Effe.EventBrokenOff"),
         (Turn::Invoke(Invoke::new("big", oversized)), Some("big"), "Effe.EventTooLarge"),
         (Turn::Invoke(Invoke::new("no-json", "{\"a\":")), Some("no-json"), "Effe.InvalidEvent"),
         (Turn::Invoke(Invoke::new("nothing", "")), Some("nothing"), "Effe.InvalidEvent"),
+        (Turn::Invoke(Invoke::new("no-text", b"\"\xff\"")), Some("no-text"), "Effe.InvalidEvent"),
+        (Turn::Invoke(Invoke::new("header", forbidden)), Some("header"), "Effe.InvalidEvent"),
+        (Turn::Invoke(Invoke::new("path", lone_path)), Some("path"), "Effe.InvalidEvent"),
         (Turn::Invoke(Invoke::new("lone", "{\"do\":\"\\ud800\"}")), Some("lone"), "Effe.LambdaFailed"),
         (Turn::Invoke(overdue), Some("past"), "Sandbox.Timedout"),
         (Turn::Invoke(hangs), Some("hangs"), "Sandbox.Timedout"),
@@ -190,6 +200,41 @@ fn an_api_that_has_failed_ends_the_function() {
         .start();
     let lines = server.ends_with(1);
     assert!(lines.iter().any(|line| line.contains("is gone")), "{lines:?}");
+}
+
+#[test]
+fn an_event_whose_rest_never_comes_is_given_up() {
+    let api = RuntimeApi::start();
+    let server = api.loader(&invoked()).start();
+    let begun = Instant::now();
+    api.turn(Turn::HangEvent(Invoke::new("half", "{\"say\": \"nothing\"}")));
+    assert_eq!(api.result("half").error_type(), Some("Effe.EventBrokenOff"));
+    assert!(begun.elapsed() > Duration::from_secs(5));
+    assert_eq!(api.call(&json!({"n": 1})).json(), json!({"n": 1}), "by another connection");
+    server.stop();
+}
+
+#[test]
+fn an_emulator_may_have_the_api_below_a_path_and_say_deadlines_of_its_own() {
+    let api = RuntimeApi::start();
+    let address = format!("http://{}/.rt/f", api.address());
+    let server = api.loader(&invoked()).env("AWS_LAMBDA_RUNTIME_API", &address).start();
+    // Ten minutes after the beginning of 1970, says cargo-lambda's.
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let before = since_1970 - Duration::from_secs(600);
+    let begin = Invoke { before, ..Invoke::new("early", "{\"do\": \"facts\"}") };
+    api.turn(Turn::Invoke(begin));
+    let posted = api.result("early");
+    assert_eq!(posted.path, "/.rt/f/2018-06-01/runtime/invocation/early/response");
+    let facts = posted.json();
+    assert_eq!((&facts["left"], &facts["invocation"]["deadline"]), (&json!(null), &json!(null)), "{facts}");
+    server.stop();
+    let done = api.loader(&invoked()).env("AWS_LAMBDA_RUNTIME_API", "https://a").run().assert_code(2);
+    assert!(
+        done.stderr.contains("AWS_LAMBDA_RUNTIME_API is \"https://a\": write HOST:PORT"),
+        "{}",
+        done.stderr
+    );
 }
 
 #[test]

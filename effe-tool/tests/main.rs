@@ -8,6 +8,7 @@ mod docker;
 mod guide;
 mod inspect;
 mod invoke;
+mod moving;
 mod new;
 mod package;
 mod route;

@@ -15,6 +15,8 @@ pub struct Call {
     pub(super) deadline: Option<Duration>,
     pub(super) gone_after: Option<usize>,
     pub(super) is_https: bool,
+    /// What it has come of, if it is an invocation of AWS Lambda's.
+    pub(super) event: Option<String>,
 }
 
 impl Call {
@@ -30,6 +32,7 @@ impl Call {
             deadline: None,
             gone_after: None,
             is_https: false,
+            event: None,
         }
     }
 
@@ -61,6 +64,13 @@ impl Call {
     #[must_use]
     pub fn https(mut self) -> Call {
         self.is_https = true;
+        self
+    }
+
+    /// The request has come of this event of AWS Lambda's, and is an invocation. The request itself isn't made of it.
+    #[must_use]
+    pub fn event(mut self, event: &str) -> Call {
+        self.event = Some(event.to_owned());
         self
     }
 

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     chunk::Chunk,
-    extensions::{AsyncHost, Duplex, EarlyHost, SpawnHost, TrailersHost, UpgradeHost, Waker},
+    extensions::{AsyncHost, Duplex, EarlyHost, SpawnHost, TrailersHost, UpgradeHost, Waker, aws_attribute},
     raw::{self, Exchange, ExchangeOps, Header, Status, attribute, status},
     waker,
 };
@@ -197,6 +197,10 @@ unsafe extern "C" fn attribute(pointer: *mut (), key: u32, out: &mut RStr<'stati
         attribute::PEER => Some("127.0.0.1:9"),
         attribute::SCHEME => Some(if host.call.is_https { "https" } else { "http" }),
         attribute::AUTHORITY => given("host"),
+        aws_attribute::REQUEST_ID if host.call.event.is_some() => {
+            Some(given("x-request-id").unwrap_or("test"))
+        }
+        aws_attribute::EVENT if host.call.event.is_some() => host.call.event.as_deref(),
         _ => return status::UNSUPPORTED,
     };
     found.map_or(status::END, |text| {

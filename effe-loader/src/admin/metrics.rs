@@ -71,6 +71,8 @@ pub struct Scrape {
     places: [u64; Place::ALL.len()],
     /// Connections that each generation has taken over.
     upgraded: BTreeMap<u64, u64>,
+    /// Events that nobody waits for: under way, and what became of others; if there can be any.
+    events: Option<(u64, [(&'static str, u64); 4])>,
     /// What a supervisor has counted.
     pub supervised: Option<Counted>,
 }
@@ -120,6 +122,8 @@ impl Scrape {
         let current = effe.generations.current();
         let place = current.placement.current();
         self.places = Place::ALL.map(|one| u64::from(one == place));
+        let under_way = effe.events.under_way() as u64;
+        self.events = effe.events.results().map(|results| (under_way, results));
         [self.counters[2], self.counters[3]] = [started, started.saturating_sub(living)];
         self.gauges = Some([
             current.number,
@@ -194,6 +198,8 @@ impl Scrape {
             image_bytes: value.get("image_bytes")?.as_u64()?,
             places: numbers(value.get("places")?)?,
             upgraded: upgraded(value.get("upgraded")?)?,
+            // Several processes have no listener for AWS's clients.
+            events: None,
             supervised: None,
         })
     }
@@ -282,6 +288,17 @@ impl Collector for Scrape {
             encoder.encode_descriptor("effe_upgraded_connections", help, None, MetricType::Gauge)?;
         for (generation, n) in &self.upgraded {
             family.encode_family(&[("generation", generation.to_string())])?.encode_gauge(n)?;
+        }
+        if let Some((under_way, results)) = &self.events {
+            let help = "Events that nobody waits for, which wait or run";
+            encoder
+                .encode_descriptor("effe_aws_events_under_way", help, None, MetricType::Gauge)?
+                .encode_gauge(under_way)?;
+            let help = "Events that nobody waits for, by what became of them";
+            let mut family = encoder.encode_descriptor("effe_aws_events", help, None, MetricType::Counter)?;
+            for (result, n) in results {
+                family.encode_family(&[("result", *result)])?.encode_counter(n, NO_EXEMPLAR)?;
+            }
         }
         let help = "Memory that the images of all generations take, those that are retired too";
         let bytes = Some(&Unit::Bytes);

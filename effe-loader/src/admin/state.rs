@@ -117,6 +117,11 @@ pub fn state(admin: &Admin, readiness: Result<(), Unready>) -> Value {
         all["running"] = effe.n_running().into();
         all["waiting"] = effe.pool.n_waiting().into();
         all["lost_threads"] = effe.n_lost().into();
+        if let Some(results) = effe.events.results() {
+            all["events"] =
+                results.into_iter().map(|(result, n)| (result.to_owned(), Value::from(n))).collect();
+            all["events"]["under_way"] = effe.events.under_way().into();
+        }
     }
     all
 }

@@ -14,7 +14,7 @@ use std::{
     rc::Rc,
     sync::{Arc, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use actix_http::{
@@ -32,7 +32,7 @@ use self::{
     route::Route,
     streamed::stream,
 };
-use super::{failure::FunctionError, invoker::Invoker};
+use super::{failure::FunctionError, invoker::Invoker, wanted::Api};
 use crate::{
     body::{
         incoming::{Incoming, announced},
@@ -50,7 +50,7 @@ use crate::{
     },
     journal::{Journal, Severity},
     net::{
-        private_listener::{Address, AsyncSocket, CLIENT_TIMEOUTS, Listener},
+        private_listener::{AsyncSocket, CLIENT_TIMEOUTS, Listener},
         socket_file::SocketFile,
         token::Token,
     },
@@ -63,16 +63,7 @@ const MAX_PAYLOAD: usize = 6 << 20;
 const MAX_EVENT: usize = 1 << 20;
 const MAX_CONNECTIONS: usize = 8192;
 
-/// Where AWS's clients are listened to, and who may call.
-#[derive(Clone, Debug)]
-pub struct Api {
-    pub place: Address,
-    pub token: Option<Token>,
-    /// Before an event that nobody waits for is tried again.
-    pub retry_delay: Duration,
-}
-
-/// The same, bound.
+/// A listener for AWS's clients, bound.
 pub struct BoundApi {
     listener: Listener,
     api: Api,
@@ -95,7 +86,7 @@ impl BoundApi {
     /// Answers on a thread of its own, for as long as the process lives.
     pub fn start(self, effe: Arc<Effe>, monitor: Arc<Monitor>, wanted: &Wanted) -> Result<RunningApi, Error> {
         let system = |source| Error::System { what: "start the listener for AWS's clients".into(), source };
-        let (shared, journal) = (Arc::<Shared>::default(), effe.journal.clone());
+        let (shared, journal) = (Shared::new(Arc::clone(&effe.events)), effe.journal.clone());
         let Listener { address, socket, file } = self.listener;
         let (begun, begins) = mpsc::channel();
         let (of_thread, wanted, api) = (Arc::clone(&shared), wanted.clone(), self.api);

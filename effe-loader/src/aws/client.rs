@@ -9,7 +9,7 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time};
 
-use super::payload::Payload;
+use super::{endpoint::Endpoint, payload::Payload};
 use crate::rt::tasks;
 
 const CONNECT: Duration = Duration::from_secs(5);
@@ -17,8 +17,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(10);
 
 pub struct Client {
-    /// `HOST:PORT`
-    authority: String,
+    endpoint: Endpoint,
     sender: Option<SendRequest<Payload>>,
 }
 
@@ -36,8 +35,8 @@ pub enum ClientError {
 }
 
 impl Client {
-    pub fn new(authority: &str) -> Client {
-        Client { authority: authority.to_owned(), sender: None }
+    pub fn new(endpoint: &Endpoint) -> Client {
+        Client { endpoint: endpoint.clone(), sender: None }
     }
 
     /// Sends a request, and waits for the head of the answer for as long as that takes.
@@ -49,7 +48,9 @@ impl Client {
         payload: Payload,
     ) -> Result<Response<Incoming>, ClientError> {
         let mut sender = self.connected().await?;
-        let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.authority);
+        let Endpoint { authority, base } = &self.endpoint;
+        let target = format!("{base}{path}");
+        let mut request = Request::builder().method(method).uri(target).header(header::HOST, authority);
         for (name, value) in headers {
             request = request.header(name, value);
         }
@@ -88,7 +89,7 @@ impl Client {
         {
             return Ok(sender);
         }
-        let stream = time::timeout(CONNECT, TcpStream::connect(&self.authority)).await;
+        let stream = time::timeout(CONNECT, TcpStream::connect(&self.endpoint.authority)).await;
         let stream =
             stream.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(ClientError::Connect)?;
         let _ = stream.set_nodelay(true);
@@ -101,8 +102,16 @@ impl Client {
     }
 }
 
+/// As [`whole`], where the body must have come within the time that the API has for anything.
+pub async fn whole_in_time(response: Response<Incoming>, limit: usize) -> Result<Option<Bytes>, ClientError> {
+    match time::timeout(ANSWER, whole(response, limit)).await {
+        Ok(whole) => Ok(whole?),
+        Err(_) => Err(ClientError::Silent),
+    }
+}
+
 /// All of an answer's body. `Ok(None)`: it is larger than `limit`.
-pub async fn whole(response: Response<Incoming>, limit: usize) -> Result<Option<Bytes>, hyper::Error> {
+async fn whole(response: Response<Incoming>, limit: usize) -> Result<Option<Bytes>, hyper::Error> {
     let mut body = response.into_body();
     let mut whole = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {

@@ -1,51 +1,23 @@
-//! AWS Lambda in a loader that is built without it: a process is never a function.
+//! AWS Lambda in a loader that is built without it: none of it can be.
 
-use std::{
-    ffi::OsString,
-    io,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+#[path = "settings/disabled.rs"]
+mod settings;
+mod wanted;
+
+use std::{io, sync::Arc, time::Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
+pub use self::{
+    settings::Function,
+    wanted::{Api, Serving},
+};
 use crate::{
     effe::{Effe, monitor::Monitor},
     error::Error,
     handler::access_log::Wanted,
-    net::{activity::ClientTimeouts, private_listener::Address, token::Token},
-    process::control::{Drain, Stop},
+    process::control::Stop,
 };
-
-/// There is none.
-#[derive(Clone, Debug)]
-pub enum Function {}
-
-impl Function {
-    pub fn of_environment() -> Result<Option<Function>, String> {
-        Ok(None)
-    }
-
-    pub fn defaults() -> [(&'static str, OsString); 0] {
-        []
-    }
-
-    pub fn misplaced(_: &str) -> String {
-        String::new()
-    }
-}
-
-/// What serves a function.
-#[expect(dead_code, reason = "no function is served here")]
-pub struct Serving<'a> {
-    pub function: &'a Function,
-    pub effe: Arc<Effe>,
-    pub monitor: Arc<Monitor>,
-    pub timeouts: ClientTimeouts,
-    pub access_log: &'a Wanted,
-    pub drain: Drain,
-    pub streams: bool,
-}
 
 impl Serving<'_> {
     pub fn serve(
@@ -64,15 +36,6 @@ pub fn report_init_error(function: &Function, _: &Error) {
 
 pub fn report_usage(function: &Function, _: &str) {
     match *function {}
-}
-
-/// Where AWS's clients would be listened to.
-#[derive(Clone, Debug)]
-#[expect(dead_code, reason = "nothing is bound here")]
-pub struct Api {
-    pub place: Address,
-    pub token: Option<Token>,
-    pub retry_delay: Duration,
 }
 
 pub enum BoundApi {}

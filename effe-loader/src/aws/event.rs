@@ -2,7 +2,8 @@
 //! event becomes `POST /events` with the event as its body. Pure: nothing is read, sent or logged here.
 //!
 //! The shapes are those of AWS's Lambda Developer Guide and API Gateway Developer Guide: payload formats 1.0 and 2.0 of
-//! API Gateway, Function URLs (which are 2.0), and Application Load Balancers with single- and multi-value headers.
+//! API Gateway, Function URLs (which are 2.0), Application Load Balancers with single- and multi-value headers, and VPC
+//! Lattice (its User Guide, "Receive events from the VPC Lattice service").
 
 mod fold;
 mod percent;
@@ -20,9 +21,10 @@ use serde_json::{Map, Value, value::RawValue};
 
 use self::percent::{encode, escape};
 pub use self::{
-    fold::{fold, prelude},
+    fold::{N_ZEROS, fold, prelude},
     shape::Shape,
 };
+use crate::http::validate::is_host;
 
 /// Where an event that isn't HTTP goes, as AWS's own web adapter has it.
 const OTHER_TARGET: &str = "/events";
@@ -111,6 +113,11 @@ impl Members<'_> {
         } else if is_http1 && context.get("elb").is_some_and(Value::is_object) {
             let many = self.0.get("multiValueHeaders");
             Shape::LoadBalancer { is_multi: many.is_some_and(|raw| raw.get() != "null") }
+        } else if self.has_text("method")
+            && self.has_text("path")
+            && context.contains_key("serviceNetworkArn")
+        {
+            Shape::Lattice
         } else if is_http1 {
             Shape::Gateway1
         } else {
@@ -122,9 +129,10 @@ impl Members<'_> {
     fn request(&self, shape: Shape, context: &Map<String, Value>) -> Result<Unfolded, String> {
         let is_v2 = shape == Shape::Gateway2;
         let http = context.get("http").unwrap_or(&Value::Null);
-        let method = match is_v2 {
-            true => http.get("method").and_then(Value::as_str).map(str::to_owned),
-            false => self.text("httpMethod")?,
+        let method = match shape {
+            Shape::Gateway2 => http.get("method").and_then(Value::as_str).map(str::to_owned),
+            Shape::Lattice => self.text("method")?,
+            _ => self.text("httpMethod")?,
         };
         let method = method.unwrap_or_default();
         let method = Method::from_bytes(method.as_bytes())
@@ -143,7 +151,8 @@ impl Members<'_> {
         let mut headers = self.headers(shape)?;
         let body = self.body()?;
         if !headers.contains_key(header::HOST) {
-            let host = context.get("domainName").and_then(Value::as_str).unwrap_or(DEFAULT_HOST);
+            let host = context.get("domainName").and_then(Value::as_str);
+            let host = host.filter(|host| is_host(host.as_bytes())).unwrap_or(DEFAULT_HOST);
             let host = HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static(DEFAULT_HOST));
             headers.insert(header::HOST, host);
         }
@@ -199,9 +208,9 @@ impl Members<'_> {
             let raw = self.text("rawQueryString")?.unwrap_or_default();
             return Ok(escape(&raw, b"?"));
         }
-        // API Gateway decodes parameters; a load balancer sends them as they came.
+        // API Gateway decodes parameters; the others send them as they came.
         let encode: fn(&str) -> String = match shape {
-            Shape::LoadBalancer { .. } => |text| escape(text, b"?").replace('&', "%26"),
+            Shape::LoadBalancer { .. } | Shape::Lattice => |text| escape(text, b"?").replace('&', "%26"),
             _ => encode,
         };
         let pairs = self.pairs("multiValueQueryStringParameters", "queryStringParameters")?;
@@ -216,8 +225,10 @@ impl Members<'_> {
             let bad = || format!("the event has a header that HTTP forbids: {}", shown(&name));
             let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
             let value = HeaderValue::from_bytes(value.trim().as_bytes()).map_err(|_| bad())?;
-            let is_second_host = key == header::HOST && headers.contains_key(&key);
-            if !NOT_OURS.contains(&key) && !is_second_host {
+            // That of the console's own tests is a pattern for one.
+            let is_no_host =
+                key == header::HOST && (headers.contains_key(&key) || !is_host(value.as_bytes()));
+            if !NOT_OURS.contains(&key) && !is_no_host {
                 headers.append(key, value);
             }
         }

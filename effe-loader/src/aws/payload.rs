@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::{Frame, SizeHint};
 
-use super::failure::FunctionError;
+use super::{event::N_ZEROS, failure::FunctionError};
 use crate::body::outgoing::Body;
 
 pub const ERROR_TYPE: HeaderName = HeaderName::from_static("lambda-runtime-function-error-type");
@@ -42,8 +42,14 @@ impl http_body::Body for Payload {
             }
             Payload::Streamed { prelude, body } => (prelude, body),
         };
-        if let Some(prelude) = prelude.take() {
-            return Poll::Ready(Some(Ok(Frame::data(prelude))));
+        if let Some(mut rest) = prelude.take() {
+            // The head and the zeros are a piece each, for readers that look at pieces and not at bytes.
+            let head = rest.split_to(rest.len().saturating_sub(N_ZEROS));
+            if head.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(rest))));
+            }
+            *prelude = Some(rest);
+            return Poll::Ready(Some(Ok(Frame::data(head))));
         }
         let Some(producing) = body else { return Poll::Ready(None) };
         match ready!(Pin::new(producing).poll_next(cx)) {

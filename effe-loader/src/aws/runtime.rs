@@ -20,22 +20,21 @@ use tokio::{
 };
 
 use super::{
-    client::{Client, ClientError, whole},
+    client::{Client, ClientError, whole_in_time},
+    endpoint::Endpoint,
     event::{Shape, prelude},
     failure::FunctionError,
     invoker::{Invoker, Whole},
     payload::{ERROR_BODY, ERROR_TYPE, Payload},
     settings::Function,
+    wanted::Serving,
 };
 use crate::{
     body::outgoing::Body,
-    effe::{Effe, monitor::Monitor},
     error::Error,
-    handler::access_log::Wanted,
     http::invocation::Invocation,
     journal::{Journal, Severity},
-    net::activity::ClientTimeouts,
-    process::control::{Drain, Stop},
+    process::control::Stop,
     rt::{clock::Moment, tasks},
 };
 
@@ -48,22 +47,12 @@ const INTEGRATION: &str = "application/vnd.awslambda.http-integration-response";
 const MAX_FAILURES: u32 = 10;
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const LONGEST_RETRY: Duration = Duration::from_secs(1);
+/// The day that Lambda was first heard of, 2014-11-13, in milliseconds since 1970: no deadline was before.
+const FIRST_DAY_MS: u64 = 1_415_836_800_000;
 /// How often a result is posted where the connection breaks off.
 const MAX_POSTS: u32 = 3;
 /// How often to look whether what runs after its answer is over.
 const LOOK: Duration = Duration::from_millis(1);
-
-/// What serves a function.
-pub struct Serving<'a> {
-    pub function: &'a Function,
-    pub effe: Arc<Effe>,
-    pub monitor: Arc<Monitor>,
-    pub timeouts: ClientTimeouts,
-    pub access_log: &'a Wanted,
-    pub drain: Drain,
-    /// Whether answers are streamed.
-    pub streams: bool,
-}
 
 impl Serving<'_> {
     /// Serves invocations until `orders` says to stop, and finishes those that are under way. Gives the order back, and
@@ -91,7 +80,7 @@ impl Serving<'_> {
             });
             begun();
             let text = format!("asking the Runtime API at {} for invocations", function.api);
-            runtime.journal.report(Severity::Info, text, [("address", function.api.clone())]);
+            runtime.journal.report(Severity::Info, text, [("address", function.api.to_string())]);
             let pollers: Vec<JoinHandle<()>> =
                 (0..function.n_pollers).map(|_| tasks::spawn(Rc::clone(&runtime).poll())).collect();
             let Some(order) = orders.recv().await else {
@@ -117,7 +106,7 @@ impl Serving<'_> {
 }
 
 struct Runtime {
-    api: String,
+    api: Endpoint,
     invoker: Invoker,
     journal: Journal,
     /// Bytes of an event.
@@ -149,6 +138,11 @@ impl Runtime {
                     self.n_under_way.set(self.n_under_way.get() + 1);
                     self.serve(&mut client, next).await;
                     self.n_under_way.set(self.n_under_way.get() - 1);
+                }
+                // There is none yet, says an emulator that doesn't keep its clients waiting.
+                Ok(next) if next.status() == StatusCode::NO_CONTENT => {
+                    n_failures = 0;
+                    time::sleep(FIRST_RETRY).await;
                 }
                 // The guide: the runtime is to exit. It gets no better by asking again.
                 Ok(answer) => {
@@ -187,7 +181,7 @@ impl Runtime {
                 .journal
                 .error("the Runtime API gives an invocation without an id, which nobody can answer");
         };
-        let (invocation, result) = match whole(next, self.limit).await {
+        let (invocation, result) = match whole_in_time(next, self.limit).await {
             Ok(Some(event)) => {
                 invocation.event = event;
                 let invocation = Arc::new(invocation);
@@ -315,6 +309,8 @@ fn invocation(headers: &HeaderMap) -> Option<Invocation> {
         !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
     let deadline_ms: Option<u64> = text("lambda-runtime-deadline-ms").and_then(|digits| digits.parse().ok());
+    // One of cargo-lambda's emulator says how long an invocation may take, though the API says until when.
+    let deadline_ms = deadline_ms.filter(|at| *at >= FIRST_DAY_MS);
     // The system's clock, as the API's; the loader's own is monotonic.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let left = deadline_ms.map(|at| Duration::from_millis(at).saturating_sub(now));

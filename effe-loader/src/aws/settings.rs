@@ -2,16 +2,16 @@
 
 use std::{env, ffi::OsString, num::NonZeroUsize, path::PathBuf};
 
+use super::endpoint::Endpoint;
 use crate::error::Error;
 
-/// Where the Runtime API is, `HOST:PORT`. It is set wherever a process is to be a function.
+/// Where the Runtime API is. It is set wherever a process is to be a function.
 const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 
 /// A function of AWS Lambda's, which this process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
-    /// `HOST:PORT` of the Runtime API.
-    pub api: String,
+    pub api: Endpoint,
     /// Invocations that may be under way at once.
     pub n_pollers: usize,
 }
@@ -23,6 +23,8 @@ impl Function {
     /// A line for the operator.
     pub fn of_environment() -> Result<Option<Function>, String> {
         let Some(api) = text(RUNTIME_API) else { return Ok(None) };
+        let api =
+            Endpoint::parse(&api).ok_or_else(|| format!("{RUNTIME_API} is {api:?}: write HOST:PORT"))?;
         let n_pollers = match text("AWS_LAMBDA_MAX_CONCURRENCY") {
             None => NonZeroUsize::MIN,
             Some(text) => {

@@ -221,7 +221,7 @@ const NAME: [bool; 256] = {
 
 /// RFC 9110, section 7.2: a host and perhaps a port, neither a user before it nor a path behind it. An empty one is
 /// for targets without an authority, which a lambda is never asked for.
-fn is_host(host: &[u8]) -> bool {
+pub fn is_host(host: &[u8]) -> bool {
     let end = match host.first() {
         None => return false,
         Some(b'[') => match host.iter().position(|byte| *byte == b']') {

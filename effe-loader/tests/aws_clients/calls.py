@@ -114,4 +114,16 @@ refused("ResourceNotFoundException", 404, lambda: client.invoke_with_response_st
 with concurrent.futures.ThreadPoolExecutor(n_calls) as pool:
     answers = pool.map(lambda n: json.load(invoke({"do": "sleep", "ms": 50, "n": n})["Payload"])["n"], range(n_calls))
     assert list(answers) == list(range(n_calls)), "none is lost, none is another's"
+
+# An effe that runs one request at a time
+if "NARROW" in os.environ:
+    full = boto3.client("lambda", endpoint_url=os.environ["NARROW"], region_name="eu-west-1", config=config,
+                        aws_access_key_id=token, aws_secret_access_key="any")
+    full.invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps({"do": "sleep", "ms": 5000}))
+
+    def until_refused():
+        while True:
+            full.invoke(FunctionName=name, Payload="1")
+
+    refused("TooManyRequestsException", 429, until_refused)
 print("called")

@@ -68,6 +68,12 @@ pub fn invoked() -> PathBuf {
     built().join("libinvoked.so")
 }
 
+/// The one that was written for lambda_runtime.
+#[cfg(feature = "aws")]
+pub fn handled() -> PathBuf {
+    built().join("libhandled.so")
+}
+
 /// The plugin that crashes.
 #[cfg(feature = "processes")]
 pub fn crasher() -> PathBuf {
@@ -166,6 +172,7 @@ fn built() -> &'static Path {
             "crasher",
             "hostile",
             "invoked",
+            "handled",
             "upgrader",
             "async_upgrader",
             "axum_upgrader",
@@ -182,6 +189,8 @@ fn built() -> &'static Path {
             "echo",
             "json",
             "chat",
+            "http-event",
+            "sqs-batch",
         ];
         succeed(
             cargo()

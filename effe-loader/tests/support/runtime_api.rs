@@ -53,6 +53,8 @@ pub enum Turn {
     BreakHead,
     /// The event breaks off.
     BreakEvent(Invoke),
+    /// The rest of the event never comes.
+    HangEvent(Invoke),
     /// No HTTP at all.
     Rubbish,
 }
@@ -66,12 +68,14 @@ pub struct Invoke {
     pub event: Vec<u8>,
     /// How long it may take.
     pub left: Duration,
+    /// How long before that its time was over, if it was.
+    pub before: Duration,
 }
 
 impl Invoke {
     /// Something else under another id.
     pub fn new(id: &str, event: impl Into<Vec<u8>>) -> Invoke {
-        Invoke { id: id.to_owned(), event: event.into(), left: LONG }
+        Invoke { id: id.to_owned(), event: event.into(), left: LONG, before: Duration::ZERO }
     }
 }
 
@@ -134,6 +138,11 @@ impl RuntimeApi {
             }
         });
         RuntimeApi { address, shared, n_ids: AtomicUsize::new(0) }
+    }
+
+    /// `HOST:PORT`
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A loader that is the function of this API.
@@ -217,6 +226,7 @@ impl Shared {
             let (headers, body) = rest(&mut reader)?;
             let stream = reader.get_mut();
             if method == "GET" {
+                assert!(path.ends_with("/2018-06-01/runtime/invocation/next"), "{path}");
                 if !self.next(stream)? {
                     return Ok(());
                 }
@@ -269,6 +279,11 @@ impl Shared {
                 let half = &invoke.event[..invoke.event.len() / 2];
                 stream.write_all(&[head(&invoke).as_bytes(), half].concat())?;
             }
+            Turn::HangEvent(invoke) => {
+                let half = &invoke.event[..invoke.event.len() / 2];
+                stream.write_all(&[head(&invoke).as_bytes(), half].concat())?;
+                stream.read_exact(&mut [0])?;
+            }
             Turn::Rubbish => stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")?,
         }
         Ok(false)
@@ -277,7 +292,7 @@ impl Shared {
 
 fn head(invoke: &Invoke) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let deadline = (now + invoke.left).as_millis();
+    let deadline = (now + invoke.left - invoke.before).as_millis();
     let (id, length) = (&invoke.id, invoke.event.len());
     format!(
         "HTTP/1.1 200 OK\r\nLambda-Runtime-Aws-Request-Id: {id}\r\nLambda-Runtime-Deadline-Ms: {deadline}\r\n\

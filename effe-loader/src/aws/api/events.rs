@@ -5,7 +5,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use super::{
     reply::ApiError,
 };
 use crate::{
+    effe::event_counts::{Ended, EventCounts},
     journal::{Journal, Severity},
     rt::tasks,
 };
@@ -33,41 +34,43 @@ const AT_ONCE: usize = 64;
 /// Lambda's own number.
 const N_RETRIES: u32 = 2;
 
-/// What other threads may know of it.
-#[derive(Default)]
+/// What other threads may do with them.
 pub struct Shared {
-    n_events: AtomicUsize,
-    pub is_draining: AtomicBool,
-    pub drained: Notify,
+    counts: Arc<EventCounts>,
+    is_draining: AtomicBool,
+    drained: Notify,
 }
 
 impl Shared {
+    pub fn new(counts: Arc<EventCounts>) -> Arc<Shared> {
+        counts.switch_on();
+        Arc::new(Shared { counts, is_draining: AtomicBool::new(false), drained: Notify::new() })
+    }
+
     /// Waits until all events have run, at most until the deadline; how many have not. Those that wait for another try
     /// get it now.
     pub fn drain(&self, deadline: Instant) -> usize {
         self.is_draining.store(true, Ordering::Release);
         self.drained.notify_waiters();
-        while self.n_events.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+        while self.counts.under_way() > 0 && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
-        self.n_events.load(Ordering::Acquire)
+        self.counts.abandon()
     }
 }
 
 pub struct Events {
-    pub shared: Arc<Shared>,
+    shared: Arc<Shared>,
     /// Before the first retry; the second waits twice as long.
-    pub delay: Duration,
+    delay: Duration,
     journal: Journal,
     n_bytes: Cell<usize>,
-    n_lost: Cell<u64>,
     room: Semaphore,
 }
 
 impl Events {
     pub fn new(shared: Arc<Shared>, delay: Duration, journal: Journal) -> Events {
-        let room = Semaphore::new(AT_ONCE);
-        Events { shared, delay, journal, n_bytes: Cell::new(0), n_lost: Cell::new(0), room }
+        Events { shared, delay, journal, n_bytes: Cell::new(0), room: Semaphore::new(AT_ONCE) }
     }
 
     /// Takes an event on, if there is room for it.
@@ -78,43 +81,42 @@ impl Events {
         event: Bytes,
         context: Context,
     ) -> Result<(), ApiError> {
-        let n_events = self.shared.n_events.load(Ordering::Relaxed);
-        let is_full = n_events >= MAX_EVENTS || self.n_bytes.get() + event.len() > MAX_BYTES;
+        let counts = &self.shared.counts;
+        let is_full = counts.under_way() >= MAX_EVENTS || self.n_bytes.get() + event.len() > MAX_BYTES;
         if is_full || self.shared.is_draining.load(Ordering::Acquire) {
+            counts.refuse();
             return Err(ApiError::busy());
         }
-        self.shared.n_events.fetch_add(1, Ordering::AcqRel);
+        counts.begin();
         self.n_bytes.set(self.n_bytes.get() + event.len());
         let (this, invocations) = (Rc::clone(self), Rc::clone(invocations));
         tasks::spawn(async move {
             let n_bytes = event.len();
-            this.run(&invocations, &id, event, context).await;
+            let ended = this.run(&invocations, &id, event, context).await;
             this.n_bytes.set(this.n_bytes.get() - n_bytes);
-            this.shared.n_events.fetch_sub(1, Ordering::AcqRel);
+            this.shared.counts.end(ended);
         });
         Ok(())
     }
 
-    async fn run(&self, invocations: &Invocations, id: &str, event: Bytes, context: Context) {
-        for n_failed in 0..=N_RETRIES {
-            let Ok(permit) = self.room.acquire().await else { return };
+    async fn run(&self, invocations: &Invocations, id: &str, event: Bytes, context: Context) -> Ended {
+        let mut n_failed = 0;
+        loop {
+            // It fails only where the semaphore is closed, which nobody does.
+            let permit = self.room.acquire().await.ok();
             let invocation = invocations.invocation(id, event.clone(), context.clone());
-            let failed = match invocations.run(&invocation).await {
-                Ok(_) => return,
-                Err(failed) => failed,
-            };
+            let Err(failed) = invocations.run(&invocation).await else { return Ended::Done };
             drop(permit);
-            if n_failed < N_RETRIES {
-                self.wait(self.delay * (n_failed + 1)).await;
-                continue;
+            n_failed += 1;
+            if n_failed > N_RETRIES {
+                let n_lost = self.shared.counts.lost() + 1;
+                let text = format!(
+                    "an event is lost: it has failed {n_failed} times, last with {failed}; {n_lost} are lost so far"
+                );
+                self.journal.report(Severity::Error, text, [("request_id", id.to_owned())]);
+                return Ended::Lost;
             }
-            self.n_lost.set(self.n_lost.get() + 1);
-            let text = format!(
-                "an event is lost: it has failed {} times, last with {failed}; {} are lost so far",
-                N_RETRIES + 1,
-                self.n_lost.get()
-            );
-            self.journal.report(Severity::Error, text, [("request_id", id.to_owned())]);
+            self.wait(self.delay * n_failed).await;
         }
     }
 

@@ -14,6 +14,9 @@ use super::shape::Shape;
 const NOT_OURS: [HeaderName; 4] =
     [header::CONNECTION, header::TRANSFER_ENCODING, header::TRAILER, header::UPGRADE];
 
+/// Zeros between the head of a streamed answer and its body.
+pub const N_ZEROS: usize = 8;
+
 /// An answer as the sender of an event of this shape expects it. The result of an event that isn't HTTP is the body
 /// itself; an empty one is `null`, since results are JSON.
 pub fn fold(shape: Shape, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
@@ -44,7 +47,8 @@ pub fn fold(shape: Shape, status: StatusCode, headers: &HeaderMap, body: &[u8]) 
 pub fn prelude(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     push_head(&mut out, Shape::Gateway2, status, headers);
-    out.extend_from_slice(b"}\0\0\0\0\0\0\0\0");
+    out.push(b'}');
+    out.extend_from_slice(&[0; N_ZEROS]);
     out
 }
 

@@ -9,6 +9,8 @@ pub enum Shape {
     Gateway2,
     /// A load balancer; whether it sends every value of a header, and expects them.
     LoadBalancer { is_multi: bool },
+    /// VPC Lattice, version 2.0 of its events.
+    Lattice,
     /// No HTTP: the body of the answer is the result.
     Other,
 }

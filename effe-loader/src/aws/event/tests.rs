@@ -83,8 +83,10 @@ fn payload_1_has_decoded_paths_and_parameters_and_every_value() {
 fn payload_1_without_lists_has_one_value_each() {
     let mut event = gateway1();
     (event["multiValueHeaders"], event["multiValueQueryStringParameters"]) = (Value::Null, Value::Null);
+    event["headers"]["Host"] = "id.execute-api.{dns_suffix}".into();
     let request = unfolded(&event);
     assert_eq!((values(&request, "x-one"), request.target.query()), (vec!["2".to_owned()], Some("q=2")));
+    assert_eq!(values(&request, "host"), ["lambda"], "what is no host is as none");
 }
 
 #[test]
@@ -133,6 +135,30 @@ fn load_balancers_have_one_value_or_all_and_send_queries_as_they_came() {
     let request = unfolded(&multi);
     assert_eq!(request.shape, Shape::LoadBalancer { is_multi: true });
     assert_eq!((request.target.query(), values(&request, "x-one").len()), (Some("q=1&q=2"), 2));
+}
+
+#[test]
+fn vpc_lattice_has_all_values_in_one_member() {
+    let event = json!({
+        "version": "2.0", "path": "/a%20b", "method": "POST",
+        "headers": {"host": ["svc.example"], "x-one": ["1", "2"]},
+        "queryStringParameters": {"q": ["a%26b", "2"]},
+        "requestContext": {"serviceNetworkArn": "arn:aws:vpc-lattice:eu-west-1:1:servicenetwork/sn-0"},
+        "body": "aGk=", "isBase64Encoded": true
+    });
+    let request = unfolded(&event);
+    assert_eq!((request.shape, request.method.as_str()), (Shape::Lattice, "POST"));
+    assert_eq!(request.target, "/a%20b?q=a%26b&q=2");
+    assert_eq!(
+        (values(&request, "x-one"), values(&request, "host")),
+        (vec!["1".to_owned(), "2".to_owned()], vec!["svc.example".to_owned()])
+    );
+    assert_eq!(&*request.body, b"hi");
+    assert_eq!(
+        folded(Shape::Lattice, &HEADERS, b"hi"),
+        json!({"statusCode": 201, "headers": {"x-a": "1, 2", "set-cookie": "a=1, 2", "Set-cookie": "b=2"},
+               "isBase64Encoded": false, "body": "hi"})
+    );
 }
 
 #[test]
