@@ -57,5 +57,7 @@ mod trailers;
 mod trust;
 mod tunnels;
 mod upgrade;
+#[cfg(feature = "processes")]
+mod upgrades;
 mod websocket;
 mod wire;

@@ -31,13 +31,13 @@ use crate::{
     net::{bind::Bound, listeners::Listener},
     process::{
         control::Change,
-        link::{Ended, Message, Order},
+        link::{Ended, Message, Order, VERSION},
         systemd,
     },
 };
 
 /// What a process that has crashed may take to die: a core dump may be large.
-const CORPSE: Duration = Duration::from_secs(60);
+pub(super) const CORPSE: Duration = Duration::from_secs(60);
 /// How long to read what a process has said before it ended, if the link stays open.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Runs that must have ended for a process to have been of use: then not every request crashes it.
@@ -46,7 +46,7 @@ const USEFUL: u64 = 1;
 impl Supervisor<'_> {
     /// Starts a process in a place, of the next generation if there is one.
     pub(super) fn start(&mut self, place: usize, next: Option<&Rc<Source>>) {
-        let (id, events) = (self.next_id, self.events.clone());
+        let id = self.next_id;
         let source = next.unwrap_or(&self.current);
         let sockets: Vec<BorrowedFd<'_>> = match &self.sockets {
             Sockets::Bound(bound) => bound.iter().map(Bound::descriptor).collect(),
@@ -54,8 +54,7 @@ impl Supervisor<'_> {
                 listeners.iter().map(|listener| listener.socket.as_fd()).collect()
             }
         };
-        let heard = move |heard| drop(events.send(Event::Heard(id, heard)));
-        match self.template.start(place, source, self.journal.level(), &sockets, heard) {
+        match self.template.start(place, source, self.journal.level(), &sockets, self.ear(id)) {
             Ok(process) => {
                 self.next_id += 1;
                 self.processes.insert(id, process);
@@ -72,12 +71,18 @@ impl Supervisor<'_> {
         }
     }
 
+    /// What is told of all that a process says.
+    pub(super) fn ear(&self, id: Id) -> impl Fn(Heard) + Clone + 'static {
+        let events = self.events.clone();
+        move |heard| drop(events.send(Event::Heard(id, heard)))
+    }
+
     pub(super) fn restart(&mut self, place: usize) {
         let is_there = self.processes.values().any(|process| {
             process.place == place
                 && ![State::Stopping, State::Crashed].contains(&process.state)
                 && process.exit.is_none()
-                && process.source.number == self.current.number
+                && Rc::ptr_eq(&process.source, &self.current)
         });
         if !is_there && self.stopping.is_none() && !self.sleep.is_asleep {
             self.start(place, None);
@@ -88,7 +93,12 @@ impl Supervisor<'_> {
         let is_next = self.is_next(id);
         let Some(process) = self.processes.get_mut(&id) else { return };
         match message {
-            Message::Ready { failed } if process.state == State::Starting => {
+            Message::Ready { version, .. } if version != VERSION && process.state == State::Starting => {
+                let text = "its process is a loader of another version, which speaks to its supervisor in another way";
+                let text = format!("{}: {text}", self.path());
+                if is_next { self.swap_fails(text) } else { self.outcome = Some(Ok(FAILED)) }
+            }
+            Message::Ready { failed, .. } if process.state == State::Starting => {
                 process.state = State::Ready;
                 process.is_warm = failed.is_none();
                 match failed {
@@ -128,6 +138,7 @@ impl Supervisor<'_> {
                 process.is_deaf = true;
                 self.go_on_with_swap();
                 self.watch();
+                self.refuse_if_deaf();
             }
             Message::Ended(ended, scrape) => process.ended = Some((ended, scrape)),
             // Out of turn: a lambda may write to any descriptor.
@@ -196,9 +207,8 @@ impl Supervisor<'_> {
     pub(super) fn reap(&mut self) {
         let mut dead = Vec::new();
         for (id, process) in &mut self.processes {
-            if process.exit.is_none() {
-                process.exit = process.child.try_wait().ok().flatten();
-                dead.extend(process.exit.map(|_| *id));
+            if process.look() {
+                dead.push(*id);
             }
         }
         for id in dead {
@@ -220,6 +230,7 @@ impl Supervisor<'_> {
         }
         self.go_on_with_swap();
         self.watch();
+        self.refuse_if_deaf();
     }
 
     fn bury(&mut self, id: Id, process: Process, is_next: bool) {
@@ -278,7 +289,7 @@ impl Supervisor<'_> {
         };
         process.state = State::Crashed;
         let (place, had_served) = (process.place, had_served(process));
-        let is_current = process.source.number == self.current.number;
+        let is_current = Rc::ptr_eq(&process.source, &self.current);
         let sequel = if is_current { self.replace(place, had_served) } else { "it was to stop".to_owned() };
         if let Some(process) = self.processes.get_mut(&id) {
             process.sequel = Some(sequel);
@@ -352,14 +363,25 @@ impl Supervisor<'_> {
         {
             return;
         }
-        match StandIn::new(self.listeners()) {
-            Ok(stand_in) => {
-                self.journal.critical("no process serves: clients are told 503");
-                self.stand_in = Some(stand_in);
-            }
-            Err(err) => self.journal.error(format!("no process serves, and clients can't be told: {err}")),
+        if self.stands_in() {
+            self.journal.critical("no process serves: clients are told 503");
         }
         self.turn_away();
+    }
+
+    /// Has clients that connect told 503, if there is no TLS; whether they are.
+    pub(super) fn stands_in(&mut self) -> bool {
+        if self.config.server.tls.is_some() {
+            return false;
+        }
+        match StandIn::new(self.listeners()) {
+            Ok(stand_in) => self.stand_in = Some(stand_in),
+            Err(err) => {
+                self.journal.error(format!("no process serves, and clients can't be told: {err}"));
+                return false;
+            }
+        }
+        true
     }
 
     pub(super) fn plugin_path(&self) -> PathBuf {
