@@ -220,6 +220,8 @@ enum Event {
     GiveWay(Instant, bool),
     ChildEnds,
     Heard(Id, Heard),
+    /// A process whose link has ended should have ended, too.
+    Mute(Id),
     /// Look whether a process has more than it may.
     Weigh,
     /// Look whether there have been requests.
@@ -461,6 +463,7 @@ impl<'c> Supervisor<'c> {
             Event::ChildEnds => self.reap(),
             Event::Heard(id, Heard::Message(message)) => self.hear(id, *message),
             Event::Heard(id, Heard::Escrow) => self.escrow(id),
+            Event::Mute(id) => self.mute(id),
             Event::Located(place, location) => self.located(place, location),
             Event::Idle => self.look_for_requests(),
             Event::Stirs => self.stirs(),
@@ -476,6 +479,8 @@ impl<'c> Supervisor<'c> {
                     process.is_silent = true;
                 }
                 self.reap();
+                // Most likely it ends.
+                self.later(lives::LAST_WORDS, Event::Mute(id));
             }
             Event::Restart(place) => self.restart(place),
             Event::Read(read) => self.read(read),

@@ -17,6 +17,8 @@ mod damaged;
 mod debuggers;
 mod drain;
 mod early;
+#[cfg(feature = "processes")]
+mod edges;
 mod examples;
 mod failures;
 mod faults;

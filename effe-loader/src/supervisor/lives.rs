@@ -39,7 +39,7 @@ use crate::{
 /// What a process that has crashed may take to die: a core dump may be large.
 pub(super) const CORPSE: Duration = Duration::from_secs(60);
 /// How long to read what a process has said before it ended, if the link stays open.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Runs that must have ended for a process to have been of use: then not every request crashes it.
 const USEFUL: u64 = 1;
 
@@ -278,6 +278,21 @@ impl Supervisor<'_> {
             ));
         }
         self.has_died(&process, exit);
+    }
+
+    /// A process that lives can't be heard or told anything: its lambda has closed what isn't its own.
+    pub(super) fn mute(&mut self, id: Id) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let is_expected = [State::Stopping, State::Crashed].contains(&process.state);
+        if process.exit.is_none() && !is_expected {
+            let place = process.place;
+            self.journal
+                .error(format!("process {place} has closed its link to the supervisor: it is killed"));
+            self.crashes(id);
+            if let Some(process) = self.processes.get(&id) {
+                process.kill();
+            }
+        }
     }
 
     /// A process says that it has crashed. Another one is started while it still saves what can be saved.
