@@ -248,13 +248,18 @@ impl Supervisor<'_> {
         }
         let how = how(exit);
         if process.state == State::Stopping || (self.stopping.is_some() && is_stop(exit)) {
-            self.has_failed |= !exit.success() && !is_stop(exit);
-            if exit.signal().is_some() && !is_stop(exit) {
+            // After a swap it is a crash as any other.
+            self.has_failed |= self.stopping.is_some() && !exit.success() && !is_stop(exit);
+            // One that its lambda ends by `exit` may end with any code.
+            if (exit.signal().is_some() && !is_stop(exit)) || process.has_crashed {
                 self.count_crash(exit);
                 let what = format!("process {}, which was to stop, {how}", process.place);
                 self.tell_of(&process, what, String::new());
             }
             return;
+        }
+        if is_next && process.failed.is_none() {
+            self.count_crash(exit);
         }
         if process.state == State::Starting && (!self.is_up || is_next) {
             let (code, text) = process.failed.unwrap_or_else(|| {
