@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     rescue::{
-        board::{Board, TOLD, state},
+        board::Board,
+        entry::{TOLD, state},
         escrow::{self, BATCH, Kind, Message},
         note::Note,
         slot,
