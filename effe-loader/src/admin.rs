@@ -14,7 +14,6 @@ mod supervised;
 use std::{io, rc::Rc, sync::mpsc, thread};
 
 use actix_http::{Response, uri::Authority};
-use socket2::Socket;
 
 use self::access::AccessRules;
 pub use self::{
@@ -27,7 +26,7 @@ use crate::{
     body::outgoing::Body,
     error::Error,
     http::{
-        private::{MAX_CONNECTIONS, serve},
+        private::{MAX_CONNECTIONS, Room, serve},
         service::{Answered, Guarded, IncomingRequest, Service},
         validate,
     },
@@ -48,64 +47,71 @@ pub fn listen(
     journal: &Journal,
     operations: impl Operations + Send + 'static,
 ) -> Result<Option<SocketFile>, Error> {
-    let Bound { socket, rules, address, file } = Bound::new(place, token, journal)?;
+    let listener = Listener::bind("--admin", place)?;
+    let rules = rules(&listener.address, token, journal);
+    let Listener { address, socket, file } = listener;
     let (begun, begins) = mpsc::channel();
     let thread = thread::Builder::new().name("effe-admin".to_owned());
     let thread = thread.spawn(move || {
         let outcome = tasks::run(async {
             let listening = AsyncSocket::open(socket)?;
             let _ = begun.send(Ok(()));
-            serve(listening, Endpoint::service(rules, operations), MAX_CONNECTIONS).await;
+            serve(listening, Endpoint::service(rules, operations), Room::of(MAX_CONNECTIONS)).await;
             Ok(())
         });
         let _ = begun.send(outcome.and_then(|served| served));
     });
     thread.map_err(system)?;
     begins.recv().unwrap_or_else(|_| Err(io::Error::other("its thread has panicked"))).map_err(system)?;
-    report(journal, address);
+    report(journal, &address);
     Ok(file)
 }
 
-/// The same as [`listen`], in a task of this thread.
+/// An admin listener that is served by this thread. Dropped, it still is.
+pub struct Here {
+    /// Its socket, for whoever goes on with it.
+    pub listener: Listener,
+    room: Room,
+}
+
+impl Here {
+    /// Whether nobody is connected to it.
+    pub fn is_idle(&self) -> bool {
+        self.room.is_empty()
+    }
+}
+
+/// The same as [`listen`], in a task of this thread, without a line in the log.
 pub fn listen_here(
-    place: &Address,
+    listener: Listener,
     token: Option<Token>,
     journal: &Journal,
     operations: impl Operations + 'static,
-) -> Result<Option<SocketFile>, Error> {
-    let Bound { socket, rules, address, file } = Bound::new(place, token, journal)?;
+) -> Result<Here, Error> {
+    let rules = rules(&listener.address, token, journal);
+    let socket = listener.socket.try_clone().map_err(system)?;
     let listening = AsyncSocket::open(socket).map_err(system)?;
-    tasks::spawn(serve(listening, Endpoint::service(rules, operations), MAX_CONNECTIONS));
-    report(journal, address);
-    Ok(file)
+    let room = Room::of(MAX_CONNECTIONS);
+    tasks::spawn(serve(listening, Endpoint::service(rules, operations), room.clone()));
+    Ok(Here { listener, room })
 }
 
 fn system(source: io::Error) -> Error {
     Error::System { what: "start the admin listener".into(), source }
 }
 
-fn report(journal: &Journal, address: String) {
-    journal.report(Severity::Info, format!("admin listener on {address}"), [("admin", address)]);
+/// Says where the admin listener is.
+pub fn report(journal: &Journal, address: &Address) {
+    journal.report(Severity::Info, format!("admin listener on {address}"), [("admin", address.to_string())]);
 }
 
-/// Where the listener is, and who may ask there.
-struct Bound {
-    socket: Socket,
-    rules: AccessRules,
-    address: String,
-    file: Option<SocketFile>,
-}
-
-impl Bound {
-    fn new(place: &Address, token: Option<Token>, journal: &Journal) -> Result<Bound, Error> {
-        let Listener { address, socket, file } = Listener::bind("--admin", place)?;
-        if let Some(token) = token.as_ref().filter(|token| token.is_world_readable()) {
-            let path = token.path.display();
-            journal.warning(format!("every user of this machine may read {path}: chmod 600 it"));
-        }
-        let rules = AccessRules::new(&address, token);
-        Ok(Bound { socket, rules, address: address.to_string(), file })
+/// Who may ask.
+fn rules(address: &Address, token: Option<Token>, journal: &Journal) -> AccessRules {
+    if let Some(token) = token.as_ref().filter(|token| token.is_world_readable()) {
+        let path = token.path.display();
+        journal.warning(format!("every user of this machine may read {path}: chmod 600 it"));
     }
+    AccessRules::new(address, token)
 }
 
 /// What answers every request.

@@ -30,7 +30,7 @@ use crate::{
     process::{
         confine::Confinement,
         control::{Control, Orders, Stop},
-        link::{Assignment, Ended, Link, LinkSender, Message},
+        link::{self, Assignment, Ended, Link, LinkSender, Message},
         memory,
         signals::{self, Obeyed, Watchdog},
         systemd,
@@ -175,8 +175,8 @@ pub(crate) fn end(journal: &Journal) {
     }
 }
 
-/// Gives the process the name of its program again, which it has lost because it was started by `/proc/self/exe`.
-fn take_name() {
+/// Gives the process the name of its program again, which it has lost because it was started by a path in `/proc`.
+pub(crate) fn take_name() {
     let program = std::env::args_os().next().map(PathBuf::from).unwrap_or_default();
     let name = program.file_name().unwrap_or_default().as_bytes();
     if let Ok(name) = CString::new(&name[..name.len().min(15)]) {
@@ -311,7 +311,7 @@ impl Starting<'_> {
         let (effe, failed) = self.first_generation();
         let is_warm = failed.is_none();
         if let (Some(supervisor), Some(begin)) = (&supervisor, begin) {
-            supervisor.send(&Message::Ready { failed: failed.clone() });
+            supervisor.send(&Message::Ready { failed: failed.clone(), version: link::VERSION });
             if !begin.wait() {
                 let abandoned = effe.close(Instant::now());
                 self.say_ended(supervisor, &effe, abandoned, 0);

@@ -66,6 +66,12 @@ pub fn main(linked: Option<&'static Linked>) -> ExitCode {
         args.remove(1);
         return end(serve_supervised(args, linked), linked);
     }
+    if HAS_PROCESSES && let Some(version) = supervisor::asked(&mut args) {
+        return ExitCode::from(print(&supervisor::answer(version, args, linked.is_some())));
+    }
+    if HAS_PROCESSES && let Some(handed) = supervisor::Handed::of_environment() {
+        return end(supervisor::go_on(handed, args, linked.is_some()), linked);
+    }
     let config = match Cli::parse(args.iter().cloned(), linked.is_some()) {
         Ok(cli) if cli.version => return ExitCode::from(print(&version())),
         Ok(cli) => cli.checked(linked.is_some(), Role::Whole),

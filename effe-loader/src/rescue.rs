@@ -4,6 +4,7 @@
 //! A process that isn't supervised has none of this. The supervisor's side is in `supervisor/escrow.rs`.
 
 pub mod board;
+pub mod entry;
 pub mod escrow;
 pub mod fault;
 pub mod global;

@@ -9,35 +9,44 @@ mod recycling;
 mod reports;
 mod rescues;
 mod sleeping;
+mod state;
 mod stop;
+mod upgrade;
 
+mod carried;
 mod crash_line;
 mod escrow;
+mod handed;
 mod limits;
+mod lingering;
 mod operations;
 mod process;
+mod program;
 mod restarts;
 mod source;
 mod stand_in;
 #[cfg_attr(not(feature = "processes"), path = "supervisor/symbols/disabled.rs")]
 mod symbols;
 mod watch;
+mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ffi::OsString,
-    io,
+    fs::File,
+    io::{self, Write},
     os::fd::OwnedFd,
+    path::PathBuf,
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use effe_abi::Linked;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{
-        mpsc::{UnboundedSender, unbounded_channel},
+        mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
         oneshot,
     },
     time,
@@ -54,12 +63,17 @@ use self::{
     symbols::Location,
     watch::Sleep,
 };
+pub(crate) use self::{handed::Handed, program::asked};
 use crate::{
     admin::{self, Scrape},
-    boot::{self, config::Config},
+    boot::{
+        self,
+        cli::Cli,
+        config::{Config, Mode, Role},
+    },
     error::{Error, FAILED},
     journal::Journal,
-    net::{bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
+    net::{bind::Bound, descriptors, listeners::Listener, private_listener},
     process::{
         control::{Change, Changed, Stop},
         link::Ended,
@@ -70,6 +84,9 @@ use crate::{
 
 /// How long no process may serve before clients are turned away.
 const ALONE: Duration = Duration::from_secs(1);
+/// What the supervisor gets, and nobody else in its process.
+const SIGNALS: [i32; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR2, SIGCHLD];
+
 /// Serves with the processes that `config` asks for, until an order says to stop; the exit code, or what keeps it from
 /// serving. `args` are this process's own.
 pub(crate) fn run(
@@ -86,125 +103,125 @@ pub(crate) fn run(
         None => boot::verified(config).map(|(verified, warning)| (Some(verified), warning))?,
     };
     let source = Source::new(1, plugin, config.parameters.clone())?;
+    // No thread but this one gets a signal, and none while it goes on as another program.
+    signals::block(&SIGNALS);
     // From here on there is the thread of the log.
     let journal = boot::start_journal(config, None)?;
     if let Some(warning) = warning {
         journal.warning(warning);
     }
+    let path = program::path_of(args.first().map(|name| &**name));
     let template = Template { args, n_places: config.processes, n_descriptors };
-    let outcome = tasks::run(serve(config, &journal, template, source, inherited));
-    let failed = |source| Error::System { what: "start the supervisor".into(), source };
-    let outcome = outcome.map_err(failed).and_then(|outcome| outcome);
+    let (events, happens) = unbounded_channel();
+    let mut supervisor = Supervisor::new(config, &journal, template, source, events);
+    supervisor.program = path;
+    supervisor.follows_terminal = signals::has_terminal() && !signals::is_ignored(SIGHUP);
+    let outcome = tasks::run(async {
+        let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
+        // Before the sockets are there: a signal then is an order to stop, too.
+        supervisor.watch_signals()?;
+        let bound = Bound::all(wanted, inherited)?;
+        supervisor.address = bound[0].address.to_string();
+        supervisor.sockets = Sockets::Bound(bound);
+        let place =
+            config.admin.as_ref().map(|(place, _)| private_listener::Listener::bind("--admin", place));
+        let questions = supervisor.listen_for_admin(place.transpose()?)?;
+        if let Some(here) = &supervisor.admin {
+            admin::report(&journal, &here.listener.address);
+        }
+        supervisor.start(0, None);
+        supervisor.begin_recycling();
+        supervisor.begin_sleeping();
+        supervisor.serve(happens, questions).await
+    });
+    let outcome = outcome.map_err(failed("start the supervisor")).and_then(|outcome| outcome);
     boot::end(&journal);
     outcome
 }
 
-async fn serve(
-    config: &Config,
-    journal: &Journal,
-    template: Template,
-    source: Rc<Source>,
-    inherited: Vec<Bound>,
-) -> Result<u8, Error> {
-    let (events, mut happens) = unbounded_channel();
-    let (questions, mut asked) = unbounded_channel();
-    watch_signals(&events).map_err(|source| Error::System { what: "watch for signals".into(), source })?;
-    let wanted = if inherited.is_empty() || config.listen_is_explicit { &config.listen[..] } else { &[] };
-    let bound = Bound::all(wanted, inherited)?;
-    let address = bound[0].address.to_string();
-    let _socket = listen_for_admin(config, journal, questions)?;
-    let mut supervisor = Supervisor {
-        config,
-        journal,
-        template,
-        sockets: Sockets::Bound(bound),
-        address,
-        current: source,
-        previous: None,
-        n_opened: 1,
-        is_up: false,
-        is_told_ready: false,
-        processes: BTreeMap::new(),
-        next_id: 1,
-        restarts: Restarts::default(),
-        recycling: Recycling::default(),
-        sleep: Sleep::default(),
-        located: HashMap::new(),
-        swap: None,
-        changes: VecDeque::new(),
-        collecting: BTreeMap::new(),
-        next_question: 0,
-        stopping: None,
-        ended: Ended::default(),
-        has_failed: false,
-        has_left: false,
-        warned: BTreeSet::new(),
-        counted: Scrape::supervised(),
-        alone_since: None,
-        stand_in: None,
-        waiting: Vec::new(),
-        next_token: 0,
-        next_taker: 0,
-        outcome: None,
-        events,
+/// Goes on with what the program before this one had; the exit code. If that can't be, the program before goes on. `args`
+/// are this process's own.
+pub(crate) fn go_on(mut handed: Handed, args: Vec<OsString>, is_linked: bool) -> u8 {
+    boot::take_name();
+    let (state, config) = match handed.read() {
+        Ok(state) => match read_again(args, is_linked) {
+            Ok(config) => (state, config),
+            Err(why) => return give_back(handed, &why, &state.args),
+        },
+        Err(why) => return give_back(handed, &format!("what it was handed can't be read: {why}"), &args),
     };
-    supervisor.start(0, None);
-    supervisor.begin_recycling();
-    supervisor.begin_sleeping();
-    loop {
-        if let Some(outcome) = supervisor.outcome.take() {
-            return outcome;
-        }
-        tokio::select! {
-            Some(event) = happens.recv() => supervisor.apply(event),
-            Some(question) = asked.recv() => supervisor.answer(question),
-        }
-    }
+    drop(handed);
+    take_over(&config, state).unwrap_or_else(|err| {
+        let _ = writeln!(io::stderr(), "effe-loader: {err}");
+        err.exit_code()
+    })
 }
 
-fn listen_for_admin(
-    config: &Config,
-    journal: &Journal,
-    supervisor: UnboundedSender<Question>,
-) -> Result<Option<SocketFile>, Error> {
-    let Some((place, token)) = &config.admin else {
-        // The supervisor listens to the other end for ever.
-        tasks::spawn(async move { supervisor.closed().await });
-        return Ok(None);
-    };
-    let operations = Supervised { supervisor, journal: journal.clone() };
-    admin::listen_here(place, token.clone(), journal, operations)
+fn give_back(handed: Handed, why: &str, args: &[OsString]) -> u8 {
+    let err = handed.give_back(why, args);
+    let _ = writeln!(
+        io::stderr(),
+        "effe-loader: can't upgrade: {why}; the program before can't go on either: {err}"
+    );
+    FAILED
 }
 
-/// Hands on every signal that is an order, and the end of each child.
-fn watch_signals(events: &UnboundedSender<Event>) -> io::Result<()> {
-    let follows_terminal = signals::has_terminal() && !signals::is_ignored(SIGHUP);
-    for number in [SIGTERM, SIGINT, SIGHUP] {
-        let (mut signal, events) = (signal(SignalKind::from_raw(number))?, events.clone());
-        tasks::spawn(async move {
-            while signal.recv().await.is_some() {
-                let is_end = number != SIGHUP || (follows_terminal && !signals::has_terminal());
-                let event = if is_end { Event::Stop(number) } else { Event::Reload };
-                let _ = events.send(event);
-            }
-        });
+/// What a program says that is asked by a supervisor of that version whether it could go on.
+pub(crate) fn answer(version: u64, args: Vec<OsString>, is_linked: bool) -> String {
+    program::answer(version, read_again(args, is_linked))
+}
+
+/// The command line of a supervisor that goes on.
+fn read_again(args: Vec<OsString>, is_linked: bool) -> Result<Config, String> {
+    let config = Cli::parse(args, is_linked).and_then(|cli| cli.checked(is_linked, Role::GoesOn));
+    let config = config.map_err(|err| err.to_string())?;
+    if config.processes == 0 || config.mode != Mode::Serve {
+        return Err("it takes the command line for one without --processes".to_owned());
     }
-    let (mut ends, events) = (signal(SignalKind::child())?, events.clone());
-    tasks::spawn(async move {
-        while ends.recv().await.is_some() {
-            let _ = events.send(Event::ChildEnds);
-        }
+    Ok(config)
+}
+
+fn take_over(config: &Config, state: handed::State) -> Result<u8, Error> {
+    signals::outlive_file_limit();
+    let n_descriptors = descriptors::raise_limit();
+    // The program before has blocked its signals, and no thread but this one is to get any.
+    let journal = boot::start_journal(config, None)?;
+    let template = Template { args: state.args, n_places: config.processes, n_descriptors };
+    let (events, happens) = unbounded_channel();
+    let outcome = tasks::run(async {
+        let taken = Supervisor::carried(config, &journal, template, &state.value, events);
+        let (mut supervisor, admin) = taken.ok_or_else(|| {
+            failed("go on with what the program before had")(io::ErrorKind::InvalidData.into())
+        })?;
+        supervisor.watch_signals()?;
+        let questions = supervisor.listen_for_admin(admin)?;
+        supervisor.take_up(state.failed);
+        supervisor.serve(happens, questions).await
     });
-    signals::unblock(&[SIGTERM, SIGINT, SIGHUP, SIGCHLD]);
-    Ok(())
+    let outcome = outcome.map_err(failed("start the supervisor")).and_then(|outcome| outcome);
+    boot::end(&journal);
+    outcome
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::System { what: what.into(), source }
 }
 
 enum Event {
     /// A signal that ends the effe.
     Stop(i32),
     Reload,
+    Upgrade,
+    /// The program that is in the loader's file now, if it could go on.
+    Asked(Result<File, String>),
+    /// The processes of an upgrade that was ordered then should be ready.
+    Late(Instant),
+    /// Go on as the new program; since when that is to be, and whether signals that have come are taken in.
+    GiveWay(Instant, bool),
     ChildEnds,
     Heard(Id, Heard),
+    /// A process whose link has ended should have ended, too.
+    Mute(Id),
     /// Look whether a process has more than it may.
     Weigh,
     /// Look whether there have been requests.
@@ -231,7 +248,7 @@ enum Event {
     Close,
     /// Look whether connections wait to be accepted, since the sockets were closed to newcomers.
     Pending(Instant),
-    /// No process accepts any more.
+    /// The time is over in which processes may accept.
     Deaf,
     /// A process that was told to stop should be gone.
     Overdue(Id),
@@ -254,9 +271,20 @@ struct Swap {
     change: Change,
     /// What will serve, once it is known.
     next: Option<Rc<Source>>,
-    /// Whether it serves, and the processes before it may still accept connections.
-    has_begun: bool,
+    stage: Stage,
+    /// Why an upgrade has failed, if the swap goes back to the program before.
+    failed: Option<String>,
     replies: Vec<Reply>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// What is to serve is not known, or can't serve yet.
+    Starting,
+    /// It serves, and the processes before it may still accept connections.
+    Ending,
+    /// Of an upgrade: the supervisor is about to go on as another program.
+    Leaving,
 }
 
 struct Supervisor<'a> {
@@ -266,6 +294,11 @@ struct Supervisor<'a> {
     sockets: Sockets,
     /// Where the effe serves.
     address: String,
+    admin: Option<admin::Here>,
+    /// The loader's file, as far as it is known.
+    program: Option<PathBuf>,
+    /// Whether a SIGHUP may say that the terminal has gone.
+    follows_terminal: bool,
     current: Rc<Source>,
     /// What a roll-back returns to.
     previous: Option<Rc<Source>>,
@@ -310,14 +343,130 @@ struct Supervisor<'a> {
     events: UnboundedSender<Event>,
 }
 
-impl Supervisor<'_> {
+impl<'c> Supervisor<'c> {
+    /// One that has nothing yet.
+    fn new(
+        config: &'c Config,
+        journal: &'c Journal,
+        template: Template,
+        source: Rc<Source>,
+        events: UnboundedSender<Event>,
+    ) -> Supervisor<'c> {
+        Supervisor {
+            config,
+            journal,
+            template,
+            sockets: Sockets::Bound(Vec::new()),
+            address: String::new(),
+            admin: None,
+            program: None,
+            follows_terminal: false,
+            n_opened: source.number,
+            current: source,
+            previous: None,
+            is_up: false,
+            is_told_ready: false,
+            processes: BTreeMap::new(),
+            next_id: 1,
+            restarts: Restarts::default(),
+            recycling: Recycling::default(),
+            sleep: Sleep::default(),
+            located: HashMap::new(),
+            swap: None,
+            changes: VecDeque::new(),
+            collecting: BTreeMap::new(),
+            next_question: 0,
+            stopping: None,
+            ended: Ended::default(),
+            has_failed: false,
+            has_left: false,
+            warned: BTreeSet::new(),
+            counted: Scrape::supervised(),
+            alone_since: None,
+            stand_in: None,
+            waiting: Vec::new(),
+            next_token: 0,
+            next_taker: 0,
+            outcome: None,
+            events,
+        }
+    }
+
+    /// Listens for the operator's questions, which it returns, on a socket that is bound.
+    fn listen_for_admin(
+        &mut self,
+        listener: Option<private_listener::Listener>,
+    ) -> Result<UnboundedReceiver<Question>, Error> {
+        let (supervisor, questions) = unbounded_channel();
+        match (listener, &self.config.admin) {
+            (Some(listener), Some((_, token))) => {
+                let operations = Supervised { supervisor, journal: self.journal.clone() };
+                self.admin = Some(admin::listen_here(listener, token.clone(), self.journal, operations)?);
+            }
+            // The supervisor listens to the other end for ever.
+            _ => drop(tasks::spawn(async move { supervisor.closed().await })),
+        }
+        Ok(questions)
+    }
+
+    /// Hands on every signal that is an order, and the end of each child.
+    fn watch_signals(&self) -> Result<(), Error> {
+        let failed = failed("watch for signals");
+        for number in [SIGTERM, SIGINT, SIGHUP] {
+            let mut signal = signal(SignalKind::from_raw(number)).map_err(&failed)?;
+            let (events, follows_terminal) = (self.events.clone(), self.follows_terminal);
+            tasks::spawn(async move {
+                while signal.recv().await.is_some() {
+                    let is_end = number != SIGHUP || (follows_terminal && !signals::has_terminal());
+                    let event = if is_end { Event::Stop(number) } else { Event::Reload };
+                    let _ = events.send(event);
+                }
+            });
+        }
+        for (kind, event) in [
+            (SignalKind::child(), (|| Event::ChildEnds) as fn() -> Event),
+            (SignalKind::user_defined2(), (|| Event::Upgrade) as fn() -> Event),
+        ] {
+            let (mut signal, events) = (signal(kind).map_err(&failed)?, self.events.clone());
+            tasks::spawn(async move {
+                while signal.recv().await.is_some() {
+                    let _ = events.send(event());
+                }
+            });
+        }
+        signals::unblock(&SIGNALS);
+        Ok(())
+    }
+
+    /// Serves until an order says to stop.
+    async fn serve(
+        mut self,
+        mut happens: UnboundedReceiver<Event>,
+        mut asked: UnboundedReceiver<Question>,
+    ) -> Result<u8, Error> {
+        loop {
+            if let Some(outcome) = self.outcome.take() {
+                return outcome;
+            }
+            tokio::select! {
+                Some(event) = happens.recv() => self.apply(event),
+                Some(question) = asked.recv() => self.answer(question),
+            }
+        }
+    }
+
     fn apply(&mut self, event: Event) {
         match event {
             Event::Stop(number) => self.stop_for(number),
             Event::Reload => self.change(Change::Reload, None),
+            Event::Upgrade => self.change(Change::Upgrade, None),
+            Event::Asked(asked) => self.asked(asked),
+            Event::Late(since) => self.late(since),
+            Event::GiveWay(since, has_settled) => self.gives_way(since, has_settled),
             Event::ChildEnds => self.reap(),
             Event::Heard(id, Heard::Message(message)) => self.hear(id, *message),
             Event::Heard(id, Heard::Escrow) => self.escrow(id),
+            Event::Mute(id) => self.mute(id),
             Event::Located(place, location) => self.located(place, location),
             Event::Idle => self.look_for_requests(),
             Event::Stirs => self.stirs(),
@@ -333,6 +482,8 @@ impl Supervisor<'_> {
                     process.is_silent = true;
                 }
                 self.reap();
+                // Most likely it ends.
+                self.later(lives::LAST_WORDS, Event::Mute(id));
             }
             Event::Restart(place) => self.restart(place),
             Event::Read(read) => self.read(read),
@@ -343,11 +494,12 @@ impl Supervisor<'_> {
             Event::Deaf => self.shut_down(),
             Event::Overdue(id) => self.kill(id),
             Event::Left => {
-                self.processes.values_mut().for_each(|process| drop(process.child.kill()));
+                self.processes.values_mut().for_each(|process| process.kill());
                 self.outcome = Some(Ok(FAILED));
             }
         }
-        if self.stopping.is_some() && self.processes.is_empty() && self.outcome.is_none() {
+        let is_over = self.stopping.is_some() && self.processes.is_empty() && self.stand_in.is_none();
+        if is_over && self.outcome.is_none() {
             self.finish();
         }
     }

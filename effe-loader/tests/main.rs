@@ -19,6 +19,8 @@ mod damaged;
 mod debuggers;
 mod drain;
 mod early;
+#[cfg(feature = "processes")]
+mod edges;
 mod examples;
 mod failures;
 mod faults;
@@ -61,6 +63,8 @@ mod trailers;
 mod trust;
 mod tunnels;
 mod upgrade;
+#[cfg(feature = "processes")]
+mod upgrades;
 mod websocket;
 mod websocket_cases;
 #[cfg(any(feature = "processes", feature = "tls"))]

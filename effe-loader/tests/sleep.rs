@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::Signal,
+};
 
 use crate::support::{
     Connection, Counts, LONG, Loader,
@@ -133,6 +136,32 @@ fn what_comes_while_processes_end_is_answered() {
     assert!(n_sleeps >= times() as u64 / 4, "{n_sleeps}");
     let lines = server.stop();
     assert!(!lines.iter().any(|line| line.contains("critical")), "{lines:#?}");
+}
+
+#[test]
+fn who_waits_at_a_stop_of_an_effe_that_sleeps_is_told() {
+    for kept in [false, true] {
+        let args = ["--processes", "1", "--workers", "1", "--admin", "127.0.0.1:0", "--idle-exit", "100ms"];
+        let server = Loader::of(probe()).args(args).serve();
+        let mut client = server.connect();
+        assert_eq!(client.get("/").status, 200);
+        wait_until("all have ended", || server.processes().is_empty() && server.state()["asleep"] == true);
+        // The supervisor sees both at once.
+        server.signal(Signal::STOP);
+        wait_until("it stands still", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.id())).unwrap();
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.starts_with(" T"))
+        });
+        if !kept {
+            client = server.connect();
+        }
+        client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        server.signal(Signal::TERM);
+        server.signal(Signal::CONT);
+        let status = client.reply().status;
+        assert!([200, 503].contains(&status), "{status}");
+        server.ends_with(0);
+    }
 }
 
 /// Stands for systemd: holds the socket, and starts the loader when somebody comes.

@@ -90,6 +90,8 @@ pub struct Counted {
     pub recycled: BTreeMap<&'static str, u64>,
     /// Times that all processes have ended because no request came.
     pub sleeps: u64,
+    /// Times that another program of the loader's has taken over.
+    pub upgrades: u64,
     /// Contexts of processes that have ended which were not stopped.
     pub abandoned: u64,
     /// Connections of processes that have ended which others have taken over.
@@ -184,6 +186,7 @@ impl Scrape {
             "image_bytes": self.image_bytes,
             "places": self.places,
             "upgraded": self.upgraded.iter().collect::<Vec<_>>(),
+            "supervised": self.supervised.as_ref().map(Counted::to_json),
         })
     }
 
@@ -200,7 +203,16 @@ impl Scrape {
             upgraded: upgraded(value.get("upgraded")?)?,
             // Several processes have no listener for AWS's clients.
             events: None,
+            // Of a process it has nothing to say, whatever it claims.
             supervised: None,
+        })
+    }
+
+    /// What a supervisor has counted, from the program before it.
+    pub fn of_supervisor(value: &Value) -> Option<Scrape> {
+        Some(Scrape {
+            supervised: Some(Counted::from_json(value.get("supervised")?)?),
+            ..Scrape::from_json(value)?
         })
     }
 }
@@ -312,7 +324,44 @@ impl Collector for Scrape {
     }
 }
 
+/// Why a process is replaced that has had enough.
+const REASONS: [&str; 2] = ["memory", "requests"];
+
 impl Counted {
+    /// For [`Counted::from_json`] in a program that goes on in this one's place.
+    fn to_json(&self) -> Value {
+        json!({
+            "restarts": self.restarts,
+            "crashes": self.crashes,
+            "recycled": self.recycled,
+            "sleeps": self.sleeps,
+            "upgrades": self.upgrades,
+            "abandoned": self.abandoned,
+            "adopted": self.adopted,
+            "told": self.told,
+            "broken": self.broken,
+        })
+    }
+
+    fn from_json(value: &Value) -> Option<Counted> {
+        let number = |key: &str| value.get(key)?.as_u64();
+        let crashes = value.get("crashes")?.as_object()?.iter();
+        let recycled = value.get("recycled")?;
+        let recycled = REASONS.into_iter().filter_map(|reason| Some((reason, recycled[reason].as_u64()?)));
+        Some(Counted {
+            serving: 0,
+            restarts: number("restarts")?,
+            crashes: crashes.map(|(name, n)| Some((name.clone(), n.as_u64()?))).collect::<Option<_>>()?,
+            recycled: recycled.collect(),
+            sleeps: number("sleeps")?,
+            upgrades: number("upgrades")?,
+            abandoned: number("abandoned")?,
+            adopted: number("adopted")?,
+            told: number("told")?,
+            broken: number("broken")?,
+        })
+    }
+
     fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let help = "Processes that serve";
         encoder
@@ -324,6 +373,7 @@ impl Counted {
             .encode_counter(&self.restarts, NO_EXEMPLAR)?;
         for (name, help, value) in [
             ("effe_sleeps", "Times that all processes have ended because no request came", self.sleeps),
+            ("effe_upgrades", "Times that another program of the loader's has taken over", self.upgrades),
             (
                 "effe_contexts_abandoned",
                 "Contexts that were not stopped because their process has ended",

@@ -37,12 +37,13 @@ pub async fn answer(admin: &dyn Operations, request: &Request, incoming: Incomin
         "/log-level" if orders => set_level(admin, request, incoming).await,
         "/swap" if orders => change(admin, Change::Reload).await,
         "/rollback" if orders => change(admin, Change::RollBack).await,
+        "/upgrade" if orders => change(admin, Change::Upgrade).await,
         "/drain" if orders => {
             admin.drain();
             json(StatusCode::ACCEPTED, &json!({ "state": "draining" }))
         }
         "/log-level" => not_allowed("GET, HEAD, POST"),
-        "/swap" | "/rollback" | "/drain" => not_allowed("POST"),
+        "/swap" | "/rollback" | "/upgrade" | "/drain" => not_allowed("POST"),
         "/state" | "/info" | "/metrics" => not_allowed("GET, HEAD"),
         path => match Probe::at(path) {
             Some(probe) if reads => answer_probe(admin, probe).await,
@@ -141,7 +142,7 @@ fn nothing() -> Response<Body> {
     failed(
         StatusCode::NOT_FOUND,
         "there are GET /state, /info, /metrics, /health/liveness, /health/readiness, /log-level; \
-         POST /swap, /rollback, /drain, /log-level",
+         POST /swap, /rollback, /upgrade, /drain, /log-level",
     )
 }
 

@@ -44,7 +44,7 @@ use crate::{
     handler::access_log::Wanted,
     http::{
         invocation::Invocation,
-        private::serve,
+        private::{Room, serve},
         service::{Answered, Guarded, IncomingRequest, Service},
         validate,
     },
@@ -97,7 +97,7 @@ impl BoundApi {
                     let listening = AsyncSocket::open(socket)?;
                     let _ = begun.send(Ok(()));
                     let service = Endpoint::new(effe, monitor, &wanted, api, of_thread);
-                    serve(listening, Rc::new(Rc::new(service)), MAX_CONNECTIONS).await;
+                    serve(listening, Rc::new(Rc::new(service)), Room::of(MAX_CONNECTIONS)).await;
                     Ok(())
                 });
                 let _ = begun.send(outcome.and_then(|served| served));

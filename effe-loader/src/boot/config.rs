@@ -60,6 +60,8 @@ pub enum Role {
     Whole,
     /// One that a supervisor has started.
     Supervised,
+    /// A supervisor that goes on in the place of another program.
+    GoesOn,
 }
 
 /// What a process may have before another one takes its place.
@@ -124,18 +126,21 @@ impl Cli {
             faults.push("no lambda is named: give --plugin FILE".to_owned());
         }
         let listen_is_explicit = !self.listen.is_empty() || self.host.is_some() || self.port.is_some();
-        // A supervised process is given all that might have changed since the supervisor was started.
+        // A supervised process is given all that might have changed since the supervisor was started, and so is a program
+        // that goes on in its place.
         let (mut listen, mut sources, mut parameters, mut admin) = Default::default();
         let has_admin = self.admin.is_some();
+        if role != Role::Supervised {
+            sources = self.sources(&mut faults);
+            admin = self.admin(&mut faults);
+        }
         if role == Role::Whole {
             listen =
                 if self.listen.is_empty() { self.host_and_port(&mut faults) } else { self.listen.clone() };
-            sources = self.sources(&mut faults);
             parameters = sources.read().unwrap_or_else(|fault| {
                 faults.push(fault);
                 Parameters::default()
             });
-            admin = self.admin(&mut faults);
         }
         let function = Function::of_environment().unwrap_or_else(|fault| {
             faults.push(fault);

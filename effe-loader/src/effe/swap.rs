@@ -124,6 +124,11 @@ impl Swapper {
                 self.reload()
             }
             Change::RollBack => self.roll_back(),
+            Change::Upgrade => {
+                Err("can't upgrade: only a supervisor can replace its program while others serve; start the \
+                                    loader with --processes N"
+                    .to_owned())
+            }
         });
         if was_ready && !self.effe.is_draining() {
             let serves = self.effe.generations.current();
@@ -245,7 +250,7 @@ mod tests {
             move || {
                 let apply = |change| match change {
                     Change::RollBack => panic!("told to"),
-                    Change::Reload => Some(Ok(changed.clone())),
+                    Change::Reload | Change::Upgrade => Some(Ok(changed.clone())),
                 };
                 let reap = || {
                     n_reaped += 1;

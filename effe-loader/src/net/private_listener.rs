@@ -93,6 +93,17 @@ impl Listener {
         })
     }
 
+    /// One that another program has bound in this process.
+    pub fn handed(socket: Socket, file: Option<SocketFile>) -> io::Result<Listener> {
+        let bound = socket.local_addr()?;
+        let address = match (bound.as_socket(), bound.as_pathname()) {
+            (Some(address), _) => Address::Tcp(address),
+            (None, Some(path)) => Address::Unix(path.to_owned()),
+            (None, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
+        };
+        Ok(Listener { address, socket, file })
+    }
+
     fn try_bind(address: &Address) -> io::Result<Listener> {
         let (address, socket, file) = match address {
             Address::Tcp(wanted) => {

@@ -1,12 +1,17 @@
 //! The file of a Unix socket: this process removes the one that it has made, and one that a dead process has left.
 
 use std::{
+    ffi::OsString,
     fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::{FileTypeExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{Mode, fchmod};
+use serde_json::{Value, json};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The file of a Unix socket that this process has made.
@@ -30,6 +35,21 @@ impl SocketFile {
     /// The file that was made just now.
     fn of(path: &Path) -> io::Result<SocketFile> {
         Ok(SocketFile { path: path.to_owned(), id: FileId::of(&fs::symlink_metadata(path)?) })
+    }
+
+    /// For [`SocketFile::from_json`] in a program that goes on in this one's place.
+    pub fn to_json(&self) -> Value {
+        let FileId(device, inode, seconds, nanoseconds) = self.id;
+        let path = self.path.as_os_str().as_bytes();
+        json!({ "path": path, "file": [device, inode], "time": [seconds, nanoseconds] })
+    }
+
+    pub fn from_json(value: &Value) -> Option<SocketFile> {
+        let bytes = value["path"].as_array()?.iter().map(|byte| u8::try_from(byte.as_u64()?).ok());
+        let path = OsString::from_vec(bytes.collect::<Option<_>>()?).into();
+        let (file, time) = (&value["file"], &value["time"]);
+        let id = FileId(file[0].as_u64()?, file[1].as_u64()?, time[0].as_i64()?, time[1].as_i64()?);
+        Some(SocketFile { path, id })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The orders that an effe gets while it serves: to stop, to reload, to roll back. They come from signals and
+//! The orders that an effe gets while it serves: to stop, to reload, to roll back, to upgrade the loader. They come from signals and
 //! from the admin listener; the server carries out a stop, `effe/swap.rs` a change.
 
 use std::{
@@ -67,13 +67,15 @@ impl Stop {
     }
 }
 
-/// An order to change the generation that serves.
+/// An order to change what serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Open the plugin and the parameters again, if they have changed.
     Reload,
     /// Return to the generation before.
     RollBack,
+    /// Go on as the loader's program that is in its file now.
+    Upgrade,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -27,6 +27,9 @@ use crate::{journal::Severity, plugin::parameters::Parameters};
 
 /// The first argument of a process that a supervisor has started. It is no part of the command line.
 pub const ARGUMENT: &str = "--supervised";
+/// Of all that a supervisor and its processes say to each other, what they share, and what a supervisor hands to the
+/// program that takes its place. To be raised with every change to it: an upgrade between two versions is refused.
+pub const VERSION: u64 = 1;
 /// Bytes of a line that the supervisor reads from a process.
 pub const MAX_LINE: usize = 4 << 20;
 /// How long a supervisor may not read.
@@ -86,8 +89,8 @@ pub enum Order {
 /// What a process tells its supervisor.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
-    /// Init has succeeded; why the first Start has not, if it has not.
-    Ready { failed: Option<String> },
+    /// Init has succeeded; why the first Start has not, if it has not. And what the process takes for [`VERSION`].
+    Ready { failed: Option<String>, version: u64 },
     /// It accepts connections.
     Serving,
     /// It accepts no connection any more.
@@ -142,6 +145,7 @@ impl Assignment {
     /// All but the descriptors, as a line; `has_plugin` says whether the last of them is a plugin's.
     pub fn line(&self, has_plugin: bool) -> String {
         let assignment = json!({
+            "version": VERSION,
             "place": self.place,
             "n_places": self.n_places,
             "generation": self.generation,
@@ -211,7 +215,9 @@ impl Order {
 impl Message {
     pub fn line(&self) -> String {
         let message = match self {
-            Message::Ready { failed } => json!({ "says": "ready", "failed": failed }),
+            Message::Ready { failed, version } => {
+                json!({ "says": "ready", "failed": failed, "version": version })
+            }
             Message::Serving => json!({ "says": "serving" }),
             Message::Deaf => json!({ "says": "deaf" }),
             Message::Warm => json!({ "says": "warm" }),
@@ -230,7 +236,7 @@ impl Message {
         let number = |key: &str| value.get(key)?.as_u64();
         let text = |key: &str| Some(value.get(key)?.as_str()?.to_owned());
         Some(match value.get("says")?.as_str()? {
-            "ready" => Message::Ready { failed: text("failed") },
+            "ready" => Message::Ready { failed: text("failed"), version: number("version").unwrap_or(0) },
             "serving" => Message::Serving,
             "deaf" => Message::Deaf,
             "warm" => Message::Warm,
@@ -298,6 +304,12 @@ impl Link {
         }
         let invalid = || io::Error::new(io::ErrorKind::InvalidData, "it is no link to a supervisor");
         let line = String::from_utf8(line).map_err(|_| invalid())?;
+        let version = serde_json::from_str::<Value>(&line).ok().and_then(|line| line["version"].as_u64());
+        if version.is_some_and(|version| version != VERSION) {
+            let text =
+                "its supervisor is a loader of another version, which speaks to its processes in another way";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
         let assignment = Assignment::parse(&line, descriptors).ok_or_else(invalid)?;
         let writer = socket.try_clone()?;
         Ok((assignment, Link { socket, sender: LinkSender(Arc::new(Mutex::new(writer))) }))
@@ -343,8 +355,8 @@ mod tests {
             assert_eq!(Order::parse(&line), Some(order));
         }
         let messages = [
-            Message::Ready { failed: None },
-            Message::Ready { failed: Some("why\n".to_owned()) },
+            Message::Ready { failed: None, version: VERSION },
+            Message::Ready { failed: Some("why\n".to_owned()), version: 0 },
             Message::Serving,
             Message::Deaf,
             Message::Warm,

@@ -1,8 +1,8 @@
 //! The process's signals, and the watchdog that ends a process which doesn't stop in time.
 //!
 //! The first SIGTERM or SIGINT stops the effe; a second one ends the process at once. SIGHUP orders a reload,
-//! unless it comes because the terminal has gone: then it stops the effe. What the orders do is up to those
-//! who receive them from `control.rs`; the thread that waits here is the monitor's.
+//! unless it comes because the terminal has gone: then it stops the effe. SIGUSR2 orders an upgrade. What the orders
+//! do is up to those who receive them from `control.rs`; the thread that waits here is the monitor's.
 
 use std::{
     fs::{self, File},
@@ -20,7 +20,7 @@ use rustix::{
     net::{SendFlags, send},
 };
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2, SIGXFSZ},
     flag,
     iterator::{backend::SignalDelivery, exfiltrator::SignalOnly},
     low_level,
@@ -68,7 +68,7 @@ impl Watchdog {
     }
 }
 
-/// The signals that this process handles: SIGTERM, SIGINT and SIGHUP.
+/// The signals that this process handles: SIGTERM, SIGINT, SIGHUP and SIGUSR2.
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
     /// Whether a SIGHUP may say that the terminal has gone. Not if the process has none, nor if it was started
@@ -110,7 +110,7 @@ impl Signals {
         let follows_terminal = has_terminal() && !is_ignored(SIGHUP);
         let (read, write) = UnixStream::pair()?;
         let interrupt = Interrupt(write.try_clone()?);
-        let ours = [SIGTERM, SIGINT, SIGHUP];
+        let ours = [SIGTERM, SIGINT, SIGHUP, SIGUSR2];
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, ours)?;
         unblock(&ours);
         Ok((Signals { delivery, follows_terminal, stopping: false, obeyed, watchdog, control }, interrupt))
@@ -141,6 +141,10 @@ impl Signals {
 
     fn apply(&mut self, signal: i32) {
         let name = low_level::signal_name(signal).unwrap_or("a signal");
+        if signal == SIGUSR2 {
+            drop(self.control.change(Change::Upgrade));
+            return;
+        }
         if signal == SIGHUP && (!self.follows_terminal || has_terminal()) {
             // The outcome is logged where the change is made.
             drop(self.control.change(Change::Reload));
@@ -168,8 +172,18 @@ pub fn outlive_file_limit() {
 }
 
 /// Has this thread, and those that it makes, get the signals even if whoever started this process had blocked them.
-#[expect(unsafe_code, reason = "the mask of signals")]
 pub fn unblock(signals: &[i32]) {
+    set_mask(libc::SIG_UNBLOCK, signals);
+}
+
+/// Keeps the signals from this thread, and from those that it makes. They wait, also for a program that the process
+/// executes meanwhile.
+pub fn block(signals: &[i32]) {
+    set_mask(libc::SIG_BLOCK, signals);
+}
+
+#[expect(unsafe_code, reason = "the mask of signals")]
+fn set_mask(how: i32, signals: &[i32]) {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: it writes a whole set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
@@ -178,7 +192,7 @@ pub fn unblock(signals: &[i32]) {
         unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
     }
     // SAFETY: the set is initialised; the mask is this thread's own.
-    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), ptr::null_mut()) };
+    unsafe { libc::pthread_sigmask(how, set.as_ptr(), ptr::null_mut()) };
 }
 
 /// Whether the process has a controlling terminal. When the terminal goes away, the system sends SIGHUP, and

@@ -21,7 +21,8 @@ use std::{
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{
-    board::{DEPOSITED, Entry, MAX_THREADS, TOLD, state},
+    board::MAX_THREADS,
+    entry::{DEPOSITED, Entry, TOLD, state},
     escrow::{self, Kind, MOST},
     global::{CRASHED, DYING, IMAGE, REQUEST_ID, RESCUE, Rescue},
     note::Note,

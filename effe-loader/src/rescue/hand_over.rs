@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{
-    board::{DEPOSITED, state},
+    entry::{DEPOSITED, state},
     escrow::{self, Kind},
     fault,
     global::{DYING, LEAVING, get},

@@ -21,7 +21,7 @@ pub struct Note {
 }
 
 impl Note {
-    pub(super) const SIZE: usize = 56 + TEXT;
+    pub const SIZE: usize = 56 + TEXT;
 
     pub(super) fn new(thread: i32) -> Note {
         Note {
@@ -38,7 +38,7 @@ impl Note {
         }
     }
 
-    pub(super) fn bytes(&self) -> [u8; Note::SIZE] {
+    pub fn bytes(&self) -> [u8; Note::SIZE] {
         let mut bytes = [0; Note::SIZE];
         bytes[0..4].copy_from_slice(&self.signal.to_ne_bytes());
         bytes[4..8].copy_from_slice(&self.code.to_ne_bytes());

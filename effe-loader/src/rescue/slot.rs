@@ -14,7 +14,7 @@ use std::{
 use rustix::net::{Shutdown, connect_unspec, shutdown};
 
 use super::{
-    board::{DEPOSITED, Entry, TOLD, state},
+    entry::{DEPOSITED, Entry, TOLD, state},
     escrow,
     global::{get, has_crashed, is_dying},
     record::{self, Record},

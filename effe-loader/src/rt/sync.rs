@@ -1,10 +1,10 @@
-//! What the pool and the list of Contexts are made of. The model in `tests/model` replaces it, and runs both modules
-//! under every order of events.
+//! What the pool, the list of Contexts and the entries of the scoreboard are made of. The model in `tests/model` replaces
+//! it, and runs these modules under every order of events.
 
 pub use std::{
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering, fence},
+        atomic::{AtomicU32, AtomicUsize, Ordering, fence},
     },
     thread::Builder,
 };

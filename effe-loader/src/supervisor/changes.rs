@@ -1,9 +1,9 @@
-//! Swaps and roll-backs: a new set of processes in the place of the one that serves, or none of it.
+//! Swaps, roll-backs, and the first half of an upgrade: a new set of processes in the place of the one that serves, or none of it.
 
 use std::{collections::VecDeque, fs::File, rc::Rc, thread, time::Instant};
 
 use super::{
-    Event, Reply, Supervisor, Swap,
+    Event, Reply, Stage, Supervisor, Swap,
     process::{Id, Process, State},
     source::{self, Parts, Source},
 };
@@ -48,9 +48,11 @@ impl Supervisor<'_> {
         if self.is_told_ready {
             systemd::reloading();
         }
-        self.swap = Some(Swap { since: Instant::now(), change, next: None, has_begun: false, replies });
+        let stage = Stage::Starting;
+        self.swap = Some(Swap { since: Instant::now(), change, next: None, stage, failed: None, replies });
         match change {
             Change::Reload => self.reload(),
+            Change::Upgrade => self.upgrade(),
             Change::RollBack => match self.previous.clone() {
                 Some(previous) => self.begin_swap(previous),
                 None => self.swap_fails("can't roll back: there is no generation before this one".to_owned()),
@@ -61,7 +63,7 @@ impl Supervisor<'_> {
     /// Has a thread read the files again.
     pub(super) fn reload(&mut self) {
         self.reload_certificate();
-        let copy = self.current.plugin.as_ref().and_then(|plugin| plugin.memory()).map(File::try_clone);
+        let copy = self.current.plugin.as_deref().and_then(|plugin| plugin.memory()).map(File::try_clone);
         let Some(copy) = copy else {
             let why = "can't reload: this process has no copy of its lambda that another could replace";
             return self.swap_fails(why.to_owned());
@@ -133,13 +135,17 @@ impl Supervisor<'_> {
     /// the others stop once each of them serves. So there are always enough of them.
     pub(super) fn go_on_with_swap(&mut self) {
         let Some(swap) = &self.swap else { return };
-        if swap.has_begun {
-            let is_old = |process: &&Process| process.source.number != self.current.number;
-            if self.processes.values().filter(is_old).all(|process| process.is_deaf || process.exit.is_some())
-            {
-                self.swapped();
+        match swap.stage {
+            Stage::Starting => {}
+            Stage::Ending => {
+                let is_old = |process: &&Process| !Rc::ptr_eq(&process.source, &self.current);
+                let mut old = self.processes.values().filter(is_old);
+                if old.all(|process| process.is_deaf || process.exit.is_some()) {
+                    self.swapped();
+                }
+                return;
             }
-            return;
+            Stage::Leaving => return,
         }
         let Some(next) = swap.next.clone() else { return };
         let ours: Vec<Id> = self.processes.keys().copied().filter(|id| self.is_next(*id)).collect();
@@ -161,16 +167,24 @@ impl Supervisor<'_> {
         let Some(swap) = &mut self.swap else { return };
         let number = next.number;
         // From here on its processes are those of the generation that serves.
-        (swap.next, swap.has_begun) = (None, true);
+        (swap.next, swap.stage) = (None, Stage::Ending);
+        let is_upgrade = swap.change == Change::Upgrade;
         self.n_opened = self.n_opened.max(number);
-        self.previous = Some(std::mem::replace(&mut self.current, Rc::clone(&next)));
+        let before = std::mem::replace(&mut self.current, Rc::clone(&next));
+        if !is_upgrade {
+            self.previous = Some(before);
+        }
         let old: Vec<Id> = self
             .processes
             .iter()
             .filter(|(_, one)| !Rc::ptr_eq(&one.source, &next))
             .map(|(id, _)| *id)
             .collect();
-        old.into_iter().for_each(|id| self.stop_process(id, self.config.server.drain.timeout));
+        for id in old {
+            self.hand_over(id);
+            // Those that have not served.
+            self.stop_process(id, self.config.server.drain.timeout);
+        }
         self.stand_in = None;
         self.stay_awake();
         self.alone_since = None;
@@ -187,8 +201,14 @@ impl Supervisor<'_> {
         let Some(swap) = &self.swap else { return };
         let (number, took) = (self.current.number, swap.since.elapsed());
         let left = self.previous.as_ref().map_or(0, |previous| previous.number);
+        if swap.change == Change::Upgrade {
+            return match swap.failed.clone() {
+                None => self.give_way(),
+                Some(why) => self.swap_ends(Err(why)),
+            };
+        }
         let text = match swap.change {
-            Change::Reload => {
+            Change::Reload | Change::Upgrade => {
                 format!("generation {number} serves ({}, {took:.0?}); the one before it is kept", self.path())
             }
             Change::RollBack => format!("generation {number} serves again; generation {left} is kept"),
@@ -202,7 +222,11 @@ impl Supervisor<'_> {
         let ours: Vec<Id> = self.processes.keys().copied().filter(|id| self.is_next(*id)).collect();
         ours.into_iter().for_each(|id| self.stop_process(id, self.config.server.drain.timeout));
         let serves = self.current.number;
-        self.journal.error(format!("{why}; generation {serves} goes on serving"));
+        let is_upgrade = self.swap.as_ref().is_some_and(|swap| swap.change == Change::Upgrade);
+        self.journal.error(match is_upgrade {
+            true => format!("can't upgrade: {why}; this loader goes on"),
+            false => format!("{why}; generation {serves} goes on serving"),
+        });
         self.swap_ends(Err(why));
     }
 

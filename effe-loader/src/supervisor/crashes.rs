@@ -3,12 +3,16 @@
 use std::{collections::hash_map::Entry, fmt::Write as _, fs::File, thread};
 
 use super::{
-    Event, Supervisor,
+    Event, SIGNALS, Supervisor,
     crash_line::{CrashLine, Located, Place},
     process::Process,
     symbols,
 };
-use crate::{journal::Severity, process::memory, rt::panics::survive};
+use crate::{
+    journal::Severity,
+    process::{memory, signals},
+    rt::panics::survive,
+};
 
 /// Places whose names are kept.
 const MOST: usize = 256;
@@ -19,7 +23,7 @@ impl Supervisor<'_> {
         let remains = &process.remains;
         let mut line = CrashLine { what, ..CrashLine::default() };
         let fields = &mut line.fields;
-        fields.push(("pid", process.child.id().to_string()));
+        fields.push(("pid", process.pid().to_string()));
         let note = remains.note.as_ref();
         match note.filter(|note| note.is_in_run) {
             Some(note) => {
@@ -49,7 +53,7 @@ impl Supervisor<'_> {
         let Some(note) = note.filter(|note| note.place != 0) else { return self.say(line, None) };
         line.place = format!(", at {:#x} of {}", note.place, self.path());
         let place = (process.source.number, note.place);
-        let copy = process.source.plugin.as_ref().and_then(|plugin| plugin.memory()?.try_clone().ok());
+        let copy = process.source.plugin.as_deref().and_then(|plugin| plugin.memory()?.try_clone().ok());
         match (copy, self.located.entry(place)) {
             (_, Entry::Occupied(mut found)) => match found.get_mut() {
                 Located::Soon(lines) => lines.push(line),
@@ -71,6 +75,7 @@ impl Supervisor<'_> {
         let events = self.events.clone();
         let thread = thread::Builder::new().name("effe-symbols".to_owned());
         let begun = thread.spawn(move || {
+            signals::block(&SIGNALS);
             let location = survive(|| Ok(symbols::locate(&copy, place.1))).unwrap_or_default();
             memory::give_back();
             let _ = events.send(Event::Located(place, location));

@@ -11,11 +11,17 @@ use std::{
 };
 
 use rustix::net::{SendFlags, Shutdown, send, shutdown};
+use serde_json::{Value, json};
 use tokio::{io::Interest, net::UnixStream, task::JoinHandle, time};
 
+use super::{
+    carried::{Incoming, Outgoing, bytes},
+    lingering::Lingering,
+};
 use crate::{
     rescue::{
-        board::{Board, TOLD, state},
+        board::Board,
+        entry::{TOLD, state},
         escrow::{self, BATCH, Kind, Message},
         note::Note,
         slot,
@@ -40,6 +46,8 @@ pub struct Escrow {
     /// It carries whole messages; only that it is ready is read as from a stream.
     socket: Rc<UnixStream>,
     _watch: Watch,
+    /// What the scoreboard is mapped from.
+    memory: OwnedFd,
     pub board: Board,
     /// By the number that each has in the process: its connection's serial, and the copy.
     held: HashMap<i32, (u32, OwnedFd)>,
@@ -102,7 +110,12 @@ impl Escrow {
     ) -> io::Result<(Escrow, ForProcess)> {
         let memory = Board::memory(n_descriptors)?;
         let (ours, theirs) = escrow::pair()?;
-        let socket = Rc::new(UnixStream::from_std(ours.into())?);
+        let escrow = Escrow::open(memory.try_clone()?, ours, room, comes)?;
+        Ok((escrow, ForProcess { memory, socket: theirs }))
+    }
+
+    fn open(memory: OwnedFd, socket: OwnedFd, room: usize, comes: impl Fn() + 'static) -> io::Result<Escrow> {
+        let socket = Rc::new(UnixStream::from_std(socket.into())?);
         let ready = Rc::clone(&socket);
         let task = tasks::spawn(async move {
             while let Ok(what) = ready.ready(Interest::READABLE).await {
@@ -115,18 +128,55 @@ impl Escrow {
                 }
             }
         });
-        let escrow = Escrow {
+        Ok(Escrow {
             socket,
             _watch: Watch(task),
             board: Board::map(&memory)?,
+            memory,
             held: HashMap::new(),
             in_transit: HashMap::new(),
             room,
             note: None,
             request_id: None,
             is_quiet: false,
-        };
-        Ok((escrow, ForProcess { memory, socket: theirs }))
+        })
+    }
+
+    /// For [`Escrow::carried`] in the program that goes on.
+    pub fn carry<'a>(&'a self, out: &mut Outgoing<'a>) -> Value {
+        let held = self.held.iter();
+        let held: Vec<Value> =
+            held.map(|(number, (serial, copy))| json!([number, serial, out.put(copy)])).collect();
+        let in_transit = self.in_transit.iter();
+        let in_transit: Vec<Value> = in_transit.map(|(token, copy)| json!([token, out.put(copy)])).collect();
+        json!({
+            "socket": out.put(&*self.socket),
+            "memory": out.put(&self.memory),
+            "held": held,
+            "in_transit": in_transit,
+            "room": self.room,
+            "note": self.note.as_ref().map(|note| note.bytes().to_vec()),
+            "request_id": self.request_id,
+            "is_quiet": self.is_quiet,
+        })
+    }
+
+    pub fn carried(value: &Value, incoming: &mut Incoming, comes: impl Fn() + 'static) -> Option<Escrow> {
+        let (memory, socket) = (incoming.take(&value["memory"])?, incoming.take(&value["socket"])?);
+        let room = usize::try_from(value["room"].as_u64()?).ok()?;
+        let mut escrow = Escrow::open(memory, socket, room, comes).ok()?;
+        for one in value["held"].as_array()? {
+            let number = i32::try_from(one[0].as_i64()?).ok()?;
+            let serial = u32::try_from(one[1].as_u64()?).ok()?;
+            escrow.held.insert(number, (serial, incoming.take(&one[2])?));
+        }
+        for one in value["in_transit"].as_array()? {
+            escrow.in_transit.insert(u32::try_from(one[0].as_u64()?).ok()?, incoming.take(&one[1])?);
+        }
+        escrow.note = bytes(&value["note"]).and_then(|bytes| Note::read(&bytes));
+        escrow.request_id = value["request_id"].as_str().map(str::to_owned);
+        escrow.is_quiet = value["is_quiet"].as_bool()?;
+        Some(escrow)
     }
 
     /// Copies of connections that the process serves.
@@ -219,10 +269,7 @@ impl Escrow {
                     let _ = send(&copy, RETRY, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
                     let _ = shutdown(&copy, Shutdown::Write);
                     left.n_told += 1;
-                    tasks::spawn(async move {
-                        time::sleep(LINGER).await;
-                        drop(copy);
-                    });
+                    linger(copy);
                 }
                 state::ANSWERING => {
                     // A body that breaks off must not look whole.
@@ -230,10 +277,7 @@ impl Escrow {
                     left.n_broken += 1;
                 }
                 // Whoever was told something may still be reading it.
-                state::OVER => drop(tasks::spawn(async move {
-                    time::sleep(LINGER).await;
-                    drop(copy);
-                })),
+                state::OVER => linger(copy),
                 _ => {}
             }
         }
@@ -254,6 +298,15 @@ impl Escrow {
             Err(_) => Err(connections.into_iter().map(|(_, copy)| copy).collect()),
         }
     }
+}
+
+/// Keeps a connection open for a while.
+fn linger(copy: OwnedFd) {
+    let lingering = Lingering::begin();
+    tasks::spawn(async move {
+        time::sleep(LINGER).await;
+        drop((copy, lingering));
+    });
 }
 
 #[cfg(test)]

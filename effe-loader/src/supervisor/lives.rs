@@ -31,15 +31,15 @@ use crate::{
     net::{bind::Bound, listeners::Listener},
     process::{
         control::Change,
-        link::{Ended, Message, Order},
+        link::{Ended, Message, Order, VERSION},
         systemd,
     },
 };
 
 /// What a process that has crashed may take to die: a core dump may be large.
-const CORPSE: Duration = Duration::from_secs(60);
+pub(super) const CORPSE: Duration = Duration::from_secs(60);
 /// How long to read what a process has said before it ended, if the link stays open.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Runs that must have ended for a process to have been of use: then not every request crashes it.
 const USEFUL: u64 = 1;
 
@@ -49,7 +49,7 @@ const MAX_WARNINGS: usize = 16;
 impl Supervisor<'_> {
     /// Starts a process in a place, of the next generation if there is one.
     pub(super) fn start(&mut self, place: usize, next: Option<&Rc<Source>>) {
-        let (id, events) = (self.next_id, self.events.clone());
+        let id = self.next_id;
         let source = next.unwrap_or(&self.current);
         let sockets: Vec<BorrowedFd<'_>> = match &self.sockets {
             Sockets::Bound(bound) => bound.iter().map(Bound::descriptor).collect(),
@@ -57,8 +57,7 @@ impl Supervisor<'_> {
                 listeners.iter().map(|listener| listener.socket.as_fd()).collect()
             }
         };
-        let heard = move |heard| drop(events.send(Event::Heard(id, heard)));
-        match self.template.start(place, source, self.journal.level(), &sockets, heard) {
+        match self.template.start(place, source, self.journal.level(), &sockets, self.ear(id)) {
             Ok(process) => {
                 self.next_id += 1;
                 self.processes.insert(id, process);
@@ -75,12 +74,18 @@ impl Supervisor<'_> {
         }
     }
 
+    /// What is told of all that a process says.
+    pub(super) fn ear(&self, id: Id) -> impl Fn(Heard) + Clone + 'static {
+        let events = self.events.clone();
+        move |heard| drop(events.send(Event::Heard(id, heard)))
+    }
+
     pub(super) fn restart(&mut self, place: usize) {
         let is_there = self.processes.values().any(|process| {
             process.place == place
                 && ![State::Stopping, State::Crashed].contains(&process.state)
                 && process.exit.is_none()
-                && process.source.number == self.current.number
+                && Rc::ptr_eq(&process.source, &self.current)
         });
         if !is_there && self.stopping.is_none() && !self.sleep.is_asleep {
             self.start(place, None);
@@ -91,7 +96,12 @@ impl Supervisor<'_> {
         let is_next = self.is_next(id);
         let Some(process) = self.processes.get_mut(&id) else { return };
         match message {
-            Message::Ready { failed } if process.state == State::Starting => {
+            Message::Ready { version, .. } if version != VERSION && process.state == State::Starting => {
+                let text = "its process is a loader of another version, which speaks to its supervisor in another way";
+                let text = format!("{}: {text}", self.path());
+                if is_next { self.swap_fails(text) } else { self.outcome = Some(Ok(FAILED)) }
+            }
+            Message::Ready { failed, .. } if process.state == State::Starting => {
                 process.state = State::Ready;
                 process.is_warm = failed.is_none();
                 match failed {
@@ -136,6 +146,7 @@ impl Supervisor<'_> {
                 process.is_deaf = true;
                 self.go_on_with_swap();
                 self.watch();
+                self.refuse_if_deaf();
             }
             Message::Ended(ended, scrape) => process.ended = Some((ended, scrape)),
             // Out of turn: a lambda may write to any descriptor.
@@ -204,9 +215,8 @@ impl Supervisor<'_> {
     pub(super) fn reap(&mut self) {
         let mut dead = Vec::new();
         for (id, process) in &mut self.processes {
-            if process.exit.is_none() {
-                process.exit = process.child.try_wait().ok().flatten();
-                dead.extend(process.exit.map(|_| *id));
+            if process.look() {
+                dead.push(*id);
             }
         }
         for id in dead {
@@ -228,6 +238,7 @@ impl Supervisor<'_> {
         }
         self.go_on_with_swap();
         self.watch();
+        self.refuse_if_deaf();
     }
 
     fn bury(&mut self, id: Id, process: Process, is_next: bool) {
@@ -245,13 +256,18 @@ impl Supervisor<'_> {
         }
         let how = how(exit);
         if process.state == State::Stopping || (self.stopping.is_some() && is_stop(exit)) {
-            self.has_failed |= !exit.success() && !is_stop(exit);
-            if exit.signal().is_some() && !is_stop(exit) {
+            // After a swap it is a crash as any other.
+            self.has_failed |= self.stopping.is_some() && !exit.success() && !is_stop(exit);
+            // One that its lambda ends by `exit` may end with any code.
+            if (exit.signal().is_some() && !is_stop(exit)) || process.has_crashed {
                 self.count_crash(exit);
                 let what = format!("process {}, which was to stop, {how}", process.place);
                 self.tell_of(&process, what, String::new());
             }
             return;
+        }
+        if is_next && process.failed.is_none() {
+            self.count_crash(exit);
         }
         if process.state == State::Starting && (!self.is_up || is_next) {
             let (code, text) = process.failed.unwrap_or_else(|| {
@@ -277,6 +293,21 @@ impl Supervisor<'_> {
         self.has_died(&process, exit);
     }
 
+    /// A process that lives can't be heard or told anything: its lambda has closed what isn't its own.
+    pub(super) fn mute(&mut self, id: Id) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let is_expected = [State::Stopping, State::Crashed].contains(&process.state);
+        if process.exit.is_none() && !is_expected {
+            let place = process.place;
+            self.journal
+                .error(format!("process {place} has closed its link to the supervisor: it is killed"));
+            self.crashes(id);
+            if let Some(process) = self.processes.get(&id) {
+                process.kill();
+            }
+        }
+    }
+
     /// A process says that it has crashed. Another one is started while it still saves what can be saved.
     pub(super) fn crashes(&mut self, id: Id) {
         self.later(self.config.fault_grace + CORPSE, Event::Overdue(id));
@@ -286,7 +317,7 @@ impl Supervisor<'_> {
         };
         process.state = State::Crashed;
         let (place, had_served) = (process.place, had_served(process));
-        let is_current = process.source.number == self.current.number;
+        let is_current = Rc::ptr_eq(&process.source, &self.current);
         let sequel = if is_current { self.replace(place, had_served) } else { "it was to stop".to_owned() };
         if let Some(process) = self.processes.get_mut(&id) {
             process.sequel = Some(sequel);
@@ -360,14 +391,25 @@ impl Supervisor<'_> {
         {
             return;
         }
-        match StandIn::new(self.listeners()) {
-            Ok(stand_in) => {
-                self.journal.critical("no process serves: clients are told 503");
-                self.stand_in = Some(stand_in);
-            }
-            Err(err) => self.journal.error(format!("no process serves, and clients can't be told: {err}")),
+        if self.stands_in() {
+            self.journal.critical("no process serves: clients are told 503");
         }
         self.turn_away();
+    }
+
+    /// Has clients that connect told 503, if there is no TLS; whether they are.
+    pub(super) fn stands_in(&mut self) -> bool {
+        if self.config.server.tls.is_some() {
+            return false;
+        }
+        match StandIn::new(self.listeners()) {
+            Ok(stand_in) => self.stand_in = Some(stand_in),
+            Err(err) => {
+                self.journal.error(format!("no process serves, and clients can't be told: {err}"));
+                return false;
+            }
+        }
+        true
     }
 
     pub(super) fn plugin_path(&self) -> PathBuf {

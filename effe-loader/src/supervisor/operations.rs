@@ -155,6 +155,7 @@ impl Collected {
         all["abandoned_contexts"] = json!(counted.map(|counted| counted.abandoned));
         all["asleep"] = self.is_asleep.into();
         all["sleeps"] = json!(counted.map(|counted| counted.sleeps));
+        all["upgrades"] = json!(counted.map(|counted| counted.upgrades));
         all["recycled"] = json!(counted.map(|counted| &counted.recycled));
         all["crashes"] = json!(counted.map(|counted| &counted.crashes));
         all

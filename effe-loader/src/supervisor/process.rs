@@ -4,30 +4,33 @@ use std::{
     ffi::OsString,
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::{
+            net::UnixStream,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
-    process::{Child, Command, ExitStatus},
+    process::{Command, ExitStatus},
     rc::Rc,
     time::Instant,
 };
 
-use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::unix::{OwnedReadHalf, OwnedWriteHalf},
-    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use serde_json::{Value, json};
 
 use super::{
+    carried::{Incoming, Outgoing, ago, bytes, then},
     escrow::{Escrow, ForProcess, Remains},
     source::Source,
+    wire::{Halves, Wire},
 };
 use crate::{
     journal::Severity,
-    process::link::{self, Assignment, Ended, MAX_LINE, Message, Order},
-    rt::tasks,
+    process::link::{self, Assignment, Ended, Message, Order},
 };
+
+/// The variable in which a program that takes another's place is told what it gets. It is not for its processes.
+pub const VARIABLE: &str = "_EFFE_STATE";
 
 /// Which process, in the order of their starts.
 pub type Id = u64;
@@ -46,6 +49,7 @@ pub enum Heard {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum State {
     /// Init or the first Start has not ended.
     Starting,
@@ -56,6 +60,13 @@ pub enum State {
     Stopping,
     /// It has crashed, and is not dead yet.
     Crashed,
+}
+
+impl State {
+    fn of(number: u64) -> Option<State> {
+        let all = [State::Starting, State::Ready, State::Serving, State::Stopping, State::Crashed];
+        all.into_iter().find(|state| *state as u64 == number)
+    }
 }
 
 pub struct Process {
@@ -75,7 +86,8 @@ pub struct Process {
     pub is_deaf: bool,
     /// The last report.
     pub report: Option<Value>,
-    pub child: Child,
+    /// A child of this process's: nobody else has its number before it is waited for.
+    pid: Pid,
     pub exit: Option<ExitStatus>,
     pub is_silent: bool,
     /// What follows its crash, once that is decided.
@@ -90,7 +102,7 @@ pub struct Process {
     pub hands_over: bool,
     /// Whether it is looked at again and again for connections at rest.
     pub has_rounds: bool,
-    orders: UnboundedSender<String>,
+    wire: Wire,
 }
 
 /// What every process is started with.
@@ -123,17 +135,18 @@ impl Template {
         Assignment::send_descriptors(ours.as_fd(), sockets, source.memory(), rescue)?;
         let (program, args) = self.args.split_first().ok_or(io::ErrorKind::InvalidInput)?;
         // The file that this process was started from, even if another file has its path now.
-        let mut command = Command::new("/proc/self/exe");
+        let own = || "/proc/self/exe".to_owned();
+        let file =
+            source.program.as_ref().map_or_else(own, |file| format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let mut command = Command::new(file);
         command.arg0(program).arg(link::ARGUMENT).args(args);
         // Only the supervisor speaks with the service manager.
         command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC").env_remove("WATCHDOG_PID");
+        command.env_remove(VARIABLE);
         let child = command.stdin(OwnedFd::from(theirs)).spawn()?;
         drop(command);
-        ours.set_nonblocking(true)?;
-        let (reader, writer) = tokio::net::UnixStream::from_std(ours)?.into_split();
-        let (orders, queue) = unbounded_channel();
-        tasks::spawn(write(writer, queue));
-        tasks::spawn(read(reader, heard));
+        let pid = Pid::from_child(&child);
+        let wire = Wire::open(ours, Halves::default(), hears(heard))?;
         let assignment = Assignment {
             place,
             n_places: self.n_places,
@@ -145,7 +158,7 @@ impl Template {
             plugin: None,
             rescue: None,
         };
-        let _ = orders.send(assignment.line(source.memory().is_some()));
+        wire.send(&assignment.line(source.memory().is_some()));
         Ok(Process {
             place,
             source: Rc::clone(source),
@@ -157,7 +170,7 @@ impl Template {
             ended: None,
             is_deaf: false,
             report: None,
-            child,
+            pid,
             exit: None,
             is_silent: false,
             sequel: None,
@@ -166,15 +179,118 @@ impl Template {
             has_crashed: false,
             hands_over: false,
             has_rounds: false,
-            orders,
+            wire,
         })
     }
 }
 
 impl Process {
+    /// For [`Process::carried`] in the program that goes on; `source` is the number of what it serves there. It has not
+    /// ended, as far as this program knows.
+    pub fn carry<'a>(&'a self, source: usize, out: &mut Outgoing<'a>) -> Value {
+        let Halves { read, unsent } = self.wire.halves();
+        let ended = self
+            .ended
+            .as_ref()
+            .map(|(ended, scrape)| json!([ended.started, ended.abandoned, ended.cut_off, scrape]));
+        json!({
+            "place": self.place,
+            "source": source,
+            "state": self.state as u8,
+            "is_warm": self.is_warm,
+            "started": ago(self.started),
+            "serving": self.serving.map(ago),
+            "failed": self.failed,
+            "ended": ended,
+            "is_deaf": self.is_deaf,
+            "report": self.report,
+            "pid": self.pid.as_raw_nonzero().get(),
+            "is_silent": self.is_silent,
+            "sequel": self.sequel,
+            "escrow": self.escrow.as_ref().map(|escrow| escrow.carry(out)),
+            "has_crashed": self.has_crashed,
+            "hands_over": self.hands_over,
+            "link": out.put(&self.wire),
+            "read": read,
+            "unsent": unsent,
+        })
+    }
+
+    /// `heard` is as in [`Template::start`].
+    pub fn carried(
+        value: &Value,
+        sources: &[Rc<Source>],
+        incoming: &mut Incoming,
+        heard: impl Fn(Heard) + Clone + 'static,
+    ) -> Option<Process> {
+        let flag = |key: &str| value[key].as_bool();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let socket = UnixStream::from(incoming.take(&value["link"])?);
+        let halves = Halves { read: bytes(&value["read"])?, unsent: bytes(&value["unsent"])? };
+        let comes = heard.clone();
+        let escrow = match &value["escrow"] {
+            Value::Null => None,
+            escrow => Some(Escrow::carried(escrow, incoming, move || comes(Heard::Escrow))?),
+        };
+        let failed = &value["failed"];
+        let ended = &value["ended"];
+        let ended = match ended {
+            Value::Null => None,
+            _ => {
+                let [started, abandoned, cut_off] = [0, 1, 2].map(|n| ended[n].as_u64());
+                let said = Ended { started: started?, abandoned: abandoned?, cut_off: cut_off? };
+                Some((said, ended[3].clone()))
+            }
+        };
+        Some(Process {
+            place: usize::try_from(value["place"].as_u64()?).ok()?,
+            source: Rc::clone(sources.get(usize::try_from(value["source"].as_u64()?).ok()?)?),
+            state: State::of(value["state"].as_u64()?)?,
+            is_warm: flag("is_warm")?,
+            started: then(&value["started"])?,
+            serving: then(&value["serving"]),
+            failed: u8::try_from(failed[0].as_u64().unwrap_or(u64::MAX)).ok().zip(text(&failed[1])),
+            ended,
+            is_deaf: flag("is_deaf")?,
+            report: Some(value["report"].clone()).filter(|report| !report.is_null()),
+            pid: Pid::from_raw(i32::try_from(value["pid"].as_i64()?).ok()?)?,
+            exit: None,
+            is_silent: flag("is_silent")?,
+            sequel: text(&value["sequel"]),
+            escrow,
+            remains: Remains::default(),
+            has_crashed: flag("has_crashed")?,
+            hands_over: flag("hands_over")?,
+            has_rounds: false,
+            wire: Wire::open(socket, halves, hears(heard)).ok()?,
+        })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
+    /// Looks whether it has ended; true if that is new.
+    pub fn look(&mut self) -> bool {
+        if self.exit.is_some() {
+            return false;
+        }
+        if let Ok(Some((_, status))) = waitpid(Some(self.pid), WaitOptions::NOHANG) {
+            self.exit = Some(ExitStatus::from_raw(status.as_raw()));
+        }
+        self.exit.is_some()
+    }
+
+    /// Ends it at once. Once it is waited for, another process may have its number.
+    pub fn kill(&self) {
+        if self.exit.is_none() {
+            let _ = kill_process(self.pid, Signal::KILL);
+        }
+    }
+
     /// One that has died is told nothing.
     pub fn tell(&self, order: &Order) {
-        let _ = self.orders.send(order.line());
+        self.wire.send(&order.line());
     }
 
     /// Requests that have come to it.
@@ -188,28 +304,14 @@ impl Process {
     }
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut queue: UnboundedReceiver<String>) {
-    while let Some(line) = queue.recv().await {
-        if writer.write_all(line.as_bytes()).await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Hands on each line that is a message. Anything else is skipped: the lambda may write to any descriptor.
-async fn read(reader: OwnedReadHalf, heard: impl Fn(Heard)) {
-    let mut reader = BufReader::new(reader);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let mut limited = (&mut reader).take(MAX_LINE as u64);
-        match limited.read_until(b'\n', &mut line).await {
-            Ok(1..) => {
-                if let Some(message) = Message::parse(&line) {
-                    heard(Heard::Message(Box::new(message)));
-                }
+fn hears(heard: impl Fn(Heard) + 'static) -> impl Fn(Option<&[u8]>) + 'static {
+    move |line| match line {
+        Some(line) => {
+            if let Some(message) = Message::parse(line) {
+                heard(Heard::Message(Box::new(message)));
             }
-            Ok(0) | Err(_) => return heard(Heard::End),
         }
+        None => heard(Heard::End),
     }
 }

@@ -1,7 +1,10 @@
 //! Recycling: a process that has had its requests, or has grown too large, is replaced while it still serves. Its
 //! successor is ready first, and gets its connections.
 
-use std::time::{Duration, Instant};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use super::{
     Event, Supervisor,
@@ -43,13 +46,12 @@ impl Supervisor<'_> {
             return;
         }
         let limits = self.config.recycling;
-        let current = self.current.number;
+        let current = &self.current;
         let serving = |(_, process): &(&Id, &Process)| {
-            process.state == State::Serving && process.source.number == current
+            process.state == State::Serving && Rc::ptr_eq(&process.source, current)
         };
         let due = self.processes.iter().filter(serving).find_map(|(id, process)| {
-            let memory =
-                if limits.memory.is_some() { memory::of(process.child.id()).unwrap_or(0) } else { 0 };
+            let memory = if limits.memory.is_some() { memory::of(process.pid()).unwrap_or(0) } else { 0 };
             Some((*id, exceeded(&limits, *id, memory, process.n_requests())?))
         });
         if let Some((id, (reason, text))) = due {
@@ -59,7 +61,7 @@ impl Supervisor<'_> {
 
     fn recycle(&mut self, id: Id, reason: &'static str, text: &str) {
         let Some(process) = self.processes.get(&id) else { return };
-        let (place, pid, successor) = (process.place, process.child.id(), self.next_id);
+        let (place, pid, successor) = (process.place, process.pid(), self.next_id);
         let fields = [("pid", pid.to_string()), ("reason", reason.to_owned())];
         let text = format!("process {place} {text}: another one takes its place");
         self.journal.report(Severity::Notice, text, fields);

@@ -43,7 +43,7 @@ impl Supervisor<'_> {
         let Some((missing, reply)) = self.collecting.remove(&number) else { return };
         let reported = |(id, process): (&Id, &Process)| Reported {
             place: process.place,
-            pid: process.child.id(),
+            pid: process.pid(),
             generation: process.source.number,
             state: match process.state {
                 State::Starting | State::Ready => "starting",

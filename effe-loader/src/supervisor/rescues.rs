@@ -1,12 +1,17 @@
 //! Connections of processes that crash: those at rest go to others, and whoever waits for an answer that doesn't come
 //! is told.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    time::Duration,
+};
 
 use super::{
     Event, Supervisor,
     process::{Heard, Id, Process, State},
     stand_in,
+    watch::has_request,
 };
 use crate::rescue::escrow::BATCH;
 
@@ -82,9 +87,9 @@ impl Supervisor<'_> {
             return stand_in::turn_all_away(connections);
         }
         self.waiting.extend(connections);
-        let current = self.current.number;
+        let current = Rc::clone(&self.current);
         let serving =
-            |process: &&mut Process| process.state == State::Serving && process.source.number == current;
+            |process: &&mut Process| process.state == State::Serving && Rc::ptr_eq(&process.source, &current);
         let serving = self.processes.values_mut().filter(serving);
         let mut takers: Vec<_> = serving.filter_map(|process| process.escrow.as_mut()).collect();
         if takers.is_empty() {
@@ -112,6 +117,11 @@ impl Supervisor<'_> {
 
     /// Nobody will serve the connections that wait for a while.
     pub(super) fn turn_away(&mut self) {
-        stand_in::turn_all_away(std::mem::take(&mut self.waiting));
+        let mut waiting = std::mem::take(&mut self.waiting);
+        if self.stopping.is_some() {
+            // The others are told by their end.
+            waiting.retain(|connection| has_request(connection.as_fd()));
+        }
+        stand_in::turn_all_away(waiting);
     }
 }

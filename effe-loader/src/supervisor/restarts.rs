@@ -6,6 +6,10 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
+use super::carried::{ago, then};
+
 /// The first delay, and the longest.
 const SHORTEST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
@@ -33,6 +37,20 @@ pub struct Verdict {
 }
 
 impl Restarts {
+    /// For [`Restarts::carried`] in the program that goes on.
+    pub fn carry(&self) -> Value {
+        let delay = u64::try_from(self.delay.as_millis()).unwrap_or(u64::MAX);
+        let swapped = self.swapped.map(|(at, n)| (ago(at), n));
+        json!({ "last": self.last.map(ago), "delay": delay, "swapped": swapped })
+    }
+
+    pub fn carried(value: &Value) -> Option<Restarts> {
+        let swapped = &value["swapped"];
+        let n = swapped[1].as_u64().and_then(|n| u32::try_from(n).ok());
+        let delay = Duration::from_millis(value["delay"].as_u64()?);
+        Some(Restarts { last: then(&value["last"]), delay, swapped: then(&swapped[0]).zip(n) })
+    }
+
     pub fn is_calm(&self, now: Instant) -> bool {
         self.last.is_none_or(|last| now.saturating_duration_since(last) >= CALM)
     }

@@ -12,7 +12,7 @@ use super::{
     process::{Id, Process, State},
     watch::{Stirred, Watch, has_request},
 };
-use crate::rescue::board::state;
+use crate::rescue::entry::state;
 
 impl Supervisor<'_> {
     /// Looks from now on whether there are requests, if the processes are to end without.

@@ -16,6 +16,7 @@ use tokio::{
 };
 use tokio_util::either::Either;
 
+use super::lingering::Lingering;
 use crate::{
     net::listeners::{Listener, Stream},
     rt::tasks,
@@ -71,8 +72,10 @@ async fn serve(stream: Stream) -> io::Result<()> {
                 Either::Left(socket) => Either::Left(socket.accept().await?.0),
                 Either::Right(socket) => Either::Right(socket.accept().await?.0),
             };
+            let lingering = Lingering::begin();
             tasks::spawn(async move {
                 let _ = time::timeout(PATIENCE, turn_away(connection)).await;
+                drop(lingering);
             });
         }
         tokio::task::yield_now().await;
@@ -82,10 +85,12 @@ async fn serve(stream: Stream) -> io::Result<()> {
 /// Tells clients whose connections wait for a process that there is none.
 pub fn turn_all_away(connections: Vec<OwnedFd>) {
     for connection in connections {
+        let lingering = Lingering::begin();
         tasks::spawn(async move {
             if let Ok(connection) = of_descriptor(connection) {
                 let _ = time::timeout(KEPT, turn_away(connection)).await;
             }
+            drop(lingering);
         });
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::{
     consts::{SIGHUP, SIGTERM},
     low_level,
@@ -10,7 +9,8 @@ use signal_hook::{
 
 use super::{
     Event, Supervisor,
-    process::{Id, State},
+    lingering::Lingering,
+    process::{Id, Process, State},
 };
 use crate::{
     error::{DONE, FAILED},
@@ -26,8 +26,8 @@ use crate::{
 const HANDSHAKE: Duration = Duration::from_millis(50);
 /// How often to look whether all connections that wait have been accepted.
 const LOOK: Duration = Duration::from_millis(1);
-/// How long after the order to stop no process accepts any more.
-const DEAF: Duration = Duration::from_millis(100);
+/// How long clients may take to read that they are turned away, while no process serves.
+const OWED: Duration = Duration::from_secs(1);
 /// What processes may take to leave at once.
 const LEAVE: Duration = Duration::from_millis(500);
 /// What a process that was told to stop may take beyond its own watchdog's time.
@@ -51,9 +51,12 @@ impl Supervisor<'_> {
     pub(super) fn stop(&mut self, stop: Stop) {
         systemd::stopping();
         self.stopping = Some(stop);
-        self.stand_in = None;
         self.stay_awake();
         self.turn_away();
+        if !self.processes.values().any(|process| process.state == State::Serving) {
+            // Somebody waits, or will during the delay.
+            self.stands_in();
+        }
         // Whoever waits for a change learns that none comes.
         self.changes.clear();
         self.swap = None;
@@ -72,13 +75,28 @@ impl Supervisor<'_> {
         let deadline = stop.deadline(self.config.server.drain);
         let serves = self.processes.values().any(|process| process.state == State::Serving);
         let is_pending = since.elapsed() < HANDSHAKE || self.listeners().iter().any(Listener::has_pending);
-        if serves && is_pending && Instant::now() < deadline {
+        let stands_in = self.stand_in.is_some();
+        let is_owed = stands_in && Lingering::n() > 0 && since.elapsed() < OWED;
+        if (((serves || stands_in) && is_pending) || is_owed) && Instant::now() < deadline {
             return self.later(LOOK, Event::Pending(since));
         }
+        self.stand_in = None;
         let left = deadline.saturating_duration_since(Instant::now());
         let all: Vec<Id> = self.processes.keys().copied().collect();
         all.into_iter().for_each(|id| self.stop_process(id, left));
-        self.later(DEAF, Event::Deaf);
+        self.later(left, Event::Deaf);
+        self.refuse_if_deaf();
+    }
+
+    /// Clients are refused as soon as no process accepts any more.
+    pub(super) fn refuse_if_deaf(&mut self) {
+        let is_deaf = |process: &Process| {
+            [State::Stopping, State::Crashed].contains(&process.state)
+                && (process.is_deaf || process.exit.is_some())
+        };
+        if self.stopping.is_some() && self.stand_in.is_none() && self.processes.values().all(is_deaf) {
+            self.shut_down();
+        }
     }
 
     pub(super) fn shut_down(&mut self) {
@@ -101,9 +119,9 @@ impl Supervisor<'_> {
 
     pub(super) fn kill(&mut self, id: Id) {
         // Once it is reaped, another process may have its number.
-        if let Some(process) = self.processes.get_mut(&id).filter(|process| process.exit.is_none()) {
+        if let Some(process) = self.processes.get(&id).filter(|process| process.exit.is_none()) {
             let place = process.place;
-            let _ = kill_process(Pid::from_child(&process.child), Signal::KILL);
+            process.kill();
             self.has_failed = true;
             self.journal.critical(format!("process {place} does not end: it is killed"));
         }

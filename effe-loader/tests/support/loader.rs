@@ -47,7 +47,8 @@ impl Loader {
         command
     }
 
-    fn at(loader: PathBuf) -> Loader {
+    /// The loader in a file, without an argument.
+    pub fn at(loader: PathBuf) -> Loader {
         let mut command = Command::new(loader);
         for (name, _) in std::env::vars_os() {
             if name == "PORT" || name == "RUST_BACKTRACE" || name.to_string_lossy().starts_with("EFFE_") {

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Instant};
 
 pub use shuttle::sync::{
     Arc, Condvar, Mutex, MutexGuard,
-    atomic::{AtomicUsize, Ordering, fence},
+    atomic::{AtomicU32, AtomicUsize, Ordering, fence},
 };
 pub use std::sync::PoisonError;
 
