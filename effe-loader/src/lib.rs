@@ -52,8 +52,8 @@ use self::{
     process::link::{self, Link, Message},
 };
 
-/// Whether `--processes` is built in. Where it is not, the compiler drops what it finds that nobody reaches: half a
-/// megabyte, and what a request would ask.
+/// Whether `--processes` is built in. Where it is not, the compiler drops what it finds that nobody reaches: 0.6 MB,
+/// and what a request would ask.
 const HAS_PROCESSES: bool = cfg!(feature = "processes");
 
 /// Runs the loader with the process's arguments, to its exit code. `linked` is the lambda of a program that holds one.
