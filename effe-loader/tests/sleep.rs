@@ -26,7 +26,7 @@ fn times() -> usize {
 }
 
 /// Clients that ask at the same time, more or less.
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 8;
 /// How long no request must have come.
 const IDLE: Duration = Duration::from_millis(100);
 
