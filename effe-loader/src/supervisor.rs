@@ -338,6 +338,8 @@ struct Supervisor<'a> {
     /// Which of the processes was the last to get some.
     next_taker: usize,
     outcome: Option<Result<u8, Error>>,
+    /// Since when it is to go on as another program, once nothing that has happened is left to be seen to.
+    leaves: Option<Instant>,
     events: UnboundedSender<Event>,
 }
 
@@ -385,6 +387,7 @@ impl<'c> Supervisor<'c> {
             next_token: 0,
             next_taker: 0,
             outcome: None,
+            leaves: None,
             events,
         }
     }
@@ -444,6 +447,10 @@ impl<'c> Supervisor<'c> {
         loop {
             if let Some(outcome) = self.outcome.take() {
                 return outcome;
+            }
+            if let Some(since) = self.leaves.take_if(|_| happens.is_empty()) {
+                self.leave_to_new(since);
+                continue;
             }
             tokio::select! {
                 Some(event) = happens.recv() => self.apply(event),
