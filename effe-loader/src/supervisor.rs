@@ -139,8 +139,8 @@ pub(crate) fn run(
     outcome
 }
 
-/// Goes on with what the program before this one had; the exit code. If that can't be, the program before goes on. `args`
-/// are this process's own.
+/// Goes on with what the program before this one had; the exit code. If that can't be, the program before goes on.
+/// `args` are this process's own.
 pub(crate) fn go_on(mut handed: Handed, args: Vec<OsString>, is_linked: bool) -> u8 {
     boot::take_name();
     let (state, config) = match handed.read() {
