@@ -139,8 +139,8 @@ pub(crate) fn run(
     outcome
 }
 
-/// Goes on with what the program before this one had; the exit code. If that can't be, the program before goes on. `args`
-/// are this process's own.
+/// Goes on with what the program before this one had; the exit code. If that can't be, the program before goes on.
+/// `args` are this process's own.
 pub(crate) fn go_on(mut handed: Handed, args: Vec<OsString>, is_linked: bool) -> u8 {
     boot::take_name();
     let (state, config) = match handed.read() {
@@ -340,6 +340,8 @@ struct Supervisor<'a> {
     /// Which of the processes was the last to get some.
     next_taker: usize,
     outcome: Option<Result<u8, Error>>,
+    /// Since when it is to go on as another program, once nothing that has happened is left to be seen to.
+    leaves: Option<Instant>,
     events: UnboundedSender<Event>,
 }
 
@@ -388,6 +390,7 @@ impl<'c> Supervisor<'c> {
             next_token: 0,
             next_taker: 0,
             outcome: None,
+            leaves: None,
             events,
         }
     }
@@ -447,6 +450,10 @@ impl<'c> Supervisor<'c> {
         loop {
             if let Some(outcome) = self.outcome.take() {
                 return outcome;
+            }
+            if let Some(since) = self.leaves.take_if(|_| happens.is_empty()) {
+                self.leave_to_new(since);
+                continue;
             }
             tokio::select! {
                 Some(event) = happens.recv() => self.apply(event),

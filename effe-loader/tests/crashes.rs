@@ -5,6 +5,12 @@ use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
     process::Command,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -21,6 +27,11 @@ fn times() -> usize {
     env::var("EFFE_CRASHES").map_or(1, |text| text.parse().expect("EFFE_CRASHES is a number"))
 }
 
+/// Clients that go on meanwhile.
+fn n_clients() -> usize {
+    env::var("EFFE_CRASH_CLIENTS").map_or(16, |text| text.parse().expect("EFFE_CRASH_CLIENTS is a number"))
+}
+
 fn loader(plugin: impl AsRef<std::path::Path>, args: &[&str]) -> Loader {
     Loader::of(plugin).args(["--workers", "1", "--admin", "127.0.0.1:0"]).args(args)
 }
@@ -35,11 +46,14 @@ fn held(server: &Server) -> u64 {
 /// Kept-alive clients go on while faults happen: each fault costs its own request, which is told 500, and no other.
 fn survives(plugin: impl AsRef<std::path::Path>, args: &[&str], faults: &[&str], answers: &str) {
     let server = loader(plugin, args).serve();
-    let hammer = Hammer::start(server.address, answers, 16);
+    let hammer = Hammer::start(server.address, answers, n_clients());
     for n in 0..times() {
         for fault in faults {
             hammer.wait_for(50);
-            let reply = server.get(fault);
+            let mut connection = server.connect();
+            // Its process has served by then, so another one is started at once.
+            assert_eq!(connection.get(answers).status, 200);
+            let reply = connection.get(fault);
             assert_eq!((reply.status, reply.text()), (500, "the lambda failed\n"), "{args:?} {fault} {n}");
             assert_eq!(reply.text_header("connection"), Some("close"));
         }
@@ -80,12 +94,72 @@ fn on_the_pool_only_the_request_that_crashes_fails() {
 }
 
 #[test]
+fn on_the_pool_of_one_process_only_the_request_that_crashes_fails() {
+    survives(crasher(), &["--processes", "1", "--execution", "pool"], &FAULTS, "/answer?ms=2");
+}
+
+#[test]
 fn of_an_async_lambda_only_the_request_that_crashes_fails() {
+    async_survives("2");
+}
+
+#[test]
+fn of_an_async_lambda_in_one_process_only_the_request_that_crashes_fails() {
+    async_survives("1");
+}
+
+fn async_survives(processes: &str) {
     let faults = FAULTS.iter().map(|fault| fault.to_string());
     let faults: Vec<String> = faults.filter(|fault| !fault.ends_with("stack")).collect();
     let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
     // Where runs are spawned, the runtime stands still with the thread that crashes, and others are told 503.
-    survives(async_probe(), &["--processes", "2", "--execution", "inline"], &faults, "/context-of-none");
+    let args = ["--processes", processes, "--execution", "inline"];
+    survives(async_probe(), &args, &faults, "/context-of-none");
+}
+
+/// How long nobody is answered after a fault, while another process serves.
+#[test]
+fn after_a_fault_others_are_answered_soon() {
+    let n_faults =
+        env::var("EFFE_SILENCES").map_or(10, |text| text.parse().expect("EFFE_SILENCES is a number"));
+    let server = loader(crasher(), &["--processes", "2", "--execution", "inline"]).serve();
+    let (over, answered, longest) =
+        (AtomicBool::new(false), Mutex::new(Instant::now()), Mutex::new(Duration::ZERO));
+    let mut silences = Vec::new();
+    thread::scope(|scope| {
+        let (answered, longest, over, address) = (&answered, &longest, &over, server.address);
+        for _ in 0..8 {
+            scope.spawn(move || {
+                let mut connection = Connection::open(address);
+                while !over.load(Ordering::Relaxed) {
+                    assert_eq!(connection.get("/answer").status, 200);
+                    let before = std::mem::replace(&mut *answered.lock().unwrap(), Instant::now());
+                    let mut longest = longest.lock().unwrap();
+                    *longest = before.elapsed().max(*longest);
+                }
+            });
+        }
+        for _ in 0..n_faults {
+            let before = server.processes();
+            let mut connection = server.connect();
+            assert_eq!(connection.get("/answer").status, 200);
+            *longest.lock().unwrap() = Duration::ZERO;
+            assert_eq!(connection.get("/crash/segv").status, 500);
+            wait_until("another one is there", || {
+                !before.iter().all(|pid| lives(*pid)) && server.processes().len() == 2
+            });
+            server.wait_for_processes(2);
+            silences.push(*longest.lock().unwrap());
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    silences.sort();
+    let (median, most) = (silences[silences.len() / 2], silences[silences.len() - 1]);
+    println!(
+        "{n_faults} faults with two processes: nobody answered for {median:.1?} median, {most:.1?} at most"
+    );
+    assert!(most < Duration::from_secs(2), "{most:?}");
+    server.stop();
 }
 
 #[test]
@@ -288,7 +362,9 @@ fn an_inline_run_that_never_ends_is_told_504_and_costs_nobody_else() {
     let reply = server.get("/crash/loop");
     assert_eq!((reply.status, reply.text()), (504, "the lambda took too long\n"));
     hammer.wait_for(50);
-    assert_eq!(hammer.stop().failures, Vec::<String>::new());
+    let report = hammer.stop();
+    assert_eq!(report.failures, Vec::<String>::new());
+    println!("an endless loop: one 504, and others waited for {:.0?} at most", report.percentile(100));
     server.stop();
 }
 

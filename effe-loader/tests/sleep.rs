@@ -28,11 +28,16 @@ fn times() -> usize {
 /// Clients that ask at the same time, more or less.
 const CLIENTS: usize = 4;
 /// How long no request must have come.
-const IDLE: Duration = Duration::from_millis(100);
+fn idle() -> Duration {
+    let millis =
+        env::var("EFFE_SLEEP_IDLE").map_or(100, |text| text.parse().expect("EFFE_SLEEP_IDLE is a number"));
+    Duration::from_millis(millis)
+}
 
 /// When a client asks in a round: before the end of the effe, in the middle of it, or after it.
 fn offset(round: usize, client: usize) -> Duration {
-    Duration::from_micros(((round * CLIENTS + client) * 7919 % 50_000) as u64)
+    let span = idle() / 2;
+    span * ((round * CLIENTS + client) * 7919 % 50_000) as u32 / 50_000
 }
 
 #[test]
@@ -99,8 +104,8 @@ fn a_long_answer_keeps_the_effe_awake() {
 
 #[test]
 fn what_comes_while_processes_end_is_answered() {
-    let idle = format!("{}ms", IDLE.as_millis());
-    let args = ["--processes", "2", "--workers", "1", "--admin", "127.0.0.1:0", "--idle-exit", &idle];
+    let text = format!("{}ms", idle().as_millis());
+    let args = ["--processes", "2", "--workers", "1", "--admin", "127.0.0.1:0", "--idle-exit", &text];
     let server = Loader::of(probe()).args(args).serve();
     let barrier = Barrier::new(CLIENTS);
     let latencies = thread::scope(|scope| {
@@ -111,7 +116,7 @@ fn what_comes_while_processes_end_is_answered() {
                     let (mut kept, mut latencies) = (Connection::open(address), Vec::new());
                     for round in 0..times() {
                         barrier.wait();
-                        thread::sleep(IDLE + offset(round, client));
+                        thread::sleep(idle() + offset(round, client));
                         let begun = Instant::now();
                         let reply = if (round + client) % 2 == 0 {
                             kept.get("/")
@@ -133,7 +138,7 @@ fn what_comes_while_processes_end_is_answered() {
     let n_sleeps = server.state()["sleeps"].as_u64().unwrap();
     let (n, p99) = (latencies.len(), latencies[latencies.len() * 99 / 100]);
     println!("with processes: {n} requests around {n_sleeps} sleeps, none lost, p99 {p99:.1?}");
-    assert!(n_sleeps >= times() as u64 / 4, "{n_sleeps}");
+    assert!(n_sleeps >= times() as u64 / 8, "{n_sleeps}");
     let lines = server.stop();
     assert!(!lines.iter().any(|line| line.contains("critical")), "{lines:#?}");
 }
@@ -178,7 +183,7 @@ fn what_comes_while_a_loader_ends_waits_in_its_socket() {
                 scope.spawn(move || {
                     for round in 0..times() {
                         barrier.wait();
-                        thread::sleep(IDLE + offset(round, client));
+                        thread::sleep(idle() + offset(round, client));
                         let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
                         assert_eq!(Connection::open(address).send(request).reply().status, 200);
                     }
@@ -191,16 +196,16 @@ fn what_comes_while_a_loader_ends_waits_in_its_socket() {
                 continue;
             }
             n_starts += 1;
-            let idle = format!("{}ms", IDLE.as_millis());
-            let loader = Loader::of(probe()).args(["--workers", "2", "--idle-exit", &idle]);
+            let text = format!("{}ms", idle().as_millis());
+            let loader = Loader::of(probe()).args(["--workers", "2", "--idle-exit", &text]);
             let done = loader.counting(&counts).handed(OwnedFd::from(socket.try_clone().unwrap())).run();
             let stderr = done.assert_code(0).stderr;
-            assert!(stderr.contains("no request for 100ms: ending until the next one"), "{stderr}");
+            assert!(stderr.contains(": ending until the next one"), "{stderr}");
         }
         clients.into_iter().for_each(|client| client.join().unwrap());
     });
     println!("with a socket of systemd's: {} requests around {n_starts} ends, none lost", times() * CLIENTS);
-    assert!(n_starts >= times() / 4, "{n_starts}");
+    assert!(n_starts >= times() / 8, "{n_starts}");
     assert_eq!((counts.of("run"), counts.of("retire")), (times() * CLIENTS, n_starts));
     assert_eq!(counts.of("stop"), counts.of("context"));
 }
@@ -209,5 +214,5 @@ fn what_comes_while_a_loader_ends_waits_in_its_socket() {
 fn an_end_that_nobody_would_wake_from_is_refused() {
     let done = Loader::of(probe()).args(["--idle-exit", "5m"]).run().assert_code(2);
     assert!(done.stderr.contains("--idle-exit is for a socket that systemd holds"), "{done:?}");
-    assert!(IDLE < LONG);
+    assert!(idle() < LONG);
 }

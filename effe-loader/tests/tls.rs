@@ -76,6 +76,34 @@ fn a_process_that_crashes_closes_its_connections_and_the_next_ones_are_served() 
 
 #[cfg(feature = "processes")]
 #[test]
+fn an_upgrade_needs_a_certificate_that_is_valid_and_loses_no_client() {
+    let scratch = Scratch::new();
+    let pair = Pair::new(&scratch, "a");
+    let server = pair.of(Loader::of(probe()).args(["--processes", "2", "--workers", "1"])).serve();
+    let client = pair.client(&[]);
+    let mut kept = connect(server.address, &client).unwrap();
+    assert_eq!(kept.get("/").status, 200);
+    let good = std::fs::read(&pair.cert).unwrap();
+    std::fs::write(&pair.cert, "no certificate").unwrap();
+    server.signal(Signal::USR2);
+    let line = server.wait_for_line("can't upgrade: ");
+    assert!(line.contains("--tls-cert") && line.contains("this loader goes on"), "{line}");
+    assert_eq!(kept.get("/").status, 200);
+    std::fs::write(&pair.cert, good).unwrap();
+    server.signal(Signal::USR2);
+    let is_over =
+        || server.lines().iter().any(|line| line.contains("goes on in the place of the one before"));
+    let mut n = 0;
+    while n < 20 || !is_over() {
+        let mut one = connect(server.address, &client).unwrap();
+        assert_eq!(one.get("/").status, 200);
+        n += 1;
+    }
+    server.stop();
+}
+
+#[cfg(feature = "processes")]
+#[test]
 fn a_crash_ends_the_other_connections_and_leaves_nobody_without_a_reader() {
     let scratch = Scratch::new();
     let pair = Pair::new(&scratch, "a");

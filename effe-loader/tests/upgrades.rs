@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     Connection, Counts, Hammer, Loader, Reply, Scratch, Server,
-    admin::{Question, ask},
+    admin::{Question, ask, over},
     plugins::{crasher, probe, succeed},
     processes::{lives, signal},
     wait_until,
@@ -303,6 +303,50 @@ fn a_signal_to_upgrade_ends_no_process_that_serves() {
     server.wait_for_processes(2);
     assert_eq!(server.scrape().sum("effe_crashes_total"), 0.0);
     server.stop();
+}
+
+#[test]
+fn the_first_process_of_a_container_can_be_upgraded() {
+    let unshare = ["--pid", "--fork", "--mount-proc"];
+    if !Command::new("unshare").args(unshare).arg("true").status().is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: unshare is not there, or not allowed");
+    }
+    let place = Place::new();
+    let loader = place.loader(probe()).args(["--listen", "127.0.0.1:0"]);
+    let server = loader.under("unshare", unshare).serve_as_told();
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/").status, 200);
+    for n in 1..=2 {
+        place.put_loader();
+        assert_eq!(order(&server, "/upgrade").status, 200);
+        wait_for_upgrades(&server, n);
+        assert_eq!(idle.get("/").status, 200);
+    }
+    assert_eq!(order(&server, "/drain").status, 202);
+    server.ends_with(0);
+}
+
+#[test]
+fn the_sockets_file_and_a_way_back_outlive_an_upgrade() {
+    let place = Place::new();
+    let (socket, parameters) = (place.scratch.join("sock"), place.scratch.write("params.json", "{}"));
+    let listen = format!("unix:{}", socket.display());
+    let loader = place.loader(probe()).args(["--listen", "127.0.0.1:0", "--listen", &listen]);
+    let server = loader.arg("--params").arg(&parameters).serve_as_told();
+    fs::write(&parameters, "{\"n\": 1}").unwrap();
+    assert_eq!(order(&server, "/swap").text(), "{\"generation\":2,\"swapped\":true}");
+    // What is in the files by now is no business of an upgrade's.
+    fs::write(&parameters, "no JSON").unwrap();
+    assert_eq!(order(&server, "/upgrade").text(), "{\"generation\":2,\"swapped\":true}");
+    wait_for_upgrades(&server, 1);
+    let ask = || over(&socket, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(ask().starts_with("HTTP/1.1 200"));
+    let reply = order(&server, "/swap");
+    assert!(reply.status == 422 && reply.text().contains("params.json"), "{}", reply.text());
+    assert_eq!(order(&server, "/rollback").text(), "{\"generation\":1,\"swapped\":true}");
+    assert!(ask().starts_with("HTTP/1.1 200"));
+    server.stop();
+    assert!(!socket.exists());
 }
 
 /// Faults at random while the loader is replaced and its lambda swapped: each costs its own request, and nothing else.

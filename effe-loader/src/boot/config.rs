@@ -126,8 +126,8 @@ impl Cli {
             faults.push("no lambda is named: give --plugin FILE".to_owned());
         }
         let listen_is_explicit = !self.listen.is_empty() || self.host.is_some() || self.port.is_some();
-        // A supervised process is given all that might have changed since the supervisor was started, and so is a program
-        // that goes on in its place.
+        // A supervised process is given all that might have changed since the supervisor was started, and so is a
+        // program that goes on in its place.
         let (mut listen, mut sources, mut parameters, mut admin) = Default::default();
         let has_admin = self.admin.is_some();
         if role != Role::Supervised {

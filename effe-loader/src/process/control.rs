@@ -1,5 +1,5 @@
-//! The orders that an effe gets while it serves: to stop, to reload, to roll back, to upgrade the loader. They come from signals and
-//! from the admin listener; the server carries out a stop, `effe/swap.rs` a change.
+//! The orders that an effe gets while it serves: to stop, to reload, to roll back, to upgrade the loader. They come
+//! from signals and from the admin listener; the server carries out a stop, `effe/swap.rs` a change.
 
 use std::{
     sync::{

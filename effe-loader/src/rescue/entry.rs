@@ -1,5 +1,5 @@
-//! A connection's entry in the scoreboard: what its thread says of it, and what a rescue does. The model in `tests/model`
-//! has this file, too.
+//! A connection's entry in the scoreboard: what its thread says of it, and what a rescue does. The model in
+//! `tests/model` has this file, too.
 
 use crate::rt::sync::AtomicU32;
 

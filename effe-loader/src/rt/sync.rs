@@ -1,5 +1,5 @@
-//! What the pool, the list of Contexts and the entries of the scoreboard are made of. The model in `tests/model` replaces
-//! it, and runs these modules under every order of events.
+//! What the pool, the list of Contexts and the entries of the scoreboard are made of. The model in `tests/model`
+//! replaces it, and runs these modules under every order of events.
 
 pub use std::{
     sync::{

@@ -1,4 +1,5 @@
-//! Swaps, roll-backs, and the first half of an upgrade: a new set of processes in the place of the one that serves, or none of it.
+//! Swaps, roll-backs, and the first half of an upgrade: a new set of processes in the place of the one that serves, or
+//! none of it.
 
 use std::{collections::VecDeque, fs::File, rc::Rc, thread, time::Instant};
 

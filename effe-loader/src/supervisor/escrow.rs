@@ -314,6 +314,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_process_that_takes_nothing_gets_nothing_more_and_no_connection_is_lost() {
+        tasks::run(async {
+            let (mut escrow, theirs) = Escrow::new(16, 16, || {}).unwrap();
+            let connection = || escrow::pair().unwrap().0;
+            let mut n = 0;
+            let back = loop {
+                match escrow.give(vec![(n, connection())]) {
+                    Ok(()) => n += 1,
+                    Err(back) => break back,
+                }
+            };
+            assert_eq!((back.len(), escrow.in_transit.len()), (1, n as usize));
+            let mut tokens = Vec::new();
+            while let Ok(Some(message)) = escrow::receive(&theirs.socket) {
+                assert_eq!(message.descriptors.len(), 1);
+                tokens.extend(message.pairs().map(|(_, token)| token));
+            }
+            assert_eq!(tokens, (0..n).collect::<Vec<_>>());
+            assert!(escrow.give(vec![(n, connection())]).is_ok(), "there is room again");
+            drop(theirs);
+            let (left, _) = escrow.settle();
+            assert_eq!(left.clean.len(), n as usize + 1, "those that it has not taken go elsewhere");
+        })
+        .unwrap();
+    }
+
+    #[test]
     fn the_answer_is_as_long_as_it_says() {
         let text = std::str::from_utf8(RETRY).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();

@@ -18,7 +18,7 @@ use super::{
     ALONE, Event, Sockets, Supervisor,
     carried::{Incoming, Outgoing, ago, bytes, then},
     handed::of_args,
-    lives::CORPSE,
+    lives::{CORPSE, LAST_WORDS},
     process::{Id, Process, State, Template},
     restarts::Restarts,
     source::Source,
@@ -180,7 +180,7 @@ impl<'c> Supervisor<'c> {
                 self.next_round(id);
             }
             if is_silent {
-                self.later(Duration::ZERO, Event::ChildEnds);
+                self.later(LAST_WORDS, Event::Mute(id));
             }
         }
         if let Some(since) = self.alone_since {

@@ -13,7 +13,6 @@ use super::{
     Event, SIGNALS, Stage, Supervisor, Swap, carried::Outgoing, handed, lingering::Lingering, program,
 };
 use crate::{
-    boot,
     error::Error,
     process::{
         control::{Change, Changed},
@@ -97,11 +96,37 @@ impl Supervisor<'_> {
         self.gives_way(Instant::now(), false);
     }
 
-    /// Executes the new program, unless something has to be finished first.
+    /// Prepares to execute the new program, unless something has to be finished first.
     pub(super) fn gives_way(&mut self, since: Instant, has_settled: bool) {
+        if self.is_held_up(since) {
+            return;
+        }
+        if has_settled {
+            self.leaves = Some(since);
+            return;
+        }
+        // What has come is an event by then. What comes from now on waits for the new program.
+        signals::block(&SIGNALS);
+        self.later(SETTLE, Event::GiveWay(since, true));
+    }
+
+    /// Executes the new program. No event waits to be seen to, and none comes while this runs.
+    pub(super) fn leave_to_new(&mut self, since: Instant) {
+        if self.is_held_up(since) {
+            return;
+        }
+        self.say_all();
+        if let Err(err) = self.go_on_as_new() {
+            signals::unblock(&SIGNALS);
+            self.step_back(format!("what this loader has can't be handed over: {err}"));
+        }
+    }
+
+    /// Whether something has to be finished first; then it is looked at again later, unless a stop was ordered.
+    fn is_held_up(&mut self, since: Instant) -> bool {
         if self.swap.as_ref().is_none_or(|swap| swap.stage != Stage::Leaving) {
-            // A stop was ordered.
-            return signals::unblock(&SIGNALS);
+            signals::unblock(&SIGNALS);
+            return true;
         }
         for (change, reply) in std::mem::take(&mut self.changes) {
             match reply {
@@ -115,20 +140,12 @@ impl Supervisor<'_> {
         // What those have left that are dead is not known yet, or not counted.
         let has_dead = self.processes.values().any(|process| process.exit.is_some());
         let is_waited_for = Lingering::n() > 0 || !self.admin.as_ref().is_none_or(|admin| admin.is_idle());
-        if has_dead || (is_waited_for && since.elapsed() < PATIENCE) {
+        let is_held_up = has_dead || (is_waited_for && since.elapsed() < PATIENCE);
+        if is_held_up {
             signals::unblock(&SIGNALS);
-            return self.later(LOOK, Event::GiveWay(since, false));
+            self.later(LOOK, Event::GiveWay(since, false));
         }
-        if !has_settled {
-            // What has come is an event by then. What comes from now on waits for the new program.
-            signals::block(&SIGNALS);
-            return self.later(SETTLE, Event::GiveWay(since, true));
-        }
-        self.say_all();
-        if let Err(err) = self.go_on_as_new() {
-            signals::unblock(&SIGNALS);
-            self.step_back(format!("what this loader has can't be handed over: {err}"));
-        }
+        is_held_up
     }
 
     /// Returns only if the new program can't be executed: with an error if this one can go on.
@@ -139,7 +156,8 @@ impl Supervisor<'_> {
             let state = self.carry(&mut out);
             let handed = handed::write(&state)?;
             out.open_to_others().inspect_err(|_| out.close_to_others())?;
-            boot::end(self.journal);
+            // Whoever doesn't read the log loses its last lines rather than keep the effe waiting.
+            self.journal.finish();
             handed.go_on_as(program, &self.template.args)
         };
         self.outcome = Some(Err(Error::System { what: "go on as another program".into(), source: err }));

@@ -21,6 +21,9 @@ use tokio::{
 
 use crate::{process::link::MAX_LINE, rt::tasks};
 
+/// Is told each line, and `None` once nothing more comes.
+type Hears = dyn Fn(Option<&[u8]>);
+
 /// Bytes that are read at a time.
 const PIECE: usize = 8 << 10;
 
@@ -97,12 +100,12 @@ async fn write(ends: Rc<Ends>) {
     }
 }
 
-async fn read(ends: Rc<Ends>, hears: Box<dyn Fn(Option<&[u8]>)>) {
+async fn read(ends: Rc<Ends>, hears: Box<Hears>) {
     let mut piece = vec![0; PIECE];
     while ends.socket.readable().await.is_ok() {
         let recv = || Ok(recv(&ends.socket, &mut piece[..], RecvFlags::DONTWAIT)?.0);
         match ends.socket.try_io(Interest::READABLE, recv) {
-            Ok(n @ 1..) => take(&mut ends.halves.borrow_mut().read, &piece[..n], &hears),
+            Ok(n @ 1..) => take(&mut ends.halves.borrow_mut().read, &piece[..n], &*hears),
             Err(err) if is_for_later(&err) => {}
             Ok(0) | Err(_) => break,
         }
@@ -117,7 +120,7 @@ fn is_for_later(err: &io::Error) -> bool {
 }
 
 /// Hands on each line that is whole now. One that is too long is dropped.
-fn take(read: &mut Vec<u8>, piece: &[u8], hears: &dyn Fn(Option<&[u8]>)) {
+fn take(read: &mut Vec<u8>, piece: &[u8], hears: impl Fn(Option<&[u8]>)) {
     for part in piece.split_inclusive(|byte| *byte == b'\n') {
         read.extend_from_slice(part);
         let is_whole = part.ends_with(b"\n");
@@ -181,10 +184,10 @@ mod tests {
         let (mut read, heard) = (Vec::new(), RefCell::new(0));
         let hears = |line: Option<&[u8]>| *heard.borrow_mut() += usize::from(line == Some(b"good\n"));
         for _ in 0..2 * MAX_LINE / PIECE {
-            take(&mut read, &[b'x'; PIECE], &hears);
+            take(&mut read, &[b'x'; PIECE], hears);
             assert!(read.len() <= MAX_LINE);
         }
-        take(&mut read, b"\ngood\n", &hears);
+        take(&mut read, b"\ngood\n", hears);
         assert_eq!((heard.into_inner(), read.len()), (1, 0));
     }
 }

@@ -6,7 +6,7 @@ pub mod global;
 pub mod record;
 pub mod thread;
 
-#[expect(missing_docs, reason = "it is private in the loader")]
+#[expect(missing_docs, clippy::new_without_default, reason = "it is private in the loader")]
 #[path = "../../../src/rescue/entry.rs"]
 pub mod entry;
 #[expect(missing_docs, reason = "it is private in the loader")]

@@ -54,8 +54,8 @@ impl World {
         Arc::new(World { rescue: get().expect("there is one"), client, held })
     }
 
-    /// The thread of the connection: what `http/h1.rs` does, until a rescue keeps it from reading, or nothing comes. The
-    /// connection stays open, as it does there. `leaves_copy` is whether it leaves a copy before.
+    /// The thread of the connection: what `http/h1.rs` does, until a rescue keeps it from reading, or nothing comes.
+    /// The connection stays open, as it does there. `leaves_copy` is whether it leaves a copy before.
     fn serve(&self, socket: &File, leaves_copy: bool) {
         let slot = Slot::default();
         assert!(slot.open(socket.as_fd()), "nobody sweeps here");
