@@ -32,6 +32,7 @@ mod duplex;
 mod exchange;
 mod host;
 mod outcome;
+mod piece;
 mod polled;
 #[cfg(feature = "websocket")]
 mod websocket;
@@ -199,7 +200,7 @@ impl Effe {
     /// As [`upgrade`](Effe::upgrade).
     #[cfg(feature = "websocket")]
     pub fn websocket(&self, target: &str) -> Result<WebSocketClient, Box<Answer>> {
-        Ok(self.upgrade(Call::websocket(target))?.websocket())
+        Ok(WebSocketClient::over(self.upgrade(Call::websocket(target))?))
     }
 
     fn take(&self, call: &Call, mode: RunMode) -> Answer {

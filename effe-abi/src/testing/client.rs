@@ -50,12 +50,6 @@ impl Client {
         (rest, self.join())
     }
 
-    /// Speaks WebSocket over it, as a client. Needs the feature `websocket`.
-    #[cfg(feature = "websocket")]
-    pub fn websocket(self) -> super::WebSocketClient {
-        super::WebSocketClient::over(self)
-    }
-
     fn join(&mut self) -> Answer {
         let run = self.run.take().map(JoinHandle::join);
         run.map_or_else(Answer::default, |run| run.expect("the harness doesn't panic"))

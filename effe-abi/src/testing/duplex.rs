@@ -8,6 +8,7 @@ use std::{
     task,
 };
 
+use super::piece::bytes;
 use crate::{
     chunk::Chunk,
     extensions::{Duplex, DuplexTable, GOING_AWAY, Waker},
@@ -219,7 +220,7 @@ unsafe extern "C" fn poll_read(data: *const (), waker: *const Waker, out: &mut r
 
 #[expect(unsafe_code, reason = "an entry of the stream's table")]
 unsafe extern "C" fn write(data: *const (), piece: raw::Chunk) -> Status {
-    let piece = super::exchange::bytes(piece);
+    let piece = bytes(piece);
     // SAFETY: the contract of this file's entries.
     let shared = unsafe { shared(data) };
     let mut state = shared.wait(|state| Shared::room(state) != status::PENDING);

@@ -19,6 +19,7 @@ use super::{
     call::{Answer, Call, Interim},
     duplex::Shared,
     outcome::Outcome,
+    piece::bytes,
 };
 use crate::{
     chunk::Chunk,
@@ -471,19 +472,4 @@ impl Host<'_> {
         }
         status::OK
     }
-}
-
-/// A copy of the bytes that the lambda has handed over; the chunk is released.
-#[expect(unsafe_code, reason = "plays the host's side of a chunk")]
-pub(super) fn bytes(chunk: raw::Chunk) -> Vec<u8> {
-    let view = (chunk.ptr, chunk.len);
-    // SAFETY: the lambda has just handed it over.
-    if let Some(owned) = unsafe { Chunk::from_raw(chunk) } {
-        return owned.to_vec();
-    }
-    if view.1 == 0 {
-        return Vec::new();
-    }
-    // SAFETY: a view that is valid for the length of the call.
-    unsafe { std::slice::from_raw_parts(view.0, view.1) }.to_vec()
 }

@@ -199,8 +199,8 @@ impl Generations {
     /// have no request left. True if there are requests that may give more Contexts back: then call it again.
     pub fn reap(&self) -> bool {
         let (previous, leaving) = {
-            let mut others = self.others();
-            (others.previous.clone(), std::mem::take(&mut others.leaving))
+            let others = self.others();
+            (others.previous.clone(), others.leaving.clone())
         };
         let is_used = |generation: &Arc<Generation>, n_ours| {
             // Beyond ours, requests hold it; to be looked at before the Contexts are stopped.
@@ -209,18 +209,33 @@ impl Generations {
         };
         // A Stop may take long: not under the lock, which a scrape of the metrics waits for.
         let previous_is_used = previous.is_some_and(|previous| is_used(&previous, 2));
-        let (stay, retired): (Vec<_>, Vec<_>) =
-            leaving.into_iter().partition(|generation| is_used(generation, 1));
+        // They stay where whoever asks for all of them sees them, until they retire.
+        let unused: Vec<_> = leaving.into_iter().filter(|generation| !is_used(generation, 2)).collect();
+        let is_unused = |one: &Arc<Generation>| unused.iter().any(|other| Arc::ptr_eq(one, other));
+        let (retired, is_left) = {
+            let mut others = self.others();
+            let (retired, stay): (Vec<_>, _) =
+                std::mem::take(&mut others.leaving).into_iter().partition(is_unused);
+            others.leaving = stay;
+            (retired, previous_is_used || !others.leaving.is_empty())
+        };
         retired.iter().for_each(|generation| retire(generation));
-        let is_left = previous_is_used || !stay.is_empty();
-        self.others().leaving.extend(stay);
         is_left
     }
 
     /// Stops every Context that is idle, and retires each generation that has none left.
     pub fn close(&self) {
+        // Taken out, so that `reap` retires none of them as well.
+        let leaving = std::mem::take(&mut self.others().leaving);
         for generation in self.all() {
             if !generation.stop_idle() {
+                retire(&generation);
+            }
+        }
+        for generation in leaving {
+            if generation.stop_idle() {
+                self.others().leaving.push(generation);
+            } else {
                 retire(&generation);
             }
         }

@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use actix_http::{ConnectionType, RequestHead, Response};
@@ -94,11 +94,17 @@ impl RequestGuard {
         RequestGuard { activity: Rc::clone(activity), uploads: uploads.cloned(), upload: Cell::default() }
     }
 
-    /// Runs `upload`, which hands the request's body to a run as it comes, until the answer is over.
+    /// Runs `upload`, which hands the request's body to a run as it comes, until the answer is over. Over HTTP/2 what is
+    /// here by now is handed on at once: often it is all of the body, which then needs no task, nor the run to wait.
     pub fn upload(&self, upload: impl Future<Output = ()> + 'static) {
         match &self.uploads {
             Some(uploads) => uploads.begin(upload),
-            None => self.upload.set(Some(tasks::spawn(upload))),
+            None => {
+                let mut upload = Box::pin(upload);
+                if upload.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+                    self.upload.set(Some(tasks::spawn(upload)));
+                }
+            }
         }
     }
 
@@ -154,7 +160,7 @@ mod tests {
     #[test]
     fn a_panic_of_ours_is_a_500() {
         let mut guarded = Guarded(Box::pin(async { panic!("ours") }));
-        let polled = Pin::new(&mut guarded).poll(&mut Context::from_waker(std::task::Waker::noop()));
+        let polled = Pin::new(&mut guarded).poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(response) = polled else { panic!("there is an answer") };
         assert_eq!(response.status(), 500);
         assert_eq!(response.head().connection_type(), ConnectionType::Close);

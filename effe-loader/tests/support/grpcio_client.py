@@ -57,6 +57,11 @@ async def main():
         watch = to.stream_stream("/words.v1.Words/Watch", text, words)
         nothing = to.unary_unary("/words.v1.Words/Nothing", text)
 
+        # What grpcurl asks first: all services, and what is known of one of them.
+        reflect = to.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        listed, described = [answer async for answer in reflect(iter([b"\x3a\x00", b"\x22\x0ewords.v1.Words"]))]
+        assert b"words.v1.Words" in listed and b"Counted" in described, (listed, described)
+
         call = count("three little words")
         assert await call == 3
         assert await call.code() == grpc.StatusCode.OK

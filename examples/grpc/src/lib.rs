@@ -1,5 +1,6 @@
 //! A gRPC service as a lambda, with one method of each kind. `words.proto` says what they do; `words.rs` was made of it
-//! by tonic-prost-build with `build_transport(false)`.
+//! by tonic-prost-build with `build_transport(false)`, and `words.bin` by `protoc --descriptor_set_out`, so that clients
+//! which don't have the file can ask.
 
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, reason = "what a generator has written")]
@@ -22,7 +23,11 @@ async fn app(_: Params) -> Result<Routes> {
 
 /// The service, for whichever server it has.
 pub fn routes() -> Routes {
-    Routes::new(WordsServer::new(Counter))
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(include_bytes!("words.bin"))
+        .build_v1()
+        .expect("protoc has made it");
+    Routes::new(WordsServer::new(Counter)).add_service(reflection)
 }
 
 export!(tower app);
@@ -108,6 +113,16 @@ mod tests {
         let answer = call("Split", "one two");
         assert_eq!(answer.trailer("grpc-status"), Some("0"));
         assert_eq!(Text::decode(&answer.bytes()[5..10]).unwrap().text, "one");
+    }
+
+    #[test]
+    fn clients_can_ask_for_the_methods() {
+        // The request to list all services.
+        let call = Call::post("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
+        let call = call.header("content-type", "application/grpc").header("te", "trailers");
+        let answer = Effe::of(&LAMBDA).call(call.body([0, 0, 0, 0, 2, 0x3a, 0]));
+        assert_eq!(answer.trailer("grpc-status"), Some("0"));
+        assert!(String::from_utf8_lossy(&answer.bytes()).contains("words.v1.Words"));
     }
 
     #[test]

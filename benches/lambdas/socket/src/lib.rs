@@ -1,28 +1,41 @@
-//! Echoes what comes over WebSockets, each of which has a task of the lambda's runtime.
+//! Echoes what comes over WebSockets, in the run; with `--set task=yes` in a task of the lambda's runtime, so that the run
+//! returns at once.
 
-use effe_abi::{AsyncLambda, AsyncResponse, Options, Params, Request, Result, StartError, Started, export};
+use std::io;
 
-struct Socket;
+use effe_abi::{
+    AsyncLambda, AsyncResponse, AsyncWebSocket, Options, Params, Request, Result, StartError, Started, export,
+};
+
+struct Socket {
+    has_tasks: bool,
+}
 
 impl AsyncLambda for Socket {
     const OPTIONS: Options = Options::new().upgrades();
 
-    async fn start(_: Params) -> Result<Self, StartError<Self>> {
-        Ok(Socket)
+    async fn start(params: Params) -> Result<Self, StartError<Self>> {
+        Ok(Socket { has_tasks: params.get("task").is_some() })
     }
 
-    async fn run(socket: Started<'_, Self>, request: &Request, response: &mut AsyncResponse<'_>) -> Result {
-        socket?;
-        let mut socket = request.websocket(response)?;
-        tokio::spawn(async move {
-            while let Ok(Some(message)) = socket.receive().await {
-                if socket.send(message).await.is_err() {
-                    return;
-                }
-            }
-        });
+    async fn run(own: Started<'_, Self>, request: &Request, response: &mut AsyncResponse<'_>) -> Result {
+        let has_tasks = own?.has_tasks;
+        let socket = request.websocket(response)?;
+        if has_tasks {
+            tokio::spawn(echo(socket));
+        } else {
+            // A client that leaves is no fault.
+            let _ = echo(socket).await;
+        }
         Ok(())
     }
+}
+
+async fn echo(mut socket: AsyncWebSocket) -> io::Result<()> {
+    while let Some(message) = socket.receive().await? {
+        socket.send(message).await?;
+    }
+    Ok(())
 }
 
 export!(async Socket);
