@@ -2,12 +2,7 @@
 
 use std::{
     fs, io,
-    os::{
-        fd::OwnedFd,
-        linux::net::SocketAddrExt,
-        unix::net::{SocketAddr, UnixListener},
-    },
-    process,
+    os::{fd::OwnedFd, unix::net::UnixListener},
     sync::{
         OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -15,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::thread::{MembarrierCommand, membarrier};
+use rustix::{
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with},
+    thread::{MembarrierCommand, membarrier},
+};
 
 use super::board::Board;
 
@@ -47,9 +45,12 @@ pub const LEAVING: u32 = 2;
 pub fn set_up(memory: OwnedFd, escrow: OwnedFd, grace: Duration) -> io::Result<()> {
     let board = Board::map(&memory)?;
     let has_barrier = membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok();
-    let deaf =
-        UnixListener::bind_addr(&SocketAddr::from_abstract_name(format!("effe-deaf-{}", process::id()))?)?;
-    deaf.set_nonblocking(true)?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let deaf = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The system picks a name (unix(7)): two containers may share a network, and have processes of the same number.
+    bind(&deaf, &SocketAddrUnix::new_unnamed())?;
+    listen(&deaf, 1)?;
+    let deaf = UnixListener::from(deaf);
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let _ = RESCUE.set(Rescue { board, escrow, grace, has_barrier, pid, deaf });
     Ok(())
