@@ -170,7 +170,8 @@ pub struct EarlyHost {
 /// Id of the host's table [`TrailersHost`]: fields behind the body, of a request and of an answer.
 pub const TRAILERS: &str = "effe.trailers/1";
 
-/// Without this table no trailers reach the lambda, and none that it has reach the client. `host` is [`Exchange::host`].
+/// Without this table no trailers reach the lambda, and none that it has reach the client. `host` is
+/// [`Exchange::host`].
 ///
 /// Fields that say where a body ends, who it is for, who sends it or how its content is to be read are no trailers (RFC
 /// 9110, section 6.5.1): the host leaves them out in both directions.
@@ -185,8 +186,8 @@ pub struct TrailersHost {
     pub request:
         unsafe extern "C" fn(host: *mut (), skip: usize, out: *mut Header<'static>, capacity: usize) -> usize,
     /// Adds trailers to the answer. To be called before the `respond` or `write` that ends the answer, of which it
-    /// counts as one. OK; UNSUPPORTED: they are left out, because this client takes none. INVALID: one of them has a bad
-    /// name or value, or the answer has ended. TOO_LARGE.
+    /// counts as one. OK; UNSUPPORTED: they are left out, because this client takes none. INVALID: one of them has a
+    /// bad name or value, or the answer has ended. TOO_LARGE.
     pub respond: unsafe extern "C" fn(host: *mut (), trailers: RSlice<'_, Header<'_>>) -> Status,
 }
 

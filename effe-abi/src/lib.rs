@@ -36,8 +36,8 @@
 //! ```
 //!
 //! With the feature `async`, the steps are `async fn`s (`AsyncLambda`). With the feature `tower`, a lambda can be any
-//! `tower::Service` over the types of the `http` crate, for example an axum `Router` (`export!(tower app)`). Handlers that
-//! were written for AWS Lambda are lambdas as they stand (`export!(lambda_http handler)`).
+//! `tower::Service` over the types of the `http` crate, for example an axum `Router` (`export!(tower app)`). Handlers
+//! that were written for AWS Lambda are lambdas as they stand (`export!(lambda_http handler)`).
 //!
 //! What a lambda logs with the [`log`] macros, and every panic, goes to the operator's log.
 //!

@@ -140,9 +140,9 @@ impl Request {
         Headers { exchange: self.exchange, page, at: 0, fetched: total.min(PAGE), total }
     }
 
-    /// The trailers that came behind the body: names in lower case, values as the bytes that came. There are none before
-    /// the body was read to its end, and none if the loader is older than this. Fields that can't be trailers (RFC 9110,
-    /// section 6.5.1) are left out.
+    /// The trailers that came behind the body: names in lower case, values as the bytes that came. There are none
+    /// before the body was read to its end, and none if the loader is older than this. Fields that can't be trailers
+    /// (RFC 9110, section 6.5.1) are left out.
     pub fn trailers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let host = report::current().and_then(TrailersHostRef::find);
         let trailers = host.map_or_else(Vec::new, |host| host.request(self.exchange));

@@ -165,11 +165,11 @@ impl<'a> Response<'a> {
         self
     }
 
-    /// Adds a trailer, a field behind the body, until the answer has ended: for what is known only when the body has been
-    /// made, such as a checksum.
+    /// Adds a trailer, a field behind the body, until the answer has ended: for what is known only when the body has
+    /// been made, such as a checksum.
     ///
-    /// It reaches clients of HTTP/2, and those of HTTP/1.1 that say `TE: trailers`; for others, and by a loader that knows
-    /// no trailers, it is left out. So are fields that can't be trailers (RFC 9110, section 6.5.1), such as
+    /// It reaches clients of HTTP/2, and those of HTTP/1.1 that say `TE: trailers`; for others, and by a loader that
+    /// knows no trailers, it is left out. So are fields that can't be trailers (RFC 9110, section 6.5.1), such as
     /// `Content-Type` or `Set-Cookie`. A header `Trailer` may announce their names.
     #[track_caller]
     pub fn trailer(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
@@ -199,11 +199,12 @@ impl<'a> Response<'a> {
         }
     }
 
-    /// Sends an interim response, which the answer follows (RFC 9110, section 15.2): 103 with `Link` headers lets a browser
-    /// fetch what the answer will need (RFC 8297). `status` is 102 to 199.
+    /// Sends an interim response, which the answer follows (RFC 9110, section 15.2): 103 with `Link` headers lets a
+    /// browser fetch what the answer will need (RFC 8297). `status` is 102 to 199.
     ///
-    /// It goes out at once if the lambda declares [`Options::stream_response`](crate::Options::stream_response); without,
-    /// together with the answer. A client of HTTP/1.0 doesn't get it, nor does anybody from a loader older than this.
+    /// It goes out at once if the lambda declares [`Options::stream_response`](crate::Options::stream_response);
+    /// without, together with the answer. A client of HTTP/1.0 doesn't get it, nor does anybody from a loader older
+    /// than this.
     ///
     /// ```
     /// # fn run(response: &mut effe_abi::Response) -> effe_abi::Result {
@@ -213,8 +214,8 @@ impl<'a> Response<'a> {
     /// ```
     ///
     /// # Errors
-    /// The head of the answer has been sent, the status is another one (100 is the loader's, and 101 no interim response),
-    /// a header has a bad name or value, or there were 64 of them. The answer can be sent all the same.
+    /// The head of the answer has been sent, the status is another one (100 is the loader's, and 101 no interim
+    /// response), a header has a bad name or value, or there were 64 of them. The answer can be sent all the same.
     pub fn informational<N: AsRef<str>, V: AsRef<[u8]>>(
         &mut self,
         status: u16,

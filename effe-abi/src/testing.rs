@@ -150,8 +150,9 @@ impl Effe {
         (!answer.dropped).then_some(answer)
     }
 
-    /// A request that offers to go on with the protocols of its header `upgrade` on the same connection, and the client's
-    /// end of that connection. The run goes on in a thread of its own; of a lambda that isn't async, it may wait there.
+    /// A request that offers to go on with the protocols of its header `upgrade` on the same connection, and the
+    /// client's end of that connection. The run goes on in a thread of its own; of a lambda that isn't async, it may
+    /// wait there.
     ///
     /// ```
     /// # use effe_abi::{Lambda, Options, Params, Request, Response, Result, StartError, Started, export};

@@ -170,8 +170,8 @@ impl<'a> Exchange<'a> {
         Rest { since: Moment::now(), is_timed, about: self.head.about(self.id) }
     }
 
-    /// Whether trailers of the answer reach the client. Over HTTP/1.1 it must have said so (RFC 9110, section 6.5.1), and
-    /// an answer to HEAD has nothing that they could come behind.
+    /// Whether trailers of the answer reach the client. Over HTTP/1.1 it must have said so (RFC 9110, section 6.5.1),
+    /// and an answer to HEAD has nothing that they could come behind.
     fn takes_trailers(&self) -> bool {
         if self.head.method() == "HEAD" {
             return false;

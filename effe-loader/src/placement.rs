@@ -153,8 +153,8 @@ impl Placement {
         if self.is_inline() { Place::Inline } else { self.elsewhere }
     }
 
-    /// Whether an async run had better go on as a task of the lambda's own runtime: because of how often such runs wait,
-    /// or because the lambda was seen to block.
+    /// Whether an async run had better go on as a task of the lambda's own runtime: because of how often such runs
+    /// wait, or because the lambda was seen to block.
     pub fn wants_spawn(&self) -> bool {
         match self.current() {
             Place::Inline => self.wait_history.spawns(),

@@ -1,5 +1,5 @@
-//! The process as the system sees it: what it may do, its memory, signals, the orders that they and the admin listener give, and the
-//! service manager. It knows neither the server nor the effe, which carry the orders out.
+//! The process as the system sees it: what it may do, its memory, signals, the orders that they and the admin listener
+//! give, and the service manager. It knows neither the server nor the effe, which carry the orders out.
 
 #[cfg_attr(not(feature = "processes"), path = "process/confine/disabled.rs")]
 pub mod confine;

@@ -1,6 +1,6 @@
-//! System calls that fail, one kind at a time, as strace makes them: at a start, while the effe serves, in a swap and in
-//! a drain. What the system lacks is never said to be wrong with the plugin, nobody says "listening" and serves nothing,
-//! no request is lost that could be answered, and no Context stays.
+//! System calls that fail, one kind at a time, as strace makes them: at a start, while the effe serves, in a swap and
+//! in a drain. What the system lacks is never said to be wrong with the plugin, nobody says "listening" and serves
+//! nothing, no request is lost that could be answered, and no Context stays.
 
 mod table;
 

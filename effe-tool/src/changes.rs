@@ -98,8 +98,8 @@ fn stamp(metadata: &Metadata) -> Stamp {
 pub(crate) struct ChangeWatcher(RecommendedWatcher);
 
 impl ChangeWatcher {
-    /// A watcher that calls `notice` on a thread of its own after each change, with the paths that changed. There are no
-    /// paths if the system has lost count of them.
+    /// A watcher that calls `notice` on a thread of its own after each change, with the paths that changed. There are
+    /// no paths if the system has lost count of them.
     ///
     /// # Errors
     /// The system offers no notifications.

@@ -1,6 +1,6 @@
-//! The plan of `route`: the host, path and ports of each lambda, its data and parameters, and how many loaders serve it.
-//! This file makes it from Info, `effe.toml` and flags, and checks it once. The files of the engines write it as their
-//! configuration; they do no I/O, and rely on the checks here.
+//! The plan of `route`: the host, path and ports of each lambda, its data and parameters, and how many loaders serve
+//! it. This file makes it from Info, `effe.toml` and flags, and checks it once. The files of the engines write it as
+//! their configuration; they do no I/O, and rely on the checks here.
 
 mod checks;
 mod flags;
@@ -114,8 +114,8 @@ impl Plan {
     /// Makes a plan for artifacts.
     ///
     /// # Errors
-    /// A flag or the file has a value that the engine doesn't take, the loader refuses an artifact, or two lambdas share
-    /// a name, path or port.
+    /// A flag or the file has a value that the engine doesn't take, the loader refuses an artifact, or two lambdas
+    /// share a name, path or port.
     pub(crate) fn of(artifacts: &[Artifact], args: &RouteArgs) -> Result<Plan> {
         let settings = match &args.config {
             Some(path) => Settings::read(path)?,

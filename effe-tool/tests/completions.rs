@@ -29,7 +29,8 @@ const BASH: &str = r#"
     printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
-/// Has a zsh on a terminal of its own complete the line, and waits until its screen has what is expected, in that order.
+/// Has a zsh on a terminal of its own complete the line, and waits until its screen has what is expected, in that
+/// order.
 const ZSH: &str = r#"
     zmodload zsh/zpty
     zpty inner 'TERM=dumb zsh -f -i'

@@ -302,8 +302,8 @@ fn a_directory_of_plugins_becomes_a_directory_of_images() {
     done.assert_says(&["empty holds no plugin", "effe-tool compile empty"]);
 }
 
-/// The files that a Dockerfile copies, by their place in the image, as the documentation of COPY says: a source is below
-/// the context.
+/// The files that a Dockerfile copies, by their place in the image, as the documentation of COPY says: a source is
+/// below the context.
 fn copied(context: &Path) -> BTreeMap<String, Vec<u8>> {
     let dockerfile = fs::read_to_string(context.join("Dockerfile")).unwrap();
     let mut files = BTreeMap::new();

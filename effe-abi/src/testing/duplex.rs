@@ -1,5 +1,5 @@
-//! A connection that a lambda has taken over, in the test's own process: bytes in both directions, of which the test has
-//! one end and the lambda the other.
+//! A connection that a lambda has taken over, in the test's own process: bytes in both directions, of which the test
+//! has one end and the lambda the other.
 
 use std::{
     collections::VecDeque,

@@ -17,7 +17,8 @@ pub struct WebSocketClient {
 }
 
 impl WebSocketClient {
-    /// Over a connection that the lambda has made a WebSocket; [`Effe::websocket`](super::Effe::websocket) does that, too.
+    /// Over a connection that the lambda has made a WebSocket; [`Effe::websocket`](super::Effe::websocket) does that,
+    /// too.
     pub fn over(client: Client) -> WebSocketClient {
         WebSocketClient { socket: WebSocket::from_raw_socket(client, Role::Client, None), closed_with: None }
     }

@@ -56,8 +56,8 @@ impl Invoker {
         self.effe.n_running() > 0
     }
 
-    /// Runs the lambda, and waits for the head of its answer, which is in the shape of the event, until the invocation's
-    /// deadline at most. Dropping the future is what a client does that leaves.
+    /// Runs the lambda, and waits for the head of its answer, which is in the shape of the event, until the
+    /// invocation's deadline at most. Dropping the future is what a client does that leaves.
     ///
     /// # Errors
     /// The event makes no request; the lambda has failed; or there is no answer that the sender of the event would

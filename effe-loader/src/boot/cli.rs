@@ -111,7 +111,8 @@ pub struct Cli {
     #[arg(long, value_name = "HOW", default_missing_value = "try", num_args = 0..=1, hide_short_help = true)]
     pub confine: Option<Confine>,
 
-    /// What a confined process may read beyond the system's libraries and certificates: a file, or all below a directory
+    /// What a confined process may read beyond the system's libraries and certificates: a file, or all below a
+    /// directory
     #[arg(long, value_name = "PATH", value_delimiter = ',', action = ArgAction::Append, hide_short_help = true)]
     pub allow_read: Vec<PathBuf>,
 

@@ -1,6 +1,6 @@
 //! HTTP/2: a connection whose requests are answered side by side. This file decides when requests are taken and how a
-//! connection ends. h2 reads and writes frames; `h2/request` and `h2/response` translate between h2 and a `Service`, and
-//! `h2/upgrade` carries the bytes of a stream that a lambda has taken over.
+//! connection ends. h2 reads and writes frames; `h2/request` and `h2/response` translate between h2 and a `Service`,
+//! and `h2/upgrade` carries the bytes of a stream that a lambda has taken over.
 //!
 //! h2 is used directly: actix-http uses an old version with an open advisory, and can't end a connection gracefully.
 

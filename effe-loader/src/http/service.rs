@@ -94,8 +94,8 @@ impl RequestGuard {
         RequestGuard { activity: Rc::clone(activity), uploads: uploads.cloned(), upload: Cell::default() }
     }
 
-    /// Runs `upload`, which hands the request's body to a run as it comes, until the answer is over. Over HTTP/2 what is
-    /// here by now is handed on at once: often it is all of the body, which then needs no task, nor the run to wait.
+    /// Runs `upload`, which hands the request's body to a run as it comes, until the answer is over. Over HTTP/2 what
+    /// is here by now is handed on at once: often it is all of the body, which then needs no task, nor the run to wait.
     pub fn upload(&self, upload: impl Future<Output = ()> + 'static) {
         match &self.uploads {
             Some(uploads) => uploads.begin(upload),

@@ -149,8 +149,8 @@ impl Journal {
         matches!(self.0.done.recv_timeout(within), Err(RecvTimeoutError::Disconnected))
     }
 
-    /// Closes the journal and waits for as long as lines are being written, at most ten seconds; how many are left, which
-    /// nobody writes if the process ends now.
+    /// Closes the journal and waits for as long as lines are being written, at most ten seconds; how many are left,
+    /// which nobody writes if the process ends now.
     pub fn finish(&self) -> usize {
         let until = Instant::now() + FINISH;
         let n_queued = || self.0.queue.len() + self.0.access_queue.len();

@@ -62,7 +62,8 @@ impl Drop for SocketFile {
 }
 
 /// Binds a socket to `path`, in the place of one that a dead process has left. With a `mode`, the socket has it before
-/// it has a name, so nobody can connect whom it keeps out. Fails if a process listens there, or there is something else.
+/// it has a name, so nobody can connect whom it keeps out. Fails if a process listens there, or there is something
+/// else.
 pub fn bind(path: &Path, mode: Option<Mode>) -> io::Result<(Socket, SocketFile)> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     if let Some(mode) = mode {

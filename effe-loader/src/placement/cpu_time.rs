@@ -56,7 +56,8 @@ impl Usage {
         self.n_waits == 0 && self.n_preempted > 0 && self.cpu < bound
     }
 
-    /// The same of one that took longer than [`OVERSTAY`], where a few short runs before that one are included: the server waits between runs.
+    /// The same of one that took longer than [`OVERSTAY`], where a few short runs before that one are included: the
+    /// server waits between runs.
     pub fn shows_preemption_before(self) -> bool {
         self.n_preempted > 0 && self.cpu < OVERSTAY
     }

@@ -1,4 +1,5 @@
-//! Whether the async runs of a lambda had better be spawned in the lambda's runtime: the rule, without a clock or a lock.
+//! Whether the async runs of a lambda had better be spawned in the lambda's runtime: the rule, without a clock or a
+//! lock.
 //!
 //! A run that is ready at once costs no hop between threads. One that waits again and again for tasks of the lambda's
 //! runtime would go back and forth between that thread and ours, so such runs are spawned. For runs that wait once it
@@ -137,8 +138,8 @@ impl SpawnPolicy {
 mod tests {
     use super::*;
 
-    /// A lambda whose runs cost so many microseconds if they are polled, and if they are spawned; which part of at least
-    /// `n_runs` was spawned.
+    /// A lambda whose runs cost so many microseconds if they are polled, and if they are spawned; which part of at
+    /// least `n_runs` was spawned.
     fn share(policy: &mut SpawnPolicy, n_runs: u32, n_waits: u32, polled: u64, spawned: u64) -> f64 {
         let (mut decision, mut cpu, mut n_ended, mut n_spawned) = (LOOK, Duration::ZERO, 0, 0);
         while n_ended < n_runs {

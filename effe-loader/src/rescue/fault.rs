@@ -114,8 +114,8 @@ pub fn accepts_on(descriptors: &[RawFd], can_go_on: bool) {
     let _ = ACCEPTING.set(accepting.collect());
 }
 
-/// Gives the calling thread, which has the record of this index, a stack for its handlers: an overflow of its own leaves
-/// none.
+/// Gives the calling thread, which has the record of this index, a stack for its handlers: an overflow of its own
+/// leaves none.
 pub fn give_stack(n: u32) {
     let Some(place) = STACKS.get(n as usize) else { return };
     if place.load(Ordering::Acquire).is_null() {
@@ -322,8 +322,8 @@ fn record_of(rescue: &Rescue, thread: i32) -> Option<(usize, &Record)> {
     rescue.board.records().iter().enumerate().find(|(_, record)| record.thread() == thread)
 }
 
-/// Answers the client of the run that a thread is in, unless its answer has begun: then the connection breaks off. A run
-/// may go on when its client has an answer or has left, and the connection has another request: that one is let be.
+/// Answers the client of the run that a thread is in, unless its answer has begun: then the connection breaks off. A
+/// run may go on when its client has an answer or has left, and the connection has another request: that one is let be.
 fn tell(rescue: &Rescue, record: &Record, answer: Answer) {
     let Some((descriptor, number)) = record.request().filter(|_| record.is_in_run()) else { return };
     let Some(entry) = rescue.board.entry(descriptor) else { return };

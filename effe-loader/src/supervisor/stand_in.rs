@@ -103,8 +103,8 @@ fn of_descriptor(connection: OwnedFd) -> io::Result<Either<TcpStream, UnixStream
     })
 }
 
-/// It reads and writes past tokio: a second user of its streams would keep the compiler from inlining them where requests
-/// are read.
+/// It reads and writes past tokio: a second user of its streams would keep the compiler from inlining them where
+/// requests are read.
 async fn turn_away(connection: Either<TcpStream, UnixStream>) -> io::Result<()> {
     let mut buffer = [0; 4096];
     if read(&connection, &mut buffer).await? == 0 {

@@ -16,8 +16,8 @@ pub(crate) fn run(args: &CompletionsArgs, output: &mut crate::shell::Shell) -> R
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "effe-tool", &mut text);
     if args.shell == Shell::Bash {
-        // clap_complete calls the tool `effe__tool`, and in the names of its commands `effe__subcmd__tool`: without this
-        // the script knows no command.
+        // clap_complete calls the tool `effe__tool`, and in the names of its commands `effe__subcmd__tool`: without
+        // this the script knows no command.
         text = String::from_utf8(text)?.replace("effe__subcmd__tool", "effe__tool").into_bytes();
     }
     if args.shell == Shell::Fish {

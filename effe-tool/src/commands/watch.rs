@@ -239,7 +239,8 @@ impl Watch<'_> {
         Ok(due)
     }
 
-    /// Removes a lambda that is gone and stops its loader, unless it went only now: then this returns when to look again.
+    /// Removes a lambda that is gone and stops its loader, unless it went only now: then this returns when to look
+    /// again.
     fn remove(&mut self, path: &Path, shell: &mut Shell) -> Option<Instant> {
         let watched = self.lambdas.get_mut(path)?;
         let since = *watched.gone_since.get_or_insert_with(Instant::now);

@@ -1,5 +1,5 @@
-//! A plan as systemd units: one template for all lambdas, and for each lambda a drop-in with its address, a file with its
-//! parameters, and, if it needs them, another drop-in with its program, its data directory and its secrets.
+//! A plan as systemd units: one template for all lambdas, and for each lambda a drop-in with its address, a file with
+//! its parameters, and, if it needs them, another drop-in with its program, its data directory and its secrets.
 
 use std::collections::BTreeMap;
 

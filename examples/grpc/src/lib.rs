@@ -1,6 +1,6 @@
 //! A gRPC service as a lambda, with one method of each kind. `words.proto` says what they do; `words.rs` was made of it
-//! by tonic-prost-build with `build_transport(false)`, and `words.bin` by `protoc --descriptor_set_out`, so that clients
-//! which don't have the file can ask.
+//! by tonic-prost-build with `build_transport(false)`, and `words.bin` by `protoc --descriptor_set_out`, so that
+//! clients which don't have the file can ask.
 
 #[rustfmt::skip]
 #[allow(missing_docs, clippy::all, reason = "what a generator has written")]

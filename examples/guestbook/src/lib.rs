@@ -87,8 +87,8 @@ fn add(book: &Book, request: &Request, response: &mut Response) -> Result {
         response.set_cookie(Cookie::build((GUEST, &*kept.name)).path("/").http_only(true));
     }
     if wants_html(request) {
-        // A browser is redirected to the page, so that a reload doesn't send the entry twice. Two slashes in front would
-        // name another host.
+        // A browser is redirected to the page, so that a reload doesn't send the entry twice. Two slashes in front
+        // would name another host.
         response.redirect(&format!("{}/{}", request.base(), request.path().trim_start_matches('/')));
     } else {
         response.status(201).json(&kept)?;

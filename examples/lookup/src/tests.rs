@@ -15,8 +15,8 @@ use effe_abi::{
 
 use super::LAMBDA;
 
-/// A server that answers each line in upper case, and `first` only while nobody holds the gate; its address, and how many
-/// connections it has had.
+/// A server that answers each line in upper case, and `first` only while nobody holds the gate; its address, and how
+/// many connections it has had.
 fn server(gate: &Arc<Mutex<()>>) -> (String, Arc<AtomicUsize>) {
     let (listener, n_connections) =
         (TcpListener::bind("127.0.0.1:0").unwrap(), Arc::new(AtomicUsize::new(0)));

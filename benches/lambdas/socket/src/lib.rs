@@ -1,5 +1,5 @@
-//! Echoes what comes over WebSockets, in the run; with `--set task=yes` in a task of the lambda's runtime, so that the run
-//! returns at once.
+//! Echoes what comes over WebSockets, in the run; with `--set task=yes` in a task of the lambda's runtime, so that the
+//! run returns at once.
 
 use std::io;
 

@@ -1,5 +1,6 @@
-//! Load over WebSockets: `load-websocket ADDRESS PATH CONNECTIONS SECONDS BYTES`. Each connection has one binary message
-//! of so many bytes on its way, and checks each echo. Prints what it counted as JSON; times are in microseconds.
+//! Load over WebSockets: `load-websocket ADDRESS PATH CONNECTIONS SECONDS BYTES`. Each connection has one binary
+//! message of so many bytes on its way, and checks each echo. Prints what it counted as JSON; times are in
+//! microseconds.
 #![allow(clippy::print_stdout, reason = "what it prints is what it is for")]
 
 use std::{

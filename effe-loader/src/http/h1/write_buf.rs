@@ -102,8 +102,8 @@ impl WriteBuf {
         Some(())
     }
 
-    /// Ends the body; `None` if it is shorter than its head says. Where trailers have no place, they are left out. To be
-    /// called when there is room.
+    /// Ends the body; `None` if it is shorter than its head says. Where trailers have no place, they are left out. To
+    /// be called when there is room.
     pub fn end(&mut self, trailers: Option<&Trailers>) -> Option<()> {
         match (self.frame, trailers) {
             (Frame::Chunks, Some(trailers)) if self.tail.is_empty() => {

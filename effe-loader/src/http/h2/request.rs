@@ -1,5 +1,5 @@
-//! Makes a request of h2 one that a `Service` takes. An extended CONNECT (RFC 8441) becomes the offer that it would be in
-//! HTTP/1.1: a lambda needn't know that there are two forms of it, and none of them was written for this one.
+//! Makes a request of h2 one that a `Service` takes. An extended CONNECT (RFC 8441) becomes the offer that it would be
+//! in HTTP/1.1: a lambda needn't know that there are two forms of it, and none of them was written for this one.
 
 use std::{
     cell::{Cell, RefCell},

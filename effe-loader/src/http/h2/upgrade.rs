@@ -1,5 +1,5 @@
-//! A stream that a lambda has taken over (RFC 8441): carries its bytes between the client and the lambda's stream, until
-//! both are at their end, the client resets it, nothing comes or goes for too long, or the effe stops.
+//! A stream that a lambda has taken over (RFC 8441): carries its bytes between the client and the lambda's stream,
+//! until both are at their end, the client resets it, nothing comes or goes for too long, or the effe stops.
 
 use std::{
     future::{Future, poll_fn},
@@ -35,8 +35,8 @@ pub const FRAMES_AHEAD: usize = 4 * 1024 * 1024;
 /// Rounds of carrying after which other streams have their turn.
 const ROUNDS: usize = 16;
 
-/// An answer to an offer that was not taken. Its client would take any 2xx for a stream of the other protocol (RFC 9110,
-/// section 9.3.6), so that one becomes what is said where a protocol isn't spoken (RFC 9220, section 3).
+/// An answer to an offer that was not taken. Its client would take any 2xx for a stream of the other protocol (RFC
+/// 9110, section 9.3.6), so that one becomes what is said where a protocol isn't spoken (RFC 9220, section 3).
 #[cold]
 pub fn refused(response: Response<Body>) -> Response<Body> {
     if response.status().is_success() {

@@ -111,8 +111,8 @@ pub(super) fn meant_url(callee: &str) -> Option<String> {
     (is_address || has_port).then(|| format!("http://{host}{port}{rest}"))
 }
 
-/// Makes the request that the flags describe; it has no `Host` unless a flag gives it. `rest` is what follows the server
-/// in a URL.
+/// Makes the request that the flags describe; it has no `Host` unless a flag gives it. `rest` is what follows the
+/// server in a URL.
 ///
 /// # Errors
 /// Wrong usage, or the body can't be read.

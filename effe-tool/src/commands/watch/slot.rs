@@ -1,5 +1,5 @@
-//! A directory for the plugins of one watch. Two watches of the same lambda have the same target directory, and each one
-//! decides by its own files what it serves already.
+//! A directory for the plugins of one watch. Two watches of the same lambda have the same target directory, and each
+//! one decides by its own files what it serves already.
 
 use std::{
     fs::{self, File},

@@ -1,5 +1,5 @@
-//! Calls a function through aws-sdk-lambda. Arguments: the endpoint, a function's name, and the endpoint of an effe that
-//! runs one request at a time.
+//! Calls a function through aws-sdk-lambda. Arguments: the endpoint, a function's name, and the endpoint of an effe
+//! that runs one request at a time.
 
 use std::env;
 
