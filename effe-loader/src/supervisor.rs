@@ -1,6 +1,46 @@
 //! The supervisor: a process that holds the listening sockets and the plugin's copy, opens no plugin, and sees that N
 //! others serve. It gets the signals, the admin listener's orders and the service manager's attention, and decides the
 //! exit code. It never waits for a process: everything is an event of one loop.
+//!
+//! - **Start.** `supervisor/process.rs` runs `/proc/self/exe --supervised` with the operator's own arguments. The
+//!   process's stdin is the link (`process/link.rs`): a Unix socket that begins with the sockets, the copy, and what is
+//!   to be served, and then carries orders one way and messages the other, a line of JSON each. What might have changed
+//!   since, such as parameters in files, is given and not read again, so all processes of a generation are alike. The
+//!   first process of an effe is started alone: an Init that fails is said once.
+//! - **A process** is `boot::run_supervised`, which is today's loader without the checks, the signals and the admin
+//!   listener: the thread `effe-control` (`admin/supervised.rs`) follows the link instead. When the link ends, the
+//!   supervisor has gone, and the process drains.
+//! - **Confined** (`process/confine.rs`): with `--confine`, between the opening of the plugin and the log's thread, so
+//!   that every thread is made by one that is confined. Whatever the loader reads after that is in the list of
+//!   `confine/usual.rs`, or comes over the link, as a new certificate does.
+//! - **The whole.** The admin listener (`admin.rs`) knows only `Operations`: an effe in this process, or a supervisor
+//!   that collects a report of each process and adds them up (`supervisor/operations.rs`). The last numbers of a
+//!   process that has ended are kept, so that counters never go back.
+//! - **A death** is an event like any other. `supervisor/restarts.rs` is a pure state machine that says when another
+//!   process starts, and whether a swap is taken back; a table test has its cases. While none serves for a second,
+//!   `supervisor/stand_in.rs` answers 503.
+//! - **A process that has had enough** (`supervisor/recycling.rs`, `limits.rs`) is replaced first, and then leaves its
+//!   connections to others as if it had crashed (`rescue/hand_over.rs`): `DYING` is `LEAVING` then, nothing is read
+//!   from a connection at rest, and what has begun goes on.
+//! - **A crash's line** (`supervisor/crashes.rs`) waits for a thread that looks the place up in the supervisor's own
+//!   copy of the plugin (`supervisor/symbols.rs`, addr2line); each place is looked up once.
+//! - **Sleep** (`supervisor/sleeping.rs`, `watch.rs`): without a request all processes hand over to nobody, and once
+//!   none accepts any more, an epoll set of the sockets and the connections wakes the supervisor. Without a supervisor
+//!   the loader ends when no connection is open, and who holds its socket starts it again.
+//! - **Swap.** A new set of processes: the first is started, then the others, then all begin, and when each serves,
+//!   those before hand their connections over. If anything fails before that, the new ones are stopped. The plugin is
+//!   read and tried on a thread of its own, so that the supervisor never waits.
+//! - **Upgrade** (`supervisor/upgrade.rs`). A thread asks the program in the loader's file whether it could go on
+//!   (`supervisor/program.rs`); then it serves as the processes of a swap, with the same generation; then the
+//!   supervisor executes it in its own place. What is open stays open: `supervisor/carried.rs` has the descriptors by
+//!   their numbers, `supervisor/state.rs` and its like write the rest as JSON, `supervisor/handed.rs` passes both in a
+//!   memory file. Signals are blocked meanwhile and wait. A program that can't begin executes the one before, which is
+//!   handed on as a descriptor. `VERSION` in `process/link.rs` is that of all that supervisors and processes say to
+//!   each other, and is compared first.
+//! - **Stop.** Every process is told to say `Connection: close`; after the delay the supervisor bars newcomers from the
+//!   sockets and waits until the processes have accepted those who wait; then the processes drain, as a single one
+//!   does, and once none accepts any more the sockets are shut. Where no process serves, the stand-in tells those who
+//!   wait.
 
 mod changes;
 mod crashes;
