@@ -1,8 +1,8 @@
 //! Decides which requests the admin listener answers:
 //!
 //! - `Host`, and the authority of an absolute target, must name the listener itself, or `localhost`: else a page whose
-//! name resolves to this machine could read it (DNS rebinding). Behind a Unix socket there is no browser, and any name
-//!   will do.
+//!   name resolves to this machine could read it (DNS rebinding). Behind a Unix socket there is no browser, and any
+//!   name will do.
 //! - An `Origin` other than the listener's own is refused: no page of another site sends orders.
 //! - A request that changes something needs the token, or comes over the Unix socket, which only the loader's user can
 //!   connect to. On an address that other machines can reach, every request needs the token.
