@@ -2,14 +2,14 @@
 //! Events become requests for the handler, and its responses become answers in the shape of their events.
 //!
 //! 1. `aws/runtime.rs` polls the Runtime API, in one task for each invocation that may be under way, all on the main
-//!   thread; or `aws/api.rs` answers AWS's clients, on the thread `effe-aws`.
+//!    thread; or `aws/api.rs` answers AWS's clients, on the thread `effe-aws`.
 //! 2. `aws/event.rs` makes a request of the event, or an error. It is pure, and so is `aws/event/fold.rs`, which makes
-//!   the answer.
+//!    the answer.
 //! 3. `aws/invoker.rs` calls the `HandlerService` of its thread. The request carries an `Invocation`
-//!   (`http/invocation.rs`): its deadline counts beside `--run-timeout`, the lambda asks for its facts by keys of
-//!   `attribute`, and what went wrong is noted in it. Without the feature that field has no size.
+//!    (`http/invocation.rs`): its deadline counts beside `--run-timeout`, the lambda asks for its facts by keys of
+//!    `attribute`, and what went wrong is noted in it. Without the feature that field has no size.
 //! 4. A failure of the handler's, which a client would be told by a status, marks its response; here it becomes a
-//!   function error.
+//!    function error.
 
 mod api;
 mod client;
