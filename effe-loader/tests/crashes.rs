@@ -132,7 +132,12 @@ fn after_a_fault_others_are_answered_soon() {
             scope.spawn(move || {
                 let mut connection = Connection::open(address);
                 while !over.load(Ordering::Relaxed) {
-                    assert_eq!(connection.get("/answer").status, 200);
+                    let reply = connection.get("/answer");
+                    assert_eq!(reply.status, 200);
+                    // Every so many requests a connection is to be a new one.
+                    if reply.text_header("connection") == Some("close") {
+                        connection = Connection::open(address);
+                    }
                     let before = std::mem::replace(&mut *answered.lock().unwrap(), Instant::now());
                     let mut longest = longest.lock().unwrap();
                     *longest = before.elapsed().max(*longest);
@@ -179,10 +184,11 @@ fn a_crash_is_told_with_its_signal_and_its_request() {
         assert!(line.contains(part), "{line}");
     }
     assert!(line.contains("critical") && !line.contains("secret"), "{line}");
-    // Found in the debugging information.
+    // Found in the symbols, and, where the plugin has it, in the debugging information.
     let at = line.split("function=").nth(1).unwrap_or_default().split(' ').next().unwrap();
     assert_eq!(at, "crasher::faults::crash", "{line}");
-    assert!(line.contains("/faults.rs:") && line.contains("location="), "{line}");
+    let is_located = line.contains("/faults.rs:") && line.contains("location=");
+    assert_eq!(is_located, cfg!(debug_assertions), "{line}");
     let state = server.state();
     assert_eq!((&state["abandoned_contexts"], &state["crashes"]["SIGSEGV"]), (&1.into(), &1.into()));
     assert_eq!(server.scrape().value("effe_contexts_abandoned_total"), 1.0);
@@ -191,7 +197,8 @@ fn a_crash_is_told_with_its_signal_and_its_request() {
     let (place, _) = place.split_once(' ').unwrap();
     if let Ok(found) = Command::new("addr2line").arg("-fe").arg(crasher()).arg(place).output() {
         let found = String::from_utf8_lossy(&found.stdout);
-        assert!(found.contains("faults.rs") || found.contains("write_volatile"), "{place}: {found}");
+        let names = ["faults.rs", "write_volatile", "faults"];
+        assert!(names.iter().any(|name| found.contains(name)), "{place}: {found}");
     }
     server.stop();
 }
