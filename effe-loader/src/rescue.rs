@@ -23,8 +23,9 @@
 //!   is no answer, and never two. Nothing is run twice.
 //! - **A hanging inline run** is the same from outside: the monitor has `fault::end_hung` tell its client 504.
 //! - **Not saved**: TLS and HTTP/2, connections younger than a second at a `kill -9`, async runs that wait on the
-//!   thread that crashes (spawned ones, if the lambda's runtime has one thread), answers that have begun. A lambda's
-//!   own thread has no record: its request is told 503 after the grace.
+//!   thread that crashes (spawned ones, if the lambda's runtime has one thread), runs on the pool whose connections the
+//!   thread has that crashes in a run of its own, answers that have begun. A lambda's own thread has no record: its
+//!   request is told 503 after the grace.
 
 pub mod board;
 pub mod entry;

@@ -366,7 +366,10 @@ fn upgrades_and_swaps_under_faults_lose_only_the_requests_that_crash() {
     let (n_upgrades, n_swaps) = times();
     let place = Place::new();
     let parameters = place.scratch.write("params.json", "{\"n\": 0}");
-    let server = place.loader(crasher()).arg("--params").arg(&parameters).serve();
+    // From the first run on: while runs go from the pool to the server's threads, one that crashes there costs those on
+    // the pool whose connections its thread has.
+    let server =
+        place.loader(crasher()).args(["--execution", "inline"]).arg("--params").arg(&parameters).serve();
     server.wait_for_processes(2);
     let mut idle: Vec<Connection> = (0..20).map(|_| server.connect()).collect();
     idle.iter_mut().for_each(|connection| assert_eq!(connection.get("/answer").status, 200));
