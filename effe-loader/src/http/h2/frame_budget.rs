@@ -18,6 +18,9 @@ use crate::{net::connection::Connection, rt::clock::Moment};
 const PER_SECOND: u64 = 10_000;
 /// Bytes of answers for which a client may send one more, since a client that reads opens windows.
 const BYTES_PER_FRAME: u64 = 1024;
+/// What a frame with a piece of a request is followed by at most: a client of gRPC opens two windows, and measures the
+/// way by a ping, for each short answer.
+const PER_PIECE: u64 = 4;
 
 /// Bytes of a frame's head (RFC 9113, section 4.1).
 const FRAME_HEAD: usize = 9;
@@ -31,6 +34,7 @@ pub struct FrameBudget {
     /// The second that the counts are for.
     second: Cell<Moment>,
     n_frames: Cell<u64>,
+    n_pieces: Cell<u64>,
     n_sent: Cell<u64>,
     is_exceeded: Cell<bool>,
 }
@@ -40,16 +44,26 @@ impl FrameBudget {
         self.is_exceeded.get()
     }
 
-    fn count(&self, n_frames: u64, now: Moment) {
+    fn count(&self, Found { n_idle, n_pieces }: Found, now: Moment) {
         if self.second.replace(now) != now {
             self.n_frames.set(0);
+            self.n_pieces.set(0);
             self.n_sent.set(0);
         }
-        self.n_frames.set(self.n_frames.get() + n_frames);
-        if self.n_frames.get() > PER_SECOND + self.n_sent.get() / BYTES_PER_FRAME {
+        self.n_frames.set(self.n_frames.get() + n_idle);
+        self.n_pieces.set(self.n_pieces.get() + n_pieces);
+        let earned = self.n_pieces.get() * PER_PIECE + self.n_sent.get() / BYTES_PER_FRAME;
+        if self.n_frames.get() > PER_SECOND + earned {
             self.is_exceeded.set(true);
         }
     }
+}
+
+/// Frames that have begun: those that carry nothing of a request, and those with a piece of one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Found {
+    n_idle: u64,
+    n_pieces: u64,
 }
 
 /// Finds the frames in bytes that come in pieces.
@@ -66,9 +80,9 @@ impl Frames {
         Frames { n_skipped: PREFACE.len(), head: [0; FRAME_HEAD], n_head: 0 }
     }
 
-    /// How many frames begin in `bytes` that carry nothing of a request.
-    fn count_idle(&mut self, mut bytes: &[u8]) -> u64 {
-        let mut n_idle = 0;
+    /// The frames that begin in `bytes`.
+    fn find(&mut self, mut bytes: &[u8]) -> Found {
+        let mut found = Found::default();
         loop {
             let n = self.n_skipped.min(bytes.len());
             self.n_skipped -= n;
@@ -78,10 +92,14 @@ impl Frames {
             self.n_head += n;
             bytes = &bytes[n..];
             if self.n_head < FRAME_HEAD {
-                return n_idle;
+                return found;
             }
             let [high, middle, low, kind, ..] = self.head;
-            n_idle += u64::from(!matches!(kind, DATA | HEADERS | CONTINUATION));
+            match kind {
+                DATA | HEADERS => found.n_pieces += 1,
+                CONTINUATION => {}
+                _ => found.n_idle += 1,
+            }
             self.n_skipped = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
             self.n_head = 0;
         }
@@ -123,9 +141,9 @@ impl AsyncRead for Counted {
         let before = buf.filled().len();
         let read = Pin::new(&mut this.connection).poll_read(cx, buf);
         if let bytes @ [_, ..] = &buf.filled()[before..] {
-            let n_idle = this.frames.count_idle(bytes);
-            if n_idle > 0 {
-                this.budget.count(n_idle, this.connection.handle().now());
+            let found = this.frames.find(bytes);
+            if found != Found::default() {
+                this.budget.count(found, this.connection.handle().now());
             }
         }
         read
@@ -179,8 +197,14 @@ mod tests {
             .collect();
         for at_a_time in [1, 2, 9, 10, 33, bytes.len()] {
             let mut frames = Frames::new();
-            let n_idle: u64 = bytes.chunks(at_a_time).map(|piece| frames.count_idle(piece)).sum();
-            assert_eq!(n_idle, 6, "{at_a_time} bytes at a time");
+            let found = bytes.chunks(at_a_time).map(|piece| frames.find(piece)).fold(
+                Found::default(),
+                |sum, found| Found {
+                    n_idle: sum.n_idle + found.n_idle,
+                    n_pieces: sum.n_pieces + found.n_pieces,
+                },
+            );
+            assert_eq!(found, Found { n_idle: 6, n_pieces: 2 }, "{at_a_time} bytes at a time");
         }
     }
 
@@ -188,14 +212,27 @@ mod tests {
     fn what_is_sent_earns_more_and_each_second_begins_anew() {
         let budget = FrameBudget::default();
         let (now, later) = (Moment::now(), Moment::now() + std::time::Duration::from_secs(1));
-        budget.count(PER_SECOND, now);
+        let idle = |n_idle| Found { n_idle, n_pieces: 0 };
+        budget.count(idle(PER_SECOND), now);
         assert!(!budget.is_exceeded());
         budget.n_sent.set(BYTES_PER_FRAME);
-        budget.count(1, now);
+        budget.count(idle(1), now);
         assert!(!budget.is_exceeded());
-        budget.count(PER_SECOND, later);
+        budget.count(idle(PER_SECOND), later);
         assert!(!budget.is_exceeded());
-        budget.count(1, later);
+        budget.count(idle(1), later);
+        assert!(budget.is_exceeded());
+    }
+
+    #[test]
+    fn calls_earn_what_a_client_sends_with_each() {
+        let (budget, now) = (FrameBudget::default(), Moment::now());
+        for _ in 0..100_000 {
+            // A head, a message, two windows, a ping and what it answers to one.
+            budget.count(Found { n_idle: 4, n_pieces: 2 }, now);
+        }
+        assert!(!budget.is_exceeded());
+        budget.count(Found { n_idle: 500_000, n_pieces: 0 }, now);
         assert!(budget.is_exceeded());
     }
 }
