@@ -44,7 +44,13 @@ impl FrameBudget {
         self.is_exceeded.get()
     }
 
-    fn count(&self, Found { n_idle, n_pieces }: Found, now: Moment) {
+    /// Only where there are frames to be paid for is the time asked for.
+    fn count(&self, Found { n_idle, n_pieces }: Found, now: impl FnOnce() -> Moment) {
+        if n_idle == 0 {
+            self.n_pieces.set(self.n_pieces.get() + n_pieces);
+            return;
+        }
+        let now = now();
         if self.second.replace(now) != now {
             self.n_frames.set(0);
             self.n_pieces.set(0);
@@ -141,10 +147,7 @@ impl AsyncRead for Counted {
         let before = buf.filled().len();
         let read = Pin::new(&mut this.connection).poll_read(cx, buf);
         if let bytes @ [_, ..] = &buf.filled()[before..] {
-            let found = this.frames.find(bytes);
-            if found != Found::default() {
-                this.budget.count(found, this.connection.handle().now());
-            }
+            this.budget.count(this.frames.find(bytes), || this.connection.handle().now());
         }
         read
     }
@@ -213,14 +216,14 @@ mod tests {
         let budget = FrameBudget::default();
         let (now, later) = (Moment::now(), Moment::now() + std::time::Duration::from_secs(1));
         let idle = |n_idle| Found { n_idle, n_pieces: 0 };
-        budget.count(idle(PER_SECOND), now);
+        budget.count(idle(PER_SECOND), || now);
         assert!(!budget.is_exceeded());
         budget.n_sent.set(BYTES_PER_FRAME);
-        budget.count(idle(1), now);
+        budget.count(idle(1), || now);
         assert!(!budget.is_exceeded());
-        budget.count(idle(PER_SECOND), later);
+        budget.count(idle(PER_SECOND), || later);
         assert!(!budget.is_exceeded());
-        budget.count(idle(1), later);
+        budget.count(idle(1), || later);
         assert!(budget.is_exceeded());
     }
 
@@ -229,10 +232,10 @@ mod tests {
         let (budget, now) = (FrameBudget::default(), Moment::now());
         for _ in 0..100_000 {
             // A head, a message, two windows, a ping and what it answers to one.
-            budget.count(Found { n_idle: 4, n_pieces: 2 }, now);
+            budget.count(Found { n_idle: 4, n_pieces: 2 }, || now);
         }
         assert!(!budget.is_exceeded());
-        budget.count(Found { n_idle: 500_000, n_pieces: 0 }, now);
+        budget.count(Found { n_idle: 500_000, n_pieces: 0 }, || now);
         assert!(budget.is_exceeded());
     }
 }
