@@ -22,6 +22,22 @@ def ratios(rounds, what, of, over):
     return spread(one[of][what] / one[over][what] for one in rounds)
 
 
+def undisturbed(rounds, measure):
+    """What `measure` returns, for so many rounds in which nothing else ran, and how many others were left out."""
+    kept, left_out = [], 0
+    while len(kept) < rounds and left_out <= 2 * rounds:
+        # What the servers used counts among the children of this process once they have ended.
+        with machine.Attention([]) as attention:
+            one = measure()
+        if attention.disturbed:
+            left_out += 1
+        else:
+            kept.append(one)
+    if not kept:
+        raise SystemExit("something else ran in every round: no figure is worth keeping")
+    return kept, left_out
+
+
 def run(entries, request, connections, rounds, seconds, warm=2, beside=(), say=print):
     """Races `entries`, commands by name: every round runs each of them once, and counts only if nothing else ran than
     the processes `beside`."""

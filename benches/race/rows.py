@@ -309,58 +309,47 @@ def proxy(options):
         return cpu_of_two(options, both, what, 1.10, beside=[upstream.pid])
 
 
+def of_starts(options, what, measure, both, title, target):
+    """How long `what` takes from the start of each process, which `measure` returns by name in milliseconds."""
+    rounds, left_out = race.undisturbed(
+        options.rounds, lambda: {name: {what: ms} for name, ms in measure().items()}
+    )
+    figures = {name: {what: race.spread(one[name][what] for one in rounds)} for name in rounds[0]}
+    results = [result(title, race.ratios(rounds, what, *both), target)]
+    return {"rounds": rounds, "left_out": left_out, "figures": figures, "results": results}
+
+
+def first_answers():
+    """From the start of each server to its first right answer."""
+    times = {}
+    for name, command in entries("hello").items():
+        with Server(command, HELLO) as server:
+            times[name] = server.first_answer * 1e3
+    return times
+
+
 @row
 def start(options):
     """From the start of a process to its first right answer."""
-    rounds, left_out = [], 0
-    while len(rounds) < options.rounds and left_out <= 2 * options.rounds:
-        one = {}
-        with machine.Attention([]) as attention:
-            for name, command in entries("hello").items():
-                with Server(command, HELLO) as server:
-                    one[name] = {"first_answer": server.first_answer * 1e3}
-        # What the servers used counts among the children of this process once they have ended.
-        if attention.disturbed:
-            left_out += 1
-        else:
-            rounds.append(one)
-    if not rounds:
-        raise SystemExit("something else ran in every round: no figure is worth keeping")
-    ratio = race.ratios(rounds, "first_answer", "effe", "actix")
-    names = rounds[0]
-    figures = {name: {"first_answer": race.spread(one[name]["first_answer"] for one in rounds)} for name in names}
-    what = "start of process to first right answer over the plain actix-web App's"
-    return {"rounds": rounds, "left_out": left_out, "figures": figures, "results": [result(what, ratio, 1.2)]}
+    title = "start of process to first right answer over the plain actix-web App's"
+    return of_starts(options, "first_answer", first_answers, ("effe", "actix"), title, 1.2)
 
 
-def first_nexts(commands):
+def first_nexts():
     """From the start of each function's process until it asks for an invocation."""
-    one = {}
+    times = {}
     with functions.Api() as api:
-        for name, command in commands.items():
+        for name, command in {"effe": functions.bootstrap(), "lambda_runtime": control("event")}.items():
             with functions.Function(command, api) as function:
-                one[name] = {"first_next": function.first_next * 1e3}
-    return one
+                times[name] = function.first_next * 1e3
+    return times
 
 
 @row
 def bootstrap(options):
     """From the start of the loader as a function to its first question for an invocation."""
-    commands = {"effe": functions.bootstrap(), "lambda_runtime": control("event")}
-    rounds, left_out = [], 0
-    while len(rounds) < options.rounds and left_out <= 2 * options.rounds:
-        with machine.Attention([]) as attention:
-            one = first_nexts(commands)
-        if attention.disturbed:
-            left_out += 1
-        else:
-            rounds.append(one)
-    if not rounds:
-        raise SystemExit("something else ran in every round: no figure is worth keeping")
-    ratio = race.ratios(rounds, "first_next", "effe", "lambda_runtime")
-    figures = {name: {"first_next": race.spread(one[name]["first_next"] for one in rounds)} for name in commands}
-    what = "start of a function to its first `next` over a hello on lambda_runtime"
-    return {"rounds": rounds, "left_out": left_out, "figures": figures, "results": [result(what, ratio, 1.5)]}
+    title = "start of a function to its first `next` over a hello on lambda_runtime"
+    return of_starts(options, "first_next", first_nexts, ("effe", "lambda_runtime"), title, 1.5)
 
 
 @row
