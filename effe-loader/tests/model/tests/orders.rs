@@ -1,9 +1,8 @@
 //! What must hold in whatever order the threads run.
 
-use std::{
-    env,
-    time::{Duration, Instant},
-};
+mod support;
+
+use std::time::{Duration, Instant};
 
 use model::{
     contexts::Contexts,
@@ -14,16 +13,7 @@ use shuttle::{
     thread,
 };
 
-/// Orders to try; `EFFE_ORDERS` in the long proofs.
-fn orders() -> usize {
-    env::var("EFFE_ORDERS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000)
-}
-
-/// Half of the orders at random, half with few switches at bad moments, which finds other faults.
-fn under_all_orders(test: impl Fn() + Send + Sync + Copy + 'static) {
-    shuttle::check_random(test, orders() / 2);
-    shuttle::check_pct(test, orders() / 2, 3);
-}
+use self::support::{orders, under_all_orders};
 
 struct Count {
     number: usize,

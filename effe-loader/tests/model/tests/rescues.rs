@@ -1,7 +1,9 @@
 //! A connection, its thread, and a rescue, in whatever order they come: each request is answered by one of them, by the
 //! process that takes the connection over, or its client is told; and never by two.
 
-use std::{env, fs::File, os::fd::AsFd};
+mod support;
+
+use std::{fs::File, os::fd::AsFd};
 
 use model::rescue::{
     entry::{DEPOSITED, TOLD, state},
@@ -16,15 +18,7 @@ use shuttle::{
     thread,
 };
 
-/// Orders to try; `EFFE_ORDERS` in the long proofs.
-fn orders() -> usize {
-    env::var("EFFE_ORDERS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000)
-}
-
-fn under_all_orders(test: impl Fn() + Send + Sync + Copy + 'static) {
-    shuttle::check_random(test, orders() / 2);
-    shuttle::check_pct(test, orders() / 2, 3);
-}
+use self::support::under_all_orders;
 
 /// What the client of one connection has sent, and what has become of it.
 #[derive(Default)]
