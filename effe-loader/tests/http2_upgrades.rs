@@ -2,10 +2,9 @@
 //! several on a connection, resets, windows, GOAWAY, and what is refused.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
 };
 
@@ -15,7 +14,8 @@ use rustix::process::Signal;
 use crate::support::{
     Counts, LONG, Loader, Scratch, Server,
     h2::{Http2, Tunnel},
-    plugins::{async_upgrader, axum_upgrader, patched, probe, upgrader},
+    plugins::{async_upgrader, axum_upgrader, probe, upgrader},
+    versions::Versions,
     wait_until,
     websocket::{BINARY, CLOSE, FIN, PING, PONG, Socket, TEXT, frame},
 };
@@ -31,7 +31,7 @@ fn cases() -> [(PathBuf, &'static str, &'static [&'static str]); 5] {
     ]
 }
 
-fn serve(plugin: &PathBuf, counts: &Counts, args: &[&str]) -> Server {
+fn serve(plugin: &Path, counts: &Counts, args: &[&str]) -> Server {
     Loader::of(plugin).counting(counts).args(["--workers", "1"]).args(args).serve()
 }
 
@@ -429,26 +429,19 @@ fn a_stream_counts_as_no_run_and_holds_up_no_request_of_its_connection() {
 #[test]
 fn a_swap_leaves_streams_with_their_generation_on_the_same_connection() {
     for (plugin, place, args) in cases() {
-        let (scratch, counts) = (Scratch::new(), Counts::new());
-        let file = scratch.join("served.so");
-        let bytes = fs::read(&plugin).unwrap();
-        let is_sync = bytes.windows(16).any(|window| window == b"upgrader, vers 1");
-        let name =
-            |n: u8| if is_sync { format!("upgrader, vers {n}") } else { format!("async upgrader {n}") };
-        fs::write(&file, &bytes).unwrap();
-        let server = serve(&file, &counts, args);
+        let (versions, counts) = (Versions::of(&plugin), Counts::new());
+        let server = serve(versions.file(), &counts, args);
         let client = Http2::connect(&server);
         let mut sockets = Vec::new();
-        for generation in 1..=4_u8 {
+        for generation in 1..=4 {
             if generation > 1 {
-                let next = patched(&bytes, name(1).as_bytes(), name(generation).as_bytes());
-                fs::rename(scratch.write("new.so", next), &file).unwrap();
+                versions.put(generation);
                 server.signal(Signal::HUP);
                 server.wait_for_line(&format!("generation {generation} serves"));
             }
             sockets.push((generation, Socket(client.open("websocket", &format!("{place}/ws")))));
             for (of, socket) in &mut sockets {
-                socket.sends(FIN | TEXT, b"version?").hears(TEXT, name(*of).as_bytes());
+                socket.sends(FIN | TEXT, b"version?").hears(TEXT, versions.name(*of).as_bytes());
             }
         }
         assert_eq!(counts.of("retire"), 0);

@@ -2,7 +2,6 @@
 //! a swap and a drain do with them.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::{Shutdown, TcpStream},
     path::PathBuf,
@@ -12,8 +11,9 @@ use std::{
 use rustix::process::Signal;
 
 use crate::support::{
-    Connection, Counts, LONG, Loader, Scratch, Server,
-    plugins::{async_upgrader, patched, probe, upgrader},
+    Connection, Counts, LONG, Loader, Server,
+    plugins::{async_upgrader, probe, upgrader},
+    versions::Versions,
     wait_until,
 };
 
@@ -448,44 +448,17 @@ fn a_stream_is_a_connection_and_no_run() {
     }
 }
 
-/// A plugin in a file of its own.
-struct Site {
-    scratch: Scratch,
-    file: PathBuf,
-    plugin: PathBuf,
-}
-
-impl Site {
-    fn of(plugin: PathBuf) -> Site {
-        let scratch = Scratch::new();
-        let file = scratch.join("served.so");
-        fs::copy(&plugin, &file).unwrap();
-        Site { scratch, file, plugin }
-    }
-
-    /// Puts another version in place.
-    fn next(&self, n: u8) {
-        let bytes = fs::read(&self.plugin).unwrap();
-        let (first, version) = match bytes.windows(16).any(|window| window == b"upgrader, vers 1") {
-            true => (b"upgrader, vers 1", format!("upgrader, vers {n}")),
-            false => (b"async upgrader 1", format!("async upgrader {n}")),
-        };
-        let new = self.scratch.write("new.so", patched(&bytes, first, version.as_bytes()));
-        fs::rename(new, &self.file).unwrap();
-    }
-}
-
 #[test]
 fn a_swap_leaves_streams_with_their_generation_and_retire_waits_for_them() {
     for case in Case::all() {
         let counts = Counts::new();
-        let site = Site::of(case.plugin.clone());
-        let case = Case { plugin: site.file.clone(), ..case };
+        let versions = Versions::of(&case.plugin);
+        let case = Case { plugin: versions.file().to_owned(), ..case };
         let server = case.serve(&counts, &["--admin", "127.0.0.1:0"]);
         let mut tunnels = Vec::new();
         for n in 1..=4_u8 {
             if n > 1 {
-                site.next(n);
+                versions.put(n.into());
                 server.signal(Signal::HUP);
                 server.wait_for_line(&format!("generation {n} serves"));
             }

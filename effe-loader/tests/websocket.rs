@@ -2,7 +2,7 @@
 //! a drain, and a client that is not ours. The cases of Autobahn's test suite are in `websocket_cases`.
 
 use std::{
-    env, fs,
+    env,
     io::Write,
     path::PathBuf,
     process::Command,
@@ -15,7 +15,8 @@ use rustix::process::Signal;
 
 use crate::support::{
     Counts, Loader, Scratch,
-    plugins::{async_upgrader, axum_upgrader, example, patched, upgrader, workspace},
+    plugins::{async_upgrader, axum_upgrader, example, upgrader, workspace},
+    versions::Versions,
     wait_until,
     websocket::{BINARY, CLOSE, FIN, KEY, PING, Socket, TEXT, frame, handshake},
 };
@@ -168,19 +169,12 @@ fn a_drain_closes_every_socket_with_1001() {
 #[test]
 fn sockets_that_echo_through_swaps_are_neither_dropped_nor_mixed_up() {
     for (plugin, place, args) in cases() {
-        let (scratch, counts) = (Scratch::new(), Counts::new());
-        let file = scratch.join("served.so");
-        let bytes = fs::read(&plugin).unwrap();
-        let is_sync = bytes.windows(16).any(|window| window == b"upgrader, vers 1");
-        let name =
-            |n: u8| if is_sync { format!("upgrader, vers {n}") } else { format!("async upgrader {n}") };
-        fs::write(&file, &bytes).unwrap();
-        let server = Loader::of(&file).counting(&counts).args(args).serve();
+        let (versions, counts) = (Versions::of(&plugin), Counts::new());
+        let server = Loader::of(versions.file()).counting(&counts).args(args).serve();
         let mut sockets = Vec::new();
-        for generation in 1..=5_u8 {
+        for generation in 1..=5 {
             if generation > 1 {
-                let next = patched(&bytes, name(1).as_bytes(), name(generation).as_bytes());
-                fs::rename(scratch.write("new.so", next), &file).unwrap();
+                versions.put(generation);
                 // Messages are on their way meanwhile.
                 for (n, (_, socket)) in sockets.iter_mut().enumerate() {
                     Socket::sends(socket, FIN | TEXT, format!("{n} in {generation}").as_bytes());
@@ -195,7 +189,7 @@ fn sockets_that_echo_through_swaps_are_neither_dropped_nor_mixed_up() {
                 sockets.push((generation, Socket::open(&server, &format!("{place}/ws"))));
             }
             for (of, socket) in &mut sockets {
-                socket.sends(FIN | TEXT, b"version?").hears(TEXT, name(*of).as_bytes());
+                socket.sends(FIN | TEXT, b"version?").hears(TEXT, versions.name(*of).as_bytes());
             }
         }
         for (_, socket) in &mut sockets {
@@ -302,16 +296,8 @@ fn sockets_that_idle_take_little() {
 #[test]
 fn no_socket_is_dropped_or_mixed_up_while_swaps_happen_and_a_drain_closes_all() {
     let (n_sockets, n_swaps) = (n_of("EFFE_SOCKETS", 40), n_of("EFFE_SWAPS", 4));
-    let (scratch, counts) = (Scratch::new(), Counts::new());
-    let file = scratch.join("served.so");
-    let bytes = fs::read(async_upgrader()).unwrap();
-    let version = |n: usize| format!("async upgrader {}", n % 10);
-    let put = |n: usize| {
-        let next = patched(&bytes, b"async upgrader 1", version(n).as_bytes());
-        fs::rename(scratch.write("new.so", next), &file).unwrap();
-    };
-    put(1);
-    let server = Loader::of(&file).counting(&counts).args(["--workers", "2"]).serve();
+    let (versions, counts) = (Versions::of(&async_upgrader()), Counts::new());
+    let server = Loader::of(versions.file()).counting(&counts).args(["--workers", "2"]).serve();
     let (is_over, n_echoes, generation) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(1));
     let (mut sockets, n_each) = (Vec::new(), n_sockets.div_ceil(8));
     thread::scope(|scope| {
@@ -356,7 +342,7 @@ fn no_socket_is_dropped_or_mixed_up_while_swaps_happen_and_a_drain_closes_all() 
             .collect();
         for n in 2..=n_swaps + 1 {
             let before = n_echoes.load(Ordering::Relaxed);
-            put(n);
+            versions.put(n);
             server.signal(Signal::HUP);
             server.wait_for_line(&format!("generation {n} serves"));
             generation.store(n, Ordering::SeqCst);

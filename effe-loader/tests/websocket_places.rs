@@ -1,13 +1,11 @@
 //! WebSockets over TLS, and in an effe of several processes: what a crash, a swap and a successor do with them.
 
 #[cfg(feature = "processes")]
-use std::fs;
-
-#[cfg(feature = "processes")]
 use crate::support::{
     Counts, Server,
-    plugins::{async_upgrader, patched, upgrader},
+    plugins::{async_upgrader, upgrader},
     processes::{lives, signal},
+    versions::Versions,
     wait_until,
 };
 use crate::support::{
@@ -125,17 +123,13 @@ fn a_crash_of_the_lambda_closes_the_sockets_of_its_process_alone() {
 #[cfg(feature = "processes")]
 #[test]
 fn a_swap_of_processes_tells_their_sockets_and_new_ones_meet_the_new_generation() {
-    let (scratch, counts) = (Scratch::new(), Counts::new());
-    let file = scratch.join("served.so");
-    let bytes = fs::read(async_upgrader()).unwrap();
-    fs::write(&file, &bytes).unwrap();
+    let (versions, counts) = (Versions::of(&async_upgrader()), Counts::new());
     let args = ["--set", &counts.parameter(), "--drain-timeout", "20s"];
-    let (server, before) = in_processes(&file, 2, &args);
+    let (server, before) = in_processes(versions.file(), 2, &args);
     let mut sockets = sockets_in_each(&server, "/own/ws", &before);
     // One that takes its time to agree, and echoes until then.
     let mut slow = Socket::open(&server, "/own/ws");
-    let next = patched(&bytes, b"async upgrader 1", b"async upgrader 2");
-    fs::rename(scratch.write("new.so", next), &file).unwrap();
+    versions.put(2);
     server.signal(rustix::process::Signal::HUP);
     server.wait_for_line("generation 2 serves");
     let mut new = Socket::open(&server, "/own/ws");

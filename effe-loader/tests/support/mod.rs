@@ -19,6 +19,7 @@ pub mod runtime_api;
 pub mod scratch;
 #[cfg(feature = "tls")]
 pub mod tls;
+pub mod versions;
 pub mod websocket;
 
 use std::{
