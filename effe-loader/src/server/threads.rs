@@ -16,7 +16,10 @@ use std::{
 
 use actix_web::dev::Server;
 
-use crate::rt::panics::{panic_text, reason};
+use crate::{
+    exchange::table::is_in_run,
+    rt::panics::{panic_text, reason},
+};
 
 /// The names that actix-server gives to its threads begin like this.
 const OURS: &str = "actix-";
@@ -99,6 +102,10 @@ pub struct Alive(pub Arc<Deaths>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
+        // A lambda that calls `exit` in a run has the thread's variables dropped, too: `process/exit.rs` tells of it.
+        if is_in_run() {
+            return;
+        }
         self.0.note(thread::current().name().unwrap_or("of the server"));
     }
 }
