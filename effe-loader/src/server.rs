@@ -296,14 +296,16 @@ impl Acceptor {
         tracker.add_thread(Arbiter::current());
         let connections =
             Rc::new(Connections::new(settings.client_timeouts, Arc::clone(&effe.held), tracker));
-        tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, &effe.journal).map(Rc::new);
         let body_limit = effe.limits.body;
         let effe_of_adopter = Arc::clone(&effe);
         let handler = Rc::new(Handler::new(effe, monitor, settings.client_timeouts));
         let probes = settings.answers_probes.then_some(health);
         let service: Rc<dyn Service> = Rc::new(HandlerService { handler, probes, access_log });
-        let worker = Worker { http1: Http1::new(Rc::clone(&service), body_limit), service, connections };
+        let http1 = Http1::new(Rc::clone(&service), body_limit);
+        let rests = Rc::clone(&http1);
+        tasks::spawn(Rc::clone(&connections).look_after(move || rests.rest()));
+        let worker = Worker { http1, service, connections };
         // A connection over TLS can't go on elsewhere.
         if settings.tls.is_none() && rescue::global::is_supervised() {
             tasks::spawn(adopt::adopt(worker.clone(), effe_of_adopter));
