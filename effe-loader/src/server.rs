@@ -232,12 +232,14 @@ async fn finish(
     rt::time::sleep(LOOK).await;
     listeners.iter().for_each(Listener::shut_down);
     deaf();
-    // A connection that was accepted may still be on its way to its thread: one look isn't enough.
-    let mut n_quiet = 0;
+    // The thread that accepts was told to pause, and may not have heard of it; and a connection that was accepted may
+    // still be on its way to its thread: one look isn't enough.
+    let (acceptor, mut n_quiet) = (threads::Acceptor::find(), 0);
     while is_time() && n_quiet < 3 {
+        let has_paused = acceptor.sleeps();
         let _ = time::timeout_at(deadline.into(), tracker.barrier()).await;
         let n_running = effe.n_running() + effe.n_upgraded_runs();
-        n_quiet = if is_served() && n_running == 0 { n_quiet + 1 } else { 0 };
+        n_quiet = if has_paused && is_served() && n_running == 0 { n_quiet + 1 } else { 0 };
         rt::time::sleep(LOOK).await;
     }
     if is_time() {

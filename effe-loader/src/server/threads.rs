@@ -2,9 +2,11 @@
 //! whether one of them has died.
 
 use std::{
+    fs,
     future::poll_fn,
     io,
     panic::{self, AssertUnwindSafe},
+    path::PathBuf,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -94,6 +96,28 @@ pub async fn start(server: &mut Server, deaths: Arc<Deaths>) -> io::Result<Arc<A
         Ok(Poll::Ready(Ok(()))) => Err(io::Error::other("the server has ended at once")),
         // The error of a thread that can't be made comes wrapped.
         Ok(Poll::Ready(Err(err))) => Err(err.downcast().unwrap_or_else(|err| err)),
+    }
+}
+
+/// The thread that accepts, as the system sees it; and others of this name, which a lambda may have.
+pub struct Acceptor(Vec<PathBuf>);
+
+impl Acceptor {
+    pub fn find() -> Acceptor {
+        // The system keeps 15 bytes of a name.
+        let name = &ACCEPTOR[..15];
+        let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let files = threads.map(|thread| thread.path().join("stat"));
+        let files = files.filter(|file| fs::read_to_string(file).is_ok_and(|stat| stat.contains(name)));
+        Acceptor(files.collect())
+    }
+
+    /// Whether it sleeps, as it does only while it waits for something to do: then it has done what it was told before.
+    /// True where the system doesn't say.
+    pub fn sleeps(&self) -> bool {
+        let sleeps = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'));
+        // A thread that has ended is no file any more.
+        self.0.iter().all(|file| fs::read_to_string(file).map_or(true, sleeps))
     }
 }
 
