@@ -109,6 +109,7 @@ mod runtime;
 mod spawned;
 
 // The wire itself, for loaders too.
+pub mod c_root;
 pub mod extensions;
 pub mod raw;
 pub mod waker;
