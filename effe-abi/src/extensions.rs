@@ -23,7 +23,7 @@ pub const PROCESS: u32 = 64;
 pub const FAIL: &str = "effe.fail/1";
 
 /// Every host has this table that loads plugins by [`Root`](crate::c_root::Root). To a plugin that finds it, a
-/// [`Failure`] is opaque: the plugin doesn't read or write it.
+/// [`Failure`] is opaque: the plugin doesn't read or write it. It has the room of one, whatever the host puts there.
 #[repr(C)]
 pub struct FailHost {
     /// `size_of::<FailHost>()`, as its maker knows it.

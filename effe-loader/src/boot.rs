@@ -264,6 +264,7 @@ fn check(plugin: &'static Plugin) -> Result<u8, Error> {
     let failed =
         |step| move |fault: Fault| Error::Step { path: plugin.path.clone(), step, what: fault.to_string() };
     plugin.init()?;
+    plugin.check_tables()?;
     match plugin.start() {
         Started::Ready(context) => context.stop().map_err(failed("stop"))?,
         Started::Failed(_, fault) | Started::Panicked(fault) => return Err(failed("start")(fault)),

@@ -136,7 +136,7 @@ impl<'a> Exchange<'a> {
     /// Answers with 101: the lambda's end of the connection, or the status that says why there is none.
     fn upgrade<'h>(
         &self,
-        headers: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])> + Clone,
     ) -> Result<Arc<Duplex>, Status> {
         let (Some(offer), Some(early)) = (&self.streams.upgrade, &self.early) else {
             return Err(status::END);

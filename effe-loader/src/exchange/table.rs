@@ -27,7 +27,7 @@ use crate::{
     },
     http::head::Head,
     placement::spawned_poll,
-    plugin::host::Exchanges,
+    plugin::{host::Exchanges, views},
     rt::{block_on::block_until, clock::Moment, wake_batch},
 };
 
@@ -134,7 +134,8 @@ unsafe extern "C" fn header(
 ) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    exchange.head.header(name.as_str(), nth).map_or(status::END, |value| {
+    let value = views::text(name).and_then(|name| exchange.head.header(name, nth));
+    value.map_or(status::END, |value| {
         *out = lasting_bytes(value);
         status::OK
     })
@@ -338,8 +339,8 @@ unsafe extern "C" fn respond_trailers(host: *mut (), trailers: RSlice<'_, Header
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let mut added = Trailers::NONE;
-    for header in trailers.as_slice() {
-        if !added.add(header.name.as_str().as_bytes(), header.value.as_slice()) {
+    for (name, value) in views::headers(trailers) {
+        if !added.add(name, value) {
             return status::INVALID;
         }
     }
@@ -362,8 +363,7 @@ unsafe extern "C" fn offered(host: *mut (), out: &mut RStr<'static>) -> Status {
 unsafe extern "C" fn upgrade(host: *mut (), headers: RSlice<'_, Header<'_>>, out: &mut Duplex) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let headers = headers.as_slice().iter().map(|header| (header.name.as_str(), header.value.as_slice()));
-    match exchange.upgrade(headers) {
+    match exchange.upgrade(views::headers(headers)) {
         Ok(stream) => {
             *out = duplex::handle(stream);
             status::OK
@@ -382,7 +382,7 @@ unsafe extern "C" fn respond(
     let body = bytes(body);
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let headers = headers.as_slice().iter().map(|header| (header.name.as_str(), header.value.as_slice()));
+    let headers = views::headers(headers);
     let more = flags & raw::MORE != 0;
     if exchange.is_answered() {
         return status::INVALID;

@@ -11,17 +11,12 @@ use std::{
 
 use effe_abi::{
     Linked,
+    c_root::HostEntry,
     extensions::AsyncPlugin,
     raw::{self, Failure},
 };
 
-use super::{
-    copy::PrivateCopy,
-    fault::Fault,
-    ffi::{Entries, ReadyEntry},
-    file::PluginFile,
-    host::Host,
-};
+use super::{copy::PrivateCopy, entries::Entries, fault::Fault, file::PluginFile, host::Host};
 use crate::{
     error::Error,
     journal::{Record, Severity},
@@ -71,7 +66,7 @@ pub struct Plugin {
     /// Bytes of its image; 0 if it is part of the program.
     pub image: u64,
     /// Both are asked for once, and not before Init: a damaged plugin may kill the process in that call.
-    ready: OnceLock<Option<ReadyEntry>>,
+    ready: OnceLock<Option<HostEntry>>,
     polled: OnceLock<Option<&'static AsyncPlugin>>,
     /// Whether Retire has been called or is being called. Locked while the lambda's `ready` runs.
     retired: Mutex<bool>,
@@ -139,12 +134,29 @@ impl Plugin {
 
     /// The entries that can be polled, if the lambda is async.
     pub(super) fn polled(&self) -> Option<&'static AsyncPlugin> {
-        *self.polled.get_or_init(|| self.entries.polled())
+        *self.polled.get_or_init(|| self.kept(self.entries.polled()))
     }
 
     /// For a lambda that says itself whether it is ready.
-    pub fn ready_entry(&self) -> Option<ReadyEntry> {
-        *self.ready.get_or_init(|| self.entries.ready())
+    pub fn ready_entry(&self) -> Option<HostEntry> {
+        *self.ready.get_or_init(|| self.kept(self.entries.ready()))
+    }
+
+    /// What is there, if it keeps the contract; a breach is logged.
+    fn kept<T>(&self, table: Result<Option<T>, String>) -> Option<T> {
+        table.unwrap_or_else(|breach| {
+            self.log(&Fault::Error(Severity::Error, breach));
+            None
+        })
+    }
+
+    /// Whether its tables beyond v1 keep the contract. Call it between Init and Retire.
+    pub fn check_tables(&self) -> Result<(), Error> {
+        let broken = self.entries.ready().err().or_else(|| self.entries.polled().err());
+        match broken {
+            Some(what) => Err(Error::Step { path: self.path.clone(), step: "extension", what }),
+            None => Ok(()),
+        }
     }
 
     fn retired(&self) -> MutexGuard<'_, bool> {

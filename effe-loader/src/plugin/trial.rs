@@ -21,10 +21,7 @@ use rustix::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    copy::PrivateCopy,
-    ffi::{self, Entries},
-};
+use super::{copy::PrivateCopy, entries::Entries, ffi};
 use crate::error::Unloaded;
 
 /// A library whose constructors take longer than this is refused.
