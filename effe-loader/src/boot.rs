@@ -48,6 +48,9 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     if config.mode == Mode::Serve {
         has_room(config, inherited.len(), n_descriptors)?;
     }
+    if config.mode == Mode::Info {
+        return info(config, linked);
+    }
     let host = Host::new(config.parameters.clone(), config.limits.response, FOR_HOST);
     let counts = Arc::new(ContextCounts::default());
     let (lambda, warning) = match linked {
@@ -57,12 +60,6 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
             (Lambda::Verified(verified), warning)
         }
     };
-    if config.mode == Mode::Info {
-        if let Some(warning) = warning {
-            let _ = writeln!(std::io::stderr(), "effe-loader: warning: {warning}");
-        }
-        return Ok(print(lambda.info()));
-    }
     let plugin = lambda.open(host, &counts)?;
     let confinement = config.confinement.as_ref().filter(|_| config.mode == Mode::Check);
     let lacking = confinement.map(Confinement::apply).transpose()?.unwrap_or_default();
@@ -218,13 +215,6 @@ enum Lambda {
 }
 
 impl Lambda {
-    fn info(&self) -> &str {
-        match self {
-            Lambda::Open(plugin) => plugin.info(),
-            Lambda::Verified(verified) => &verified.info,
-        }
-    }
-
     #[expect(unsafe_code, reason = "the place that trusts a plugin")]
     fn open(self, host: &'static Host, counts: &Arc<ContextCounts>) -> Result<&'static Plugin, Error> {
         match self {
@@ -250,6 +240,21 @@ pub(crate) fn verified(config: &Config) -> Result<(Verified, Option<String>), Er
     // SAFETY: the operator named this file for us to run, and answers for it; no thread has been started.
     let verified = unsafe { Verified::by_fork(file, policy) }?;
     Ok((verified, warning))
+}
+
+/// Prints Info. Of a plugin that has it in its file, nothing is run.
+#[expect(unsafe_code, reason = "the place that trusts a plugin")]
+fn info(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
+    if let Some(lambda) = linked {
+        return Ok(print(lambda.plugin().info().as_str()));
+    }
+    let policy = &config.generations.policy;
+    let file = PluginFile::open(&config.plugin, policy)?;
+    if let Some(warning) = &file.warning {
+        let _ = writeln!(std::io::stderr(), "effe-loader: warning: {warning}");
+    }
+    // SAFETY: as in `verified`.
+    Ok(print(&unsafe { Verified::info(file, policy) }?))
 }
 
 /// The same while there are threads, for the generation after.

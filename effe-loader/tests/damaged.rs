@@ -9,7 +9,8 @@ use std::{
     thread,
 };
 
-use crate::support::{Counts, Loader, Scratch, plugins::probe};
+use super::fixtures::probe;
+use crate::support::{Counts, Loader, Scratch};
 
 /// How many copies for each of the two seeds, unless `EFFE_DAMAGED` says otherwise.
 const COPIES: u64 = 30;

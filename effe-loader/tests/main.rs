@@ -34,6 +34,7 @@ mod held;
 mod http2;
 #[cfg(feature = "http2")]
 mod http2_upgrades;
+mod in_c;
 mod layers;
 mod lifecycle;
 mod limits;
@@ -70,3 +71,11 @@ mod websocket_cases;
 #[cfg(any(feature = "processes", feature = "tls"))]
 mod websocket_places;
 mod wire;
+
+/// What the suites are about that `in_c.rs` has once more.
+mod fixtures {
+    pub use crate::support::plugins::{pipe, probe, spout, ticker};
+
+    /// Where the probe says that it fails.
+    pub const SOURCE: &str = "probe/src/lib.rs:";
+}

@@ -1,11 +1,12 @@
 //! Checks a library's ELF headers before the dynamic linker reads them: the linker crashes on a file that
 //! ends early, and reports another machine's library as "no such file".
 
-use std::{fs, path::Path};
+use std::{fs, iter, path::Path, str};
 
+use effe_abi::c_root::NOTE_NAME;
 use object::{
     Endian, Endianness, ReadRef, elf,
-    read::elf::{Dyn, FileHeader, ProgramHeader},
+    read::elf::{Dyn, FileHeader, Note, ProgramHeader},
 };
 
 const DAMAGED_HEADER: &str = "its ELF header is damaged; copy or build it again";
@@ -79,6 +80,19 @@ pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
         return Err(DAMAGED_SEGMENTS.to_owned());
     }
     Ok(image)
+}
+
+/// The text of the ELF note of this type and of the name `effe`: what the plugin says of itself in its file. `None` if
+/// there is none that is a text. The file was checked before.
+pub fn note<'file>(file: impl ReadRef<'file>, kind: u32) -> Option<&'file str> {
+    let header = elf::FileHeader64::<Endianness>::parse(file).ok()?;
+    let endian = header.endian().ok()?;
+    let segments = header.program_headers(endian, file).ok()?;
+    let notes = segments.iter().filter_map(|segment| segment.notes(endian, file).ok().flatten());
+    let mut notes = notes.flat_map(|mut notes| iter::from_fn(move || notes.next().ok().flatten()));
+    let is_it = |note: &Note<'_, _>| note.name() == &NOTE_NAME[..4] && note.n_type(endian).0 == kind;
+    let text = notes.find(is_it)?.desc().strip_suffix(b"\0")?;
+    str::from_utf8(text).ok()
 }
 
 /// Whether a library has the dynamic linker look for other libraries in places that are named after its own directory.
