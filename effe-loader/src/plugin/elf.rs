@@ -74,6 +74,11 @@ pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
     let loaded = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD);
     let ends = loaded.clone().map(|segment| segment.p_vaddr(endian).saturating_add(segment.p_memsz(endian)));
     let image = ends.max().and_then(|end| end.checked_next_multiple_of(4096)).unwrap_or(u64::MAX);
+    // As ELF has it. The linker takes the memory from the first one's begin to the last one's end, wherever those are.
+    let begins = loaded.clone().map(|segment| segment.p_vaddr(endian));
+    if !begins.is_sorted() {
+        return Err(DAMAGED_SEGMENTS.to_owned());
+    }
     let most_aligned = loaded.map(|segment| segment.p_align(endian)).max().unwrap_or_default();
     // The linker would say that there is no memory for it, which may also be the machine's fault.
     if image.max(most_aligned) > length.saturating_add(MAX_EMPTY) {
@@ -203,6 +208,20 @@ mod tests {
             bytes[at + field + 4] = 1;
             assert_eq!(reason(&bytes), DAMAGED_SEGMENTS, "{field}");
         }
+    }
+
+    #[test]
+    fn segments_that_are_not_in_their_order_are_damaged() {
+        let mut bytes = library();
+        let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
+        let endian = header.endian().unwrap();
+        let segments = header.program_headers(endian, &*bytes).unwrap();
+        let is_loaded = |segment: &&elf::ProgramHeader64<Endianness>| segment.p_type(endian) == elf::PT_LOAD;
+        let last = segments.iter().filter(is_loaded).map(|segment| segment.p_vaddr(endian)).max().unwrap();
+        let first = segments.iter().position(|segment| segment.p_type(endian) == elf::PT_LOAD).unwrap();
+        let at = header.e_phoff(endian) as usize + first * size_of_val(&segments[0]) + 16;
+        bytes[at..at + 8].copy_from_slice(&(last + 1).to_ne_bytes());
+        assert_eq!(reason(&bytes), DAMAGED_SEGMENTS);
     }
 
     #[test]
