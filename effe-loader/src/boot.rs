@@ -23,7 +23,11 @@ use crate::{
     aws,
     effe::{Effe, generation::Generation, health::Health, maintenance::Maintenance, monitor::Monitor, swap},
     error::{DONE, Error, FAILED},
-    exchange::table::{FOR_HOST, copy_current_id},
+    exchange::{
+        strict,
+        table::{copy_current_id, current_id},
+        watched,
+    },
     journal::{Journal, LinkedLambda, Severity},
     net::{address::Address, bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
     plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
@@ -51,7 +55,10 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     if config.mode == Mode::Info {
         return info(config, linked);
     }
-    let host = Host::new(config.parameters.clone(), config.limits.response, FOR_HOST);
+    if config.mode == Mode::Check || config.generations.policy.strict_plugin {
+        strict::turn_on();
+    }
+    let host = Host::new(config.parameters.clone(), config.limits.response, strict::exchanges());
     let counts = Arc::new(ContextCounts::default());
     let (lambda, warning) = match linked {
         Some(lambda) => (Lambda::Open(Plugin::linked(lambda, host, &counts)), None),
@@ -66,7 +73,8 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     // From here on there are threads.
     let journal = start_journal(config, linked)?;
     let _ = host.journal.set(journal.clone());
-    for warning in warning.into_iter().chain(lacking) {
+    let breaches = watched::is_on().then(|| plugin.flag_breaches()).into_iter().flatten();
+    for warning in warning.into_iter().chain(lacking).chain(breaches) {
         journal.warning(warning);
     }
     let outcome = ended(&journal, &counts, || {
@@ -113,7 +121,10 @@ pub(crate) fn run_supervised(
             .and_then(|()| fault::install())
             .map_err(system("prepare for a crash"))?;
     }
-    let host = Host::new(parameters, config.limits.response, FOR_HOST);
+    if config.generations.policy.strict_plugin {
+        strict::turn_on();
+    }
+    let host = Host::new(parameters, config.limits.response, strict::exchanges());
     let _ = host.process.set(format!("{place}/{n_places}"));
     let counts = Arc::new(ContextCounts::default());
     if let Some(rescue) = global::get() {
@@ -184,7 +195,8 @@ pub(crate) fn take_name() {
 /// Starts the log, and makes it the program's.
 pub(crate) fn start_journal(config: &Config, linked: Option<&'static Linked>) -> Result<Journal, Error> {
     let journal = Journal::start(config.journal()).map_err(system("start the log's thread"))?;
-    let request_id = FOR_HOST.request_id;
+    watched::log_to(&journal);
+    let request_id = current_id;
     journal.install(linked.map(|lambda| LinkedLambda { crate_name: lambda.crate_name(), request_id }));
     Ok(journal)
 }

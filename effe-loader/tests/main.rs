@@ -1,4 +1,5 @@
 //! The real loader, started as an operator starts it, with real plugins, and talked to over real sockets.
+#![allow(clippy::duplicate_mod, reason = "the suites of `in_c.rs` are those of this file")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it saw")]
 
 mod access_log;
@@ -13,6 +14,7 @@ mod aws_runtime;
 mod command_line;
 #[cfg(feature = "processes")]
 mod confined;
+mod contract;
 #[cfg(feature = "processes")]
 mod crashes;
 mod damaged;

@@ -173,6 +173,11 @@ impl ResponseBuilder {
         std::mem::take(&mut self.extras().interims)
     }
 
+    /// Whether its head is there.
+    pub fn has_begun(&self) -> bool {
+        self.status.is_some()
+    }
+
     /// Whether it has extras, or there was no room for it.
     pub fn is_unusual(&self) -> bool {
         self.unusual != 0

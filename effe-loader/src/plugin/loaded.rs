@@ -12,8 +12,11 @@ use std::{
 use effe_abi::{
     Linked,
     c_root::HostEntry,
-    extensions::AsyncPlugin,
-    raw::{self, Failure},
+    extensions::{ANSWERS_EARLY, AsyncPlugin, UPGRADES},
+    raw::{
+        self, Failure,
+        plugin_flags::{KEEP_CANCELLED, NEVER_WAITS, STREAM_REQUEST, STREAM_RESPONSE, WAITS},
+    },
 };
 
 use super::{copy::PrivateCopy, entries::Entries, fault::Fault, file::PluginFile, host::Host};
@@ -195,6 +198,31 @@ impl Plugin {
 
     pub fn flags(&self) -> u64 {
         self.entries.flags
+    }
+
+    /// What its flags say that this loader doesn't know, or that contradicts itself.
+    pub fn flag_breaches(&self) -> Vec<String> {
+        const KNOWN: u64 = NEVER_WAITS
+            | WAITS
+            | STREAM_REQUEST
+            | STREAM_RESPONSE
+            | KEEP_CANCELLED
+            | ANSWERS_EARLY
+            | UPGRADES;
+        let (flags, mut breaches) = (self.flags(), Vec::new());
+        if flags & !KNOWN != 0 {
+            breaches.push(format!(
+                "the lambda's flags have {:#x}, which this loader doesn't know",
+                flags & !KNOWN
+            ));
+        }
+        if flags & NEVER_WAITS != 0 && flags & WAITS != 0 {
+            breaches.push(
+                "the lambda breaks its contract: its flags say that it always and that it never waits"
+                    .to_owned(),
+            );
+        }
+        breaches
     }
 
     pub(super) fn count_start(&self) {
