@@ -50,7 +50,9 @@ typedef uint32_t effe_status;
 
 #define EFFE_OK 0u          /* Done. */
 #define EFFE_ERROR 1u       /* Of an entry: it failed, and the failure says why. */
-#define EFFE_PANIC 2u       /* Of an entry: it failed so that its Context can't be used any more, only stopped. */
+/* Of an entry: it failed so that its Context can't be used any more, only stopped. The lambda has logged why, by
+ * `effe_host.log`: the loader doesn't log the failure once more, but tells it where an Init or a `--check` fails. */
+#define EFFE_PANIC 2u
 #define EFFE_GONE 3u        /* The client has gone. */
 #define EFFE_END 4u         /* There is no more, or no such thing: the end of a body, an absent header or parameter. */
 #define EFFE_UNSUPPORTED 5u /* This side can't do that, or not now. */
@@ -679,21 +681,24 @@ EFFE_AT(effe_upgrade_host, upgrade, 16);
 /* BREACHES of this contract, and what becomes of them.
  *
  * Before Init, the loader refuses: a `size` that is too small, a version or an upper flag that it doesn't know, a null
- * entry, Info or a build record that is not UTF-8, Info that is not a JSON object, a library that kills or hangs the
- * process that opens it.
+ * entry, Info or a build record that is null, not UTF-8 or longer than 16 MiB, Info that is not a JSON object, a
+ * library that kills or hangs the process that opens it.
  *
  * At any time it sees: a status that no version has (the entry has failed), text that is not UTF-8 (it is logged with
- * replacement characters; as a key or a name it is not found, in an answer it is EFFE_INVALID), a start that is EFFE_OK
- * without a Context, a second `respond` (EFFE_INVALID), a malformed answer (EFFE_INVALID).
+ * replacement characters; as a key, an id or a name to look for it is not found, as a name in an answer it is
+ * EFFE_INVALID), a start that is EFFE_OK without a Context (it has failed), a null function in a table of the plugin
+ * (it counts as no table, and is logged), a second `respond` and a malformed answer (EFFE_INVALID).
  *
- * With `--strict-plugin`, and during `--check`, it also logs these: a lower flag that it doesn't know, flags that
- * contradict each other, a second `respond`, an exchange that is used after its run, a chunk that is released twice, a
- * view that is kept after its run and handed back. What such a view points to is overwritten.
+ * With `--strict-plugin` it logs these, too: a second `respond`, a malformed answer, an exchange that is used after its
+ * run or a `host` that is no exchange's (EFFE_INVALID, EFFE_GONE or EFFE_END), a chunk that is released twice (the
+ * second time does nothing), a view that is kept after its run and handed back (what it points to was written over with `#`).
+ * Then, and with `--check`, it logs lower flags that it doesn't know, and flags that contradict each other; with
+ * `--check` it fails for a null function in a table.
  *
  * Nobody sees: a pointer or a length that is wrong, memory that is freed too early or written to beyond its end, two
  * calls at the same time where one is allowed, a Context that is used after its Stop, an exception or a longjmp that
- * leaves an entry, a chunk that is never released. A plugin that does so may do anything; memory checkers find most
- * of it.
+ * leaves an entry, a chunk that is never released, a view that is kept and only read. A plugin that does so may do
+ * anything; memory checkers find most of it.
  */
 
 #endif
