@@ -499,9 +499,16 @@ static inline effe_status effe_respond_text(const effe_exchange *exchange, uint3
 
 #define EFFE_PADDED(text) ((sizeof(text) + 3) / 4 * 4)
 
+/* Where the notes are. Other formats than ELF have none. */
+#ifdef __ELF__
+#define EFFE_NOTES __attribute__((used, aligned(4), section(".note.effe")))
+#else
+#define EFFE_NOTES __attribute__((used))
+#endif
+
 /* Writes Info and the build record, two string literals, to `.note.effe`. `EFFE_LAMBDA` does so. */
 #define EFFE_NOTE(info_text, build_text)                                                                               \
-    __attribute__((used, aligned(4), section(".note.effe"))) static const struct {                                     \
+    EFFE_NOTES static const struct {                                                                                   \
         uint32_t info_head[3];                                                                                         \
         char info_name[8];                                                                                             \
         char info[EFFE_PADDED(info_text)];                                                                             \
@@ -689,11 +696,11 @@ EFFE_AT(effe_upgrade_host, upgrade, 16);
  * EFFE_INVALID), a start that is EFFE_OK without a Context (it has failed), a null function in a table of the plugin
  * (it counts as no table, and is logged), a second `respond` and a malformed answer (EFFE_INVALID).
  *
- * With `--strict-plugin` it logs these, too: a second `respond`, a malformed answer, an exchange that is used after its
- * run or a `host` that is no exchange's (EFFE_INVALID, EFFE_GONE or EFFE_END), a chunk that is released twice (the
- * second time does nothing), a view that is kept after its run and handed back (what it points to was written over with `#`).
- * Then, and with `--check`, it logs lower flags that it doesn't know, and flags that contradict each other; with
- * `--check` it fails for a null function in a table.
+ * With `--strict-plugin` it logs these, too: a second `respond`, a malformed answer, an exchange that is used after
+ * its run or a `host` that is no exchange's (EFFE_INVALID, EFFE_GONE or EFFE_END), a chunk that is released twice (the
+ * second time does nothing), a view that is kept after its run and handed back (what it points to was written over
+ * with `#`). Then, and with `--check`, it logs lower flags that it doesn't know, and flags that contradict each other;
+ * with `--check` it fails for a null function in a table.
  *
  * Nobody sees: a pointer or a length that is wrong, memory that is freed too early or written to beyond its end, two
  * calls at the same time where one is allowed, a Context that is used after its Stop, an exception or a longjmp that

@@ -73,8 +73,7 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     // From here on there are threads.
     let journal = start_journal(config, linked)?;
     let _ = host.journal.set(journal.clone());
-    let breaches = watched::is_on().then(|| plugin.flag_breaches()).into_iter().flatten();
-    for warning in warning.into_iter().chain(lacking).chain(breaches) {
+    for warning in warning.into_iter().chain(lacking) {
         journal.warning(warning);
     }
     let outcome = ended(&journal, &counts, || {

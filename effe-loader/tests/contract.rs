@@ -4,8 +4,9 @@
 use std::{fs, path::Path};
 
 use crate::support::{
-    Loader, Scratch, Server,
+    Counts, Loader, Scratch, Server,
     plugins::{c, header_flag, of_c, patched},
+    wait_until,
 };
 
 /// A lambda in C that could be loaded, but for what is between its roots and the end of its source.
@@ -202,5 +203,41 @@ fn a_plugin_is_found_by_either_of_its_roots() {
         assert_eq!(server.get("/fail").status, 500);
         server.wait_for_line("a secret of the author's");
         server.stop();
+    }
+}
+
+#[test]
+fn an_async_lambda_in_c_is_polled_waits_and_is_cancelled() {
+    // Polled by a loader that needs no threads for it, watched or not.
+    for flags in [&[][..], &["--strict-plugin"]] {
+        let (counts, scratch) = (Counts::new(), Scratch::new());
+        let ready = scratch.join("ready");
+        let loader =
+            Loader::of(of_c("patient")).counting(&counts).set(&format!("ready-if={}", ready.display()));
+        let server = loader.arg("--probes").args(flags).serve();
+        assert_eq!(server.get("/health/readiness").status, 503);
+        scratch.write("ready", "");
+        wait_until("it is ready", || server.get("/health/readiness").status == 200);
+        let mut connection = server.connect();
+        for n in 0..20 {
+            assert_eq!(connection.get("/").text(), "at once", "{n}");
+            assert_eq!(connection.get("/later").text(), "later", "{n}");
+        }
+        connection
+            .send("POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nping\r\n");
+        counts.wait_for("run", 41);
+        connection.send("4\r\npong\r\n0\r\n\r\n");
+        assert_eq!(connection.reply().text(), "pingpong");
+        let mut leaving = server.connect();
+        leaving.send("GET /never HTTP/1.1\r\nHost: test\r\n\r\n");
+        counts.wait_for("run", 42);
+        leaving.reset();
+        counts.wait_for("cancelled", 1);
+        // Its Context is not used again.
+        counts.wait_for("stop", 1);
+        let lines = server.stop();
+        assert!(!lines.iter().any(|line| line.contains("breaks its contract")), "{lines:#?}");
+        assert_eq!((counts.of("done"), counts.of("cancelled")), (41, 1));
+        counts.assert_complete();
     }
 }

@@ -67,6 +67,7 @@ const EXCHANGES: Exchanges = Exchanges {
     },
     upgrade_host: &UpgradeHost { size: size_of::<UpgradeHost>() as u32, version: 1, offered, upgrade },
     request_id: table::current_id,
+    are_strict: true,
 };
 
 static OPS: ExchangeOps = ExchangeOps { header, headers, attribute, state, read, respond, write };

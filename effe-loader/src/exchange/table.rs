@@ -97,6 +97,7 @@ pub const FOR_HOST: Exchanges = Exchanges {
     trailers_host: &TRAILERS_OPS,
     upgrade_host: &UPGRADE_OPS,
     request_id: current_id,
+    are_strict: false,
 };
 
 /// The id of the request whose Run this thread is in.

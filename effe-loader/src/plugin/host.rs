@@ -33,6 +33,8 @@ pub struct Exchanges {
     pub upgrade_host: &'static UpgradeHost,
     /// The id of the request whose Run this thread is in.
     pub request_id: fn() -> Option<String>,
+    /// Whether they look for breaches of the contract.
+    pub are_strict: bool,
 }
 
 /// The data of one generation's table of host functions. It is never freed.
@@ -58,6 +60,11 @@ impl Host {
         let (journal, address, process) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let host = Host { journal, parameters, object, address, process, response_limit, exchanges };
         Box::leak(Box::new(host))
+    }
+
+    /// Whether the lambda is watched for breaches of its contract.
+    pub fn is_strict(&self) -> bool {
+        self.exchanges.are_strict
     }
 
     /// The table that the lambda gets.

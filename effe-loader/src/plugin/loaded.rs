@@ -112,6 +112,9 @@ impl Plugin {
 
     /// Calls Init. Call it once, before any Start.
     pub fn init(&'static self) -> Result<(), Error> {
+        if let (true, Some(journal)) = (self.host.is_strict(), self.host.journal.get()) {
+            self.flag_breaches().into_iter().for_each(|breach| journal.warning(breach));
+        }
         let mut failure = Failure::new();
         // SAFETY: the table is `host.rs`'s; `main` calls this once, first.
         let status = unsafe { (self.entries.init)(self.table, &mut failure) };
@@ -201,7 +204,7 @@ impl Plugin {
     }
 
     /// What its flags say that this loader doesn't know, or that contradicts itself.
-    pub fn flag_breaches(&self) -> Vec<String> {
+    fn flag_breaches(&self) -> Vec<String> {
         const KNOWN: u64 = NEVER_WAITS
             | WAITS
             | STREAM_REQUEST

@@ -144,7 +144,7 @@ pub fn of_c(name: &str) -> PathBuf {
     let built = BUILT.get_or_init(|| {
         let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c");
         fs::create_dir_all(&to).unwrap();
-        for name in ["probe", "spout", "pipe", "ticker", "breaches"] {
+        for name in ["probe", "spout", "pipe", "ticker", "breaches", "patient"] {
             let from = workspace().join(format!("effe-loader/tests/fixtures_in_c/{name}.c"));
             // Another test process may have the one open that is there.
             let new = to.join(format!("{name}.{}", std::process::id()));
