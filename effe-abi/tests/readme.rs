@@ -1,4 +1,5 @@
-//! The lambda in the README is the template, letter by letter. So what readers copy compiles and is tested.
+//! The lambda in the README is the template, letter by letter, and the one in the tutorial is an example. So what readers
+//! copy compiles and is tested.
 
 #[test]
 fn the_readme_shows_the_template() {
@@ -6,4 +7,11 @@ fn the_readme_shows_the_template() {
         (include_str!("../../README.md"), include_str!("../../plugin-template/src/lib.rs"));
     assert!(readme.contains(&format!("```rust\n{template}```\n")));
     assert_eq!(readme.matches("```rust").count(), 1, "another piece of code needs a test of its own");
+}
+
+#[test]
+fn the_tutorial_shows_the_shortener() {
+    let (tutorial, shortener) =
+        (include_str!("../../docs/tutorial.md"), include_str!("../../examples/shortener/src/lib.rs"));
+    assert!(tutorial.contains(&format!("```rust src/lib.rs\n{shortener}```\n")));
 }

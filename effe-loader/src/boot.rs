@@ -34,6 +34,7 @@ use crate::{
     process::{
         confine::Confinement,
         control::{Control, Orders, Stop},
+        exit,
         link::{self, Assignment, Ended, Link, LinkSender, Message},
         memory,
         signals::{self, Obeyed, Watchdog},
@@ -118,6 +119,7 @@ pub(crate) fn run_supervised(
     if let Some((memory, escrow)) = rescue {
         global::set_up(memory, escrow, config.fault_grace)
             .and_then(|()| fault::install())
+            .and_then(|()| exit::watch(fault::on_exit))
             .map_err(system("prepare for a crash"))?;
     }
     if config.generations.policy.strict_plugin {
@@ -315,6 +317,11 @@ impl Starting<'_> {
         let obeyed = if link.is_none() { Obeyed::Yes } else { Obeyed::No };
         let monitor = Monitor::start(watchdog.clone(), self.control.clone(), obeyed)
             .map_err(system("watch for signals"))?;
+        if link.is_none() {
+            let watchdog = watchdog.clone();
+            exit::watch(move || watchdog.exit("the lambda has called exit"))
+                .map_err(system("watch for an exit"))?;
+        }
         let bound = bind()?;
         if let Some(first) = bound.first() {
             let _ = self.plugin.host.address.set(first.address.to_string());
@@ -415,7 +422,6 @@ impl Starting<'_> {
         }
         monitor.end();
         let abandoned = effe.close(stop.deadline(drain).max(Instant::now()));
-        fault::stand_down();
         let is_whole = abandoned == 0 && n_cut_off == 0;
         if let Some(supervisor) = &supervisor {
             self.say_ended(supervisor, &effe, abandoned, n_cut_off);

@@ -49,7 +49,10 @@ use self::{
         print, run, run_supervised,
     },
     error::{DONE, USAGE},
-    process::link::{self, Link, Message},
+    process::{
+        exit,
+        link::{self, Link, Message},
+    },
 };
 
 /// Whether `--processes` is built in. Where it is not, the compiler drops what it finds that nobody reaches: 0.6 MB,
@@ -128,6 +131,7 @@ fn serve_supervised(args: Vec<OsString>, linked: Option<&'static Linked>) -> u8 
 }
 
 fn end(code: u8, linked: Option<&'static Linked>) -> ExitCode {
+    exit::expect();
     if linked.is_none() {
         // Without the library's destructors: those of a damaged one crash, and those of any other may, while its
         // threads still run. A lambda cleans up in Retire.

@@ -4,6 +4,7 @@
 #[cfg_attr(not(feature = "processes"), path = "process/confine/disabled.rs")]
 pub mod confine;
 pub mod control;
+pub mod exit;
 pub mod link;
 pub mod memory;
 pub mod signals;

@@ -232,12 +232,14 @@ async fn finish(
     rt::time::sleep(LOOK).await;
     listeners.iter().for_each(Listener::shut_down);
     deaf();
-    // A connection that was accepted may still be on its way to its thread: one look isn't enough.
-    let mut n_quiet = 0;
+    // The thread that accepts was told to pause, and may not have heard of it; and a connection that was accepted may
+    // still be on its way to its thread: one look isn't enough.
+    let (acceptor, mut n_quiet) = (threads::Acceptor::find(), 0);
     while is_time() && n_quiet < 3 {
+        let has_paused = acceptor.sleeps();
         let _ = time::timeout_at(deadline.into(), tracker.barrier()).await;
         let n_running = effe.n_running() + effe.n_upgraded_runs();
-        n_quiet = if is_served() && n_running == 0 { n_quiet + 1 } else { 0 };
+        n_quiet = if has_paused && is_served() && n_running == 0 { n_quiet + 1 } else { 0 };
         rt::time::sleep(LOOK).await;
     }
     if is_time() {
@@ -296,14 +298,16 @@ impl Acceptor {
         tracker.add_thread(Arbiter::current());
         let connections =
             Rc::new(Connections::new(settings.client_timeouts, Arc::clone(&effe.held), tracker));
-        tasks::spawn(Rc::clone(&connections).look_after());
         let access_log = AccessLog::new(&settings.access_log, &effe.journal).map(Rc::new);
         let body_limit = effe.limits.body;
         let effe_of_adopter = Arc::clone(&effe);
         let handler = Rc::new(Handler::new(effe, monitor, settings.client_timeouts));
         let probes = settings.answers_probes.then_some(health);
         let service: Rc<dyn Service> = Rc::new(HandlerService { handler, probes, access_log });
-        let worker = Worker { http1: Http1::new(Rc::clone(&service), body_limit), service, connections };
+        let http1 = Http1::new(Rc::clone(&service), body_limit);
+        let rests = Rc::clone(&http1);
+        tasks::spawn(Rc::clone(&connections).look_after(move || rests.rest()));
+        let worker = Worker { http1, service, connections };
         // A connection over TLS can't go on elsewhere.
         if settings.tls.is_none() && rescue::global::is_supervised() {
             tasks::spawn(adopt::adopt(worker.clone(), effe_of_adopter));

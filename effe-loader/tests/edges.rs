@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
 };
@@ -88,6 +89,16 @@ fn a_lambda_that_closes_what_is_not_its_own_costs_its_own_process() {
 }
 
 #[test]
+fn an_exit_is_one_crash_and_no_thread_is_said_to_have_died() {
+    let server = loader(crasher(), &["--processes", "1", "--execution", "inline"]).serve();
+    assert_eq!(crash(&server, "exit"), Some(500));
+    server.wait_for_line("another one takes its place");
+    wait_until("another one serves", || server.get("/answer").status == 200);
+    let lines = server.stop();
+    assert!(!lines.iter().any(|line| line.contains("has died")), "{lines:#?}");
+}
+
+#[test]
 fn a_lambda_that_ignores_the_end_of_children_changes_nothing() {
     let server = loader(crasher(), &["--processes", "1", "--execution", "inline"]).serve();
     assert_eq!(crash(&server, "sigchld"), Some(200));
@@ -141,6 +152,121 @@ fn an_order_to_stop_during_a_rescue_lets_what_runs_end() {
     fs::write(&gate, "").unwrap();
     assert_eq!(waiting.reply().status, 200);
     server.ends_with(0);
+}
+
+#[test]
+fn after_the_supervisor_and_all_processes_are_killed_another_start_has_their_sockets() {
+    let scratch = Scratch::new();
+    let path = format!("unix:{}", scratch.join("sock").display());
+    let start = |address: &str| {
+        loader(crasher(), &["--processes", "2", "--listen", address, "--listen", &path]).serve_as_told()
+    };
+    let first = start("127.0.0.1:0");
+    let (address, processes) = (first.address.to_string(), first.wait_for_processes(2));
+    assert_eq!(first.get("/answer").status, 200);
+    first.signal(Signal::KILL);
+    processes
+        .iter()
+        .for_each(|pid| _ = kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL));
+    first.ends_by(Signal::KILL);
+    wait_until("all are gone", || !processes.iter().any(|pid| lives(*pid)));
+    let second = start(&address);
+    second.wait_for_line("listening on unix:");
+    second.wait_for_processes(2);
+    assert_eq!(second.get("/answer").status, 200);
+    second.stop();
+    assert!(!scratch.join("sock").exists());
+}
+
+/// A group of processes that may have so much memory together (cgroups(7), version 1 or 2), and is removed when dropped.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    /// `None` where this user may not make one.
+    fn new(bytes: u64) -> Option<MemoryGroup> {
+        let root = Path::new("/sys/fs/cgroup");
+        let (parent, limit) = if root.join("memory/memory.limit_in_bytes").exists() {
+            (root.join("memory"), "memory.limit_in_bytes")
+        } else {
+            (root.to_owned(), "memory.max")
+        };
+        let group = MemoryGroup(parent.join(format!("effe-test-{}", std::process::id())));
+        fs::create_dir(&group.0).ok()?;
+        fs::write(group.0.join(limit), bytes.to_string()).ok()?;
+        Some(group)
+    }
+
+    fn take(&self, pid: u32) {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("the process joins the group");
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_process_that_the_system_kills_for_its_memory_costs_no_idle_connection() {
+    let Some(group) = MemoryGroup::new(200 << 20) else {
+        eprintln!("skipped: this user may make no group with a limit of memory");
+        return;
+    };
+    let server = loader(crasher(), &["--processes", "2", "--execution", "inline"]).serve();
+    let before = server.wait_for_processes(2);
+    before.iter().chain([&server.id()]).for_each(|pid| group.take(*pid));
+    let mut idle: Vec<Connection> = (0..20).map(|_| server.connect()).collect();
+    idle.iter_mut().for_each(|connection| assert_eq!(connection.get("/answer").status, 200));
+    wait_until("the supervisor has copies of all", || held(&server) == 20);
+    // Each keeps a mebibyte for ever.
+    let mut n_failed = 0;
+    while before.iter().all(|pid| lives(*pid)) {
+        let reply = server.connect().send("GET /leak HTTP/1.1\r\nHost: x\r\n\r\n").try_reply(false);
+        n_failed += usize::from(!reply.is_ok_and(|reply| reply.status == 200));
+    }
+    server.wait_for_line("signal 9 (SIGKILL)");
+    assert!(n_failed <= 1, "{n_failed} requests failed");
+    idle.iter_mut().for_each(|connection| assert_eq!(connection.get("/answer").status, 200));
+    server.wait_for_processes(2);
+    server.stop();
+}
+
+#[test]
+fn a_core_dump_for_which_there_is_no_room_changes_nothing() {
+    let scratch = Scratch::new();
+    let full = scratch.join("full");
+    fs::create_dir(&full).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "none"]).arg(&full).output();
+    if !mounted.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this user may mount nothing");
+        return;
+    }
+    let _mounted = Unmount(full.clone());
+    // Half of a dump, whose rest finds no room.
+    let server = loader(crasher(), &["--processes", "2", "--execution", "inline"])
+        .under("prlimit", ["--core=unlimited"])
+        .current_dir(&full)
+        .serve();
+    let mut idle: Vec<Connection> = (0..10).map(|_| server.connect()).collect();
+    idle.iter_mut().for_each(|connection| assert_eq!(connection.get("/answer").status, 200));
+    wait_until("the supervisor has copies of all", || held(&server) == 10);
+    for _ in 0..3 {
+        let before = server.wait_for_processes(2);
+        assert_eq!(crash(&server, "segv"), Some(500));
+        wait_until("it is gone", || !before.iter().all(|pid| lives(*pid)));
+        idle.iter_mut().for_each(|connection| assert_eq!(connection.get("/answer").status, 200));
+    }
+    server.wait_for_processes(2);
+    server.stop();
+}
+
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What goes wrong in a lambda stays with the one request it went wrong in, and its text with the operator.
 
 use super::fixtures::{SOURCE, probe};
-use crate::support::{Connection, Counts, Loader, Reply, load};
+use crate::support::{Connection, Counts, Loader, Reply, load, plugins::crasher};
 
 /// What a client is told of any failure of the lambda's.
 const SENTENCE: &str = "the lambda failed\n";
@@ -230,4 +230,16 @@ fn an_answer_past_the_response_limit_is_a_500() {
     assert_hidden(&connection.get("/large?bytes=65537"));
     assert_eq!(connection.get("/").status, 200);
     server.stop();
+}
+
+#[test]
+fn a_lambda_that_calls_exit_ends_the_effe_in_one_line_and_not_as_if_all_were_well() {
+    for execution in ["inline", "pool"] {
+        let server = Loader::of(crasher()).args(["--execution", execution]).serve();
+        let _ = server.connect().send("GET /crash/exit HTTP/1.1\r\nHost: x\r\n\r\n").try_reply(false);
+        let lines = server.ends_with(1);
+        let said: Vec<_> =
+            lines.iter().filter(|line| line.contains("exit") || line.contains("died")).collect();
+        assert!(matches!(&said[..], [line] if line.contains("the lambda has called exit; ")), "{lines:#?}");
+    }
 }

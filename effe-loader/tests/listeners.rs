@@ -12,9 +12,15 @@ use std::{
     thread,
 };
 
-use rustix::process::Signal;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::Signal,
+};
 
-use crate::support::{Connection, Counts, LONG, Loader, Scratch, plugins::probe};
+use crate::{
+    faults::can_inject,
+    support::{Connection, Counts, LONG, Loader, Scratch, plugins::probe, wait_until},
+};
 
 /// One request over a connection that is closed after it; all that comes back.
 fn ask(mut stream: impl Read + Write) -> String {
@@ -79,6 +85,29 @@ fn a_socket_of_the_supervisors_is_served_and_stays_open() {
         server.stop();
     }
     TcpStream::connect(address).unwrap();
+}
+
+#[test]
+fn who_is_just_being_accepted_when_the_loader_stops_is_answered() {
+    if !can_inject() {
+        return;
+    }
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let has_pending = || {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&now)).unwrap() > 0
+    };
+    // A connection stays with the thread that accepts for as long as that thread may be without a CPU.
+    let slow =
+        ["-D", "-f", "-o", "/dev/null", "-e", "trace=accept4", "-e", "inject=accept4:delay_exit=300000"];
+    let loader = Loader::of(probe()).under("strace", slow);
+    let server = loader.handed(OwnedFd::from(socket.try_clone().unwrap())).serve_as_told();
+    let client = TcpStream::connect(address).unwrap();
+    wait_until("it is being accepted", || !has_pending());
+    server.signal(Signal::TERM);
+    assert!(ask(client).ends_with("ok"));
+    server.ends_with(0);
 }
 
 #[test]

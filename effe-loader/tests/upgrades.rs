@@ -186,6 +186,14 @@ fn what_can_not_go_on_changes_nothing() {
 }
 
 #[test]
+fn a_loader_does_not_go_on_where_one_of_another_version_serves() {
+    let said = Loader::bare().args(["--can-go-on", "999", "--processes", "2", "--plugin"]).arg(probe()).run();
+    let line = said.stdout;
+    assert!(line.contains("\"goes_on\":false"), "{line}");
+    assert!(line.contains("it goes on only where a loader of its own version serves ("), "{line}");
+}
+
+#[test]
 fn a_program_that_fails_in_the_place_of_the_one_before_gives_it_back() {
     let place = Place::new();
     let server = place.loader(probe()).serve();

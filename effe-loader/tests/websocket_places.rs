@@ -9,7 +9,7 @@ use crate::support::{
     wait_until,
 };
 use crate::support::{
-    Loader, Scratch,
+    Loader,
     websocket::{BINARY, CLOSE, FIN, Socket, TEXT},
 };
 
@@ -19,7 +19,7 @@ fn sockets_echo_over_tls_and_a_drain_closes_them_with_1001() {
     use rustix::process::Signal;
 
     use crate::support::{
-        plugins,
+        Scratch, plugins,
         tls::{Pair, stream},
     };
     let scratch = Scratch::new();

@@ -100,6 +100,11 @@ pub const FOR_HOST: Exchanges = Exchanges {
     are_strict: false,
 };
 
+/// Whether this thread is in a Run.
+pub fn is_in_run() -> bool {
+    !CURRENT.get().is_null()
+}
+
 /// The id of the request whose Run this thread is in.
 pub fn current_id() -> Option<String> {
     // SAFETY: `enter` sets it to an exchange that stays until it is set back, and this thread is inside of it.

@@ -56,22 +56,28 @@ const LINGER_PAUSE: Duration = Duration::from_secs(5);
 /// HTTP/1.1 on the connections of one thread.
 pub struct Http1 {
     service: Rc<dyn Service>,
-    /// actix-http's settings; it keeps the `Date` of answers, too.
-    config: ServiceConfig,
+    /// actix-http's settings, and the `Date` of answers, which a task of theirs renews twice a second: so they are made
+    /// for the first connection, and dropped when there is none.
+    config: RefCell<Option<ServiceConfig>>,
     /// Bytes of a body that a chunk may not exceed.
     body_limit: u64,
 }
 
 impl Http1 {
-    /// To be called on the thread of the connections.
     pub fn new(service: Rc<dyn Service>, body_limit: usize) -> Rc<Http1> {
-        Rc::new(Http1 { service, config: ServiceConfig::default(), body_limit: body_limit as u64 })
+        Rc::new(Http1 { service, config: RefCell::default(), body_limit: body_limit as u64 })
     }
 
-    /// Answers the requests of a connection until it ends.
+    /// There is no connection: nothing is done until the next one comes.
+    pub fn rest(&self) {
+        self.config.take();
+    }
+
+    /// Answers the requests of a connection until it ends, on the thread of the connections.
     pub async fn serve(self: Rc<Self>, connection: Connection, peer: Option<SocketAddr>) {
         let (activity, is_tls) = (Rc::clone(connection.activity()), connection.is_tls());
-        let conn = Rc::new(RefCell::new(Conn::new(connection, self.config.clone(), self.body_limit)));
+        let config = self.config.borrow_mut().get_or_insert_default().clone();
+        let conn = Rc::new(RefCell::new(Conn::new(connection, config, self.body_limit)));
         let mut dispatcher = Dispatcher {
             http: self,
             peer,

@@ -40,8 +40,9 @@ impl Room {
 /// Answers for ever, on as many connections at once as there is room for.
 pub async fn serve(listening: AsyncSocket, service: Rc<dyn Service>, room: Room) {
     let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, HeldBytes::unlimited(), Arc::default()));
-    tasks::spawn(Rc::clone(&connections).look_after());
     let http = Http1::new(service, usize::MAX);
+    let rests = Rc::clone(&http);
+    tasks::spawn(Rc::clone(&connections).look_after(move || rests.rest()));
     while let Ok(permit) = Arc::clone(&room.free).acquire_owned().await {
         let (http, socket) = (Rc::clone(&http), listening.accept().await);
         let connection = Connection::plain(connections.register(), socket);

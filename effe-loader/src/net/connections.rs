@@ -85,10 +85,12 @@ impl Connections {
         Registration { handle: ConnHandle { activity, connections: Rc::clone(self) }, key, is_stream: false }
     }
 
-    /// Wakes the connections whose time may be up, for as long as the thread serves.
-    pub async fn look_after(self: Rc<Self>) {
+    /// Wakes the connections whose time may be up, for as long as the thread serves. `rest` is called where there is
+    /// none any more.
+    pub async fn look_after(self: Rc<Self>, rest: impl Fn()) {
         loop {
             while self.open.borrow().is_empty() {
+                rest();
                 self.opened.notified().await;
             }
             if self.tracker.is_closing() {

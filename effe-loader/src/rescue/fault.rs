@@ -14,7 +14,7 @@ use std::{
     ptr,
     sync::{
         OnceLock,
-        atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering, fence},
+        atomic::{AtomicI32, AtomicPtr, Ordering, fence},
     },
 };
 
@@ -59,8 +59,6 @@ const OVERDUE: Answer = (
 
 /// The thread that has crashed first.
 static FAULTED: AtomicI32 = AtomicI32::new(0);
-/// Whether the process ends as it should.
-static ENDING: AtomicBool = AtomicBool::new(false);
 /// A stack for each record, made once.
 static STACKS: [AtomicPtr<libc::c_void>; MAX_THREADS] =
     [const { AtomicPtr::new(ptr::null_mut()) }; MAX_THREADS];
@@ -92,16 +90,7 @@ pub fn install() -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    // SAFETY: `at_exit` is a function without conditions.
-    if unsafe { libc::atexit(at_exit) } != 0 {
-        return Err(io::Error::other("no room for a function to be called at exit"));
-    }
     Ok(())
-}
-
-/// This process ends as it should: an `exit` is no crash any more.
-pub fn stand_down() {
-    ENDING.store(true, Ordering::Relaxed);
 }
 
 /// Notes the sockets on which connections are accepted, and whether those can go on in another process. To be called
@@ -201,16 +190,12 @@ fn die_of(signal: i32, code: i32, thread: i32) {
     }
 }
 
-/// `exit` in a lambda raises no signal.
-extern "C" fn at_exit() {
+/// The lambda has called `exit`, on this thread: no signal is raised, and the process ends when this returns.
+pub fn on_exit() {
     let thread = this_thread();
-    if ENDING.load(Ordering::Relaxed)
-        || is_forked()
-        || FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst).is_err()
+    if FAULTED.compare_exchange(0, thread, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        && let Some(rescue) = RESCUE.get()
     {
-        return;
-    }
-    if let Some(rescue) = RESCUE.get() {
         contain(rescue, thread, Note::new(thread), FAILED);
     }
 }

@@ -11,7 +11,10 @@ use std::{
     sync::atomic::{Ordering, compiler_fence, fence},
 };
 
-use rustix::net::{Shutdown, connect_unspec, shutdown};
+use rustix::{
+    io::fcntl_getfd,
+    net::{Shutdown, connect_unspec, shutdown},
+};
 
 use super::{
     entry::{DEPOSITED, Entry, TOLD, state},
@@ -239,13 +242,20 @@ impl Slot {
             // The supervisor gives it to another process, or has done so.
             return;
         }
+        let is_deposited = entry.flags.load(Ordering::Relaxed) & DEPOSITED != 0;
+        if before == state::CLEAN && is_deposited && fcntl_getfd(&socket).is_err() {
+            // The lambda has closed it, perhaps with all that this process has. Its client knows of nothing: if the
+            // process ends of that before the supervisor is told, the connection goes on elsewhere.
+            escrow::gone(descriptor, serial);
+            return;
+        }
         entry.state.store(state::FREE, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         if is_dying() && before == state::CLEAN {
             // A rescue may have given it to another process.
             return;
         }
-        if entry.flags.load(Ordering::Relaxed) & DEPOSITED != 0 {
+        if is_deposited {
             // As long as there is a copy, closing ours tells the client nothing.
             break_off(&socket, is_reset);
             escrow::gone(descriptor, serial);

@@ -2,9 +2,11 @@
 //! whether one of them has died.
 
 use std::{
+    fs,
     future::poll_fn,
     io,
     panic::{self, AssertUnwindSafe},
+    path::PathBuf,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -16,7 +18,10 @@ use std::{
 
 use actix_web::dev::Server;
 
-use crate::rt::panics::{panic_text, reason};
+use crate::{
+    exchange::table::is_in_run,
+    rt::panics::{panic_text, reason},
+};
 
 /// The names that actix-server gives to its threads begin like this.
 const OURS: &str = "actix-";
@@ -94,11 +99,37 @@ pub async fn start(server: &mut Server, deaths: Arc<Deaths>) -> io::Result<Arc<A
     }
 }
 
+/// The thread that accepts, as the system sees it; and others of this name, which a lambda may have.
+pub struct Acceptor(Vec<PathBuf>);
+
+impl Acceptor {
+    pub fn find() -> Acceptor {
+        // The system keeps 15 bytes of a name.
+        let name = &ACCEPTOR[..15];
+        let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let files = threads.map(|thread| thread.path().join("stat"));
+        let files = files.filter(|file| fs::read_to_string(file).is_ok_and(|stat| stat.contains(name)));
+        Acceptor(files.collect())
+    }
+
+    /// Whether it sleeps, as it does only while it waits for something to do: then it has done what it was told before.
+    /// True where the system doesn't say.
+    pub fn sleeps(&self) -> bool {
+        let sleeps = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('S'));
+        // A thread that has ended is no file any more.
+        self.0.iter().all(|file| fs::read_to_string(file).map_or(true, sleeps))
+    }
+}
+
 /// Tells of a death when it is dropped: a thread of the server has it for as long as it lives.
 pub struct Alive(pub Arc<Deaths>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
+        // A lambda that calls `exit` in a run has the thread's variables dropped, too: `process/exit.rs` tells of it.
+        if is_in_run() {
+            return;
+        }
         self.0.note(thread::current().name().unwrap_or("of the server"));
     }
 }

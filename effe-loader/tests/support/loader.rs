@@ -332,6 +332,13 @@ impl Server {
         lines
     }
 
+    /// Waits until a signal has ended it.
+    #[track_caller]
+    pub fn ends_by(mut self, signal: Signal) {
+        let Done { status, .. } = self.ended();
+        assert_eq!(status.signal(), Some(signal.as_raw()));
+    }
+
     /// Waits until it has ended; what it said on stderr.
     #[track_caller]
     fn ended(&mut self) -> Done {
