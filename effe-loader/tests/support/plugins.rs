@@ -75,7 +75,6 @@ pub fn handled() -> PathBuf {
 }
 
 /// The plugin that crashes.
-#[cfg(feature = "processes")]
 pub fn crasher() -> PathBuf {
     built().join("libcrasher.so")
 }
