@@ -74,6 +74,12 @@ pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
     let loaded = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD);
     let ends = loaded.clone().map(|segment| segment.p_vaddr(endian).saturating_add(segment.p_memsz(endian)));
     let image = ends.max().and_then(|end| end.checked_next_multiple_of(4096)).unwrap_or(u64::MAX);
+    // What is made read-only after relocation is a part of the image, up to the largest page there is.
+    let relro = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_GNU_RELRO);
+    let mut ends = relro.map(|segment| segment.p_vaddr(endian).saturating_add(segment.p_memsz(endian)));
+    if ends.any(|end| end > image.saturating_add(64 * 1024)) {
+        return Err(DAMAGED_SEGMENTS.to_owned());
+    }
     // As ELF has it. The linker takes the memory from the first one's begin to the last one's end, wherever those are.
     let begins = loaded.clone().map(|segment| segment.p_vaddr(endian));
     if !begins.is_sorted() {
@@ -221,6 +227,18 @@ mod tests {
         let first = segments.iter().position(|segment| segment.p_type(endian) == elf::PT_LOAD).unwrap();
         let at = header.e_phoff(endian) as usize + first * size_of_val(&segments[0]) + 16;
         bytes[at..at + 8].copy_from_slice(&(last + 1).to_ne_bytes());
+        assert_eq!(reason(&bytes), DAMAGED_SEGMENTS);
+    }
+
+    #[test]
+    fn what_becomes_read_only_lies_in_the_image() {
+        let mut bytes = library();
+        let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
+        let endian = header.endian().unwrap();
+        let segments = header.program_headers(endian, &*bytes).unwrap();
+        let relro = segments.iter().position(|segment| segment.p_type(endian) == elf::PT_GNU_RELRO).unwrap();
+        let at = header.e_phoff(endian) as usize + relro * size_of_val(&segments[0]) + 16;
+        bytes[at + 3] ^= 0x7f;
         assert_eq!(reason(&bytes), DAMAGED_SEGMENTS);
     }
 
