@@ -89,6 +89,13 @@ def hello(options):
 
 
 @row
+def in_c(options):
+    """CPU per request of `hello` in C, over the same in Rust."""
+    both = {"effe, C": loader("hello_in_c"), "effe": loader("hello")}
+    return cpu_of_two(options, both, "`hello` in C over `hello` in Rust, CPU", 1.00)
+
+
+@row
 def json(options):
     """CPU per request of `json`."""
     return against_controls("json", options, [("actix", "the plain actix-web App", 0.95)])
@@ -428,6 +435,7 @@ def count(options):
     pooled = loader("hello", "--execution", "pool")
     counted["hello"]["effe, pool"] = tally(pooled, HELLO)
     counted["hello"]["effe, async"] = tally(loader("patient", "--execution", "inline"), HELLO)
+    counted["hello"]["effe, C"] = tally(loader("hello_in_c", "--execution", "inline"), HELLO)
     counted["axum"] = {
         "effe": tally(loader("router", "--execution", "inline"), HELLO),
         "axum": tally(control("axum"), HELLO),

@@ -12,7 +12,7 @@ mod slot;
 mod steps;
 mod waiting;
 
-use abi_stable::{prefix_type::WithMetadata, std_types::RStr};
+use abi_stable::std_types::RStr;
 
 use self::{
     run::run,
@@ -21,14 +21,13 @@ use self::{
 };
 use crate::{
     async_lambda::AsyncLambda,
-    export::Table,
     extensions::{ASYNC, AsyncPlugin, READY, Ready},
     raw::Plugin,
 };
 
 /// The table of `L`.
-pub const fn async_table<L: AsyncLambda>(info: &'static str, build: &'static str) -> Table {
-    WithMetadata::new(Plugin {
+pub const fn async_table<L: AsyncLambda>(info: &'static str, build: &'static str) -> Plugin {
+    Plugin {
         flags: L::OPTIONS.flags(),
         info: RStr::from_str(info),
         build: RStr::from_str(build),
@@ -38,7 +37,7 @@ pub const fn async_table<L: AsyncLambda>(info: &'static str, build: &'static str
         stop: stop_waiting::<L>,
         retire: retire::<L>,
         extension: extension::<L>,
-    })
+    }
 }
 
 /// The lambda's tables beyond v1.

@@ -14,8 +14,8 @@ use abi_stable::std_types::{RSlice, RStr};
 
 use crate::{
     chunk::Chunk,
-    extensions::{EARLY, EarlyHost, TRAILERS, TrailersHost},
-    raw::{self, Status, status},
+    extensions::{EARLY, EarlyHost, FAIL, FailHost, TRAILERS, TrailersHost},
+    raw::{self, Failure, Status, status},
 };
 #[cfg(feature = "async")]
 use crate::{
@@ -82,6 +82,26 @@ impl HostRef {
         let size = unsafe { table.cast::<u32>().as_ref() }?;
         // SAFETY: as above, and the size says that all of `T` is there.
         (*size as usize >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
+    }
+}
+
+/// The host's table for failures, which only it can fill in then.
+#[derive(Clone, Copy)]
+pub(crate) struct FailHostRef(&'static FailHost);
+
+impl FailHostRef {
+    /// `None`: the host is older, and its failures are v1's.
+    #[expect(unsafe_code, reason = "an extension is found by its id, and only that says what it is")]
+    pub(crate) fn find(host: HostRef) -> Option<FailHostRef> {
+        // SAFETY: the type and the id belong together (`extensions.rs`).
+        unsafe { host.extension(FAIL) }.map(FailHostRef)
+    }
+
+    /// Fills in a failure that this host has handed in.
+    #[expect(unsafe_code, reason = "a call through the host's table")]
+    pub(crate) fn fail(self, failure: &mut Failure, level: u32, text: &str) {
+        // SAFETY: the host's promise, for a failure of its own, which `&mut` keeps to one call.
+        unsafe { (self.0.fail)(failure, level, text.into()) }
     }
 }
 

@@ -31,10 +31,10 @@ use crate::{
     async_lambda::AsyncLambda,
     async_response::AsyncResponse,
     error::{Error, Result},
-    export::Table,
     function::{assert_captures_nothing, function},
     lambda::{Options, StartError, Started},
     params::Params,
+    raw::Plugin,
     request::Request,
 };
 
@@ -43,7 +43,7 @@ pub(crate) const MISFIT: &str = "Effe.EventMisfit";
 const FAILED: &str = "Effe.LambdaFailed";
 
 /// The table of the lambda for `handler`.
-pub const fn event_table<F, Fut, T, R>(handler: F, info: &'static str, build: &'static str) -> Table
+pub const fn event_table<F, Fut, T, R>(handler: F, info: &'static str, build: &'static str) -> Plugin
 where
     F: Fn(T) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Result<R>> + Send + 'static,

@@ -1,8 +1,8 @@
 //! From the author's trait to the wire: one `extern "C"` entry for each step of the life cycle, and the macro that puts
 //! them into the table that a library exports.
 //!
-//! The entries of async lambdas are in `async_entries.rs`. Catching a panic is left to `fence.rs`, and Info to
-//! `info.rs`.
+//! The entries of async lambdas are in `async_entries.rs`. Catching a panic is left to `fence.rs`, Info to `info.rs`,
+//! and the notes in the file to `note.rs`.
 
 use std::{marker::PhantomData, ptr, task::Poll};
 
@@ -13,6 +13,7 @@ use abi_stable::{
 };
 
 use crate::{
+    c_root::{self, Root, Text},
     calls::{ExchangeRef, HostRef},
     extensions::{READY, Ready},
     fence::{fence, verdict},
@@ -39,7 +40,8 @@ use crate::{
 /// empty. `export!(Hello, info = "{…}");` or `info = include_str!("info.json")` gives any JSON object instead.
 ///
 /// The macro defines `pub static LAMBDA: effe_abi::Linked`, for tests and for programs that link the lambda in, and the
-/// one symbol that a cdylib exports. A crate can have one lambda.
+/// two symbols that a cdylib exports, by either of which a loader finds it. Info and the build record also lie in an ELF
+/// note, from which tools read them without opening the library. A crate can have one lambda.
 #[macro_export]
 macro_rules! export {
     (@define $info:expr, $table:expr) => {
@@ -50,19 +52,31 @@ macro_rules! export {
                 "a lambda must be built with panic = \"unwind\": a panic that aborts ends the server for every client"
             );
             const INFO: &str = $info;
+            const BUILD: &str = $crate::__private::BUILD;
             const _: () = ::core::assert!($crate::__private::is_json_object(INFO), "info is not a JSON object");
-            static PLUGIN: $crate::__private::Table = $table;
-            $crate::__private::linked(&PLUGIN, ::core::module_path!())
-        };
+            const ENTRIES: $crate::raw::Plugin = $table;
+            static PLUGIN: $crate::__private::Table = $crate::__private::table_of(ENTRIES);
 
-        #[doc(hidden)]
-        const _: () = {
+            // The root that loaders look for first.
+            #[unsafe(no_mangle)]
+            static effe_lambda_v1: $crate::c_root::Root = $crate::__private::root(ENTRIES, INFO, BUILD);
+            // The root that older loaders look for.
             extern "C" fn root_module() -> $crate::__private::RootModuleResult {
                 $crate::__private::root_module(&LAMBDA)
             }
             #[unsafe(no_mangle)]
             static _1as_0lib_1header_0root_bmodule_bloader: $crate::__private::LibHeader =
                 $crate::__private::header(root_module);
+            // What tools read from the file.
+            #[cfg(target_os = "linux")]
+            #[used]
+            #[unsafe(link_section = ".note.effe")]
+            static NOTES: $crate::__private::Notes<
+                { $crate::__private::note_len(INFO) },
+                { $crate::__private::note_len(BUILD) },
+            > = $crate::__private::notes(INFO, BUILD);
+
+            $crate::__private::linked(&PLUGIN, ::core::module_path!())
         };
     };
     (@cargo) => {{
@@ -84,7 +98,7 @@ macro_rules! export {
     };
     (async $lambda:ty, info = $info:expr $(,)?) => {
         $crate::__with_async! {
-            $crate::export!(@define $info, $crate::__private::async_table::<$lambda>(INFO, $crate::__private::BUILD));
+            $crate::export!(@define $info, $crate::__private::async_table::<$lambda>(INFO, BUILD));
         }
     };
     (tower $app:path $(,)?) => {
@@ -92,7 +106,7 @@ macro_rules! export {
     };
     (tower $app:path, info = $info:expr $(,)?) => {
         $crate::__with_tower! {
-            $crate::export!(@define $info, $crate::__private::tower_table($app, INFO, $crate::__private::BUILD));
+            $crate::export!(@define $info, $crate::__private::tower_table($app, INFO, BUILD));
         }
     };
     (event $handler:path $(,)?) => {
@@ -100,7 +114,7 @@ macro_rules! export {
     };
     (event $handler:path, info = $info:expr $(,)?) => {
         $crate::__with_aws! {
-            $crate::export!(@define $info, $crate::__private::event_table($handler, INFO, $crate::__private::BUILD));
+            $crate::export!(@define $info, $crate::__private::event_table($handler, INFO, BUILD));
         }
     };
     (lambda_http $handler:path $(,)?) => {
@@ -108,7 +122,7 @@ macro_rules! export {
     };
     (lambda_http $handler:path, info = $info:expr $(,)?) => {
         $crate::__with_lambda_http! {
-            $crate::export!(@define $info, $crate::__private::http_table($handler, INFO, $crate::__private::BUILD));
+            $crate::export!(@define $info, $crate::__private::http_table($handler, INFO, BUILD));
         }
     };
     (lambda_runtime $handler:path $(,)?) => {
@@ -116,14 +130,14 @@ macro_rules! export {
     };
     (lambda_runtime $handler:path, info = $info:expr $(,)?) => {
         $crate::__with_lambda_runtime! {
-            $crate::export!(@define $info, $crate::__private::runtime_table($handler, INFO, $crate::__private::BUILD));
+            $crate::export!(@define $info, $crate::__private::runtime_table($handler, INFO, BUILD));
         }
     };
     ($lambda:ty $(,)?) => {
         $crate::export!($lambda, info = $crate::export!(@cargo));
     };
     ($lambda:ty, info = $info:expr $(,)?) => {
-        $crate::export!(@define $info, $crate::__private::table::<$lambda>(INFO, $crate::__private::BUILD));
+        $crate::export!(@define $info, $crate::__private::table::<$lambda>(INFO, BUILD));
     };
 }
 
@@ -272,8 +286,8 @@ pub const fn given(fields: &[crate::info::Field]) -> ([crate::info::Field; 6], u
 }
 
 /// The table of `L`.
-pub const fn table<L: Lambda>(info: &'static str, build: &'static str) -> Table {
-    WithMetadata::new(Plugin {
+pub const fn table<L: Lambda>(info: &'static str, build: &'static str) -> Plugin {
+    Plugin {
         flags: L::OPTIONS.flags(),
         info: RStr::from_str(info),
         build: RStr::from_str(build),
@@ -283,7 +297,29 @@ pub const fn table<L: Lambda>(info: &'static str, build: &'static str) -> Table 
         stop: stop::<L>,
         retire: retire::<L>,
         extension: extension::<L>,
-    })
+    }
+}
+
+/// The table in the form that abi_stable finds.
+pub const fn table_of(plugin: Plugin) -> Table {
+    WithMetadata::new(plugin)
+}
+
+/// The table in the form that needs no abi_stable. `info` and `build` are those of the table.
+pub const fn root(plugin: Plugin, info: &'static str, build: &'static str) -> Root {
+    Root {
+        size: size_of::<Root>() as u32,
+        version: c_root::VERSION,
+        flags: plugin.flags,
+        info: Text::new(info),
+        build: Text::new(build),
+        init: Some(plugin.init),
+        start: Some(plugin.start),
+        run: Some(plugin.run),
+        stop: Some(plugin.stop),
+        retire: Some(plugin.retire),
+        extension: Some(plugin.extension),
+    }
 }
 
 /// The Rust item for a table that is in `module`.

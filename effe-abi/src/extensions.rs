@@ -19,6 +19,22 @@ use crate::raw::{Chunk, Exchange, Failure, Header, Host, Status, status};
 /// counted from 0, and how many there are: `1/4`. An older host answers UNSUPPORTED; then it is the only one.
 pub const PROCESS: u32 = 64;
 
+/// Id of the host's table [`FailHost`]: says why an entry fails.
+pub const FAIL: &str = "effe.fail/1";
+
+/// Every host has this table that loads plugins by [`Root`](crate::c_root::Root). To a plugin that finds it, a
+/// [`Failure`] is opaque: the plugin doesn't read or write it. It has the room of one, whatever the host puts there.
+#[repr(C)]
+pub struct FailHost {
+    /// `size_of::<FailHost>()`, as its maker knows it.
+    pub size: u32,
+    /// 1
+    pub version: u32,
+    /// Says why the entry that was given `failure` is about to return ERROR or PANIC. The text is copied; a second call
+    /// replaces the first. Any thread, one call at a time for each failure.
+    pub fail: unsafe extern "C" fn(failure: *mut Failure, level: u32, text: RStr<'_>),
+}
+
 /// Id of the plugin's table [`Ready`]: whether the lambda can serve.
 pub const READY: &str = "effe.ready/1";
 
@@ -322,6 +338,9 @@ pub struct WakerTable {
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     use std::mem::offset_of;
+    assert!(
+        size_of::<FailHost>() == 16 && offset_of!(FailHost, version) == 4 && offset_of!(FailHost, fail) == 8
+    );
     assert!(size_of::<Ready>() == 16 && offset_of!(Ready, version) == 4 && offset_of!(Ready, ready) == 8);
     assert!(size_of::<AsyncPlugin>() == 32 && offset_of!(AsyncPlugin, version) == 4);
     assert!(offset_of!(AsyncPlugin, start) == 8 && offset_of!(AsyncPlugin, run) == 16);

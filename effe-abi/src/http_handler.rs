@@ -41,10 +41,10 @@ use crate::{
     async_response::AsyncResponse,
     error::{Error, Result},
     event_handler::{MISFIT, fail},
-    export::Table,
     function::{assert_captures_nothing, function},
     lambda::{Options, StartError, Started},
     params::Params,
+    raw::Plugin,
     request::Request,
     runtime_handler::{context, diagnose},
 };
@@ -54,7 +54,7 @@ const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 const DEFAULT: &str = "$default";
 
 /// The table of the lambda for `handler`.
-pub const fn http_table<F, Fut, R, E>(handler: F, info: &'static str, build: &'static str) -> Table
+pub const fn http_table<F, Fut, R, E>(handler: F, info: &'static str, build: &'static str) -> Plugin
 where
     F: Fn(lambda_http::Request) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Result<R, E>> + Send + 'static,

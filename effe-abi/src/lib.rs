@@ -102,6 +102,7 @@ mod fence;
 #[cfg(any(feature = "aws", feature = "tower"))]
 mod function;
 mod info;
+mod note;
 mod report;
 #[cfg(feature = "async")]
 mod runtime;
@@ -109,7 +110,9 @@ mod runtime;
 mod spawned;
 
 // The wire itself, for loaders too.
+pub mod c_root;
 pub mod extensions;
+pub mod fail_host;
 pub mod raw;
 pub mod waker;
 

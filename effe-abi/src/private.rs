@@ -13,6 +13,7 @@ pub use crate::runtime_handler::runtime_table;
 #[cfg(feature = "tower")]
 pub use crate::tower::tower_table;
 pub use crate::{
-    export::{BUILD, Table, given, header, linked, root_module, table},
+    export::{BUILD, Table, given, header, linked, root, root_module, table, table_of},
     info::{Field, is_json_object, object_len, text, write_object},
+    note::{Notes, note_len, notes},
 };

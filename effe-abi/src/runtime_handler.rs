@@ -36,10 +36,10 @@ use crate::{
     async_response::AsyncResponse,
     error::{Error, Result},
     event_handler::{MISFIT, fail},
-    export::Table,
     function::{assert_captures_nothing, function},
     lambda::{Options, StartError, Started},
     params::Params,
+    raw::Plugin,
     request::Request,
 };
 
@@ -47,7 +47,7 @@ use crate::{
 const LONGEST: Duration = Duration::from_secs(900);
 
 /// The table of the lambda for `handler`.
-pub const fn runtime_table<F, Fut, T, R, E>(handler: F, info: &'static str, build: &'static str) -> Table
+pub const fn runtime_table<F, Fut, T, R, E>(handler: F, info: &'static str, build: &'static str) -> Plugin
 where
     F: Fn(LambdaEvent<T>) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Result<R, E>> + Send + 'static,

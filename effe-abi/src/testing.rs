@@ -293,7 +293,7 @@ mod tests {
     use crate::{
         AsyncLambda, AsyncResponse, Params, Request, Result, StartError, Started,
         async_entries::async_table,
-        export::{Table, linked},
+        export::{Table, linked, table_of},
         extensions::SpawnHost,
         raw::{Status, status},
     };
@@ -329,7 +329,7 @@ mod tests {
         }
     }
 
-    static TABLE: Table = async_table::<Probe>("{}", "");
+    static TABLE: Table = table_of(async_table::<Probe>("{}", ""));
     static LAMBDA: Linked = linked(&TABLE, "probe");
 
     /// How often a host was asked whether a run is to be spawned.

@@ -45,10 +45,10 @@ use crate::{
     async_response::AsyncResponse,
     body::Body,
     error::{Boxed, Error, Result},
-    export::Table,
     function::{assert_captures_nothing, function},
     lambda::{Options, StartError, Started},
     params::Params,
+    raw::Plugin,
     request::Request,
     runtime,
 };
@@ -78,7 +78,7 @@ where
 }
 
 /// The table of the lambda for `app`, a function that makes a service.
-pub const fn tower_table<F, Fut, S, B>(app: F, info: &'static str, build: &'static str) -> Table
+pub const fn tower_table<F, Fut, S, B>(app: F, info: &'static str, build: &'static str) -> Plugin
 where
     F: Fn(Params) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = Result<S>> + Send + 'static,

@@ -5,8 +5,10 @@
 use std::mem::offset_of;
 
 use effe_abi::{
+    c_root::Root,
     extensions::{
-        AsyncHost, AsyncPlugin, EarlyHost, Future, Ready, SpawnHost, TrailersHost, Waker, WakerTable,
+        AsyncHost, AsyncPlugin, Duplex, DuplexTable, EarlyHost, FailHost, Future, Ready, SpawnHost,
+        TrailersHost, UpgradeHost, Waker, WakerTable,
     },
     raw::{Chunk, Exchange, ExchangeOps, Failure, Header, Host, Plugin},
 };
@@ -14,8 +16,11 @@ use effe_abi::{
 /// The hash of `src/raw.rs` without its comments and spaces, as it was frozen.
 const FROZEN: u64 = 0x8e7d_e2f9_2483_853f;
 
+/// The hash of `src/c_root.rs`, computed likewise.
+const C_ROOT: u64 = 0x34bd_ea10_a4fc_959a;
+
 /// The hash of `src/extensions.rs`, computed likewise, with the extensions of today.
-const EXTENSIONS: u64 = 0x20e1_6290_3d94_53ef;
+const EXTENSIONS: u64 = 0xcb6a_b6df_6800_6474;
 
 #[test]
 #[cfg(target_pointer_width = "64")]
@@ -45,6 +50,11 @@ fn every_field_lies_where_v1_put_it() {
             ("flags", 0), ("info", 8), ("build", 24), ("init", 40), ("start", 48), ("run", 56), ("stop", 64),
             ("retire", 72), ("extension", 80),
         ]),
+        ("Root", 96, vec![
+            ("size", 0), ("version", 4), ("flags", 8), ("info", 16), ("build", 32), ("init", 48), ("start", 56),
+            ("run", 64), ("stop", 72), ("retire", 80), ("extension", 88),
+        ]),
+        ("FailHost", 16, vec![("size", 0), ("version", 4), ("fail", 8)]),
         ("Ready", 16, vec![("size", 0), ("version", 4), ("ready", 8)]),
         ("AsyncPlugin", 32, vec![("size", 0), ("version", 4), ("start", 8), ("run", 16), ("stop", 24)]),
         ("AsyncHost", 24, vec![("size", 0), ("version", 4), ("poll_read", 8), ("poll_ready", 16)]),
@@ -54,6 +64,12 @@ fn every_field_lies_where_v1_put_it() {
         ]),
         ("EarlyHost", 16, vec![("size", 0), ("version", 4), ("end_early", 8)]),
         ("TrailersHost", 24, vec![("size", 0), ("version", 4), ("request", 8), ("respond", 16)]),
+        ("UpgradeHost", 24, vec![("size", 0), ("version", 4), ("offered", 8), ("upgrade", 16)]),
+        ("Duplex", 16, vec![("data", 0), ("table", 8)]),
+        ("DuplexTable", 80, vec![
+            ("size", 0), ("version", 4), ("read", 8), ("poll_read", 16), ("write", 24), ("poll_ready", 32),
+            ("shutdown", 40), ("state", 48), ("poll_away", 56), ("clone", 64), ("drop", 72),
+        ]),
         ("Future", 24, vec![("data", 0), ("poll", 8), ("drop", 16)]),
         ("Waker", 8, vec![("table", 0)]),
         ("WakerTable", 32, vec![("clone", 0), ("wake", 8), ("wake_by_ref", 16), ("drop", 24)]),
@@ -66,12 +82,17 @@ fn every_field_lies_where_v1_put_it() {
         table!(Exchange<'_>: method target path_len body flags version host ops),
         table!(ExchangeOps: header headers attribute state read respond write),
         table!(Plugin: flags info build init start run stop retire extension),
+        table!(Root: size version flags info build init start run stop retire extension),
+        table!(FailHost: size version fail),
         table!(Ready: size version ready),
         table!(AsyncPlugin: size version start run stop),
         table!(AsyncHost: size version poll_read poll_ready),
         table!(SpawnHost: size version may_spawn enter leave hold release may_block),
         table!(EarlyHost: size version end_early),
         table!(TrailersHost: size version request respond),
+        table!(UpgradeHost: size version offered upgrade),
+        table!(Duplex: data table),
+        table!(DuplexTable: size version read poll_read write poll_ready shutdown state poll_away clone drop),
         table!(Future: data poll drop),
         table!(Waker: table),
         table!(WakerTable: clone wake wake_by_ref drop),
@@ -90,6 +111,16 @@ fn the_text_of_v1_has_not_changed() {
         "v1 changed: src/raw.rs is frozen, since plugins in the field were built against it. Undo the change and \
          grow through `extension` instead. Only if nothing but names inside Rust, lints or asserts changed, and \
          this file's other test passes, set FROZEN to {found:#x} and say in the commit why v1 is still v1"
+    );
+}
+
+#[test]
+fn the_root_of_c_has_not_changed_either() {
+    let found = fnv_1a(&code(include_str!("../src/c_root.rs")));
+    assert_eq!(
+        found, C_ROOT,
+        "src/c_root.rs is frozen as v1 is: plugins in the field were built against it. Only if nothing but names inside \
+         Rust, lints or asserts changed, set C_ROOT to {found:#x} and say in the commit why it is still the same root"
     );
 }
 

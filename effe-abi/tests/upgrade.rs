@@ -100,7 +100,8 @@ mod waits {
     }
 
     // By hand: a program can have only one of `export!`.
-    static TABLE: __private::Table = __private::async_table::<Async>("{}", __private::BUILD);
+    static TABLE: __private::Table =
+        __private::table_of(__private::async_table::<Async>("{}", __private::BUILD));
     pub static LAMBDA: Linked = __private::linked(&TABLE, module_path!());
 }
 
@@ -131,7 +132,7 @@ mod last {
         }
     }
 
-    static TABLE: __private::Table = __private::table::<Last>("{}", __private::BUILD);
+    static TABLE: __private::Table = __private::table_of(__private::table::<Last>("{}", __private::BUILD));
     pub static LAMBDA: Linked = __private::linked(&TABLE, module_path!());
 }
 

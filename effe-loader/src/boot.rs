@@ -23,7 +23,11 @@ use crate::{
     aws,
     effe::{Effe, generation::Generation, health::Health, maintenance::Maintenance, monitor::Monitor, swap},
     error::{DONE, Error, FAILED},
-    exchange::table::{FOR_HOST, copy_current_id},
+    exchange::{
+        strict,
+        table::{copy_current_id, current_id},
+        watched,
+    },
     journal::{Journal, LinkedLambda, Severity},
     net::{address::Address, bind::Bound, descriptors, listeners::Listener, socket_file::SocketFile},
     plugin::{self, ContextCounts, Fault, Plugin, PluginFile, Policy, Started, Verified, host::Host},
@@ -49,7 +53,13 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
     if config.mode == Mode::Serve {
         has_room(config, inherited.len(), n_descriptors)?;
     }
-    let host = Host::new(config.parameters.clone(), config.limits.response, FOR_HOST);
+    if config.mode == Mode::Info {
+        return info(config, linked);
+    }
+    if config.mode == Mode::Check || config.generations.policy.strict_plugin {
+        strict::turn_on();
+    }
+    let host = Host::new(config.parameters.clone(), config.limits.response, strict::exchanges());
     let counts = Arc::new(ContextCounts::default());
     let (lambda, warning) = match linked {
         Some(lambda) => (Lambda::Open(Plugin::linked(lambda, host, &counts)), None),
@@ -58,12 +68,6 @@ pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8
             (Lambda::Verified(verified), warning)
         }
     };
-    if config.mode == Mode::Info {
-        if let Some(warning) = warning {
-            let _ = writeln!(std::io::stderr(), "effe-loader: warning: {warning}");
-        }
-        return Ok(print(lambda.info()));
-    }
     let plugin = lambda.open(host, &counts)?;
     let confinement = config.confinement.as_ref().filter(|_| config.mode == Mode::Check);
     let lacking = confinement.map(Confinement::apply).transpose()?.unwrap_or_default();
@@ -118,7 +122,10 @@ pub(crate) fn run_supervised(
             .and_then(|()| exit::watch(fault::on_exit))
             .map_err(system("prepare for a crash"))?;
     }
-    let host = Host::new(parameters, config.limits.response, FOR_HOST);
+    if config.generations.policy.strict_plugin {
+        strict::turn_on();
+    }
+    let host = Host::new(parameters, config.limits.response, strict::exchanges());
     let _ = host.process.set(format!("{place}/{n_places}"));
     let counts = Arc::new(ContextCounts::default());
     if let Some(rescue) = global::get() {
@@ -189,7 +196,8 @@ pub(crate) fn take_name() {
 /// Starts the log, and makes it the program's.
 pub(crate) fn start_journal(config: &Config, linked: Option<&'static Linked>) -> Result<Journal, Error> {
     let journal = Journal::start(config.journal()).map_err(system("start the log's thread"))?;
-    let request_id = FOR_HOST.request_id;
+    watched::log_to(&journal);
+    let request_id = current_id;
     journal.install(linked.map(|lambda| LinkedLambda { crate_name: lambda.crate_name(), request_id }));
     Ok(journal)
 }
@@ -220,13 +228,6 @@ enum Lambda {
 }
 
 impl Lambda {
-    fn info(&self) -> &str {
-        match self {
-            Lambda::Open(plugin) => plugin.info(),
-            Lambda::Verified(verified) => &verified.info,
-        }
-    }
-
     #[expect(unsafe_code, reason = "the place that trusts a plugin")]
     fn open(self, host: &'static Host, counts: &Arc<ContextCounts>) -> Result<&'static Plugin, Error> {
         match self {
@@ -254,6 +255,21 @@ pub(crate) fn verified(config: &Config) -> Result<(Verified, Option<String>), Er
     Ok((verified, warning))
 }
 
+/// Prints Info. Of a plugin that has it in its file, nothing is run.
+#[expect(unsafe_code, reason = "the place that trusts a plugin")]
+fn info(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
+    if let Some(lambda) = linked {
+        return Ok(print(lambda.plugin().info().as_str()));
+    }
+    let policy = &config.generations.policy;
+    let file = PluginFile::open(&config.plugin, policy)?;
+    if let Some(warning) = &file.warning {
+        let _ = writeln!(std::io::stderr(), "effe-loader: warning: {warning}");
+    }
+    // SAFETY: as in `verified`.
+    Ok(print(&unsafe { Verified::info(file, policy) }?))
+}
+
 /// The same while there are threads, for the generation after.
 #[expect(unsafe_code, reason = "the place that trusts a plugin")]
 pub(crate) fn verified_again(file: PluginFile, policy: &Policy) -> Result<Verified, Error> {
@@ -266,6 +282,7 @@ fn check(plugin: &'static Plugin) -> Result<u8, Error> {
     let failed =
         |step| move |fault: Fault| Error::Step { path: plugin.path.clone(), step, what: fault.to_string() };
     plugin.init()?;
+    plugin.check_tables()?;
     match plugin.start() {
         Started::Ready(context) => context.stop().map_err(failed("stop"))?,
         Started::Failed(_, fault) | Started::Panicked(fault) => return Err(failed("start")(fault)),

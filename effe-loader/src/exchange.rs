@@ -7,7 +7,9 @@ pub mod early;
 mod piece;
 pub mod response;
 pub mod run;
+pub mod strict;
 pub mod table;
+pub mod watched;
 
 use std::{
     net::SocketAddr,
@@ -21,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use effe_abi::raw::{Status, status};
 
-use self::{call::Progress, early::Rest, response::ResponseBuilder};
+use self::{call::Progress, early::Rest, response::ResponseBuilder, watched::Watched};
 use crate::{
     body::{
         duplex::Duplex,
@@ -51,6 +53,8 @@ pub struct Exchange<'a> {
     polls: Option<Arc<Placement>>,
     /// What its connection has become, if the run has taken it over.
     duplex: OnceLock<Arc<Duplex>>,
+    /// What stands for it where the lambda is watched.
+    watched: OnceLock<Watched>,
 }
 
 /// What an exchange has whose answer may go out before its run returns.
@@ -97,6 +101,7 @@ impl<'a> Exchange<'a> {
             early: None,
             polls: None,
             duplex: OnceLock::new(),
+            watched: OnceLock::new(),
         }
     }
 
@@ -136,7 +141,7 @@ impl<'a> Exchange<'a> {
     /// Answers with 101: the lambda's end of the connection, or the status that says why there is none.
     fn upgrade<'h>(
         &self,
-        headers: impl Iterator<Item = (&'h str, &'h [u8])> + Clone,
+        headers: impl Iterator<Item = (&'h [u8], &'h [u8])> + Clone,
     ) -> Result<Arc<Duplex>, Status> {
         let (Some(offer), Some(early)) = (&self.streams.upgrade, &self.early) else {
             return Err(status::END);
@@ -159,6 +164,12 @@ impl<'a> Exchange<'a> {
     /// Whether the answer was sent while the run goes on.
     fn is_answered(&self) -> bool {
         self.early.as_ref().is_some_and(|early| early.progress.early.rest().is_some())
+    }
+
+    /// Whether an answer has begun.
+    fn has_begun(&self) -> bool {
+        let streams = self.streams.response.as_ref().is_some_and(|sender| sender.has_begun());
+        streams || self.is_answered() || self.response().has_begun()
     }
 
     fn wanted_early(&self) -> Option<&Early<'a>> {

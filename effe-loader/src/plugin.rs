@@ -2,8 +2,10 @@
 //!
 //! A plugin passes these modules in turn: `file` finds it, `ownership` and `policy` say whether it may be
 //! loaded, `copy` makes a private copy, `elf` checks the copy's headers, `trial` opens it in a child, and
-//! `verified` holds what has passed and maps it through `ffi`. `loaded` is the plugin that is mapped;
-//! `context` and `futures` are its Contexts and their calls. HTTP and exchanges are not known here: an
+//! `verified` holds what has passed and maps it through `ffi`, which has `root` check
+//! what is exported. `entries` are what comes of it; `loaded` is the plugin that is mapped;
+//! `context` and `futures` are its Contexts and their calls, and
+//! `views` reads what a lambda hands in. HTTP and exchanges are not known here: an
 //! exchange is only passed on.
 
 mod context;
@@ -14,13 +16,16 @@ mod verified;
 
 pub mod host;
 pub mod parameters;
+pub mod views;
 
 mod copy;
 mod elf;
+mod entries;
 mod ffi;
 mod file;
 mod ownership;
 mod policy;
+mod root;
 mod trial;
 
 pub use self::{

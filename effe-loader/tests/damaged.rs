@@ -9,7 +9,8 @@ use std::{
     thread,
 };
 
-use crate::support::{Counts, Loader, Scratch, plugins::probe};
+use super::fixtures::probe;
+use crate::support::{Counts, Loader, Scratch};
 
 /// How many copies for each of the two seeds, unless `EFFE_DAMAGED` says otherwise.
 const COPIES: u64 = 30;
@@ -63,18 +64,23 @@ fn is_loaded(bytes: &[u8], what: &str) -> bool {
     let port = taken.local_addr().unwrap().port().to_string();
     let info = Loader::of(&plugin).arg("--info").run();
     let serve = Loader::of(&plugin).counting(&counts).args(["--host", "127.0.0.1", "--port", &port]).run();
-    let codes = (info.status.code(), serve.status.code());
-    let loaded = match codes {
-        (Some(0), Some(1)) => {
-            assert!(serve.one_line().contains("cannot listen on"), "{what}: {serve:#?}");
+    // What is read from the file says nothing of the rest of it: one may be refused and the other not.
+    match info.status.code() {
+        Some(0) => {}
+        Some(78) => assert!(info.one_line().contains("libdamaged.so: "), "{what}: {info:#?}"),
+        _ => panic!("{what}: neither told nor refused: {info:#?}"),
+    }
+    let loaded = match serve.status.code() {
+        Some(1) => {
+            // The dynamic linker may have a word of its own about a symbol.
+            assert!(serve.stderr.contains("cannot listen on"), "{what}: {serve:#?}");
             true
         }
-        (Some(78), Some(78)) => {
+        Some(78) => {
             assert!(serve.one_line().contains("libdamaged.so: "), "{what}: {serve:#?}");
-            assert_eq!(info.one_line(), serve.one_line(), "{what}");
             false
         }
-        _ => panic!("{what}: neither loaded nor refused: {info:#?}, {serve:#?}"),
+        _ => panic!("{what}: neither loaded nor refused: {serve:#?}"),
     };
     assert!(counts.lines().is_empty(), "{what}: Init was not to run");
     loaded

@@ -7,7 +7,8 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{Connection, Counts, Hammer, Loader, Scratch, plugins::probe};
+use super::fixtures::probe;
+use crate::support::{Connection, Counts, Hammer, Loader, Scratch};
 
 /// Far less than the drain timeout that it is compared with, far more than the end of a loader takes.
 const SOON: Duration = Duration::from_secs(8);

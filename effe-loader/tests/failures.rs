@@ -1,9 +1,7 @@
 //! What goes wrong in a lambda stays with the one request it went wrong in, and its text with the operator.
 
-use crate::support::{
-    Connection, Counts, Loader, Reply, load,
-    plugins::{crasher, probe},
-};
+use super::fixtures::{SOURCE, probe};
+use crate::support::{Connection, Counts, Loader, Reply, load, plugins::crasher};
 
 /// What a client is told of any failure of the lambda's.
 const SENTENCE: &str = "the lambda failed\n";
@@ -23,7 +21,7 @@ fn an_error_of_run_is_the_operators_and_the_client_gets_a_fixed_sentence() {
     assert_hidden(&server.get("/fail"));
     let line = server.wait_for_line("a secret of the author's");
     assert!(line.contains(" lambda: error: run: "), "{line}");
-    assert!(line.contains("probe/src/lib.rs:"), "with its place: {line}");
+    assert!(line.contains(SOURCE), "with its place: {line}");
     assert!(line.ends_with(" method=GET path=/fail"), "with its request: {line}");
     server.stop();
 }
@@ -59,7 +57,7 @@ fn a_panic_in_run_costs_its_context_and_nothing_else() {
     }
     let line = server.wait_for_line("panicked at ");
     assert!(line.contains(" lambda: critical: "), "{line}");
-    assert!(line.contains("probe/src/lib.rs:") && line.contains("a secret of the author's"), "{line}");
+    assert!(line.contains(SOURCE) && line.contains("a secret of the author's"), "{line}");
     server.stop();
     assert_eq!(counts.of("start"), 4);
     counts.assert_complete();

@@ -1,6 +1,7 @@
 //! Init once, Start when there is no idle Context, Stop exactly once for each Context, Retire last.
 
-use crate::support::{Connection, Counts, Loader, Scratch, Server, load, plugins::probe};
+use super::fixtures::probe;
+use crate::support::{Connection, Counts, Loader, Scratch, Server, load};
 
 /// Sends requests that wait in Run, until all of them are there; then lets them go.
 fn at_once(server: &Server, counts: &Counts, n: usize) {

@@ -1,4 +1,5 @@
 //! The real loader, started as an operator starts it, with real plugins, and talked to over real sockets.
+#![allow(clippy::duplicate_mod, reason = "the suites of `in_c.rs` are those of this file")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says what it saw")]
 
 mod access_log;
@@ -13,6 +14,7 @@ mod aws_runtime;
 mod command_line;
 #[cfg(feature = "processes")]
 mod confined;
+mod contract;
 #[cfg(feature = "processes")]
 mod crashes;
 mod damaged;
@@ -34,6 +36,7 @@ mod held;
 mod http2;
 #[cfg(feature = "http2")]
 mod http2_upgrades;
+mod in_c;
 mod layers;
 mod lifecycle;
 mod limits;
@@ -70,3 +73,11 @@ mod websocket_cases;
 #[cfg(any(feature = "processes", feature = "tls"))]
 mod websocket_places;
 mod wire;
+
+/// What the suites are about that `in_c.rs` has once more.
+mod fixtures {
+    pub use crate::support::plugins::{pipe, probe, spout, ticker};
+
+    /// Where the probe says that it fails.
+    pub const SOURCE: &str = "probe/src/lib.rs:";
+}

@@ -22,7 +22,8 @@ const CONFIG: i32 = 78;
 #[track_caller]
 fn assert_refused(plugin: impl AsRef<Path>, parts: &[&str]) {
     let plugin = plugin.as_ref();
-    for mode in [&["--port", "0"][..], &["--info"], &["--check"]] {
+    // By itself, `--info` is content with what it reads from the file.
+    for mode in [&["--port", "0"][..], &["--info", "--strict-plugin"], &["--check"]] {
         let done = Loader::of(plugin).args(mode).run().assert_code(CONFIG);
         let line = done.one_line();
         let begin = format!("effe-loader: cannot load {}: ", plugin.display());
@@ -233,12 +234,18 @@ fn a_library_that_is_no_lambda() {
     assert_refused(plugin, &["it exports no lambda; add effe_abi::export!(YourType)"]);
 }
 
+/// A plugin as it was built before there was `effe_lambda_v1`.
+fn without_c_root(bytes: &[u8]) -> Vec<u8> {
+    patched(bytes, b"effe_lambda_v1", b"effe_lambda_v0")
+}
+
 #[test]
 fn a_lambda_of_another_abi_stable() {
     let scratch = Scratch::new();
     let magic = b"abi stable library for Rust     ";
     let header = |minor: u8| [&magic[..], &[0, 0, 0, 0, minor, 0, 0, 0]].concat();
-    let plugin = probe_with(&scratch, &header(11), &header(10));
+    let bytes = patched(&without_c_root(&good()), &header(11), &header(10));
+    let plugin = scratch.write("libbad.so", bytes);
     assert_refused(plugin, &["another version of abi_stable; build it again with a current effe-abi"]);
 }
 
@@ -258,13 +265,13 @@ fn a_lambda_whose_panics_abort() {
 fn a_lambda_whose_info_is_no_json_object() {
     let scratch = Scratch::new();
     let plugin = probe_with(&scratch, b"{\"name\":\"probe\"", b"[\"name\":\"probe\"");
-    assert_refused(plugin, &["its Info is not JSON (", "correct what export! is given"]);
+    assert_refused(plugin, &["its Info is not JSON (", "correct what export! or EFFE_LAMBDA is given"]);
     let bytes = good();
     let begin = bytes.windows(15).position(|part| part == b"{\"name\":\"probe\"").unwrap();
     let len = bytes[begin..].iter().position(|byte| *byte == b'}').unwrap() + 1;
     let array = format!("[{}]", " ".repeat(len - 2));
     let plugin = scratch.write("libbad.so", patched(&bytes, &bytes[begin..begin + len], array.as_bytes()));
-    assert_refused(plugin, &["its Info is not a JSON object; give export! one"]);
+    assert_refused(plugin, &["its Info is not a JSON object; give export! or EFFE_LAMBDA one"]);
 }
 
 #[test]
@@ -322,7 +329,7 @@ fn the_first_fault_in_the_order_of_the_checks_is_the_one_that_is_said() {
     bytes = patched(&bytes, b"; panic=unwind", b";; panic=abort");
     assert_refused(scratch.write("libbad.so", &bytes), &["panic=abort"]);
     let magic = &b"abi stable library for Rust"[..];
-    bytes = patched(&bytes, magic, b"abi stable library for Ruby");
+    bytes = patched(&without_c_root(&bytes), magic, b"abi stable library for Ruby");
     assert_refused(scratch.write("libbad.so", &bytes), &["another version of abi_stable"]);
     bytes = patched(
         &bytes,

@@ -8,11 +8,8 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::support::{
-    Connection, Counts, LONG, Loader, Server, load,
-    plugins::{pipe, spout, ticker},
-    wait_until,
-};
+use super::fixtures::{pipe, spout, ticker};
+use crate::support::{Connection, Counts, LONG, Loader, Server, load, wait_until};
 
 fn serve(counts: &Counts) -> Server {
     Loader::of(spout()).counting(counts).serve()

@@ -12,11 +12,12 @@ use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
 };
 
+use super::fixtures::probe;
 use crate::support::{
     Connection, Counts, Hammer, Loader, Scratch, Server,
     admin::over,
     load,
-    plugins::{other_abi, patched, probe},
+    plugins::{other_abi, patched},
     wait_until,
 };
 

@@ -24,3 +24,8 @@ mod linked_lifecycle;
 #[expect(clippy::duplicate_mod, reason = "the module's name decides which program it tests")]
 #[path = "../../effe-loader/tests/lifecycle.rs"]
 mod static_lifecycle;
+
+/// What these are about.
+mod fixtures {
+    pub use crate::support::plugins::probe;
+}

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use crate::{
     calls::HostRef,
     extensions::{Future, Waker},
-    fence::{Verdict, fence},
+    fence::{Verdict, fence, fence_alone},
     raw::{Failure, Status, status},
     waker,
 };
@@ -75,10 +75,9 @@ pub(super) fn poll<F: future::Future>(future: Pin<&mut F>, waker: &task::Waker) 
 
 /// Drops a value of the author's inside the runtime. A panic is logged, and ends here.
 pub(super) fn discard(host: HostRef, runtime: &Handle, drop: impl FnOnce()) {
-    fence(host, &mut Failure::new(), || {
+    fence_alone(host, || {
         let _entered = runtime.enter();
         drop();
-        Poll::Ready(Ok(()))
     });
 }
 

@@ -16,7 +16,7 @@ use crate::{
     async_lambda::AsyncLambda,
     calls::{AsyncHostRef, HostRef, SpawnHostRef},
     extensions::{Future, Waker},
-    fence::{Verdict, fence, verdict},
+    fence::{Verdict, fence, fence_alone, report_failure, verdict},
     lambda::StartError,
     params::Params,
     raw::{Failure, Host, Status, status},
@@ -54,7 +54,7 @@ pub(super) unsafe extern "C" fn start<L: AsyncLambda>(
     let host = unsafe { HostRef::new(host) };
     let runtime = match runtime::join(host) {
         Ok(runtime) => runtime,
-        Err(err) => return put_failed(err, failure, out),
+        Err(err) => return put_failed(host, &err, failure, out),
     };
     let (context, in_slot) = (SendPtr(context), runtime.clone());
     let starting = async move {
@@ -95,10 +95,7 @@ pub(super) unsafe extern "C" fn retire<L: AsyncLambda>(host: &'static Host, fail
         status = block_on(future);
         discard(host, &runtime, || drop(runtime::take_kept(host)));
     }
-    fence(host, &mut Failure::new(), || {
-        runtime::leave(host);
-        Poll::Ready(Ok(()))
-    });
+    fence_alone(host, || runtime::leave(host));
     status
 }
 
@@ -146,11 +143,10 @@ fn store<L: AsyncLambda>(
 }
 
 /// The future of a Start that has failed already.
-fn put_failed(err: crate::Error, failure: *mut Failure, out: &mut Future) {
+fn put_failed(host: HostRef, err: &crate::Error, failure: *mut Failure, out: &mut Future) {
     // SAFETY: by the contract of `start`, it is valid until the future is dropped.
     let failure = unsafe { &mut *failure };
-    failure.level = err.level() as u32;
-    failure.text = err.to_string().into();
+    report_failure(host, failure, err.level(), err.to_string());
     unsafe extern "C" fn poll(_: *mut (), _: *const Waker) -> Status {
         status::ERROR
     }

@@ -19,9 +19,10 @@ use crate::{
     error::Level,
     export::Linked,
     extensions::{
-        ASYNC, AsyncPlugin, EARLY, EarlyHost, PROCESS, READY, Ready, SPAWN, SpawnHost, TRAILERS,
+        ASYNC, AsyncPlugin, EARLY, EarlyHost, FAIL, PROCESS, READY, Ready, SPAWN, SpawnHost, TRAILERS,
         TrailersHost, UPGRADE,
     },
+    fail_host,
     raw::{self, Exchange, Failure, Host, PluginRef, Status, host_attribute, plugin_flags, status},
 };
 
@@ -292,6 +293,7 @@ unsafe extern "C" fn extension(pointer: *const (), id: RStr<'_>) -> *const () {
     let data = unsafe { data(pointer) };
     match id.as_str() {
         ASYNC => ptr::from_ref(&exchange::ASYNC_OPS).cast(),
+        FAIL => ptr::from_ref(&fail_host::TABLE).cast(),
         UPGRADE => ptr::from_ref(&exchange::UPGRADE_OPS).cast(),
         EARLY => data.offers.early.map_or(ptr::null(), |table| ptr::from_ref(table).cast()),
         SPAWN => ptr::from_ref(data.offers.spawn).cast(),

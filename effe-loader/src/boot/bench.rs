@@ -34,7 +34,7 @@ impl Crossing {
     pub fn open(path: &Path) -> Result<Crossing, String> {
         let policy = Policy::default();
         let file = PluginFile::open(path, &policy).map_err(|refusal| refusal.to_string())?;
-        let host = Host::new(Parameters::default(), RESPONSE_LIMIT, exchange::table::FOR_HOST);
+        let host = Host::new(Parameters::default(), RESPONSE_LIMIT, exchange::strict::exchanges());
         // SAFETY: the caller named this file to be run, and has one thread.
         let verified = unsafe { Verified::by_fork(file, &policy) }.map_err(|refusal| refusal.to_string())?;
         // SAFETY: as above.

@@ -258,6 +258,10 @@ pub struct Cli {
     #[arg(long, hide_short_help = true)]
     pub strict_ownership: bool,
 
+    /// Look for every breach of the contract that a plugin in C may commit, and log it; costs CPU and memory
+    #[arg(long, hide_short_help = true)]
+    pub strict_plugin: bool,
+
     /// Where clients of AWS Lambda may invoke the lambda by its name: ADDRESS:PORT or unix:PATH
     #[arg(long, value_name = "WHERE", hide_short_help = true)]
     pub aws_api: Option<PrivateAddress>,

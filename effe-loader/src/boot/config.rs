@@ -190,7 +190,8 @@ impl Cli {
         }
         let limit = |size: Size| if size.0 == 0 { usize::MAX } else { size.0 };
         let workers = self.workers.map_or(n_cpus.div_ceil(processes.max(1)), NonZeroUsize::get);
-        let (strict_ownership, sha256, sha256_file) = (self.strict_ownership, self.sha256, self.sha256_file);
+        let (strict_ownership, strict_plugin) = (self.strict_ownership, self.strict_plugin);
+        let (sha256, sha256_file) = (self.sha256, self.sha256_file);
         Ok(Config {
             plugin: self.plugin.unwrap_or_default(),
             mode: match (self.info, self.check) {
@@ -199,7 +200,7 @@ impl Cli {
                 _ => Mode::Serve,
             },
             generations: Arc::new(GenerationConfig {
-                policy: Policy { strict_ownership, sha256, sha256_file },
+                policy: Policy { strict_ownership, strict_plugin, sha256, sha256_file },
                 sources,
                 mode: self.execution,
                 max_idle: self.max_idle,

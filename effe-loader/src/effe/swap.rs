@@ -175,7 +175,7 @@ impl Swapper {
         if let Some(warning) = &file.warning {
             self.effe.journal.warning(warning.clone());
         }
-        let host = Host::new(parameters, self.effe.limits.response, exchange::table::FOR_HOST);
+        let host = Host::new(parameters, self.effe.limits.response, exchange::strict::exchanges());
         let _ = host.journal.set(self.effe.journal.clone());
         if let Some(address) = address {
             let _ = host.address.set(address);

@@ -13,7 +13,7 @@ use crate::{
         Effe, Limits,
         generation::{Generation, GenerationConfig},
     },
-    exchange::table::FOR_HOST,
+    exchange::strict::exchanges,
     journal::{Format, Journal, Settings, SyslogTarget},
     placement::Mode,
     plugin::{ContextCounts, Plugin, Policy, host::Host, parameters::Parameters},
@@ -37,7 +37,7 @@ export!(Panics);
 /// An effe that runs inline, with one Context, whose runs panic.
 pub fn effe(counts: &Arc<ContextCounts>) -> Arc<Effe> {
     let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
-    let host = Host::new(Parameters::default(), usize::MAX, FOR_HOST);
+    let host = Host::new(Parameters::default(), usize::MAX, exchanges());
     let config = GenerationConfig {
         policy: Policy::default(),
         sources: Default::default(),

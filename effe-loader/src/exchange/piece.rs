@@ -4,6 +4,8 @@
 use bytes::Bytes;
 use effe_abi::raw;
 
+use super::watched;
+
 /// Bytes. To copy a chunk up to this size is cheaper than to keep its owner.
 const COPY_LIMIT: usize = 4 * 1024;
 
@@ -24,7 +26,8 @@ pub(super) fn chunk(bytes: Bytes) -> raw::Chunk {
     }
     let (ptr, len) = (bytes.as_ptr(), bytes.len());
     let owner = Box::into_raw(Box::new(bytes)).cast();
-    raw::Chunk { ptr, len, owner, release: Some(release) }
+    let chunk = raw::Chunk { ptr, len, owner, release: Some(release) };
+    if watched::is_on() { watched::watched_chunk(chunk) } else { chunk }
 }
 
 /// A chunk that is released when it is dropped.

@@ -81,7 +81,7 @@ impl ResponseBuilder {
     pub fn respond<'a>(
         &mut self,
         code: u32,
-        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+        headers: impl Iterator<Item = (impl AsRef<[u8]>, &'a [u8])>,
         body: Bytes,
         more: bool,
         limit: usize,
@@ -110,7 +110,7 @@ impl ResponseBuilder {
     fn inform<'a>(
         &mut self,
         status: StatusCode,
-        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+        headers: impl Iterator<Item = (impl AsRef<[u8]>, &'a [u8])>,
     ) -> Status {
         // The server asks for bodies itself, and another protocol is begun in another way.
         if matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
@@ -118,7 +118,7 @@ impl ResponseBuilder {
         }
         let mut interim = Interim { status, headers: Vec::new() };
         for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes());
+            let name = HeaderName::from_bytes(name.as_ref());
             let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) else {
                 return status::INVALID;
             };
@@ -173,6 +173,11 @@ impl ResponseBuilder {
         std::mem::take(&mut self.extras().interims)
     }
 
+    /// Whether its head is there.
+    pub fn has_begun(&self) -> bool {
+        self.status.is_some()
+    }
+
     /// Whether it has extras, or there was no room for it.
     pub fn is_unusual(&self) -> bool {
         self.unusual != 0
@@ -212,12 +217,13 @@ impl ResponseBuilder {
     fn take_headers<'a>(
         &mut self,
         code: StatusCode,
-        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+        headers: impl Iterator<Item = (impl AsRef<[u8]>, &'a [u8])>,
     ) -> bool {
         let mut n = 0;
         self.length = None;
         for (name, value) in headers {
-            if name == "content-length" {
+            let name = name.as_ref();
+            if name == b"content-length" {
                 let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                 if length.is_none() || self.length.is_some_and(|other| length != Some(other)) {
                     return false;
@@ -226,13 +232,13 @@ impl ResponseBuilder {
                 continue;
             }
             if let Some((old, of_old)) = self.headers.get(n)
-                && (old.as_str(), of_old.as_bytes()) == (name, value)
+                && (old.as_str().as_bytes(), of_old.as_bytes()) == (name, value)
             {
                 n += 1;
                 continue;
             }
             self.headers.truncate(n);
-            let name = HeaderName::from_bytes(name.as_bytes());
+            let name = HeaderName::from_bytes(name);
             let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) else { return false };
             // RFC 9110, section 15.5.22: with 426, it says what to upgrade to.
             if !is_the_servers(&name) || (name == header::UPGRADE && code == StatusCode::UPGRADE_REQUIRED) {
@@ -315,10 +321,10 @@ impl ResponseBuilder {
     /// Takes the head of a 101, which must name a protocol of the offer; false if it isn't fit.
     pub fn take_upgrade<'a>(
         &mut self,
-        headers: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+        headers: impl Iterator<Item = (impl AsRef<[u8]>, &'a [u8])> + Clone,
         offer: &Offer,
     ) -> bool {
-        let mut protocols = headers.clone().filter(|(name, _)| *name == "upgrade");
+        let mut protocols = headers.clone().filter(|(name, _)| name.as_ref() == b"upgrade");
         let (Some((_, protocol)), None) = (protocols.next(), protocols.next()) else { return false };
         let (true, Ok(protocol)) = (offer.has(protocol), HeaderValue::from_bytes(protocol)) else {
             return false;
@@ -398,7 +404,7 @@ mod tests {
             let given = headers.iter().map(|(name, value)| (*name, value.as_slice()));
             let limit = if *small { 3 } else { usize::MAX };
             let said = response.respond(code, given.clone(), body.clone().into(), false, limit);
-            let again = response.respond(200, [].into_iter(), Bytes::new(), false, limit);
+            let again = response.respond(200, given.clone().take(0), Bytes::new(), false, limit);
             let Some((status, sent)) = response.take() else {
                 assert_ne!(said, status::OK);
                 return;

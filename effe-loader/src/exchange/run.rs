@@ -61,7 +61,7 @@ impl AsyncRun {
         let lent = NonNull::from(Box::leak(lent));
         // SAFETY: as for the call; it stays at this place.
         let Lent { form, failure, exchange } = unsafe { &mut *lent.as_ptr() };
-        let form = form.insert(exchange.form());
+        let form = exchange.watched_form().unwrap_or_else(|| form.insert(exchange.form()));
         // SAFETY: they stay until `take_apart` or `drop` has dropped the run, and nobody else has them.
         let running = unsafe { context.run_polled(form, failure) };
         AsyncRun { running: ManuallyDrop::new(running), lent, call }

@@ -19,6 +19,7 @@ use effe_abi::{
 use super::{
     Exchange, duplex,
     piece::{bytes, chunk},
+    watched::{self, Watched},
 };
 use crate::{
     body::{
@@ -27,7 +28,7 @@ use crate::{
     },
     http::head::Head,
     placement::spawned_poll,
-    plugin::host::Exchanges,
+    plugin::{host::Exchanges, views},
     rt::{block_on::block_until, clock::Moment, wake_batch},
 };
 
@@ -35,7 +36,17 @@ impl Exchange<'_> {
     /// Lends the exchange to a run, in the form that crosses, and makes it this thread's current one meanwhile.
     pub fn lend<T>(&self, run: impl FnOnce(&raw::Exchange<'_>) -> T) -> T {
         let _entered = self.enter();
-        run(&self.form())
+        match self.watched_form() {
+            None => run(&self.form()),
+            Some(form) => run(form),
+        }
+    }
+
+    /// What crosses instead if the lambda is watched.
+    #[inline]
+    pub fn watched_form(&self) -> Option<&raw::Exchange<'_>> {
+        let watched = || self.watched.get_or_init(|| Watched::new(&self.form())).form();
+        watched::is_on().then(watched)
     }
 
     /// Makes this exchange the thread's current one until the guard is dropped.
@@ -78,7 +89,7 @@ impl Drop for Entered {
     }
 }
 
-/// What a lambda's host needs of this layer.
+/// What a lambda's host needs of this layer, if the lambda isn't watched.
 pub const FOR_HOST: Exchanges = Exchanges {
     async_host: &ASYNC_OPS,
     spawn_host: &SPAWN_OPS,
@@ -86,6 +97,7 @@ pub const FOR_HOST: Exchanges = Exchanges {
     trailers_host: &TRAILERS_OPS,
     upgrade_host: &UPGRADE_OPS,
     request_id: current_id,
+    are_strict: false,
 };
 
 /// Whether this thread is in a Run.
@@ -131,7 +143,7 @@ fn lasting_bytes(bytes: &[u8]) -> RSlice<'static, u8> {
     unsafe { std::mem::transmute::<RSlice<'_, u8>, RSlice<'static, u8>>(RSlice::from(bytes)) }
 }
 
-unsafe extern "C" fn header(
+pub(super) unsafe extern "C" fn header(
     host: *mut (),
     name: RStr<'_>,
     nth: usize,
@@ -139,13 +151,14 @@ unsafe extern "C" fn header(
 ) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    exchange.head.header(name.as_str(), nth).map_or(status::END, |value| {
+    let value = views::text(name).and_then(|name| exchange.head.header(name, nth));
+    value.map_or(status::END, |value| {
         *out = lasting_bytes(value);
         status::OK
     })
 }
 
-unsafe extern "C" fn headers(
+pub(super) unsafe extern "C" fn headers(
     host: *mut (),
     skip: usize,
     out: *mut Header<'static>,
@@ -180,7 +193,7 @@ unsafe fn put<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>, out: *mut H
     }
 }
 
-unsafe extern "C" fn attribute(host: *mut (), key: u32, out: &mut RStr<'static>) -> Status {
+pub(super) unsafe extern "C" fn attribute(host: *mut (), key: u32, out: &mut RStr<'static>) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let found = match key {
@@ -199,7 +212,7 @@ unsafe extern "C" fn attribute(host: *mut (), key: u32, out: &mut RStr<'static>)
     })
 }
 
-unsafe extern "C" fn state(host: *mut (), remaining: &mut u64) -> Status {
+pub(super) unsafe extern "C" fn state(host: *mut (), remaining: &mut u64) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let left = exchange.deadline().map(Moment::remaining);
@@ -210,7 +223,7 @@ unsafe extern "C" fn state(host: *mut (), remaining: &mut u64) -> Status {
     if left.is_some_and(|left| left.is_zero()) { status::TIMEOUT } else { status::OK }
 }
 
-unsafe extern "C" fn read(host: *mut (), out: &mut raw::Chunk) -> Status {
+pub(super) unsafe extern "C" fn read(host: *mut (), out: &mut raw::Chunk) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     // A body that is not streamed is in the exchange.
@@ -234,7 +247,11 @@ fn give(next: Result<Bytes, End>, out: &mut raw::Chunk) -> Status {
 static ASYNC_OPS: AsyncHost =
     AsyncHost { size: size_of::<AsyncHost>() as u32, version: 1, poll_read, poll_ready };
 
-unsafe extern "C" fn poll_read(host: *mut (), waker: *const Waker, out: &mut raw::Chunk) -> Status {
+pub(super) unsafe extern "C" fn poll_read(
+    host: *mut (),
+    waker: *const Waker,
+    out: &mut raw::Chunk,
+) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let Some(request) = &exchange.streams.request else { return status::END };
@@ -243,7 +260,7 @@ unsafe extern "C" fn poll_read(host: *mut (), waker: *const Waker, out: &mut raw
     if let Poll::Ready(next) = next { give(next, out) } else { status::PENDING }
 }
 
-unsafe extern "C" fn poll_ready(host: *mut (), waker: *const Waker) -> Status {
+pub(super) unsafe extern "C" fn poll_ready(host: *mut (), waker: *const Waker) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     // What is not streamed is held: there is nothing to wait for.
@@ -270,46 +287,46 @@ static SPAWN_OPS: SpawnHost = SpawnHost {
     may_block,
 };
 
-unsafe extern "C" fn may_spawn(host: *mut ()) -> Status {
+pub(super) unsafe extern "C" fn may_spawn(host: *mut ()) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let wants_spawn = exchange.polls.as_ref().is_some_and(|placement| placement.wants_spawn());
     if wants_spawn { status::OK } else { status::UNSUPPORTED }
 }
 
-unsafe extern "C" fn enter(host: *mut ()) -> *const () {
+pub(super) unsafe extern "C" fn enter(host: *mut ()) -> *const () {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     spawned_poll::begin(exchange.polls.as_deref());
     CURRENT.replace(host.cast_const().cast()).cast()
 }
 
-unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
+pub(super) unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
     CURRENT.set(entered.cast());
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     spawned_poll::end(exchange.polls.as_deref(), || (exchange.head.method(), exchange.head.path()));
 }
 
-unsafe extern "C" fn may_block(host: *mut ()) -> Status {
+pub(super) unsafe extern "C" fn may_block(host: *mut ()) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let blocks = exchange.polls.as_ref().is_some_and(|placement| placement.blocks());
     if blocks { status::OK } else { status::UNSUPPORTED }
 }
 
-unsafe extern "C" fn hold() {
+pub(super) unsafe extern "C" fn hold() {
     wake_batch::hold();
 }
 
-unsafe extern "C" fn release() {
+pub(super) unsafe extern "C" fn release() {
     wake_batch::release();
 }
 
 /// What a lambda finds under the id `EARLY`.
 static EARLY_OPS: EarlyHost = EarlyHost { size: size_of::<EarlyHost>() as u32, version: 1, end_early };
 
-unsafe extern "C" fn end_early(host: *mut ()) -> Status {
+pub(super) unsafe extern "C" fn end_early(host: *mut ()) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let Some(early) = &exchange.early else { return status::UNSUPPORTED };
@@ -325,7 +342,7 @@ static TRAILERS_OPS: TrailersHost = TrailersHost {
     respond: respond_trailers,
 };
 
-unsafe extern "C" fn request_trailers(
+pub(super) unsafe extern "C" fn request_trailers(
     host: *mut (),
     skip: usize,
     out: *mut Header<'static>,
@@ -339,12 +356,12 @@ unsafe extern "C" fn request_trailers(
     trailers.iter().len()
 }
 
-unsafe extern "C" fn respond_trailers(host: *mut (), trailers: RSlice<'_, Header<'_>>) -> Status {
+pub(super) unsafe extern "C" fn respond_trailers(host: *mut (), trailers: RSlice<'_, Header<'_>>) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     let mut added = Trailers::NONE;
-    for header in trailers.as_slice() {
-        if !added.add(header.name.as_str().as_bytes(), header.value.as_slice()) {
+    for (name, value) in views::headers(trailers) {
+        if !added.add(name, value) {
             return status::INVALID;
         }
     }
@@ -355,7 +372,7 @@ unsafe extern "C" fn respond_trailers(host: *mut (), trailers: RSlice<'_, Header
 static UPGRADE_OPS: UpgradeHost =
     UpgradeHost { size: size_of::<UpgradeHost>() as u32, version: 1, offered, upgrade };
 
-unsafe extern "C" fn offered(host: *mut (), out: &mut RStr<'static>) -> Status {
+pub(super) unsafe extern "C" fn offered(host: *mut (), out: &mut RStr<'static>) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
     exchange.streams.upgrade.as_ref().map_or(status::END, |offer| {
@@ -364,11 +381,14 @@ unsafe extern "C" fn offered(host: *mut (), out: &mut RStr<'static>) -> Status {
     })
 }
 
-unsafe extern "C" fn upgrade(host: *mut (), headers: RSlice<'_, Header<'_>>, out: &mut Duplex) -> Status {
+pub(super) unsafe extern "C" fn upgrade(
+    host: *mut (),
+    headers: RSlice<'_, Header<'_>>,
+    out: &mut Duplex,
+) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let headers = headers.as_slice().iter().map(|header| (header.name.as_str(), header.value.as_slice()));
-    match exchange.upgrade(headers) {
+    match exchange.upgrade(views::headers(headers)) {
         Ok(stream) => {
             *out = duplex::handle(stream);
             status::OK
@@ -377,7 +397,7 @@ unsafe extern "C" fn upgrade(host: *mut (), headers: RSlice<'_, Header<'_>>, out
     }
 }
 
-unsafe extern "C" fn respond(
+pub(super) unsafe extern "C" fn respond(
     host: *mut (),
     code: u32,
     headers: RSlice<'_, Header<'_>>,
@@ -387,7 +407,7 @@ unsafe extern "C" fn respond(
     let body = bytes(body);
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let headers = headers.as_slice().iter().map(|header| (header.name.as_str(), header.value.as_slice()));
+    let headers = views::headers(headers);
     let more = flags & raw::MORE != 0;
     if exchange.is_answered() {
         return status::INVALID;
@@ -413,7 +433,7 @@ unsafe extern "C" fn respond(
     exchange.hand_on(sender, body, more)
 }
 
-unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Status {
+pub(super) unsafe extern "C" fn write(host: *mut (), chunk: raw::Chunk, flags: u32) -> Status {
     let piece = bytes(chunk);
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };

@@ -1,11 +1,12 @@
 //! Checks a library's ELF headers before the dynamic linker reads them: the linker crashes on a file that
 //! ends early, and reports another machine's library as "no such file".
 
-use std::{fs, path::Path};
+use std::{fs, iter, path::Path, str};
 
+use effe_abi::c_root::NOTE_NAME;
 use object::{
     Endian, Endianness, ReadRef, elf,
-    read::elf::{Dyn, FileHeader, ProgramHeader},
+    read::elf::{Dyn, FileHeader, Note, ProgramHeader},
 };
 
 const DAMAGED_HEADER: &str = "its ELF header is damaged; copy or build it again";
@@ -73,12 +74,36 @@ pub fn check<'file>(file: impl ReadRef<'file>) -> Result<u64, String> {
     let loaded = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_LOAD);
     let ends = loaded.clone().map(|segment| segment.p_vaddr(endian).saturating_add(segment.p_memsz(endian)));
     let image = ends.max().and_then(|end| end.checked_next_multiple_of(4096)).unwrap_or(u64::MAX);
+    // What is made read-only after relocation is a part of the image, up to the largest page there is.
+    let relro = segments.iter().filter(|segment| segment.p_type(endian) == elf::PT_GNU_RELRO);
+    let mut ends = relro.map(|segment| segment.p_vaddr(endian).saturating_add(segment.p_memsz(endian)));
+    if ends.any(|end| end > image.saturating_add(64 * 1024)) {
+        return Err(DAMAGED_SEGMENTS.to_owned());
+    }
+    // As ELF has it. The linker takes the memory from the first one's begin to the last one's end, wherever those are.
+    let begins = loaded.clone().map(|segment| segment.p_vaddr(endian));
+    if !begins.is_sorted() {
+        return Err(DAMAGED_SEGMENTS.to_owned());
+    }
     let most_aligned = loaded.map(|segment| segment.p_align(endian)).max().unwrap_or_default();
     // The linker would say that there is no memory for it, which may also be the machine's fault.
     if image.max(most_aligned) > length.saturating_add(MAX_EMPTY) {
         return Err(DAMAGED_SEGMENTS.to_owned());
     }
     Ok(image)
+}
+
+/// The text of the ELF note of this type and of the name `effe`: what the plugin says of itself in its file. `None` if
+/// there is none that is a text. The file was checked before.
+pub fn note<'file>(file: impl ReadRef<'file>, kind: u32) -> Option<&'file str> {
+    let header = elf::FileHeader64::<Endianness>::parse(file).ok()?;
+    let endian = header.endian().ok()?;
+    let segments = header.program_headers(endian, file).ok()?;
+    let notes = segments.iter().filter_map(|segment| segment.notes(endian, file).ok().flatten());
+    let mut notes = notes.flat_map(|mut notes| iter::from_fn(move || notes.next().ok().flatten()));
+    let is_it = |note: &Note<'_, _>| note.name() == &NOTE_NAME[..4] && note.n_type(endian).0 == kind;
+    let text = notes.find(is_it)?.desc().strip_suffix(b"\0")?;
+    str::from_utf8(text).ok()
 }
 
 /// Whether a library has the dynamic linker look for other libraries in places that are named after its own directory.
@@ -189,6 +214,32 @@ mod tests {
             bytes[at + field + 4] = 1;
             assert_eq!(reason(&bytes), DAMAGED_SEGMENTS, "{field}");
         }
+    }
+
+    #[test]
+    fn segments_that_are_not_in_their_order_are_damaged() {
+        let mut bytes = library();
+        let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
+        let endian = header.endian().unwrap();
+        let segments = header.program_headers(endian, &*bytes).unwrap();
+        let is_loaded = |segment: &&elf::ProgramHeader64<Endianness>| segment.p_type(endian) == elf::PT_LOAD;
+        let last = segments.iter().filter(is_loaded).map(|segment| segment.p_vaddr(endian)).max().unwrap();
+        let first = segments.iter().position(|segment| segment.p_type(endian) == elf::PT_LOAD).unwrap();
+        let at = header.e_phoff(endian) as usize + first * size_of_val(&segments[0]) + 16;
+        bytes[at..at + 8].copy_from_slice(&(last + 1).to_ne_bytes());
+        assert_eq!(reason(&bytes), DAMAGED_SEGMENTS);
+    }
+
+    #[test]
+    fn what_becomes_read_only_lies_in_the_image() {
+        let mut bytes = library();
+        let header = elf::FileHeader64::<Endianness>::parse(&*bytes).unwrap();
+        let endian = header.endian().unwrap();
+        let segments = header.program_headers(endian, &*bytes).unwrap();
+        let relro = segments.iter().position(|segment| segment.p_type(endian) == elf::PT_GNU_RELRO).unwrap();
+        let at = header.e_phoff(endian) as usize + relro * size_of_val(&segments[0]) + 16;
+        bytes[at + 3] ^= 0x7f;
+        assert_eq!(reason(&bytes), DAMAGED_SEGMENTS);
     }
 
     #[test]

@@ -1,9 +1,7 @@
-//! Where this crate meets foreign code: the dynamic linker, the handshake, and the calls through a plugin's
-//! table.
-//!
-//! `loaded.rs`, `context.rs` and `futures.rs` make safe functions of these entries. What the lambda calls back
-//! is in `host.rs` and in the exchange.
-#![expect(unsafe_code, reason = "the one place where foreign code is mapped and called")]
+//! Where this crate maps foreign code: the dynamic linker, and the handshake. What comes of it are the plugin's
+//! `Entries`, of either of its two roots: that of C, which `root.rs` checks, or abi_stable's, whose layout is compared
+//! here.
+#![expect(unsafe_code, reason = "the one place where foreign code is mapped")]
 
 use std::{error::Error as _, io, mem, path::Path};
 
@@ -11,11 +9,10 @@ use abi_stable::{
     StableAbi,
     abi_stability::abi_checking::{AbiInstability, check_layout_compatibility},
     library::{AbiHeaderRef, LibHeader, ROOT_MODULE_LOADER_NAME_WITH_NUL},
-    std_types::RStr,
 };
 use effe_abi::{
-    extensions::{ASYNC, AsyncPlugin, READY, Ready},
-    raw::{Exchange, Failure, Host, PluginRef, Status},
+    c_root::{Root, SYMBOL},
+    raw::PluginRef,
 };
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::{
@@ -24,84 +21,16 @@ use rustix::{
     process::Pid,
 };
 
-use super::elf;
+use super::{elf, entries::Entries, root};
 use crate::error::Unloaded;
 
 /// Keeps a library mapped for ever. libloading has no name for it.
 const RTLD_NODELETE: i32 = 0x1000;
 
-/// The entries of a plugin's table, copied: the accessors of a prefix type test a bit at each call. The `Host`
-/// that its caller hands in must keep the wire's promises.
-#[derive(Clone, Copy)]
-pub struct Entries {
-    /// Bits of `raw::plugin_flags`.
-    pub flags: u64,
-    /// The lambda's Info, a JSON object.
-    pub info: &'static str,
-    pub build: &'static str,
-    /// Once per generation, before any `start`.
-    pub init: unsafe extern "C" fn(&'static Host, &mut Failure) -> Status,
-    /// After `init`, before `retire`. A Context that it makes (the pointer isn't null) must be stopped once.
-    pub start: unsafe extern "C" fn(&'static Host, &mut *mut (), &mut Failure) -> Status,
-    /// With a Context that `start` made, that is not stopped, and that no other call uses.
-    pub run: unsafe extern "C" fn(*mut (), &Exchange<'_>, &mut Failure) -> Status,
-    /// With a Context that `start` made, that no other call uses, and that is not used again.
-    pub stop: unsafe extern "C" fn(*mut (), &mut Failure) -> Status,
-    /// Once, after the last `stop`. Nothing of this table is called after it.
-    pub retire: unsafe extern "C" fn(&'static Host, &mut Failure) -> Status,
-    extension: unsafe extern "C" fn(RStr<'_>) -> *const (),
-}
-
-/// The entry of [`Ready`].
-pub type ReadyEntry = unsafe extern "C" fn(&'static Host, &mut Failure) -> Status;
-
-impl Entries {
-    /// The entries of a lambda that is part of this program, or that [`open`] has checked.
-    pub fn of(plugin: PluginRef) -> Entries {
-        Entries {
-            flags: plugin.flags(),
-            info: plugin.info().as_str(),
-            build: plugin.build().as_str(),
-            init: plugin.init(),
-            start: plugin.start(),
-            run: plugin.run(),
-            stop: plugin.stop(),
-            retire: plugin.retire(),
-            extension: plugin.extension(),
-        }
-    }
-
-    /// The lambda's entry `ready`, if it has one. Call it between `init` and `retire`.
-    pub fn ready(&self) -> Option<ReadyEntry> {
-        // SAFETY: the type and the id belong together (`effe_abi::extensions`).
-        unsafe { self.table::<Ready>(READY) }.map(|table| table.ready)
-    }
-
-    /// The entries that can be polled, if the lambda is async. Call it before `retire`.
-    pub fn polled(&self) -> Option<&'static AsyncPlugin> {
-        // SAFETY: the type and the id belong together (`effe_abi::extensions`).
-        unsafe { self.table(ASYNC) }
-    }
-
-    /// The plugin's table under `id`. `None` if it has none, or one that is shorter than a `T`.
-    ///
-    /// # Safety
-    /// `T` is the type of the tables under this id, and its first field is the table's size as a `u32`.
-    unsafe fn table<T>(&self, id: &str) -> Option<&'static T> {
-        // SAFETY: the wire's promise: any thread, at any time.
-        let table = unsafe { (self.extension)(id.into()) };
-        // SAFETY: the extension's promise: null, or a table of this id that lives for ever and begins with
-        // its size.
-        let size = unsafe { table.cast::<u32>().as_ref() }?;
-        // A reference to a table that is shorter would be undefined behaviour, even if nobody read through
-        // it. SAFETY: as above; it is as large as a `T`, and the caller says that it is one.
-        (*size as usize >= size_of::<T>()).then(|| unsafe { &*table.cast::<T>() })
-    }
-}
-
-/// Maps a library for ever and takes the lambda's table from it. `path` must be absolute, and no library was
+/// Maps a library for ever and takes the lambda's entries from it. `path` must be absolute, and no library was
 /// opened under it before: the dynamic linker would return that one. `is_tried` says that a child of this
-/// process has opened the same bytes and compared the layout, so that it need not be compared again. An error
+/// process has opened the same bytes and compared the layout of abi_stable's root, so that it need not be compared
+/// again. An error
 /// says what differs, and what to do, in one line.
 ///
 /// # Safety
@@ -110,14 +39,23 @@ pub unsafe fn open(path: &Path, is_tried: bool) -> Result<Entries, Unloaded> {
     // SAFETY: the caller trusts the file.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE) };
     let library = library.map_err(|err| linker_reason(&err, path))?;
+    // SAFETY: `effe.h` defines the symbol's type; the library is a lambda's, or has no such symbol.
+    let c_root = unsafe { library.get::<*const Root>(SYMBOL) }.map(|symbol| *symbol);
+    if let Ok(c_root) = c_root {
+        // Never closed: all that follows points into it, and thread-local destructors would keep it mapped in any
+        // case.
+        mem::forget(library);
+        // SAFETY: where the symbol says that the root is, and mapped for ever.
+        return Ok(unsafe { root::entries(c_root) }?);
+    }
     // SAFETY: abi_stable defines the symbol's type; the library is a lambda's, or has no such symbol.
     let header = unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL) };
     let header = *header.map_err(|_| {
-        "it exports no lambda; add effe_abi::export!(YourType) and build it again with crate-type = [\"cdylib\"]"
+        "it exports no lambda; add effe_abi::export!(YourType) and build it again with crate-type = [\"cdylib\"], \
+         or in C add EFFE_LAMBDA(…)"
             .to_owned()
     })?;
-    // Never closed: all that follows points into it, and thread-local destructors would keep it mapped in any
-    // case.
+    // As above.
     mem::forget(library);
     let header = header.upgrade().map_err(|_| {
         "it was built with another version of abi_stable; build it again with a current effe-abi".to_owned()
@@ -256,51 +194,7 @@ pub fn exit_now(code: i32) -> ! {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        cell::Cell,
-        ptr,
-        sync::atomic::{AtomicU32, Ordering},
-    };
-
-    use effe_abi::raw::status;
-
     use super::*;
-
-    thread_local! {
-        static TABLE: Cell<*const ()> = const { Cell::new(ptr::null()) };
-    }
-
-    unsafe extern "C" fn with_host(_: &'static Host, _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn start(_: &'static Host, _: &mut *mut (), _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn run(_: *mut (), _: &Exchange<'_>, _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn stop(_: *mut (), _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn extension(_: RStr<'_>) -> *const () {
-        TABLE.get()
-    }
-
-    const ENTRIES: Entries = Entries {
-        flags: 0,
-        info: "{}",
-        build: "",
-        init: with_host,
-        start,
-        run,
-        stop,
-        retire: with_host,
-        extension,
-    };
 
     #[test]
     fn what_the_dynamic_linker_lacks_is_told_apart_from_what_is_wrong_with_a_library() {
@@ -316,39 +210,5 @@ mod tests {
         assert_eq!(lacks("cannot read file data: Error 4"), Some(Errno::INTR));
         assert_eq!(lacks("failed to map segment from shared object"), Some(Errno::NOMEM));
         assert_eq!(lacks("undefined symbol: y"), None);
-    }
-
-    /// So many bytes at the end of a page that no readable page follows: to read further kills the test.
-    fn at_the_end_of_memory(n_bytes: usize) -> *const AtomicU32 {
-        // A whole number of pages, however large they are.
-        let page = 64 * 1024;
-        let (flags, none) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_NONE);
-        // SAFETY: new memory, wherever the system wants to have it.
-        let start = unsafe { libc::mmap(ptr::null_mut(), 2 * page, none, flags, -1, 0) };
-        assert_ne!(start, libc::MAP_FAILED);
-        // SAFETY: it was mapped above, and nothing is in it yet.
-        assert_eq!(unsafe { libc::mprotect(start, page, libc::PROT_READ | libc::PROT_WRITE) }, 0);
-        start.cast::<AtomicU32>().wrapping_byte_add(page - n_bytes)
-    }
-
-    #[test]
-    fn a_table_that_is_too_short_is_none_and_nothing_behind_it_is_read() {
-        assert!(ENTRIES.ready().is_none() && ENTRIES.polled().is_none(), "there is no table");
-        // Size and version, and that is all.
-        let header = at_the_end_of_memory(8);
-        // SAFETY: mapped for good, readable and writable.
-        let size = unsafe { &*header };
-        TABLE.set(header.cast());
-        for n in [0, 4, 8, 15] {
-            size.store(n, Ordering::Relaxed);
-            assert!(ENTRIES.ready().is_none() && ENTRIES.polled().is_none(), "{n}");
-        }
-    }
-
-    #[test]
-    fn a_table_of_a_later_version_is_longer_and_counts() {
-        static READY: Ready = Ready { size: 100, version: 2, ready: with_host };
-        TABLE.set(ptr::from_ref(&READY).cast());
-        assert!(ENTRIES.ready().is_some_and(|ready| ptr::fn_addr_eq(ready, READY.ready)));
     }
 }

@@ -8,13 +8,14 @@ use std::{ptr, sync::OnceLock};
 use abi_stable::std_types::RStr;
 use effe_abi::{
     extensions::{
-        ASYNC, AsyncHost, EARLY, EarlyHost, PROCESS, SPAWN, SpawnHost, TRAILERS, TrailersHost, UPGRADE,
+        ASYNC, AsyncHost, EARLY, EarlyHost, FAIL, PROCESS, SPAWN, SpawnHost, TRAILERS, TrailersHost, UPGRADE,
         UpgradeHost,
     },
+    fail_host,
     raw::{self, Status, host_attribute, status},
 };
 
-use super::parameters::Parameters;
+use super::{parameters::Parameters, views};
 use crate::journal::{Journal, Record, Severity};
 
 /// The loader's side of exchanges, which the layer above hands in.
@@ -32,6 +33,8 @@ pub struct Exchanges {
     pub upgrade_host: &'static UpgradeHost,
     /// The id of the request whose Run this thread is in.
     pub request_id: fn() -> Option<String>,
+    /// Whether they look for breaches of the contract.
+    pub are_strict: bool,
 }
 
 /// The data of one generation's table of host functions. It is never freed.
@@ -59,6 +62,11 @@ impl Host {
         Box::leak(Box::new(host))
     }
 
+    /// Whether the lambda is watched for breaches of its contract.
+    pub fn is_strict(&self) -> bool {
+        self.exchanges.are_strict
+    }
+
     /// The table that the lambda gets.
     pub fn table(&'static self) -> &'static raw::Host {
         let data = ptr::from_ref(self).cast();
@@ -84,14 +92,16 @@ unsafe extern "C" fn log(data: *const (), level: u32, target: RStr<'_>, text: RS
     let severity = Severity::from(level);
     if let Some(journal) = host.journal.get().filter(|journal| journal.wants(severity)) {
         let request_id = (host.exchanges.request_id)();
-        journal.log(Record::of_lambda(severity, target.as_str(), text.to_string(), request_id));
+        let (target, text) = (views::lossy(target), views::lossy(text));
+        journal.log(Record::of_lambda(severity, &target, text.into_owned(), request_id));
     }
 }
 
 unsafe extern "C" fn parameter(data: *const (), key: RStr<'_>, out: &mut RStr<'static>) -> Status {
     // SAFETY: the contract of this file's entries.
     let host = unsafe { host(data) };
-    give(if key.is_empty() { Some(&host.object) } else { host.parameters.get(key.as_str()) }, out)
+    let of_key = |key| host.parameters.get(key);
+    give(if key.is_empty() { Some(&host.object) } else { views::text(key).and_then(of_key) }, out)
 }
 
 unsafe extern "C" fn attribute(data: *const (), key: u32, out: &mut RStr<'static>) -> Status {
@@ -109,9 +119,10 @@ unsafe extern "C" fn attribute(data: *const (), key: u32, out: &mut RStr<'static
 unsafe extern "C" fn extension(data: *const (), id: RStr<'_>) -> *const () {
     // SAFETY: the contract of this file's entries.
     let host = unsafe { host(data) };
-    match id.as_str() {
+    match views::text(id).unwrap_or_default() {
         ASYNC => ptr::from_ref(host.exchanges.async_host).cast(),
         EARLY => ptr::from_ref(host.exchanges.early_host).cast(),
+        FAIL => ptr::from_ref(&fail_host::TABLE).cast(),
         SPAWN => ptr::from_ref(host.exchanges.spawn_host).cast(),
         TRAILERS => ptr::from_ref(host.exchanges.trailers_host).cast(),
         UPGRADE => ptr::from_ref(host.exchanges.upgrade_host).cast(),

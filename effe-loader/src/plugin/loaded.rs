@@ -11,17 +11,15 @@ use std::{
 
 use effe_abi::{
     Linked,
-    extensions::AsyncPlugin,
-    raw::{self, Failure},
+    c_root::HostEntry,
+    extensions::{ANSWERS_EARLY, AsyncPlugin, UPGRADES},
+    raw::{
+        self, Failure,
+        plugin_flags::{KEEP_CANCELLED, NEVER_WAITS, STREAM_REQUEST, STREAM_RESPONSE, WAITS},
+    },
 };
 
-use super::{
-    copy::PrivateCopy,
-    fault::Fault,
-    ffi::{Entries, ReadyEntry},
-    file::PluginFile,
-    host::Host,
-};
+use super::{copy::PrivateCopy, entries::Entries, fault::Fault, file::PluginFile, host::Host};
 use crate::{
     error::Error,
     journal::{Record, Severity},
@@ -71,7 +69,7 @@ pub struct Plugin {
     /// Bytes of its image; 0 if it is part of the program.
     pub image: u64,
     /// Both are asked for once, and not before Init: a damaged plugin may kill the process in that call.
-    ready: OnceLock<Option<ReadyEntry>>,
+    ready: OnceLock<Option<HostEntry>>,
     polled: OnceLock<Option<&'static AsyncPlugin>>,
     /// Whether Retire has been called or is being called. Locked while the lambda's `ready` runs.
     retired: Mutex<bool>,
@@ -114,6 +112,9 @@ impl Plugin {
 
     /// Calls Init. Call it once, before any Start.
     pub fn init(&'static self) -> Result<(), Error> {
+        if let (true, Some(journal)) = (self.host.is_strict(), self.host.journal.get()) {
+            self.flag_breaches().into_iter().for_each(|breach| journal.warning(breach));
+        }
         let mut failure = Failure::new();
         // SAFETY: the table is `host.rs`'s; `main` calls this once, first.
         let status = unsafe { (self.entries.init)(self.table, &mut failure) };
@@ -139,12 +140,29 @@ impl Plugin {
 
     /// The entries that can be polled, if the lambda is async.
     pub(super) fn polled(&self) -> Option<&'static AsyncPlugin> {
-        *self.polled.get_or_init(|| self.entries.polled())
+        *self.polled.get_or_init(|| self.kept(self.entries.polled()))
     }
 
     /// For a lambda that says itself whether it is ready.
-    pub fn ready_entry(&self) -> Option<ReadyEntry> {
-        *self.ready.get_or_init(|| self.entries.ready())
+    pub fn ready_entry(&self) -> Option<HostEntry> {
+        *self.ready.get_or_init(|| self.kept(self.entries.ready()))
+    }
+
+    /// What is there, if it keeps the contract; a breach is logged.
+    fn kept<T>(&self, table: Result<Option<T>, String>) -> Option<T> {
+        table.unwrap_or_else(|breach| {
+            self.log(&Fault::Error(Severity::Error, breach));
+            None
+        })
+    }
+
+    /// Whether its tables beyond v1 keep the contract. Call it between Init and Retire.
+    pub fn check_tables(&self) -> Result<(), Error> {
+        let broken = self.entries.ready().err().or_else(|| self.entries.polled().err());
+        match broken {
+            Some(what) => Err(Error::Step { path: self.path.clone(), step: "extension", what }),
+            None => Ok(()),
+        }
     }
 
     fn retired(&self) -> MutexGuard<'_, bool> {
@@ -183,6 +201,31 @@ impl Plugin {
 
     pub fn flags(&self) -> u64 {
         self.entries.flags
+    }
+
+    /// What its flags say that this loader doesn't know, or that contradicts itself.
+    fn flag_breaches(&self) -> Vec<String> {
+        const KNOWN: u64 = NEVER_WAITS
+            | WAITS
+            | STREAM_REQUEST
+            | STREAM_RESPONSE
+            | KEEP_CANCELLED
+            | ANSWERS_EARLY
+            | UPGRADES;
+        let (flags, mut breaches) = (self.flags(), Vec::new());
+        if flags & !KNOWN != 0 {
+            breaches.push(format!(
+                "the lambda's flags have {:#x}, which this loader doesn't know",
+                flags & !KNOWN
+            ));
+        }
+        if flags & NEVER_WAITS != 0 && flags & WAITS != 0 {
+            breaches.push(
+                "the lambda breaks its contract: its flags say that it always and that it never waits"
+                    .to_owned(),
+            );
+        }
+        breaches
     }
 
     pub(super) fn count_start(&self) {

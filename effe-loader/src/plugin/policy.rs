@@ -22,6 +22,8 @@ const MAX_LIST: u64 = 1 << 20;
 pub struct Policy {
     /// Whether owner and mode of every directory above a plugin are checked.
     pub strict_ownership: bool,
+    /// Whether a plugin is watched for breaches of its contract.
+    pub strict_plugin: bool,
     /// Digests of plugins that may be loaded, besides those in the file.
     pub sha256: Vec<Digest>,
     /// A file of digests. It is read again for each plugin.

@@ -21,10 +21,7 @@ use rustix::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    copy::PrivateCopy,
-    ffi::{self, Entries},
-};
+use super::{copy::PrivateCopy, ffi};
 use crate::error::Unloaded;
 
 /// A library whose constructors take longer than this is refused.
@@ -102,7 +99,8 @@ unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
         ffi::exit_now(UNTOLD);
     }
     // SAFETY: the caller's duty is the callee's condition.
-    let info = unsafe { ffi::open(path, false) }.and_then(|entries| Ok(checked_info(entries)?));
+    let info =
+        unsafe { ffi::open(path, false) }.and_then(|entries| Ok(checked_info(entries.info, entries.build)?));
     let message = match info {
         Ok(info) => json!({"info": info}),
         Err(Unloaded::Refused(reason)) => json!({"reason": reason}),
@@ -113,7 +111,7 @@ unsafe fn report(path: &Path, mut writer: impl Write) -> ! {
 }
 
 /// The lambda's Info. A plugin is refused if it is built with panic=abort, or if its Info is not a JSON object.
-fn checked_info(Entries { info, build, .. }: Entries) -> Result<&'static str, String> {
+pub fn checked_info<'a>(info: &'a str, build: &str) -> Result<&'a str, String> {
     if build.split("; ").any(|part| part == "panic=abort") {
         return Err("it is built with panic=abort, so that a panic would end the server; \
                     remove panic = \"abort\" from its profile"
@@ -121,8 +119,10 @@ fn checked_info(Entries { info, build, .. }: Entries) -> Result<&'static str, St
     }
     match serde_json::from_str(info) {
         Ok(Value::Object(_)) => Ok(info),
-        Ok(_) => Err("its Info is not a JSON object; give export! one".to_owned()),
-        Err(err) => Err(format!("its Info is not JSON ({err}); correct what export! is given")),
+        Ok(_) => Err("its Info is not a JSON object; give export! or EFFE_LAMBDA one".to_owned()),
+        Err(err) => {
+            Err(format!("its Info is not JSON ({err}); correct what export! or EFFE_LAMBDA is given"))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use effe_abi::c_root::{NOTE_BUILD, NOTE_INFO};
 use object::ReadCache;
 
 use super::{
@@ -51,11 +52,38 @@ impl Verified {
         Verified::by(file, policy, trial::executed)
     }
 
+    /// The lambda's Info. It is read from the file, of which nothing is run; where it isn't there, or the policy is
+    /// strict, a child opens a copy as in [`Verified::by_fork`].
+    ///
+    /// # Safety
+    /// As [`Verified::by_fork`].
+    pub unsafe fn info(file: PluginFile, policy: &Policy) -> Result<String, Error> {
+        let (path, copy, _) = Verified::checked(file, policy)?;
+        let bytes = ReadCache::new(copy.file());
+        let noted = elf::note(&bytes, NOTE_INFO).filter(|_| !policy.strict_plugin);
+        let info = match noted {
+            Some(info) => trial::checked_info(info, elf::note(&bytes, NOTE_BUILD).unwrap_or_default())
+                .map(str::to_owned)
+                .map_err(Unloaded::from),
+            // SAFETY: the caller's duty is the callee's condition.
+            None => unsafe { trial::forked(&copy.path_in_fork()) },
+        };
+        info.map_err(|reason| reason.of(&path))
+    }
+
     fn by(
         file: PluginFile,
         policy: &Policy,
         trial: impl FnOnce(&PrivateCopy) -> Result<String, Unloaded>,
     ) -> Result<Verified, Error> {
+        let (path, copy, image) = Verified::checked(file, policy)?;
+        let info = trial(&copy).map_err(|reason| reason.of(&path))?;
+        Ok(Verified { path, copy, image, info })
+    }
+
+    /// Copies a plugin, and checks all of the copy that can be checked without opening it. Returns its path, the copy
+    /// and how many bytes its image will take.
+    fn checked(file: PluginFile, policy: &Policy) -> Result<(PathBuf, PrivateCopy, u64), Error> {
         let path = file.path.clone();
         let unloaded = |reason: Unloaded| reason.of(&path);
         let copy =
@@ -73,8 +101,7 @@ impl Verified {
             return Err(unloaded(Unloaded::system("it can't be read", source)));
         }
         let image = image.map_err(|reason| unloaded(reason.into()))?;
-        let info = trial(&copy).map_err(unloaded)?;
-        Ok(Verified { path, copy, image, info })
+        Ok((path, copy, image))
     }
 
     /// A plugin that a supervisor has verified, and whose copy it hands to this process. It fails if no path leads to

@@ -333,6 +333,7 @@ impl Server {
     }
 
     /// Waits until a signal has ended it.
+    #[cfg(feature = "processes")]
     #[track_caller]
     pub fn ends_by(mut self, signal: Signal) {
         let Done { status, .. } = self.ended();

@@ -75,7 +75,6 @@ pub fn handled() -> PathBuf {
 }
 
 /// The plugin that crashes.
-#[cfg(feature = "processes")]
 pub fn crasher() -> PathBuf {
     built().join("libcrasher.so")
 }
@@ -136,6 +135,43 @@ pub fn c(source: &str, flags: &[&str], to: &Path) -> PathBuf {
     fs::write(&file, source).unwrap();
     succeed(Command::new("cc").args(flags).arg("-o").arg(to).arg(&file));
     to.to_owned()
+}
+
+/// One of the fixtures in C, compiled once per test process.
+pub fn of_c(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c");
+        fs::create_dir_all(&to).unwrap();
+        for name in ["probe", "spout", "pipe", "ticker", "breaches", "patient"] {
+            let from = workspace().join(format!("effe-loader/tests/fixtures_in_c/{name}.c"));
+            // Another test process may have the one open that is there.
+            let new = to.join(format!("{name}.{}", std::process::id()));
+            succeed(Command::new("cc").args(C_FLAGS).arg(header_flag()).arg("-o").arg(&new).arg(from));
+            fs::rename(new, to.join(format!("lib{name}.so"))).unwrap();
+        }
+        to
+    });
+    built.join(format!("lib{name}.so"))
+}
+
+/// How a lambda in C is compiled.
+const C_FLAGS: [&str; 10] = [
+    "-std=c11",
+    "-D_GNU_SOURCE",
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unused-function",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-shared",
+];
+
+/// Where `effe.h` is.
+pub fn header_flag() -> String {
+    format!("-I{}", workspace().join("effe-abi/include").display())
 }
 
 /// Replaces each occurrence of some bytes by others of the same length; there must be one.
