@@ -65,6 +65,13 @@ pub async fn take(
     if !connection.handle().prepare(preface::is_http2(&connection.io)).await?.ok()? {
         return Some(connection);
     }
+    // Boxed: else the task of each connection had room for it, whatever its client speaks.
+    Box::pin(serve(connection, service, peer)).await;
+    None
+}
+
+/// Answers the requests of a connection of HTTP/2 until it ends; `None` if it ends before the first one.
+async fn serve(connection: Connection, service: &Rc<dyn Service>, peer: Option<SocketAddr>) -> Option<()> {
     let (handle, is_tls) = (connection.handle().clone(), connection.is_tls());
     if !handle.activity.slot.never() {
         // Its descriptor must stay open until this process has ended.
@@ -95,7 +102,7 @@ pub async fn take(
         backlog,
     });
     client.serve(frames).await;
-    None
+    Some(())
 }
 
 /// One connection and its client.
