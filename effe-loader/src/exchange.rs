@@ -13,7 +13,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -51,6 +51,8 @@ pub struct Exchange<'a> {
     polls: Option<Arc<Placement>>,
     /// What its connection has become, if the run has taken it over.
     duplex: OnceLock<Arc<Duplex>>,
+    /// Polls of the run on the server's thread that took too long.
+    n_overstays: AtomicU32,
 }
 
 /// What an exchange has whose answer may go out before its run returns.
@@ -97,6 +99,7 @@ impl<'a> Exchange<'a> {
             early: None,
             polls: None,
             duplex: OnceLock::new(),
+            n_overstays: AtomicU32::new(0),
         }
     }
 
@@ -159,6 +162,16 @@ impl<'a> Exchange<'a> {
     /// Whether the answer was sent while the run goes on.
     fn is_answered(&self) -> bool {
         self.early.as_ref().is_some_and(|early| early.progress.early.rest().is_some())
+    }
+
+    /// A poll of the run on the server's thread took too long.
+    pub fn overstay(&self) {
+        self.n_overstays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether that is the run's habit: once may be chance.
+    fn has_overstayed(&self) -> bool {
+        self.n_overstays.load(Ordering::Relaxed) > 1
     }
 
     fn wanted_early(&self) -> Option<&Early<'a>> {

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    future::Future,
     io, mem,
     pin::Pin,
     sync::Arc,
@@ -11,11 +12,14 @@ use std::{
 use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use crate::body::{
-    duplex::Upgraded,
-    pipe::End,
-    sender::{BodySender, Interim},
-    trailers::Trailers,
+use crate::{
+    body::{
+        duplex::Upgraded,
+        pipe::End,
+        sender::{BodySender, Interim},
+        trailers::Trailers,
+    },
+    rt::inner_waker::InnerWaker,
 };
 
 pub enum Body {
@@ -30,8 +34,23 @@ pub enum Body {
 /// The end of a connection that a lambda takes over.
 pub struct Upgrade {
     pub end: Upgraded,
+    /// What is left of the run, if it is polled: by the connection's task, so that bytes that come wake no other task.
+    /// Dropped, it goes on elsewhere.
+    pub run: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// Dropped with it.
     pub guard: Option<Box<dyn Any>>,
+}
+
+impl Upgrade {
+    /// Lets the run go on, if it was woken and is polled here.
+    pub fn go_on(&mut self, inner: &InnerWaker) {
+        if inner.take()
+            && let Some(run) = &mut self.run
+            && run.as_mut().poll(&mut Context::from_waker(inner.waker())).is_ready()
+        {
+            self.run = None;
+        }
+    }
 }
 
 impl MessageBody for Body {

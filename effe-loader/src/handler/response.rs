@@ -93,7 +93,7 @@ pub fn informed(response: Response<Body>, interims: Vec<Interim>) -> Response<Bo
 /// A 101, if that is the lambda's answer.
 #[cold]
 fn upgrade(builder: &mut ResponseBuilder) -> Option<Response<Body>> {
-    let upgrade = Upgrade { end: *builder.take_upgraded()?, guard: None };
+    let upgrade = Upgrade { end: *builder.take_upgraded()?, run: None, guard: None };
     Some(with_headers(builder, StatusCode::SWITCHING_PROTOCOLS, Body::Upgrade(Box::new(upgrade))))
 }
 
