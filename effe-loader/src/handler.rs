@@ -112,7 +112,9 @@ impl Handler {
             }
         };
         let response = self.finish(request.head(), response, since.map(Moment::elapsed));
-        if let Body::Stream(_) = response.body() {
+        if let Body::Stream(stream) = response.body()
+            && stream.held().is_none()
+        {
             Attempt::Streams(response, self.worker.status.begin_request())
         } else {
             Attempt::Answered(response)
