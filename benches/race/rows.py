@@ -113,13 +113,16 @@ def echo_1m(options):
     return against_controls("echo-1m", options, [("actix", "the plain actix-web App", 1.0)], connections=8)
 
 
-def piped(options, both, over="http/1.1", carried=""):
-    """A race of `pipe` with the plain App, the first over the second."""
-    raced = race.run(both, dataclasses.replace(PIPE, over=over), 8, options.rounds, options.seconds)
+def piped(options, commands, over="http/1.1", carried=""):
+    """A race of `pipe` with the plain App, and with bare hyper if that is among them."""
+    raced = race.run(commands, dataclasses.replace(PIPE, over=over), 8, options.rounds, options.seconds)
     what = f"throughput of `pipe`{carried}, 1 MiB each way, over the plain actix-web App's"
-    results = [result(what, race.ratios(raced["rounds"], "rate", *both), 0.95, more=True)]
+    results = [result(what, race.ratios(raced["rounds"], "rate", "effe", "actix"), 0.95, more=True)]
+    if "hyper" in commands:
+        ratio = race.ratios(raced["rounds"], "rate", "effe", "hyper")
+        results.append(result("the same over bare hyper's", ratio, 1.0, more=True))
     if carried:
-        cpu = race.ratios(raced["rounds"], "cpu", *both)
+        cpu = race.ratios(raced["rounds"], "cpu", "effe", "actix")
         results.append(result(f"the same: CPU per MiB{carried}", cpu, round(1 / 0.95, 2)))
     return raced | {"results": results}
 
@@ -127,7 +130,7 @@ def piped(options, both, over="http/1.1", carried=""):
 @row
 def pipe(options):
     """Throughput of `pipe`, 1 MiB in each direction as it comes."""
-    return piped(options, {"effe": loader("pipe"), "actix": control("actix")})
+    return piped(options, entries("pipe"))
 
 
 @row

@@ -47,6 +47,7 @@ use crate::{
 
 /// Does what the arguments say: the exit code, or what keeps the loader from serving.
 pub(crate) fn run(config: &Config, linked: Option<&'static Linked>) -> Result<u8, Error> {
+    memory::keep_freed();
     signals::outlive_file_limit();
     let inherited = Bound::inherited()?;
     let n_descriptors = descriptors::raise_limit();
@@ -102,6 +103,7 @@ pub(crate) fn run_supervised(
     link: Link,
 ) -> Result<u8, Error> {
     take_name();
+    memory::keep_freed();
     signals::outlive_file_limit();
     let n_descriptors = descriptors::raise_limit();
     has_room(config, assignment.listeners.len(), n_descriptors)?;

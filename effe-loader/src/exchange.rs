@@ -15,7 +15,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -55,6 +55,8 @@ pub struct Exchange<'a> {
     duplex: OnceLock<Arc<Duplex>>,
     /// What stands for it where the lambda is watched.
     watched: OnceLock<Watched>,
+    /// Polls of the run on the server's thread that took too long.
+    n_overstays: AtomicU32,
 }
 
 /// What an exchange has whose answer may go out before its run returns.
@@ -102,6 +104,7 @@ impl<'a> Exchange<'a> {
             polls: None,
             duplex: OnceLock::new(),
             watched: OnceLock::new(),
+            n_overstays: AtomicU32::new(0),
         }
     }
 
@@ -170,6 +173,16 @@ impl<'a> Exchange<'a> {
     fn has_begun(&self) -> bool {
         let streams = self.streams.response.as_ref().is_some_and(|sender| sender.has_begun());
         streams || self.is_answered() || self.response().has_begun()
+    }
+
+    /// A poll of the run on the server's thread took too long.
+    pub fn overstay(&self) {
+        self.n_overstays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether that is the run's habit: once may be chance.
+    fn has_overstayed(&self) -> bool {
+        self.n_overstays.load(Ordering::Relaxed) > 1
     }
 
     fn wanted_early(&self) -> Option<&Early<'a>> {

@@ -64,7 +64,7 @@ impl Handler {
         let status = effe.status(in_flight.completions());
         let background = Rc::<BackgroundTasks>::default();
         tasks::spawn(Rc::clone(&background).run());
-        let wake_batch = Arc::<WakeBatch>::default();
+        let wake_batch = WakeBatch::new();
         tasks::spawn(Arc::clone(&wake_batch).run());
         let worker = Rc::new(Worker { effe, status, in_flight, background, wake_batch });
         let senders = BodySenders::new(client_timeouts.write, &worker.effe.held);
@@ -112,7 +112,9 @@ impl Handler {
             }
         };
         let response = self.finish(request.head(), response, since.map(Moment::elapsed));
-        if let Body::Stream(_) = response.body() {
+        if let Body::Stream(stream) = response.body()
+            && stream.held().is_none()
+        {
             Attempt::Streams(response, self.worker.status.begin_request())
         } else {
             Attempt::Answered(response)

@@ -138,7 +138,11 @@ impl Placement {
             elsewhere: if can_spawn && mode != Mode::Pool { Place::Runtime } else { Place::Pool },
             measured,
             unit: if is_async { "poll" } else { "run" },
-            policy: Mutex::new(InlinePolicy::new(inline)),
+            policy: Mutex::new(if is_async {
+                InlinePolicy::of_polls(inline)
+            } else {
+                InlinePolicy::new(inline)
+            }),
             n_changes: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             wait_history: WaitHistory::default(),
@@ -243,7 +247,10 @@ impl Placement {
     /// A run on the server's thread takes longer than `OVERSTAY` and has not ended yet.
     pub fn overstays(&self, so_far: Duration, request: &str) {
         if self.measured {
-            self.settle(InlinePolicy::overstayed, so_far, SERVERS_THREAD, || request.to_owned());
+            let learn = |policy: &mut InlinePolicy| {
+                if policy.may_forgive(so_far) { None } else { policy.overstayed() }
+            };
+            self.settle(learn, so_far, SERVERS_THREAD, || request.to_owned());
         }
     }
 

@@ -324,7 +324,9 @@ impl Acceptor {
             let (worker, tls) = (self.worker(), self.settings.tls.clone());
             ready(Ok(fn_service(move |io: I| {
                 let (socket, peer) = open(io);
-                serve_connection(worker.clone(), tls.clone(), worker.connections.register(), socket, peer)
+                let registration = worker.connections.register();
+                // Boxed: actix-server's task has room for it twice.
+                Box::pin(serve_connection(worker.clone(), tls.clone(), registration, socket, peer))
             })))
         })
     }

@@ -2,20 +2,18 @@
 //! the request's extensions.
 //!
 //! Only a connection of hyper's can make one. So there is one, in memory: it is told of a request that offers an
-//! upgrade, its `OnUpgrade` goes to the service, and when the service answers 101 it is told the same answer. Its other
-//! end then carries the bytes of the new protocol, which are copied to and from the client's connection. Of what the
-//! client has said and of the answer, hyper sees nothing else.
+//! upgrade, its `OnUpgrade` goes to the service, and when the service answers 101 it is told the same answer. From there
+//! on it reads and writes the client's stream itself. Of what the client has said and of the answer, hyper sees nothing
+//! else.
 //!
-//! The price: for a request that offers an upgrade, a task and about 10 KiB while it is answered; for each connection
-//! that was taken over, a task, a copy of every byte each way, and 16 KiB for that.
+//! The price: for a request that offers an upgrade, a task and about 10 KiB while it is answered.
 
 use std::{
     convert::Infallible,
     io,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker, ready},
 };
 
 use http::{HeaderValue, StatusCode, header};
@@ -23,7 +21,7 @@ use http_body::Frame;
 use hyper::{server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
     task::JoinHandle,
 };
@@ -37,8 +35,8 @@ use crate::{
     upgraded::Upgraded,
 };
 
-/// Bytes that wait between hyper and the client's connection, each way.
-const BETWEEN: usize = 8 * 1024;
+/// Bytes that hyper reads at a time.
+const BUFFER: usize = 8 * 1024;
 
 /// As [`serve`](super::serve), for a service that is ready, and a request that offers an upgrade.
 pub(super) async fn serve<S, B>(
@@ -67,40 +65,38 @@ where
         response.add_http(name, value);
     }
     let stream = response.upgrade(&protocol)?;
-    let is_websocket = protocol.eq_ignore_ascii_case("websocket");
-    tokio::spawn(async move {
-        // Ends in an error where one of them breaks off. Whoever reads on the other side sees that.
-        let _ = hyper.carry(stream, is_websocket).await;
-    });
+    hyper.switch(stream, protocol.eq_ignore_ascii_case("websocket"));
     Ok(())
 }
 
-/// A connection of hyper's whose other end is here.
+/// A connection of hyper's that has read an offer.
 struct Hyper {
-    here: DuplexStream,
+    stream: Arc<Mutex<Place>>,
     /// The service has answered 101.
     switch: oneshot::Sender<()>,
     connection: Task,
 }
 
 /// A task that ends when this is dropped.
-struct Task(JoinHandle<()>);
+struct Task(Option<JoinHandle<()>>);
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 
 impl Hyper {
     /// Has hyper read a request that offers an upgrade, and gives what hyper makes of the offer.
     async fn start() -> Result<(Hyper, OnUpgrade)> {
-        let (mut here, there) = tokio::io::duplex(BETWEEN);
+        let stream = Arc::<Mutex<Place>>::default();
         let (give, on_upgrade) = oneshot::channel();
         let (switch, is_switched) = oneshot::channel();
         let once = Mutex::new(Some((give, is_switched)));
         let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-            let first = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let first = lock(&once).take();
             let on_upgrade = hyper::upgrade::on(&mut request);
             async move {
                 let mut answer = http::Response::new(Nothing);
@@ -115,61 +111,161 @@ impl Hyper {
                 Ok::<_, Infallible>(answer)
             }
         });
-        let connection =
-            http1::Builder::new().max_buf_size(BETWEEN).serve_connection(TokioIo::new(there), service);
+        let link = TokioIo::new(Link::new(Arc::clone(&stream)));
+        let connection = http1::Builder::new().max_buf_size(BUFFER).serve_connection(link, service);
         let connection = connection.with_upgrades();
-        let connection = Task(tokio::spawn(async move {
+        let connection = Task(Some(tokio::spawn(async move {
             let _ = connection.await;
-        }));
-        here.write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: any\r\n\r\n").await?;
+        })));
         let on_upgrade = on_upgrade.await.map_err(|_| "hyper takes no upgrade")?;
-        Ok((Hyper { here, switch, connection }, on_upgrade))
+        Ok((Hyper { stream, switch, connection }, on_upgrade))
     }
 
-    /// Lets hyper switch, and carries bytes between it and the client until both ends are closed.
-    async fn carry(self, stream: Upgraded, is_websocket: bool) -> io::Result<()> {
-        let Hyper { mut here, switch, connection } = self;
-        switch.send(()).map_err(|()| io::ErrorKind::BrokenPipe)?;
-        // The head of hyper's own 101, which ends with an empty line.
-        let mut last = [0; 4];
-        while last != *b"\r\n\r\n" {
-            last.rotate_left(1);
-            last[3] = here.read_u8().await?;
+    /// Lets hyper switch to the client's stream.
+    fn switch(mut self, stream: Upgraded, is_websocket: bool) {
+        let mut place = lock(&self.stream);
+        place.stream = Some((stream, is_websocket));
+        let waker = place.waker.take();
+        drop(place);
+        waker.into_iter().for_each(Waker::wake);
+        // It fails if hyper has ended, and with it the stream.
+        let _ = self.switch.send(());
+        // It ends by itself once the service has the stream.
+        self.connection.0 = None;
+    }
+}
+
+/// Where the client's stream is put for hyper.
+#[derive(Default)]
+struct Place {
+    stream: Option<(Upgraded, bool)>,
+    /// Whom to wake for it.
+    waker: Option<Waker>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The request that hyper reads, and the end of the head of its answer.
+const OFFER: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: any\r\n\r\n";
+const HEAD_END: &[u8] = b"\r\n\r\n";
+
+/// What hyper reads and writes, and then the service: an offer, and an answer to it that goes nowhere; behind both, the
+/// client's stream.
+struct Link {
+    /// What hyper has not read of the offer.
+    offer: &'static [u8],
+    /// What of the end of the answer's head has not come yet.
+    head: &'static [u8],
+    place: Arc<Mutex<Place>>,
+    stream: Option<Upgraded>,
+    /// What the service sends, if that is a WebSocket.
+    frames: Option<Frames>,
+    /// Whether the effe stops, and the service was told so by the end of the connection.
+    is_away: bool,
+}
+
+impl Link {
+    fn new(place: Arc<Mutex<Place>>) -> Link {
+        Link { offer: OFFER, head: HEAD_END, place, stream: None, frames: None, is_away: false }
+    }
+
+    fn poll_stream(&mut self, cx: &Context<'_>) -> Poll<Pin<&mut Upgraded>> {
+        if self.stream.is_none() {
+            let mut place = lock(&self.place);
+            let Some((stream, is_websocket)) = place.stream.take() else {
+                place.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
+            drop(place);
+            self.stream = Some(stream);
+            self.frames = is_websocket.then(Frames::default);
         }
-        let ((mut from_service, mut to_service), (mut from_client, mut to_client)) =
-            (tokio::io::split(here), tokio::io::split(stream));
-        let is_away = AtomicBool::new(false);
-        let up = async {
-            if let Err(err) = tokio::io::copy(&mut from_client, &mut to_service).await {
-                is_away.store(err.kind() == io::ErrorKind::ConnectionAborted, Ordering::Relaxed);
-            }
+        self.stream.as_mut().map_or(Poll::Pending, |stream| Poll::Ready(Pin::new(stream)))
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.offer.is_empty() {
+            let (now, later) = this.offer.split_at(this.offer.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            this.offer = later;
+            return Poll::Ready(Ok(()));
+        }
+        if this.is_away {
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(ready!(this.poll_stream(cx)).poll_read(cx, buffer)) {
             // The service sees the end of the connection. What it still says goes out.
-            let _ = to_service.shutdown().await;
-            std::future::pending::<()>().await;
-        };
-        let down = async {
-            let (mut frames, mut buffer) = (Frames::default(), vec![0; BETWEEN]);
-            loop {
-                let n = from_service.read(&mut buffer).await?;
-                if n == 0 {
+            Err(err) if err.kind() == io::ErrorKind::ConnectionAborted => {
+                this.is_away = true;
+                Poll::Ready(Ok(()))
+            }
+            read => Poll::Ready(read),
+        }
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if !this.head.is_empty() {
+            let mut n = 0;
+            for byte in bytes {
+                // A line end that something follows begins the end anew.
+                let begins = if *byte == HEAD_END[0] { &HEAD_END[1..] } else { HEAD_END };
+                this.head = if *byte == this.head[0] { &this.head[1..] } else { begins };
+                n += 1;
+                if this.head.is_empty() {
                     break;
                 }
-                if is_websocket {
-                    frames.pass(&buffer[..n]);
-                }
-                to_client.write_all(&buffer[..n]).await?;
             }
-            if is_websocket && is_away.load(Ordering::Relaxed) && frames.may_be_closed() {
-                to_client.write_all(&GOING_AWAY).await?;
-            }
-            Ok(())
-        };
-        let carried = tokio::select! {
-            carried = down => carried,
-            () = up => Ok(()),
-        };
-        drop(connection);
-        carried
+            return Poll::Ready(Ok(n));
+        }
+        let written = ready!(ready!(this.poll_stream(cx)).poll_write(cx, bytes));
+        if let (Ok(n), Some(frames)) = (&written, &mut this.frames) {
+            frames.pass(&bytes[..*n]);
+        }
+        Poll::Ready(written)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.say_away();
+        if let Some(stream) = &this.stream {
+            stream.finish();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Link {
+    /// Closes a WebSocket whose service has only seen the end of its connection.
+    fn say_away(&mut self) {
+        if let (true, Some(frames), Some(stream)) = (self.is_away, &mut self.frames, &mut self.stream)
+            && frames.may_be_closed()
+        {
+            frames.pass(&GOING_AWAY);
+            // Where the client has no room for it, it can't be waited for.
+            let _ = Pin::new(stream).poll_write(&mut Context::from_waker(Waker::noop()), &GOING_AWAY);
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.say_away();
     }
 }
 

@@ -47,6 +47,8 @@ pub(super) fn closing(code: u16, reason: &str) -> Message {
 pub(super) struct Socket {
     pub(super) inner: tungstenite::WebSocket<Link>,
     pub(super) closed_with: Option<u16>,
+    /// Whether the answer to a ping may not have gone yet.
+    owes_pong: bool,
     /// Whether the client breaks the protocol: it was told so, and why.
     failed: Option<io::Error>,
 }
@@ -60,7 +62,7 @@ impl Socket {
             .max_message_size(Some(limits.message))
             .max_frame_size(Some(limits.frame));
         let inner = tungstenite::WebSocket::from_raw_socket(Link::new(stream), Role::Server, Some(config));
-        Socket { inner, closed_with: None, failed: None }
+        Socket { inner, closed_with: None, owes_pong: false, failed: None }
     }
 
     pub(super) fn stream(&self) -> &Upgraded {
@@ -72,13 +74,24 @@ impl Socket {
         if self.failed.is_some() {
             return Some(self.say_failed());
         }
+        // A client that pings and doesn't read is not read from either: else its answers would fill the memory.
+        if self.owes_pong {
+            match self.inner.flush() {
+                Err(Fault::Io(err)) if err.kind() == io::ErrorKind::WouldBlock => return Some(Err(err)),
+                // If the connection is broken, the next read says so.
+                _ => self.owes_pong = false,
+            }
+        }
         match self.inner.read() {
             Ok(message @ (Message::Text(_) | Message::Binary(_))) => Some(Ok(Some(message))),
             Ok(Message::Close(frame)) => {
                 self.closed_with = Some(frame.map_or(1005, |frame| frame.code.into()));
                 None
             }
-            Ok(_) => None,
+            Ok(message) => {
+                self.owes_pong = message.is_ping();
+                None
+            }
             Err(Fault::ConnectionClosed | Fault::AlreadyClosed) => Some(Ok(None)),
             Err(Fault::Io(_)) if self.inner.get_mut().take_away() => {
                 let told = self.inner.close(Some(CloseFrame {

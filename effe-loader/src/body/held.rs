@@ -13,7 +13,7 @@ use bytes::Bytes;
 pub const UNCOUNTED: usize = 16 * 1024;
 
 /// Bytes that are worth the time that giving them back takes.
-const MUCH: usize = 32 << 20;
+const MUCH: usize = 8 << 20;
 
 /// The bytes that are held, and their bound.
 #[derive(Debug)]

@@ -33,6 +33,17 @@ pub type Pieces = Pin<Box<dyn Source>>;
 pub trait Source: Stream<Item = Result<Bytes, PayloadError>> {
     /// The trailers behind the body, once its end has come. They are taken.
     fn trailers(self: Pin<&mut Self>) -> Trailers;
+
+    /// Reads what is next into the room that `body` has, without a piece of its own; how many bytes. `None` if the next
+    /// ones can't be had so, and are to be taken as a piece.
+    fn poll_read(
+        self: Pin<&mut Self>,
+        body: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<usize, PayloadError>>> {
+        let _ = (body, cx);
+        Poll::Ready(None)
+    }
 }
 
 /// The upload of a connection, if there is one: hands a body on to the run that reads it, in the connection's task.

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    future::Future,
     io, mem,
     pin::Pin,
     sync::Arc,
@@ -11,11 +12,14 @@ use std::{
 use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
-use crate::body::{
-    duplex::Upgraded,
-    pipe::End,
-    sender::{BodySender, Interim},
-    trailers::Trailers,
+use crate::{
+    body::{
+        duplex::Upgraded,
+        pipe::End,
+        sender::{BodySender, Interim},
+        trailers::Trailers,
+    },
+    rt::inner_waker::InnerWaker,
 };
 
 pub enum Body {
@@ -30,8 +34,23 @@ pub enum Body {
 /// The end of a connection that a lambda takes over.
 pub struct Upgrade {
     pub end: Upgraded,
+    /// What is left of the run, if it is polled: by the connection's task, so that bytes that come wake no other task.
+    /// Dropped, it goes on elsewhere.
+    pub run: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// Dropped with it.
     pub guard: Option<Box<dyn Any>>,
+}
+
+impl Upgrade {
+    /// Lets the run go on, if it was woken and is polled here.
+    pub fn go_on(&mut self, inner: &InnerWaker) {
+        if inner.take()
+            && let Some(run) = &mut self.run
+            && run.as_mut().poll(&mut Context::from_waker(inner.waker())).is_ready()
+        {
+            self.run = None;
+        }
+    }
 }
 
 impl MessageBody for Body {
@@ -57,11 +76,8 @@ impl MessageBody for Body {
         };
         let sender = match &mut stream.source {
             Source::Sender(sender) => sender,
-            Source::Held(bytes, _) => {
-                let bytes = mem::take(bytes);
-                if let Some(observer) = &mut stream.observer {
-                    observer.sent(bytes.len());
-                }
+            Source::Held(..) => {
+                let bytes = stream.take_bytes();
                 return Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)));
             }
         };
@@ -149,8 +165,32 @@ impl Stream {
     }
 
     /// A body that is complete, of a response that has more than a head and a body.
-    pub fn held(body: Bytes, size: BodySize, trailers: Trailers) -> Stream {
+    pub fn complete(body: Bytes, size: BodySize, trailers: Trailers) -> Stream {
         Stream::of(Source::Held(body, trailers), size)
+    }
+
+    /// The body, if it is complete.
+    pub fn held(&self) -> Option<&Bytes> {
+        if let Source::Held(bytes, _) = &self.source { Some(bytes) } else { None }
+    }
+
+    /// Takes a body that is complete, and what comes behind it.
+    #[cfg(feature = "http2")]
+    pub fn take_held(&mut self) -> (Bytes, Trailers) {
+        let bytes = self.take_bytes();
+        match &mut self.source {
+            Source::Held(_, trailers) => (bytes, mem::replace(trailers, Trailers::NONE)),
+            Source::Sender(_) => (bytes, Trailers::NONE),
+        }
+    }
+
+    fn take_bytes(&mut self) -> Bytes {
+        let Source::Held(bytes, _) = &mut self.source else { return Bytes::new() };
+        let bytes = mem::take(bytes);
+        if let Some(observer) = &mut self.observer {
+            observer.sent(bytes.len());
+        }
+        bytes
     }
 
     fn of(source: Source, size: BodySize) -> Stream {

@@ -84,7 +84,7 @@ impl Pipe {
         if let Some(value) = value(&state) {
             return Poll::Ready(value);
         }
-        state.writer = Some(cx.waker().clone());
+        wait(&mut state.writer, cx);
         Poll::Pending
     }
 
@@ -163,7 +163,7 @@ impl Pipe {
         if let Some(end) = state.end {
             return Poll::Ready(Err(end));
         }
-        state.reader = Some(cx.waker().clone());
+        wait(&mut state.reader, cx);
         if !std::mem::replace(&mut state.asked, true) {
             wake(state.writer.take(), state);
         }
@@ -189,6 +189,14 @@ impl Pipe {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes that a task waits. Mostly it is the one from before.
+fn wait(place: &mut Option<Waker>, cx: &Context<'_>) {
+    match place {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *place = Some(cx.waker().clone()),
     }
 }
 

@@ -24,8 +24,9 @@ use crate::body::{
 /// Bytes. A piece up to this size, which a frame of HTTP/2 has, is copied rather than handed on by itself.
 const SHORT: usize = 16 * 1024;
 
-/// Bytes that a body is given at first if it is announced to be as long; then as much again as it has.
+/// Bytes that a body is given at first if it is announced to be as long; and how many times as much as it has then.
 const TRUSTED: usize = 256 * 1024;
+const GROWTH: usize = 3;
 
 /// Why a body is not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,17 +87,42 @@ impl Upload {
         }
     }
 
-    /// All of it, without a copy if it comes in one piece. It has room in `held` until it is dropped.
+    /// All of it, without a copy if it comes in one piece. It has room in `held` until it is dropped. What comes later
+    /// than the first piece is read straight to where it stays, if that is possible.
     pub async fn whole(&mut self, held: &Arc<HeldBytes>) -> Result<Bytes, Refused> {
         let Some(first) = self.next().await? else { return Ok(Bytes::new()) };
-        let Some(second) = self.next().await? else { return held.hold(first).ok_or(Refused::NoRoom) };
         let (mut body, mut room) = (Vec::new(), held.room());
-        self.append(&mut body, &mut room, &first)?;
-        self.append(&mut body, &mut room, &second)?;
-        while let Some(piece) = self.next().await? {
+        if self.announced.is_some_and(|length| length > first.len()) {
+            self.append(&mut body, &mut room, &first)?;
+        } else {
+            let Some(second) = self.next().await? else { return held.hold(first).ok_or(Refused::NoRoom) };
+            self.append(&mut body, &mut room, &first)?;
+            self.append(&mut body, &mut room, &second)?;
+        }
+        loop {
+            if self.announced.is_some_and(|length| length > body.len()) {
+                self.make_room(&mut body, &mut room, 1)?;
+                if self.read_into(&mut body).await? {
+                    continue;
+                }
+            }
+            let Some(piece) = self.next().await? else { return Ok(room.holding(body)) };
             self.append(&mut body, &mut room, &piece)?;
         }
-        Ok(room.holding(body))
+    }
+
+    /// Reads into the room that `body` has; false if what is next is to be taken as a piece.
+    async fn read_into(&mut self, body: &mut Vec<u8>) -> Result<bool, Refused> {
+        let Some(rest) = &mut self.rest else { return Ok(false) };
+        let read = poll_fn(|cx| rest.as_mut().poll_read(body, cx));
+        let n = match self.min_rate.wait(self.n_bytes as u64, read).await.ok_or(Refused::Slow)? {
+            None => return Ok(false),
+            Some(Ok(n)) => n,
+            Some(Err(_)) => return Err(Refused::Malformed),
+        };
+        // It is no more than was announced, and so within the limit.
+        self.n_bytes += n;
+        Ok(true)
     }
 
     /// The trailers behind a body that was read to its end.
@@ -104,19 +130,25 @@ impl Upload {
         self.rest.as_mut().map_or(Trailers::NONE, |rest| rest.as_mut().trailers())
     }
 
-    /// Adds a piece to a body that is read whole. What the client announces is a promise: the buffer grows with what
-    /// has come. A body that there is no memory for is too large.
+    /// Adds a piece to a body that is read whole.
     fn append(&self, body: &mut Vec<u8>, held: &mut Room, piece: &[u8]) -> Result<(), Refused> {
-        if body.capacity() - body.len() < piece.len() {
+        self.make_room(body, held, piece.len())?;
+        body.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// Makes room for so many bytes in a body that is read whole. What the client announces is a promise: the buffer
+    /// grows with what has come. A body that there is no memory for is too large.
+    fn make_room(&self, body: &mut Vec<u8>, held: &mut Room, n_bytes: usize) -> Result<(), Refused> {
+        if body.capacity() - body.len() < n_bytes {
             let missing = self.announced.map_or(usize::MAX, |length| length.saturating_sub(body.len()));
-            let room = body.capacity().max(TRUSTED).min(missing).max(piece.len());
+            let room = (GROWTH * body.capacity()).max(TRUSTED).min(missing).max(n_bytes);
             if !held.fits(body.capacity().saturating_add(room)) {
                 return Err(Refused::TooLarge);
             }
             held.grow(room).ok_or(Refused::NoRoom)?;
             body.try_reserve_exact(room).map_err(|_| Refused::TooLarge)?;
         }
-        body.extend_from_slice(piece);
         Ok(())
     }
 

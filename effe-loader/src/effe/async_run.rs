@@ -7,6 +7,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{self, Poll, Waker},
+    time::Duration,
 };
 
 use tokio::time;
@@ -89,7 +90,9 @@ impl Worker {
         self.status.serve(run.served());
         let begun = self.status.begin(run.head().method(), run.head().path(), generation.number, now);
         let polled = run.poll(waker);
-        self.polled(generation, begun, run.head());
+        if let Some(took) = self.polled(generation, begun, run.head()) {
+            run.took(took);
+        }
         polled
     }
 
@@ -103,11 +106,14 @@ impl Worker {
         (context, call)
     }
 
-    fn polled(&self, generation: &Generation, begun: Moment, head: &OwnedHead) {
+    /// How long a poll took that has ended; `None` if the thread was kept from it.
+    fn polled(&self, generation: &Generation, begun: Moment, head: &OwnedHead) -> Option<Duration> {
         let Ended { took, preempted } = self.status.end(begun);
-        if !preempted {
-            generation.placement.ran_inline(took, || (head.method(), head.path()));
+        if preempted {
+            return None;
         }
+        generation.placement.ran_inline(took, || (head.method(), head.path()));
+        Some(took)
     }
 
     /// The run is over: settles its Context, and returns the call with its answer.
@@ -159,6 +165,33 @@ pub struct AsyncCall {
     since: Option<Moment>,
     /// The time just before the first poll of a run, which saves a look at the clock.
     now: Option<Moment>,
+}
+
+/// The rest of a run that has taken its connection over.
+struct WithConnection {
+    /// `None` once it is over.
+    rest: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    worker: Rc<Worker>,
+}
+
+impl Future for WithConnection {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<()> {
+        if let Some(rest) = &mut self.rest {
+            task::ready!(rest.as_mut().poll(cx));
+            self.rest = None;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for WithConnection {
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.take().filter(|_| !self.worker.background.is_over()) {
+            self.worker.background.add_uncounted(rest);
+        }
+    }
 }
 
 enum Step {
@@ -213,8 +246,31 @@ impl AsyncCall {
             // To be dropped is to be cancelled.
             return;
         }
-        let is_timed = self.progress.early.rest().is_none_or(|rest| rest.is_timed);
-        let rest = async move {
+        if self.has_connection() {
+            worker.background.add_uncounted(worker.effe.counting_upgraded(self.rest()));
+        } else {
+            worker.background.add(&worker.status, Box::pin(self.rest()));
+        }
+    }
+
+    /// What a run has left to do that has taken its connection over, for that connection's task to poll. Dropped before
+    /// its end, it goes on in the background.
+    pub fn go_on_with_connection(mut self) -> Pin<Box<dyn Future<Output = ()>>> {
+        self.goes_on = true;
+        let worker = Rc::clone(&self.worker);
+        let rest = worker.effe.counting_upgraded(self.rest());
+        Box::pin(WithConnection { rest: Some(Box::pin(rest)), worker })
+    }
+
+    /// Whether the run has taken its connection over.
+    fn has_connection(&self) -> bool {
+        self.progress.early.rest().is_some_and(|rest| !rest.is_timed)
+    }
+
+    /// What it has left to do after its answer.
+    fn rest(mut self) -> impl Future<Output = ()> {
+        let is_timed = !self.has_connection();
+        async move {
             let effe = Arc::clone(&self.worker.effe);
             let ended = match effe.limits.timeouts.run.filter(|_| is_timed) {
                 Some(timeout) => time::timeout(timeout, &mut self).await.ok(),
@@ -230,11 +286,6 @@ impl AsyncCall {
                     effe.report_rest_overdue(&self.progress, &what);
                 }
             }
-        };
-        if is_timed {
-            worker.background.add(&worker.status, Box::pin(rest));
-        } else {
-            worker.background.add_uncounted(worker.effe.counting_upgraded(rest));
         }
     }
 
@@ -284,7 +335,10 @@ impl AsyncCall {
         let waker = self.batched_waker.as_ref().map_or(waker, |(_, batched_waker)| batched_waker);
         match self.worker.poll(&self.generation, &mut run, waker, now) {
             Poll::Ready(outcome) => {
-                self.generation.placement.waited(self.n_waits);
+                // How often a run waits for its own connection says nothing of those that answer requests.
+                if !self.has_connection() {
+                    self.generation.placement.waited(self.n_waits);
+                }
                 let failed = self.failed.as_ref();
                 Poll::Ready(self.worker.finish(&self.generation, run, outcome, self.since, failed))
             }

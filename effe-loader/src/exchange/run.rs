@@ -6,6 +6,7 @@ use std::{
     ptr::NonNull,
     sync::Arc,
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use effe_abi::raw::{self, Failure};
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     body::sender::BodySender,
     http::head::{Head, OwnedHead},
-    placement::Placement,
+    placement::{Placement, policy::OVERSTAY},
     plugin::{Context, Fault, Running},
 };
 
@@ -80,6 +81,13 @@ impl AsyncRun {
     fn exchange(&self) -> &Exchange<'static> {
         // SAFETY: it stays until the run is taken apart, and is only shared.
         unsafe { &(*self.lent.as_ptr()).exchange }
+    }
+
+    /// Its last poll took so long on the server's thread.
+    pub fn took(&self, took: Duration) {
+        if took > OVERSTAY {
+            self.exchange().overstay();
+        }
     }
 
     pub fn head(&self) -> &OwnedHead {

@@ -27,7 +27,7 @@ use crate::{
         trailers::Trailers,
     },
     http::head::Head,
-    placement::spawned_poll,
+    placement::{Place, spawned_poll},
     plugin::{host::Exchanges, views},
     rt::{block_on::block_until, clock::Moment, wake_batch},
 };
@@ -290,7 +290,11 @@ static SPAWN_OPS: SpawnHost = SpawnHost {
 pub(super) unsafe extern "C" fn may_spawn(host: *mut ()) -> Status {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    let wants_spawn = exchange.polls.as_ref().is_some_and(|placement| placement.wants_spawn());
+    let wants_spawn = exchange.polls.as_ref().is_some_and(|placement| match exchange.duplex.get() {
+        None => placement.wants_spawn(),
+        // Its connection is served on this thread, for which it waits again and again.
+        Some(_) => placement.current() == Place::Runtime && exchange.has_overstayed(),
+    });
     if wants_spawn { status::OK } else { status::UNSUPPORTED }
 }
 
@@ -459,7 +463,7 @@ mod tests {
         exchange::response::ResponseBuilder,
         http::head::OwnedHead,
         journal::{Format, Journal, Settings, SyslogTarget},
-        placement::{Mode, Place, Placement, policy::OVERSTAY},
+        placement::{Mode, Placement, policy::OVERSTAY},
     };
 
     /// A poll of a lambda's own thread, as long as `lasts`, and what its log line would be for.

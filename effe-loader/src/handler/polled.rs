@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     body::{
-        outgoing::{Body, Producer},
+        outgoing::{Body, Producer, Upgrade},
         sender::{self, Beginning, BodySender, Streams},
     },
     effe::async_run::AsyncCall,
@@ -131,8 +131,20 @@ impl Handler {
 
 /// An answer that goes out while its run goes on.
 fn early(mut answer: ResponseBuilder, request: &Request, call: AsyncCall) -> Result<Response<Body>, Failure> {
-    call.go_on();
-    respond(&mut answer, request).expect("what is ended early is complete")
+    let response = respond(&mut answer, request).expect("what is ended early is complete");
+    let Ok(response) = response else {
+        call.go_on();
+        return response;
+    };
+    Ok(response.map_body(|_, body| match body {
+        Body::Upgrade(upgrade) => {
+            Body::Upgrade(Box::new(Upgrade { run: Some(call.go_on_with_connection()), ..*upgrade }))
+        }
+        body => {
+            call.go_on();
+            body
+        }
+    }))
 }
 
 /// An async run whose answer's body is being sent: polling the body polls the run.

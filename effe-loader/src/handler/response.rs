@@ -64,7 +64,7 @@ fn unusual(builder: &mut ResponseBuilder, request: &Request) -> Option<Result<Re
         }
         let trailers = extras.trailers;
         response = response.map_body(|_, body| match body {
-            Body::Whole(bytes) => Body::Stream(Box::new(Stream::held(bytes, BodySize::Stream, trailers))),
+            Body::Whole(bytes) => Body::Stream(Box::new(Stream::complete(bytes, BodySize::Stream, trailers))),
             body => body,
         });
     }
@@ -80,8 +80,8 @@ pub fn informed(response: Response<Body>, interims: Vec<Interim>) -> Response<Bo
         let size = body.size();
         let mut stream = match body {
             Body::Stream(stream) => stream,
-            Body::Whole(bytes) => Box::new(Stream::held(bytes, size, Trailers::NONE)),
-            Body::Absent(_) => Box::new(Stream::held(Bytes::new(), size, Trailers::NONE)),
+            Body::Whole(bytes) => Box::new(Stream::complete(bytes, size, Trailers::NONE)),
+            Body::Absent(_) => Box::new(Stream::complete(Bytes::new(), size, Trailers::NONE)),
             // They are hints for an answer that this client doesn't wait for.
             upgrade @ Body::Upgrade(_) => return upgrade,
         };
@@ -93,7 +93,7 @@ pub fn informed(response: Response<Body>, interims: Vec<Interim>) -> Response<Bo
 /// A 101, if that is the lambda's answer.
 #[cold]
 fn upgrade(builder: &mut ResponseBuilder) -> Option<Response<Body>> {
-    let upgrade = Upgrade { end: *builder.take_upgraded()?, guard: None };
+    let upgrade = Upgrade { end: *builder.take_upgraded()?, run: None, guard: None };
     Some(with_headers(builder, StatusCode::SWITCHING_PROTOCOLS, Body::Upgrade(Box::new(upgrade))))
 }
 

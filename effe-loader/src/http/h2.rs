@@ -30,7 +30,7 @@ use h2::{
 use http::Method;
 
 use self::{
-    backlog::Backlog,
+    backlog::{Accepted, Backlog},
     frame_budget::{Counted, FrameBudget},
     request::Translated,
 };
@@ -51,6 +51,8 @@ const WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of an answer that wait to be sent.
 const SEND_BUFFER: usize = 64 * 1024;
+/// Requests of which none is answered before all are taken.
+const MOST_TOGETHER: usize = 16;
 /// Requests that a client may reset before they are answered. One that resets more, and more than half of all, is
 /// disconnected.
 const MAX_RESETS: u64 = 500;
@@ -65,6 +67,13 @@ pub async fn take(
     if !connection.handle().prepare(preface::is_http2(&connection.io)).await?.ok()? {
         return Some(connection);
     }
+    // Boxed: else the task of each connection had room for it, whatever its client speaks.
+    Box::pin(serve(connection, service, peer)).await;
+    None
+}
+
+/// Answers the requests of a connection of HTTP/2 until it ends; `None` if it ends before the first one.
+async fn serve(connection: Connection, service: &Rc<dyn Service>, peer: Option<SocketAddr>) -> Option<()> {
     let (handle, is_tls) = (connection.handle().clone(), connection.is_tls());
     if !handle.activity.slot.never() {
         // Its descriptor must stay open until this process has ended.
@@ -95,7 +104,7 @@ pub async fn take(
         backlog,
     });
     client.serve(frames).await;
-    None
+    Some(())
 }
 
 /// One connection and its client.
@@ -113,7 +122,7 @@ struct Client {
 impl Client {
     /// Answers requests until the client leaves, or has been told to leave and has had its time.
     async fn serve(self: Rc<Self>, mut frames: Frames<Counted, Bytes>) {
-        let mut asked_to_leave = None;
+        let (mut asked_to_leave, mut accepted) = (None, Vec::new());
         poll_fn(|cx| {
             self.handle.activity.wait(cx);
             match asked_to_leave {
@@ -127,12 +136,19 @@ impl Client {
                 }
                 _ => {}
             }
-            self.poll(&mut frames, cx)
+            self.poll(&mut frames, &mut accepted, cx)
         })
         .await;
     }
 
-    fn poll(self: &Rc<Self>, frames: &mut Frames<Counted, Bytes>, cx: &mut Context<'_>) -> Poll<()> {
+    /// Answers what has come. Each poll of h2 sends what is ready: so several requests are taken before the first of
+    /// them is answered, and their answers go out together. `accepted` is where they are meanwhile.
+    fn poll(
+        self: &Rc<Self>,
+        frames: &mut Frames<Counted, Bytes>,
+        accepted: &mut Vec<Accepted>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
         loop {
             if self.is_abusive() {
                 frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -142,14 +158,20 @@ impl Client {
                     self.answer(request, respond);
                 }
             }
-            match frames.poll_accept(cx) {
-                Poll::Ready(Some(Ok(accepted))) => {
-                    if let Some((request, respond)) = self.backlog.admit(accepted) {
-                        self.answer(request, respond);
-                    }
+            while accepted.len() < MOST_TOGETHER {
+                match frames.poll_accept(cx) {
+                    Poll::Ready(Some(Ok(request))) => accepted.push(request),
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                    Poll::Pending => break,
                 }
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
+            }
+            if accepted.is_empty() {
+                return Poll::Pending;
+            }
+            for accepted in accepted.drain(..) {
+                if let Some((request, respond)) = self.backlog.admit(accepted) {
+                    self.answer(request, respond);
+                }
             }
         }
     }

@@ -38,7 +38,9 @@ impl Connection {
     /// A connection over TLS; `None` if the client doesn't complete the handshake in time. This is not logged: anybody
     /// can connect and send something else.
     pub async fn secure(registration: Registration, socket: Plain, tls: &Tls) -> Option<Connection> {
-        let io = registration.handle.prepare(tls.accept(socket)).await?.ok()?;
+        // Boxed: else the task of each connection had room for it, also without TLS.
+        let handshake = Box::pin(tls.accept(socket));
+        let io = registration.handle.prepare(handshake).await?.ok()?;
         registration.handle.activity.slot.open_nowhere();
         Some(Connection { io, registration, stall: None })
     }

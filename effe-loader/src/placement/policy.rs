@@ -17,6 +17,10 @@ const HALVE_AFTER: u64 = 16;
 /// past the limit the lambda is not trusted any more.
 const MIDDLING: u32 = 16;
 const MAX_DEBT: u32 = 256;
+/// A poll up to this is forgiven, behind so many good ones: all connections of the thread have waited for it, but more
+/// seldom than once in a second where they would notice it.
+const FORGIVEN: Duration = Duration::from_millis(5);
+const FORGIVEN_AFTER: u64 = 1 << 14;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InlinePolicy {
@@ -28,6 +32,10 @@ pub struct InlinePolicy {
     /// Good runs, while trusted.
     n_good: u64,
     debt: u32,
+    /// Whether a single overstay may be forgiven: of an async lambda, whose runs elsewhere cost twice as much.
+    forgives: bool,
+    /// Good runs since the last overstay.
+    n_since: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,13 +49,28 @@ pub enum Change {
 impl InlinePolicy {
     /// A lambda is trusted from the start if its author says that it never waits.
     pub fn new(trusted: bool) -> InlinePolicy {
-        InlinePolicy { trusted, n_short: 0, needed: FEWEST_NEEDED, n_good: 0, debt: 0 }
+        let (n_short, n_good, debt, n_since) = Default::default();
+        InlinePolicy { trusted, n_short, needed: FEWEST_NEEDED, n_good, debt, forgives: false, n_since }
+    }
+
+    /// The same for the polls of an async lambda.
+    pub fn of_polls(trusted: bool) -> InlinePolicy {
+        InlinePolicy { forgives: true, ..InlinePolicy::new(trusted) }
+    }
+
+    /// Whether a run that overstays is forgiven if it takes no longer than this.
+    pub fn may_forgive(&self, took: Duration) -> bool {
+        self.forgives && took <= FORGIVEN && self.n_since >= FORGIVEN_AFTER
     }
 
     /// A run ended.
     pub fn ran(&mut self, took: Duration) -> Option<Change> {
         if self.trusted {
             self.debt = if took <= SHORT { self.debt.saturating_sub(1) } else { self.debt + MIDDLING };
+            if took > OVERSTAY && self.may_forgive(took) {
+                self.n_since = 0;
+                return None;
+            }
             if took > OVERSTAY || self.debt > MAX_DEBT {
                 return self.overstayed();
             }
@@ -56,7 +79,7 @@ impl InlinePolicy {
         }
         self.n_short = if took <= SHORT { self.n_short + 1 } else { 0 };
         (self.n_short >= self.needed).then(|| {
-            *self = InlinePolicy { needed: self.needed, ..InlinePolicy::new(true) };
+            *self = InlinePolicy { needed: self.needed, forgives: self.forgives, ..InlinePolicy::new(true) };
             Change::Gained
         })
     }
@@ -65,7 +88,7 @@ impl InlinePolicy {
     pub fn overstayed(&mut self) -> Option<Change> {
         self.trusted.then(|| {
             let needed = self.needed.saturating_mul(2).min(MOST_NEEDED);
-            *self = InlinePolicy { needed, ..InlinePolicy::new(false) };
+            *self = InlinePolicy { needed, forgives: self.forgives, ..InlinePolicy::new(false) };
             Change::Lost
         })
     }
@@ -80,6 +103,7 @@ impl InlinePolicy {
 
     fn count_good(&mut self, n: u64) {
         self.n_good += n;
+        self.n_since += n;
         if self.n_good >= HALVE_AFTER * u64::from(self.needed) {
             self.needed = (self.needed / 2).max(FEWEST_NEEDED);
             self.n_good = 0;
@@ -134,6 +158,25 @@ mod tests {
         assert_eq!((policy.trusted, policy.needed), (true, 2 * FEWEST_NEEDED));
         changes(&mut policy, short(16 * 2 * FEWEST_NEEDED));
         assert_eq!(policy.needed, FEWEST_NEEDED);
+    }
+
+    #[test]
+    fn a_single_overstay_of_a_poll_is_forgiven_behind_many_good_ones() {
+        let mut policy = InlinePolicy::of_polls(true);
+        policy.ran_well(FORGIVEN_AFTER);
+        assert_eq!(policy.ran(2 * FORGIVEN), Some(Change::Lost), "one that is too long is not");
+        changes(&mut policy, short(2 * FEWEST_NEEDED));
+        for _ in 0..3 {
+            policy.ran_well(FORGIVEN_AFTER);
+            assert!(policy.may_forgive(FORGIVEN));
+            assert_eq!(policy.ran(FORGIVEN), None);
+            assert!(!policy.may_forgive(FORGIVEN));
+        }
+        policy.ran_well(FORGIVEN_AFTER - 1);
+        assert_eq!(policy.ran(FORGIVEN), Some(Change::Lost), "it came too soon behind the last one");
+        let mut sync = InlinePolicy::new(true);
+        sync.ran_well(FORGIVEN_AFTER);
+        assert_eq!(sync.ran(FORGIVEN), Some(Change::Lost));
     }
 
     #[test]

@@ -10,6 +10,11 @@ const THREAD: u64 = (2 << 20) + (64 << 10);
 /// For the lambda's image and what everything holds.
 const SPARE: u64 = 8 << 20;
 
+/// Bytes from which on memory comes from the system and goes back to it, each piece by itself; and bytes that the
+/// allocator keeps free at the end of what it has from the system.
+const MAPPED: i32 = 4 << 20;
+const KEPT: i32 = 16 << 20;
+
 /// Bytes of memory that this process may have: the machine's, or what a control group leaves of it.
 pub fn available() -> u64 {
     let system = sysinfo();
@@ -26,6 +31,20 @@ pub fn give_back() {
     // SAFETY: it may be called at any time and on any thread (malloc_trim(3)).
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// Has the allocator keep what is freed for what comes next. Else glibc maps each body of a mebibyte anew or gives it back
+/// behind each request, and to touch its pages for the first time costs as much as to read and to send it. What is kept
+/// beyond need is given back by [`give_back`].
+#[expect(unsafe_code, reason = "a call of the C library's")]
+pub fn keep_freed() {
+    #[cfg(target_env = "gnu")]
+    for (what, n_bytes) in [(libc::M_MMAP_THRESHOLD, MAPPED), (libc::M_TRIM_THRESHOLD, KEPT)] {
+        // SAFETY: it may be called at any time (mallopt(3)).
+        unsafe {
+            libc::mallopt(what, n_bytes);
+        }
     }
 }
 

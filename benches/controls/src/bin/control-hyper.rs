@@ -3,7 +3,7 @@
 use std::{convert::Infallible, rc::Rc, time::Duration};
 
 use controls::{Greeter, millis, port, receipt};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
@@ -20,7 +20,10 @@ use tokio::{
 async fn answer(
     greeter: Rc<Greeter>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Either<Full<Bytes>, Incoming>>, Infallible> {
+    if (request.method(), request.uri().path()) == (&Method::POST, "/pipe") {
+        return Ok(pipe(request));
+    }
     let mut response = Response::new(Full::default());
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/") => {
@@ -49,7 +52,15 @@ async fn answer(
         }
         _ => *response.status_mut() = StatusCode::NOT_FOUND,
     }
-    Ok(response)
+    Ok(response.map(Either::Left))
+}
+
+/// Sends a body back as it comes.
+fn pipe(request: Request<Incoming>) -> Response<Either<Full<Bytes>, Incoming>> {
+    let kind = request.headers().get(CONTENT_TYPE).cloned();
+    let mut response = Response::new(Either::Right(request.into_body()));
+    response.headers_mut().extend(kind.map(|kind| (CONTENT_TYPE, kind)));
+    response
 }
 
 fn main() -> std::io::Result<()> {

@@ -28,6 +28,9 @@ use crate::{
 /// Bytes of a body that nobody wants which are read so that the connection can be used again.
 pub const MAX_DRAIN: u64 = 256 * 1024;
 
+/// Bytes of a body from which on it is read past the codec.
+const LARGE: u64 = 64 * 1024;
+
 /// Bytes of a head that are looked at again when the parser refuses it.
 const MAX_LOOK: usize = 1024;
 
@@ -55,6 +58,8 @@ pub struct Current {
     pub is_head: bool,
     pub body: Rest,
     chunks: Chunks,
+    /// Whether the codec knows nothing of the body, whose length is all that there is to know of it.
+    is_raw: bool,
     /// Whether the client keeps its body back until it is asked for it.
     pub is_kept_back: bool,
     /// Whether somebody may still read the body.
@@ -122,7 +127,7 @@ impl Codec {
             // The client offers to speak another protocol, and actix-http takes all that follows for that protocol.
             // Unless a lambda accepts that, the body is what the head says, and the connection ends behind it.
             activity.is_closing.set(true);
-            self.forget_upgrade(head);
+            self.replace(head, length(head).unwrap_or_default());
         }
         match self.codec.message_type() {
             MessageType::None | MessageType::Stream => {}
@@ -133,6 +138,10 @@ impl Codec {
                     let _ = self.codec.decode(&mut BytesMut::from(&b"0\r\n\r\n"[..]));
                 }
                 body = self.whole(input);
+                if let Rest::Length(LARGE..) = self.request.body {
+                    self.request.is_raw = true;
+                    self.replace(head, 0);
+                }
                 self.request.is_kept_back = head.expect() && input.is_empty() && !self.is_read();
             }
         }
@@ -180,13 +189,12 @@ impl Codec {
         })
     }
 
-    /// Has the codec go on as after a head that offers no other protocol.
+    /// Has the codec go on as after a head that offers no other protocol, and that a body of this length follows.
     #[cold]
-    fn forget_upgrade(&mut self, head: &RequestHead) {
+    fn replace(&mut self, head: &RequestHead, length: u64) {
         let method = if head.method == Method::HEAD { "HEAD" } else { "GET" };
         let version = if head.version < Version::HTTP_11 { "1.0" } else { "1.1" };
         let connection = if head.connection_type() == ConnectionType::Close { "close" } else { "keep-alive" };
-        let length = length(head).unwrap_or_default();
         let mut like = BytesMut::from(&*format!(
             "{method} / HTTP/{version}\r\nhost: h\r\nconnection: {connection}\r\ncontent-length: {length}\r\n\r\n"
         ));
@@ -212,6 +220,12 @@ impl Codec {
             Rest::Nothing => return Poll::Ready(None),
             Rest::Broken => return Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
             Rest::Chunks => return self.chunk(input),
+            Rest::Length(_) if input.is_empty() => return Poll::Pending,
+            Rest::Length(left) if self.request.is_raw => {
+                let piece = input.split_to(input.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+                self.read(piece.len() as u64);
+                return Poll::Ready(Some(Ok(piece.freeze())));
+            }
             Rest::Length(_) => {}
         }
         match self.codec.decode(input) {
@@ -235,6 +249,26 @@ impl Codec {
             Ok(Some(h1::Message::Item(_))) | Err(_) => {
                 self.request.body = Rest::Broken;
                 Poll::Ready(Some(Err(PayloadError::EncodingCorrupted)))
+            }
+        }
+    }
+
+    /// How much of the body is left, if that may be read past the codec.
+    pub fn raw(&self) -> Option<usize> {
+        match self.request.body {
+            Rest::Length(left) if self.request.is_raw && !self.request.is_kept_back => {
+                Some(usize::try_from(left).unwrap_or(usize::MAX))
+            }
+            _ => None,
+        }
+    }
+
+    /// So many bytes of the body have been read past the codec.
+    pub fn read(&mut self, n_bytes: u64) {
+        if let Rest::Length(left) = &mut self.request.body {
+            *left -= n_bytes;
+            if *left == 0 {
+                self.request.body = Rest::Nothing;
             }
         }
     }

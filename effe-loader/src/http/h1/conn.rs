@@ -84,6 +84,30 @@ impl Conn {
         }
     }
 
+    /// Reads what is next of a body straight into the room that `to` has; how many bytes. `None` if the next ones are not
+    /// to be had so.
+    pub fn poll_read(
+        &mut self,
+        to: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<usize, PayloadError>>> {
+        let Some(left) = self.codec.raw().filter(|_| self.input.bytes.is_empty()) else {
+            return Poll::Ready(None);
+        };
+        let before = to.len();
+        let err = match ready!(self.input.poll_read(&mut self.connection, to, left, cx)) {
+            Fill::Bytes => {
+                let n = to.len() - before;
+                self.codec.read(n as u64);
+                return Poll::Ready(Some(Ok(n)));
+            }
+            Fill::End | Fill::Overdue(_) => PayloadError::Incomplete(None),
+            Fill::Failed(err) => PayloadError::Io(err),
+        };
+        self.codec.request.body = Rest::Broken;
+        Poll::Ready(Some(Err(err)))
+    }
+
     /// Reads what comes while a request is being answered, unless that is its body or too much; what isn't read is only
     /// watched. Ready if the client has left.
     pub fn poll_look_ahead(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
@@ -198,6 +222,14 @@ impl Stream for Pieces {
 }
 
 impl Source for Pieces {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        body: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<usize, PayloadError>>> {
+        self.0.borrow_mut().poll_read(body, cx)
+    }
+
     fn trailers(self: Pin<&mut Self>) -> Trailers {
         self.0.borrow_mut().codec.trailers()
     }

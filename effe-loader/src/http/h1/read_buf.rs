@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio_util::io::poll_read_buf;
 
 use super::buf_pool;
@@ -73,6 +73,32 @@ impl ReadBuf {
                 }
                 Poll::Ready(Fill::Bytes)
             }
+            Poll::Ready(Err(err)) => Poll::Ready(Fill::Failed(err)),
+        }
+    }
+
+    /// Reads past this buffer, which is empty, into the room that `to` has: so many bytes at most.
+    pub fn poll_read(
+        &mut self,
+        from: &mut Connection,
+        to: &mut Vec<u8>,
+        most: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<Fill> {
+        if self.is_at_end {
+            return Poll::Ready(Fill::End);
+        }
+        let most = most.min(to.capacity() - to.len());
+        match poll_read_buf(Pin::new(&mut *from), cx, &mut to.limit(most)) {
+            Poll::Pending => from
+                .handle()
+                .close_reason()
+                .map_or(Poll::Pending, |reason| Poll::Ready(Fill::Overdue(reason))),
+            Poll::Ready(Ok(0)) => {
+                self.is_at_end = true;
+                Poll::Ready(Fill::End)
+            }
+            Poll::Ready(Ok(_)) => Poll::Ready(Fill::Bytes),
             Poll::Ready(Err(err)) => Poll::Ready(Fill::Failed(err)),
         }
     }

@@ -16,6 +16,7 @@ use crate::{
         pipe::{self, CAPACITY, End},
     },
     net::connections::TunnelEnd,
+    rt::inner_waker::InnerWaker,
 };
 
 /// Bytes that are copied, so that the connection's buffer can be used again.
@@ -26,6 +27,8 @@ const ROUNDS: usize = 16;
 
 pub struct Tunnel {
     upgrade: Upgrade,
+    /// Wakes the connection's task for what the lambda has done.
+    inner: Option<InnerWaker>,
     /// Whether the lambda gets nothing more: the client has closed its end, or the lambda doesn't read.
     is_in_over: bool,
     /// Whether the lambda writes nothing more.
@@ -36,26 +39,42 @@ pub struct Tunnel {
 
 impl Tunnel {
     pub fn new(upgrade: Upgrade) -> Tunnel {
-        Tunnel { upgrade, is_in_over: false, is_out_over: false, is_shut: false }
+        Tunnel { upgrade, inner: None, is_in_over: false, is_out_over: false, is_shut: false }
     }
 
     /// Carries what can be carried now. Ready once the connection is to be closed in order, or is broken.
     pub fn poll(&mut self, conn: &mut Conn, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        let inner = self.inner.take().filter(|inner| inner.is_for(cx)).unwrap_or_else(|| InnerWaker::new(cx));
+        let entered = inner.enter();
+        let carried = self.carry(conn, &inner, cx);
+        drop(entered);
+        self.inner = Some(inner);
+        carried
+    }
+
+    fn carry(
+        &mut self,
+        conn: &mut Conn,
+        inner: &InnerWaker,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Closed>> {
         if let Some(over) = self.look(conn) {
             return Poll::Ready(over);
         }
         for _ in 0..ROUNDS {
-            let mut moved = self.send(conn, cx)?;
+            self.upgrade.go_on(inner);
+            let mut moved = self.send(conn, inner, cx)?;
             if !self.is_in_over {
-                moved |= self.receive(conn, cx)?;
+                moved |= self.receive(conn, inner, cx)?;
             }
             if self.is_shut && self.is_in_over {
                 return Poll::Ready(Ok(()));
             }
-            if !moved {
+            if moved {
+                conn.activity().rest();
+            } else if !inner.is_woken() {
                 return Poll::Pending;
             }
-            conn.activity().rest();
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -79,10 +98,10 @@ impl Tunnel {
     }
 
     /// Sends what the lambda has written; whether there was something.
-    fn send(&mut self, conn: &mut Conn, cx: &mut Context<'_>) -> Result<bool, Closed> {
-        let mut moved = false;
+    fn send(&mut self, conn: &mut Conn, inner: &InnerWaker, cx: &mut Context<'_>) -> Result<bool, Closed> {
+        let (mut moved, mut of_lambda) = (false, Context::from_waker(inner.waker()));
         while !self.is_out_over && conn.output.has_room() {
-            match self.upgrade.end.0.outgoing.poll_next(cx) {
+            match self.upgrade.end.0.outgoing.poll_next(&mut of_lambda) {
                 Poll::Ready(Ok(piece)) => {
                     conn.output.whole(piece);
                     moved = true;
@@ -113,9 +132,10 @@ impl Tunnel {
     }
 
     /// Gives the lambda what has come; whether there was something.
-    fn receive(&mut self, conn: &mut Conn, cx: &mut Context<'_>) -> Result<bool, Closed> {
+    fn receive(&mut self, conn: &mut Conn, inner: &InnerWaker, cx: &mut Context<'_>) -> Result<bool, Closed> {
         let incoming = &self.upgrade.end.0.incoming;
-        match incoming.poll_room(cx) {
+        let mut of_lambda = Context::from_waker(inner.waker());
+        match incoming.poll_room(&mut of_lambda) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(pipe::Closed)) => {
                 self.is_in_over = true;
@@ -130,7 +150,7 @@ impl Tunnel {
             match conn.poll_fill(cx) {
                 Poll::Pending | Poll::Ready(Fill::Overdue(_)) => {
                     // Else nobody would hear that the lambda has dropped its end.
-                    self.is_in_over = incoming.poll_closed(cx).is_ready();
+                    self.is_in_over = incoming.poll_closed(&mut of_lambda).is_ready();
                     return Ok(self.is_in_over);
                 }
                 Poll::Ready(Fill::Failed(_)) => return Err(Closed),

@@ -14,7 +14,7 @@ use actix_http::{
     error::PayloadError,
     header::{self, HeaderMap, HeaderName, HeaderValue},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use h2::{RecvStream, ext::Protocol};
 use http::{HeaderMap as Fields, uri::Authority};
@@ -50,8 +50,10 @@ pub fn translate(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -
     let (incoming, offered) = match &kept_back {
         _ if is_offer => (Incoming::None, Some(Box::new(body))),
         _ if !has_body => (Incoming::None, None),
-        None => (Incoming::Pieces(Box::pin(Pieces { body, kept_back: None })), None),
-        Some(_) => (Incoming::KeptBack(Box::pin(Pieces { body, kept_back: kept_back.clone() })), None),
+        None => (incoming(body), None),
+        Some(_) => {
+            (Incoming::KeptBack(Box::pin(Pieces { body, kept_back: kept_back.clone(), first: None })), None)
+        }
     };
     let mut request = Request::new();
     let head = request.head_mut();
@@ -100,13 +102,16 @@ fn offer(head: &mut RequestHead, protocol: &str) -> Option<()> {
 
 fn headers(fields: &Fields) -> Option<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(fields.len());
+    // The values are parts of one block, rather than pieces of memory of their own.
+    let mut block = BytesMut::with_capacity(fields.values().map(http::HeaderValue::len).sum());
     for (name, value) in fields {
         let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
         // RFC 9113, section 8.2.1. In HTTP/1.1 such spaces are no part of the value.
         if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value.as_bytes() {
             return None;
         }
-        headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
+        block.extend_from_slice(value.as_bytes());
+        headers.append(name, HeaderValue::from_maybe_shared(block.split().freeze()).ok()?);
     }
     // RFC 9113, section 8.2.3: a cookie may come in crumbs, and is one header for everybody else.
     if headers.get_all(header::COOKIE).nth(1).is_some() {
@@ -160,9 +165,24 @@ impl KeptBack {
     }
 }
 
+/// A body, whole if all of it is here in one frame: a client mostly sends a short one together with its head.
+fn incoming(body: RecvStream) -> Incoming {
+    let mut pieces = Pieces { body, kept_back: None, first: None };
+    // The next poll tells h2 whom to wake.
+    let polled = Pin::new(&mut pieces).poll_next(&mut Context::from_waker(Waker::noop()));
+    match polled {
+        Poll::Ready(Some(Ok(bytes))) if pieces.body.is_end_stream() => return Incoming::Whole(bytes),
+        Poll::Ready(first) => pieces.first = first,
+        Poll::Pending => {}
+    }
+    Incoming::Pieces(Box::pin(pieces))
+}
+
 /// A body as it comes in. Each piece that is taken lets the client send as much again.
 struct Pieces {
     body: RecvStream,
+    /// What has been taken already.
+    first: Option<Result<Bytes, PayloadError>>,
     /// `None` once a reader has waited for the first piece.
     kept_back: Option<Rc<KeptBack>>,
 }
@@ -171,6 +191,9 @@ impl Stream for Pieces {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
         let piece = match self.body.poll_data(cx) {
             Poll::Ready(Some(Ok(piece))) => piece,
             Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),

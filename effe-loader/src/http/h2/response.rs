@@ -79,8 +79,14 @@ fn put(fields: &mut HeaderMap, name: &str, value: &[u8]) {
 
 /// Whether an answer can be handed to h2 at once.
 pub fn is_short(response: &Response<Body>) -> bool {
-    matches!(response.body(), Body::Whole(bytes) if bytes.len() <= SHORT)
-        || matches!(response.body(), Body::Absent(_))
+    match response.body() {
+        Body::Whole(bytes) => bytes.len() <= SHORT,
+        Body::Absent(_) => true,
+        Body::Stream(stream) => {
+            stream.interims.is_empty() && stream.held().is_some_and(|bytes| bytes.len() <= SHORT)
+        }
+        Body::Upgrade(_) => false,
+    }
 }
 
 /// Sends an answer that is short.
@@ -88,15 +94,22 @@ pub fn send_short(response: Response<Body>, mut respond: SendResponse<Bytes>, is
     let Some(head) = head(response.head(), response.body()) else {
         return respond.send_reset(Reason::INTERNAL_ERROR);
     };
-    let body = match response.into_body() {
-        Body::Whole(bytes) if !is_head => bytes,
-        _ => Bytes::new(),
+    let (body, trailers) = match response.into_body() {
+        Body::Whole(bytes) if !is_head => (bytes, None),
+        Body::Stream(mut stream) if !is_head => {
+            let (bytes, trailers) = stream.take_held();
+            (bytes, fields(&trailers))
+        }
+        _ => (Bytes::new(), None),
     };
     // If this fails, the client has left.
-    if let Ok(mut stream) = respond.send_response(head, body.is_empty())
-        && !body.is_empty()
-    {
-        let _ = stream.send_data(body, true);
+    if let Ok(mut stream) = respond.send_response(head, body.is_empty() && trailers.is_none()) {
+        if !body.is_empty() {
+            let _ = stream.send_data(body, trailers.is_none());
+        }
+        if let Some(trailers) = trailers {
+            let _ = stream.send_trailers(trailers);
+        }
     }
 }
 

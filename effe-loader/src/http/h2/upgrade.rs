@@ -22,6 +22,7 @@ use crate::{
     },
     http::canned::plain,
     net::connections::{ConnHandle, Registration, TunnelEnd},
+    rt::inner_waker::InnerWaker,
 };
 
 /// Bytes that room is asked for at a time: more would take room from the other streams of the connection.
@@ -47,6 +48,8 @@ pub fn refused(response: Response<Body>) -> Response<Body> {
 
 pub struct Tunnel {
     upgrade: Upgrade,
+    /// Wakes the stream's task for what the lambda has done.
+    inner: Option<InnerWaker>,
     outgoing: SendStream<Bytes>,
     incoming: RecvStream,
     /// The stream among the connections, which says when its time is over.
@@ -86,6 +89,7 @@ impl Tunnel {
         let Ok(outgoing) = respond.send_response(head, false) else { return Ok(None) };
         Ok(Some(Tunnel {
             upgrade,
+            inner: None,
             outgoing,
             incoming,
             registration: handle.register_stream(),
@@ -104,15 +108,25 @@ impl Tunnel {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let inner = self.inner.take().filter(|inner| inner.is_for(cx)).unwrap_or_else(|| InnerWaker::new(cx));
+        let entered = inner.enter();
+        let over = self.poll_within(&inner, cx);
+        drop(entered);
+        self.inner = Some(inner);
+        over
+    }
+
+    fn poll_within(&mut self, inner: &InnerWaker, cx: &mut Context<'_>) -> Poll<()> {
         self.registration.handle.activity.wait(cx);
         if self.look() || self.outgoing.poll_reset(cx).is_ready() {
             return Poll::Ready(());
         }
         for _ in 0..ROUNDS {
-            let Some(has_sent) = self.send(cx) else { return Poll::Ready(()) };
+            self.upgrade.go_on(inner);
+            let Some(has_sent) = self.send(inner, cx) else { return Poll::Ready(()) };
             let has_received = match self.is_in_over {
                 true => false,
-                false => match self.receive(cx) {
+                false => match self.receive(inner, cx) {
                     Some(has_received) => has_received,
                     None => return Poll::Ready(()),
                 },
@@ -120,10 +134,11 @@ impl Tunnel {
             if self.is_out_over && self.is_in_over {
                 return Poll::Ready(());
             }
-            if !has_sent && !has_received {
+            if has_sent || has_received {
+                self.registration.handle.activity.rest();
+            } else if !inner.is_woken() {
                 return Poll::Pending;
             }
-            self.registration.handle.activity.rest();
         }
         cx.waker().wake_by_ref();
         Poll::Pending
@@ -154,8 +169,8 @@ impl Tunnel {
 
     /// Sends what the lambda has written, as the client has room for it; whether there was something. `None` if nothing
     /// more can be sent.
-    fn send(&mut self, cx: &mut Context<'_>) -> Option<bool> {
-        let mut has_sent = false;
+    fn send(&mut self, inner: &InnerWaker, cx: &mut Context<'_>) -> Option<bool> {
+        let (mut has_sent, mut of_lambda) = (false, Context::from_waker(inner.waker()));
         loop {
             while !self.unsent.is_empty() {
                 match self.poll_room(cx) {
@@ -170,7 +185,7 @@ impl Tunnel {
             if self.is_out_over {
                 return Some(has_sent);
             }
-            match self.upgrade.end.0.outgoing.poll_next(cx) {
+            match self.upgrade.end.0.outgoing.poll_next(&mut of_lambda) {
                 Poll::Pending => return Some(has_sent),
                 Poll::Ready(Ok(piece)) => self.unsent = piece,
                 Poll::Ready(Err(End::Whole)) => {
@@ -210,7 +225,8 @@ impl Tunnel {
     }
 
     /// Gives the lambda what has come; whether there was something. `None` if the client has left.
-    fn receive(&mut self, cx: &mut Context<'_>) -> Option<bool> {
+    fn receive(&mut self, inner: &InnerWaker, cx: &mut Context<'_>) -> Option<bool> {
+        let mut of_lambda = Context::from_waker(inner.waker());
         // What the lambda has no room for waits here and not in h2, where each frame would take memory of its own. The
         // client's window opens only as the lambda reads, so that this is never more than a window.
         while !self.is_read {
@@ -222,7 +238,7 @@ impl Tunnel {
             }
         }
         let incoming = &self.upgrade.end.0.incoming;
-        match incoming.poll_room(cx) {
+        match incoming.poll_room(&mut of_lambda) {
             Poll::Pending => return Some(false),
             Poll::Ready(Err(pipe::Closed)) => self.is_in_over = true,
             Poll::Ready(Ok(())) if !self.arrived.is_empty() => {
@@ -240,7 +256,7 @@ impl Tunnel {
             }
             Poll::Ready(Ok(())) => {
                 // Else nobody would hear that the lambda has dropped its end.
-                self.is_in_over = incoming.poll_closed(cx).is_ready();
+                self.is_in_over = incoming.poll_closed(&mut of_lambda).is_ready();
                 return Some(self.is_in_over);
             }
         }
