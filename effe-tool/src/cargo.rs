@@ -1,6 +1,6 @@
 //! Runs cargo: asks it for metadata, builds lambdas with it, and finds the files that it built.
 //!
-//! [`crate::lambda`] makes the crates; this file owns the flags, the release profile and the lock of the target
+//! [`crate::crates`] makes the crates; this file owns the flags, the release profile and the lock of the target
 //! directory.
 
 mod inputs;
@@ -88,7 +88,7 @@ pub(crate) fn plugin_at(
     Ok(inputs::files(&plugin))
 }
 
-/// Builds the crate that [`crate::lambda::executable`] made.
+/// Builds the crate that [`crate::crates::executable`] made.
 ///
 /// # Errors
 /// As [`plugin`].

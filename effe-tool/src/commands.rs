@@ -19,7 +19,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use walkdir::WalkDir;
 
-use crate::{artifact::Artifact, cargo, cli::BuildArgs, lambda, shell::Shell, source};
+use crate::{artifact::Artifact, cargo, cli::BuildArgs, crates, shell::Shell, source};
 
 /// The artifact at a path, which is one that was compiled before, or a source, which is compiled now.
 fn artifact(path: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<Artifact> {
@@ -27,8 +27,8 @@ fn artifact(path: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<Artifact
         return Artifact::read(path);
     }
     let source = source::one(path)?;
-    let target = lambda::target_directory(path, args)?;
-    let lambda = lambda::prepare(&source, &target, args)?;
+    let target = crates::target_directory(path, args)?;
+    let lambda = crates::prepare(&source, &target, args)?;
     Artifact::read(&cargo::plugin(&lambda, &target, args, shell)?)
 }
 

@@ -1,6 +1,6 @@
 //! What cargo knows about a lambda's crate, and unique names for the files that are built from it.
 //!
-//! [`crate::lambda`] makes these values; [`crate::cargo`] builds from them.
+//! [`crate::crates`] makes these values; [`crate::cargo`] builds from them.
 
 use std::path::{Path, PathBuf};
 

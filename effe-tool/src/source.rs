@@ -1,5 +1,5 @@
 //! Finds lambdas to compile: single files and crates, named by the user or found in a directory. It reads manifests
-//! only to decide whether a crate is a lambda; [`crate::lambda`] turns a source into a crate to build.
+//! only to decide whether a crate is a lambda; [`crate::crates`] turns a source into a crate to build.
 
 use std::{
     ffi::OsStr,

@@ -15,7 +15,7 @@ use crate::{
     artifact::{self, Artifact, Info, Kind},
     cargo::{self, Linking},
     cli::CompileArgs,
-    lambda, loader,
+    crates, loader,
     shell::Shell,
     source::{self, Source},
     usage::Usage,
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &CompileArgs, shell: &mut Shell) -> Result<ExitCode> {
     if let (Some(name), true) = (&args.out, sources.len() > 1) {
         return Err(Usage(format!("--out {name} names one lambda, and here are {}", sources.len())).into());
     }
-    let target = lambda::target_directory(&args.paths[0], &args.build)?;
+    let target = crates::target_directory(&args.paths[0], &args.build)?;
 
     let mut taken = BTreeMap::new();
     let mut outcomes = Vec::new();
@@ -96,12 +96,12 @@ fn compile(
     taken: &mut BTreeMap<PathBuf, PathBuf>,
     shell: &mut Shell,
 ) -> Result<Built> {
-    let lambda = lambda::prepare(source, target, &args.build)?;
+    let lambda = crates::prepare(source, target, &args.build)?;
     let file = match args.exe {
         false => cargo::plugin(&lambda, target, &args.build, shell)?,
         true => {
             let linking = if args.is_static { Linking::Static } else { Linking::Dynamic };
-            let manifest = lambda::executable(&lambda, target, &args.build, shell)?;
+            let manifest = crates::executable(&lambda, target, &args.build, shell)?;
             cargo::executable(&manifest, &lambda, target, linking, &args.build, shell)?
         }
     };

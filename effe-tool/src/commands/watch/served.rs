@@ -22,7 +22,7 @@ use crate::{
     cargo::{self, LocalPackages},
     changes::Snapshot,
     cli::{BuildArgs, WatchArgs},
-    lambda, loader,
+    crates, loader,
     package::{Lambda, short_hash},
     serving::{self, RunningLoader},
     shell::Shell,
@@ -116,7 +116,7 @@ impl Watched {
         self.restarted = false;
         let mut built =
             Built { result: Ok(Outcome::Failed), inputs: Vec::new(), packages: LocalPackages::default() };
-        built.result = lambda::prepare(&self.source, target, args).and_then(|lambda| {
+        built.result = crates::prepare(&self.source, target, args).and_then(|lambda| {
             // Before the build, so that one of them that keeps it from succeeding is watched, too.
             built.packages = cargo::local_packages(&lambda.manifest, args);
             let new = self.plugin.with_extension("new");
