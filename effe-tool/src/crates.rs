@@ -2,7 +2,7 @@
 //! crate into the target directory. [`crate::cargo`] builds it.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -13,38 +13,20 @@ use crate::{
     cli::BuildArgs,
     effe_abi::EffeAbi,
     frontmatter,
-    package::{Lambda, short_hash},
+    package::{Crate, package_name, short_hash},
     shell::Shell,
-    source::{Kind, Source},
+    target::{absolute, write},
 };
 
-/// The directory in which the tool builds the lambda or lambdas at `path`. It is `effe` in cargo's target directory:
-/// the tool's flags differ from those of a plain `cargo build`, and in one directory each would rebuild what the other
-/// built.
-pub(crate) fn target_directory(path: &Path, args: &BuildArgs) -> Result<PathBuf> {
-    let target = match &args.target_dir {
-        Some(directory) => std::path::absolute(directory)?,
-        None if path.join("Cargo.toml").is_file() => {
-            cargo::metadata(&absolute(&path.join("Cargo.toml"))?, args)?.target_directory.into()
-        }
-        None if path.is_dir() => absolute(path)?.join("target"),
-        None => absolute(path)?.with_file_name("target"),
-    };
-    Ok(target.join("effe"))
-}
-
-/// Turns a source into a crate.
+/// The crate in a directory.
 ///
 /// # Errors
 /// The crate has no library or doesn't depend on effe-abi, or the manifest is wrong.
-pub(crate) fn prepare(source: &Source, target: &Path, args: &BuildArgs) -> Result<Lambda> {
-    match source.kind {
-        Kind::Crate => read(&absolute(&source.path.join("Cargo.toml"))?, args),
-        Kind::File => single_file(&absolute(&source.path)?, target, args),
-    }
+pub(crate) fn in_directory(directory: &Path, args: &BuildArgs) -> Result<Crate> {
+    read(&absolute(&directory.join("Cargo.toml"))?, args)
 }
 
-fn read(manifest: &Path, args: &BuildArgs) -> Result<Lambda> {
+fn read(manifest: &Path, args: &BuildArgs) -> Result<Crate> {
     let metadata = cargo::metadata(manifest, args)?;
     let package = metadata.packages.iter().find(|package| package.manifest_path == manifest);
     let Some(package) = package else {
@@ -67,7 +49,7 @@ fn read(manifest: &Path, args: &BuildArgs) -> Result<Lambda> {
     let Some(effe_abi) = effe_abi else {
         bail!("{} doesn't depend on effe-abi; add it: cargo add effe-abi", manifest.display());
     };
-    Ok(Lambda {
+    Ok(Crate {
         manifest: manifest.to_owned(),
         directory: manifest.parent().unwrap_or(Path::new("/")).to_owned(),
         package: package.name.to_string(),
@@ -85,7 +67,11 @@ fn read(manifest: &Path, args: &BuildArgs) -> Result<Lambda> {
 }
 
 /// Makes a crate for a file that has its manifest at its top.
-fn single_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Lambda> {
+///
+/// # Errors
+/// As [`in_directory`].
+pub(crate) fn of_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Crate> {
+    let file = &absolute(file)?;
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let parts = frontmatter::split(&text).map_err(|err| err.context(format!("{}", file.display())))?;
     let mut manifest: toml::Table = parts
@@ -145,9 +131,9 @@ fn single_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Lambda> {
     write(&made.join("Cargo.toml"), &toml::to_string(&manifest)?)?;
 
     let stands_for = parts.source.is_some().then(|| (copy, file.to_owned()));
-    let lambda = read(&made.join("Cargo.toml"), args)
+    let found = read(&made.join("Cargo.toml"), args)
         .with_context(|| format!("{}: the block at its top", file.display()))?;
-    Ok(Lambda { directory: directory.to_owned(), stands_for, ..lambda })
+    Ok(Crate { directory: directory.to_owned(), stands_for, ..found })
 }
 
 /// Makes a crate whose `main` is the loader's and which links the lambda. Returns its manifest's path.
@@ -155,7 +141,7 @@ fn single_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Lambda> {
 /// # Errors
 /// The lambda's crate can't be linked.
 pub(crate) fn executable(
-    lambda: &Lambda,
+    lambda: &Crate,
     target: &Path,
     args: &BuildArgs,
     shell: &mut Shell,
@@ -209,36 +195,7 @@ pub(crate) fn executable(
     Ok(made.join("Cargo.toml"))
 }
 
-/// A file's stem as a name that cargo accepts for a package.
-fn package_name(stem: &str) -> String {
-    let name: String = stem
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
-        .collect();
-    match name.starts_with(|c: char| c.is_ascii_alphabetic()) {
-        true => name,
-        false => format!("lambda-{name}"),
-    }
-}
-
-/// Writes a file only if its text differs, so that cargo rebuilds only what has changed.
-fn write(path: &Path, text: &str) -> Result<()> {
-    if fs::read_to_string(path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
 fn table<'a>(manifest: &'a mut toml::Table, key: &str) -> Result<&'a mut toml::Table> {
     let value = manifest.entry(key).or_insert_with(|| toml::Table::new().into());
     value.as_table_mut().ok_or_else(|| anyhow!("`{key}` is not a table"))
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().with_context(|| {
-        let place = env::current_dir().map_or(String::new(), |place| format!(" (in {})", place.display()));
-        format!("cannot find {}{}", path.display(), if path.is_absolute() { "" } else { &place })
-    })
 }

@@ -33,7 +33,7 @@ use super::columns;
 use crate::{
     changes::{ChangeWatcher, Snapshot},
     cli::{BuildArgs, WatchArgs},
-    crates,
+    lambda,
     loader::{self, PORT},
     serving::{self, RunningLoader, STOP_TIMEOUT},
     shell::Shell,
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &WatchArgs, shell: &mut Shell) -> Result<ExitCode> {
     let changes = ChangeWatcher::new(move |paths| drop(notice.send(Event::Change(paths))))?;
     // Without optimizations by default: during development, a short build matters more than a fast lambda.
     let build = BuildArgs { debug: !args.build.release, ..args.build.clone() };
-    let target = crates::target_directory(&args.path, &build)?;
+    let target = lambda::target_directory(&args.path, &build)?;
     let slot = Slot::take(&target)?;
     let path = std::path::absolute(&args.path)?;
     let watch = Watch {
