@@ -1,5 +1,5 @@
-//! The lambda in the README is the template, letter by letter, and the one in the tutorial is an example. So what readers
-//! copy compiles and is tested.
+//! The lambdas in the README are the template and an example, letter by letter, and the one in the tutorial is an
+//! example. So what readers copy compiles and is tested.
 
 #[test]
 fn the_readme_shows_the_template() {
@@ -7,6 +7,14 @@ fn the_readme_shows_the_template() {
         (include_str!("../../README.md"), include_str!("../../plugin-template/src/lib.rs"));
     assert!(readme.contains(&format!("```rust\n{template}```\n")));
     assert_eq!(readme.matches("```rust").count(), 1, "another piece of code needs a test of its own");
+}
+
+#[test]
+fn the_readme_shows_the_example_in_c() {
+    let (readme, example) = (include_str!("../../README.md"), include_str!("../../examples/c/hello.c"));
+    assert!(readme.contains(&format!("```c\n{example}```\n")));
+    assert_eq!(readme.matches("```c\n").count(), 1, "another piece of code needs a test of its own");
+    assert!(example.lines().count() <= 30, "it is the shortest that shows all entries");
 }
 
 #[test]

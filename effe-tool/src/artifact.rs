@@ -52,7 +52,10 @@ impl Artifact {
         }
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let elf = Elf::parse(&bytes).with_context(|| format!("cannot use {}", path.display()))?;
-        let record = record(&bytes);
+        let record = match &elf.build {
+            Some(text) => parts(text),
+            None => record(&bytes),
+        };
         let kind = if elf.executable { Kind::Executable } else { Kind::Plugin };
         if kind == Kind::Executable && record.is_empty() {
             bail!("{} is a program without a lambda; make one with effe-tool compile --exe", path.display());
@@ -165,16 +168,15 @@ pub(crate) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= MAX_NAME_LEN && !text.starts_with('.') && text.chars().all(allowed)
 }
 
-/// Finds the build record among a file's constants: `effe-abi=1.0.0; rustc=1.95.0; target=…; panic=unwind`.
+/// Finds the build record among a file's constants: `effe-abi=1.0.0; rustc=1.95.0; target=…; panic=unwind`. That is for
+/// plugins that were built before there were notes.
 fn record(bytes: &[u8]) -> Vec<(String, String)> {
     let printable = |byte: &u8| (0x20..0x7f).contains(byte);
     let mut rest = bytes;
     while let Some(at) = rest.windows(RECORD_PREFIX.len()).position(|window| window == RECORD_PREFIX) {
         rest = &rest[at..];
         let end = rest.iter().position(|byte| !printable(byte)).unwrap_or(rest.len());
-        let text = String::from_utf8_lossy(&rest[..end]);
-        let parts = text.split("; ").map_while(|part| part.split_once('='));
-        let mut parts: Vec<_> = parts.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let mut parts = parts(&String::from_utf8_lossy(&rest[..end]));
         // `panic` is the last part. No end mark separates it from the next constant in the file.
         if let Some(at) = parts.iter().position(|(key, _)| key == "panic") {
             parts.truncate(at + 1);
@@ -189,6 +191,12 @@ fn record(bytes: &[u8]) -> Vec<(String, String)> {
         rest = &rest[RECORD_PREFIX.len()..];
     }
     Vec::new()
+}
+
+/// The keys and values of a build record.
+fn parts(text: &str) -> Vec<(String, String)> {
+    let parts = text.split("; ").map_while(|part| part.split_once('='));
+    parts.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Runs cargo: asks it for metadata, builds lambdas with it, and finds the files that it built.
 //!
-//! [`crate::lambda`] makes the crates; this file owns the flags, the release profile and the lock of the target
-//! directory.
+//! [`crate::crates`] makes the crates; this file owns the flags and the release profile.
 
 mod inputs;
 mod metadata;
@@ -10,7 +9,7 @@ mod profile;
 use std::{
     env,
     ffi::OsString,
-    fs::{self, File},
+    fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{ChildStdout, Command, Stdio},
@@ -19,38 +18,23 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use cargo_metadata::Message;
-use rustix::fs::{FlockOperation, flock};
 
 use self::metadata::cargo;
-pub(crate) use self::{
-    inputs::{LocalPackages, local_packages},
-    metadata::metadata,
-};
+pub(crate) use self::{inputs::surroundings, metadata::metadata};
 use crate::{
     cli::{BuildArgs, Verbosity},
-    package::{self, Lambda},
+    package::{self, Crate},
     shell::Shell,
+    target::{lock, profile_directory, replace_file},
 };
-
-/// Builds a lambda as a plugin. Returns the plugin.
-///
-/// # Errors
-/// The profile has `panic = "abort"`, or cargo fails.
-pub(crate) fn plugin(lambda: &Lambda, target: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<PathBuf> {
-    // A copy under a unique name: the next lambda of the same name would overwrite cargo's file.
-    let own = profile_directory(target, args).join("lambdas");
-    let own = own.join(package::unique_name(lambda)).with_extension("so");
-    plugin_at(&own, lambda, target, args, shell)?;
-    Ok(own)
-}
 
 /// Builds a lambda as the plugin `own`. Returns the files that it was built from.
 ///
 /// # Errors
-/// As [`plugin`].
+/// The profile has `panic = "abort"`, or cargo fails.
 pub(crate) fn plugin_at(
     own: &Path,
-    lambda: &Lambda,
+    lambda: &Crate,
     target: &Path,
     args: &BuildArgs,
     shell: &mut Shell,
@@ -88,13 +72,13 @@ pub(crate) fn plugin_at(
     Ok(inputs::files(&plugin))
 }
 
-/// Builds the crate that [`crate::lambda::executable`] made.
+/// Builds the crate that [`crate::crates::executable`] made.
 ///
 /// # Errors
-/// As [`plugin`].
+/// As [`plugin_at`].
 pub(crate) fn executable(
     manifest: &Path,
-    lambda: &Lambda,
+    lambda: &Crate,
     target: &Path,
     linking: Linking,
     args: &BuildArgs,
@@ -123,7 +107,9 @@ pub(crate) fn executable(
     let _lock = lock(target, shell)?;
     let built = build(command, &lambda.directory, manifest, shell)?.into_iter().next();
     let built = built.ok_or_else(|| anyhow!("cargo built no executable of {}", manifest.display()))?;
-    let own = profile_directory(target, &args).join("lambdas").join(package::unique_name(lambda));
+    let own = profile_directory(target, &args)
+        .join("lambdas")
+        .join(package::unique_name(&lambda.library, &lambda.manifest));
     replace_file(&built, &own)?;
     Ok(own)
 }
@@ -174,31 +160,9 @@ fn flags(command: &mut Command, target: &Path, args: &BuildArgs, shell: &Shell) 
     }
 }
 
-/// The directory into which cargo puts what it builds.
-fn profile_directory(target: &Path, args: &BuildArgs) -> PathBuf {
-    let mut directory = target.to_owned();
-    directory.extend(args.target.as_deref());
-    directory.push(if args.debug { "debug" } else { "release" });
-    directory
-}
-
-/// Locks the target directory against other processes of this tool, until the returned file is dropped. cargo's own
-/// lock doesn't suffice: it ends before the built file is copied.
-fn lock(target: &Path, shell: &mut Shell) -> Result<File> {
-    fs::create_dir_all(target).with_context(|| format!("cannot make {}", target.display()))?;
-    let path = target.join(".turn");
-    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        shell.status("Blocking", format_args!("waiting for another effe-tool in {}", target.display()));
-        flock(&file, FlockOperation::LockExclusive)
-            .with_context(|| format!("cannot lock {}", path.display()))?;
-    }
-    Ok(file)
-}
-
 /// Removes the library that another lambda of the same name left: cargo builds both into one file, and would regard the
 /// one that is there as up to date.
-fn forget_other_lambdas(lambda: &Lambda, directory: &Path) -> Result<()> {
+fn forget_other_lambdas(lambda: &Crate, directory: &Path) -> Result<()> {
     let owner = directory.join(format!(".{}.manifest", lambda.library));
     let ours = lambda.manifest.as_os_str().as_encoded_bytes();
     if fs::read(&owner).is_ok_and(|theirs| theirs == ours) {
@@ -209,22 +173,6 @@ fn forget_other_lambdas(lambda: &Lambda, directory: &Path) -> Result<()> {
     }
     fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     fs::write(&owner, ours).with_context(|| format!("cannot write {}", owner.display()))
-}
-
-/// Copies a file to `path` by way of a temporary file and a rename, because a loader may have the old file open.
-///
-/// # Errors
-/// The file can't be written.
-pub(crate) fn replace_file(file: &Path, path: &Path) -> Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".{}.tmp", std::process::id()));
-    let written = fs::copy(file, &draft).and_then(|_| fs::rename(&draft, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&draft);
-    }
-    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The target for static programs: musl if it is installed, else this machine's own target.

@@ -87,7 +87,7 @@ impl Cli {
 /// What to do.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Make a new lambda: a crate, or a single file if NAME ends in .rs
+    /// Make a new lambda: a crate, or a single file if NAME ends in .rs, .c, .cc or .zig
     #[command(visible_alias = "n")]
     New(NewArgs),
     /// Compile lambdas: files, crates, or directories of both
@@ -109,6 +109,8 @@ pub enum Command {
     Package(PackageArgs),
     /// Write the configuration of a router or supervisor that runs lambdas and sends requests to them
     Route(RouteArgs),
+    /// Print effe.h, the C header for lambdas in other languages than Rust
+    Header,
     /// Print the completions for a shell
     Completions(CompletionsArgs),
 }
@@ -116,11 +118,11 @@ pub enum Command {
 /// `new`
 #[derive(Args, Debug)]
 pub struct NewArgs {
-    /// The new crate's directory, or the new file (NAME.rs)
+    /// The new crate's directory, or the new file (NAME.rs, NAME.c, NAME.cc, NAME.zig)
     #[arg(value_name = "NAME", value_hint = ValueHint::AnyPath)]
     pub path: PathBuf,
 
-    /// What to start from
+    /// What to start from; in other languages than Rust there is hello
     #[arg(long, short, value_name = "TEMPLATE", default_value = "hello")]
     pub template: Template,
 
@@ -130,7 +132,7 @@ pub struct NewArgs {
     pub effe_abi: Option<String>,
 }
 
-/// How to build; the flags are cargo's.
+/// How to build; the flags are cargo's. Other compilers take what is left of them.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Build options")]
 pub struct BuildArgs {

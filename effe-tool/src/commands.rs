@@ -6,6 +6,7 @@
 pub(crate) mod compile;
 pub(crate) mod completions;
 pub(crate) mod docker;
+pub(crate) mod header;
 pub(crate) mod inspect;
 pub(crate) mod invoke;
 pub(crate) mod new;
@@ -19,7 +20,13 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use walkdir::WalkDir;
 
-use crate::{artifact::Artifact, cargo, cli::BuildArgs, lambda, shell::Shell, source};
+use crate::{
+    artifact::Artifact,
+    cli::BuildArgs,
+    lambda::{self, Lambda},
+    shell::Shell,
+    source,
+};
 
 /// The artifact at a path, which is one that was compiled before, or a source, which is compiled now.
 fn artifact(path: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<Artifact> {
@@ -28,8 +35,8 @@ fn artifact(path: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<Artifact
     }
     let source = source::one(path)?;
     let target = lambda::target_directory(path, args)?;
-    let lambda = lambda::prepare(&source, &target, args)?;
-    Artifact::read(&cargo::plugin(&lambda, &target, args, shell)?)
+    let lambda = Lambda::of(&source, &target, args)?;
+    Artifact::read(&lambda.plugin(&target, args, shell)?)
 }
 
 /// All artifacts below a directory, sorted by name.

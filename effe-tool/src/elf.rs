@@ -1,4 +1,5 @@
-//! Reads from an ELF file's headers which libraries it needs, and finds these libraries on this machine.
+//! Reads from an ELF file what it says of itself: its headers, and the notes that `effe.h` and `export!` write. Finds
+//! the libraries that it needs on this machine.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +26,12 @@ const DEFAULT_DIRS: [&str; 8] = [
     "/usr/lib",
 ];
 
-/// The headers of a library or an executable.
+/// The name of the notes of a lambda, and the types of the one with Info and of the one with the build record.
+const NOTE_NAME: &[u8] = b"effe";
+const NOTE_INFO: u32 = 1;
+const NOTE_BUILD: u32 = 2;
+
+/// The headers and notes of a library or an executable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Elf {
     /// `x86_64`, `aarch64`, …
@@ -40,6 +46,10 @@ pub(crate) struct Elf {
     pub(crate) run_path: Vec<String>,
     /// The highest version of glibc that one of its symbols needs.
     pub(crate) glibc: Option<(u32, u32)>,
+    /// Info, from its note.
+    pub(crate) info: Option<String>,
+    /// The build record, from its note.
+    pub(crate) build: Option<String>,
 }
 
 impl Elf {
@@ -61,10 +71,22 @@ impl Elf {
 fn read(bytes: &[u8]) -> object::read::Result<Elf> {
     let header = elf::FileHeader64::<Endianness>::parse(bytes)?;
     let endian = header.endian()?;
-    let mut interpreter = None;
+    let (mut interpreter, mut info, mut build) = (None, None, None);
     for segment in header.program_headers(endian, bytes)? {
         if let Some(path) = segment.interpreter(endian, bytes)? {
             interpreter = Some(PathBuf::from(String::from_utf8_lossy(path).into_owned()));
+        }
+        let Some(mut notes) = segment.notes(endian, bytes)? else { continue };
+        while let Some(note) = notes.next()? {
+            if note.name() != NOTE_NAME {
+                continue;
+            }
+            let text = note.desc().strip_suffix(b"\0").and_then(|text| std::str::from_utf8(text).ok());
+            match note.n_type(endian).0 {
+                NOTE_INFO => info = text.map(str::to_owned),
+                NOTE_BUILD => build = text.map(str::to_owned),
+                _ => {}
+            }
         }
     }
     let sections = header.sections(endian, bytes)?;
@@ -103,6 +125,8 @@ fn read(bytes: &[u8]) -> object::read::Result<Elf> {
         needed,
         run_path,
         glibc,
+        info,
+        build,
     })
 }
 

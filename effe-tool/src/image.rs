@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -51,8 +51,8 @@ pub(crate) struct Image {
     pub(crate) machine: String,
     pub(crate) labels: Vec<(String, String)>,
     pub(crate) entrypoint: Vec<String>,
-    /// Layers, each with its parts sorted by path. The last one holds the lambda. The one below it is the same for all
-    /// lambdas, so that registries and machines store it once.
+    /// Layers, each with its parts sorted by path. The last one holds the lambda and the libraries that it alone needs.
+    /// The one below it is the same for all lambdas, so that registries and machines store it once.
     pub(crate) layers: Vec<Vec<Part>>,
 }
 
@@ -78,12 +78,12 @@ impl Image {
             None => artifact.tag(&info)?,
         };
         let mut shared = Vec::new();
-        let mut files = vec![artifact.path.clone()];
+        let mut loader = None;
         let (own, entrypoint) = match artifact.kind {
             Kind::Plugin => {
-                let loader = loader::find()?.canonicalize().context("cannot find the loader")?;
-                shared.push(part("loader", LOADER_PATH, stripped(&loader, ALL_SYMBOLS)?, 0o755));
-                files.push(loader);
+                let found = loader::find()?.canonicalize().context("cannot find the loader")?;
+                shared.push(part("loader", LOADER_PATH, stripped(&found, ALL_SYMBOLS)?, 0o755));
+                loader = Some(found);
                 let path = format!("lambda/{}.so", artifact.name(&info)?);
                 let entrypoint =
                     [&format!("/{LOADER_PATH}"), "--plugin", &format!("/{path}")].map(str::to_owned);
@@ -95,13 +95,19 @@ impl Image {
                 (own, vec![format!("/{path}")])
             }
         };
+        let mut own = vec![own];
         if base == Base::Scratch {
-            let files: Vec<_> = files.iter().map(PathBuf::as_path).collect();
+            let loader = loader.as_deref();
+            let files: Vec<_> = loader.into_iter().chain([artifact.path.as_path()]).collect();
+            // A library that only the lambda needs is no part of the layer that all lambdas share.
+            let of_all = loader.map(|loader| elf::libraries(&[loader])).transpose()?;
             let Libraries { files, linker, directory } = elf::libraries(&files)?;
             if let Some((path, file)) = linker {
                 let directory = directory.as_deref().or(path.parent()).unwrap_or(Path::new("/lib"));
                 for (name, file) in files {
-                    shared.push(part(&name, &inside(&directory.join(&name)), read(&file)?, 0o755));
+                    let is_shared = of_all.as_ref().is_none_or(|of_all| of_all.files.contains_key(&name));
+                    let layer = if is_shared { &mut shared } else { &mut own };
+                    layer.push(part(&name, &inside(&directory.join(&name)), read(&file)?, 0o755));
                 }
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
                 shared.push(part(&name, &inside(&path), read(&file)?, 0o755));
@@ -111,7 +117,8 @@ impl Image {
             shared.push(part("CA certificates", CA_PATH, certificates(ca)?, 0o644));
         }
         shared.sort_by(|one, other| one.path.cmp(&other.path));
-        let layers = [shared, vec![own]].into_iter().filter(|layer| !layer.is_empty()).collect();
+        own.sort_by(|one, other| one.path.cmp(&other.path));
+        let layers = [shared, own].into_iter().filter(|layer| !layer.is_empty()).collect();
         let machine = artifact.elf.machine.clone();
         Ok(Image { tag, machine, labels: labels(&info), entrypoint, layers })
     }

@@ -1,244 +1,127 @@
-//! Turns a source into a crate that cargo can build. For a single file, and for an executable, this file writes such a
-//! crate into the target directory. [`crate::cargo`] builds it.
+//! A lambda that can be built, whatever it is written in: cargo builds crates and files in Rust ([`crate::crates`],
+//! [`crate::cargo`]), a compiler builds files in other languages ([`crate::foreign`]).
+//!
+//! This is the one place that tells the two apart.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::Result;
 
 use crate::{
-    cargo,
+    artifact::Info,
+    cargo::{self, Linking},
     cli::BuildArgs,
-    effe_abi::EffeAbi,
-    frontmatter,
-    package::{Lambda, short_hash},
+    crates,
+    foreign::Foreign,
+    inputs::Surroundings,
+    package::{self, Crate},
     shell::Shell,
     source::{Kind, Source},
+    target,
 };
+
+/// A lambda that can be built.
+#[derive(Debug)]
+pub(crate) enum Lambda {
+    /// A crate, or one that was made for a file in Rust.
+    Crate(Crate),
+    /// A file in another language.
+    Foreign(Foreign),
+}
+
+impl Lambda {
+    /// Makes a source ready to be built.
+    ///
+    /// # Errors
+    /// The source is missing, or its manifest is wrong.
+    pub(crate) fn of(source: &Source, target: &Path, args: &BuildArgs) -> Result<Lambda> {
+        Ok(match source.kind {
+            Kind::Crate => Lambda::Crate(crates::in_directory(&source.path, args)?),
+            Kind::Rust => Lambda::Crate(crates::of_file(&source.path, target, args)?),
+            Kind::Foreign(language) => Lambda::Foreign(Foreign::new(&source.path, language, args)?),
+        })
+    }
+
+    /// Builds it as a plugin. Returns the plugin.
+    ///
+    /// # Errors
+    /// It doesn't compile, or there is no compiler.
+    pub(crate) fn plugin(&self, target: &Path, args: &BuildArgs, shell: &mut Shell) -> Result<PathBuf> {
+        // A file under a unique name: the next lambda of the same name would overwrite the compiler's.
+        let name = match self {
+            Lambda::Crate(one) => package::unique_name(&one.library, &one.manifest),
+            Lambda::Foreign(one) => package::unique_name(&one.stem(), one.file()),
+        };
+        let own = target::profile_directory(target, args).join("lambdas").join(name + ".so");
+        self.plugin_at(&own, target, args, shell)?;
+        Ok(own)
+    }
+
+    /// Builds it as the plugin `own`. Returns the files that it was built from.
+    ///
+    /// # Errors
+    /// As [`Lambda::plugin`].
+    pub(crate) fn plugin_at(
+        &self,
+        own: &Path,
+        target: &Path,
+        args: &BuildArgs,
+        shell: &mut Shell,
+    ) -> Result<Vec<PathBuf>> {
+        match self {
+            Lambda::Crate(one) => cargo::plugin_at(own, one, target, args, shell),
+            Lambda::Foreign(one) => one.plugin_at(own, target, args, shell),
+        }
+    }
+
+    /// Builds it as a program that has the loader linked in. Returns the program.
+    ///
+    /// # Errors
+    /// As [`Lambda::plugin`], or no program can link it.
+    pub(crate) fn executable(
+        &self,
+        target: &Path,
+        linking: Linking,
+        args: &BuildArgs,
+        shell: &mut Shell,
+    ) -> Result<PathBuf> {
+        match self {
+            Lambda::Crate(one) => {
+                let manifest = crates::executable(one, target, args, shell)?;
+                cargo::executable(&manifest, one, target, linking, args, shell)
+            }
+            Lambda::Foreign(one) => one.executable(),
+        }
+    }
+
+    /// What its manifest says of it, if it has one.
+    pub(crate) fn manifest_info(&self) -> Option<Info> {
+        match self {
+            Lambda::Crate(one) => Some(Info::of_package(&one.package, &one.version)),
+            Lambda::Foreign(_) => None,
+        }
+    }
+
+    /// What a build reads, as far as that can be told without one.
+    pub(crate) fn surroundings(&self, target: &Path, args: &BuildArgs) -> Surroundings {
+        match self {
+            Lambda::Crate(one) => cargo::surroundings(one, args),
+            Lambda::Foreign(one) => one.surroundings(target),
+        }
+    }
+}
 
 /// The directory in which the tool builds the lambda or lambdas at `path`. It is `effe` in cargo's target directory:
 /// the tool's flags differ from those of a plain `cargo build`, and in one directory each would rebuild what the other
 /// built.
 pub(crate) fn target_directory(path: &Path, args: &BuildArgs) -> Result<PathBuf> {
-    let target = match &args.target_dir {
+    let directory = match &args.target_dir {
         Some(directory) => std::path::absolute(directory)?,
         None if path.join("Cargo.toml").is_file() => {
-            cargo::metadata(&absolute(&path.join("Cargo.toml"))?, args)?.target_directory.into()
+            cargo::metadata(&target::absolute(&path.join("Cargo.toml"))?, args)?.target_directory.into()
         }
-        None if path.is_dir() => absolute(path)?.join("target"),
-        None => absolute(path)?.with_file_name("target"),
+        None if path.is_dir() => target::absolute(path)?.join("target"),
+        None => target::absolute(path)?.with_file_name("target"),
     };
-    Ok(target.join("effe"))
-}
-
-/// Turns a source into a crate.
-///
-/// # Errors
-/// The crate has no library or doesn't depend on effe-abi, or the manifest is wrong.
-pub(crate) fn prepare(source: &Source, target: &Path, args: &BuildArgs) -> Result<Lambda> {
-    match source.kind {
-        Kind::Crate => read(&absolute(&source.path.join("Cargo.toml"))?, args),
-        Kind::File => single_file(&absolute(&source.path)?, target, args),
-    }
-}
-
-fn read(manifest: &Path, args: &BuildArgs) -> Result<Lambda> {
-    let metadata = cargo::metadata(manifest, args)?;
-    let package = metadata.packages.iter().find(|package| package.manifest_path == manifest);
-    let Some(package) = package else {
-        bail!("{} is a workspace without a package; name the directory of a member", manifest.display());
-    };
-    let library = package.targets.iter().find(|target| {
-        target.is_lib()
-            || target.is_rlib()
-            || target.is_cdylib()
-            || target.is_dylib()
-            || target.is_staticlib()
-    });
-    let Some(library) = library else {
-        bail!(
-            "{} has no library; a lambda is a src/lib.rs with effe_abi::export!(YourType)",
-            manifest.display()
-        );
-    };
-    let effe_abi = package.dependencies.iter().find(|dependency| dependency.name == "effe-abi");
-    let Some(effe_abi) = effe_abi else {
-        bail!("{} doesn't depend on effe-abi; add it: cargo add effe-abi", manifest.display());
-    };
-    Ok(Lambda {
-        manifest: manifest.to_owned(),
-        directory: manifest.parent().unwrap_or(Path::new("/")).to_owned(),
-        package: package.name.to_string(),
-        version: package.version.to_string(),
-        library: library.name.clone(),
-        links: library.is_lib() || library.is_rlib(),
-        crate_types: library.crate_types.iter().map(ToString::to_string).collect(),
-        workspace: metadata.workspace_root.clone().into(),
-        effe_abi: match &effe_abi.path {
-            Some(path) => EffeAbi::Path(path.clone().into()),
-            None => EffeAbi::Version(effe_abi.req.to_string()),
-        },
-        stands_for: None,
-    })
-}
-
-/// Makes a crate for a file that has its manifest at its top.
-fn single_file(file: &Path, target: &Path, args: &BuildArgs) -> Result<Lambda> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let parts = frontmatter::split(&text).map_err(|err| err.context(format!("{}", file.display())))?;
-    let mut manifest: toml::Table = parts
-        .manifest
-        .parse()
-        .with_context(|| format!("{}: the block at its top is no manifest", file.display()))?;
-    let allowed = ["package", "dependencies", "build-dependencies", "features", "lints", "patch", "profile"];
-    if let Some(key) = manifest.keys().find(|key| !allowed.contains(&key.as_str())) {
-        bail!("{}: a single file has no [{key}]; make it a crate: effe-tool new NAME", file.display());
-    }
-    let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    let directory = file.parent().unwrap_or(Path::new("/"));
-    let made = target.join("crates").join(format!("{}-{}", package_name(&stem), short_hash(file)));
-
-    let package = table(&mut manifest, "package")?;
-    for (key, value) in [("name", package_name(&stem).as_str()), ("version", "0.0.0"), ("edition", "2024")] {
-        package.entry(key).or_insert_with(|| value.into());
-    }
-    package.insert("publish".to_owned(), false.into());
-    package.insert("autobins".to_owned(), false.into());
-    // The copy below may be called build.rs.
-    package.entry("build").or_insert_with(|| false.into());
-    let dependencies = table(&mut manifest, "dependencies")?;
-    if !dependencies.contains_key("effe-abi") || args.effe_abi.is_some() {
-        let features = dependencies.get("effe-abi").cloned();
-        let mut effe_abi = EffeAbi::chosen(args.effe_abi.as_deref())?.to_toml();
-        if let (Some(toml::Value::Table(given)), toml::Value::Table(chosen)) = (features, &mut effe_abi) {
-            let kept = given.into_iter().filter(|(key, _)| key.contains("features"));
-            chosen.extend(kept);
-        }
-        dependencies.insert("effe-abi".to_owned(), effe_abi);
-    }
-    // Paths of dependencies are relative to the file.
-    for key in ["dependencies", "build-dependencies"] {
-        if let Some(toml::Value::Table(dependencies)) = manifest.get_mut(key) {
-            for (_, dependency) in dependencies.iter_mut() {
-                if let Some(toml::Value::String(path)) = dependency.get_mut("path") {
-                    *path = directory.join(&*path).to_string_lossy().into_owned();
-                }
-            }
-        }
-    }
-    // Under the file's own name, which messages of the compiler and of the lambda have.
-    let copy = made.join(file.file_name().unwrap_or_else(|| "lib.rs".as_ref()));
-    let root = match &parts.source {
-        Some(source) => {
-            write(&copy, source)?;
-            &copy
-        }
-        None => file,
-    };
-    let mut library = toml::Table::new();
-    library.insert("path".to_owned(), root.to_string_lossy().into_owned().into());
-    library.insert("crate-type".to_owned(), vec!["cdylib", "rlib"].into());
-    manifest.insert("lib".to_owned(), library.into());
-    manifest.insert("workspace".to_owned(), toml::Table::new().into());
-    write(&made.join("Cargo.toml"), &toml::to_string(&manifest)?)?;
-
-    let stands_for = parts.source.is_some().then(|| (copy, file.to_owned()));
-    let lambda = read(&made.join("Cargo.toml"), args)
-        .with_context(|| format!("{}: the block at its top", file.display()))?;
-    Ok(Lambda { directory: directory.to_owned(), stands_for, ..lambda })
-}
-
-/// Makes a crate whose `main` is the loader's and which links the lambda. Returns its manifest's path.
-///
-/// # Errors
-/// The lambda's crate can't be linked.
-pub(crate) fn executable(
-    lambda: &Lambda,
-    target: &Path,
-    args: &BuildArgs,
-    shell: &mut Shell,
-) -> Result<PathBuf> {
-    if !lambda.links {
-        bail!(
-            "{}: its crate-type is {:?} alone, which no program can link; \
-             write crate-type = [\"cdylib\", \"rlib\"] in its [lib]",
-            lambda.manifest.display(),
-            lambda.crate_types
-        );
-    }
-    let made = target.join("crates").join(format!("{}-exe-{}", lambda.package, short_hash(&lambda.manifest)));
-    let mut dependency = toml::Table::new();
-    dependency.insert("package".to_owned(), lambda.package.clone().into());
-    let directory = lambda.manifest.parent().ok_or_else(|| anyhow!("a manifest without a directory"))?;
-    dependency.insert("path".to_owned(), directory.to_string_lossy().into_owned().into());
-    dependency.insert("default-features".to_owned(), (!args.no_default_features).into());
-    let features = args.features.iter().flat_map(|features| features.split([',', ' ']));
-    let mut features: Vec<String> =
-        features.filter(|feature| !feature.is_empty()).map(str::to_owned).collect();
-    if args.all_features {
-        let metadata = cargo::metadata(&lambda.manifest, args)?;
-        let package = metadata.packages.iter().find(|package| package.manifest_path == lambda.manifest);
-        features.extend(package.into_iter().flat_map(|package| package.features.keys().cloned()));
-    }
-    dependency.insert("features".to_owned(), features.into());
-    let manifest = format!(
-        "[package]\nname = \"{}-exe\"\nversion = \"{}\"\nedition = \"2024\"\npublish = false\n\n\
-         [[bin]]\nname = \"{}-exe\"\npath = \"main.rs\"\n\n\
-         [dependencies]\neffe-loader = {}\nthe_lambda = {}\n\n[workspace]\n",
-        lambda.package,
-        lambda.version,
-        lambda.package,
-        lambda.effe_abi.loader(),
-        toml::Value::Table(dependency),
-    );
-    let main = "//! A lambda with its loader.\n\nfn main() -> std::process::ExitCode {\n    \
-                effe_loader::main(Some(&the_lambda::LAMBDA))\n}\n";
-    write(&made.join("Cargo.toml"), &manifest)?;
-    write(&made.join("main.rs"), main)?;
-    // The program gets the same versions as the plugin; cargo adds the dependencies of the loader.
-    let (theirs, ours) = (lambda.workspace.join("Cargo.lock"), made.join("Cargo.lock"));
-    let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-    if modified(&theirs) > modified(&ours) {
-        fs::copy(&theirs, &ours).with_context(|| format!("cannot copy {}", theirs.display()))?;
-    }
-    if args.locked {
-        shell.note("--locked holds for the lambda's own versions; those of the loader are added to them");
-    }
-    Ok(made.join("Cargo.toml"))
-}
-
-/// A file's stem as a name that cargo accepts for a package.
-fn package_name(stem: &str) -> String {
-    let name: String = stem
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '_' || c == '-' { c } else { '-' })
-        .collect();
-    match name.starts_with(|c: char| c.is_ascii_alphabetic()) {
-        true => name,
-        false => format!("lambda-{name}"),
-    }
-}
-
-/// Writes a file only if its text differs, so that cargo rebuilds only what has changed.
-fn write(path: &Path, text: &str) -> Result<()> {
-    if fs::read_to_string(path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn table<'a>(manifest: &'a mut toml::Table, key: &str) -> Result<&'a mut toml::Table> {
-    let value = manifest.entry(key).or_insert_with(|| toml::Table::new().into());
-    value.as_table_mut().ok_or_else(|| anyhow!("`{key}` is not a table"))
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    path.canonicalize().with_context(|| {
-        let place = env::current_dir().map_or(String::new(), |place| format!(" (in {})", place.display()));
-        format!("cannot find {}{}", path.display(), if path.is_absolute() { "" } else { &place })
-    })
+    Ok(directory.join("effe"))
 }

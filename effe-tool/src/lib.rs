@@ -1,9 +1,9 @@
 //! The command line tool for authors and operators of lambdas: `new`, `compile`, `run`, `watch`, `invoke`, `inspect`,
-//! `docker`, `route` and `completions`.
+//! `docker`, `route`, `header` and `completions`.
 //!
-//! This file owns the start of the process, the dispatch of commands and the exit codes. The tool writes crates, starts
-//! cargo and the loader, and reads their output and the files that they made. It never opens a plugin itself: only the
-//! loader does.
+//! This file owns the start of the process, the dispatch of commands and the exit codes. The tool writes sources,
+//! starts cargo, other compilers and the loader, and reads their output and the files that they made. It never opens a
+//! plugin itself: only the loader does.
 
 #![forbid(unsafe_code)]
 #![warn(unreachable_pub)]
@@ -14,12 +14,16 @@ mod commands;
 mod artifact;
 mod cargo;
 mod changes;
+mod crates;
 mod effe_abi;
 mod elf;
 mod engine;
+mod foreign;
 mod frontmatter;
 mod image;
+mod inputs;
 mod lambda;
+mod language;
 mod loader;
 mod oci;
 mod package;
@@ -27,6 +31,7 @@ mod plan;
 mod serving;
 mod shell;
 mod source;
+mod target;
 mod template;
 mod usage;
 
@@ -78,6 +83,7 @@ fn run(command: Command, shell: &mut Shell) -> anyhow::Result<ExitCode> {
         Command::Docker(args) => commands::docker::run(&args, shell),
         Command::Package(args) => commands::package::run(&args, shell),
         Command::Route(args) => commands::route::run(&args, shell),
+        Command::Header => commands::header::run(shell),
         Command::Completions(args) => commands::completions::run(&args, shell),
     }
 }

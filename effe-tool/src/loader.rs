@@ -74,7 +74,21 @@ pub(crate) fn command(artifact: &Artifact) -> Result<Command> {
 /// # Errors
 /// The loader refuses the artifact, or there is no loader.
 pub(crate) fn info(artifact: &Artifact) -> Result<Info> {
-    match ask(artifact)? {
+    accepted(artifact, ask(artifact)?)
+}
+
+/// The same of an artifact that was just built. The loader opens it in a child, which shows what its file doesn't, such
+/// as a symbol that no library has.
+///
+/// # Errors
+/// As [`info`].
+pub(crate) fn info_of_build(artifact: &Artifact) -> Result<Info> {
+    let flags: &[&str] = if artifact.kind == Kind::Plugin { &["--strict-plugin"] } else { &[] };
+    accepted(artifact, ask_with(artifact, flags)?)
+}
+
+fn accepted(artifact: &Artifact, verdict: Verdict) -> Result<Info> {
+    match verdict {
         Verdict::Accepts(text) => Info::parse(&text).with_context(|| artifact.path.display().to_string()),
         Verdict::Refuses(line) => bail!("{line}"),
     }
@@ -89,12 +103,16 @@ pub(crate) enum Verdict {
     Refuses(String),
 }
 
-/// Asks the loader for an artifact's Info. That opens the library, which runs its constructors, and nothing else of the
-/// lambda.
+/// Asks the loader for an artifact's Info. The loader reads it from the file's notes, and runs nothing of it. A file
+/// that has none, or is a program, is opened: that runs its constructors, and nothing else of the lambda.
 ///
 /// # Errors
 /// There is no loader, it can't be run, or it fails for another reason than the artifact.
 pub(crate) fn ask(artifact: &Artifact) -> Result<Verdict> {
+    ask_with(artifact, &[])
+}
+
+fn ask_with(artifact: &Artifact, flags: &[&str]) -> Result<Verdict> {
     let mut command = command(artifact)?;
     // Variables that are set for serving must not change the answer.
     for (key, _) in env::vars_os() {
@@ -103,7 +121,7 @@ pub(crate) fn ask(artifact: &Artifact) -> Result<Verdict> {
         }
     }
     let program = command.get_program().to_owned();
-    let output = command.arg("--info").output();
+    let output = command.arg("--info").args(flags).output();
     let output = output.with_context(|| format!("cannot run {}", Path::new(&program).display()))?;
     if output.status.success() {
         let text = String::from_utf8(output.stdout).context("the loader printed no text")?;

@@ -7,7 +7,7 @@ mod flags;
 pub(crate) mod haproxy;
 pub(crate) mod kubernetes;
 mod parameters;
-mod quoting;
+pub(crate) mod quoting;
 mod settings;
 pub(crate) mod systemd;
 

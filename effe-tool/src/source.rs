@@ -1,5 +1,5 @@
 //! Finds lambdas to compile: single files and crates, named by the user or found in a directory. It reads manifests
-//! only to decide whether a crate is a lambda; [`crate::lambda`] turns a source into a crate to build.
+//! only to decide whether a crate is a lambda; [`crate::lambda`] makes a source ready to be built.
 
 use std::{
     ffi::OsStr,
@@ -10,12 +10,17 @@ use std::{
 use anyhow::{Context, Result, bail};
 use walkdir::{DirEntry, WalkDir};
 
+use crate::language::Language;
+
+/// What a file can be, for messages.
+pub(crate) const FILES: &str = "a .rs, .c, .cc or .zig file";
+
 /// Something to compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
     /// The file or the crate's directory, as the user wrote it.
     pub(crate) path: PathBuf,
-    /// Which of the two.
+    /// What it is.
     pub(crate) kind: Kind,
     /// The folder for its result, below the output directory.
     pub(crate) folder: PathBuf,
@@ -23,22 +28,44 @@ pub(crate) struct Source {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    File,
+    /// The directory of a crate.
     Crate,
+    /// A file in Rust, with its manifest at its top.
+    Rust,
+    /// A file in another language.
+    Foreign(Language),
+}
+
+impl Kind {
+    /// What a file is, by its extension.
+    pub(crate) fn of_file(path: &Path) -> Option<Kind> {
+        match path.extension().and_then(OsStr::to_str) {
+            Some("rs") => Some(Kind::Rust),
+            _ => Language::of(path).map(Kind::Foreign),
+        }
+    }
+
+    /// What stands in each file that is a lambda, and why one without it is none.
+    fn mark(self) -> (&'static str, &'static str) {
+        match self {
+            Kind::Foreign(language) => language.mark(),
+            Kind::Crate | Kind::Rust => ("effe_abi", "it doesn't use effe_abi"),
+        }
+    }
 }
 
 /// What was found in a directory.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) sources: Vec<Source>,
-    /// Rust files and crates that are not lambdas, and why.
+    /// Files and crates that are not lambdas, and why.
     pub(crate) skipped: Vec<(PathBuf, &'static str)>,
 }
 
 /// The one source that `path` names.
 ///
 /// # Errors
-/// The path is missing, or neither a Rust file nor a crate.
+/// The path is missing, or neither a file in a known language nor a crate.
 pub(crate) fn one(path: &Path) -> Result<Source> {
     let metadata = match fs::metadata(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => {
@@ -51,31 +78,31 @@ pub(crate) fn one(path: &Path) -> Result<Source> {
         if path.join("Cargo.toml").is_file() {
             return Ok(source(Kind::Crate));
         }
-        bail!("{} holds no Cargo.toml; name a crate, a .rs file or a plugin", path.display());
+        bail!("{} holds no Cargo.toml; name a crate, {FILES} or a plugin", path.display());
     }
     if path.file_name().is_some_and(|name| name == "Cargo.toml") {
         let path = path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
         return Ok(Source { path: path.to_owned(), ..source(Kind::Crate) });
     }
-    if is_rust(path) {
-        return Ok(source(Kind::File));
+    match Kind::of_file(path) {
+        Some(kind) => Ok(source(kind)),
+        None => bail!("{} is no source of a lambda; name {FILES} or a crate", path.display()),
     }
-    bail!("{} is no Rust file; name a .rs file or a crate", path.display());
 }
 
 /// The remedy for a path that is missing, which depends on what its name says that it is.
 fn how_to_make(path: &Path) -> String {
     match path.extension().and_then(OsStr::to_str) {
-        Some("so") => "; make a plugin of a crate or a .rs file with effe-tool compile PATH".to_owned(),
-        None | Some("rs") => format!("; make it with effe-tool new {}", path.display()),
-        Some(_) => "; name a crate, a .rs file or a plugin".to_owned(),
+        Some("so") => "; make a plugin of a crate or a file with effe-tool compile PATH".to_owned(),
+        Some(_) if Kind::of_file(path).is_none() => format!("; name a crate, {FILES} or a plugin"),
+        _ => format!("; make it with effe-tool new {}", path.display()),
     }
 }
 
 /// All sources at or below `path`, sorted by name. The directory `dirout` is skipped.
 ///
 /// # Errors
-/// The path is missing, can't be read, or is neither a Rust file nor a directory.
+/// The path is missing, can't be read, or is neither a file in a known language nor a directory.
 pub(crate) fn all(path: &Path, dirout: &Path) -> Result<Found> {
     if !path.is_dir() {
         return Ok(Found { sources: vec![one(path)?], ..Found::default() });
@@ -120,24 +147,18 @@ pub(crate) fn all(path: &Path, dirout: &Path) -> Result<Found> {
                 true => crates.push(at.to_owned()),
                 false => walk.skip_current_dir(),
             }
-        } else if is_rust(at) && !crates.iter().any(|directory| at.starts_with(directory)) {
+        } else if let Some(kind) = Kind::of_file(at)
+            && !crates.iter().any(|directory| at.starts_with(directory))
+        {
             let text = fs::read(at).with_context(|| format!("cannot read {}", at.display()))?;
-            if text.windows(8).any(|window| window == b"effe_abi") {
-                found.sources.push(Source {
-                    path: at.to_owned(),
-                    kind: Kind::File,
-                    folder: folder(path, at),
-                });
-            } else {
-                found.skipped.push((at.to_owned(), "it doesn't use effe_abi"));
+            let (mark, why_none) = kind.mark();
+            match text.windows(mark.len()).any(|window| window == mark.as_bytes()) {
+                true => found.sources.push(Source { path: at.to_owned(), kind, folder: folder(path, at) }),
+                false => found.skipped.push((at.to_owned(), why_none)),
             }
         }
     }
     Ok(found)
-}
-
-fn is_rust(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "rs")
 }
 
 /// The folder of `at`, relative to `root`.

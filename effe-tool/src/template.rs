@@ -2,11 +2,13 @@
 
 use clap::ValueEnum;
 
-use crate::effe_abi::EffeAbi;
+use crate::{effe_abi::EffeAbi, language::Language};
 
 /// The line with the package's name in every template, and the start of the line with its dependency on effe-abi.
 const NAME: &str = "name = \"plugin-template\"";
 const EFFE_ABI: &str = "effe-abi = ";
+/// The member with the name in the Info of every template that is not Rust.
+const NAME_IN_INFO: &str = r#"\"name\":\"hello\""#;
 
 /// What to start from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -70,6 +72,17 @@ impl Template {
         front.push_str("---\n");
         let source = source.split("\n#[cfg(test)]\n").next().unwrap_or(source);
         front + source
+    }
+
+    /// The same in another language than Rust, with this name in its Info; `None` if there is no such template.
+    pub(crate) fn foreign_file(self, language: Language, name: &str) -> Option<String> {
+        let text = match (self, language) {
+            (Template::Hello, Language::C) => include_str!("../templates/hello/hello.c"),
+            (Template::Hello, Language::Cpp) => include_str!("../templates/hello/hello.cc"),
+            (Template::Hello, Language::Zig) => include_str!("../templates/hello/hello.zig"),
+            _ => return None,
+        };
+        Some(text.replace(NAME_IN_INFO, &format!(r#"\"name\":\"{name}\""#)))
     }
 
     /// The features of effe-abi that it needs.

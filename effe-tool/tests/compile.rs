@@ -229,7 +229,7 @@ fn what_is_no_lambda_is_said_to_be_none() {
     compile("lib").assert_says(&["lib/Cargo.toml doesn't depend on effe-abi", "cargo add effe-abi"]);
     compile("bin").assert_says(&["bin/Cargo.toml has no library"]);
     compile("nowhere").assert_says(&["there is no nowhere", "effe-tool new nowhere"]);
-    compile("empty/readme").assert_says(&["empty/readme is no Rust file"]);
+    compile("empty/readme").assert_says(&["empty/readme is no source of a lambda"]);
     compile("front.rs").assert_says(&["front.rs", "line 1", "close it with `---`"]);
     compile("lines.rs").assert_says(&["lines.rs", "line 3"]);
 }

@@ -152,6 +152,31 @@ fn a_static_program_serves_from_an_image_of_two_files() {
     server.stop();
 }
 
+#[test]
+fn a_lambda_in_cpp_serves_from_an_image_with_its_own_libraries_in_its_own_layer() {
+    let scratch = Scratch::new();
+    for example in ["c/hello.c", "cpp/kv.cc"] {
+        let source = workspace().join("examples").join(example);
+        tool(&scratch).arg("compile").arg(source).run().assert_code(0);
+    }
+    let parts = |plugin: &str| {
+        let done = tool(&scratch).args(["docker", plugin, "--oci", "x.tar", "--json"]).run().assert_code(0);
+        let parts = done.json()[0]["parts"].as_array().unwrap().clone();
+        parts.iter().map(|part| part["part"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let (c, cpp) = (parts("out/hello_v0.1.0.so"), parts("out/kv_v0.1.0.so"));
+    let n_shared = c.len() - 1;
+    assert_eq!((&c[n_shared..], &c[..n_shared]), (&["plugin".to_owned()][..], &cpp[..n_shared]));
+    assert!(cpp[n_shared..].iter().any(|part| part.starts_with("libstdc++")), "{cpp:?}");
+
+    let root = scratch.join("root");
+    let config = unpack(&scratch.join("x.tar"), &root);
+    let Some(loader) = contained(&root, &config, &[]) else { return };
+    let server = loader.serve();
+    assert_eq!(server.get("/none").text(), "no such key\n");
+    server.stop();
+}
+
 /// A lambda that panics in a function of its own, which the compiler does not inline.
 const PANICKING: &str = r#"
 use effe_abi::{Lambda, Params, Request, Response, Result, StartError, Started, export};

@@ -23,11 +23,15 @@ fn a_plugin_is_shown_with_what_it_needs() {
         assert!(done.stdout.contains(part), "{part}:\n{}", done.stdout);
     }
 
-    // With another name of the root module, the loader doesn't find it.
-    let symbol = b"_1as_0lib_1header_0root_bmodule_bloader";
+    // With another name of its roots, and without notes, the loader doesn't find it.
     let mut bytes = fs::read(scratch.join(plugin)).unwrap();
-    while let Some(at) = bytes.windows(symbol.len()).position(|window| window == symbol) {
-        bytes[at] = b'X';
+    for name in [&b"_1as_0lib_1header_0root_bmodule_bloader"[..], b"effe_lambda_v1\0", b"effe\0\0\0\0{"] {
+        let mut found = false;
+        while let Some(at) = bytes.windows(name.len()).position(|window| window == name) {
+            bytes[at] = b'X';
+            found = true;
+        }
+        assert!(found, "{}", name.escape_ascii());
     }
     scratch.write("other.so", &bytes);
     let done = tool(&scratch).args(["inspect", "other.so"]).run().assert_code(1);

@@ -8,6 +8,7 @@ mod docker;
 mod guide;
 mod inspect;
 mod invoke;
+mod languages;
 mod moving;
 mod new;
 mod package;

@@ -13,11 +13,13 @@ use serde_json::json;
 use super::{columns, size};
 use crate::{
     artifact::{self, Artifact, Info, Kind},
-    cargo::{self, Linking},
+    cargo::Linking,
     cli::CompileArgs,
-    lambda, loader,
+    lambda::{self, Lambda},
+    loader,
     shell::Shell,
     source::{self, Source},
+    target,
     usage::Usage,
 };
 
@@ -96,23 +98,26 @@ fn compile(
     taken: &mut BTreeMap<PathBuf, PathBuf>,
     shell: &mut Shell,
 ) -> Result<Built> {
-    let lambda = lambda::prepare(source, target, &args.build)?;
+    let lambda = Lambda::of(source, target, &args.build)?;
     let file = match args.exe {
-        false => cargo::plugin(&lambda, target, &args.build, shell)?,
+        false => lambda.plugin(target, &args.build, shell)?,
         true => {
             let linking = if args.is_static { Linking::Static } else { Linking::Dynamic };
-            let manifest = lambda::executable(&lambda, target, &args.build, shell)?;
-            cargo::executable(&manifest, &lambda, target, linking, &args.build, shell)?
+            lambda.executable(target, linking, &args.build, shell)?
         }
     };
     let artifact = Artifact::read(&file)?;
-    let info = match loader::info(&artifact) {
+    let info = match loader::info_of_build(&artifact) {
         Ok(info) => info,
         // A plugin for another machine can't be loaded here.
-        Err(err) if args.build.target.is_some() => {
-            shell.warning(format_args!("it is named by its manifest, not by its Info: {err:#}"));
-            Info::of_package(&lambda.package, &lambda.version)
-        }
+        Err(err) if args.build.target.is_some() => match (&artifact.elf.info, lambda.manifest_info()) {
+            (Some(text), _) => Info::parse(text)?,
+            (None, Some(info)) => {
+                shell.warning(format_args!("it is named by its manifest, not by its Info: {err:#}"));
+                info
+            }
+            (None, None) => return Err(err),
+        },
         Err(err) => return Err(err),
     };
     let name = match &args.out {
@@ -127,7 +132,7 @@ fn compile(
     if let Some(other) = taken.insert(path.clone(), source.path.clone()) {
         bail!("its name is that of {}: both would be {}", other.display(), path.display());
     }
-    cargo::replace_file(&file, &path)?;
+    target::replace_file(&file, &path)?;
     Ok(Built { path, info, size: artifact.size })
 }
 

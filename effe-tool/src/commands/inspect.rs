@@ -59,6 +59,10 @@ fn as_text(artifact: &Artifact, verdict: &Verdict) -> String {
         artifact.elf.glibc.map_or("none".to_owned(), |(major, minor)| format!("{major}.{minor}")),
     );
     match verdict {
+        // Where there are notes, it has opened nothing.
+        Verdict::Accepts(_) if artifact.elf.info.is_some() => {
+            row("loader", "takes it, as far as its file shows; effe-loader --check tries it".to_owned());
+        }
         Verdict::Accepts(_) => row("loader", "takes it".to_owned()),
         Verdict::Refuses(line) => row("loader", format!("refuses it: {line}")),
     }

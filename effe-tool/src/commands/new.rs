@@ -3,13 +3,18 @@
 use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use crate::{
     cargo,
     cli::{BuildArgs, NewArgs},
     effe_abi::EffeAbi,
+    language::Language,
+    package::package_name,
+    plan::quoting,
     shell::Shell,
-    template,
+    source::{FILES, Kind},
+    template::{self, Template},
     usage::Usage,
 };
 
@@ -29,20 +34,52 @@ pub(crate) fn run(args: &NewArgs, shell: &mut Shell) -> Result<ExitCode> {
     if path.symlink_metadata().is_ok() {
         bail!("{} is there already; choose another name, or remove it", path.display());
     }
-    match path.extension().is_some_and(|extension| extension == "rs") {
-        true => single_file(args, shell)?,
-        false => whole_crate(args, shell)?,
+    match (Kind::of_file(path), path.extension()) {
+        (Some(Kind::Foreign(language)), _) => single_file(path, &foreign_file(args, language)?, shell)?,
+        (Some(_), _) => {
+            let effe_abi = EffeAbi::chosen(args.effe_abi.as_deref())?;
+            single_file(path, &args.template.single_file(Some(&effe_abi)), shell)?;
+        }
+        (None, Some(extension)) => {
+            let text = format!(
+                "{}: no lambda is written in .{}; name {FILES}, or a crate, whose name has no dot",
+                path.display(),
+                extension.to_string_lossy()
+            );
+            return Err(Usage(text).into());
+        }
+        (None, None) => whole_crate(args, shell)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn single_file(args: &NewArgs, shell: &mut Shell) -> Result<()> {
-    let path = &args.path;
-    let effe_abi = EffeAbi::chosen(args.effe_abi.as_deref())?;
+/// The text of a file in another language than Rust.
+fn foreign_file(args: &NewArgs, language: Language) -> Result<String> {
+    let path = args.path.display();
+    if let Some(effe_abi) = &args.effe_abi {
+        let text =
+            format!("--effe-abi {effe_abi}: it is for Rust; {path} includes effe.h, which this tool has");
+        return Err(Usage(text).into());
+    }
+    let stem = args.path.file_stem().unwrap_or_default().to_string_lossy();
+    args.template.foreign_file(language, &package_name(&stem)).ok_or_else(|| {
+        let known = Template::value_variants().iter().filter(|one| one.foreign_file(language, "").is_some());
+        let known: Vec<_> =
+            known.filter_map(|one| Some(one.to_possible_value()?.get_name().to_owned())).collect();
+        let text = format!(
+            "{path}: this template is for Rust alone; in {} there is: {}",
+            language.name(),
+            known.join(", ")
+        );
+        Usage(text).into()
+    })
+}
+
+fn single_file(path: &Path, text: &str, shell: &mut Shell) -> Result<()> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    write(path, &args.template.single_file(Some(&effe_abi)))?;
+    write(path, text)?;
     shell.status("Created", format_args!("lambda `{}`", path.display()));
     next(path, shell);
     Ok(())
@@ -87,7 +124,7 @@ fn stand_alone(path: &Path, shell: &mut Shell) -> Result<()> {
 }
 
 fn next(path: &Path, shell: &mut Shell) {
-    let path = path.display();
+    let path = quoting::shell(&path.to_string_lossy());
     shell.note(format_args!(
         "serve it with `effe-tool run {path}`, call it once with `effe-tool invoke {path}`"
     ));

@@ -2,7 +2,7 @@
 //! Which texts may stand there at all is left to `checks.rs`.
 
 /// A text as one word for a POSIX shell. It stays on one line if the text is on one.
-pub(super) fn shell(text: &str) -> String {
+pub(crate) fn shell(text: &str) -> String {
     let is_plain = |ch: char| ch.is_ascii_alphanumeric() || "=._/:@,+-".contains(ch);
     match !text.is_empty() && text.chars().all(is_plain) {
         true => text.to_owned(),

@@ -19,11 +19,12 @@ use sha2::{Digest, Sha256};
 use super::trigger::{Outcome, Trigger};
 use crate::{
     artifact::Artifact,
-    cargo::{self, LocalPackages},
     changes::Snapshot,
     cli::{BuildArgs, WatchArgs},
-    lambda, loader,
-    package::{Lambda, short_hash},
+    inputs::Surroundings,
+    lambda::Lambda,
+    loader,
+    package::short_hash,
     serving::{self, RunningLoader},
     shell::Shell,
     source::Source,
@@ -67,7 +68,7 @@ pub(super) struct Watched {
 pub(super) struct Built {
     pub(super) result: Result<Outcome>,
     inputs: Vec<PathBuf>,
-    packages: LocalPackages,
+    surroundings: Surroundings,
 }
 
 impl Watched {
@@ -115,14 +116,14 @@ impl Watched {
     pub(super) fn build(&mut self, target: &Path, args: &BuildArgs, shell: &mut Shell) -> Built {
         self.restarted = false;
         let mut built =
-            Built { result: Ok(Outcome::Failed), inputs: Vec::new(), packages: LocalPackages::default() };
-        built.result = lambda::prepare(&self.source, target, args).and_then(|lambda| {
+            Built { result: Ok(Outcome::Failed), inputs: Vec::new(), surroundings: Surroundings::default() };
+        built.result = Lambda::of(&self.source, target, args).and_then(|lambda| {
             // Before the build, so that one of them that keeps it from succeeding is watched, too.
-            built.packages = cargo::local_packages(&lambda.manifest, args);
+            built.surroundings = lambda.surroundings(target, args);
             let new = self.plugin.with_extension("new");
-            let inputs = cargo::plugin_at(&new, &lambda, target, args, shell);
+            let inputs = lambda.plugin_at(&new, target, args, shell);
             built.inputs = inputs.as_deref().unwrap_or_default().to_vec();
-            self.learn(&lambda, &built, target);
+            self.learn(&built, target);
             inputs?;
             self.take(&new)
         });
@@ -130,13 +131,12 @@ impl Watched {
     }
 
     /// Adds to the roots what a build has shown.
-    fn learn(&mut self, lambda: &Lambda, built: &Built, target: &Path) {
-        let workspace = ["Cargo.toml", "Cargo.lock"].map(|name| lambda.workspace.join(name));
-        let others = built.packages.directories.iter().chain(&built.inputs).cloned();
+    fn learn(&mut self, built: &Built, target: &Path) {
+        let shown = built.surroundings.paths.iter().chain(&built.inputs).cloned();
         // A failed build shows not all of them.
         let before = if built.inputs.is_empty() { self.roots.clone() } else { Vec::new() };
         self.roots.truncate(1);
-        for path in workspace.into_iter().chain(others).chain(before) {
+        for path in shown.chain(before) {
             let is_new = !self.roots.iter().any(|root| path.starts_with(root));
             if is_new && !path.starts_with(target) {
                 self.roots.push(path);
@@ -165,15 +165,15 @@ impl Watched {
         later: &Snapshot,
         known: &[PathBuf],
     ) -> Result<(Outcome, Vec<String>)> {
-        let Built { result, inputs, packages } = built;
+        let Built { result, inputs, surroundings } = built;
         let outcome = *result.as_ref().unwrap_or(&Outcome::Failed);
         // What a package that can't be asked about reads, nobody knows.
         let may_read =
-            if packages.failures.is_empty() { packages.scripted } else { vec![PathBuf::from("/")] };
+            if surroundings.failures.is_empty() { surroundings.may_read } else { vec![PathBuf::from("/")] };
         let mut notes = self.trigger.end(outcome, later, known, inputs, may_read);
         // If the build failed, too, its own error says why.
         if outcome != Outcome::Failed {
-            notes.extend(packages.failures.iter().map(|(manifest, err)| {
+            notes.extend(surroundings.failures.iter().map(|(manifest, err)| {
                 format!("what {} depends on is not watched: {err:#}", manifest.display())
             }));
         }

@@ -1,0 +1,1 @@
+../../effe-abi/include/effe.h
