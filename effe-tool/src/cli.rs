@@ -326,14 +326,27 @@ pub struct InspectArgs {
     /// Print it as JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Print the crates that it is made of as CycloneDX; of any program or library that `cargo auditable` has built
+    #[arg(long, conflicts_with = "json")]
+    pub sbom: bool,
 }
 
 /// `docker`
 #[derive(Args, Debug)]
 pub struct DockerArgs {
     /// A plugin or executable, a directory of them, or a file or crate to compile
-    #[arg(value_hint = ValueHint::AnyPath)]
-    pub path: PathBuf,
+    #[arg(required_unless_present_any = ["loader_only", "merge"], value_hint = ValueHint::AnyPath)]
+    pub path: Option<PathBuf>,
+
+    /// Pack the loader alone, which serves /lambda.so: FROM this image, and COPY a plugin there, is an image
+    #[arg(long, conflicts_with = "path")]
+    pub loader_only: bool,
+
+    /// Make one archive of several that --oci has written of one image, each for another machine
+    #[arg(long, value_name = "FILE", num_args = 2.., requires = "oci", value_hint = ValueHint::FilePath,
+          conflicts_with_all = ["path", "loader_only", "tag", "ca", "json"])]
+    pub merge: Vec<PathBuf>,
 
     /// The image's name [default: NAME:VERSION of the lambda's Info]
     #[arg(long, short, value_name = "NAME:TAG")]

@@ -28,6 +28,7 @@ mod loader;
 mod oci;
 mod package;
 mod plan;
+mod sbom;
 mod serving;
 mod shell;
 mod source;
