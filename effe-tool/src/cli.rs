@@ -454,7 +454,7 @@ pub struct RouteArgs {
     #[arg(long, value_name = "[NAME=]DIR", value_hint = ValueHint::DirPath)]
     pub data: Vec<String>,
 
-    /// haproxy: the address to listen on [default: *:8080]
+    /// compose, haproxy: the address to listen on [default: *:8080]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
 
@@ -462,16 +462,24 @@ pub struct RouteArgs {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "5m")]
     pub sleep: Option<String>,
 
-    /// kubernetes: the registry of the images
+    /// compose, knative, kubernetes: the registry of the images
     #[arg(long, value_name = "REGISTRY")]
     pub registry: Option<String>,
+
+    /// kubernetes: also a kustomization.yaml that names the other files, for `kubectl apply --kustomize`
+    #[arg(long)]
+    pub kustomize: bool,
 }
 
 /// What runs lambdas and sends requests to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Router {
+    /// Compose, for docker or podman: HAProxy in front of containers
+    Compose,
     /// HAProxy, in front of loaders on this machine
     Haproxy,
+    /// Knative: a Service for each lambda, which scales with the requests, and to none
+    Knative,
     /// Kubernetes: Deployments, Services and related objects
     Kubernetes,
     /// systemd: one template unit, started by socket
