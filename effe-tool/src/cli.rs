@@ -100,6 +100,10 @@ pub enum Command {
     Watch(WatchArgs),
     /// Send one request to a lambda, or to a URL
     Invoke(InvokeArgs),
+    /// Serve a lambda under a debugger, which stops where Run begins
+    Debug(DebugArgs),
+    /// Call a lambda for some seconds, and draw a flame graph of where its CPU time goes
+    Profile(ProfileArgs),
     /// Show a plugin's Info, what it needs, and whether the loader accepts it
     Inspect(InspectArgs),
     /// Pack a lambda into a container image that holds nothing else
@@ -314,6 +318,63 @@ pub enum Output {
     Body,
     /// JSON, once the answer has ended
     Json,
+}
+
+/// `debug`
+#[derive(Args, Debug)]
+pub struct DebugArgs {
+    /// A file or crate to compile without optimizations, or a compiled plugin or executable
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+
+    /// The debugger [default: the first that is installed]
+    #[arg(long, value_name = "PROGRAM")]
+    pub debugger: Option<Debugger>,
+
+    /// Flags for the loader, after `--`
+    #[arg(last = true, value_name = "LOADER FLAGS")]
+    pub loader_args: Vec<std::ffi::OsString>,
+
+    #[expect(missing_docs, reason = "documented at its type")]
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// A debugger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Debugger {
+    /// GDB
+    Gdb,
+    /// LLDB
+    Lldb,
+}
+
+/// `profile`
+#[derive(Args, Debug)]
+pub struct ProfileArgs {
+    /// A file or crate to compile, or a compiled plugin or executable
+    #[arg(value_name = "LAMBDA", value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+
+    /// What to call: path and query
+    #[arg(long = "path", short, value_name = "/PATH?QUERY", default_value = "/")]
+    pub url_path: String,
+
+    /// For how long
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+
+    /// The graph, which browsers show
+    #[arg(long, value_name = "FILE", default_value = "profile.svg", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+
+    /// Flags for the loader, after `--`
+    #[arg(last = true, value_name = "LOADER FLAGS")]
+    pub loader_args: Vec<std::ffi::OsString>,
+
+    #[expect(missing_docs, reason = "documented at its type")]
+    #[command(flatten)]
+    pub build: BuildArgs,
 }
 
 /// `inspect`
