@@ -35,6 +35,28 @@
 //! # }
 //! ```
 //!
+//! Its `Cargo.toml` says that it is such a library:
+//!
+//! ```toml
+//! [lib]
+//! crate-type = ["cdylib"]
+//!
+//! [dependencies]
+//! effe-abi = "1"
+//! ```
+//!
+//! `effe-tool new hello` makes a crate like this; `effe-tool run hello` compiles and serves it, and
+//! `effe-loader --plugin libhello.so` serves what was compiled, on any machine with a loader.
+//!
+//! | you want | here it is |
+//! |---|---|
+//! | what came: path, headers, body, peer, deadline | [`Request`] |
+//! | to answer: status, headers, text, JSON, a stream | [`Response`] |
+//! | what the operator has set | [`Params`] |
+//! | to say that Run waits, streams or upgrades | [`Options`] |
+//! | an error with another severity | [`Error`] |
+//! | a test without a server | [`testing::Effe`] |
+//!
 //! With the feature `async`, the steps are `async fn`s (`AsyncLambda`). With the feature `tower`, a lambda can be any
 //! `tower::Service` over the types of the `http` crate, for example an axum `Router` (`export!(tower app)`). Handlers
 //! that were written for AWS Lambda are lambdas as they stand (`export!(lambda_http handler)`).

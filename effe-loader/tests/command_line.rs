@@ -2,6 +2,8 @@
 
 use std::{fs, net::TcpListener};
 
+use clap_complete::Shell;
+use effe_loader::boot::cli::Cli;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -213,12 +215,31 @@ fn the_table_of_flags_is_what_the_loader_takes() {
                 Each flag, its environment variable (a flag beats its variable, a variable beats the default), and \
                 what it does. Sizes are written as `512`, `64KiB`, `2MiB`, `1GiB`; times as `500ms`, `30s`, `5m`, \
                 `1h`. This file is generated: `UPDATE=1 cargo test -p effe-loader --test main flags` writes it.\n\n";
-    let expected = format!("{head}{}", effe_loader::boot::cli::markdown());
-    let path = workspace().join("docs/flags.md");
-    if std::env::var_os("UPDATE").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, &expected).unwrap();
+    assert_generated("docs/flags.md", format!("{head}{}", effe_loader::boot::cli::markdown()));
+}
+
+#[test]
+fn the_packaged_page_and_completions_are_of_the_flags() {
+    let command = Cli::described();
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page).unwrap();
+    assert_generated("packaging/man/effe-loader.1", String::from_utf8(page).unwrap());
+    for (shell, file) in
+        [(Shell::Bash, "effe-loader.bash"), (Shell::Fish, "effe-loader.fish"), (Shell::Zsh, "_effe-loader")]
+    {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command.clone(), "effe-loader", &mut script);
+        assert_generated(&format!("packaging/completions/{file}"), String::from_utf8(script).unwrap());
     }
-    let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == expected, "docs/flags.md is not up to date; UPDATE=1 writes it");
+}
+
+/// Asserts that a file of the repository is what the program makes. With `UPDATE=1` it is written first.
+fn assert_generated(path: &str, expected: String) {
+    let file = workspace().join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, &expected).unwrap();
+    }
+    let found = fs::read_to_string(&file).unwrap_or_default();
+    assert!(found == expected, "{path} is not up to date; UPDATE=1 writes it");
 }

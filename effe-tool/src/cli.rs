@@ -100,6 +100,10 @@ pub enum Command {
     Watch(WatchArgs),
     /// Send one request to a lambda, or to a URL
     Invoke(InvokeArgs),
+    /// Serve a lambda under a debugger, which stops where Run begins
+    Debug(DebugArgs),
+    /// Call a lambda for some seconds, and draw a flame graph of where its CPU time goes
+    Profile(ProfileArgs),
     /// Show a plugin's Info, what it needs, and whether the loader accepts it
     Inspect(InspectArgs),
     /// Pack a lambda into a container image that holds nothing else
@@ -316,6 +320,63 @@ pub enum Output {
     Json,
 }
 
+/// `debug`
+#[derive(Args, Debug)]
+pub struct DebugArgs {
+    /// A file or crate to compile without optimizations, or a compiled plugin or executable
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+
+    /// The debugger [default: the first that is installed]
+    #[arg(long, value_name = "PROGRAM")]
+    pub debugger: Option<Debugger>,
+
+    /// Flags for the loader, after `--`
+    #[arg(last = true, value_name = "LOADER FLAGS")]
+    pub loader_args: Vec<std::ffi::OsString>,
+
+    #[expect(missing_docs, reason = "documented at its type")]
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+/// A debugger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Debugger {
+    /// GDB
+    Gdb,
+    /// LLDB
+    Lldb,
+}
+
+/// `profile`
+#[derive(Args, Debug)]
+pub struct ProfileArgs {
+    /// A file or crate to compile, or a compiled plugin or executable
+    #[arg(value_name = "LAMBDA", value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+
+    /// What to call: path and query
+    #[arg(long = "path", short, value_name = "/PATH?QUERY", default_value = "/")]
+    pub url_path: String,
+
+    /// For how long
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub seconds: u32,
+
+    /// The graph, which browsers show
+    #[arg(long, value_name = "FILE", default_value = "profile.svg", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+
+    /// Flags for the loader, after `--`
+    #[arg(last = true, value_name = "LOADER FLAGS")]
+    pub loader_args: Vec<std::ffi::OsString>,
+
+    #[expect(missing_docs, reason = "documented at its type")]
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
 /// `inspect`
 #[derive(Args, Debug)]
 pub struct InspectArgs {
@@ -326,14 +387,27 @@ pub struct InspectArgs {
     /// Print it as JSON
     #[arg(long)]
     pub json: bool,
+
+    /// Print the crates that it is made of as CycloneDX; of any program or library that `cargo auditable` has built
+    #[arg(long, conflicts_with = "json")]
+    pub sbom: bool,
 }
 
 /// `docker`
 #[derive(Args, Debug)]
 pub struct DockerArgs {
     /// A plugin or executable, a directory of them, or a file or crate to compile
-    #[arg(value_hint = ValueHint::AnyPath)]
-    pub path: PathBuf,
+    #[arg(required_unless_present_any = ["loader_only", "merge"], value_hint = ValueHint::AnyPath)]
+    pub path: Option<PathBuf>,
+
+    /// Pack the loader alone, which serves /lambda.so: FROM this image, and COPY a plugin there, is an image
+    #[arg(long, conflicts_with = "path")]
+    pub loader_only: bool,
+
+    /// Make one archive of several that --oci has written of one image, each for another machine
+    #[arg(long, value_name = "FILE", num_args = 2.., requires = "oci", value_hint = ValueHint::FilePath,
+          conflicts_with_all = ["path", "loader_only", "tag", "ca", "json"])]
+    pub merge: Vec<PathBuf>,
 
     /// The image's name [default: NAME:VERSION of the lambda's Info]
     #[arg(long, short, value_name = "NAME:TAG")]
@@ -441,7 +515,7 @@ pub struct RouteArgs {
     #[arg(long, value_name = "[NAME=]DIR", value_hint = ValueHint::DirPath)]
     pub data: Vec<String>,
 
-    /// haproxy: the address to listen on [default: *:8080]
+    /// compose, haproxy: the address to listen on [default: *:8080]
     #[arg(long, value_name = "ADDR:PORT")]
     pub listen: Option<String>,
 
@@ -449,16 +523,24 @@ pub struct RouteArgs {
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "5m")]
     pub sleep: Option<String>,
 
-    /// kubernetes: the registry of the images
+    /// compose, knative, kubernetes: the registry of the images
     #[arg(long, value_name = "REGISTRY")]
     pub registry: Option<String>,
+
+    /// kubernetes: also a kustomization.yaml that names the other files, for `kubectl apply --kustomize`
+    #[arg(long)]
+    pub kustomize: bool,
 }
 
 /// What runs lambdas and sends requests to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Router {
+    /// Compose, for docker or podman: HAProxy in front of containers
+    Compose,
     /// HAProxy, in front of loaders on this machine
     Haproxy,
+    /// Knative: a Service for each lambda, which scales with the requests, and to none
+    Knative,
     /// Kubernetes: Deployments, Services and related objects
     Kubernetes,
     /// systemd: one template unit, started by socket

@@ -5,12 +5,14 @@
 
 pub(crate) mod compile;
 pub(crate) mod completions;
+pub(crate) mod debug;
 pub(crate) mod docker;
 pub(crate) mod header;
 pub(crate) mod inspect;
 pub(crate) mod invoke;
 pub(crate) mod new;
 pub(crate) mod package;
+pub(crate) mod profile;
 pub(crate) mod route;
 pub(crate) mod run;
 pub(crate) mod watch;

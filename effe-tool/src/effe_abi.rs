@@ -2,6 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+/// The crate effe-abi of the checkout that this tool is built from. A release has none, and its bytes don't depend on
+/// where it was built: `scripts/release` sets the variable.
+const CHECKOUT: Option<&str> = match option_env!("EFFE_RELEASE") {
+    Some(_) => None,
+    None => Some(concat!(env!("CARGO_MANIFEST_DIR"), "/../effe-abi")),
+};
+
 /// The effe-abi that a lambda depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EffeAbi {
@@ -32,8 +39,8 @@ impl EffeAbi {
 
     /// The checkout that this tool was built from, if it still exists; else the major version 1.
     pub(crate) fn default() -> EffeAbi {
-        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../effe-abi");
-        match checkout.join("Cargo.toml").is_file().then(|| checkout.canonicalize()) {
+        let checkout = CHECKOUT.map(Path::new).filter(|path| path.join("Cargo.toml").is_file());
+        match checkout.map(Path::canonicalize) {
             Some(Ok(path)) => EffeAbi::Path(path),
             _ => EffeAbi::Version("1".to_owned()),
         }

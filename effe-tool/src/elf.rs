@@ -130,6 +130,23 @@ fn read(bytes: &[u8]) -> object::read::Result<Elf> {
     })
 }
 
+/// The names of all functions in the symbol table, which a stripped file doesn't have.
+///
+/// # Errors
+/// The bytes are not a 64-bit ELF file, or a damaged one.
+pub(crate) fn functions(bytes: &[u8]) -> Result<Vec<String>> {
+    let read = || -> object::read::Result<Vec<String>> {
+        let header = elf::FileHeader64::<Endianness>::parse(bytes)?;
+        let endian = header.endian()?;
+        let symbols = header.sections(endian, bytes)?.symbols(endian, bytes, elf::SHT_SYMTAB)?;
+        let functions = symbols.iter().filter(|symbol| symbol.st_type() == elf::STT_FUNC);
+        functions
+            .map(|symbol| Ok(String::from_utf8_lossy(symbols.symbol_name(endian, symbol)?).into_owned()))
+            .collect()
+    };
+    read().map_err(|err| anyhow!("its ELF headers are damaged ({err}); copy or build it again"))
+}
+
 fn glibc_version(name: &str) -> Option<(u32, u32)> {
     let mut numbers = name.strip_prefix("GLIBC_")?.split('.').map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

@@ -1,5 +1,5 @@
-//! The content of a container image: the loader, the lambda, the libraries that they need, CA certificates, and nothing
-//! else. [`crate::oci`] writes it as an archive; [`crate::engine`] gives it to an engine.
+//! The content of a container image: the loader, the lambda, the libraries that they need, CA certificates, lists of
+//! crates, and nothing else. [`crate::oci`] writes it as an archive; [`crate::engine`] gives it to an engine.
 
 use std::{
     fs,
@@ -12,8 +12,9 @@ use oci_spec::distribution::Reference;
 
 use crate::{
     artifact::{Artifact, Info, Kind},
-    elf::{self, Libraries},
+    elf::{self, Elf, Libraries},
     loader::{self, PORT},
+    sbom,
 };
 
 /// The user that the image runs as, without any rights; distroless images have the same.
@@ -25,6 +26,8 @@ pub(crate) const STOP_SIGNAL: &str = "SIGTERM";
 /// The path at which programs look for CA certificates.
 const CA_PATH: &str = "etc/ssl/certs/ca-certificates.crt";
 const LOADER_PATH: &str = "bin/effe-loader";
+/// Where an image says which crates its programs are made of.
+const SBOM_DIRECTORY: &str = "usr/share/sbom";
 /// The flag of `strip` for the loader: a backtrace in the log leaves the loader's functions out, so no names are
 /// needed. It is also for a program that has the loader linked in, whose symbol table would add 1.4 MB.
 const ALL_SYMBOLS: &str = "--strip-unneeded";
@@ -82,7 +85,7 @@ impl Image {
         let (own, entrypoint) = match artifact.kind {
             Kind::Plugin => {
                 let found = loader::find()?.canonicalize().context("cannot find the loader")?;
-                shared.push(part("loader", LOADER_PATH, stripped(&found, ALL_SYMBOLS)?, 0o755));
+                shared.extend(loader_parts(&found)?);
                 loader = Some(found);
                 let path = format!("lambda/{}.so", artifact.name(&info)?);
                 let entrypoint =
@@ -95,22 +98,19 @@ impl Image {
                 (own, vec![format!("/{path}")])
             }
         };
-        let mut own = vec![own];
+        let mut own = with_crates(own)?;
         if base == Base::Scratch {
             let loader = loader.as_deref();
             let files: Vec<_> = loader.into_iter().chain([artifact.path.as_path()]).collect();
             // A library that only the lambda needs is no part of the layer that all lambdas share.
             let of_all = loader.map(|loader| elf::libraries(&[loader])).transpose()?;
-            let Libraries { files, linker, directory } = elf::libraries(&files)?;
-            if let Some((path, file)) = linker {
-                let directory = directory.as_deref().or(path.parent()).unwrap_or(Path::new("/lib"));
-                for (name, file) in files {
-                    let is_shared = of_all.as_ref().is_none_or(|of_all| of_all.files.contains_key(&name));
-                    let layer = if is_shared { &mut shared } else { &mut own };
-                    layer.push(part(&name, &inside(&directory.join(&name)), read(&file)?, 0o755));
-                }
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                shared.push(part(&name, &inside(&path), read(&file)?, 0o755));
+            let is_of_all =
+                |name: &String| of_all.as_ref().is_none_or(|of_all| of_all.files.contains_key(name));
+            let libraries = elf::libraries(&files)?;
+            let alone: Vec<_> = libraries.files.keys().filter(|name| !is_of_all(name)).cloned().collect();
+            for part in library_parts(libraries)? {
+                let layer = if alone.contains(&part.what) { &mut own } else { &mut shared };
+                layer.push(part);
             }
         }
         if base == Base::Scratch || ca.is_some() {
@@ -121,6 +121,37 @@ impl Image {
         let layers = [shared, own].into_iter().filter(|layer| !layer.is_empty()).collect();
         let machine = artifact.elf.machine.clone();
         Ok(Image { tag, machine, labels: labels(&info), entrypoint, layers })
+    }
+
+    /// Collects the parts of an image that serves `/lambda.so`, which another image is to add.
+    ///
+    /// # Errors
+    /// A library or the loader is missing on this machine, or the tag is not fit for an image.
+    pub(crate) fn of_loader(tag: Option<&str>, base: Base, ca: Option<&Path>) -> Result<Image> {
+        let loader = loader::find()?.canonicalize().context("cannot find the loader")?;
+        let version = loader::version(&loader)?;
+        let tag = match tag {
+            Some(tag) => checked_tag(tag)?,
+            None => format!("effe-loader:{version}"),
+        };
+        let machine = Elf::parse(&read(&loader)?)?.machine;
+        let mut parts = loader_parts(&loader)?;
+        if base == Base::Scratch {
+            let mut libraries = elf::libraries(&[&loader])?;
+            // The rest of the C library, which the loader doesn't need, and a lambda may.
+            let libm = libraries.files.get("libc.so.6").map(|libc| libc.with_file_name("libm.so.6"));
+            if let Some(libm) = libm.filter(|libm| libm.is_file()) {
+                libraries.files.insert("libm.so.6".to_owned(), libm);
+            }
+            parts.extend(library_parts(libraries)?);
+        }
+        if base == Base::Scratch || ca.is_some() {
+            parts.push(part("CA certificates", CA_PATH, certificates(ca)?, 0o644));
+        }
+        parts.sort_by(|one, other| one.path.cmp(&other.path));
+        let info = Info::of_package("effe-loader", &version);
+        let entrypoint = [&format!("/{LOADER_PATH}"), "--plugin", "/lambda.so"].map(str::to_owned).to_vec();
+        Ok(Image { tag, machine, labels: labels(&info), entrypoint, layers: vec![parts] })
     }
 
     /// All parts, in the order of the layers.
@@ -175,6 +206,35 @@ impl Image {
         let path = directory.join("Dockerfile");
         fs::write(&path, self.dockerfile(base)).with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// The loader, and the list of its crates.
+fn loader_parts(loader: &Path) -> Result<Vec<Part>> {
+    with_crates(part("loader", LOADER_PATH, stripped(loader, ALL_SYMBOLS)?, 0o755))
+}
+
+/// Libraries and the dynamic linker, at the paths at which it looks for them.
+fn library_parts(libraries: Libraries) -> Result<Vec<Part>> {
+    let Libraries { files, linker, directory } = libraries;
+    let mut parts = Vec::new();
+    if let Some((path, file)) = linker {
+        let directory = directory.as_deref().or(path.parent()).unwrap_or(Path::new("/lib"));
+        for (name, file) in files {
+            parts.push(part(&name, &inside(&directory.join(&name)), read(&file)?, 0o755));
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        parts.push(part(&name, &inside(&path), read(&file)?, 0o755));
+    }
+    Ok(parts)
+}
+
+/// A part, and the list of the crates that it is made of, if it has one. Scanners look for it there.
+fn with_crates(part: Part) -> Result<Vec<Part>> {
+    let bill = sbom::of(&part.bytes).with_context(|| format!("cannot list the crates of {}", part.what))?;
+    let name = part.path.rsplit('/').next().unwrap_or_default();
+    let path = format!("{SBOM_DIRECTORY}/{name}.cdx.json");
+    let bill = bill.map(|bytes| self::part(&format!("crates of the {}", part.what), &path, bytes, 0o644));
+    Ok([Some(part), bill].into_iter().flatten().collect())
 }
 
 fn part(what: &str, path: &str, bytes: Vec<u8>, mode: u32) -> Part {

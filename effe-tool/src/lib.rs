@@ -1,5 +1,5 @@
-//! The command line tool for authors and operators of lambdas: `new`, `compile`, `run`, `watch`, `invoke`, `inspect`,
-//! `docker`, `route`, `header` and `completions`.
+//! The command line tool for authors and operators of lambdas: `new`, `compile`, `run`, `watch`, `invoke`, `debug`,
+//! `profile`, `inspect`, `docker`, `package`, `route`, `header` and `completions`.
 //!
 //! This file owns the start of the process, the dispatch of commands and the exit codes. The tool writes sources,
 //! starts cargo, other compilers and the loader, and reads their output and the files that they made. It never opens a
@@ -18,6 +18,7 @@ mod crates;
 mod effe_abi;
 mod elf;
 mod engine;
+mod flame;
 mod foreign;
 mod frontmatter;
 mod image;
@@ -28,6 +29,7 @@ mod loader;
 mod oci;
 mod package;
 mod plan;
+mod sbom;
 mod serving;
 mod shell;
 mod source;
@@ -79,6 +81,8 @@ fn run(command: Command, shell: &mut Shell) -> anyhow::Result<ExitCode> {
         Command::Run(args) => commands::run::run(&args, shell),
         Command::Watch(args) => commands::watch::run(&args, shell),
         Command::Invoke(args) => commands::invoke::run(&args, shell),
+        Command::Debug(args) => commands::debug::run(&args, shell),
+        Command::Profile(args) => commands::profile::run(&args, shell),
         Command::Inspect(args) => commands::inspect::run(&args, shell),
         Command::Docker(args) => commands::docker::run(&args, shell),
         Command::Package(args) => commands::package::run(&args, shell),

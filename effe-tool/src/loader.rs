@@ -49,6 +49,20 @@ pub(crate) fn find() -> Result<PathBuf> {
     Ok(found)
 }
 
+/// The version of a loader, by its own word.
+///
+/// # Errors
+/// It can't be run, or says something else.
+pub(crate) fn version(loader: &Path) -> Result<String> {
+    let output = Command::new(loader).arg("--version").output();
+    let output = output.with_context(|| format!("cannot run {}", loader.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.split_whitespace().nth(1) {
+        Some(version) if output.status.success() => Ok(version.to_owned()),
+        _ => bail!("{} --version says no version ({})", loader.display(), output.status),
+    }
+}
+
 /// The command that serves an artifact: the loader with the plugin, or the executable alone.
 ///
 /// # Errors

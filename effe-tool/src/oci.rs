@@ -4,6 +4,8 @@
 //! The same parts always give the same bytes: entries are sorted, and times and owners are zero. What is in the image
 //! is decided in [`crate::image`].
 
+pub(crate) mod merged;
+
 use std::{collections::BTreeSet, io::Write};
 
 use anyhow::{Context, Result, bail};
@@ -177,7 +179,7 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{merged::merge, *};
 
     fn image() -> Image {
         let part = |path: &str| Part {
@@ -220,6 +222,48 @@ mod tests {
             n_blobs += 1;
         }
         assert_eq!(n_blobs, 4, "two layers, a configuration and a manifest");
+    }
+
+    #[test]
+    fn images_for_several_machines_become_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = |name: &str, machine: &str, tag: &str| {
+            let path = directory.path().join(name);
+            let image = Image { machine: machine.to_owned(), tag: tag.to_owned(), ..image() };
+            write(&image, std::fs::File::create(&path).unwrap()).unwrap();
+            path
+        };
+        let (one, other) = (archive("one", "x86_64", "hello:1"), archive("other", "aarch64", "hello:1"));
+        let mut bytes = Vec::new();
+        let (tag, machines) = merge(&[one.clone(), other.clone()], &mut bytes).unwrap();
+        assert_eq!((tag.as_str(), machines), ("hello:1", vec!["amd64".to_owned(), "arm64".to_owned()]));
+
+        let mut files = std::collections::BTreeMap::new();
+        for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+            files.insert(entry.path().unwrap().to_string_lossy().into_owned(), content);
+        }
+        let json = |path: &str| serde_json::from_slice::<Value>(&files[path]).unwrap();
+        let below = |descriptor: &Value| {
+            json(&format!("blobs/{}", descriptor["digest"].as_str().unwrap().replace(':', "/")))
+        };
+        let index = json("index.json");
+        assert_eq!(index["manifests"][0]["annotations"][NAMES[1]], "hello:1");
+        let images = below(&index["manifests"][0]);
+        for (at, machine) in ["amd64", "arm64"].into_iter().enumerate() {
+            let image = &images["manifests"][at];
+            assert_eq!(image["platform"]["architecture"], machine);
+            assert_eq!(below(&below(image)["config"])["architecture"], machine);
+        }
+
+        let refused =
+            |archives: &[std::path::PathBuf]| format!("{:#}", merge(archives, Vec::new()).unwrap_err());
+        assert!(refused(&[one.clone(), one.clone()]).contains("are both for amd64"));
+        let shop = archive("shop", "aarch64", "shop:1");
+        assert!(refused(&[one, shop]).contains("is shop:1, and "));
+        assert!(refused(&[directory.path().join("none")]).contains("none"));
     }
 
     #[test]

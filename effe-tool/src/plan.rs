@@ -3,8 +3,10 @@
 //! their configuration; they do no I/O, and rely on the checks here.
 
 mod checks;
+pub(crate) mod compose;
 mod flags;
 pub(crate) mod haproxy;
+pub(crate) mod knative;
 pub(crate) mod kubernetes;
 mod parameters;
 pub(crate) mod quoting;
@@ -62,6 +64,8 @@ pub(crate) struct Plan {
     routes: Vec<Route>,
     /// How long no request must have come for a loader to end until the next one.
     sleep: Option<String>,
+    /// Whether kubectl is to read the files by a kustomization.
+    kustomize: bool,
 }
 
 /// How requests reach a lambda, and what serves it.
@@ -138,7 +142,7 @@ impl Plan {
         let loader = settings.loader.clone().unwrap_or_else(|| LOADER.to_owned());
         checks::loader(&loader, args.router)?;
         let sleep = args.sleep.as_deref().map(checks::time).transpose()?;
-        let plan = Plan { listen, loader, routes, sleep };
+        let plan = Plan { listen, loader, routes, sleep, kustomize: args.kustomize };
         if args.router == Router::Haproxy {
             plan.check_listen()?;
         }
@@ -200,7 +204,7 @@ impl Inputs<'_> {
         for lambda in lambdas {
             let route = self.route(lambda, &all, &mut next_port).with_context(|| lambda.name.clone())?;
             for other in &routes {
-                route.check_against(other)?;
+                route.check_against(other, self.engine)?;
             }
             routes.push(route);
         }
@@ -212,10 +216,16 @@ impl Inputs<'_> {
         let Lambda { name, artifact, info } = lambda;
         let of = |all: &BTreeMap<String, LambdaSettings>| all.get(name.as_str()).cloned().unwrap_or_default();
         let own = of(&self.flags.lambdas).or(&of(&self.settings.lambdas));
-        // A lambda with a host of its own has all paths of it; on a shared host its path is its name.
-        let default_path = if own.host.is_some() { "/".to_owned() } else { format!("/{name}") };
+        // A lambda with a host of its own has all paths of it; on a shared host its path is its name. Knative gives each
+        // lambda a host.
+        let has_host = own.host.is_some() || self.engine == Router::Knative;
+        let default_path = if has_host { "/".to_owned() } else { format!("/{name}") };
         let own_port = own.port;
-        let data = own.data.clone().or_else(|| all.data.as_ref().map(|above| format!("{above}/{name}")));
+        let data = own.data.clone().or_else(|| match self.engine {
+            // Each container has a volume of its own there.
+            Router::Compose => all.data.clone(),
+            _ => all.data.as_ref().map(|above| format!("{above}/{name}")),
+        });
         let one = own.or(&LambdaSettings { port: None, ..all.clone() });
         let replicas = self.replicas(one.replicas, data.is_some())?;
         let port = own_port.unwrap_or(*next_port);
@@ -273,8 +283,10 @@ impl Inputs<'_> {
         let default = match self.engine {
             // One socket leads to one loader.
             Router::Systemd => return Ok(1),
+            // As many as the requests need.
+            Router::Knative => return Ok(1),
             Router::Kubernetes if has_data => 1,
-            Router::Kubernetes | Router::Haproxy => REPLICAS,
+            Router::Compose | Router::Kubernetes | Router::Haproxy => REPLICAS,
         };
         match given.unwrap_or(default) {
             0 => bail!("0 replicas serve nothing; write a number from 1"),
@@ -294,12 +306,13 @@ impl Route {
     }
 
     /// Checks that two lambdas have different names, paths and ports.
-    fn check_against(&self, other: &Route) -> Result<()> {
+    fn check_against(&self, other: &Route, engine: Router) -> Result<()> {
         let (ours, theirs) = (&self.artifact, &other.artifact);
         if self.name == other.name {
             bail!("{theirs} and {ours} are both called {}; route one of them", self.name);
         }
-        if (&self.host, &self.path) == (&other.host, &other.path) {
+        let has_place = engine != Router::Knative || self.host.is_some();
+        if has_place && (&self.host, &self.path) == (&other.host, &other.path) {
             let host = self.host.as_deref().unwrap_or("any host");
             bail!(
                 "{} and {} are both at {} on {host}; give one of them a --path",
@@ -307,6 +320,10 @@ impl Route {
                 self.name,
                 self.path
             );
+        }
+        if [Router::Compose, Router::Knative].contains(&engine) {
+            // Each container has all ports.
+            return Ok(());
         }
         let (ours, theirs) = (self.ports(), other.ports());
         if ours.start() <= theirs.end() && theirs.start() <= ours.end() {

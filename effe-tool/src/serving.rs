@@ -150,6 +150,11 @@ impl RunningLoader {
         &self.address
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// From now on, calls `to` with each line that the loader writes, and with `None` when it has ended. `to` runs on a
     /// thread of its own.
     pub(crate) fn forward(&mut self, mut to: impl FnMut(Option<String>) + Send + 'static) {

@@ -10,7 +10,7 @@ use crate::support::{Scratch, tool, tool::Tool};
 /// The beginning of a line, and some of what follows there, in the order of the alphabet.
 const LINES: [(&str, &[&str]); 6] = [
     ("effe-tool comp", &["compile", "completions"]),
-    ("effe-tool route ", &["haproxy", "kubernetes", "systemd"]),
+    ("effe-tool route ", &["compose", "haproxy", "knative", "kubernetes", "systemd"]),
     ("effe-tool completions ", &["bash", "elvish", "fish", "powershell", "zsh"]),
     ("effe-tool compile --di", &["--dirout"]),
     ("effe-tool new shop --template ", &["axum", "database", "hello", "json"]),

@@ -15,7 +15,7 @@ use std::{
 use flate2::read::GzDecoder;
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{
     Loader, Scratch, tool,
@@ -297,6 +297,61 @@ fn fetch_trusts_the_authorities_in_the_image() {
 
     let done = tool(&scratch).args(["docker", plugin, "--oci", "x", "--ca", plugin]).run().assert_code(1);
     done.assert_says(&[plugin, "holds no certificate"]);
+}
+
+/// Adds a list of crates to a copy of a program or library, as `cargo auditable` does.
+fn with_crates(scratch: &Scratch, file: &Path, name: &str) -> String {
+    let list = json!({"packages": [
+        {"name": "log", "version": "0.4.29", "source": "crates.io"},
+        {"name": name, "version": "0.1.0", "source": "local", "root": true, "dependencies": [0]},
+    ]});
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(list.to_string().as_bytes()).unwrap();
+    scratch.write("list", packed.finish().unwrap());
+    let mut objcopy = Command::new("objcopy");
+    objcopy.arg(format!("--add-section=.dep-v0={}", scratch.join("list").display())).arg(file);
+    let status = objcopy.arg(scratch.join(name)).status();
+    assert!(status.is_ok_and(|status| status.success()), "objcopy, of binutils, adds a section");
+    name.to_owned()
+}
+
+#[test]
+fn the_loader_alone_serves_what_is_added_and_says_what_it_is_made_of() {
+    let scratch = Scratch::new();
+    hello(&scratch);
+    let loader = with_crates(&scratch, &release_loader(), "effe-loader");
+    let packer = || tool(&scratch).env("EFFE_LOADER", scratch.join(&loader));
+    packer().args(["docker", "--loader-only", "--oci", "loader.tar"]).run().assert_code(0);
+    let root = scratch.join("root");
+    let config = unpack(&scratch.join("loader.tar"), &root);
+    let bill = fs::read_to_string(root.join("usr/share/sbom/effe-loader.cdx.json")).unwrap();
+    let bill: Value = serde_json::from_str(&bill).unwrap();
+    assert_eq!(
+        (&bill["bomFormat"], &bill["metadata"]["component"]["name"]),
+        (&"CycloneDX".into(), &"effe-loader".into())
+    );
+    assert_eq!(bill["components"][0]["purl"], "pkg:cargo/log@0.4.29");
+    assert_eq!(bill["dependencies"][1]["dependsOn"][0], bill["components"][0]["bom-ref"]);
+    // As `FROM effe-loader` and `COPY` make an image of it.
+    fs::copy(scratch.join("out/hello_v0.1.0.so"), root.join("lambda.so")).unwrap();
+    if let Some(loader) = contained(&root, &config, &["--set", "greeting=Ciao"]) {
+        let server = loader.serve();
+        assert_eq!(server.get("/world").text(), "Ciao from effe: /world\n");
+        server.stop();
+    }
+
+    // An image with a lambda has the lists of both.
+    let plugin = with_crates(&scratch, &scratch.join("out/hello_v0.1.0.so"), "hello.so");
+    packer().args(["docker", &plugin, "--oci", "hello.tar"]).run().assert_code(0);
+    let root = scratch.join("hello-root");
+    unpack(&scratch.join("hello.tar"), &root);
+    for name in ["effe-loader", "hello_v0.1.0.so"] {
+        assert!(root.join(format!("usr/share/sbom/{name}.cdx.json")).is_file(), "{name}");
+    }
+    let done = tool(&scratch).args(["inspect", "--sbom", &plugin]).run().assert_code(0);
+    assert!(done.stdout.contains("pkg:cargo/log@0.4.29"), "{}", done.stdout);
+    let done = tool(&scratch).args(["inspect", "--sbom", "out/hello_v0.1.0.so"]).run().assert_code(1);
+    done.assert_says(&["cargo auditable build"]);
 }
 
 #[test]

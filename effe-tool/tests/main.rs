@@ -4,6 +4,7 @@
 
 mod compile;
 mod completions;
+mod debug;
 mod docker;
 mod guide;
 mod inspect;

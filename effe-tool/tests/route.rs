@@ -190,6 +190,150 @@ fn kubernetes_takes_every_object() {
 }
 
 #[test]
+fn compose_takes_the_file_and_haproxy_what_it_is_told_of_the_containers() {
+    let scratch = Scratch::new();
+    lambdas(&scratch, &["one", "two"]);
+    scratch.write("password", "s3cret\n");
+    let set = ["--set", &format!("greeting={HOSTILE}"), "--set", "two.password=@password"];
+    let flags = ["--data", "two=/data", "--listen", "127.0.0.1:8081", "--dirout", "compose"];
+    route(&scratch, &[&["compose", "out", "--registry", "registry.example"][..], &set, &flags].concat());
+    let text = fs::read_to_string(scratch.join("compose/compose.yaml")).unwrap();
+    let file: Value = serde_yaml_ng::from_str(&text).unwrap();
+    let two = &file["services"]["two"];
+    assert_eq!(two["image"], "registry.example/two:0.1.0");
+    assert_eq!((&two["volumes"][0], &two["deploy"]["replicas"]), (&"two:/data".into(), &2.into()));
+    assert_eq!(two["deploy"]["resources"]["limits"]["memory"], (64 << 20).to_string());
+    assert_eq!(file["services"]["router__"]["ports"][0], "127.0.0.1:8081:8081");
+    let secret = two["secrets"][0]["source"].as_str().unwrap();
+    assert_eq!(file["secrets"][secret]["file"], scratch.join("password").to_str().unwrap());
+    // What Compose makes of the arguments is what the loader gets.
+    let args = two["command"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap().replace("$$", "$"));
+    let args: Vec<_> = args.collect();
+    assert!(args.contains(&format!("greeting={HOSTILE}")), "{args:?}");
+    assert!(args.contains(&"password=@/run/secrets/password".to_owned()), "{args:?}");
+
+    let done = tool(&scratch).args(["route", "compose", "out", "--data", "/srv"]).run().assert_code(1);
+    done.assert_says(&["that of an image is /data"]);
+    if has("check-jsonschema", &["--version"]) {
+        let check = Tool::by(Command::new("check-jsonschema"), &scratch);
+        check.args(["--builtin-schema", "vendor.compose-spec", "compose/compose.yaml"]).run().assert_code(0);
+    }
+    if has("haproxy", &["-v"]) {
+        let mut haproxy = Command::new("haproxy");
+        haproxy.args(["-c", "-f"]).arg(scratch.join("compose/haproxy.cfg"));
+        Tool::by(haproxy, &scratch).run().assert_code(0);
+    }
+}
+
+/// Asks the schemas of Knative's objects.
+const KNATIVE: &str = r#"
+    const { Service } = require("@kubernetes-models/knative/serving.knative.dev/v1/Service");
+    const { DomainMapping } = require("@kubernetes-models/knative/serving.knative.dev/v1beta1/DomainMapping");
+    for (const object of JSON.parse(require("fs").readFileSync(0))) {
+        new { Service, DomainMapping }[object.kind](object).validate();
+        console.log(object.kind, "passed");
+    }
+"#;
+
+#[test]
+fn knative_gets_a_service_that_scales_to_none() {
+    let scratch = Scratch::new();
+    lambdas(&scratch, &["one", "two"]);
+    scratch.write("password", "s3cret\n");
+    let set = ["--set", &format!("greeting={HOSTILE}"), "--set", "two.password=@password"];
+    let flags = ["--host", "two=two.example", "--dirout", "objects"];
+    route(&scratch, &[&["knative", "out", "--registry", "registry.example"][..], &set, &flags].concat());
+    let objects = |name: &str| -> Vec<Value> {
+        let text = fs::read_to_string(scratch.join("objects").join(name)).unwrap();
+        let documents = serde_yaml_ng::Deserializer::from_str(&text);
+        documents.map(|one| serde::Deserialize::deserialize(one).unwrap()).collect()
+    };
+    let (one, two) = (objects("one.yaml"), objects("two.yaml"));
+    let annotations = &one[0]["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(annotations["autoscaling.knative.dev/min-scale"], "0");
+    let spec = &one[0]["spec"]["template"]["spec"];
+    let args = spec["containers"][0]["args"].as_array().unwrap();
+    let at = args.iter().position(|arg| arg == "--max-concurrency").unwrap() + 1;
+    assert_eq!(args[at].as_str().unwrap(), spec["containerConcurrency"].to_string());
+    assert_eq!(
+        (two[1]["kind"].as_str(), two[1]["metadata"]["name"].as_str()),
+        (Some("DomainMapping"), Some("two.example"))
+    );
+    assert_eq!(objects("two.secret.yaml")[0]["stringData"]["password"], "s3cret\n");
+    tool(&scratch).args(["route", "knative", "out", "--data", "/data"]).run().assert_code(2);
+
+    // As the pod starts it: Knative says the port by a variable.
+    let mut command = Command::new(loader());
+    command.arg("--plugin").arg(scratch.join("out/one_v0.1.0.so")).args(["--host", "127.0.0.1"]);
+    let args: Vec<_> = args.iter().map(|arg| arg.as_str().unwrap().replace("$$", "$")).collect();
+    let mut loader = Tool::by(command, &scratch).args(args).env("PORT", "0").into_command();
+    loader.env_remove("EFFE_PORT");
+    let server = Loader::by(loader).serve_as_told();
+    assert_eq!(server.get("/").text(), format!("{HOSTILE} from effe: /\n"));
+    for probe in ["readinessProbe", "livenessProbe"] {
+        let path = spec["containers"][0][probe]["httpGet"]["path"].as_str().unwrap();
+        assert_eq!(server.get(path).status, 200, "{probe}");
+    }
+    server.stop();
+
+    // CI has the schemas there.
+    let modules = workspace().join("out/node/node_modules");
+    if modules.join("@kubernetes-models/knative").is_dir() {
+        let all = Value::from([one, two].concat());
+        let node = Tool::by(Command::new("node"), &scratch).env("NODE_PATH", modules);
+        let done = node.args(["-e", KNATIVE]).input(all.to_string()).run().assert_code(0);
+        assert_eq!(done.stdout, "Service passed\nService passed\nDomainMapping passed\n");
+    } else {
+        eprintln!("SKIPPED: there is no @kubernetes-models/knative in out/node");
+    }
+}
+
+#[test]
+fn a_kustomization_names_all_files_and_images() {
+    let scratch = Scratch::new();
+    lambdas(&scratch, &["one", "two"]);
+    scratch.write("password", "s3cret\n");
+    let flags = [
+        "--kustomize",
+        "--dirout",
+        "base",
+        "--registry",
+        "localhost:5000/team",
+        "--set",
+        "two.password=@password",
+    ];
+    route(&scratch, &[&["kubernetes", "out"][..], &flags].concat());
+    let text = fs::read_to_string(scratch.join("base/kustomization.yaml")).unwrap();
+    let kustomization: Value = serde_yaml_ng::from_str(&text).unwrap();
+    let mut named: Vec<_> = kustomization["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file.as_str().unwrap().to_owned())
+        .collect();
+    named.push("kustomization.yaml".to_owned());
+    let mut there: Vec<_> = fs::read_dir(scratch.join("base"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    named.sort();
+    there.sort();
+    assert_eq!(named, there);
+    assert_eq!(kustomization["images"][1]["name"], "localhost:5000/team/two");
+    assert_eq!(kustomization["images"][1]["newTag"], "0.1.0");
+    // An overlay with another version, as kubectl makes objects of it.
+    if has("kubectl", &["kustomize", "--help"]) {
+        fs::create_dir(scratch.join("overlay")).unwrap();
+        let overlay = "resources: [../base]\nimages: [{name: localhost:5000/team/one, newTag: '2'}]\n";
+        scratch.write("overlay/kustomization.yaml", overlay);
+        let done =
+            Tool::by(Command::new("kubectl"), &scratch).args(["kustomize", "overlay"]).run().assert_code(0);
+        assert!(done.stdout.contains("image: localhost:5000/team/one:2\n"), "{}", done.stdout);
+        assert!(done.stdout.contains("image: localhost:5000/team/two:0.1.0\n"), "{}", done.stdout);
+    }
+}
+
+#[test]
 fn a_manifest_says_what_the_loader_does() {
     let scratch = Scratch::new();
     lambdas(&scratch, &["one"]);

@@ -1,6 +1,11 @@
 //! Tests of wrong usage: exit code 2, nothing on stdout, and a message that says what to write instead.
 
-use crate::support::{Scratch, tool};
+use std::fs;
+
+use clap::CommandFactory;
+use effe_tool::cli::Cli;
+
+use crate::support::{Scratch, tool, tool::workspace};
 
 #[test]
 fn wrong_usage_is_2() {
@@ -42,4 +47,26 @@ fn colours_are_for_terminals_and_those_who_ask() {
     assert!(!stderr(&["compile", "nowhere"]).contains('\x1b'));
     assert!(stderr(&["compile", "nowhere", "--color", "always"]).contains("\x1b["));
     assert!(!stderr(&["compile", "nowhere", "--color", "never"]).contains('\x1b'));
+}
+
+#[test]
+fn the_packaged_pages_are_of_the_commands() {
+    let mut command = Cli::command();
+    command.build();
+    let pages = [(String::from("effe-tool"), command.clone())].into_iter().chain(
+        command.get_subcommands().filter(|command| command.get_name() != "help").map(|command| {
+            let name = format!("effe-tool-{}", command.get_name());
+            (name.clone(), command.clone().display_name(name))
+        }),
+    );
+    for (name, command) in pages {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command).render(&mut page).unwrap();
+        let file = workspace().join(format!("packaging/man/{name}.1"));
+        if std::env::var_os("UPDATE").is_some() {
+            fs::write(&file, &page).unwrap();
+        }
+        let found = fs::read(&file).unwrap_or_default();
+        assert!(found == page, "packaging/man/{name}.1 is not up to date; UPDATE=1 writes it");
+    }
 }

@@ -419,7 +419,7 @@ impl Cli {
 
     /// The command line: every flag but those that print is a variable, too. `--set` is left out because its variable
     /// holds several.
-    pub(super) fn described() -> Command {
+    pub fn described() -> Command {
         Cli::command().mut_args(|arg| match arg.get_long() {
             Some(long) if !["set", "help", "help-all", "version"].contains(&long) => {
                 let variable = format!("EFFE_{}", long.replace('-', "_").to_ascii_uppercase());

@@ -1,10 +1,10 @@
-//! `docker`: packs lambdas into container images. [`crate::image`] decides what is in them.
+//! `docker`: packs lambdas, or the loader alone, into container images. [`crate::image`] decides what is in them.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, BufWriter, IsTerminal, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -22,12 +22,18 @@ use crate::{
     usage::Usage,
 };
 
-/// Packs one lambda, or each lambda of a directory.
+/// Packs one lambda, each lambda of a directory, or the loader.
 ///
 /// # Errors
 /// There is nothing to pack, no engine answers, or a part of the image is missing on this machine.
 pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
-    let artifacts = artifacts(args, shell)?;
+    if let (Some(path), [_, ..]) = (&args.oci, &args.merge[..]) {
+        return merge(&args.merge, path, shell);
+    }
+    let artifacts = match &args.path {
+        Some(path) => artifacts(path, args, shell)?,
+        None => Vec::new(),
+    };
     if let (Some(tag), true) = (&args.tag, artifacts.len() > 1) {
         return Err(Usage(format!("--tag {tag} names one image, and here are {}", artifacts.len())).into());
     }
@@ -44,9 +50,12 @@ pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
         false => Some(engine::find(args.engine)?),
     };
     let base = if args.base.is_some() { Base::Other } else { Base::Scratch };
+    let (tag, ca) = (args.tag.as_deref(), args.ca.as_deref());
+    let images = artifacts.iter().map(|artifact| Image::of(artifact, tag, base, ca));
+    let loader = args.loader_only.then(|| Image::of_loader(tag, base, ca));
     let mut results = Vec::new();
-    for artifact in artifacts {
-        let image = Image::of(&artifact, args.tag.as_deref(), base, args.ca.as_deref())?;
+    for image in images.chain(loader) {
+        let image = image?;
         let place = match (&args.oci, &args.dockerfile, engine) {
             (Some(_), ..) if to_stdout => {
                 let mut archive = Vec::new();
@@ -98,9 +107,21 @@ pub(crate) fn run(args: &DockerArgs, shell: &mut Shell) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Merges archives of one image for several machines.
+fn merge(archives: &[PathBuf], path: &Path, shell: &mut Shell) -> Result<ExitCode> {
+    let mut bytes = Vec::new();
+    let (tag, machines) = oci::merged::merge(archives, &mut bytes)?;
+    if path == Path::new("-") {
+        shell.result(&bytes)?;
+    } else {
+        fs::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    shell.status("Merged", format_args!("{tag} for {} into {}", machines.join(" and "), path.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
 /// The artifacts to pack: all below a directory, or the one at a path.
-fn artifacts(args: &DockerArgs, shell: &mut Shell) -> Result<Vec<Artifact>> {
-    let path = &args.path;
+fn artifacts(path: &Path, args: &DockerArgs, shell: &mut Shell) -> Result<Vec<Artifact>> {
     if !path.is_dir() || path.join("Cargo.toml").is_file() {
         return Ok(vec![super::artifact(path, &args.build, shell)?]);
     }

@@ -1,8 +1,8 @@
 //! `inspect`: shows a plugin's Info, what it needs, and whether the loader accepts it.
 
-use std::process::ExitCode;
+use std::{fs, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use super::{columns, size};
@@ -10,14 +10,23 @@ use crate::{
     artifact::{Artifact, Info, Kind},
     cli::InspectArgs,
     loader::{self, Verdict},
+    sbom,
     shell::Shell,
 };
 
 /// Shows a plugin. The exit code is 1 if the loader refuses it.
 ///
 /// # Errors
-/// The plugin can't be read, or there is no loader.
+/// The plugin can't be read, there is no loader, or it is asked for crates that the file doesn't list.
 pub(crate) fn run(args: &InspectArgs, shell: &mut Shell) -> Result<ExitCode> {
+    if args.sbom {
+        let place = || format!("cannot list the crates of {}", args.plugin.display());
+        let bytes = fs::read(&args.plugin).with_context(place)?;
+        let bill = sbom::of(&bytes).with_context(place)?;
+        let bill = bill.with_context(|| format!("{}: build it with `cargo auditable build`", place()))?;
+        shell.result(&bill)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let artifact = Artifact::read(&args.plugin)?;
     let verdict = loader::ask(&artifact)?;
     let text = match args.json {

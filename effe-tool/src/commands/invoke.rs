@@ -30,6 +30,8 @@ use crate::{
 
 /// How long a loader may take to stop after a call that failed: the lambda may hang.
 const SHORT_STOP: Duration = Duration::from_secs(2);
+/// How long a call of [`Caller`] may take: longer than the loader's own `--run-timeout`.
+const INVOKE_TIMEOUT: Duration = Duration::from_secs(70);
 
 /// Sends the request.
 ///
@@ -67,7 +69,7 @@ fn send_all(
     shell: &mut Shell,
 ) -> Result<ExitCode> {
     server.address(&mut request)?;
-    let mut client = Client::new(server, Duration::from_secs(args.timeout))?;
+    let mut client = Client::new(server.clone(), Duration::from_secs(args.timeout))?;
     let n_calls = args.repeat.get();
     let mut tally = Tally::default();
     for call in 1..=n_calls {
@@ -101,6 +103,43 @@ fn send_all(
         )),
     }
     Ok(ExitCode::FAILURE)
+}
+
+/// Calls one path of a loader again and again, over one connection, and drops what it answers.
+pub(crate) struct Caller {
+    client: Client,
+    request: Request<Bytes>,
+}
+
+impl Caller {
+    /// # Errors
+    /// The path is none.
+    pub(crate) fn new(address: &str, path: &str) -> Result<Caller> {
+        let server = Server::of(&format!("http://{address}")).map(|(server, _)| server)?;
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = request::target("", Some(path))?;
+        server.address(&mut request)?;
+        Ok(Caller { client: Client::new(server, INVOKE_TIMEOUT)?, request })
+    }
+
+    /// # Errors
+    /// There is no answer, or not all of it.
+    pub(crate) fn call(&mut self) -> Result<()> {
+        self.client.call(&self.request, &mut Nobody)
+    }
+}
+
+/// Takes an answer, and drops it.
+struct Nobody;
+
+impl Receiver for Nobody {
+    fn head(&mut self, _: Response<()>) -> Result<()> {
+        Ok(())
+    }
+
+    fn piece(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// An answer, while it comes.

@@ -1,4 +1,4 @@
-//! `route`: writes the configuration of HAProxy, Kubernetes or systemd for a set of lambdas. [`crate::plan`] makes it.
+//! `route`: writes the configuration of what runs a set of lambdas and sends requests to them. [`crate::plan`] makes it.
 
 use std::{
     fs,
@@ -31,12 +31,15 @@ pub(crate) fn run(args: &RouteArgs, shell: &mut Shell) -> Result<ExitCode> {
     }
     let plan = Plan::of(&artifacts, args)?;
     let files = match args.router {
+        Router::Compose => plan::compose::files(&plan),
         Router::Haproxy => plan::haproxy::files(&plan),
+        Router::Knative => plan::knative::files(&plan),
         Router::Kubernetes => plan::kubernetes::files(&plan),
         Router::Systemd => plan::systemd::files(&plan),
     };
     let Some(directory) = &args.dirout else {
-        let between = if args.router == Router::Kubernetes { "---\n" } else { "" };
+        let is_objects = [Router::Knative, Router::Kubernetes].contains(&args.router);
+        let between = if is_objects { "---\n" } else { "" };
         for (n, file) in files.iter().enumerate() {
             // A single file is printed as it is. Before each of several stands its name.
             let name = match files.len() {

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use oci_spec::distribution::Reference;
 
-use crate::cli::Router;
+use crate::{cli::Router, image::DATA};
 
 /// A length of time as the loader takes it, which is not 0.
 pub(super) fn time(text: &str) -> Result<String> {
@@ -47,7 +47,7 @@ pub(super) fn host(text: &str, engine: Router) -> Result<String> {
     if text.parse::<Ipv6Addr>().is_ok() || text.starts_with('[') {
         return Err(wrong("it is an IPv6 address; write a name such as hello.example"));
     }
-    if text.parse::<Ipv4Addr>().is_ok() && engine == Router::Kubernetes {
+    if text.parse::<Ipv4Addr>().is_ok() && [Router::Kubernetes, Router::Knative].contains(&engine) {
         return Err(wrong("Kubernetes takes no IP address there; write a name such as hello.example"));
     }
     let host = ascii(text).ok_or_else(|| wrong("write it as hello.example"))?;
@@ -158,6 +158,12 @@ pub(super) fn data(text: &str, engine: Router) -> Result<()> {
             "the data directory {text:?} can't be used; write an absolute path such as /var/lib/effe/notes, of letters, \
              digits and `._-`"
         );
+    }
+    if engine == Router::Compose && text.trim_start_matches('/') != DATA {
+        bail!("the data directory {text:?} can't be used: that of an image is /{DATA}; write /{DATA}");
+    }
+    if engine == Router::Knative {
+        bail!("Knative's pods keep no data; keep it in a database server, or use route kubernetes");
     }
     if engine == Router::Systemd && !text.starts_with(STATE) {
         bail!(

@@ -72,19 +72,25 @@ impl Flags {
 
 /// Fails if a flag has no meaning for the engine. `effe.toml` may have settings for all engines.
 fn refuse_those_of_other_engines(args: &RouteArgs) -> Result<()> {
-    let (engine, why) = match args.router {
-        Router::Haproxy => ("haproxy", "the loaders run on this machine, and need no image"),
-        Router::Kubernetes => ("kubernetes", "each pod and the Ingress have addresses of their own"),
-        Router::Systemd => ("systemd", "it has one socket and one loader for each lambda, and no router"),
+    use Router::{Compose, Haproxy, Knative, Kubernetes, Systemd};
+    let router = args.router;
+    let (engine, why) = match router {
+        Compose => ("compose", "each container has all ports, and starts again by itself"),
+        Haproxy => ("haproxy", "the loaders run on this machine, and need no image"),
+        Knative => ("knative", "it gives each lambda an address, and as many pods as its requests need"),
+        Kubernetes => ("kubernetes", "each pod and the Ingress have addresses of their own"),
+        Systemd => ("systemd", "it has one socket and one loader for each lambda, and no router"),
     };
     let flags = [
-        ("path", !args.paths_of.is_empty(), args.router != Router::Systemd),
-        ("host", !args.hosts.is_empty(), args.router != Router::Systemd),
-        ("port", !args.ports.is_empty(), args.router != Router::Kubernetes),
-        ("replicas", !args.replicas.is_empty(), args.router != Router::Systemd),
-        ("sleep", args.sleep.is_some(), args.router == Router::Systemd),
-        ("listen", args.listen.is_some(), args.router == Router::Haproxy),
-        ("registry", args.registry.is_some(), args.router == Router::Kubernetes),
+        ("path", !args.paths_of.is_empty(), ![Systemd, Knative].contains(&router)),
+        ("host", !args.hosts.is_empty(), router != Systemd),
+        ("port", !args.ports.is_empty(), [Haproxy, Systemd].contains(&router)),
+        ("replicas", !args.replicas.is_empty(), ![Systemd, Knative].contains(&router)),
+        ("data", !args.data.is_empty(), router != Knative),
+        ("sleep", args.sleep.is_some(), router == Systemd),
+        ("listen", args.listen.is_some(), [Compose, Haproxy].contains(&router)),
+        ("registry", args.registry.is_some(), [Compose, Knative, Kubernetes].contains(&router)),
+        ("kustomize", args.kustomize, router == Kubernetes),
     ];
     match flags.iter().find(|(_, is_given, is_known)| *is_given && !is_known) {
         Some((flag, ..)) => Err(Usage(format!("--{flag} is not for {engine}: {why}; leave it out")).into()),

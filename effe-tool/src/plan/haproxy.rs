@@ -5,7 +5,13 @@ use std::collections::BTreeMap;
 use super::{
     CONCURRENCY, DRAIN_DELAY, File, Parameter, Plan, Route, SERVER_TIMEOUT, parameters, quoting::shell,
 };
-use crate::{artifact::Kind, loader::DRAIN_TIMEOUT};
+use crate::{
+    artifact::Kind,
+    loader::{DRAIN_TIMEOUT, PORT},
+};
+
+/// The most containers of a lambda that a router in a container finds.
+const MAX_CONTAINERS: usize = 32;
 
 /// The configuration.
 pub(crate) fn files(plan: &Plan) -> Vec<File> {
@@ -29,13 +35,37 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
         "# For a new version, replace the plugin's file and send the loader SIGHUP; no request is lost.\n\
          # After SIGTERM, a loader reports that it isn't ready, and serves on for --drain-delay.\n",
     );
-    text.push_str(&head());
+    text.push_str(&router(plan, &plan.listen.text, |route| {
+        let servers = route.ports().enumerate();
+        servers.map(|(n, port)| format!("    server {}-{} 127.0.0.1:{port}\n", route.name, n + 1)).collect()
+    }));
+    vec![File::new("haproxy.cfg", text)]
+}
+
+/// The configuration of a HAProxy in a container, beside containers of the loaders: the engine's DNS says which there
+/// are, and knows them by the name of their lambda.
+pub(super) fn for_compose(plan: &Plan) -> String {
+    let resolvers = "\nresolvers engine\n    # DNS of docker and podman for the containers of a network\n    \
+                     parse-resolv-conf\n    hold valid 1s\n    hold obsolete 5s\n";
+    let listen = format!(":{}", plan.listen.port);
+    let configuration = router(plan, &listen, |route| {
+        format!(
+            "    server-template {0}- {MAX_CONTAINERS} {0}:{PORT} resolvers engine init-addr none\n",
+            route.name
+        )
+    });
+    format!("# Made by effe-tool route compose.\n{configuration}{resolvers}")
+}
+
+/// All sections: what the router listens on, which lambda gets a request, and the servers of each.
+fn router(plan: &Plan, listen: &str, servers: impl Fn(&Route) -> String) -> String {
+    let mut text = head();
     text.push_str(&format!(
         "    # As many as a loader runs at once. Other requests wait here, where each loader can take them.\n    \
          default-server check inter 1s fastinter 250ms fall 2 rise 1 maxconn {CONCURRENCY}\n\n\
          frontend effe\n    bind {}\n    option forwardfor\n    \
          http-request set-header X-Request-Id %[uuid()] unless {{ req.hdr(X-Request-Id) -m found }}\n",
-        plan.listen.text
+        listen
     ));
     let mut routes: Vec<_> = plan.routes.iter().collect();
     // HAProxy takes the first rule that matches: so rules with a host come first, and longer paths before shorter ones.
@@ -77,15 +107,13 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
                  http-request replace-path ^{pattern}/*(.*)$ /\\1\n"
             ));
         }
-        for (n, port) in route.ports().enumerate() {
-            text.push_str(&format!("    server {}-{} 127.0.0.1:{port}\n", route.name, n + 1));
-        }
+        text.push_str(&servers(route));
     }
     text.push_str(
         "\nbackend not_found\n    \
          http-request return status 404 content-type text/plain string \"no lambda is routed here\"\n",
     );
-    vec![File::new("haproxy.cfg", text)]
+    text
 }
 
 /// The sections `global` and `defaults`.

@@ -19,26 +19,43 @@ pub(crate) fn files(plan: &Plan) -> Vec<File> {
     for route in &plan.routes {
         files.push(File::new(format!("{}.yaml", route.name), objects(route)));
         // No lambda has a dot in its name.
-        files.extend(secret(route).map(|text| File::secret(format!("{}.secret.yaml", route.name), text)));
+        files.extend(
+            secret(route, "kubernetes").map(|text| File::secret(format!("{}.secret.yaml", route.name), text)),
+        );
+    }
+    if plan.kustomize {
+        let file = kustomization(plan, &files);
+        files.push(file);
     }
     files
 }
 
+/// What `kubectl apply --kustomize` reads: the other files, and the version of each image, which is what changes most.
+fn kustomization(plan: &Plan, files: &[File]) -> File {
+    let resources: String = files.iter().map(|file| format!("  - {}\n", file.path.display())).collect();
+    let image = |route: &Route| {
+        // What follows the last colon is the tag, unless it is the port of the registry.
+        let (name, tag) = match route.image.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') && !name.contains('@') => (name, tag),
+            _ => return String::new(),
+        };
+        format!("  - name: {name}\n    newTag: {}\n", yaml(tag))
+    };
+    let images: String = plan.routes.iter().map(image).collect();
+    let images = if images.is_empty() { images } else { format!("images:\n{images}") };
+    File::new(
+        "kustomization.yaml",
+        format!(
+            "# Made by effe-tool route kubernetes. An overlay names this directory under `resources`.\n\
+             apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{resources}{images}"
+        ),
+    )
+}
+
 fn objects(route: &Route) -> String {
     let Route { name, image, replicas, cpu, memory, .. } = route;
-    let version = route.version.as_ref().map_or(String::new(), |version| {
-        format!("\n    app.kubernetes.io/version: {}", yaml(&label(version)))
-    });
+    let (version, parameters) = (version_label(route), arguments(route));
     let grace = DRAIN_DELAY + DRAIN_TIMEOUT + STOP_MARGIN;
-    let parameters: String = route
-        .set
-        .iter()
-        .map(|(key, parameter)| match parameter {
-            Parameter::Text(text) => format!("{key}={text}"),
-            Parameter::File { .. } => format!("{key}=@{SECRETS}/{key}"),
-        })
-        .map(|pair| format!("\n            - --set\n            - {}", kubernetes_argument(&pair)))
-        .collect();
     let (path, host) = (&route.path, route.host.as_ref());
     let rewrite = match path.as_str() {
         "/" => String::new(),
@@ -220,8 +237,24 @@ spec:
     )
 }
 
+/// The label of an object that says the lambda's version.
+pub(super) fn version_label(route: &Route) -> String {
+    route.version.as_ref().map_or(String::new(), |version| {
+        format!("\n    app.kubernetes.io/version: {}", yaml(&label(version)))
+    })
+}
+
+/// The arguments that give a container its parameters.
+pub(super) fn arguments(route: &Route) -> String {
+    let pairs = route.set.iter().map(|(key, parameter)| match parameter {
+        Parameter::Text(text) => format!("{key}={text}"),
+        Parameter::File { .. } => format!("{key}=@{SECRETS}/{key}"),
+    });
+    pairs.map(|pair| format!("\n            - --set\n            - {}", kubernetes_argument(&pair))).collect()
+}
+
 /// The volumes of a pod, and where its container has them.
-fn volumes(route: &Route) -> String {
+pub(super) fn volumes(route: &Route) -> String {
     let has_secret = route.set.values().any(|parameter| matches!(parameter, Parameter::File { .. }));
     let (mut mounts, mut volumes) = (String::new(), String::new());
     if let Some(data) = &route.data {
@@ -248,7 +281,7 @@ fn volumes(route: &Route) -> String {
 }
 
 /// The Secret of the parameters that are files.
-fn secret(route: &Route) -> Option<String> {
+pub(super) fn secret(route: &Route, engine: &str) -> Option<String> {
     let entries = route.set.iter().filter_map(|(key, parameter)| match parameter {
         Parameter::Text(_) => None,
         // The loader takes a line feed at the end away.
@@ -259,7 +292,7 @@ fn secret(route: &Route) -> Option<String> {
     let entries: String = entries.collect();
     let name = &route.name;
     let text = format!(
-        "# Made by effe-tool route kubernetes.\napiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n  labels:\n    \
+        "# Made by effe-tool route {engine}.\napiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n  labels:\n    \
          app.kubernetes.io/name: {name}\ntype: Opaque\nstringData:\n{entries}"
     );
     (!entries.is_empty()).then_some(text)

@@ -108,7 +108,7 @@ fn file(key: &str, path: &Path, engine: Router) -> Result<Parameter> {
         }
         return Ok(Parameter::File { path: absolute, content });
     }
-    // The key names the credential, or the entry of a Secret.
+    // The key names the credential, the entry of a Secret, or the file in a container.
     if key.len() > 64
         || key.starts_with('.')
         || !key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))

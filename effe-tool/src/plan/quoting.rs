@@ -1,4 +1,5 @@
-//! Texts as words of the files that `route` writes: for a shell, for YAML with Kubernetes' own expansion, for systemd.
+//! Texts as words of the files that `route` writes: for a shell, for YAML with the expansions of Kubernetes and Compose,
+//! for systemd.
 //! Which texts may stand there at all is left to `checks.rs`.
 
 /// A text as one word for a POSIX shell. It stays on one line if the text is on one.
@@ -28,6 +29,12 @@ pub(super) fn yaml(text: &str) -> String {
         }
     }
     quoted + "\""
+}
+
+/// A text of a Compose file, which puts a variable in the place of `$NAME` and `${NAME}`, and one `$` in the place of
+/// two.
+pub(super) fn compose_argument(text: &str) -> String {
+    yaml(&text.replace('$', "$$"))
 }
 
 /// A text as an argument of a container: Kubernetes puts a variable in the place of `$(NAME)`, and one `$` in the place

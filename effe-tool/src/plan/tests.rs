@@ -32,7 +32,13 @@ fn route(name: &str) -> Route {
 }
 
 fn plan(routes: Vec<Route>) -> Plan {
-    Plan { listen: checks::listen("*:80").unwrap(), loader: LOADER.to_owned(), routes, sleep: None }
+    Plan {
+        listen: checks::listen("*:80").unwrap(),
+        loader: LOADER.to_owned(),
+        routes,
+        sleep: None,
+        kustomize: false,
+    }
 }
 
 /// A file of an engine's configuration.
@@ -269,8 +275,8 @@ fn a_router_says_which_path_it_removes() {
 #[test]
 fn two_lambdas_are_not_in_each_others_way() {
     let (one, two) = (route("one"), Route { port: 7052, ..route("two") });
-    two.check_against(&one).unwrap();
-    let clash = |two: Route| two.check_against(&one).unwrap_err().to_string();
+    two.check_against(&one, Router::Haproxy).unwrap();
+    let clash = |two: Route| two.check_against(&one, Router::Haproxy).unwrap_err().to_string();
     assert!(clash(Route { port: 7051, ..two.clone() }).contains("share port 7051"));
     assert!(clash(Route { path: "/one".to_owned(), ..two.clone() }).contains("--path"));
     assert!(clash(Route { name: "one".to_owned(), ..two }).contains("both called one"));

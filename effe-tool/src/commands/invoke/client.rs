@@ -33,19 +33,19 @@ pub(super) trait Receiver {
 }
 
 /// A connection, made when it is needed first, and again if the server has closed it.
-pub(super) struct Client<'a> {
+pub(super) struct Client {
     runtime: runtime::Runtime,
-    server: &'a Server,
+    server: Server,
     /// How long nothing may move.
     timeout: Duration,
     sender: Option<http1::SendRequest<Outgoing>>,
     moved: Moved,
 }
 
-impl<'a> Client<'a> {
+impl Client {
     /// # Errors
     /// The system's own.
-    pub(super) fn new(server: &'a Server, timeout: Duration) -> Result<Client<'a>> {
+    pub(super) fn new(server: Server, timeout: Duration) -> Result<Client> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot wait for sockets")?;
         Ok(Client { runtime, server, timeout, sender: None, moved: Moved::now() })

@@ -25,7 +25,7 @@ const NOT_IN_PATHS: &AsciiSet =
     &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`');
 
 /// Where a request goes: the part of an `http://` URL before its path.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Server {
     /// The host and the port, as they are written.
     pub(super) authority: Authority,
@@ -183,7 +183,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue)> {
 }
 
 /// The path and query: those of the URL, with those of `--path` behind them.
-fn target(of_url: &str, path: Option<&str>) -> Result<Uri> {
+pub(super) fn target(of_url: &str, path: Option<&str>) -> Result<Uri> {
     let text = match path {
         None => of_url.to_owned(),
         Some(path) if of_url.contains('?') => {
