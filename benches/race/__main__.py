@@ -50,8 +50,6 @@ def main():
         path.write_text(json.dumps({name: known[name] for name in ROWS if name in known}, indent=1) + "\n")
         written = json.loads(path.read_text())
         report.write(written, options.results)
-        if options.results == RESULTS:
-            report.show(written, ROOT / "README.md")
     return f"no new figures for {', '.join(failed)}" if failed else None
 
 

@@ -1,6 +1,5 @@
 """What the figures say: a table of targets, a table of figures, plots."""
 
-import re
 
 import plot
 
@@ -77,15 +76,6 @@ def targets(rows):
             target = f"{sign} {one['target']}{unit(one)}"
             body.append([one["what"], target, spread(one["value"], unit(one)), verdict(one), kept, left_out, f"`{name}`"])
     return table(["what", "target", "median (quartiles)", "", "rounds", "left out", "row"], body)
-
-
-def show(rows, readme):
-    """Puts the table of targets between the marks in a file that has them."""
-    body = [[one["what"], spread(one["value"], unit(one))] for row in rows.values() for one in row["results"]]
-    between = f"\n\n{table(['what', 'median (quartiles)'], body)}\n"
-    text = readme.read_text()
-    marks = re.compile(r"(<!-- scripts/bench -->).*(<!-- /scripts/bench -->)", re.DOTALL)
-    readme.write_text(marks.sub(lambda match: match[1] + between + match[2], text))
 
 
 def figures(rows):
