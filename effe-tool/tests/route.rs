@@ -227,9 +227,11 @@ fn compose_takes_the_file_and_haproxy_what_it_is_told_of_the_containers() {
 
 /// Asks the schemas of Knative's objects.
 const KNATIVE: &str = r#"
-    const { Service } = require("@kubernetes-models/knative/serving.knative.dev/v1/Service");
-    const { DomainMapping } = require("@kubernetes-models/knative/serving.knative.dev/v1beta1/DomainMapping");
-    for (const object of JSON.parse(require("fs").readFileSync(0))) {
+    import { readFileSync } from "node:fs";
+    const of = (kind) => import(`${process.env.SCHEMAS}/serving.knative.dev/${kind}.js`);
+    const { Service } = await of("v1/Service");
+    const { DomainMapping } = await of("v1beta1/DomainMapping");
+    for (const object of JSON.parse(readFileSync(0))) {
         new { Service, DomainMapping }[object.kind](object).validate();
         console.log(object.kind, "passed");
     }
@@ -277,11 +279,12 @@ fn knative_gets_a_service_that_scales_to_none() {
     server.stop();
 
     // CI has the schemas there.
-    let modules = workspace().join("out/node/node_modules");
-    if modules.join("@kubernetes-models/knative").is_dir() {
+    let schemas = workspace().join("out/node/node_modules/@kubernetes-models/knative");
+    if schemas.is_dir() {
         let all = Value::from([one, two].concat());
-        let node = Tool::by(Command::new("node"), &scratch).env("NODE_PATH", modules);
-        let done = node.args(["-e", KNATIVE]).input(all.to_string()).run().assert_code(0);
+        let node = Tool::by(Command::new("node"), &scratch).env("SCHEMAS", schemas);
+        let done =
+            node.args(["--input-type=module", "-e", KNATIVE]).input(all.to_string()).run().assert_code(0);
         assert_eq!(done.stdout, "Service passed\nService passed\nDomainMapping passed\n");
     } else {
         eprintln!("SKIPPED: there is no @kubernetes-models/knative in out/node");
