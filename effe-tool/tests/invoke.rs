@@ -337,7 +337,7 @@ fn what_is_missing_is_made_by_what_makes_it() {
         ("x", "there is no x; make it with effe-tool new x"),
         ("a/x.rs", "there is no a/x.rs; make it with effe-tool new a/x.rs"),
         ("x.so", "there is no x.so; make a plugin of a crate or a file with effe-tool compile PATH"),
-        ("x.py", "there is no x.py; name a crate, a .rs file or a plugin"),
+        ("x.py", "there is no x.py; name a crate, a .rs, .c, .cc or .zig file or a plugin"),
     ] {
         let done = tool(&scratch).args(["invoke", path]).run().assert_code(1).assert_says(&[says]);
         assert_eq!(done.stderr.contains("effe-tool new"), !path.contains("x.so") && !path.contains("x.py"));

@@ -66,13 +66,15 @@ spec:
           ports:
             - name: http1
               containerPort: {PORT}
-          # Not ready before a first Start has succeeded, and when the lambda itself isn't ready.
+          # Not ready before a first Start has succeeded, and when the lambda itself isn't ready. Port 0 is the container's.
           readinessProbe:
             httpGet:
               path: /health/readiness
+              port: 0
           livenessProbe:
             httpGet:
               path: /health/liveness
+              port: 0
             periodSeconds: 10
             timeoutSeconds: 5
             failureThreshold: 3
