@@ -26,6 +26,8 @@ mod file;
 mod ownership;
 mod policy;
 mod root;
+#[cfg(test)]
+mod testing;
 mod trial;
 
 pub use self::{

@@ -101,45 +101,19 @@ mod tests {
     };
 
     use abi_stable::std_types::RStr;
-    use effe_abi::raw::{Exchange, Failure, Host, Status, status};
 
     use super::*;
+    use crate::plugin::testing::NOTHING;
 
     thread_local! {
         static TABLE: Cell<*const ()> = const { Cell::new(ptr::null()) };
-    }
-
-    unsafe extern "C" fn with_host(_: &'static Host, _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn start(_: &'static Host, _: &mut *mut (), _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn run(_: *mut (), _: &Exchange<'_>, _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn stop(_: *mut (), _: &mut Failure) -> Status {
-        status::OK
     }
 
     unsafe extern "C" fn extension(_: RStr<'_>) -> *const () {
         TABLE.get()
     }
 
-    const ENTRIES: Entries = Entries {
-        flags: 0,
-        info: "{}",
-        build: "",
-        init: with_host,
-        start,
-        run,
-        stop,
-        retire: with_host,
-        extension,
-    };
+    const ENTRIES: Entries = Entries { extension, ..NOTHING };
 
     /// So many bytes at the end of a page that no readable page follows: to read further kills the test.
     fn at_the_end_of_memory(n_bytes: usize) -> *const AtomicU32 {
@@ -172,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_table_of_a_later_version_is_longer_and_counts() {
-        static READY: Ready = Ready { size: 100, version: 2, ready: with_host };
+        static READY: Ready = Ready { size: 100, version: 2, ready: NOTHING.init };
         TABLE.set(ptr::from_ref(&READY).cast());
         assert!(ENTRIES.ready().unwrap().is_some_and(|ready| ptr::fn_addr_eq(ready, READY.ready)));
     }

@@ -95,43 +95,22 @@ unsafe fn text(text: Text, name: &str) -> Result<&'static str, String> {
 mod tests {
     use std::ptr;
 
-    use abi_stable::std_types::RStr;
-    use effe_abi::raw::{Exchange, Failure, Host, Status, status};
-
     use super::*;
-
-    unsafe extern "C" fn with_host(_: &'static Host, _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn start(_: &'static Host, _: &mut *mut (), _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn run(_: *mut (), _: &Exchange<'_>, _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn stop(_: *mut (), _: &mut Failure) -> Status {
-        status::OK
-    }
-
-    unsafe extern "C" fn extension(_: RStr<'_>) -> *const () {
-        ptr::null()
-    }
+    use crate::plugin::testing::NOTHING;
 
     fn good() -> Root {
+        let Entries { init, start, run, stop, retire, extension, .. } = NOTHING;
         Root {
             size: size_of::<Root>() as u32,
             version: VERSION,
             flags: 0,
             info: Text::new("{}"),
             build: Text::new(""),
-            init: Some(with_host),
+            init: Some(init),
             start: Some(start),
             run: Some(run),
             stop: Some(stop),
-            retire: Some(with_host),
+            retire: Some(retire),
             extension: Some(extension),
         }
     }

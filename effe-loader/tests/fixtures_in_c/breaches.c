@@ -1,7 +1,6 @@
 /* Breaks its contract, as the path says, or the parameter `breaks` in Init and Start. */
 #include "fixture.h"
 
-static int the_context;
 static const effe_exchange *kept;
 static void *kept_host;
 static effe_bytes kept_view;
@@ -90,23 +89,11 @@ static effe_status run(void *context, const effe_exchange *exchange, effe_failur
     return effe_respond_text(exchange, 200, effe_text("ok"));
 }
 
-static effe_status stop(void *context, effe_failure *failure) {
-    (void)context;
-    (void)failure;
-    return EFFE_OK;
-}
-
-static effe_status retire(const effe_host *given, effe_failure *failure) {
-    (void)given;
-    (void)failure;
-    return EFFE_OK;
-}
-
 static const void *extension(effe_str id) {
     static const effe_ready no_ready = {sizeof(effe_ready), 1, NULL};
-    bool is_ready = id.len == strlen(EFFE_READY) && memcmp(id.ptr, EFFE_READY, id.len) == 0;
+    bool is_ready = is_id(id, EFFE_READY);
     return is_ready && host && told("breaks", "ready") ? &no_ready : NULL;
 }
 
 EFFE_LAMBDA(EFFE_NEVER_WAITS | EFFE_WAITS | EFFE_STREAM_REQUEST | 1ull << 30, "{\"name\":\"breaches\"}", init, start, run,
-            stop, retire, extension);
+            stop_nothing, retire_nothing, extension);

@@ -128,6 +128,43 @@ static bool exists(const char *path) {
     return access(path, F_OK) == 0;
 }
 
+static bool is_id(effe_str id, const char *text) {
+    return id.len == strlen(text) && memcmp(id.ptr, text, id.len) == 0;
+}
+
+/* The entries of a lambda that keeps nothing from one request to the next. */
+static int the_context;
+
+static effe_status start_nothing(const effe_host *given, void **context, effe_failure *failure) {
+    (void)given;
+    (void)failure;
+    *context = &the_context;
+    return EFFE_OK;
+}
+
+static effe_status stop_nothing(void *context, effe_failure *failure) {
+    (void)context;
+    (void)failure;
+    return EFFE_OK;
+}
+
+static effe_status retire_nothing(const effe_host *given, effe_failure *failure) {
+    (void)given;
+    (void)failure;
+    return EFFE_OK;
+}
+
+/* The last entries of one whose steps are counted. */
+static effe_status stop_counted(void *context, effe_failure *failure) {
+    count("stop");
+    return stop_nothing(context, failure);
+}
+
+static effe_status retire_counted(const effe_host *given, effe_failure *failure) {
+    count("retire");
+    return retire_nothing(given, failure);
+}
+
 static const void *no_extension(effe_str id) {
     (void)id;
     return NULL;

@@ -4,7 +4,6 @@
 #include "fixture.h"
 
 static const effe_async_host *async_host;
-static int the_context;
 
 typedef struct {
     const effe_exchange *exchange;
@@ -121,10 +120,10 @@ static effe_status is_ready(const effe_host *given, effe_failure *failure) {
 static const void *extension(effe_str id) {
     static const effe_async_plugin polled = {sizeof(effe_async_plugin), 1, start, run, stop};
     static const effe_ready readiness = {sizeof(effe_ready), 1, is_ready};
-    if (id.len == strlen(EFFE_ASYNC) && memcmp(id.ptr, EFFE_ASYNC, id.len) == 0) {
+    if (is_id(id, EFFE_ASYNC)) {
         return &polled;
     }
-    return id.len == strlen(EFFE_READY) && memcmp(id.ptr, EFFE_READY, id.len) == 0 ? &readiness : NULL;
+    return is_id(id, EFFE_READY) ? &readiness : NULL;
 }
 
 static effe_status init(const effe_host *given, effe_failure *failure) {
@@ -151,19 +150,5 @@ static effe_status run_waiting(void *context, const effe_exchange *exchange, eff
     return fail(failure, EFFE_LEVEL_ERROR, "it is not polled");
 }
 
-static effe_status stop_waiting(void *context, effe_failure *failure) {
-    (void)context;
-    (void)failure;
-    count("stop");
-    return EFFE_OK;
-}
-
-static effe_status retire(const effe_host *given, effe_failure *failure) {
-    (void)given;
-    (void)failure;
-    count("retire");
-    return EFFE_OK;
-}
-
-EFFE_LAMBDA(EFFE_STREAM_REQUEST, "{\"name\":\"patient\"}", init, start_waiting, run_waiting, stop_waiting, retire,
-            extension);
+EFFE_LAMBDA(EFFE_STREAM_REQUEST, "{\"name\":\"patient\"}", init, start_waiting, run_waiting, stop_counted,
+            retire_counted, extension);

@@ -1,18 +1,9 @@
 /* What `examples/pipe/src/lib.rs` is, in C: sends the body back piece by piece as it arrives. */
 #include "stream.h"
 
-static int the_context;
-
 static effe_status init(const effe_host *given, effe_failure *failure) {
     (void)failure;
     set_host(given);
-    return EFFE_OK;
-}
-
-static effe_status start(const effe_host *given, void **context, effe_failure *failure) {
-    (void)given;
-    (void)failure;
-    *context = &the_context;
     return EFFE_OK;
 }
 
@@ -28,17 +19,5 @@ static effe_status run(void *context, const effe_exchange *exchange, effe_failur
     return status == EFFE_OK ? EFFE_OK : fail(failure, EFFE_LEVEL_DEBUG, "the body or the answer has broken off");
 }
 
-static effe_status stop(void *context, effe_failure *failure) {
-    (void)context;
-    (void)failure;
-    return EFFE_OK;
-}
-
-static effe_status retire(const effe_host *given, effe_failure *failure) {
-    (void)given;
-    (void)failure;
-    return EFFE_OK;
-}
-
-EFFE_LAMBDA(EFFE_STREAM_REQUEST | EFFE_STREAM_RESPONSE, "{\"name\":\"pipe\"}", init, start, run, stop, retire,
-            no_extension);
+EFFE_LAMBDA(EFFE_STREAM_REQUEST | EFFE_STREAM_RESPONSE, "{\"name\":\"pipe\"}", init, start_nothing, run, stop_nothing,
+            retire_nothing, no_extension);

@@ -1,8 +1,6 @@
 /* What `spout/src/lib.rs` is, in C: streams both ways, well and badly. */
 #include "stream.h"
 
-static int the_context;
-
 static effe_status init(const effe_host *given, effe_failure *failure) {
     (void)failure;
     set_host(given);
@@ -136,19 +134,5 @@ static effe_status run(void *context, const effe_exchange *exchange, effe_failur
     return fail(failure, EFFE_LEVEL_DEBUG, said);
 }
 
-static effe_status stop(void *context, effe_failure *failure) {
-    (void)context;
-    (void)failure;
-    count("stop");
-    return EFFE_OK;
-}
-
-static effe_status retire(const effe_host *given, effe_failure *failure) {
-    (void)given;
-    (void)failure;
-    count("retire");
-    return EFFE_OK;
-}
-
-EFFE_LAMBDA(EFFE_STREAM_REQUEST | EFFE_STREAM_RESPONSE, "{\"name\":\"spout\"}", init, start, run, stop, retire,
-            no_extension);
+EFFE_LAMBDA(EFFE_STREAM_REQUEST | EFFE_STREAM_RESPONSE, "{\"name\":\"spout\"}", init, start, run, stop_counted,
+            retire_counted, no_extension);

@@ -12,13 +12,6 @@ static effe_status init(const effe_host *given, effe_failure *failure) {
     return EFFE_OK;
 }
 
-static effe_status start(const effe_host *given, void **context, effe_failure *failure) {
-    (void)given;
-    (void)failure;
-    *context = &every;
-    return EFFE_OK;
-}
-
 static effe_status run(void *context, const effe_exchange *exchange, effe_failure *failure) {
     (void)context;
     char text[64] = "0";
@@ -38,16 +31,5 @@ static effe_status run(void *context, const effe_exchange *exchange, effe_failur
     return status == EFFE_OK ? EFFE_OK : fail(failure, EFFE_LEVEL_DEBUG, "the client has gone");
 }
 
-static effe_status stop(void *context, effe_failure *failure) {
-    (void)context;
-    (void)failure;
-    return EFFE_OK;
-}
-
-static effe_status retire(const effe_host *given, effe_failure *failure) {
-    (void)given;
-    (void)failure;
-    return EFFE_OK;
-}
-
-EFFE_LAMBDA(EFFE_WAITS | EFFE_STREAM_RESPONSE, "{\"name\":\"ticker\"}", init, start, run, stop, retire, no_extension);
+EFFE_LAMBDA(EFFE_WAITS | EFFE_STREAM_RESPONSE, "{\"name\":\"ticker\"}", init, start_nothing, run, stop_nothing,
+            retire_nothing, no_extension);
