@@ -34,6 +34,9 @@ pub struct Response<'a> {
     scratch: &'a mut Scratch,
     /// What is waiting to be sent, if it is one piece with an owner; otherwise it is in `scratch.body`.
     chunk: Option<Chunk>,
+    /// So many bytes can be written to `scratch.body` without a further look: 0 unless they are to be added to what is
+    /// there, held or until the buffer is sent.
+    room: usize,
     status: Option<u16>,
     state: State,
     terms: Terms,
@@ -54,6 +57,11 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// How many bytes the buffer may have before it must be looked at.
+    fn most(self) -> usize {
+        if self.delivery == Delivery::Waiting { STREAM_BUFFER } else { self.limit }
+    }
+
     /// `may_answer_early`: the lambda has declared it, or needn't.
     pub(crate) fn of(host: HostRef, delivery: Delivery, may_answer_early: bool) -> Terms {
         let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
@@ -134,7 +142,8 @@ impl<'a> Response<'a> {
         scratch.body.shrink_to(2 * COPY_LIMIT);
         scratch.headers.clear();
         let state = State::Unsent;
-        Response { exchange, scratch, chunk: None, status: None, state, terms, fault: None }
+        let room = terms.most();
+        Response { exchange, scratch, chunk: None, room, status: None, state, terms, fault: None }
     }
 
     /// The status, 200 to 599; 200 if it is never set.
@@ -348,7 +357,7 @@ impl<'a> Response<'a> {
             self.push()?;
         }
         self.transmit(0)?;
-        self.state = State::Ended;
+        self.go_to(State::Ended);
         Ok(())
     }
 
@@ -398,7 +407,7 @@ impl<'a> Response<'a> {
         let headers: Vec<_> = others.chain([name]).collect();
         match host.upgrade(self.exchange, &headers) {
             Ok(link) => {
-                self.state = State::Ended;
+                self.go_to(State::Ended);
                 Ok(Upgraded::new(link))
             }
             Err(status::END | status::INVALID) => {
@@ -453,7 +462,7 @@ impl<'a> Response<'a> {
     fn put(&mut self, chunk: Chunk) -> io::Result<()> {
         let empty = self.chunk.is_none() && self.scratch.body.is_empty();
         if empty && self.state == State::Unsent && self.fits(chunk.len()) {
-            self.chunk = Some(chunk);
+            (self.chunk, self.room) = (Some(chunk), 0);
             return Ok(());
         }
         io::Write::write_all(self, &chunk)
@@ -463,8 +472,13 @@ impl<'a> Response<'a> {
     pub(crate) fn push(&mut self) -> io::Result<()> {
         self.refuse_if_unfit()?;
         self.transmit(raw::MORE)?;
-        self.state = State::Sending;
+        self.go_to(State::Sending);
         Ok(())
+    }
+
+    fn go_to(&mut self, state: State) {
+        // The next write finds out whether it may be made.
+        (self.state, self.room) = (state, 0);
     }
 
     /// Hands what is waiting to the host.
@@ -493,6 +507,8 @@ impl<'a> Response<'a> {
             self.exchange.write(body, flags)
         };
         self.scratch.body.clear();
+        // Its memory may have gone to the host.
+        self.room = 0;
         self.taken(sent)
     }
 
@@ -501,7 +517,7 @@ impl<'a> Response<'a> {
         if sent == status::OK {
             return Ok(());
         }
-        self.state = State::Lost(sent);
+        self.go_to(State::Lost(sent));
         Err(failure(sent))
     }
 
@@ -584,6 +600,23 @@ impl<'a> Response<'a> {
         fits
     }
 
+    /// Writes bytes for which there is no `room`, and finds out how much there is from then on.
+    fn write_further(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.refuse_if_ended()?;
+        if !self.fits(bytes.len()) {
+            return Err(failure(status::TOO_LARGE));
+        }
+        if let Some(chunk) = self.chunk.take() {
+            self.scratch.body.extend_from_slice(&chunk);
+        }
+        self.scratch.body.extend_from_slice(bytes);
+        if self.terms.delivery == Delivery::Waiting && self.scratch.body.len() >= STREAM_BUFFER {
+            self.push()?;
+        }
+        self.room = self.terms.most().saturating_sub(self.scratch.body.len());
+        Ok(())
+    }
+
     fn refuse_if_ended(&self) -> io::Result<()> {
         match self.state {
             State::Unsent | State::Sending => Ok(()),
@@ -610,24 +643,21 @@ impl<'a> Response<'a> {
 }
 
 impl io::Write for Response<'_> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.refuse_if_ended()?;
-        if !self.fits(bytes.len()) {
-            return Err(failure(status::TOO_LARGE));
-        }
-        if let Some(chunk) = self.chunk.take() {
-            self.scratch.body.extend_from_slice(&chunk);
-        }
-        self.scratch.body.extend_from_slice(bytes);
-        if self.terms.delivery == Delivery::Waiting && self.scratch.body.len() >= STREAM_BUFFER {
-            self.push()?;
-        }
-        Ok(bytes.len())
+        self.write_all(bytes).map(|()| bytes.len())
     }
 
+    /// Writes all of the bytes or none.
+    // Inlined, and most of it left to `write_further`: JSON comes in many small pieces.
+    #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // `write` takes all of the bytes or none.
-        self.write(bytes).map(drop)
+        if bytes.len() >= self.room {
+            return self.write_further(bytes);
+        }
+        self.room -= bytes.len();
+        self.scratch.body.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Sends what is waiting, if the answer is a stream. Waits while the client is slow.
