@@ -57,10 +57,14 @@ impl Request {
         }
     }
 
-    /// Makes it the request of an async run.
+    /// The request of an async run.
+    ///
+    /// # Safety
+    /// As [`new`](Request::new).
     #[cfg(feature = "async")]
-    pub(crate) fn awaited(self, source: Source) -> Request {
-        Request { source, ..self }
+    #[expect(unsafe_code, reason = "its duty is the caller's")]
+    pub(crate) unsafe fn awaited(exchange: ExchangeRef<'static>, source: Source) -> Request {
+        Request { exchange, reading: AtomicBool::new(false), whole: OnceLock::new(), source }
     }
 
     #[cfg(feature = "async")]
