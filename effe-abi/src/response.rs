@@ -10,7 +10,7 @@ use crate::{
     calls::{EarlyHostRef, ExchangeRef, HostRef, TrailersHostRef, upgrade::UpgradeHostRef},
     chunk::Chunk,
     error::{Error, Level, Result, failure},
-    headers::{Headers, is_field},
+    headers::{Headers, in_a_row, is_field},
     raw::{self, Status, host_attribute, status},
     upgraded::Upgraded,
 };
@@ -20,8 +20,6 @@ pub(crate) const STREAM_BUFFER: usize = 64 * 1024;
 /// A held body up to this many bytes is lent to the loader, which copies it, and its buffer is used again. A larger one
 /// is given to the loader with its buffer.
 const COPY_LIMIT: usize = 16 * 1024;
-/// Number of headers that an answer can have without an allocation.
-const FEW_HEADERS: usize = 8;
 
 /// The answer to a request. What is written is held until Run returns or [`end`](Response::end) is called. If the
 /// lambda declares [`Options::stream_response`](crate::Options::stream_response), it is sent earlier: whenever 64 KiB
@@ -86,6 +84,8 @@ pub(crate) enum Delivery {
 pub(crate) struct Scratch {
     body: Vec<u8>,
     headers: Headers,
+    /// The host's table, once it was looked for.
+    trailers: Option<Option<TrailersHostRef>>,
     /// Here, because a request that isn't upgraded must not pay for it.
     upgrades: Upgrades,
 }
@@ -199,7 +199,8 @@ impl<'a> Response<'a> {
             State::Ended => return self.fail(Fault::TrailersLate),
             State::Lost(_) => return,
         }
-        let Some(host) = TrailersHostRef::find(self.terms.host) else { return };
+        let known = &mut self.scratch.trailers;
+        let Some(host) = *known.get_or_insert_with(|| TrailersHostRef::find(self.terms.host)) else { return };
         match host.respond(self.exchange, trailers) {
             // Where they are left out, the answer is as good as it was.
             status::OK | status::UNSUPPORTED => {}
@@ -273,7 +274,7 @@ impl<'a> Response<'a> {
     #[cfg(feature = "json")]
     #[track_caller]
     pub fn json<T: serde::Serialize + ?Sized>(&mut self, value: &T) -> Result<&mut Self> {
-        let (held, n_headers) = (self.held(), self.scratch.headers.iter().len());
+        let (held, n_headers) = (self.held(), self.scratch.headers.len());
         self.content_type("application/json");
         if let Err(err) = serde_json::to_writer(&mut *self, value) {
             if self.state == State::Unsent {
@@ -431,6 +432,9 @@ impl<'a> Response<'a> {
             State::Unsent if wrote && !unfit => self.transmit(0),
             _ => Ok(()),
         };
+        // What is in a map may keep the author's memory.
+        #[cfg(feature = "http")]
+        self.scratch.headers.clear();
         match (outcome.and(sent.map_err(Error::new)), self.state) {
             // A client that leaves is no fault of the lambda's.
             (Err(err), State::Lost(status::GONE)) if is_broken_pipe(&err) => Err(err.at_level(Level::Debug)),
@@ -491,18 +495,10 @@ impl<'a> Response<'a> {
             None => raw::Chunk::view(&self.scratch.body),
         };
         let sent = if self.state == State::Unsent {
-            let mut few = [raw::Header::EMPTY; FEW_HEADERS];
-            let many: Vec<raw::Header<'_>>;
-            let all = self.scratch.headers.iter();
-            let headers = if all.len() <= FEW_HEADERS {
-                let n = all.len();
-                few.iter_mut().zip(all).for_each(|(place, header)| *place = header);
-                &few[..n]
-            } else {
-                many = all.collect();
-                &many
-            };
-            self.exchange.respond(self.status.unwrap_or(200), headers, body, flags)
+            let (headers, status) = (&self.scratch.headers, self.status.unwrap_or(200));
+            in_a_row(headers.len(), headers.iter(), |headers| {
+                self.exchange.respond(status, headers, body, flags)
+            })
         } else {
             self.exchange.write(body, flags)
         };
@@ -529,15 +525,20 @@ impl<'a> Response<'a> {
         self
     }
 
-    /// Adds a header from the `http` crate.
+    /// Adds headers from the `http` crate.
     #[cfg(feature = "http")]
     #[track_caller]
-    pub(crate) fn add_http(&mut self, name: &http::HeaderName, value: &http::HeaderValue) {
-        if self.state != State::Unsent {
+    pub(crate) fn add_http(&mut self, headers: http::HeaderMap) {
+        if self.state != State::Unsent && !headers.is_empty() {
             return self.fail(Fault::HeadSent);
         }
-        // The types guarantee that both can be sent, and that the name is in lower case.
-        self.scratch.headers.add(name.as_str(), value.as_bytes());
+        self.scratch.headers.add_map(headers);
+    }
+
+    /// An empty map for the headers of a request, which has memory if the answer before had such headers.
+    #[cfg(feature = "tower")]
+    pub(crate) fn spare_map(&mut self) -> &mut http::HeaderMap {
+        self.scratch.headers.spare_map()
     }
 
     #[track_caller]
