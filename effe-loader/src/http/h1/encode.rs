@@ -26,22 +26,16 @@ pub fn encode(head: &ResponseHead, framing: Framing, output: &mut BytesMut) {
     let Framing { version, size, is_kept } = framing;
     let is_http11 = version >= Version::HTTP_11;
     output.reserve(MOST + head.fields.n_bytes());
-    if head.status == StatusCode::OK && is_http11 {
-        output.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-    } else {
-        status_line(head.status, is_http11, output);
-    }
     match size {
-        // RFC 9110, section 8.6, and RFC 9112, section 6.1; that of a 304 would be another response's.
-        _ if head.status.is_informational()
-            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {}
-        BodySize::Sized(length) => {
-            output.extend_from_slice(b"content-length: ");
+        // Most are like this.
+        BodySize::Sized(length) if head.status == StatusCode::OK && is_http11 => {
+            output.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-length: ");
             put_number(length, output);
-            output.extend_from_slice(b"\r\n");
         }
-        BodySize::Stream if is_http11 => output.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        BodySize::Stream | BodySize::None => {}
+        size => {
+            status_line(head.status, is_http11, output);
+            put_framing(head.status, size, is_http11, output);
+        }
     }
     let offers = head.fields.has("upgrade");
     if let Some(options) = match (is_kept, is_http11, offers) {
@@ -55,9 +49,7 @@ pub fn encode(head: &ResponseHead, framing: Framing, output: &mut BytesMut) {
         put_field(output, "connection", options.as_bytes());
     }
     head.fields.iter().for_each(|(name, value)| put_field(output, name, value));
-    output.extend_from_slice(b"date: ");
-    output.extend_from_slice(&date::now());
-    output.extend_from_slice(b"\r\n\r\n");
+    output.extend_from_slice(&date::last_line());
 }
 
 /// Writes the head of an interim response.
@@ -78,9 +70,25 @@ fn status_line(status: StatusCode, is_http11: bool, output: &mut BytesMut) {
     }
 }
 
+/// Says how long the body is, where that has a place.
+fn put_framing(status: StatusCode, size: BodySize, is_http11: bool, output: &mut BytesMut) {
+    match size {
+        // RFC 9110, section 8.6, and RFC 9112, section 6.1; that of a 304 would be another response's.
+        _ if status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) => {}
+        BodySize::Sized(length) => {
+            output.extend_from_slice(b"content-length: ");
+            put_number(length, output);
+        }
+        BodySize::Stream if is_http11 => output.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        BodySize::Stream | BodySize::None => {}
+    }
+}
+
+/// Writes a number and the end of its line.
 fn put_number(mut number: u64, output: &mut BytesMut) {
-    let mut digits = [b'0'; 20];
-    let mut at = digits.len();
+    let mut digits = *b"00000000000000000000\r\n";
+    let mut at = digits.len() - 2;
     loop {
         at -= 1;
         // A digit.

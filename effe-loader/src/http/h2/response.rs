@@ -12,7 +12,7 @@ use crate::{
     http::response::Response,
     message::response::ResponseHead,
     net::connections::ConnHandle,
-    rt::date::{self, Date},
+    rt::date,
 };
 
 /// Bytes of an answer that is short: it is handed to h2 at once, whether or not the client has room for it.
@@ -211,7 +211,7 @@ fn head(head: &ResponseHead, body: &Body) -> http::Response<()> {
 /// The `Date` header, which each thread makes once a second.
 fn date() -> HeaderValue {
     thread_local! {
-        static LAST: RefCell<(Date, HeaderValue)> = const { RefCell::new(([0; 29], HeaderValue::from_static(""))) };
+        static LAST: RefCell<([u8; 29], HeaderValue)> = const { RefCell::new(([0; 29], HeaderValue::from_static(""))) };
     }
     let now = date::now();
     LAST.with_borrow_mut(|(date, value)| {
