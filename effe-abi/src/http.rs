@@ -38,7 +38,9 @@ const COPY_LIMIT: usize = 4 * 1024;
 const BLOCK: usize = 8 * 1024;
 
 /// How many names of headers each thread keeps.
-const N_NAMES: usize = 64;
+const N_NAMES: usize = 128;
+/// At how many places a name may be.
+const N_PLACES: usize = 4;
 /// The longest name that is kept. Names are what clients send.
 const MAX_NAME: usize = 64;
 
@@ -54,37 +56,45 @@ struct Heads {
     names: Names,
 }
 
-/// Names that requests have had, each at the place that its text says. A name that comes to a place that is taken takes
-/// it over, so what a client sends can't fill the memory.
+/// Names that requests have had, each at the place that its text says, or shortly behind it. Where all of these are
+/// taken, a name takes the place of another one, so what clients send can't fill the memory.
 #[derive(Default)]
 struct Names(Vec<Option<HeaderName>>);
 
 impl Names {
     #[inline]
     fn name(&mut self, text: &str) -> Result<HeaderName, InvalidHeaderName> {
-        let bytes = text.as_bytes();
-        let (Some(&first), Some(&last)) = (bytes.first(), bytes.last()) else { return Self::checked(text) };
-        // Of 46 names that are often seen, 39 have a place of their own so.
-        let sum =
-            25 * bytes.len() + usize::from(first) + usize::from(bytes[bytes.len() / 2]) + usize::from(last);
-        match self.0.get(sum % N_NAMES) {
-            Some(Some(name)) if name.as_str() == text => Ok(name.clone()),
-            _ => self.keep(sum % N_NAMES, text),
+        for place in Self::places(text) {
+            match self.0.get(place) {
+                Some(Some(name)) if name.as_str() == text => return Ok(name.clone()),
+                Some(Some(_)) => {}
+                _ => break,
+            }
         }
+        self.keep(text)
     }
 
     #[cold]
-    fn keep(&mut self, place: usize, text: &str) -> Result<HeaderName, InvalidHeaderName> {
-        let name = Self::checked(text)?;
+    fn keep(&mut self, text: &str) -> Result<HeaderName, InvalidHeaderName> {
+        let name = HeaderName::from_bytes(text.as_bytes())?;
         self.0.resize(N_NAMES, None);
+        let mut places = Self::places(text);
+        let first = places.next().unwrap_or(0);
+        let free = places.find(|&place| self.0[place].is_none()).filter(|_| self.0[first].is_some());
         if text.len() <= MAX_NAME {
-            self.0[place] = Some(name.clone());
+            self.0[free.unwrap_or(first)] = Some(name.clone());
         }
         Ok(name)
     }
 
-    fn checked(text: &str) -> Result<HeaderName, InvalidHeaderName> {
-        HeaderName::from_bytes(text.as_bytes())
+    /// Where a name may be. With these factors, 66 names that are often seen don't get in each other's way.
+    #[inline]
+    fn places(text: &str) -> impl Iterator<Item = usize> {
+        let bytes = text.as_bytes();
+        let byte = |at: usize| bytes.get(at).map_or(0, |&byte| usize::from(byte));
+        let len = bytes.len();
+        let first = byte(0) + 59 * byte(len / 2) + 9 * byte(len.wrapping_sub(1)) + 65 * len;
+        (first..first + N_PLACES).map(|place| place % N_NAMES)
     }
 }
 
