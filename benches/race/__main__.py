@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import life
 import machine
 import report
 from rows import ROWS

@@ -20,10 +20,10 @@ RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "r
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PORT" and not name.startswith("EFFE_")}
 
 
-def loader(lam, *flags, program="effe-loader"):
+def loader(lam, *flags, program="effe-loader", workers=1):
     """The command of a loader that serves a lambda; the port follows."""
     plugin = RELEASE / f"lib{lam}.so"
-    return [RELEASE / program, "--plugin", plugin, "--workers", "1", "--host", "127.0.0.1", *flags, "--port"]
+    return [RELEASE / program, "--plugin", plugin, "--workers", str(workers), "--host", "127.0.0.1", *flags, "--port"]
 
 
 def control(name, *arguments):
