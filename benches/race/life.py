@@ -71,3 +71,37 @@ def sqlx(options):
             "axum": control("pooled", path("axum")),
         }
         return of_books(options, commands, ("axum",), "an axum Router with sqlx, {}: CPU over the same served by {}", None)
+
+
+@row
+def cpus(options):
+    """Throughput of two workers over that of one, with the load on the same CPUs."""
+    commands = {"effe": loader("hello"), "hyper": control("hyper")}
+    commands |= {"effe, 2 workers": loader("hello", workers=2), "hyper, 2 workers": control("hyper", "2")}
+    raced = race.run(commands, HELLO, 64, options.rounds, options.seconds, pinned=False)
+    gains = [
+        {name: {"gain": one[f"{name}, 2 workers"]["rate"] / one[name]["rate"]} for name in ("effe", "hyper")}
+        for one in raced["rounds"]
+    ]
+    spreads = {name: race.spread(one[name]["gain"] for one in gains) for name in ("effe", "hyper")}
+    what = "2 workers over 1, load on the same two CPUs: requests/s of"
+    results = [result(f"{what} {name}", gain, None, more=True) for name, gain in spreads.items()]
+    ratio = race.ratios(gains, "gain", "effe", "hyper")
+    return raced | {"results": [*results, result("the same: effe over hyper", ratio, 0.95, more=True)]}
+
+
+@row
+def uploads(options):
+    """CPU and memory for bodies of 100 MiB that are read as they come."""
+    request = Request("/upload", b"x" * UPLOAD * MIB, "application/octet-stream", b"%d\n" % (UPLOAD * MIB), run=UPLOADS)
+    limit = ("--body-limit", f"{2 * UPLOAD}M")
+    commands = entries("hello") | {"effe": loader("upload", *limit), "effe, async": loader("upload_async", *limit)}
+    raced = race.run(commands, request, 4, options.rounds, options.seconds)
+    for of in (of for one in raced["rounds"] for of in one.values()):
+        of["cpu_mib"] = of.pop("cpu") / UPLOAD
+    for name, figures in raced["figures"].items():
+        figures.pop("cpu")
+        figures["cpu_mib"] = race.spread(one[name]["cpu_mib"] for one in raced["rounds"])
+    whats = {"effe": f"uploads of {UPLOAD} MiB over bare hyper, CPU", "effe, async": "the same: an async lambda"}
+    ratios = {name: race.ratios(raced["rounds"], "cpu_mib", name, "hyper") for name in whats}
+    return raced | {"results": [result(what, ratios[name], None) for name, what in whats.items()]}
