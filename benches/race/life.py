@@ -74,6 +74,22 @@ def sqlx(options):
 
 
 @row
+def open(options):
+    """Constant rates, of what the App can do: latencies from when each request was due."""
+    most = race.run({"actix": control("actix")}, HELLO, 32, 5, options.seconds)["figures"]["actix"]["rate"]["median"]
+    races, results = [], []
+    for share in SHARES:
+        request = dataclasses.replace(HELLO, rate=int(most * share / 100))
+        raced = race.run(entries("hello"), request, CLIENTS, options.rounds, 2 * options.seconds)
+        if share == TARGET_SHARE:
+            ratio = race.ratios(raced["rounds"], "p999", "effe", "hyper")
+            what = f"constant rate, {share} % of what the App can do: p99.9 over bare hyper's"
+            results.append(result(what, ratio, 1.1))
+        races.append(labelled(raced, f"{share} %"))
+    return all_of(races, results)
+
+
+@row
 def cpus(options):
     """Throughput of two workers over that of one, with the load on the same CPUs."""
     commands = {"effe": loader("hello"), "hyper": control("hyper")}
