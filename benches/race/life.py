@@ -121,3 +121,38 @@ def uploads(options):
     whats = {"effe": f"uploads of {UPLOAD} MiB over bare hyper, CPU", "effe, async": "the same: an async lambda"}
     ratios = {name: race.ratios(raced["rounds"], "cpu_mib", name, "hyper") for name in whats}
     return raced | {"results": [result(what, ratios[name], None) for name, what in whats.items()]}
+
+
+@row
+def idle(options):
+    """Many servers of each kind that have answered once, and are asked no more: memory, wake-ups and CPU of one."""
+    figures = {name: watched(command, options.effes) for name, command in entries("hello").items()}
+    effe = figures["effe"]
+    return {
+        "figures": figures,
+        "results": [
+            result(f"an idle effe of {options.effes}: CPU per second", effe["idle_cpu"], 20, "us"),
+            result("the same: threads", effe["threads"], 5, ""),
+            result("the same: memory (PSS)", effe["pss"], 1.2, "MiB"),
+        ],
+    }
+
+
+def watched(command, n):
+    """What so many idle servers have and do, each."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(Server(command, HELLO, cpu=machine.EVERY_CPU)) for _ in range(n)]
+        # Side by side: one after the other would take minutes.
+        stack.callback(lambda: [server.end() for server in servers])
+        pids = [server.pid for server in servers]
+        time.sleep(SETTLED)
+        begun, cpu, switches = time.monotonic(), sum(map(machine.cpu_of, pids)), sum(map(machine.switches, pids))
+        time.sleep(WATCHED)
+        seconds = time.monotonic() - begun
+        # A mean: most may do nothing while they are watched.
+        return {
+            "pss": race.spread(map(machine.pss, pids)),
+            "threads": race.spread(map(machine.threads, pids)),
+            "wakeups": race.spread([(sum(map(machine.switches, pids)) - switches) / n / seconds]),
+            "idle_cpu": race.spread([(sum(map(machine.cpu_of, pids)) - cpu) / n / seconds * 1e6]),
+        }
