@@ -5,6 +5,7 @@
 //! h2 is used directly: actix-http uses an old version with an open advisory, and can't end a connection gracefully.
 
 mod backlog;
+mod batched;
 mod frame_budget;
 mod preface;
 mod request;
@@ -31,6 +32,7 @@ use http::Method;
 
 use self::{
     backlog::{Accepted, Backlog},
+    batched::Batched,
     frame_budget::{Counted, FrameBudget},
     request::Translated,
 };
@@ -91,8 +93,9 @@ async fn serve(connection: Connection, service: &Rc<dyn Service>, peer: Option<S
         builder.enable_connect_protocol().data_frame_budget(upgrade::FRAMES_AHEAD);
     }
     let frame_budget = Rc::<FrameBudget>::default();
-    let connection = Counted::new(connection, &frame_budget);
-    let frames = handle.prepare(builder.handshake(connection)).await?.ok()?;
+    let connection = Batched::new(connection);
+    let counted = Counted::new(connection.clone(), handle.clone(), &frame_budget);
+    let frames = handle.prepare(builder.handshake(counted)).await?.ok()?;
     let (n_resets, backlog) = (Cell::new(0), Backlog::new(handle.clone()));
     let client = Rc::new(Client {
         service: Rc::clone(service),
@@ -102,6 +105,7 @@ async fn serve(connection: Connection, service: &Rc<dyn Service>, peer: Option<S
         n_resets,
         frame_budget,
         backlog,
+        connection,
     });
     client.serve(frames).await;
     Some(())
@@ -117,6 +121,7 @@ struct Client {
     n_resets: Cell<u64>,
     frame_budget: Rc<FrameBudget>,
     backlog: Rc<Backlog>,
+    connection: Batched,
 }
 
 impl Client {
@@ -136,7 +141,9 @@ impl Client {
                 }
                 _ => {}
             }
-            self.poll(&mut frames, &mut accepted, cx)
+            let polled = self.poll(&mut frames, &mut accepted, cx);
+            self.connection.end_turn();
+            polled
         })
         .await;
     }

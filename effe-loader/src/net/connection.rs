@@ -65,6 +65,12 @@ impl Connection {
         let _ = set_socket_linger(plain::descriptor(tls::socket(&self.io)), Some(Duration::ZERO));
     }
 
+    /// Has the system keep what doesn't fill a segment until this is called with false; whether it does.
+    #[cfg(feature = "http2")]
+    pub fn cork(&self, is_corked: bool) -> bool {
+        plain::cork(tls::socket(&self.io), is_corked)
+    }
+
     /// Notes our own address that the client has connected to, for the guards of its requests.
     pub fn note_local_ip(&self) {
         self.activity().local_ip.set(plain::local_ip(tls::socket(&self.io)));

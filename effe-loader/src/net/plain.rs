@@ -15,6 +15,8 @@ use rustix::{
     net::{RecvFlags, recv},
 };
 #[cfg(feature = "http2")]
+use rustix::net::sockopt::set_tcp_cork;
+#[cfg(feature = "http2")]
 use tokio::io::Ready;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
@@ -63,6 +65,15 @@ pub fn local_ip(plain: &Plain) -> Option<IpAddr> {
     match &plain.socket {
         Either::Left(tcp) => tcp.local_addr().ok().map(|address| address.ip().to_canonical()),
         Either::Right(_) => None,
+    }
+}
+
+/// Has the system keep what doesn't fill a segment until this is called with false, or not any more; whether it could.
+#[cfg(feature = "http2")]
+pub fn cork(plain: &Plain, is_corked: bool) -> bool {
+    match &plain.socket {
+        Either::Left(tcp) => set_tcp_cork(tcp, is_corked).is_ok(),
+        Either::Right(_) => false,
     }
 }
 
