@@ -34,7 +34,7 @@ use self::{
     backlog::{Accepted, Backlog},
     batched::Batched,
     frame_budget::{Counted, FrameBudget},
-    request::Translated,
+    request::{Translated, WINDOW},
 };
 use crate::{
     body::outgoing::Body,
@@ -48,8 +48,7 @@ use crate::{
 
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 100;
-/// Bytes of a request's body that a client may send before somebody has read them, and of all bodies.
-const WINDOW: u32 = 256 * 1024;
+/// Bytes of all bodies that a client may send before somebody has read them.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of an answer that wait to be sent.
 const SEND_BUFFER: usize = 64 * 1024;
