@@ -107,6 +107,17 @@ impl Connection {
         stall.is_too_slow(n_taken, n_waiting(&self.io), write, now)
     }
 
+    /// Reads into the room that `to` has; how many bytes.
+    pub fn poll_read_into(&mut self, to: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let read = tls::poll_read_into(&mut self.io, to, cx);
+        match read {
+            Poll::Pending => self.activity().wait(cx),
+            Poll::Ready(Ok(1..)) => self.activity().received(self.handle().now()),
+            Poll::Ready(_) => self.activity().leave(),
+        }
+        read
+    }
+
     /// What came of giving the client bytes, of which some may wait in TLS; an error if it reads too slowly.
     #[inline]
     fn checked<T>(&mut self, cx: &Context<'_>, sent: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

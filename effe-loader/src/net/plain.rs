@@ -9,20 +9,21 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+#[cfg(feature = "http2")]
+use rustix::net::sockopt::set_tcp_cork;
 use rustix::{
+    buffer::spare_capacity,
     event::{PollFd, PollFlags, Timespec, poll},
     io::retry_on_intr,
     net::{RecvFlags, recv},
 };
-#[cfg(feature = "http2")]
-use rustix::net::sockopt::set_tcp_cork;
 #[cfg(feature = "http2")]
 use tokio::io::Ready;
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-use tokio_util::either::Either;
+use tokio_util::{either::Either, io::poll_read_buf};
 
 /// Bytes that are read past tokio at a time.
 const READ: usize = 64 * 1024;
@@ -158,6 +159,22 @@ impl AsyncRead for Plain {
 }
 
 impl Plain {
+    /// Reads into the room that `to` has; how many bytes. Past tokio that room need not be cleared before.
+    pub fn poll_read_into(&mut self, to: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.is_hidden && to.capacity() > to.len() {
+            let received = retry_on_intr(|| {
+                recv(descriptor(self), spare_capacity(to), RecvFlags::DONTWAIT).map(|(n, _)| n)
+            });
+            match received {
+                Ok(n) => return Poll::Ready(Ok(n)),
+                Err(err) if err.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(err.into())),
+                // tokio is right again.
+                Err(_) => self.is_hidden = false,
+            }
+        }
+        uninterrupted(|| poll_read_buf(Pin::new(&mut self.socket), cx, to))
+    }
+
     fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(n)) = written {
             self.n_written += n as u64;
