@@ -29,6 +29,17 @@ pub trait Source: Stream<Item = Result<Bytes, PayloadError>> {
     /// The trailers behind the body, once its end has come. They are taken.
     fn trailers(self: Pin<&mut Self>) -> Trailers;
 
+    /// From now on a piece that is taken lets the client send no more, until [`give_window`](Source::give_window) says
+    /// that somebody has read it. Returns how many bytes the client may then send ahead; `None` if it can't be had so.
+    fn keep_window(self: Pin<&mut Self>) -> Option<usize> {
+        None
+    }
+
+    /// So many bytes have been read.
+    fn give_window(self: Pin<&mut Self>, n_bytes: usize) {
+        let _ = n_bytes;
+    }
+
     /// Reads what is next into the room that `body` has, without a piece of its own; how many bytes. `None` if the next
     /// ones can't be had so, and are to be taken as a piece.
     fn poll_read(

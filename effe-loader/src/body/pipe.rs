@@ -15,6 +15,10 @@ use crate::body::trailers::Trailers;
 /// Bytes that a pipe holds before its writer has to wait, and that are read at once at most.
 pub const CAPACITY: usize = 64 * 1024;
 
+/// The same of an answer's, with the piece that its reader is sending: twice as many are handed on at once where the
+/// client takes them.
+const OF_ANSWER: usize = 2 * CAPACITY;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// All has been written.
@@ -28,9 +32,11 @@ pub enum End {
 pub struct Closed;
 
 /// One writer, one reader, and the pieces between them.
-#[derive(Default)]
 pub struct Pipe {
     state: Mutex<State>,
+    capacity: usize,
+    /// Whether the last piece counts until the reader asks for the next one.
+    counts_last: bool,
     /// What comes behind the whole body, once its end is here.
     trailers: OnceLock<Trailers>,
     /// Whether the body itself went another way, as a whole.
@@ -40,7 +46,13 @@ pub struct Pipe {
 #[derive(Default)]
 struct State {
     pieces: VecDeque<Bytes>,
+    /// Of what is in the pipe, and of the reader's last piece if that counts.
     n_bytes: usize,
+    n_last: usize,
+    /// What the reader has taken since somebody asked.
+    n_taken: usize,
+    /// A writer that waits for room is woken once no more bytes than these are left.
+    low: usize,
     end: Option<End>,
     closed: bool,
     /// Whether the reader has asked for a piece when there was none.
@@ -49,11 +61,27 @@ struct State {
     writer: Option<Waker>,
 }
 
+impl Default for Pipe {
+    fn default() -> Pipe {
+        Pipe::new(State::default(), CAPACITY)
+    }
+}
+
 impl Pipe {
+    fn new(state: State, capacity: usize) -> Pipe {
+        let (trailers, state) = (OnceLock::new(), Mutex::new(state));
+        Pipe { state, capacity, counts_last: false, trailers, has_trailers_alone: false }
+    }
+
+    /// The pipe of an answer, whose reader sends a piece before it asks for the next one.
+    pub fn of_answer() -> Pipe {
+        Pipe { counts_last: true, ..Pipe::new(State::default(), OF_ANSWER) }
+    }
+
     /// The pipe of a body that went another way: only its trailers are here.
     pub fn of_trailers(trailers: Trailers) -> Pipe {
         let state = State { end: Some(End::Whole), ..State::default() };
-        Pipe { state: Mutex::new(state), trailers: trailers.into(), has_trailers_alone: true }
+        Pipe { trailers: trailers.into(), has_trailers_alone: true, ..Pipe::new(state, CAPACITY) }
     }
 
     /// Whether the body comes through this pipe.
@@ -61,12 +89,27 @@ impl Pipe {
         !self.has_trailers_alone
     }
 
-    /// Waits for room. A writer that doesn't ask may write all the same.
+    /// Waits for room. A writer that doesn't ask may write all the same. One that has waited finds half of the pipe
+    /// empty: else a fast writer would be woken for each piece that is read.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        self.poll_room_of(self.capacity, cx)
+    }
+
+    /// The same for a writer that fills the pipe up to `capacity`.
+    pub fn poll_room_of(&self, capacity: usize, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
         self.poll_writer(cx, |state| match state.closed {
             true => Some(Err(Closed)),
-            false => (state.n_bytes < CAPACITY).then_some(Ok(())),
+            false if state.n_bytes < capacity => Some(Ok(())),
+            false => {
+                state.low = capacity / 2;
+                None
+            }
         })
+    }
+
+    /// How many bytes the reader has taken since the last call.
+    pub fn take_n_taken(&self) -> usize {
+        std::mem::take(&mut self.state().n_taken)
     }
 
     /// Waits until the reader asks for the first piece, or closes the pipe.
@@ -79,29 +122,39 @@ impl Pipe {
         self.poll_writer(cx, |state| state.closed.then_some(()))
     }
 
-    fn poll_writer<T>(&self, cx: &mut Context<'_>, value: impl FnOnce(&State) -> Option<T>) -> Poll<T> {
+    fn poll_writer<T>(&self, cx: &mut Context<'_>, value: impl FnOnce(&mut State) -> Option<T>) -> Poll<T> {
         let mut state = self.state();
-        if let Some(value) = value(&state) {
+        if let Some(value) = value(&mut state) {
             return Poll::Ready(value);
         }
         wait(&mut state.writer, cx);
         Poll::Pending
     }
 
-    /// Bytes that wait.
+    /// Bytes that wait, with the last piece if that counts.
     pub fn n_bytes(&self) -> usize {
         self.state().n_bytes
     }
 
     pub fn push(&self, piece: Bytes) -> Result<(), Closed> {
+        self.push_all([piece])
+    }
+
+    /// Pieces in their order. The reader is woken once.
+    pub fn push_all(&self, pieces: impl IntoIterator<Item = Bytes>) -> Result<(), Closed> {
         let mut state = self.state();
         if state.closed {
             return Err(Closed);
         }
-        if !piece.is_empty() && state.end.is_none() {
-            state.n_bytes += piece.len();
-            state.pieces.push_back(piece);
-            wake(state.reader.take(), state);
+        if state.end.is_none() {
+            let n_before = state.n_bytes;
+            for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+                state.n_bytes += piece.len();
+                state.pieces.push_back(piece);
+            }
+            if state.n_bytes > n_before {
+                wake(state.reader.take(), state);
+            }
         }
         Ok(())
     }
@@ -149,13 +202,19 @@ impl Pipe {
     /// The next piece, or its first [`CAPACITY`] bytes, or the end.
     pub fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Result<Bytes, End>> {
         let mut state = self.state();
+        let had_last = state.n_last > 0;
+        state.n_bytes -= std::mem::take(&mut state.n_last);
         if let Some(mut piece) = state.pieces.pop_front() {
             if piece.len() > CAPACITY {
                 let rest = piece.split_off(CAPACITY);
                 state.pieces.push_front(rest);
             }
-            state.n_bytes -= piece.len();
-            if state.n_bytes < CAPACITY {
+            state.n_taken += piece.len();
+            match self.counts_last {
+                true => state.n_last = piece.len(),
+                false => state.n_bytes -= piece.len(),
+            }
+            if state.n_bytes <= state.low {
                 wake(state.writer.take(), state);
             }
             return Poll::Ready(Ok(piece));
@@ -164,7 +223,7 @@ impl Pipe {
             return Poll::Ready(Err(end));
         }
         wait(&mut state.reader, cx);
-        if !std::mem::replace(&mut state.asked, true) {
+        if !std::mem::replace(&mut state.asked, true) || had_last {
             wake(state.writer.take(), state);
         }
         Poll::Pending
@@ -180,7 +239,7 @@ impl Pipe {
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        state.n_bytes = 0;
+        (state.n_bytes, state.n_last) = (0, 0);
         let pieces = std::mem::take(&mut state.pieces);
         wake(state.writer.take(), state);
         // Outside the lock: dropping a piece runs code of the lambda's.
@@ -210,7 +269,14 @@ pub fn wake<T>(waker: Option<Waker>, state: MutexGuard<'_, T>) {
 
 #[cfg(test)]
 mod tests {
-    use std::{thread, time::Duration};
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        thread,
+        time::Duration,
+    };
 
     use super::*;
     use crate::rt::{block_on::block_until, clock::Moment};
@@ -254,6 +320,41 @@ mod tests {
             assert_eq!(block_until(None, |cx| pipe.poll_room(cx)), Some(Err(Closed)));
         });
         assert_eq!(pipe.push(Bytes::from_static(b"x")), Err(Closed));
+    }
+
+    #[test]
+    fn a_piece_of_an_answer_counts_until_the_next_one_is_asked_for() {
+        let pipe = Pipe::of_answer();
+        let mut cx = Context::from_waker(Waker::noop());
+        let has_room = || pipe.poll_room(&mut Context::from_waker(Waker::noop())).is_ready();
+        let piece = || Bytes::from(vec![0; CAPACITY]);
+        pipe.push_all([piece(), Bytes::new(), piece()]).unwrap();
+        assert_eq!(pipe.poll_next(&mut cx), Poll::Ready(Ok(piece())));
+        assert!(!has_room() && pipe.n_bytes() == 2 * CAPACITY, "it is being sent");
+        assert_eq!(pipe.poll_next(&mut cx), Poll::Ready(Ok(piece())));
+        assert!(has_room() && pipe.n_bytes() == CAPACITY);
+        assert!(pipe.poll_next(&mut cx).is_pending());
+        assert_eq!((pipe.n_bytes(), pipe.take_n_taken(), pipe.take_n_taken()), (0, 2 * CAPACITY, 0));
+    }
+
+    #[test]
+    fn a_writer_that_waits_for_room_is_woken_when_half_of_the_pipe_is_empty() {
+        #[derive(Default)]
+        struct Woken(AtomicUsize);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let (pipe, woken) = (Pipe::default(), Arc::<Woken>::default());
+        let writer = Waker::from(Arc::clone(&woken));
+        let quarter = || Bytes::from(vec![0; CAPACITY / 4]);
+        pipe.push_all([quarter(), quarter(), quarter(), quarter()]).unwrap();
+        assert!(pipe.poll_room(&mut Context::from_waker(&writer)).is_pending());
+        for n_woken in [0, 1, 1] {
+            next(&pipe).unwrap();
+            assert_eq!(woken.0.load(Ordering::Relaxed), n_woken);
+        }
     }
 
     #[test]

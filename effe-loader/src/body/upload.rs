@@ -24,8 +24,8 @@ use crate::{
     message::request::RequestHead,
 };
 
-/// Bytes. A piece up to this size, which a frame of HTTP/2 has, is copied rather than handed on by itself.
-const SHORT: usize = 16 * 1024;
+/// Bytes. A piece up to this size is copied rather than handed on by itself. A full frame of HTTP/2 is larger.
+const SHORT: usize = 8 * 1024;
 
 /// Bytes that a body is given at first if it is announced to be as long; and how many times as much as it has then.
 const TRUSTED: usize = 256 * 1024;
@@ -51,8 +51,8 @@ pub struct Upload {
     limit: usize,
     n_bytes: usize,
     min_rate: MinRate,
-    /// `None` if the body is read whole.
-    coalesce: Option<Coalesce<PayloadError>>,
+    /// Of a body that isn't read whole.
+    coalesce: Coalesce<PayloadError>,
 }
 
 impl Upload {
@@ -74,7 +74,8 @@ impl Upload {
             return Err(Refused::TooLarge);
         }
         let min_rate = MinRate::new(timeout);
-        Ok(Some(Upload { first, rest, announced, expected, limit, n_bytes: 0, min_rate, coalesce: None }))
+        let coalesce = Coalesce::new(SHORT, CAPACITY);
+        Ok(Some(Upload { first, rest, announced, expected, limit, n_bytes: 0, min_rate, coalesce }))
     }
 
     /// All of a request's body, empty if it has none, which nobody counts among what is held.
@@ -163,13 +164,19 @@ impl Upload {
     }
 
     async fn pump_into(mut self, pipe: &Pipe) {
-        self.coalesce = Some(Coalesce::new(SHORT, CAPACITY));
+        let mut together = Vec::new();
+        // Where the protocol has windows, one of them is what waits for the reader, in the pipe and before it.
+        let window = self.rest.as_mut().and_then(|rest| rest.as_mut().keep_window());
+        let capacity = window.unwrap_or(CAPACITY);
         if self.expected {
             poll_fn(|cx| pipe.poll_asked(cx)).await;
         }
-        while poll_fn(|cx| pipe.poll_room(cx)).await.is_ok() {
+        while poll_fn(|cx| pipe.poll_room_of(capacity, cx)).await.is_ok() {
+            if let Some(rest) = self.rest.as_mut().filter(|_| window.is_some()) {
+                rest.as_mut().give_window(pipe.take_n_taken());
+            }
             let next = {
-                let mut next = std::pin::pin!(self.next());
+                let mut next = std::pin::pin!(self.next_together(&mut together));
                 poll_fn(|cx| match pipe.poll_closed(cx) {
                     Poll::Ready(()) => Poll::Ready(None),
                     Poll::Pending => next.as_mut().poll(cx).map(Some),
@@ -178,13 +185,20 @@ impl Upload {
             };
             let end = match next {
                 None => return,
-                Some(Ok(Some(piece))) => {
-                    if pipe.push(piece).is_err() {
+                Some(Ok(Some(()))) => {
+                    if pipe.push_all(together.drain(..)).is_err() {
                         return;
                     }
                     continue;
                 }
-                Some(Ok(None)) => return pipe.end_with(self.trailers()),
+                Some(Ok(None)) => {
+                    pipe.end_with(self.trailers());
+                    if window.is_some() {
+                        // What is left counts until it has been read: else it would be without a bound.
+                        let _ = poll_fn(|cx| pipe.poll_room_of(1, cx)).await;
+                    }
+                    return;
+                }
                 Some(Err(Refused::TooLarge)) => End::Broken(status::TOO_LARGE),
                 Some(Err(Refused::Malformed)) => End::Broken(status::GONE),
                 Some(Err(Refused::Slow | Refused::NoRoom)) => End::Broken(status::TIMEOUT),
@@ -198,22 +212,44 @@ impl Upload {
             (Some(first), _) => first,
             (None, None) => return Ok(None),
             (None, Some(rest)) => {
-                let coalesce = &mut self.coalesce;
-                let next = poll_fn(|cx| match coalesce {
-                    Some(coalesce) => coalesce.poll(|| rest.as_mut().poll_next(cx)),
-                    None => rest.as_mut().poll_next(cx),
-                });
+                let next = poll_fn(|cx| rest.as_mut().poll_next(cx));
                 match self.min_rate.wait(self.n_bytes as u64, next).await.ok_or(Refused::Slow)? {
                     None => return Ok(None),
-                    Some(Ok(piece)) => piece,
-                    Some(Err(PayloadError::Overflow)) => return Err(Refused::TooLarge),
-                    Some(Err(_)) => return Err(Refused::Malformed),
+                    Some(piece) => piece.map_err(refused)?,
                 }
             }
         };
-        self.n_bytes = self.n_bytes.saturating_add(piece.len());
-        if self.n_bytes > self.limit { Err(Refused::TooLarge) } else { Ok(Some(piece)) }
+        self.count(piece.len())?;
+        Ok(Some(piece))
     }
+
+    /// The pieces that are here, at least one.
+    async fn next_together(&mut self, together: &mut Vec<Bytes>) -> Result<Option<()>, Refused> {
+        match (self.first.take(), &mut self.rest) {
+            (Some(first), _) => together.push(first),
+            (None, None) => return Ok(None),
+            (None, Some(rest)) => {
+                let coalesce = &mut self.coalesce;
+                let next = poll_fn(|cx| coalesce.poll(together, || rest.as_mut().poll_next(cx)));
+                match self.min_rate.wait(self.n_bytes as u64, next).await.ok_or(Refused::Slow)? {
+                    None => return Ok(None),
+                    Some(next) => next.map_err(refused)?,
+                }
+            }
+        }
+        self.count(together.iter().map(Bytes::len).sum())?;
+        Ok(Some(()))
+    }
+
+    /// Counts what has come, which may be too much.
+    fn count(&mut self, n_bytes: usize) -> Result<(), Refused> {
+        self.n_bytes = self.n_bytes.saturating_add(n_bytes);
+        if self.n_bytes > self.limit { Err(Refused::TooLarge) } else { Ok(()) }
+    }
+}
+
+fn refused(err: PayloadError) -> Refused {
+    if matches!(err, PayloadError::Overflow) { Refused::TooLarge } else { Refused::Malformed }
 }
 
 /// The end of a pipe that an upload writes to.

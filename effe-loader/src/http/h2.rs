@@ -5,6 +5,7 @@
 //! h2 is used directly: actix-http uses an old version with an open advisory, and can't end a connection gracefully.
 
 mod backlog;
+mod batched;
 mod frame_budget;
 mod preface;
 mod request;
@@ -30,8 +31,9 @@ use http::Method;
 
 use self::{
     backlog::{Accepted, Backlog},
+    batched::Batched,
     frame_budget::{Counted, FrameBudget},
-    request::Translated,
+    request::{Translated, WINDOW},
 };
 use crate::{
     body::outgoing::Body,
@@ -45,8 +47,7 @@ use crate::{
 
 /// Requests at once on one connection.
 const MAX_STREAMS: u32 = 100;
-/// Bytes of a request's body that a client may send before somebody has read them, and of all bodies.
-const WINDOW: u32 = 256 * 1024;
+/// Bytes of all bodies that a client may send before somebody has read them.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of an answer that wait to be sent.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -90,8 +91,9 @@ async fn serve(connection: Connection, service: &Rc<dyn Service>, peer: Option<S
         builder.enable_connect_protocol().data_frame_budget(upgrade::FRAMES_AHEAD);
     }
     let frame_budget = Rc::<FrameBudget>::default();
-    let connection = Counted::new(connection, &frame_budget);
-    let frames = handle.prepare(builder.handshake(connection)).await?.ok()?;
+    let connection = Batched::new(connection);
+    let counted = Counted::new(connection.clone(), handle.clone(), &frame_budget);
+    let frames = handle.prepare(builder.handshake(counted)).await?.ok()?;
     let (n_resets, backlog) = (Cell::new(0), Backlog::new(handle.clone()));
     let client = Rc::new(Client {
         service: Rc::clone(service),
@@ -101,6 +103,7 @@ async fn serve(connection: Connection, service: &Rc<dyn Service>, peer: Option<S
         n_resets,
         frame_budget,
         backlog,
+        connection,
     });
     client.serve(frames).await;
     Some(())
@@ -116,6 +119,7 @@ struct Client {
     n_resets: Cell<u64>,
     frame_budget: Rc<FrameBudget>,
     backlog: Rc<Backlog>,
+    connection: Batched,
 }
 
 impl Client {
@@ -135,7 +139,9 @@ impl Client {
                 }
                 _ => {}
             }
-            self.poll(&mut frames, &mut accepted, cx)
+            let polled = self.poll(&mut frames, &mut accepted, cx);
+            self.connection.end_turn();
+            polled
         })
         .await;
     }

@@ -65,6 +65,12 @@ impl Connection {
         let _ = set_socket_linger(plain::descriptor(tls::socket(&self.io)), Some(Duration::ZERO));
     }
 
+    /// Has the system keep what doesn't fill a segment until this is called with false; whether it does.
+    #[cfg(feature = "http2")]
+    pub fn cork(&self, is_corked: bool) -> bool {
+        plain::cork(tls::socket(&self.io), is_corked)
+    }
+
     /// Notes our own address that the client has connected to, for the guards of its requests.
     pub fn note_local_ip(&self) {
         self.activity().local_ip.set(plain::local_ip(tls::socket(&self.io)));
@@ -99,6 +105,17 @@ impl Connection {
             return false;
         }
         stall.is_too_slow(n_taken, n_waiting(&self.io), write, now)
+    }
+
+    /// Reads into the room that `to` has; how many bytes.
+    pub fn poll_read_into(&mut self, to: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let read = tls::poll_read_into(&mut self.io, to, cx);
+        match read {
+            Poll::Pending => self.activity().wait(cx),
+            Poll::Ready(Ok(1..)) => self.activity().received(self.handle().now()),
+            Poll::Ready(_) => self.activity().leave(),
+        }
+        read
     }
 
     /// What came of giving the client bytes, of which some may wait in TLS; an error if it reads too slowly.

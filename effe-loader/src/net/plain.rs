@@ -9,7 +9,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+#[cfg(feature = "http2")]
+use rustix::net::sockopt::set_tcp_cork;
 use rustix::{
+    buffer::spare_capacity,
     event::{PollFd, PollFlags, Timespec, poll},
     io::retry_on_intr,
     net::{RecvFlags, recv},
@@ -20,7 +23,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
-use tokio_util::either::Either;
+use tokio_util::{either::Either, io::poll_read_buf};
 
 /// Bytes that are read past tokio at a time.
 const READ: usize = 64 * 1024;
@@ -63,6 +66,15 @@ pub fn local_ip(plain: &Plain) -> Option<IpAddr> {
     match &plain.socket {
         Either::Left(tcp) => tcp.local_addr().ok().map(|address| address.ip().to_canonical()),
         Either::Right(_) => None,
+    }
+}
+
+/// Has the system keep what doesn't fill a segment until this is called with false, or not any more; whether it could.
+#[cfg(feature = "http2")]
+pub fn cork(plain: &Plain, is_corked: bool) -> bool {
+    match &plain.socket {
+        Either::Left(tcp) => set_tcp_cork(tcp, is_corked).is_ok(),
+        Either::Right(_) => false,
     }
 }
 
@@ -147,6 +159,22 @@ impl AsyncRead for Plain {
 }
 
 impl Plain {
+    /// Reads into the room that `to` has; how many bytes. Past tokio that room need not be cleared before.
+    pub fn poll_read_into(&mut self, to: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.is_hidden && to.capacity() > to.len() {
+            let received = retry_on_intr(|| {
+                recv(descriptor(self), spare_capacity(to), RecvFlags::DONTWAIT).map(|(n, _)| n)
+            });
+            match received {
+                Ok(n) => return Poll::Ready(Ok(n)),
+                Err(err) if err.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(err.into())),
+                // tokio is right again.
+                Err(_) => self.is_hidden = false,
+            }
+        }
+        uninterrupted(|| poll_read_buf(Pin::new(&mut self.socket), cx, to))
+    }
+
     fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(n)) = written {
             self.n_written += n as u64;

@@ -4,7 +4,9 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
 };
 
 use arc_swap::ArcSwap;
@@ -15,7 +17,7 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::either::Either;
+use tokio_util::{either::Either, io::poll_read_buf};
 
 use crate::net::plain::Plain;
 
@@ -154,6 +156,14 @@ pub fn socket_mut(io: &mut Io) -> &mut Plain {
     match io {
         Io::Left(socket) => socket,
         Io::Right(stream) => stream.get_mut().0,
+    }
+}
+
+/// Reads into the room that `to` has; how many bytes.
+pub fn poll_read_into(io: &mut Io, to: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    match io {
+        Io::Left(socket) => socket.poll_read_into(to, cx),
+        Io::Right(stream) => poll_read_buf(Pin::new(stream), cx, to),
     }
 }
 

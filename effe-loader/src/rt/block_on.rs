@@ -12,7 +12,7 @@ use std::{
     thread::{self, Thread},
 };
 
-use crate::rt::clock::Moment;
+use crate::rt::{clock::Moment, wake_batch};
 
 /// Polls a future to its end on this thread.
 pub fn block_on<F: Future>(future: F) -> F::Output {
@@ -80,7 +80,7 @@ impl Wake for Parked {
     fn wake_by_ref(self: &Arc<Self>) {
         // Pairs with the `Acquire` in `wait`, which sees what came before the wake.
         self.is_woken.store(true, Ordering::Release);
-        self.thread.unpark();
+        wake_batch::unpark(&self.thread);
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     codec::{Codec, Message},
     encode::encode_interim,
     parse::{Origin, Rest},
-    read_buf::{Fill, ReadBuf},
+    read_buf::{Fill, LARGE_READ, ReadBuf},
     write_buf::WriteBuf,
 };
 use crate::{
@@ -31,6 +31,9 @@ use crate::{
         connections::{CloseReason, ConnHandle},
     },
 };
+
+/// Bytes that are left of a body of which they are read through the buffer.
+const SHORT: usize = 16 * 1024;
 
 /// Bytes that are read ahead of what is being answered.
 const MAX_AHEAD: usize = 64 * 1024;
@@ -79,6 +82,9 @@ impl Conn {
                 // An error shows when something is read.
                 let _ = self.output.poll_flush(&mut self.connection, cx);
             }
+            if self.codec.raw().is_some_and(|left| left > SHORT) && self.input.bytes.is_empty() {
+                return self.poll_large(cx).map(Some);
+            }
             let err = match ready!(self.poll_fill(cx)) {
                 Fill::Bytes => continue,
                 Fill::End | Fill::Overdue(_) => PayloadError::Incomplete(None),
@@ -87,6 +93,21 @@ impl Conn {
             self.codec.request.body = Rest::Broken;
             return Poll::Ready(Some(Err(err)));
         }
+    }
+
+    /// Reads a piece of a body straight to where it stays.
+    fn poll_large(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, PayloadError>> {
+        let left = self.codec.raw().unwrap_or_default();
+        let mut piece = Vec::with_capacity(left.min(LARGE_READ));
+        Poll::Ready(match ready!(self.poll_read(&mut piece, cx)) {
+            Some(Ok(_)) => {
+                // A client that sends little at a time fills no more memory than that.
+                piece.shrink_to_fit();
+                Ok(piece.into())
+            }
+            Some(Err(err)) => Err(err),
+            None => Err(PayloadError::Incomplete(None)),
+        })
     }
 
     /// Reads what is next of a body straight into the room that `to` has; how many bytes. `None` if the next ones are not

@@ -16,7 +16,7 @@ use crate::net::{connection::Connection, connections::CloseReason};
 const MIN_ROOM: usize = 1024;
 /// Bytes that are read at a time, at first and when there is much to read.
 const FIRST_READ: usize = 4 * 1024;
-const LARGE_READ: usize = 128 * 1024;
+pub const LARGE_READ: usize = 128 * 1024;
 
 /// What has come. While nothing is here it has no memory: thousands of connections may idle.
 pub struct ReadBuf {
@@ -88,8 +88,11 @@ impl ReadBuf {
         if self.is_at_end {
             return Poll::Ready(Fill::End);
         }
-        let most = most.min(to.capacity() - to.len());
-        match poll_read_buf(Pin::new(&mut *from), cx, &mut to.limit(most)) {
+        let read = match to.capacity() - to.len() {
+            room if room <= most => from.poll_read_into(to, cx),
+            _ => poll_read_buf(Pin::new(&mut *from), cx, &mut to.limit(most)),
+        };
+        match read {
             Poll::Pending => from
                 .handle()
                 .close_reason()

@@ -11,8 +11,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::preface::PREFACE;
-use crate::{net::connection::Connection, rt::clock::Moment};
+use super::{batched::Batched, preface::PREFACE};
+use crate::{net::connections::ConnHandle, rt::clock::Moment};
 
 /// Frames without a piece of a request in each second: about 1 % of a CPU.
 const PER_SECOND: u64 = 10_000;
@@ -114,14 +114,15 @@ impl Frames {
 
 /// A connection whose frames are counted.
 pub struct Counted {
-    connection: Connection,
+    connection: Batched,
+    handle: ConnHandle,
     frames: Frames,
     budget: Rc<FrameBudget>,
 }
 
 impl Counted {
-    pub fn new(connection: Connection, budget: &Rc<FrameBudget>) -> Counted {
-        Counted { connection, frames: Frames::new(), budget: Rc::clone(budget) }
+    pub fn new(connection: Batched, handle: ConnHandle, budget: &Rc<FrameBudget>) -> Counted {
+        Counted { connection, handle, frames: Frames::new(), budget: Rc::clone(budget) }
     }
 
     fn sent(&self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -147,7 +148,7 @@ impl AsyncRead for Counted {
         let before = buf.filled().len();
         let read = Pin::new(&mut this.connection).poll_read(cx, buf);
         if let bytes @ [_, ..] = &buf.filled()[before..] {
-            this.budget.count(this.frames.find(bytes), || this.connection.handle().now());
+            this.budget.count(this.frames.find(bytes), || this.handle.now());
         }
         read
     }

@@ -27,6 +27,9 @@ use crate::{
     },
 };
 
+/// Bytes of a request's body that a client may send before somebody has read them.
+pub const WINDOW: u32 = 256 * 1024;
+
 /// A request that a `Service` takes, and what comes with it.
 pub struct Translated {
     pub request: Request,
@@ -59,9 +62,15 @@ pub fn translate(
         _ if is_offer => (Incoming::None, Some(Box::new(body))),
         _ if !has_body => (Incoming::None, None),
         None => (incoming(body), None),
-        Some(_) => {
-            (Incoming::KeptBack(Box::pin(Pieces { body, kept_back: kept_back.clone(), first: None })), None)
-        }
+        Some(_) => (
+            Incoming::KeptBack(Box::pin(Pieces {
+                body,
+                kept_back: kept_back.clone(),
+                first: None,
+                kept: None,
+            })),
+            None,
+        ),
     };
     let mut is_sound = None;
     let request = Request::new(|head| {
@@ -178,7 +187,7 @@ impl KeptBack {
 
 /// A body, whole if all of it is here in one frame: a client mostly sends a short one together with its head.
 fn incoming(body: RecvStream) -> Incoming {
-    let mut pieces = Pieces { body, kept_back: None, first: None };
+    let mut pieces = Pieces { body, kept_back: None, first: None, kept: None };
     // The next poll tells h2 whom to wake.
     let polled = Pin::new(&mut pieces).poll_next(&mut Context::from_waker(Waker::noop()));
     match polled {
@@ -189,13 +198,22 @@ fn incoming(body: RecvStream) -> Incoming {
     Incoming::Pieces(Box::pin(pieces))
 }
 
-/// A body as it comes in. Each piece that is taken lets the client send as much again.
+/// A body as it comes in. Each piece that is taken lets the client send as much again, or each that is read.
 struct Pieces {
     body: RecvStream,
+    /// Bytes that were taken and not read; `None` if what is taken counts as read.
+    kept: Option<usize>,
     /// What has been taken already.
     first: Option<Result<Bytes, PayloadError>>,
     /// `None` once a reader has waited for the first piece.
     kept_back: Option<Rc<KeptBack>>,
+}
+
+impl Pieces {
+    fn release(&mut self, n_bytes: usize) {
+        // It fails if the stream was reset; the next poll says so.
+        let _ = self.body.flow_control().release_capacity(n_bytes);
+    }
 }
 
 impl Stream for Pieces {
@@ -216,13 +234,27 @@ impl Stream for Pieces {
                 return Poll::Pending;
             }
         };
-        // It fails if the stream was reset; the next poll says so.
-        let _ = self.body.flow_control().release_capacity(piece.len());
+        match &mut self.kept {
+            Some(kept) => *kept += piece.len(),
+            None => self.release(piece.len()),
+        }
         Poll::Ready(Some(Ok(piece)))
     }
 }
 
 impl Source for Pieces {
+    fn keep_window(mut self: Pin<&mut Self>) -> Option<usize> {
+        self.kept = Some(0);
+        Some(WINDOW as usize)
+    }
+
+    fn give_window(mut self: Pin<&mut Self>, n_bytes: usize) {
+        // The first piece was let go already.
+        let n_bytes = n_bytes.min(self.kept.unwrap_or(0));
+        self.kept = self.kept.map(|kept| kept - n_bytes);
+        self.release(n_bytes);
+    }
+
     fn trailers(mut self: Pin<&mut Self>) -> Trailers {
         let mut trailers = Trailers::NONE;
         // Behind the end of the data they are here, or there are none.

@@ -1,6 +1,10 @@
 //! TLS in a loader that is built without it: a certificate that can't exist, and connections that are plain sockets.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    path::Path,
+    task::{Context, Poll},
+};
 
 use crate::net::plain::Plain;
 
@@ -40,6 +44,10 @@ pub fn socket(io: &Io) -> &Plain {
 
 pub fn socket_mut(io: &mut Io) -> &mut Plain {
     io
+}
+
+pub fn poll_read_into(io: &mut Io, to: &mut Vec<u8>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    io.poll_read_into(to, cx)
 }
 
 pub fn is_tls(_: &Io) -> bool {
