@@ -228,13 +228,17 @@ async fn finish(
         rt::time::sleep(Duration::from_millis(1)).await;
     }
     server.pause().await;
-    // actix-server stops accepting a moment later, and would log an error about a socket that is shut down.
-    rt::time::sleep(LOOK).await;
+    // The thread that accepts runs now until it has heard of that. It would log an error about a socket that is shut
+    // down before.
+    let acceptor = threads::Acceptor::find();
+    while is_time() && !acceptor.sleeps() {
+        rt::time::sleep(Duration::from_millis(1)).await;
+    }
     listeners.iter().for_each(Listener::shut_down);
     deaf();
-    // The thread that accepts was told to pause, and may not have heard of it; and a connection that was accepted may
-    // still be on its way to its thread: one look isn't enough.
-    let (acceptor, mut n_quiet) = (threads::Acceptor::find(), 0);
+    // It may have slept for something else, and a connection that was accepted may still be on its way to its thread:
+    // one look isn't enough.
+    let mut n_quiet = 0;
     while is_time() && n_quiet < 3 {
         let has_paused = acceptor.sleeps();
         let _ = time::timeout_at(deadline.into(), tracker.barrier()).await;

@@ -3,7 +3,6 @@
 
 use std::{future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use actix_http::body::MessageBody;
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, Version};
 use tokio::time;

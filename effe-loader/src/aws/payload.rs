@@ -6,7 +6,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::body::MessageBody;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};

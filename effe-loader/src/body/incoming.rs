@@ -7,7 +7,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::error::PayloadError;
 use bytes::Bytes;
 use futures_core::Stream;
 
@@ -22,10 +21,21 @@ pub enum Incoming {
     KeptBack(Pieces),
 }
 
+/// Why no more of a body comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyError {
+    /// The client has left before its end, or is too late with it.
+    Incomplete,
+    /// It is not what its head says.
+    Malformed,
+    /// It is announced to be longer than the limit.
+    TooLarge,
+}
+
 pub type Pieces = Pin<Box<dyn Source>>;
 
 /// Where the pieces of a body come from.
-pub trait Source: Stream<Item = Result<Bytes, PayloadError>> {
+pub trait Source: Stream<Item = Result<Bytes, BodyError>> {
     /// The trailers behind the body, once its end has come. They are taken.
     fn trailers(self: Pin<&mut Self>) -> Trailers;
 
@@ -46,7 +56,7 @@ pub trait Source: Stream<Item = Result<Bytes, PayloadError>> {
         self: Pin<&mut Self>,
         body: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<usize, PayloadError>>> {
+    ) -> Poll<Option<Result<usize, BodyError>>> {
         let _ = (body, cx);
         Poll::Ready(None)
     }

@@ -9,7 +9,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
 use crate::{
@@ -49,10 +48,18 @@ impl Upgrade {
     }
 }
 
-impl MessageBody for Body {
-    type Error = io::Error;
+/// How long a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodySize {
+    /// There is none, and nothing is said of its length.
+    None,
+    Sized(u64),
+    /// It ends where it ends.
+    Stream,
+}
 
-    fn size(&self) -> BodySize {
+impl Body {
+    pub fn size(&self) -> BodySize {
         match self {
             Body::Whole(bytes) => BodySize::Sized(bytes.len() as u64),
             Body::Absent(length) => length.map_or(BodySize::None, BodySize::Sized),
@@ -61,7 +68,8 @@ impl MessageBody for Body {
         }
     }
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+    /// Waits for the next piece.
+    pub fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         let stream = match self.get_mut() {
             Body::Whole(bytes) => {
                 let bytes = mem::take(bytes);

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use actix_http::error::PayloadError;
 use bytes::Bytes;
 use effe_abi::raw::status;
 
@@ -16,7 +15,7 @@ use crate::{
     body::{
         coalesce::Coalesce,
         held::{HeldBytes, Room},
-        incoming::{Incoming, Pieces},
+        incoming::{BodyError, Incoming, Pieces},
         min_rate::MinRate,
         pipe::{CAPACITY, End, Pipe},
         trailers::Trailers,
@@ -52,7 +51,7 @@ pub struct Upload {
     n_bytes: usize,
     min_rate: MinRate,
     /// Of a body that isn't read whole.
-    coalesce: Coalesce<PayloadError>,
+    coalesce: Coalesce<BodyError>,
 }
 
 impl Upload {
@@ -248,8 +247,8 @@ impl Upload {
     }
 }
 
-fn refused(err: PayloadError) -> Refused {
-    if matches!(err, PayloadError::Overflow) { Refused::TooLarge } else { Refused::Malformed }
+fn refused(err: BodyError) -> Refused {
+    if matches!(err, BodyError::TooLarge) { Refused::TooLarge } else { Refused::Malformed }
 }
 
 /// The end of a pipe that an upload writes to.
@@ -277,7 +276,7 @@ mod tests {
     struct Never;
 
     impl Stream for Never {
-        type Item = Result<Bytes, PayloadError>;
+        type Item = Result<Bytes, BodyError>;
 
         fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
             Poll::Pending

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
 use super::failure::Failure;
 use crate::{
     body::{
-        outgoing::{Body, Producer, Stream, Upgrade},
+        outgoing::{Body, BodySize, Producer, Stream, Upgrade},
         sender::{self, BodySender},
         trailers::Trailers,
     },

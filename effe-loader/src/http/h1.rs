@@ -27,7 +27,6 @@ use std::{
     time::Duration,
 };
 
-use actix_http::body::{BodySize, MessageBody};
 use actix_web::rt::time::{self, Instant, Sleep};
 use http::{StatusCode, Version};
 
@@ -39,7 +38,7 @@ use self::{
 use crate::{
     body::{
         incoming::{Incoming, Uploads},
-        outgoing::{Body, Upgrade},
+        outgoing::{Body, BodySize, Upgrade},
     },
     http::{
         response::Response,

@@ -118,7 +118,7 @@ impl log::Log for Bridge {
 /// Whether a record is about one client's connection. These are left out: clients must not be able to fill
 /// the log, and a lambda's mistakes are logged by the loader itself.
 fn is_about_clients(target: &str) -> bool {
-    ["actix_http::h1", "actix_http::h2", "h2::"].iter().any(|part| target.starts_with(part))
+    target.starts_with("h2::")
 }
 
 fn severity(level: log::Level) -> Severity {

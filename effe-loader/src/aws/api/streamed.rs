@@ -6,7 +6,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::body::MessageBody;
 use bytes::Bytes;
 use effe_abi::raw::plugin_flags;
 use http::StatusCode;

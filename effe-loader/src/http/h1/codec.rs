@@ -3,7 +3,6 @@
 
 use std::task::{Poll, ready};
 
-use actix_http::{body::BodySize, error::PayloadError};
 use bytes::{Buf, Bytes, BytesMut};
 use http::{Method, StatusCode, Version};
 
@@ -13,7 +12,7 @@ use super::{
     parse::{Origin, Rest, parse},
 };
 use crate::{
-    body::trailers::Trailers,
+    body::{incoming::BodyError, outgoing::BodySize, trailers::Trailers},
     message::{request::Request, response::ResponseHead},
 };
 
@@ -96,10 +95,10 @@ impl Codec {
     }
 
     /// The next piece of the body, or its end; pending if more bytes are needed to tell.
-    pub fn piece(&mut self, input: &mut BytesMut) -> Poll<Option<Result<Bytes, PayloadError>>> {
+    pub fn piece(&mut self, input: &mut BytesMut) -> Poll<Option<Result<Bytes, BodyError>>> {
         match self.request.body {
             Rest::Nothing => Poll::Ready(None),
-            Rest::Broken => Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
+            Rest::Broken => Poll::Ready(Some(Err(BodyError::Incomplete))),
             Rest::Chunks => self.chunk(input),
             Rest::Length(_) if input.is_empty() => Poll::Pending,
             Rest::Length(left) => {
@@ -130,7 +129,7 @@ impl Codec {
         }
     }
 
-    fn chunk(&mut self, input: &mut BytesMut) -> Poll<Option<Result<Bytes, PayloadError>>> {
+    fn chunk(&mut self, input: &mut BytesMut) -> Poll<Option<Result<Bytes, BodyError>>> {
         let next = ready!(self.request.chunks.next(input, self.body_limit, &mut self.trailers));
         match next {
             None => self.request.body = Rest::Nothing,
@@ -139,8 +138,8 @@ impl Codec {
         }
         Poll::Ready(next.map(|piece| {
             piece.map_err(|refused| match refused {
-                chunks::Refused::Malformed => PayloadError::EncodingCorrupted,
-                chunks::Refused::TooLarge => PayloadError::Overflow,
+                chunks::Refused::Malformed => BodyError::Malformed,
+                chunks::Refused::TooLarge => BodyError::TooLarge,
             })
         }))
     }

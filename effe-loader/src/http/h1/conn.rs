@@ -9,7 +9,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::{body::BodySize, error::PayloadError};
 use bytes::Bytes;
 use futures_core::Stream;
 use http::{StatusCode, Version};
@@ -23,7 +22,11 @@ use super::{
     write_buf::WriteBuf,
 };
 use crate::{
-    body::{incoming::Source, trailers::Trailers},
+    body::{
+        incoming::{BodyError, Source},
+        outgoing::BodySize,
+        trailers::Trailers,
+    },
     message::response::ResponseHead,
     net::{
         activity::ConnActivity,
@@ -67,12 +70,12 @@ impl Conn {
             Fill::Overdue(CloseReason::Late) if !self.input.bytes.is_empty() => {
                 Ok(Some(Message::Refused(StatusCode::REQUEST_TIMEOUT)))
             }
-            Fill::Overdue(CloseReason::Late) | Fill::Failed(_) => Err(Closed),
+            Fill::Overdue(CloseReason::Late) | Fill::Failed => Err(Closed),
         })
     }
 
     /// The next piece of the body, or its end. A client that waits to be asked for its body is asked.
-    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>> {
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         loop {
             if let Poll::Ready(piece) = self.codec.piece(&mut self.input.bytes) {
                 return Poll::Ready(piece);
@@ -87,8 +90,8 @@ impl Conn {
             }
             let err = match ready!(self.poll_fill(cx)) {
                 Fill::Bytes => continue,
-                Fill::End | Fill::Overdue(_) => PayloadError::Incomplete(None),
-                Fill::Failed(err) => PayloadError::Io(err),
+                Fill::End | Fill::Overdue(_) => BodyError::Incomplete,
+                Fill::Failed => BodyError::Incomplete,
             };
             self.codec.request.body = Rest::Broken;
             return Poll::Ready(Some(Err(err)));
@@ -96,7 +99,7 @@ impl Conn {
     }
 
     /// Reads a piece of a body straight to where it stays.
-    fn poll_large(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, PayloadError>> {
+    fn poll_large(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, BodyError>> {
         let left = self.codec.raw().unwrap_or_default();
         let mut piece = Vec::with_capacity(left.min(LARGE_READ));
         Poll::Ready(match ready!(self.poll_read(&mut piece, cx)) {
@@ -106,7 +109,7 @@ impl Conn {
                 Ok(piece.into())
             }
             Some(Err(err)) => Err(err),
-            None => Err(PayloadError::Incomplete(None)),
+            None => Err(BodyError::Incomplete),
         })
     }
 
@@ -116,7 +119,7 @@ impl Conn {
         &mut self,
         to: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<usize, PayloadError>>> {
+    ) -> Poll<Option<Result<usize, BodyError>>> {
         let Some(left) = self.codec.raw().filter(|_| self.input.bytes.is_empty()) else {
             return Poll::Ready(None);
         };
@@ -127,8 +130,8 @@ impl Conn {
                 self.codec.read(n as u64);
                 return Poll::Ready(Some(Ok(n)));
             }
-            Fill::End | Fill::Overdue(_) => PayloadError::Incomplete(None),
-            Fill::Failed(err) => PayloadError::Io(err),
+            Fill::End | Fill::Overdue(_) => BodyError::Incomplete,
+            Fill::Failed => BodyError::Incomplete,
         };
         self.codec.request.body = Rest::Broken;
         Poll::Ready(Some(Err(err)))
@@ -141,7 +144,7 @@ impl Conn {
             match ready!(self.poll_fill(cx)) {
                 Fill::Bytes => {}
                 Fill::End | Fill::Overdue(CloseReason::Idle) => break,
-                Fill::Overdue(CloseReason::Late) | Fill::Failed(_) => return Poll::Ready(Closed),
+                Fill::Overdue(CloseReason::Late) | Fill::Failed => return Poll::Ready(Closed),
             }
         }
         if self.input.is_at_end { Poll::Pending } else { self.connection.poll_left(cx).map(|()| Closed) }
@@ -156,7 +159,7 @@ impl Conn {
                 self.connection.activity().rest();
                 self.connection.handle().close_reason().is_none().then_some(())
             }
-            Fill::End | Fill::Overdue(_) | Fill::Failed(_) => None,
+            Fill::End | Fill::Overdue(_) | Fill::Failed => None,
         })
     }
 
@@ -227,7 +230,7 @@ impl Pieces {
 }
 
 impl Stream for Pieces {
-    type Item = Result<Bytes, PayloadError>;
+    type Item = Result<Bytes, BodyError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.borrow_mut().poll_piece(cx)
@@ -239,7 +242,7 @@ impl Source for Pieces {
         self: Pin<&mut Self>,
         body: &mut Vec<u8>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<usize, PayloadError>>> {
+    ) -> Poll<Option<Result<usize, BodyError>>> {
         self.0.borrow_mut().poll_read(body, cx)
     }
 

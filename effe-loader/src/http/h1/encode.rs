@@ -1,11 +1,10 @@
 //! Writes the head of a response.
 
-use actix_http::body::BodySize;
 use bytes::BytesMut;
 use http::{StatusCode, Version};
 
 use super::write_buf::put_field;
-use crate::{message::response::ResponseHead, rt::date};
+use crate::{body::outgoing::BodySize, message::response::ResponseHead, rt::date};
 
 /// Bytes of a head beside its fields, which are asked for at once.
 const MOST: usize = 192;

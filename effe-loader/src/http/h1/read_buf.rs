@@ -1,7 +1,7 @@
 //! Bytes that have come from a client and that nobody has taken yet.
 
 use std::{
-    io, mem,
+    mem,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -36,7 +36,7 @@ pub enum Fill {
     /// Nothing has come, and the connection must close.
     Overdue(CloseReason),
     /// The connection is broken.
-    Failed(io::Error),
+    Failed,
 }
 
 impl ReadBuf {
@@ -73,7 +73,7 @@ impl ReadBuf {
                 }
                 Poll::Ready(Fill::Bytes)
             }
-            Poll::Ready(Err(err)) => Poll::Ready(Fill::Failed(err)),
+            Poll::Ready(Err(_)) => Poll::Ready(Fill::Failed),
         }
     }
 
@@ -102,7 +102,7 @@ impl ReadBuf {
                 Poll::Ready(Fill::End)
             }
             Poll::Ready(Ok(_)) => Poll::Ready(Fill::Bytes),
-            Poll::Ready(Err(err)) => Poll::Ready(Fill::Failed(err)),
+            Poll::Ready(Err(_)) => Poll::Ready(Fill::Failed),
         }
     }
 

@@ -153,7 +153,7 @@ impl Tunnel {
                     self.is_in_over = incoming.poll_closed(&mut of_lambda).is_ready();
                     return Ok(self.is_in_over);
                 }
-                Poll::Ready(Fill::Failed(_)) => return Err(Closed),
+                Poll::Ready(Fill::Failed) => return Err(Closed),
                 Poll::Ready(Fill::End) => {
                     incoming.end(End::Whole);
                     self.is_in_over = true;

@@ -8,13 +8,12 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::body::BodySize;
 use bytes::{Buf, Bytes, BytesMut};
 use http::Version;
 use tokio::io::AsyncWrite;
 
 use super::buf_pool;
-use crate::body::trailers::Trailers;
+use crate::body::{outgoing::BodySize, trailers::Trailers};
 
 /// A piece up to this size is copied, which is cheaper than handing the system another slice.
 const SHORT: usize = 4 * 1024;

@@ -9,7 +9,6 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use actix_http::error::PayloadError;
 use bytes::Bytes;
 use futures_core::Stream;
 use h2::{RecvStream, ext::Protocol};
@@ -17,7 +16,7 @@ use http::{HeaderMap, Method, Version, header, uri::Authority};
 
 use crate::{
     body::{
-        incoming::{Incoming, Source},
+        incoming::{BodyError, Incoming, Source},
         trailers::Trailers,
     },
     http::target::is_path,
@@ -204,7 +203,7 @@ struct Pieces {
     /// Bytes that were taken and not read; `None` if what is taken counts as read.
     kept: Option<usize>,
     /// What has been taken already.
-    first: Option<Result<Bytes, PayloadError>>,
+    first: Option<Result<Bytes, BodyError>>,
     /// `None` once a reader has waited for the first piece.
     kept_back: Option<Rc<KeptBack>>,
 }
@@ -217,7 +216,7 @@ impl Pieces {
 }
 
 impl Stream for Pieces {
-    type Item = Result<Bytes, PayloadError>;
+    type Item = Result<Bytes, BodyError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Some(first) = self.first.take() {
@@ -225,7 +224,7 @@ impl Stream for Pieces {
         }
         let piece = match self.body.poll_data(cx) {
             Poll::Ready(Some(Ok(piece))) => piece,
-            Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
+            Poll::Ready(Some(Err(_))) => return Poll::Ready(Some(Err(BodyError::Incomplete))),
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {
                 if let Some(kept_back) = self.kept_back.take() {

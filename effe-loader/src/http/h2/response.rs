@@ -2,13 +2,16 @@
 
 use std::{cell::RefCell, future::poll_fn, mem, pin::pin, task::Poll};
 
-use actix_http::body::{BodySize, MessageBody};
 use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
-    body::{min_rate::MinRate, outgoing::Body, trailers::Trailers},
+    body::{
+        min_rate::MinRate,
+        outgoing::{Body, BodySize},
+        trailers::Trailers,
+    },
     http::response::Response,
     message::response::ResponseHead,
     net::connections::ConnHandle,
