@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import life
 import machine
 import report
 from rows import ROWS
@@ -21,6 +22,7 @@ def main():
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {names}; all, if none is named")
     parser.add_argument("--rounds", type=int, default=15, help="rounds that count (15)")
     parser.add_argument("--seconds", type=int, default=1, help="length of each run of a round (1)")
+    parser.add_argument("--effes", type=int, default=1000, help="idle servers of each kind, for `idle` (1000)")
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="directory (benches/results)")
     options = parser.parse_args()
     unknown = [name for name in options.rows if name not in ROWS]

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import platform
+import re
 import resource
 import subprocess
 import time
@@ -11,6 +12,7 @@ import time
 # which the kernel counts, make 5 to 10 % of it on a machine that does nothing else.
 TOLERATED = 0.15
 
+EVERY_CPU = os.sched_getaffinity(0)
 SERVER_CPU = {0}
 LOAD_CPU = {1} if (os.cpu_count() or 1) > 1 else {0}
 
@@ -44,6 +46,17 @@ def children(pid):
     """The processes that a process has started and that run; not those that they have started."""
     tasks = pathlib.Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def switches(pid):
+    """How often the threads of a process were put aside so far, of themselves or not: as often have they woken."""
+    status = "".join(task.read_text() for task in pathlib.Path(f"/proc/{pid}/task").glob("*/status"))
+    return sum(map(int, re.findall(r"ctxt_switches:\s+(\d+)", status)))
+
+
+def threads(pid):
+    """How many threads a process has."""
+    return len(os.listdir(f"/proc/{pid}/task"))
 
 
 def pss(pid):

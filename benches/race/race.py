@@ -38,13 +38,16 @@ def undisturbed(rounds, measure):
     return kept, left_out
 
 
-def run(entries, request, connections, rounds, seconds, warm=2, beside=(), say=print):
+def run(entries, request, connections, rounds, seconds, warm=2, beside=(), pinned=True, say=print):
     """Races `entries`, commands by name: every round runs each of them once, and counts only if nothing else ran than
-    the processes `beside`."""
-    load = Load(request, connections)
+    the processes `beside`. If they aren't pinned, servers and load share all CPUs."""
+    server_cpu, load_cpu = (machine.SERVER_CPU, machine.LOAD_CPU) if pinned else (machine.EVERY_CPU,) * 2
+    load = Load(request, connections, load_cpu)
     kept, left_out = [], 0
     with contextlib.ExitStack() as stack:
-        servers = {name: stack.enter_context(Server(command, request)) for name, command in entries.items()}
+        servers = {
+            name: stack.enter_context(Server(command, request, cpu=server_cpu)) for name, command in entries.items()
+        }
         for server in servers.values():
             load.race(server.url, warm)
         while len(kept) < rounds and left_out <= 2 * rounds:
@@ -61,9 +64,10 @@ def run(entries, request, connections, rounds, seconds, warm=2, beside=(), say=p
                     # What a ramp used belongs to no request that counts.
                     **({} if "ramp" in result else {"cpu": cpu / result["requests"] * 1e6}),
                     "rate": result["requests"] / result["seconds"],
-                    **{key: result[key] for key in ("p50", "p99", "p999", "share") if key in result},
+                    **{key: result[key] for key in ("p50", "p99", "p999", "share", "late") if key in result},
                 }
-                disturbed.append(attention.others)
+                # A load that says so itself was without its CPU for this part of the time.
+                disturbed.append(max(attention.others, result.get("paused", 0)))
             if max(disturbed) > machine.TOLERATED:
                 left_out += 1
                 say(f"    left out: others used {max(disturbed):.0%} of a CPU")

@@ -5,13 +5,22 @@ import plot
 
 KINDS = {
     "cpu": "CPU per request (us)",
+    "cpu_mib": "CPU per MiB (us)",
     "rate": "requests/s",
     "p50": "p50 (us)",
     "p99": "p99 (us)",
     "p999": "p99.9 (us)",
+    "late": "sent late, p99 (us)",
     "memory": "peak memory (MiB)",
     "first_answer": "first answer (ms)",
     "first_next": "first `next` (ms)",
+}
+# Of a server that nobody asks.
+IDLE = {
+    "pss": "memory (PSS, MiB)",
+    "threads": "threads",
+    "wakeups": "wake-ups a second",
+    "idle_cpu": "CPU per second (us)",
 }
 
 
@@ -31,7 +40,9 @@ def spread(value, unit=""):
 
 
 def verdict(result):
-    """Whether a target is met: clearly, or only by the median."""
+    """Whether a target is met: clearly, or only by the median; nothing where there is none."""
+    if result["target"] is None:
+        return ""
     value, target = result["value"], result["target"]
     sign = -1 if result["more"] else 1
     worst = value["low"] if result["more"] else value["high"]
@@ -45,14 +56,20 @@ def verdict(result):
 
 def unit(result):
     """The unit after a number; ratios have none."""
-    return "" if result["unit"] == "x" else " " + result["unit"]
+    return "" if result["unit"] in ("x", "") else " " + result["unit"]
+
+
+def target(result):
+    """What a figure must reach, if anything."""
+    sign = ">=" if result["more"] else "<="
+    return "" if result["target"] is None else f"{sign} {result['target']}{unit(result)}"
 
 
 def lines(row):
     """What a row found, for a terminal."""
     for one in row["results"]:
-        sign = ">=" if one["more"] else "<="
-        yield f"{one['what']}: {spread(one['value'], unit(one))}, {sign} {one['target']}: {verdict(one)}"
+        told = f"{one['what']}: {spread(one['value'], unit(one))}"
+        yield told if one["target"] is None else f"{told}, {target(one)}: {verdict(one)}"
     yield from row.get("text", "").splitlines()
     for name, counts in row.get("counted", {}).items():
         for who, of in counts.items():
@@ -70,21 +87,21 @@ def targets(rows):
     body = []
     for name, row in rows.items():
         for one in row["results"]:
-            sign = ">=" if one["more"] else "<="
             kept = str(len(row["rounds"])) if "rounds" in row else ""
             left_out = str(row.get("left_out", ""))
-            target = f"{sign} {one['target']}{unit(one)}"
-            body.append([one["what"], target, spread(one["value"], unit(one)), verdict(one), kept, left_out, f"`{name}`"])
+            value = spread(one["value"], unit(one))
+            body.append([one["what"], target(one), value, verdict(one), kept, left_out, f"`{name}`"])
     return table(["what", "target", "median (quartiles)", "", "rounds", "left out", "row"], body)
 
 
-def figures(rows):
-    """The table of figures."""
+def figures(rows, kinds):
+    """The table of such figures, without servers that have none of them."""
     body = []
     for name, row in rows.items():
         for who, of in row.get("figures", {}).items():
-            body.append([f"`{name}`", who, *(spread(of[kind]) if kind in of else "" for kind in KINDS)])
-    return table(["row", "server", *KINDS.values()], body)
+            if any(kind in of for kind in kinds):
+                body.append([f"`{name}`", who, *(spread(of[kind]) if kind in of else "" for kind in kinds)])
+    return table(["row", "server", *kinds.values()], body)
 
 
 def counted(rows):
@@ -108,7 +125,9 @@ def write(rows, directory):
     (directory / "README.md").write_text(
         "# Results\n\nWritten by `scripts/bench`; [how they are measured](../README.md).\n\n"
         f"## Targets\n\n{targets(rows)}\n![ratios](ratios.svg)\n\n"
-        f"## Figures\n\nMedians, with quartiles.\n\n{figures(rows)}\n![CPU per request](cpu.svg)\n\n![latency](latency.svg)\n\n"
+        f"## Figures\n\nMedians, with quartiles.\n\n{figures(rows, KINDS)}\n"
+        "![CPU per request](cpu.svg)\n\n![latency](latency.svg)\n\n"
+        f"## Servers that nobody asks\n\n{figures(rows, IDLE)}\n"
         f"## Counts per request\n\n{counted(rows)}\n"
         f"## Crossing into a lambda and back\n\n```text\n{rows.get('boundary', {}).get('text', '')}\n```\n\n"
         f"## Circumstances\n\n{circumstances(rows)}"
@@ -117,7 +136,7 @@ def write(rows, directory):
         (one["what"].replace("`", ""), one["value"], one["target"])
         for row in rows.values()
         for one in row["results"]
-        if one["unit"] == "x" and not one["more"]
+        if one["unit"] == "x" and not one["more"] and one["target"] is not None
     ]
     (directory / "ratios.svg").write_text(plot.ratios("Ratios: further left is better; the mark is the target", ratios))
     races = {name: rows[name]["figures"] for name in ("hello", "json", "echo-256", "sleep-10") if name in rows}

@@ -24,6 +24,8 @@ JSON = Request(
 ECHO_SMALL = Request("/echo", b"x" * 256, "application/octet-stream")
 ECHO_LARGE = Request("/echo", b"x" * (1 << 20), "application/octet-stream")
 PIPE = Request("/pipe", b"x" * (1 << 20), "application/octet-stream")
+# Of the patterns, those of 1 and of 17 match.
+MATCHED = Request("/articles/17/on-patterns", answer=b"2 of 200 patterns\n")
 MESSAGE = Request("/", bytes(range(64)), over="websocket")
 # A message of gRPC's: not compressed, its length, and the text "a word and another"; the answer counts four words.
 CALL = Request(
@@ -60,7 +62,7 @@ def entries(lam):
 
 
 def result(what, value, target, unit="x", more=False):
-    """One line of the table of targets: at most `target`, or at least, if `more`."""
+    """One line of the table of targets: at most `target`, or at least, if `more`; `None` if none is set."""
     return {"what": what, "value": value, "target": target, "unit": unit, "more": more}
 
 
@@ -319,22 +321,26 @@ def proxy(options):
         return cpu_of_two(options, both, what, 1.10, beside=[upstream.pid])
 
 
-def of_starts(options, what, measure, both, title, target):
-    """How long `what` takes from the start of each process, which `measure` returns by name in milliseconds."""
+def of_starts(options, what, measure, targets):
+    """How long `what` takes from the start of each process, which `measure` returns by name in milliseconds. Each
+    target is a title, the one and the other of a ratio, and what it may be."""
     rounds, left_out = race.undisturbed(
         options.rounds, lambda: {name: {what: ms} for name, ms in measure().items()}
     )
     figures = {name: {what: race.spread(one[name][what] for one in rounds)} for name in rounds[0]}
-    results = [result(title, race.ratios(rounds, what, *both), target)]
+    results = [result(title, race.ratios(rounds, what, *both), target) for title, *both, target in targets]
     return {"rounds": rounds, "left_out": left_out, "figures": figures, "results": results}
 
 
 def first_answers():
-    """From the start of each server to its first right answer."""
+    """From the start of each server to its first right answer: of `hello`, and of what has much to do in its Init, or
+    in its main."""
+    with_init = {"effe, Init": loader("matcher"), "actix, Init": control("matcher")}
     times = {}
-    for name, command in entries("hello").items():
-        with Server(command, HELLO) as server:
-            times[name] = server.first_answer * 1e3
+    for commands, request in ((entries("hello"), HELLO), (with_init, MATCHED)):
+        for name, command in commands.items():
+            with Server(command, request) as server:
+                times[name] = server.first_answer * 1e3
     return times
 
 
@@ -342,7 +348,9 @@ def first_answers():
 def start(options):
     """From the start of a process to its first right answer."""
     title = "start of process to first right answer over the plain actix-web App's"
-    return of_starts(options, "first_answer", first_answers, ("effe", "actix"), title, 1.2)
+    with_init = "the same: an Init that compiles 200 patterns, over an App whose main does"
+    targets = [(title, "effe", "actix", 1.2), (with_init, "effe, Init", "actix, Init", None)]
+    return of_starts(options, "first_answer", first_answers, targets)
 
 
 def first_nexts():
@@ -359,7 +367,7 @@ def first_nexts():
 def bootstrap(options):
     """From the start of the loader as a function to its first question for an invocation."""
     title = "start of a function to its first `next` over a hello on lambda_runtime"
-    return of_starts(options, "first_next", first_nexts, ("effe", "lambda_runtime"), title, 1.5)
+    return of_starts(options, "first_next", first_nexts, [(title, "effe", "lambda_runtime", 1.5)])
 
 
 @row

@@ -20,10 +20,10 @@ RELEASE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "r
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PORT" and not name.startswith("EFFE_")}
 
 
-def loader(lam, *flags, program="effe-loader"):
+def loader(lam, *flags, program="effe-loader", workers=1):
     """The command of a loader that serves a lambda; the port follows."""
     plugin = RELEASE / f"lib{lam}.so"
-    return [RELEASE / program, "--plugin", plugin, "--workers", "1", "--host", "127.0.0.1", *flags, "--port"]
+    return [RELEASE / program, "--plugin", plugin, "--workers", str(workers), "--host", "127.0.0.1", *flags, "--port"]
 
 
 def control(name, *arguments):
@@ -57,6 +57,7 @@ class Server:
             env=ENVIRONMENT,
             preexec_fn=lambda: os.sched_setaffinity(0, cpu),
         )
+        self._is_told = False
         self.pid = self._process.pid
         self.first_answer = self._wait() - self.begun
 
@@ -139,11 +140,17 @@ class Server:
                 return int(line.split()[1]) / 1024
         raise SystemExit(f"no {which} of process {self.pid}")
 
+    def end(self):
+        """Tells it to end, and doesn't wait for that."""
+        if not self._is_told:
+            self._is_told = True
+            self._process.send_signal(signal.SIGTERM)
+
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._process.send_signal(signal.SIGTERM)
+        self.end()
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:

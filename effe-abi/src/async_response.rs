@@ -72,12 +72,13 @@ impl<'a> AsyncResponse<'a> {
         self.response.finish_body()
     }
 
+    /// Waits until the end of an answer that is being sent can be handed to the host. The response remembers an error.
+    pub(crate) async fn until_ready(&mut self) {
+        let _ = poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+
     /// Ends the answer after Run has returned, and returns what the loader is to log.
-    pub(crate) async fn finish(mut self, outcome: Result) -> Result {
-        if outcome.is_ok() {
-            // The response remembers an error.
-            let _ = poll_fn(|cx| self.poll_ready(cx)).await;
-        }
+    pub(crate) fn finish(self, outcome: Result) -> Result {
         self.response.finish(outcome)
     }
 

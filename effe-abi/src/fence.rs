@@ -12,7 +12,7 @@ use crate::{
     calls::{FailHostRef, HostRef},
     error::{Level, Result},
     raw::{Failure, Status, status},
-    report::{CallScope, describe_panic},
+    report::{describe_panic, in_call},
 };
 
 /// What the author's code came to. An error has its severity and the text for the operator.
@@ -20,8 +20,12 @@ pub(crate) type Verdict = std::result::Result<(), (Level, String)>;
 
 /// Turns the author's result into a verdict. It must be called inside the fence, because `Display` of the author's
 /// error is the author's code, too.
+#[inline]
 pub(crate) fn verdict(outcome: Result) -> Verdict {
-    outcome.map_err(|err| (err.level(), err.to_string()))
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(err) => Err((err.level(), err.to_string())),
+    }
 }
 
 /// Calls `body`, which calls the author's code. Returns its status and fills in `failure`, which is the host's; doesn't
@@ -41,8 +45,7 @@ pub(crate) fn fence_alone(host: HostRef, body: impl FnOnce()) {
 }
 
 fn caught(host: HostRef, body: impl FnOnce() -> Poll<Verdict>, report: impl FnOnce(Level, String)) -> Status {
-    let _scope = CallScope::enter(host);
-    match panic::catch_unwind(AssertUnwindSafe(body)) {
+    in_call(host, || match panic::catch_unwind(AssertUnwindSafe(body)) {
         Ok(Poll::Pending) => status::PENDING,
         Ok(Poll::Ready(Ok(()))) => status::OK,
         Ok(Poll::Ready(Err((level, text)))) => {
@@ -57,7 +60,7 @@ fn caught(host: HostRef, body: impl FnOnce() -> Poll<Verdict>, report: impl FnOn
             }
             status::PANIC
         }
-    }
+    })
 }
 
 /// Fills in a failure of the host's. An older host reads it as v1 has it; to any other, it is opaque here.

@@ -153,7 +153,7 @@ fn of_http(request: &Request) -> Result<lambda_http::Request> {
         Err(_) => Body::from(bytes),
     };
     let mut made = http::Request::new(body);
-    request.fill(&mut made)?;
+    request.fill(&mut made, &mut HeaderMap::new())?;
     if let Some(uri) = absolute(request) {
         *made.uri_mut() = uri;
     }

@@ -63,25 +63,19 @@ pub(crate) fn install(host: HostRef) {
     });
 }
 
-/// Marks this thread as being inside a call of the lambda, until it is dropped.
-pub(crate) struct CallScope {
-    previous: Call,
-}
-
-impl CallScope {
-    pub(crate) fn enter(host: HostRef) -> CallScope {
-        CallScope { previous: CURRENT.replace(Call { host: Some(host), panicked: false }) }
-    }
-}
-
-impl Drop for CallScope {
-    fn drop(&mut self) {
-        if CURRENT.replace(self.previous).panicked {
+/// Makes a call of the lambda, and marks this thread as being inside it. `call` must not unwind.
+#[inline]
+pub(crate) fn in_call<T>(host: HostRef, call: impl FnOnce() -> T) -> T {
+    CURRENT.with(|current| {
+        let previous = current.replace(Call { host: Some(host), panicked: false });
+        let value = call();
+        if current.replace(previous).panicked {
             // The author may have caught that panic. Its text must not be taken for that of a later panic that no hook
             // of this crate sees.
             let _ = last_panic();
         }
-    }
+        value
+    })
 }
 
 /// The text of a panic that the fence has caught. Logs it if this crate's hook has not: if the author has installed

@@ -57,10 +57,14 @@ impl Request {
         }
     }
 
-    /// Makes it the request of an async run.
+    /// The request of an async run.
+    ///
+    /// # Safety
+    /// As [`new`](Request::new).
     #[cfg(feature = "async")]
-    pub(crate) fn awaited(self, source: Source) -> Request {
-        Request { source, ..self }
+    #[expect(unsafe_code, reason = "its duty is the caller's")]
+    pub(crate) unsafe fn awaited(exchange: ExchangeRef<'static>, source: Source) -> Request {
+        Request { exchange, reading: AtomicBool::new(false), whole: OnceLock::new(), source }
     }
 
     #[cfg(feature = "async")]
@@ -247,7 +251,13 @@ impl Request {
     #[cfg(feature = "json")]
     #[track_caller]
     pub fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T> {
-        Ok(serde_json::from_slice(self.bytes()?)?)
+        let bytes = self.bytes()?;
+        // To check the whole body once takes a fraction of what it takes to check each text in it.
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(serde_json::from_str(text)?),
+            // What is wrong may be in a member that is not wanted; if not, the error says where it is.
+            Err(_) => Ok(serde_json::from_slice(bytes)?),
+        }
     }
 
     /// A reader of the body. If the lambda declares [`Options::stream_request`](crate::Options::stream_request), it

@@ -10,7 +10,7 @@ use crate::{
     calls::{EarlyHostRef, ExchangeRef, HostRef, TrailersHostRef, upgrade::UpgradeHostRef},
     chunk::Chunk,
     error::{Error, Level, Result, failure},
-    headers::{Headers, is_field},
+    headers::{Headers, in_a_row, is_field},
     raw::{self, Status, host_attribute, status},
     upgraded::Upgraded,
 };
@@ -20,8 +20,6 @@ pub(crate) const STREAM_BUFFER: usize = 64 * 1024;
 /// A held body up to this many bytes is lent to the loader, which copies it, and its buffer is used again. A larger one
 /// is given to the loader with its buffer.
 const COPY_LIMIT: usize = 16 * 1024;
-/// Number of headers that an answer can have without an allocation.
-const FEW_HEADERS: usize = 8;
 
 /// The answer to a request. What is written is held until Run returns or [`end`](Response::end) is called. If the
 /// lambda declares [`Options::stream_response`](crate::Options::stream_response), it is sent earlier: whenever 64 KiB
@@ -34,6 +32,9 @@ pub struct Response<'a> {
     scratch: &'a mut Scratch,
     /// What is waiting to be sent, if it is one piece with an owner; otherwise it is in `scratch.body`.
     chunk: Option<Chunk>,
+    /// So many bytes can be written to `scratch.body` without a further look: 0 unless they are to be added to what is
+    /// there, held or until the buffer is sent.
+    room: usize,
     status: Option<u16>,
     state: State,
     terms: Terms,
@@ -54,6 +55,11 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
+    /// How many bytes the buffer may have before it must be looked at.
+    fn most(self) -> usize {
+        if self.delivery == Delivery::Waiting { STREAM_BUFFER } else { self.limit }
+    }
+
     /// `may_answer_early`: the lambda has declared it, or needn't.
     pub(crate) fn of(host: HostRef, delivery: Delivery, may_answer_early: bool) -> Terms {
         let limit = host.attribute(host_attribute::RESPONSE_LIMIT).and_then(|text| text.parse().ok());
@@ -78,6 +84,8 @@ pub(crate) enum Delivery {
 pub(crate) struct Scratch {
     body: Vec<u8>,
     headers: Headers,
+    /// The host's table, once it was looked for.
+    trailers: Option<Option<TrailersHostRef>>,
     /// Here, because a request that isn't upgraded must not pay for it.
     upgrades: Upgrades,
 }
@@ -134,7 +142,8 @@ impl<'a> Response<'a> {
         scratch.body.shrink_to(2 * COPY_LIMIT);
         scratch.headers.clear();
         let state = State::Unsent;
-        Response { exchange, scratch, chunk: None, status: None, state, terms, fault: None }
+        let room = terms.most();
+        Response { exchange, scratch, chunk: None, room, status: None, state, terms, fault: None }
     }
 
     /// The status, 200 to 599; 200 if it is never set.
@@ -190,7 +199,8 @@ impl<'a> Response<'a> {
             State::Ended => return self.fail(Fault::TrailersLate),
             State::Lost(_) => return,
         }
-        let Some(host) = TrailersHostRef::find(self.terms.host) else { return };
+        let known = &mut self.scratch.trailers;
+        let Some(host) = *known.get_or_insert_with(|| TrailersHostRef::find(self.terms.host)) else { return };
         match host.respond(self.exchange, trailers) {
             // Where they are left out, the answer is as good as it was.
             status::OK | status::UNSUPPORTED => {}
@@ -264,7 +274,7 @@ impl<'a> Response<'a> {
     #[cfg(feature = "json")]
     #[track_caller]
     pub fn json<T: serde::Serialize + ?Sized>(&mut self, value: &T) -> Result<&mut Self> {
-        let (held, n_headers) = (self.held(), self.scratch.headers.iter().len());
+        let (held, n_headers) = (self.held(), self.scratch.headers.len());
         self.content_type("application/json");
         if let Err(err) = serde_json::to_writer(&mut *self, value) {
             if self.state == State::Unsent {
@@ -348,7 +358,7 @@ impl<'a> Response<'a> {
             self.push()?;
         }
         self.transmit(0)?;
-        self.state = State::Ended;
+        self.go_to(State::Ended);
         Ok(())
     }
 
@@ -398,7 +408,7 @@ impl<'a> Response<'a> {
         let headers: Vec<_> = others.chain([name]).collect();
         match host.upgrade(self.exchange, &headers) {
             Ok(link) => {
-                self.state = State::Ended;
+                self.go_to(State::Ended);
                 Ok(Upgraded::new(link))
             }
             Err(status::END | status::INVALID) => {
@@ -422,6 +432,9 @@ impl<'a> Response<'a> {
             State::Unsent if wrote && !unfit => self.transmit(0),
             _ => Ok(()),
         };
+        // What is in a map may keep the author's memory.
+        #[cfg(feature = "http")]
+        self.scratch.headers.clear();
         match (outcome.and(sent.map_err(Error::new)), self.state) {
             // A client that leaves is no fault of the lambda's.
             (Err(err), State::Lost(status::GONE)) if is_broken_pipe(&err) => Err(err.at_level(Level::Debug)),
@@ -453,7 +466,7 @@ impl<'a> Response<'a> {
     fn put(&mut self, chunk: Chunk) -> io::Result<()> {
         let empty = self.chunk.is_none() && self.scratch.body.is_empty();
         if empty && self.state == State::Unsent && self.fits(chunk.len()) {
-            self.chunk = Some(chunk);
+            (self.chunk, self.room) = (Some(chunk), 0);
             return Ok(());
         }
         io::Write::write_all(self, &chunk)
@@ -463,8 +476,13 @@ impl<'a> Response<'a> {
     pub(crate) fn push(&mut self) -> io::Result<()> {
         self.refuse_if_unfit()?;
         self.transmit(raw::MORE)?;
-        self.state = State::Sending;
+        self.go_to(State::Sending);
         Ok(())
+    }
+
+    fn go_to(&mut self, state: State) {
+        // The next write finds out whether it may be made.
+        (self.state, self.room) = (state, 0);
     }
 
     /// Hands what is waiting to the host.
@@ -477,22 +495,16 @@ impl<'a> Response<'a> {
             None => raw::Chunk::view(&self.scratch.body),
         };
         let sent = if self.state == State::Unsent {
-            let mut few = [raw::Header::EMPTY; FEW_HEADERS];
-            let many: Vec<raw::Header<'_>>;
-            let all = self.scratch.headers.iter();
-            let headers = if all.len() <= FEW_HEADERS {
-                let n = all.len();
-                few.iter_mut().zip(all).for_each(|(place, header)| *place = header);
-                &few[..n]
-            } else {
-                many = all.collect();
-                &many
-            };
-            self.exchange.respond(self.status.unwrap_or(200), headers, body, flags)
+            let (headers, status) = (&self.scratch.headers, self.status.unwrap_or(200));
+            in_a_row(headers.len(), headers.iter(), |headers| {
+                self.exchange.respond(status, headers, body, flags)
+            })
         } else {
             self.exchange.write(body, flags)
         };
         self.scratch.body.clear();
+        // Its memory may have gone to the host.
+        self.room = 0;
         self.taken(sent)
     }
 
@@ -501,7 +513,7 @@ impl<'a> Response<'a> {
         if sent == status::OK {
             return Ok(());
         }
-        self.state = State::Lost(sent);
+        self.go_to(State::Lost(sent));
         Err(failure(sent))
     }
 
@@ -513,15 +525,20 @@ impl<'a> Response<'a> {
         self
     }
 
-    /// Adds a header from the `http` crate.
+    /// Adds headers from the `http` crate.
     #[cfg(feature = "http")]
     #[track_caller]
-    pub(crate) fn add_http(&mut self, name: &http::HeaderName, value: &http::HeaderValue) {
-        if self.state != State::Unsent {
+    pub(crate) fn add_http(&mut self, headers: http::HeaderMap) {
+        if self.state != State::Unsent && !headers.is_empty() {
             return self.fail(Fault::HeadSent);
         }
-        // The types guarantee that both can be sent, and that the name is in lower case.
-        self.scratch.headers.add(name.as_str(), value.as_bytes());
+        self.scratch.headers.add_map(headers);
+    }
+
+    /// An empty map for the headers of a request, which has memory if the answer before had such headers.
+    #[cfg(feature = "tower")]
+    pub(crate) fn spare_map(&mut self) -> &mut http::HeaderMap {
+        self.scratch.headers.spare_map()
     }
 
     #[track_caller]
@@ -584,6 +601,23 @@ impl<'a> Response<'a> {
         fits
     }
 
+    /// Writes bytes for which there is no `room`, and finds out how much there is from then on.
+    fn write_further(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.refuse_if_ended()?;
+        if !self.fits(bytes.len()) {
+            return Err(failure(status::TOO_LARGE));
+        }
+        if let Some(chunk) = self.chunk.take() {
+            self.scratch.body.extend_from_slice(&chunk);
+        }
+        self.scratch.body.extend_from_slice(bytes);
+        if self.terms.delivery == Delivery::Waiting && self.scratch.body.len() >= STREAM_BUFFER {
+            self.push()?;
+        }
+        self.room = self.terms.most().saturating_sub(self.scratch.body.len());
+        Ok(())
+    }
+
     fn refuse_if_ended(&self) -> io::Result<()> {
         match self.state {
             State::Unsent | State::Sending => Ok(()),
@@ -610,24 +644,21 @@ impl<'a> Response<'a> {
 }
 
 impl io::Write for Response<'_> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.refuse_if_ended()?;
-        if !self.fits(bytes.len()) {
-            return Err(failure(status::TOO_LARGE));
-        }
-        if let Some(chunk) = self.chunk.take() {
-            self.scratch.body.extend_from_slice(&chunk);
-        }
-        self.scratch.body.extend_from_slice(bytes);
-        if self.terms.delivery == Delivery::Waiting && self.scratch.body.len() >= STREAM_BUFFER {
-            self.push()?;
-        }
-        Ok(bytes.len())
+        self.write_all(bytes).map(|()| bytes.len())
     }
 
+    /// Writes all of the bytes or none.
+    // Inlined, and most of it left to `write_further`: JSON comes in many small pieces.
+    #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // `write` takes all of the bytes or none.
-        self.write(bytes).map(drop)
+        if bytes.len() >= self.room {
+            return self.write_further(bytes);
+        }
+        self.room -= bytes.len();
+        self.scratch.body.extend_from_slice(bytes);
+        Ok(())
     }
 
     /// Sends what is waiting, if the answer is a stream. Waits while the client is slow.

@@ -35,6 +35,7 @@ mod upgrade;
 use std::{
     future::{Future, poll_fn},
     marker::PhantomData,
+    pin::pin,
 };
 
 use tower_service::Service;
@@ -72,8 +73,12 @@ where
     }
     // Not by `to_http`: to move the request out of its result would cost a copy.
     let mut converted = http::Request::new(request.body());
-    request.fill(&mut converted)?;
-    let answer = service.call(converted).await.map_err(Error::new)?;
+    request.fill(&mut converted, response.spare_map())?;
+    let answer = {
+        // To await it where it is made saves two moves of it.
+        let answer = pin!(service.call(converted));
+        answer.await.map_err(Error::new)?
+    };
     response.send_http(answer).await
 }
 

@@ -176,6 +176,11 @@ fn a_body_that_is_not_what_was_asked_for_is_an_error_at_the_authors_line() {
     fails(Call::post("/text").body(b"\xff"), &[], "invalid utf-8");
     fails(Call::post("/json").body("{"), &[], "EOF while parsing");
     fails(Call::post("/json").body(r#"{"name":"Rom","people":-1}"#), &[], "invalid value: integer `-1`");
+    // A text of other bytes than UTF-8: where it is wanted, and where nobody asks for it.
+    let bad = [&br#"{"people":7,"name":"R"#[..], b"\xff", br#"m"}"#].concat();
+    fails(Call::post("/json").body(bad), &[], "invalid unicode code point at line 1 column");
+    let other = [&br#"{"people":7,"name":"Rom","mayor":""#[..], b"\xff", br#""}"#].concat();
+    sees(Call::post("/json").body(other), "Rom 7");
 }
 
 #[test]

@@ -13,8 +13,6 @@ mod supervised;
 
 use std::{io, rc::Rc, sync::mpsc, thread};
 
-use actix_http::{Response, uri::Authority};
-
 use self::access::AccessRules;
 pub use self::{
     metrics::Scrape,
@@ -23,10 +21,10 @@ pub use self::{
     supervised::{Begin, follow},
 };
 use crate::{
-    body::outgoing::Body,
     error::Error,
     http::{
         private::{MAX_CONNECTIONS, Room, serve},
+        response::Response,
         service::{Answered, Guarded, IncomingRequest, Service},
         validate,
     },
@@ -132,14 +130,13 @@ impl Endpoint {
         Rc::new(Rc::new(Endpoint { rules, operations: Box::new(operations) }))
     }
 
-    async fn respond(&self, request: IncomingRequest) -> Response<Body> {
+    async fn respond(&self, request: IncomingRequest) -> Response {
         // The guard is held until the request is answered.
         let IncomingRequest { request, n_head, incoming, guard } = request;
-        if validate::check(request.head(), n_head).is_err() {
+        if validate::check(&request, n_head).is_err() {
             return routes::malformed();
         }
-        let target = request.uri().authority().map(Authority::as_str);
-        match self.rules.admit(request.method(), target, &request.head().headers, guard.local_ip()) {
+        match self.rules.admit(&request.method, request.authority(), &request.fields, guard.local_ip()) {
             Ok(()) => routes::answer(&*self.operations, &request, incoming).await,
             Err(refused) => routes::refuse(refused),
         }

@@ -35,8 +35,8 @@ use crate::{
         call::{Call, Completions, Progress},
         run::AsyncRun,
     },
-    http::head::Head,
     journal::{Journal, Record, Severity, Source},
+    message::request::RequestHead,
     plugin::{Context, ContextCounts, Fault},
     process::signals,
     scheduler::{
@@ -199,7 +199,7 @@ impl Effe {
     }
 
     /// A client is told that its run takes too long.
-    pub fn report_overdue(&self, head: &Head<'_>, id: &OnceLock<String>, what: &str) {
+    pub fn report_overdue(&self, head: &RequestHead, id: &OnceLock<String>, what: &str) {
         self.meter.iter().for_each(|meter| meter.timed_out());
         let text = format!("a run takes longer than --run-timeout; {what}");
         self.journal.report(Severity::Error, text, head.about(id));
@@ -336,11 +336,11 @@ impl Effe {
     }
 
     pub fn log_call(&self, step: &'static str, call: &Call, fault: &Fault) {
-        self.log(step, &Head::Copied(&call.head), &call.progress.id, fault);
+        self.log(step, &call.head, &call.progress.id, fault);
     }
 
     /// Logs a fault of a step, and the request that it was for.
-    fn log(&self, step: &'static str, head: &Head<'_>, id: &OnceLock<String>, fault: &Fault) {
+    fn log(&self, step: &'static str, head: &RequestHead, id: &OnceLock<String>, fault: &Fault) {
         if let Some(invocation) = head.invocation() {
             invocation.note(step, matches!(fault, Fault::Panic(_)));
         }

@@ -1,5 +1,5 @@
-//! One exchange as the lambda sees it: what it asks of the loader while Run lasts. The request is lent from the
-//! server's own memory when Run happens on the server's thread, and from a copy of its head otherwise.
+//! One exchange as the lambda sees it: what it asks of the loader while Run lasts. The request's head is lent as the
+//! protocol has read it.
 
 pub mod call;
 mod duplex;
@@ -12,7 +12,6 @@ pub mod table;
 pub mod watched;
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -22,6 +21,7 @@ use std::{
 
 use bytes::Bytes;
 use effe_abi::raw::{Status, status};
+use http::Method;
 
 use self::{call::Progress, early::Rest, response::ResponseBuilder, watched::Watched};
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
         sender::{BodySender, Streams},
         trailers::Trailers,
     },
-    http::head::Head,
+    message::request::RequestHead,
     placement::Placement,
     rt::clock::Moment,
 };
@@ -38,7 +38,7 @@ use crate::{
 static NO_STREAMS: Streams = Streams::NONE;
 
 pub struct Exchange<'a> {
-    head: Head<'a>,
+    head: &'a RequestHead,
     body: &'a [u8],
     response: Mutex<&'a mut ResponseBuilder>,
     gone: &'a AtomicBool,
@@ -82,7 +82,7 @@ impl Early<'_> {
 impl<'a> Exchange<'a> {
     /// `gone` says whether the client has left; `id` keeps the request's id, once somebody needs it.
     pub fn new(
-        head: Head<'a>,
+        head: &'a RequestHead,
         body: &'a [u8],
         response: &'a mut ResponseBuilder,
         gone: &'a AtomicBool,
@@ -197,12 +197,12 @@ impl<'a> Exchange<'a> {
     /// Whether trailers of the answer reach the client. Over HTTP/1.1 it must have said so (RFC 9110, section 6.5.1),
     /// and an answer to HEAD has nothing that they could come behind.
     fn takes_trailers(&self) -> bool {
-        if self.head.method() == "HEAD" {
+        if self.head.method == Method::HEAD {
             return false;
         }
-        match self.head.version() {
+        match self.head.version_number() {
             20.. => true,
-            11 => (0..).map_while(|nth| self.head.header("te", nth)).any(names_trailers),
+            11 => self.head.fields.get_all("te").any(names_trailers),
             _ => false,
         }
     }
@@ -251,19 +251,11 @@ impl<'a> Exchange<'a> {
     }
 
     fn peer(&self) -> Option<&str> {
-        let peer: Option<SocketAddr> = match self.head {
-            Head::Live(request) => request.peer_addr(),
-            Head::Copied(copy) => copy.peer,
-        };
-        peer.map(|peer| self.peer.get_or_init(|| peer.to_string()).as_str())
+        self.head.peer.map(|peer| self.peer.get_or_init(|| peer.to_string()).as_str())
     }
 
     fn authority(&self) -> Option<&str> {
-        let authority = match self.head {
-            Head::Live(request) => request.uri().authority().map(|authority| authority.as_str()),
-            Head::Copied(copy) => copy.authority(),
-        };
-        authority.or_else(|| std::str::from_utf8(self.head.header("host", 0)?).ok())
+        self.head.authority().or_else(|| self.head.fields.text("host"))
     }
 }
 

@@ -11,10 +11,6 @@ mod upgrade;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use actix_http::{
-    ConnectionType, RequestHead, Response,
-    header::{self, HeaderValue},
-};
 use bytes::Bytes;
 use effe_abi::{
     extensions::UPGRADES,
@@ -37,7 +33,8 @@ use crate::{
         monitor::Monitor,
     },
     exchange::{call::Call, response::ResponseBuilder},
-    http::{canned::plain, head::Request, service::RequestGuard},
+    http::{canned::plain, response::Response, service::RequestGuard},
+    message::request::{Request, RequestHead},
     net::activity::ClientTimeouts,
     rt::{clock::Moment, tasks, wake_batch::WakeBatch},
     scheduler::{background::BackgroundTasks, in_flight::InFlight, worker_status::OpenRequest},
@@ -81,11 +78,7 @@ impl Handler {
     /// Answers a request whose body, if any, is here, if it can be done here and now.
     pub fn try_now(&self, request: &Request, body: &Bytes) -> Attempt {
         if self.worker.effe.held.is_full() {
-            return Attempt::Answered(self.finish(
-                request.head(),
-                Err(Failure::NoRoom),
-                Some(Duration::ZERO),
-            ));
+            return Attempt::Answered(self.finish(request, Err(Failure::NoRoom), Some(Duration::ZERO)));
         }
         let generation = self.worker.effe.generations.current();
         if !generation.is_polled_here() {
@@ -93,7 +86,7 @@ impl Handler {
                 return Attempt::Later;
             };
             // Nothing else took time: the run has read the clock already.
-            return Attempt::Answered(self.finish(request.head(), response, Some(took)));
+            return Attempt::Answered(self.finish(request, response, Some(took)));
         }
         let since = self.is_observed().then(Moment::now);
         let flags = generation.plugin.flags();
@@ -111,8 +104,8 @@ impl Handler {
                 Err(call) => return Attempt::Waits(call, since, self.worker.status.begin_request()),
             }
         };
-        let response = self.finish(request.head(), response, since.map(Moment::elapsed));
-        if let Body::Stream(stream) = response.body()
+        let response = self.finish(request, response, since.map(Moment::elapsed));
+        if let Body::Stream(stream) = &response.body
             && stream.held().is_none()
         {
             Attempt::Streams(response, self.worker.status.begin_request())
@@ -128,7 +121,7 @@ impl Handler {
         generation: &Generation,
         request: &Request,
         body: &[u8],
-    ) -> Option<(Result<Response<Body>, Failure>, Duration)> {
+    ) -> Option<(Result<Response, Failure>, Duration)> {
         if !generation.placement.is_inline() {
             return None;
         }
@@ -147,23 +140,23 @@ impl Handler {
         incoming: Incoming,
         attempt: Attempt,
         guard: RequestGuard,
-    ) -> Response<Body> {
+    ) -> Response {
         let (response, running) = match attempt {
             Attempt::Answered(response) => return response,
             Attempt::Streams(response, running) => (response, running),
             Attempt::Waits(call, since, running) => {
                 guard.watch(Some(Arc::clone(&call.progress)));
                 let response = self.wait(*call, &request, &guard).await;
-                (self.finish(request.head(), response, since.map(Moment::elapsed)), running)
+                (self.finish(&request, response, since.map(Moment::elapsed)), running)
             }
             Attempt::Later => {
                 let running = self.worker.status.begin_request();
                 let begun = self.is_observed().then(Moment::now);
                 let response = self.answer(&request, incoming, &guard).await;
-                (self.finish(request.head(), response, begun.map(Moment::elapsed)), running)
+                (self.finish(&request, response, begun.map(Moment::elapsed)), running)
             }
         };
-        response.map_body(|_, mut body| {
+        response.map_body(|mut body| {
             match &mut body {
                 Body::Stream(stream) => stream.guard = Some(Box::new((running, guard))),
                 // It is a connection, and no request any more.
@@ -179,7 +172,7 @@ impl Handler {
         request: &Request,
         incoming: Incoming,
         guard: &RequestGuard,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Response, Failure> {
         if self.worker.effe.held.is_full() {
             return Err(Failure::NoRoom);
         }
@@ -189,12 +182,8 @@ impl Handler {
         if flags & UPGRADES != 0 && !self.worker.effe.is_draining() {
             streams.upgrade = upgrade::offer(request, &generation);
         }
-        if streams.upgrade.is_some() {
-            guard.keep_connection();
-        }
-        let upload =
-            Upload::of(incoming, request.head(), self.worker.effe.limits.body, self.client_timeouts.read)
-                .map_err(Failure::Body)?;
+        let upload = Upload::of(incoming, request, self.worker.effe.limits.body, self.client_timeouts.read)
+            .map_err(Failure::Body)?;
         let body = match upload {
             None => Bytes::new(),
             // What comes behind the head belongs to another protocol only behind the body, which is read before that
@@ -258,42 +247,39 @@ impl Handler {
     fn finish(
         &self,
         request: &RequestHead,
-        response: Result<Response<Body>, Failure>,
+        response: Result<Response, Failure>,
         took: Option<Duration>,
-    ) -> Response<Body> {
+    ) -> Response {
         let response = self.ready_to_send(response);
         if let (Some(meter), Some(took)) = (&self.worker.status.meter, took) {
-            meter.answered(&request.method, response.status(), took);
+            meter.answered(&request.method, response.head.status, took);
         }
         response
     }
 
-    fn ready_to_send(&self, response: Result<Response<Body>, Failure>) -> Response<Body> {
+    fn ready_to_send(&self, response: Result<Response, Failure>) -> Response {
         let mut response = response.unwrap_or_else(|failure| self.failed(failure));
         if self.worker.effe.is_draining() {
-            response.head_mut().set_connection_type(ConnectionType::Close);
+            response.head.is_last = true;
         }
         response
     }
 
-    fn failed(&self, failure: Failure) -> Response<Body> {
+    fn failed(&self, failure: Failure) -> Response {
         let (status, text) = failure.answer();
         let mut response = plain(status, text);
         if cfg!(feature = "aws") {
             // An invocation has failed where a client gets a status.
-            response.extensions_mut().insert(failure);
+            response.note = Some(Box::new(failure));
         }
-        let head = response.head_mut();
         let has_no_room = matches!(failure, Failure::NoRoom | Failure::Body(Refused::NoRoom));
         if has_no_room {
             self.worker.effe.report_no_room();
         }
         if has_no_room || failure == Failure::Busy {
-            head.headers.insert(header::RETRY_AFTER, HeaderValue::from(self.worker.effe.retry_after()));
+            response.set("retry-after", &self.worker.effe.retry_after().to_string());
         }
-        if !failure.keeps_connection() {
-            head.set_connection_type(ConnectionType::Close);
-        }
+        response.head.is_last = !failure.keeps_connection();
         response
     }
 }
@@ -310,10 +296,10 @@ fn unanswered(call: &Call) -> Failure {
 
 /// What came of the attempt to answer a request at once.
 pub enum Attempt {
-    Answered(Response<Body>),
+    Answered(Response),
     /// The head of the answer is here, its body is still being written. The request counts as running from now on, not
     /// only once its future is polled: over HTTP/2 a hundred requests may be begun before that.
-    Streams(Response<Body>, OpenRequest),
+    Streams(Response, OpenRequest),
     /// The run has begun and is not over. The request counts as running, as one that streams does. The moment is when
     /// it began, if requests are timed.
     Waits(Box<AsyncCall>, Option<Moment>, OpenRequest),

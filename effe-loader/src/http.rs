@@ -5,10 +5,8 @@ pub mod canned;
 pub mod h1;
 #[cfg_attr(not(feature = "http2"), path = "http/h2/disabled.rs")]
 pub mod h2;
-pub mod head;
-#[cfg_attr(not(feature = "aws"), path = "http/invocation/disabled.rs")]
-pub mod invocation;
 pub mod private;
-pub mod request_id;
+pub mod response;
 pub mod service;
+mod target;
 pub mod validate;

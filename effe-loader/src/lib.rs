@@ -30,6 +30,8 @@ mod placement;
 mod plugin;
 mod rescue;
 
+mod message;
+
 mod error;
 mod journal;
 mod rt;

@@ -2,6 +2,7 @@
 
 pub mod block_on;
 pub mod clock;
+pub mod date;
 pub mod inner_waker;
 pub mod panics;
 pub mod sync;

@@ -305,8 +305,7 @@ impl Acceptor {
         let probes = settings.answers_probes.then_some(health);
         let service: Rc<dyn Service> = Rc::new(HandlerService { handler, probes, access_log });
         let http1 = Http1::new(Rc::clone(&service), body_limit);
-        let rests = Rc::clone(&http1);
-        tasks::spawn(Rc::clone(&connections).look_after(move || rests.rest()));
+        tasks::spawn(Rc::clone(&connections).look_after());
         let worker = Worker { http1, service, connections };
         // A connection over TLS can't go on elsewhere.
         if settings.tls.is_none() && rescue::global::is_supervised() {

@@ -70,7 +70,12 @@ pub fn millis(query: &str) -> u64 {
     query.strip_prefix("ms=").and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// The port from the first argument.
+/// The port from the last argument.
 pub fn port() -> u16 {
-    std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0)
+    std::env::args().next_back().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// How many threads serve: the argument before the port, or one.
+pub fn workers() -> usize {
+    std::env::args().skip(1).rev().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1)
 }

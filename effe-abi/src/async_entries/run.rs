@@ -59,10 +59,10 @@ pub(super) unsafe fn put_run<L: AsyncLambda>(
     // SAFETY: the caller's promise.
     let kept = unsafe { kept::<L>(context) };
     let async_host = kept.async_host.filter(|_| awaited);
-    let future = running(started.as_mut(), exchange, scratch, kept.terms, async_host);
+    let terms = kept.terms;
     kept.exchange = awaited.then_some(exchange);
     kept.failure = failure;
-    put::<L, _>(context, kept, future, out);
+    put::<L, _>(context, kept, || running(started.as_mut(), exchange, scratch, terms, async_host), out);
 }
 
 /// One run, from the request to the end of the answer.
@@ -75,15 +75,18 @@ async fn running<L: AsyncLambda>(
 ) -> Result {
     // SAFETY: it is a local of this future, which is dropped before the exchange ends, and Run gets no more than a
     // reference.
-    let request = unsafe { Request::new(exchange) }.awaited(Source::new(async_host));
+    let request = unsafe { Request::awaited(exchange, Source::new(async_host)) };
     let response = Response::new(exchange, scratch, terms);
     let mut response = AsyncResponse::new(response, async_host);
     let outcome = L::run(started, &request, &mut response).await;
-    response.finish(outcome).await
+    if outcome.is_ok() && response.is_sending() {
+        response.until_ready().await;
+    }
+    response.finish(outcome)
 }
 
 /// Puts a run's future into its slot.
-fn put<L: AsyncLambda, F>(context: *mut (), kept: &mut Kept, future: F, out: &mut Future)
+fn put<L: AsyncLambda, F>(context: *mut (), kept: &mut Kept, future: impl FnOnce() -> F, out: &mut Future)
 where
     F: future::Future<Output = Result> + Send + 'static,
 {

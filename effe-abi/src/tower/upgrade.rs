@@ -49,7 +49,7 @@ where
     B: http_body::Body<Error: Into<Boxed>>,
 {
     let mut converted = http::Request::new(request.body());
-    request.fill(&mut converted)?;
+    request.fill(&mut converted, response.spare_map())?;
     // An offer of HTTP/2 has the form of HTTP/1.1, and a service would look for another one where it sees that version.
     *converted.version_mut() = http::Version::HTTP_11;
     let (hyper, on_upgrade) = Hyper::start().await?;
@@ -61,9 +61,7 @@ where
     let protocol = answer.headers().get(header::UPGRADE).and_then(|protocol| protocol.to_str().ok());
     let protocol =
         protocol.ok_or("the service answers 101 and doesn't say which protocol follows")?.to_owned();
-    for (name, value) in answer.headers() {
-        response.add_http(name, value);
-    }
+    response.add_http(answer.into_parts().0.headers);
     let stream = response.upgrade(&protocol)?;
     hyper.switch(stream, protocol.eq_ignore_ascii_case("websocket"));
     Ok(())

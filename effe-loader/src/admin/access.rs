@@ -9,12 +9,12 @@
 
 use std::{fmt, net::IpAddr};
 
-use actix_http::{
-    Method,
-    header::{self, HeaderMap, HeaderName},
-};
+use http::Method;
 
-use crate::net::{private_listener::Address, token::Token};
+use crate::{
+    message::fields::Fields,
+    net::{private_listener::Address, token::Token},
+};
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,10 +68,10 @@ impl AccessRules {
         &self,
         method: &Method,
         target: Option<&str>,
-        headers: &HeaderMap,
+        fields: &Fields,
         local: Option<IpAddr>,
     ) -> Result<(), Refused> {
-        let host = only(headers, header::HOST);
+        let host = only(fields, "host");
         let own = match self.place {
             Place::Unix => None,
             Place::Loopback(address) => Some(address),
@@ -81,8 +81,8 @@ impl AccessRules {
         if self.place != Place::Unix && !(host.is_some_and(is_ours) && target.is_none_or(is_ours)) {
             return Err(Refused::Host);
         }
-        if headers.contains_key(header::ORIGIN) {
-            let origin = only(headers, header::ORIGIN).and_then(|origin| origin.strip_prefix("http://"));
+        if fields.has("origin") {
+            let origin = only(fields, "origin").and_then(|origin| origin.strip_prefix("http://"));
             if !origin.zip(host).is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host)) {
                 return Err(Refused::Origin);
             }
@@ -97,7 +97,7 @@ impl AccessRules {
             return Ok(());
         }
         let token = self.token.as_ref().ok_or(Refused::NoToken)?;
-        let shown = only(headers, header::AUTHORIZATION).and_then(|value| {
+        let shown = only(fields, "authorization").and_then(|value| {
             let (scheme, token) = value.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
@@ -106,10 +106,8 @@ impl AccessRules {
 }
 
 /// The value of a header that must not be there twice.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    let mut values = headers.get_all(name);
-    let value = values.next().filter(|_| values.next().is_none())?;
-    value.to_str().ok()
+fn only<'a>(fields: &'a Fields, name: &'a str) -> Option<&'a str> {
+    fields.only(name).and_then(|value| std::str::from_utf8(value).ok())
 }
 
 /// Whether a `Host` is `localhost` or the address itself, on any port: a forwarded port keeps the name.
@@ -127,16 +125,10 @@ fn is_ours(host: &str, own: Option<IpAddr>) -> bool {
 mod tests {
     use std::fs;
 
-    use actix_http::header::HeaderValue;
-
     use super::*;
 
-    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in pairs {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        headers
+    fn headers(pairs: &[(&'static str, &'static str)]) -> Fields {
+        pairs.iter().map(|(name, value)| (*name, value.as_bytes())).collect()
     }
 
     fn rules(address: &str, token: Option<&Token>) -> AccessRules {
@@ -179,7 +171,7 @@ mod tests {
             let at = usize::from(*at) % (name.len() + 1);
             let host = format!("{}{noise}{}", &name[..at], &name[at..]);
             if is_ours(&host, Some(own)) {
-                let uri: actix_http::Uri = format!("http://{host}/").parse().expect("it stands in a URI");
+                let uri: http::Uri = format!("http://{host}/").parse().expect("it stands in a URI");
                 let name = uri.host().unwrap_or_default().trim_matches(['[', ']']);
                 let address = name.parse::<IpAddr>().map(|address| address.to_canonical());
                 assert!(name.eq_ignore_ascii_case("localhost") || address == Ok(own), "{host:?}");

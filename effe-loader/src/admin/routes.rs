@@ -3,11 +3,8 @@
 
 use std::str;
 
-use actix_http::{
-    ConnectionType, Method, Request, Response, StatusCode,
-    header::{self, HeaderValue},
-};
 use bytes::Bytes;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{access::Refused, metrics, operations::Operations};
@@ -18,7 +15,9 @@ use crate::{
         upload::{self, Upload},
     },
     effe::health::Probe,
+    http::response::Response,
     journal::Severity,
+    message::request::RequestHead,
     net::private_listener::CLIENT_TIMEOUTS,
     process::control::Change,
 };
@@ -26,9 +25,9 @@ use crate::{
 /// Bytes of a request body.
 const MAX_BODY: usize = 1024;
 
-pub async fn answer(admin: &dyn Operations, request: &Request, incoming: Incoming) -> Response<Body> {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let orders = *request.method() == Method::POST;
+pub async fn answer(admin: &dyn Operations, request: &RequestHead, incoming: Incoming) -> Response {
+    let reads = matches!(request.method, Method::GET | Method::HEAD);
+    let orders = request.method == Method::POST;
     match request.path() {
         "/state" if reads => json(StatusCode::OK, &admin.state().await),
         "/info" if reads => with_type(StatusCode::OK, "application/json", admin.info().await),
@@ -54,35 +53,35 @@ pub async fn answer(admin: &dyn Operations, request: &Request, incoming: Incomin
 }
 
 /// Answers a request that is refused, and closes the connection: its place is for those who may ask.
-pub fn refuse(refused: Refused) -> Response<Body> {
+pub fn refuse(refused: Refused) -> Response {
     let status = match refused {
         Refused::Token => StatusCode::UNAUTHORIZED,
         Refused::Host | Refused::Origin | Refused::NoToken => StatusCode::FORBIDDEN,
     };
     let mut response = failed(status, &refused.to_string());
-    response.head_mut().set_connection_type(ConnectionType::Close);
+    response.head.is_last = true;
     if refused == Refused::Token {
-        response.head_mut().headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response.set("www-authenticate", "Bearer");
     }
     response
 }
 
 /// Answers a request that breaks a rule of HTTP, and closes the connection.
-pub fn malformed() -> Response<Body> {
+pub fn malformed() -> Response {
     let mut response = failed(StatusCode::BAD_REQUEST, "the request breaks a rule of HTTP");
-    response.head_mut().set_connection_type(ConnectionType::Close);
+    response.head.is_last = true;
     response
 }
 
-async fn show_metrics(admin: &dyn Operations, request: &Request) -> Response<Body> {
-    let accepts = request.head().headers.get_all(header::ACCEPT).filter_map(|value| value.to_str().ok());
+async fn show_metrics(admin: &dyn Operations, request: &RequestHead) -> Response {
+    let accepts = request.fields.get_all("accept").filter_map(|value| str::from_utf8(value).ok());
     match metrics::text(admin.scrape().await, accepts) {
         Ok((text, content_type)) => with_type(StatusCode::OK, content_type, text),
         Err(_) => failed(StatusCode::INTERNAL_SERVER_ERROR, "the metrics can't be written"),
     }
 }
 
-async fn answer_probe(admin: &dyn Operations, probe: Probe) -> Response<Body> {
+async fn answer_probe(admin: &dyn Operations, probe: Probe) -> Response {
     let plain = "text/plain; charset=utf-8";
     let ready = match probe {
         Probe::Readiness => admin.readiness().await,
@@ -94,12 +93,12 @@ async fn answer_probe(admin: &dyn Operations, probe: Probe) -> Response<Body> {
     }
 }
 
-fn show_level(admin: &dyn Operations) -> Response<Body> {
+fn show_level(admin: &dyn Operations) -> Response {
     json(StatusCode::OK, &json!({ "level": admin.level().as_str() }))
 }
 
-async fn set_level(admin: &dyn Operations, request: &Request, incoming: Incoming) -> Response<Body> {
-    let body = match Upload::read(incoming, request.head(), MAX_BODY, CLIENT_TIMEOUTS.read).await {
+async fn set_level(admin: &dyn Operations, request: &RequestHead, incoming: Incoming) -> Response {
+    let body = match Upload::read(incoming, request, MAX_BODY, CLIENT_TIMEOUTS.read).await {
         Ok(body) => body,
         Err(upload::Refused::TooLarge) => {
             return failed(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
@@ -122,7 +121,7 @@ async fn set_level(admin: &dyn Operations, request: &Request, incoming: Incoming
 
 /// Orders a change and waits for its outcome. The client can't choose what is loaded: the order holds nothing of the
 /// request.
-async fn change(admin: &dyn Operations, change: Change) -> Response<Body> {
+async fn change(admin: &dyn Operations, change: Change) -> Response {
     match admin.change(change).await {
         Some(Ok(changed)) => {
             json(StatusCode::OK, &json!({ "generation": changed.generation, "swapped": changed.swapped }))
@@ -132,13 +131,13 @@ async fn change(admin: &dyn Operations, change: Change) -> Response<Body> {
     }
 }
 
-fn not_allowed(methods: &'static str) -> Response<Body> {
+fn not_allowed(methods: &'static str) -> Response {
     let mut response = failed(StatusCode::METHOD_NOT_ALLOWED, &format!("what is here takes {methods}"));
-    response.head_mut().headers.insert(header::ALLOW, HeaderValue::from_static(methods));
+    response.set("allow", methods);
     response
 }
 
-fn nothing() -> Response<Body> {
+fn nothing() -> Response {
     failed(
         StatusCode::NOT_FOUND,
         "there are GET /state, /info, /metrics, /health/liveness, /health/readiness, /log-level; \
@@ -146,19 +145,18 @@ fn nothing() -> Response<Body> {
     )
 }
 
-fn failed(status: StatusCode, error: &str) -> Response<Body> {
+fn failed(status: StatusCode, error: &str) -> Response {
     json(status, &json!({ "error": error }))
 }
 
-fn json(status: StatusCode, value: &Value) -> Response<Body> {
+fn json(status: StatusCode, value: &Value) -> Response {
     with_type(status, "application/json", value.to_string())
 }
 
-fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::with_body(status, Body::Whole(body.into()));
-    let headers = &mut response.head_mut().headers;
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+fn with_type(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::bare(status, Body::Whole(body.into()));
+    response.set("content-type", content_type);
     // It may be out of date a moment later.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.set("cache-control", "no-store");
     response
 }

@@ -17,10 +17,6 @@ use std::{
     time::Instant,
 };
 
-use actix_http::{
-    RequestHead, Response,
-    header::{self, HeaderMap, HeaderName},
-};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::{Value, value::RawValue};
@@ -35,20 +31,20 @@ use self::{
 use super::{failure::FunctionError, invoker::Invoker, wanted::Api};
 use crate::{
     body::{
-        incoming::{Incoming, announced},
-        outgoing::Body,
+        incoming::Incoming,
         upload::{Refused, Upload},
     },
     effe::{Effe, monitor::Monitor},
     error::Error,
     handler::access_log::Wanted,
     http::{
-        invocation::Invocation,
         private::{Room, serve},
+        response::Response,
         service::{Answered, Guarded, IncomingRequest, Service},
         validate,
     },
     journal::{Journal, Severity},
+    message::{fields::Fields, invocation::Invocation, request::RequestHead},
     net::{
         private_listener::{AsyncSocket, CLIENT_TIMEOUTS, Listener},
         socket_file::SocketFile,
@@ -146,12 +142,12 @@ impl Endpoint {
         Endpoint { invocations, events, token: api.token }
     }
 
-    async fn respond(&self, request: IncomingRequest) -> Response<Body> {
+    async fn respond(&self, request: IncomingRequest) -> Response {
         // The guard is held until the request is answered.
         let IncomingRequest { request, n_head, incoming, guard: _guard } = request;
         let id = self.invocations.new_id();
-        let answer = match validate::check(request.head(), n_head) {
-            Ok(()) => self.answer(request.head(), incoming, &id).await,
+        let answer = match validate::check(&request, n_head) {
+            Ok(()) => self.answer(&request, incoming, &id).await,
             Err(_) => Err(ApiError::new(400, "InvalidRequestException", "the request breaks a rule of HTTP")),
         };
         let mut response = answer.unwrap_or_else(|err| err.response());
@@ -159,17 +155,12 @@ impl Endpoint {
         response
     }
 
-    async fn answer(
-        &self,
-        head: &RequestHead,
-        incoming: Incoming,
-        id: &str,
-    ) -> Result<Response<Body>, ApiError> {
-        self.admit(&head.headers)?;
+    async fn answer(&self, head: &RequestHead, incoming: Incoming, id: &str) -> Result<Response, ApiError> {
+        self.admit(&head.fields)?;
         let route = Route::of(head)?;
         let version = self.invocations.check(&route)?;
-        let invocation_type = text(&head.headers, "x-amz-invocation-type").unwrap_or("RequestResponse");
-        let tails = match text(&head.headers, "x-amz-log-type") {
+        let invocation_type = text(&head.fields, "x-amz-invocation-type").unwrap_or("RequestResponse");
+        let tails = match text(&head.fields, "x-amz-log-type") {
             None | Some("None") => false,
             Some("Tail") => true,
             Some(other) => return Err(ApiError::parameter(format!("{other:?} is no log type"))),
@@ -183,8 +174,8 @@ impl Endpoint {
         let event = read(incoming, head, limit, invocation_type).await?;
         let context = Context {
             arn: route.arn(),
-            client: client_context(&head.headers)?,
-            trace: text(&head.headers, "x-amzn-trace-id").map(str::to_owned),
+            client: client_context(&head.fields)?,
+            trace: text(&head.fields, "x-amzn-trace-id").map(str::to_owned),
         };
         if invocation_type == "Event" {
             self.events.take(&self.invocations, id.to_owned(), event, context)?;
@@ -201,11 +192,7 @@ impl Endpoint {
         Ok(response)
     }
 
-    async fn invoke(
-        &self,
-        invocation: &Arc<Invocation>,
-        log: Option<RunLog>,
-    ) -> Result<Response<Body>, ApiError> {
+    async fn invoke(&self, invocation: &Arc<Invocation>, log: Option<RunLog>) -> Result<Response, ApiError> {
         let (result, failed) = match self.invocations.run(invocation).await {
             Ok(result) if result.len() > MAX_PAYLOAD => {
                 let text = format!(
@@ -229,13 +216,13 @@ impl Endpoint {
 
     /// A browser names the origin of the page that posts: such a page is no client. With a token, the access key that a
     /// request is signed with is the token; so may be what follows `Bearer`.
-    fn admit(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn admit(&self, fields: &Fields) -> Result<(), ApiError> {
         let denied = |text| ApiError::new(403, "AccessDeniedException", text);
-        if headers.contains_key(header::ORIGIN) {
+        if fields.has("origin") {
             return Err(denied("requests from pages are refused"));
         }
         let Some(token) = &self.token else { return Ok(()) };
-        let shown = text(headers, "authorization").and_then(|value| {
+        let shown = text(fields, "authorization").and_then(|value| {
             value.strip_prefix("Bearer ").or_else(|| value.split_once("Credential=")?.1.split('/').next())
         });
         match shown {
@@ -248,7 +235,7 @@ impl Endpoint {
 /// The payload, which is JSON; `{}` where there is none.
 async fn read(incoming: Incoming, head: &RequestHead, limit: usize, kind: &str) -> Result<Bytes, ApiError> {
     let too_large = || {
-        let n_bytes = announced(head).unwrap_or(limit as u64 + 1);
+        let n_bytes = head.length().unwrap_or(limit as u64 + 1);
         ApiError::too_large(n_bytes, limit, kind)
     };
     let refused = |refused| match refused {
@@ -266,14 +253,14 @@ async fn read(incoming: Incoming, head: &RequestHead, limit: usize, kind: &str) 
     Ok(payload)
 }
 
-fn client_context(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(encoded) = text(headers, "x-amz-client-context") else { return Ok(None) };
+fn client_context(fields: &Fields) -> Result<Option<String>, ApiError> {
+    let Some(encoded) = text(fields, "x-amz-client-context") else { return Ok(None) };
     let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let is_object = |text: &String| serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object());
     let bad = || ApiError::content("Client context must be a valid Base64-encoded JSON object.");
     decoded.filter(is_object).ok_or_else(bad).map(Some)
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Option<&'a str> {
-    headers.get(HeaderName::from_static(name))?.to_str().ok()
+fn text<'a>(fields: &'a Fields, name: &'static str) -> Option<&'a str> {
+    fields.text(name)
 }

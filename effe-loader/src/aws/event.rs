@@ -11,12 +11,9 @@ mod shape;
 
 use std::{collections::HashMap, net::IpAddr};
 
-use actix_http::{
-    Method, Uri,
-    header::{self, HeaderMap, HeaderName, HeaderValue},
-};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use http::{Method, uri::PathAndQuery};
 use serde_json::{Map, Value, value::RawValue};
 
 use self::percent::{encode, escape};
@@ -24,7 +21,10 @@ pub use self::{
     fold::{N_ZEROS, fold, prelude},
     shape::Shape,
 };
-use crate::http::validate::is_host;
+use crate::{
+    http::validate::is_host,
+    message::fields::{Fields, checked},
+};
 
 /// Where an event that isn't HTTP goes, as AWS's own web adapter has it.
 const OTHER_TARGET: &str = "/events";
@@ -32,23 +32,17 @@ const OTHER_TARGET: &str = "/events";
 const DEFAULT_HOST: &str = "lambda";
 
 /// Headers that are about a connection, which an event has none of, or about its body's form in the event.
-const NOT_OURS: [HeaderName; 6] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::EXPECT,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+const NOT_OURS: [&str; 6] =
+    ["connection", "content-length", "expect", "trailer", "transfer-encoding", "upgrade"];
 
 /// A request that an event has become.
 #[derive(Debug)]
 pub struct Unfolded {
     pub shape: Shape,
     pub method: Method,
-    pub target: Uri,
+    pub target: PathAndQuery,
     /// `Host` is one of them, and `Content-Length` where there is a body.
-    pub headers: HeaderMap,
+    pub fields: Fields,
     pub body: Bytes,
     /// The client's address, where the event says it.
     pub peer: Option<IpAddr>,
@@ -73,15 +67,15 @@ pub fn unfold(event: &Bytes) -> Result<Unfolded, String> {
 }
 
 fn other(event: Bytes) -> Unfolded {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::HOST, HeaderValue::from_static(DEFAULT_HOST));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(event.len()));
+    let mut fields = Fields::NONE;
+    fields.append("host", DEFAULT_HOST.as_bytes());
+    fields.append("content-type", b"application/json");
+    fields.append("content-length", event.len().to_string().as_bytes());
     Unfolded {
         shape: Shape::Other,
         method: Method::POST,
-        target: Uri::from_static(OTHER_TARGET),
-        headers,
+        target: PathAndQuery::from_static(OTHER_TARGET),
+        fields,
         body: event,
         peer: None,
         is_tls: false,
@@ -147,23 +141,23 @@ impl Members<'_> {
         if !query.is_empty() {
             target = format!("{target}?{query}");
         }
-        let target: Uri = target.parse().map_err(|_| format!("the event's path is none: {}", shown(path)))?;
-        let mut headers = self.headers(shape)?;
+        let target: PathAndQuery =
+            target.parse().map_err(|_| format!("the event's path is none: {}", shown(path)))?;
+        let mut fields = self.fields(shape)?;
         let body = self.body()?;
-        if !headers.contains_key(header::HOST) {
+        if !fields.has("host") {
             let host = context.get("domainName").and_then(Value::as_str);
             let host = host.filter(|host| is_host(host.as_bytes())).unwrap_or(DEFAULT_HOST);
-            let host = HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static(DEFAULT_HOST));
-            headers.insert(header::HOST, host);
+            fields.append("host", host.as_bytes());
         }
         if !body.is_empty() {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+            fields.append("content-length", body.len().to_string().as_bytes());
         }
         let identity = if is_v2 { http } else { context.get("identity").unwrap_or(&Value::Null) };
         let peer = identity.get("sourceIp").and_then(Value::as_str).and_then(|ip| ip.parse().ok());
-        let scheme = headers.get(HeaderName::from_static("x-forwarded-proto"));
-        let is_tls = scheme.is_some_and(|scheme| scheme.as_bytes().eq_ignore_ascii_case(b"https"));
-        Ok(Unfolded { shape, method, target, headers, body, peer, is_tls })
+        let scheme = fields.get("x-forwarded-proto");
+        let is_tls = scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"));
+        Ok(Unfolded { shape, method, target, fields, body, peer, is_tls })
     }
 
     /// The text of a member; `None` if there is none, or null.
@@ -218,30 +212,30 @@ impl Members<'_> {
         Ok(pairs.collect::<Vec<_>>().join("&"))
     }
 
-    fn headers(&self, shape: Shape) -> Result<HeaderMap, String> {
-        let mut headers = HeaderMap::new();
+    fn fields(&self, shape: Shape) -> Result<Fields, String> {
+        let mut fields = Fields::NONE;
         let many = if shape == Shape::Gateway2 { "" } else { "multiValueHeaders" };
         for (name, value) in self.pairs(many, "headers")? {
-            let bad = || format!("the event has a header that HTTP forbids: {}", shown(&name));
-            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad())?;
-            let value = HeaderValue::from_bytes(value.trim().as_bytes()).map_err(|_| bad())?;
+            let value = value.trim().as_bytes();
+            let Some(key) = checked(name.as_bytes(), value).map(str::to_ascii_lowercase) else {
+                return Err(format!("the event has a header that HTTP forbids: {}", shown(&name)));
+            };
             // That of the console's own tests is a pattern for one.
-            let is_no_host =
-                key == header::HOST && (headers.contains_key(&key) || !is_host(value.as_bytes()));
-            if !NOT_OURS.contains(&key) && !is_no_host {
-                headers.append(key, value);
+            let is_no_host = key == "host" && (fields.has("host") || !is_host(value));
+            if !NOT_OURS.contains(&&*key) && !is_no_host {
+                fields.append(&key, value);
             }
         }
         if shape == Shape::Gateway2
             && let Some(cookies) = self.cookies()?
         {
-            headers.insert(header::COOKIE, cookies);
+            fields.insert("cookie", cookies.as_bytes());
         }
-        Ok(headers)
+        Ok(fields)
     }
 
     /// The cookies of payload 2.0, which are not among its headers.
-    fn cookies(&self) -> Result<Option<HeaderValue>, String> {
+    fn cookies(&self) -> Result<Option<String>, String> {
         let Some(raw) = self.0.get("cookies") else { return Ok(None) };
         let cookies: Result<Option<Vec<String>>, _> = serde_json::from_str(raw.get());
         let cookies = cookies.map_err(|err| format!("the event's cookies are no list of texts: {err}"))?;
@@ -249,8 +243,10 @@ impl Members<'_> {
         if cookies.is_empty() {
             return Ok(None);
         }
-        let value = HeaderValue::from_bytes(cookies.as_bytes());
-        value.map(Some).map_err(|_| "the event has a cookie that HTTP forbids".to_owned())
+        match checked(b"cookie", cookies.as_bytes()) {
+            Some(_) => Ok(Some(cookies)),
+            None => Err("the event has a cookie that HTTP forbids".to_owned()),
+        }
     }
 
     fn body(&self) -> Result<Bytes, String> {

@@ -3,12 +3,9 @@
 
 use std::{future::poll_fn, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
-use actix_http::{
-    Response, StatusCode, Version,
-    body::MessageBody,
-    header::{HeaderMap, HeaderName, HeaderValue},
-};
+use actix_http::body::MessageBody;
 use bytes::{Bytes, BytesMut};
+use http::{StatusCode, Version};
 use tokio::time;
 
 use super::{
@@ -25,15 +22,20 @@ use crate::{
         service::HandlerService,
     },
     http::{
-        head::Request,
-        invocation::{Invocation, Invoked},
+        response::Response,
         service::{Answered, IncomingRequest, RequestGuard, Service},
+    },
+    message::{
+        fields::{Fields, checked},
+        invocation::{Invocation, Invoked},
+        request::Request,
+        response::ResponseHead,
     },
     net::activity::{ClientTimeouts, ConnActivity},
 };
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+const REQUEST_ID: &str = "x-request-id";
+const TRACE_ID: &str = "x-amzn-trace-id";
 /// How long after its deadline an invocation is given up, unless the handler has done so: that says more in the log.
 const GRACE: Duration = Duration::from_millis(20);
 
@@ -62,15 +64,12 @@ impl Invoker {
     /// # Errors
     /// The event makes no request; the lambda has failed; or there is no answer that the sender of the event would
     /// understand.
-    pub async fn invoke(
-        &self,
-        invocation: &Arc<Invocation>,
-    ) -> Result<(Shape, Response<Body>), FunctionError> {
+    pub async fn invoke(&self, invocation: &Arc<Invocation>) -> Result<(Shape, Response), FunctionError> {
         let unfolded =
             unfold(&invocation.event).map_err(|text| FunctionError::new("Effe.InvalidEvent", text))?;
         let shape = unfolded.shape;
         let (request, body) = request(invocation, unfolded);
-        let guard = RequestGuard::begin(&Rc::<ConnActivity>::default(), request.head(), None);
+        let guard = RequestGuard::begin(&Rc::<ConnActivity>::default(), &request, None);
         let incoming = if body.is_empty() { Incoming::None } else { Incoming::Whole(body) };
         let answered = self.service.call(IncomingRequest { request, n_head: None, incoming, guard });
         let response = match answered {
@@ -83,7 +82,7 @@ impl Invoker {
                 None => answer.await,
             },
         };
-        let failure = response.extensions().get::<Failure>().copied();
+        let failure = noted(&response);
         match failure.and_then(|failure| function_error(failure, shape, invocation)) {
             Some(err) => Err(err),
             None => Ok((shape, response)),
@@ -93,18 +92,29 @@ impl Invoker {
 
 /// The request of an event. Its id is the invocation's, in the log too.
 fn request(invocation: &Arc<Invocation>, unfolded: Unfolded) -> (Request, Bytes) {
-    let Unfolded { method, target, mut headers, body, peer, is_tls, .. } = unfolded;
-    if let Ok(id) = HeaderValue::from_str(&invocation.request_id) {
-        headers.insert(REQUEST_ID, id);
+    let Unfolded { method, target, mut fields, body, peer, is_tls, .. } = unfolded;
+    for (name, value) in
+        [(REQUEST_ID, Some(&invocation.request_id)), (TRACE_ID, invocation.trace_id.as_ref())]
+    {
+        if let Some(value) = value.filter(|value| checked(name.as_bytes(), value.as_bytes()).is_some()) {
+            fields.insert(name, value.as_bytes());
+        }
     }
-    if let Some(trace) = invocation.trace_id.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
-        headers.insert(TRACE_ID, trace);
-    }
-    let mut request = actix_http::Request::new();
-    let head = request.head_mut();
-    (head.method, head.uri, head.headers, head.version) = (method, target, headers, Version::HTTP_11);
-    head.peer_addr = peer.map(|ip| SocketAddr::new(ip, 0));
-    (Request { request, is_tls, invoked: Invoked::by(Arc::clone(invocation)) }, body)
+    let request = Request::new(|head| {
+        (head.method, head.version, head.fields) = (method, Version::HTTP_11, fields);
+        head.set_target(|text| {
+            text.push_str(target.as_str());
+            target.path().len()
+        });
+        (head.peer, head.is_tls) = (peer.map(|ip| SocketAddr::new(ip, 0)), is_tls);
+        head.invoked = Invoked::by(Arc::clone(invocation));
+    });
+    (request, body)
+}
+
+/// The failure that the handler has answered with.
+pub fn noted(response: &Response) -> Option<Failure> {
+    response.note.as_ref()?.downcast_ref().copied()
 }
 
 /// What a failure is for the caller of the function; `None` where the answer tells it, because its event is HTTP and
@@ -134,15 +144,14 @@ fn function_error(failure: Failure, shape: Shape, invocation: &Invocation) -> Op
 /// A response that has come as a whole.
 pub struct Whole {
     pub status: StatusCode,
-    pub headers: HeaderMap,
+    pub fields: Arc<Fields>,
     pub body: Bytes,
 }
 
 impl Whole {
     /// Waits for all of a response's body, until the invocation's deadline at most.
-    pub async fn of(response: Response<Body>, invocation: &Invocation) -> Result<Whole, FunctionError> {
-        let (response, body) = response.into_parts();
-        let (status, headers) = (response.status(), response.headers().clone());
+    pub async fn of(response: Response, invocation: &Invocation) -> Result<Whole, FunctionError> {
+        let Response { head: ResponseHead { status, fields, .. }, body, .. } = response;
         let body = match body {
             Body::Whole(bytes) => bytes,
             // There is no connection that a lambda could take over.
@@ -154,7 +163,7 @@ impl Whole {
                 None => collected(body).await?,
             },
         };
-        Ok(Whole { status, headers, body })
+        Ok(Whole { status, fields, body })
     }
 
     /// The result of the invocation. What isn't HTTP has failed if its status says so.
@@ -162,7 +171,7 @@ impl Whole {
         if shape == Shape::Other && self.status.as_u16() >= 400 {
             return Err(FunctionError::of_answer(self.status.as_u16(), &self.body));
         }
-        Ok(fold(shape, self.status, &self.headers, &self.body))
+        Ok(fold(shape, self.status, &self.fields, &self.body))
     }
 }
 

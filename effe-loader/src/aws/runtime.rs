@@ -9,7 +9,6 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use actix_http::Response as LambdaResponse;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -30,10 +29,10 @@ use super::{
     wanted::Serving,
 };
 use crate::{
-    body::outgoing::Body,
     error::Error,
-    http::invocation::Invocation,
+    http::response::Response as LambdaResponse,
     journal::{Journal, Severity},
+    message::invocation::Invocation,
     process::control::Stop,
     rt::{clock::Moment, tasks},
 };
@@ -202,7 +201,7 @@ impl Runtime {
             Ok(answer) => answer,
             Err(err) => return self.post_error(client, id, &err).await,
         };
-        let is_answer = shape != Shape::Other || response.status().as_u16() < 400;
+        let is_answer = shape != Shape::Other || response.head.status.as_u16() < 400;
         if self.streams && is_answer {
             return self.stream(client, id, shape, response).await;
         }
@@ -214,10 +213,7 @@ impl Runtime {
     }
 
     /// The head of the lambda's answer, and the shape of the event.
-    async fn run(
-        &self,
-        invocation: &Arc<Invocation>,
-    ) -> Result<(Shape, LambdaResponse<Body>), FunctionError> {
+    async fn run(&self, invocation: &Arc<Invocation>) -> Result<(Shape, LambdaResponse), FunctionError> {
         if invocation.deadline.is_some_and(|deadline| deadline.remaining().is_zero()) {
             return Err(FunctionError::timed_out());
         }
@@ -270,7 +266,7 @@ impl Runtime {
     }
 
     /// Posts an answer while the lambda writes it.
-    async fn stream(&self, client: &mut Client, id: &str, shape: Shape, response: LambdaResponse<Body>) {
+    async fn stream(&self, client: &mut Client, id: &str, shape: Shape, response: LambdaResponse) {
         let is_http = shape != Shape::Other;
         let content_type = if is_http { INTEGRATION } else { "application/octet-stream" };
         let headers = [
@@ -278,8 +274,8 @@ impl Runtime {
             (MODE, "streaming".to_owned()),
             (header::TRAILER, format!("{ERROR_TYPE}, {ERROR_BODY}")),
         ];
-        let (response, body) = response.into_parts();
-        let prelude = is_http.then(|| prelude(response.status(), response.headers()).into());
+        let LambdaResponse { head, body, .. } = response;
+        let prelude = is_http.then(|| prelude(head.status, &head.fields).into());
         let payload = Payload::Streamed { prelude, body: Some(body) };
         let posted = client.post(&format!("{ROOT}/invocation/{id}/response"), &headers, payload).await;
         self.posted(id, posted);

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::{RequestHead, error::PayloadError, header};
+use actix_http::error::PayloadError;
 use bytes::Bytes;
 use futures_core::Stream;
 
@@ -20,11 +20,6 @@ pub enum Incoming {
     Pieces(Pieces),
     /// The client sends nothing of it before it is asked to (RFC 9110, section 10.1.1).
     KeptBack(Pieces),
-}
-
-/// The Content-Length of a request.
-pub fn announced(head: &RequestHead) -> Option<u64> {
-    head.headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
 pub type Pieces = Pin<Box<dyn Source>>;

@@ -13,12 +13,8 @@ use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
 use crate::{
-    body::{
-        duplex::Upgraded,
-        pipe::End,
-        sender::{BodySender, Interim},
-        trailers::Trailers,
-    },
+    body::{duplex::Upgraded, pipe::End, sender::BodySender, trailers::Trailers},
+    message::response::ResponseHead,
     rt::inner_waker::InnerWaker,
 };
 
@@ -140,7 +136,7 @@ pub struct Stream {
     source: Source,
     size: BodySize,
     /// Interim responses that go out before the head.
-    pub interims: Vec<Interim>,
+    pub interims: Vec<ResponseHead>,
     /// Whether it has ended before it was whole.
     breaks_off: bool,
     /// `None` once it is over.

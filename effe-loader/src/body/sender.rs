@@ -12,12 +12,9 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{
-    StatusCode,
-    header::{HeaderName, HeaderValue},
-};
 use bytes::Bytes;
 use effe_abi::raw::{Status, plugin_flags, status};
+use http::StatusCode;
 
 use crate::{
     body::{
@@ -26,6 +23,7 @@ use crate::{
         pipe::{CAPACITY, Closed, End, Pipe, wake},
         trailers::{MAX_TRAILERS, Trailers},
     },
+    message::{fields::Fields, response::ResponseHead},
     rt::{block_on::block_until, clock::Moment},
 };
 
@@ -92,14 +90,6 @@ impl BodySenders {
     }
 }
 
-/// The head of an interim response (RFC 9110, section 15.2), which goes out before the final one's.
-#[derive(Clone, Debug)]
-pub struct Interim {
-    /// 102 to 199
-    pub status: StatusCode,
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-}
-
 /// How far a response has come: nothing of it, interim responses alone, or its head.
 const NOTHING: u8 = 0;
 const INTERIM: u8 = 1;
@@ -107,7 +97,7 @@ const BEGUN: u8 = 2;
 
 /// What has come of a response before its body, and nobody has taken.
 pub struct Beginning {
-    pub interims: Vec<Interim>,
+    pub interims: Vec<ResponseHead>,
     pub head: Option<Head>,
 }
 
@@ -115,7 +105,7 @@ pub struct Beginning {
 pub struct Head {
     /// 200 to 599.
     pub status: StatusCode,
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub fields: Arc<Fields>,
     /// The Content-Length that the lambda gave.
     pub length: Option<u64>,
 }
@@ -134,7 +124,7 @@ pub struct BodySender {
 #[derive(Default)]
 struct State {
     /// Those that go before the head.
-    interims: Vec<Interim>,
+    interims: Vec<ResponseHead>,
     head: Option<Head>,
     /// Those that go behind the body.
     trailers: Trailers,
@@ -160,7 +150,7 @@ impl BodySender {
     }
 
     /// Hands on interim responses; the head follows.
-    pub fn inform(&self, mut interims: Vec<Interim>) {
+    pub fn inform(&self, mut interims: Vec<ResponseHead>) {
         let mut state = self.state();
         state.interims.append(&mut interims);
         self.begun.store(INTERIM, Ordering::Release);
@@ -194,7 +184,7 @@ impl BodySender {
     }
 
     /// Waits for the head, and lets `inform` have what comes before it. The task that waits is woken once.
-    pub fn poll_head(&self, cx: &mut Context<'_>, inform: impl FnOnce(Vec<Interim>)) -> Poll<Head> {
+    pub fn poll_head(&self, cx: &mut Context<'_>, inform: impl FnOnce(Vec<ResponseHead>)) -> Poll<Head> {
         let mut state = self.state();
         if !state.interims.is_empty() {
             inform(std::mem::take(&mut state.interims));
@@ -323,7 +313,7 @@ mod tests {
     fn begun(length: Option<u64>) -> BodySender {
         let sender = BodySender::new(Some(Duration::from_millis(20)), &HeldBytes::unlimited());
         assert_eq!(sender.write(Bytes::new(), true), status::INVALID, "the head comes first");
-        sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
+        sender.begin(Head { status: StatusCode::OK, fields: Arc::default(), length });
         sender
     }
 
@@ -366,7 +356,7 @@ mod tests {
     #[test]
     fn a_large_piece_is_waited_for_until_most_of_it_has_gone() {
         let sender = BodySender::new(None, &HeldBytes::unlimited());
-        sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
+        sender.begin(Head { status: StatusCode::OK, fields: Arc::default(), length: None });
         let next = || block_until(None, |cx| sender.pipe.poll_next(cx)).unwrap().unwrap();
         thread::scope(|scope| {
             let writer = scope.spawn(|| sender.write(vec![7; 3 * CAPACITY + 1].into(), true));
@@ -399,7 +389,7 @@ mod tests {
         let mut streams = senders.streams(plugin_flags::STREAM_RESPONSE);
         let (sender, request) = (streams.response.clone().unwrap(), Arc::new(Pipe::default()));
         streams.request = Some(Arc::clone(&request));
-        sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
+        sender.begin(Head { status: StatusCode::OK, fields: Arc::default(), length: None });
         drop(streams);
         assert_eq!(rest(&sender).1, End::Broken(status::ERROR));
         assert_eq!(request.push(Bytes::new()), Err(Closed));
@@ -411,7 +401,7 @@ mod tests {
         let senders = BodySenders::new(None, &HeldBytes::unlimited());
         let sender = || senders.streams(plugin_flags::STREAM_RESPONSE).response.clone().unwrap();
         let (first, length) = (sender(), Some(3));
-        first.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
+        first.begin(Head { status: StatusCode::OK, fields: Arc::default(), length });
         first.write("ab".into(), true);
         first.abandon();
         let other = Arc::clone(&first);
@@ -425,7 +415,7 @@ mod tests {
         let again = senders.streams(plugin_flags::STREAM_RESPONSE).response.take().unwrap();
         assert_eq!(Arc::as_ptr(&again), second_at);
         assert!(!again.has_begun() && again.take_beginning().is_none() && again.keeps_its_length());
-        again.begin(Head { status: StatusCode::OK, headers: Vec::new(), length });
+        again.begin(Head { status: StatusCode::OK, fields: Arc::default(), length });
         assert_eq!(again.write("xyz".into(), false), status::OK);
         assert_eq!(rest(&again), (b"xyz".to_vec(), End::Whole));
     }

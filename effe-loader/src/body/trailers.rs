@@ -1,6 +1,6 @@
 //! Fields behind a body, of a request or of a response.
 
-use actix_http::header::{HeaderName, HeaderValue};
+use crate::message::fields::{Fields, checked};
 
 /// Bytes of the trailers of a response.
 pub const MAX_TRAILERS: usize = 64 * 1024;
@@ -59,28 +59,27 @@ const FORBIDDEN: [&str; 41] = [
 /// Fields in the order in which they came; none of them is forbidden.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trailers {
-    fields: Vec<(HeaderName, HeaderValue)>,
-    n_bytes: usize,
+    fields: Fields,
 }
 
 impl Trailers {
-    pub const NONE: Trailers = Trailers { fields: Vec::new(), n_bytes: 0 };
+    pub const NONE: Trailers = Trailers { fields: Fields::NONE };
 
     /// Adds a field, or drops it if it is forbidden. False if it is no field at all.
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> bool {
-        let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) else {
-            return false;
-        };
-        if !FORBIDDEN.contains(&name.as_str()) {
-            self.n_bytes += name.as_str().len() + value.len() + 4;
-            self.fields.push((name, value));
+        let Some(name) = checked(name, value) else { return false };
+        if !FORBIDDEN.iter().any(|forbidden| forbidden.eq_ignore_ascii_case(name)) {
+            self.fields.append_token(name, value);
         }
         true
     }
 
-    pub fn append(&mut self, mut other: Trailers) {
-        self.n_bytes += other.n_bytes;
-        self.fields.append(&mut other.fields);
+    pub fn append(&mut self, other: Trailers) {
+        if self.is_empty() {
+            *self = other;
+        } else {
+            other.iter().for_each(|(name, value)| self.fields.append(name, value));
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -89,12 +88,12 @@ impl Trailers {
 
     /// What they take in HTTP/1.1.
     pub fn n_bytes(&self) -> usize {
-        self.n_bytes
+        self.fields.n_bytes()
     }
 
     /// Names in lower case.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &[u8])> + Clone {
+        self.fields.iter()
     }
 }
 

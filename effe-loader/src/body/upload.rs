@@ -8,17 +8,20 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{RequestHead, error::PayloadError};
+use actix_http::error::PayloadError;
 use bytes::Bytes;
 use effe_abi::raw::status;
 
-use crate::body::{
-    coalesce::Coalesce,
-    held::{HeldBytes, Room},
-    incoming::{Incoming, Pieces, announced},
-    min_rate::MinRate,
-    pipe::{CAPACITY, End, Pipe},
-    trailers::Trailers,
+use crate::{
+    body::{
+        coalesce::Coalesce,
+        held::{HeldBytes, Room},
+        incoming::{Incoming, Pieces},
+        min_rate::MinRate,
+        pipe::{CAPACITY, End, Pipe},
+        trailers::Trailers,
+    },
+    message::request::RequestHead,
 };
 
 /// Bytes. A piece up to this size is copied rather than handed on by itself. A full frame of HTTP/2 is larger.
@@ -66,7 +69,7 @@ impl Upload {
             Incoming::Pieces(pieces) => (None, Some(pieces), false),
             Incoming::KeptBack(pieces) => (None, Some(pieces), true),
         };
-        let announced = announced(head).map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        let announced = head.length().map(|length| usize::try_from(length).unwrap_or(usize::MAX));
         if announced.is_some_and(|length| length > limit) {
             return Err(Refused::TooLarge);
         }
@@ -268,7 +271,7 @@ mod tests {
     use futures_core::Stream;
 
     use super::*;
-    use crate::body::incoming::Source;
+    use crate::{body::incoming::Source, message::request::Request};
 
     /// A body of which nothing ever comes.
     struct Never;
@@ -292,7 +295,7 @@ mod tests {
         for n_polls in 0..2 {
             let pipe = Arc::new(Pipe::default());
             let never = Incoming::Pieces(Box::pin(Never));
-            let upload = Upload::of(never, &RequestHead::default(), 10, None).unwrap().unwrap();
+            let upload = Upload::of(never, &Request::default(), 10, None).unwrap().unwrap();
             let mut pump = Box::pin(upload.pump(Arc::clone(&pipe)));
             let mut cx = Context::from_waker(Waker::noop());
             (0..n_polls).for_each(|_| assert!(pump.as_mut().poll(&mut cx).is_pending()));

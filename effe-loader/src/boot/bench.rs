@@ -6,11 +6,9 @@ use std::{
     sync::{Arc, OnceLock, atomic::AtomicBool},
 };
 
-use actix_http::header::{CONTENT_TYPE, HeaderValue};
-
 use crate::{
     exchange::{self, Exchange, response::ResponseBuilder},
-    http::head::{Head, Request},
+    message::request::Request,
     plugin::{
         Context, ContextCounts, Plugin, PluginFile, Policy, Started, Verified, host::Host,
         parameters::Parameters,
@@ -42,8 +40,13 @@ impl Crossing {
         let plugin = plugin.map_err(|refusal| refusal.to_string())?;
         plugin.init().map_err(|err| err.to_string())?;
         let Started::Ready(context) = plugin.start() else { return Err("Start failed".to_owned()) };
-        let mut request = Request::new(actix_http::Request::new(), false);
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let request = Request::new(|head| {
+            head.set_target(|text| {
+                text.push('/');
+                1
+            });
+            head.fields.append("content-type", b"application/json");
+        });
         Ok(Crossing { plugin, context, request, response: ResponseBuilder::default() })
     }
 
@@ -52,9 +55,9 @@ impl Crossing {
         static STAYS: AtomicBool = AtomicBool::new(false);
         let id = OnceLock::new();
         self.response.clear();
-        let head = Head::Live(&self.request);
         let deadline = Some(Moment::from_nanos(u64::MAX));
-        let exchange = Exchange::new(head, body, &mut self.response, &STAYS, deadline, RESPONSE_LIMIT, &id);
+        let exchange =
+            Exchange::new(&self.request, body, &mut self.response, &STAYS, deadline, RESPONSE_LIMIT, &id);
         let outcome = exchange.lend(|exchange| self.context.run(exchange));
         drop(exchange);
         outcome.expect("the lambda runs");

@@ -19,7 +19,7 @@ use crate::{
         call::{Call, Progress},
         run::AsyncRun,
     },
-    http::head::OwnedHead,
+    message::request::RequestHead,
     placement::run_clock::Ended,
     plugin::{Context, Fault, Started, Starting},
     rt::{
@@ -88,7 +88,7 @@ impl Worker {
         now: Option<Moment>,
     ) -> Poll<Result<(), Fault>> {
         self.status.serve(run.served());
-        let begun = self.status.begin(run.head().method(), run.head().path(), generation.number, now);
+        let begun = self.status.begin(run.head().method.as_str(), run.head().path(), generation.number, now);
         let polled = run.poll(waker);
         if let Some(took) = self.polled(generation, begun, run.head()) {
             run.took(took);
@@ -100,19 +100,19 @@ impl Worker {
     /// counts as a poll.
     fn cancel(&self, generation: &Generation, run: AsyncRun) -> (Box<Context>, Box<Call>) {
         self.status.serve(run.served());
-        let begun = self.status.begin(run.head().method(), run.head().path(), generation.number, None);
+        let begun = self.status.begin(run.head().method.as_str(), run.head().path(), generation.number, None);
         let (context, call) = run.take_apart();
         self.polled(generation, begun, &call.head);
         (context, call)
     }
 
     /// How long a poll took that has ended; `None` if the thread was kept from it.
-    fn polled(&self, generation: &Generation, begun: Moment, head: &OwnedHead) -> Option<Duration> {
+    fn polled(&self, generation: &Generation, begun: Moment, head: &RequestHead) -> Option<Duration> {
         let Ended { took, preempted } = self.status.end(begun);
         if preempted {
             return None;
         }
-        generation.placement.ran_inline(took, || (head.method(), head.path()));
+        generation.placement.ran_inline(took, || (head.method.as_str(), head.path()));
         Some(took)
     }
 

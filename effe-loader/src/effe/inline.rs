@@ -8,7 +8,7 @@ use std::{
 use super::{Effe, generation::Generation};
 use crate::{
     exchange::{Exchange, response::ResponseBuilder},
-    http::head::{Head, Request},
+    message::request::RequestHead,
     placement::run_clock::Ended,
     plugin::Fault,
     scheduler::worker_status::WorkerStatus,
@@ -23,18 +23,17 @@ impl Effe {
     pub fn run_inline(
         &self,
         generation: &Generation,
-        request: &Request,
+        head: &RequestHead,
         body: &[u8],
         answer: &mut ResponseBuilder,
         status: &WorkerStatus,
     ) -> Option<Duration> {
         let mut context = generation.contexts.take()?;
-        let head = Head::Live(request);
-        let (method, path) = (head.method(), head.path());
+        let (method, path) = (head.method.as_str(), head.path());
         let begun = status.begin(method, path, generation.number, None);
-        let deadline = request.invoked.deadline(self.limits.timeouts.run.map(|timeout| begun + timeout));
+        let deadline = head.invoked.deadline(self.limits.timeouts.run.map(|timeout| begun + timeout));
         let id = OnceLock::new();
-        let (head, limit) = (Head::Live(request), self.limits.response);
+        let limit = self.limits.response;
         let exchange = Exchange::new(head, body, answer, &NEVER_GONE, deadline, limit, &id);
         let outcome = exchange.lend(|exchange| context.run(exchange));
         drop(exchange);
@@ -51,7 +50,7 @@ impl Effe {
                 generation.contexts.give(context)
             }
             Err(fault) => {
-                self.log("run", &Head::Live(request), &id, &fault);
+                self.log("run", head, &id, &fault);
                 if let Fault::Panic(_) = fault { Some(context) } else { generation.contexts.give(context) }
             }
         };
@@ -71,6 +70,7 @@ mod tests {
     use super::*;
     use crate::{
         effe::testing::{effe, is_alone},
+        message::request::Request,
         plugin::ContextCounts,
         scheduler::in_flight::InFlight,
     };
@@ -94,7 +94,7 @@ mod tests {
         setrlimit(Resource::AS, limit, rlimit::INFINITY).unwrap();
         let _others = in_flight.ask(in_flight.call(), |call| effe.run_on_pool(effe.generations.hold(), call));
         assert!(status.completions.calls.is_empty());
-        let request = Request::new(actix_http::Request::new(), false);
+        let request = Request::default();
         let generation = effe.generations.hold();
         assert!(
             effe.run_inline(&generation, &request, &[], &mut ResponseBuilder::default(), &status).is_some()

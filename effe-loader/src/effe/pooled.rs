@@ -6,7 +6,6 @@ use super::{Effe, generation::Generation};
 use crate::{
     body::held::UNCOUNTED,
     exchange::{Exchange, call::Call, run::AsyncRun},
-    http::head::Head,
     journal::Severity,
     plugin::{Context, Fault, Started},
     rescue::thread::WatchedRun,
@@ -27,7 +26,7 @@ impl Effe {
             return None;
         }
         let _run = WatchedRun::begin(call.served, |record| {
-            record.begin(call.head.method(), call.head.path(), generation.number, 1);
+            record.begin(call.head.method.as_str(), call.head.path(), generation.number, 1);
         });
         let (mut context, failed) = match generation.contexts.take() {
             Some(context) => (context, None),
@@ -54,7 +53,7 @@ impl Effe {
             took = begun.elapsed();
         } else {
             let Call { head, body, response, streams, progress, deadline, run_timeout, .. } = call;
-            let (head, gone, limit) = (Head::Copied(head), &progress.gone, self.limits.response);
+            let (head, gone, limit) = (&**head, &progress.gone, self.limits.response);
             let exchange = Exchange::new(head, body, response, gone, *deadline, limit, &progress.id);
             let mut exchange = exchange.with_streams(streams);
             if generation.plugin.may_answer_early() || streams.upgrade.is_some() {

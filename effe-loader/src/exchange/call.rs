@@ -19,12 +19,13 @@ use super::{
     early::{EarlyAnswer, Rest},
     response::ResponseBuilder,
 };
-use crate::{body::sender::Streams, http::head::OwnedHead, net::activity::Hangup, rt::clock::Moment};
+use crate::{body::sender::Streams, message::request::Request, net::activity::Hangup, rt::clock::Moment};
 
 /// One request and the room for its answer. It is used again for the next request, so that its buffers needn't be
 /// allocated again.
 pub struct Call {
-    pub head: OwnedHead,
+    /// That of no request once the call has come back.
+    pub head: Request,
     /// Empty if it is streamed.
     pub body: Bytes,
     pub response: ResponseBuilder,
@@ -50,7 +51,7 @@ impl Call {
         run_timeout: Option<Duration>,
     ) -> Call {
         Call {
-            head: OwnedHead::default(),
+            head: Request::default(),
             body: Bytes::new(),
             response,
             streams: Streams::NONE,

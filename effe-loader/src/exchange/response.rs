@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
-use actix_http::{
-    StatusCode,
-    header::{self, HeaderName, HeaderValue},
-};
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::{Status, status};
+use http::StatusCode;
 
-use crate::body::{
-    duplex::{Offer, Upgraded},
-    held::{HeldBytes, Room, UNCOUNTED},
-    sender::{Head, Interim},
-    trailers::{MAX_TRAILERS, Trailers},
+use crate::{
+    body::{
+        duplex::{Offer, Upgraded},
+        held::{HeldBytes, Room, UNCOUNTED},
+        sender::Head,
+        trailers::{MAX_TRAILERS, Trailers},
+    },
+    message::{
+        fields::{Fields, checked},
+        response::ResponseHead,
+    },
 };
 
 /// Interim responses before one response.
@@ -26,8 +29,8 @@ const EXTRAS: u8 = 2;
 pub struct ResponseBuilder {
     status: Option<StatusCode>,
     /// They stay from one response to the next: most responses of a lambda have the same ones, which are then neither
-    /// parsed nor allocated again.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// checked nor allocated again.
+    fields: Arc<Fields>,
     body: Body,
     /// The Content-Length that the lambda gave.
     pub length: Option<u64>,
@@ -44,10 +47,10 @@ pub struct ResponseBuilder {
 #[derive(Default)]
 pub struct Extras {
     /// What goes before it, unless it has gone already.
-    pub interims: Vec<Interim>,
+    pub interims: Vec<ResponseHead>,
     n_interims: usize,
     /// The names of its trailers, as the lambda's `Trailer` has them.
-    pub announced: Option<HeaderValue>,
+    pub announced: Option<Vec<u8>>,
     pub trailers: Trailers,
 }
 
@@ -116,16 +119,15 @@ impl ResponseBuilder {
         if matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
             return status::INVALID;
         }
-        let mut interim = Interim { status, headers: Vec::new() };
+        let mut fields = Fields::NONE;
         for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_ref());
-            let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) else {
-                return status::INVALID;
-            };
-            if !is_the_servers(&name) {
-                interim.headers.push((name, value));
+            let n = fields.len();
+            let Some(name) = checked(name.as_ref(), value) else { return status::INVALID };
+            if is_the_servers(fields.append_token(name, value)) {
+                fields.truncate(n);
             }
         }
+        let interim = ResponseHead::new(status, Arc::new(fields));
         let extras = self.extras();
         if extras.n_interims >= MAX_INTERIMS {
             return status::TOO_LARGE;
@@ -169,8 +171,14 @@ impl ResponseBuilder {
     }
 
     /// Takes the interim responses that have not gone.
-    pub fn take_interims(&mut self) -> Vec<Interim> {
+    pub fn take_interims(&mut self) -> Vec<ResponseHead> {
         std::mem::take(&mut self.extras().interims)
+    }
+
+    /// The fields of its head.
+    #[inline]
+    pub fn fields(&self) -> Arc<Fields> {
+        Arc::clone(&self.fields)
     }
 
     /// Whether its head is there.
@@ -231,24 +239,29 @@ impl ResponseBuilder {
                 self.length = length;
                 continue;
             }
-            if let Some((old, of_old)) = self.headers.get(n)
-                && (old.as_str().as_bytes(), of_old.as_bytes()) == (name, value)
+            if let Some((old, of_old)) = self.fields.nth(n)
+                && (old.as_bytes(), of_old) == (name, value)
             {
                 n += 1;
                 continue;
             }
-            self.headers.truncate(n);
-            let name = HeaderName::from_bytes(name);
-            let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) else { return false };
-            // RFC 9110, section 15.5.22: with 426, it says what to upgrade to.
-            if !is_the_servers(&name) || (name == header::UPGRADE && code == StatusCode::UPGRADE_REQUIRED) {
-                self.headers.push((name, value));
-                n += 1;
-            } else if name == header::TRAILER {
-                self.extras().announced = Some(value);
+            let Some(name) = checked(name, value) else { return false };
+            let fields = Arc::make_mut(&mut self.fields);
+            fields.truncate(n);
+            match fields.append_token(name, value) {
+                // RFC 9110, section 15.5.22: with 426, it says what to upgrade to.
+                "upgrade" if code == StatusCode::UPGRADE_REQUIRED => n += 1,
+                "trailer" => {
+                    fields.truncate(n);
+                    self.extras().announced = Some(value.to_vec());
+                }
+                name if is_the_servers(name) => fields.truncate(n),
+                _ => n += 1,
             }
         }
-        self.headers.truncate(n);
+        if self.fields.len() > n {
+            Arc::make_mut(&mut self.fields).truncate(n);
+        }
         true
     }
 
@@ -288,15 +301,15 @@ impl ResponseBuilder {
 
     /// The head of a response that goes on. `takes_trailers` says whether its trailers reach the client.
     pub fn head(&self, takes_trailers: impl FnOnce() -> bool) -> Option<Head> {
-        let (mut headers, length) = (self.headers.clone(), self.length);
+        let (mut fields, length) = (self.fields(), self.length);
         if self.unusual & EXTRAS != 0
             && let Some(announced) = self.extras.as_ref().and_then(|extras| extras.announced.clone())
             && length.is_none()
             && takes_trailers()
         {
-            headers.push((header::TRAILER, announced));
+            Arc::make_mut(&mut fields).append("trailer", &announced);
         }
-        self.status.map(|status| Head { status, headers, length })
+        self.status.map(|status| Head { status, fields, length })
     }
 
     /// Takes the response out, and leaves none begun.
@@ -326,13 +339,13 @@ impl ResponseBuilder {
     ) -> bool {
         let mut protocols = headers.clone().filter(|(name, _)| name.as_ref() == b"upgrade");
         let (Some((_, protocol)), None) = (protocols.next(), protocols.next()) else { return false };
-        let (true, Ok(protocol)) = (offer.has(protocol), HeaderValue::from_bytes(protocol)) else {
-            return false;
-        };
-        if self.status.is_some() || !self.take_headers(StatusCode::SWITCHING_PROTOCOLS, headers) {
+        if !offer.has(protocol)
+            || self.status.is_some()
+            || !self.take_headers(StatusCode::SWITCHING_PROTOCOLS, headers)
+        {
             return false;
         }
-        self.headers.push((header::UPGRADE, protocol));
+        Arc::make_mut(&mut self.fields).append("upgrade", protocol);
         true
     }
 
@@ -355,10 +368,10 @@ impl ResponseBuilder {
 }
 
 /// Framing and connections are the server's business: what a lambda says of them is dropped.
-fn is_the_servers(name: &HeaderName) -> bool {
+fn is_the_servers(name: &str) -> bool {
     let framing = ["content-length", "te", "trailer", "transfer-encoding"];
     let connection = ["connection", "date", "keep-alive", "proxy-connection", "upgrade"];
-    framing.contains(&name.as_str()) || connection.contains(&name.as_str())
+    framing.contains(&name) || connection.contains(&name)
 }
 
 #[cfg(test)]
@@ -416,10 +429,11 @@ mod tests {
             assert_eq!((again, u32::from(status.as_u16()), &sent[..]), (status::INVALID, code, &body[..]));
             assert!((200..600).contains(&code) && body.len() <= limit);
             let wanted = given.filter(|(name, _)| {
-                HeaderName::from_bytes(name.as_bytes()).is_ok_and(|name| !is_the_servers(&name))
+                checked(name.as_bytes(), b"").is_some_and(|name| !is_the_servers(&name.to_lowercase()))
             });
             let wanted: Vec<_> = wanted.map(|(name, value)| (name.to_lowercase(), value)).collect();
-            let taken = response.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes()));
+            let fields = response.fields();
+            let taken = fields.iter().map(|(name, value)| (name.to_owned(), value));
             let taken: Vec<_> = taken.collect();
             assert_eq!(taken, wanted);
             assert!(taken.iter().all(|(_, value)| !value.iter().any(|byte| b"\r\n\0".contains(byte))));
@@ -432,7 +446,7 @@ mod tests {
         let (mut response, _) = responded(200, &headers, false);
         let (code, body) = response.take().unwrap();
         assert_eq!((code.as_u16(), &body[..]), (200, &b"abc"[..]));
-        assert_eq!(response.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x"]);
+        assert_eq!(response.fields().iter().collect::<Vec<_>>(), [("x", &b"y"[..])]);
     }
 
     #[test]
@@ -450,9 +464,9 @@ mod tests {
             let headers = list.iter().map(|(name, value)| (*name, value.as_bytes()));
             assert_eq!(response.respond(200, headers, Bytes::new(), false, 5), status::OK);
             assert!(response.take().is_some());
-            let given = response.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap()));
-            let wanted = list.iter().copied().filter(|(name, _)| *name != "connection");
-            assert!(given.eq(wanted), "{list:?}");
+            let fields = response.fields();
+            let wanted = list.iter().filter(|(name, _)| *name != "connection");
+            assert!(fields.iter().eq(wanted.map(|(name, value)| (*name, value.as_bytes()))), "{list:?}");
         }
     }
 
@@ -474,8 +488,7 @@ mod tests {
         assert_eq!(respond(103, true), status::INVALID);
         let extras = response.take_extras().unwrap();
         assert_eq!(extras.interims.len(), MAX_INTERIMS);
-        let headers: Vec<_> = extras.interims[0].headers.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(headers, ["link"]);
+        assert_eq!(extras.interims[0].fields.iter().collect::<Vec<_>>(), [("link", &b"</s.css>"[..])]);
     }
 
     #[test]

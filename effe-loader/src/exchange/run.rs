@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     body::sender::BodySender,
-    http::head::{Head, OwnedHead},
+    message::request::RequestHead,
     placement::{Placement, policy::OVERSTAY},
     plugin::{Context, Fault, Running},
 };
@@ -54,7 +54,7 @@ impl AsyncRun {
         // SAFETY: leaked above, and taken back only after all that borrows from it is dropped.
         let parts = unsafe { &mut *call.as_ptr() };
         let Call { head, body, response, streams, progress, deadline, run_timeout, .. } = parts;
-        let (head, gone, id) = (Head::Copied(head), &progress.gone, &progress.id);
+        let (head, gone, id) = (&**head, &progress.gone, &progress.id);
         let exchange = Exchange::new(head, body, response, gone, *deadline, response_limit, id);
         let exchange = exchange.with_streams(streams).with_early_answer(progress, *run_timeout);
         let exchange = Exchange { polls: Some(placement), ..exchange };
@@ -90,7 +90,7 @@ impl AsyncRun {
         }
     }
 
-    pub fn head(&self) -> &OwnedHead {
+    pub fn head(&self) -> &RequestHead {
         // SAFETY: `self` keeps the call, of which the exchange borrows the head only to read it.
         unsafe { &(*self.call.as_ptr()).head }
     }

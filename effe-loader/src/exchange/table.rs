@@ -26,7 +26,6 @@ use crate::{
         pipe::{Closed, End},
         trailers::Trailers,
     },
-    http::head::Head,
     placement::{Place, spawned_poll},
     plugin::{host::Exchanges, views},
     rt::{block_on::block_until, clock::Moment, wake_batch},
@@ -57,18 +56,17 @@ impl Exchange<'_> {
     /// The form that crosses, for as long as `self` stays where it is.
     #[inline]
     pub fn form(&self) -> raw::Exchange<'_> {
-        let (target, path_len) = self.head.target();
         raw::Exchange {
-            method: self.head.method().into(),
-            target: target.into(),
-            path_len,
+            method: self.head.method.as_str().into(),
+            target: self.head.target().into(),
+            path_len: self.head.path_len(),
             body: self.body.into(),
             flags: if self.streams.request.as_ref().is_some_and(|pipe| pipe.has_body()) {
                 raw::MORE_BODY
             } else {
                 0
             },
-            version: self.head.version(),
+            version: self.head.version_number(),
             host: ptr::from_ref(self).cast_mut().cast(),
             ops: &OPS,
         }
@@ -166,20 +164,10 @@ pub(super) unsafe extern "C" fn headers(
 ) -> usize {
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    match exchange.head {
-        Head::Live(request) => {
-            let headers = &request.head().headers;
-            let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-            // SAFETY: the caller's room.
-            unsafe { put(fields.skip(skip).take(capacity), out) };
-            headers.len()
-        }
-        Head::Copied(copy) => {
-            // SAFETY: as above.
-            unsafe { put(copy.headers().skip(skip).take(capacity), out) };
-            copy.headers().len()
-        }
-    }
+    let fields = &exchange.head.fields;
+    // SAFETY: the caller's room.
+    unsafe { put(fields.iter().skip(skip).take(capacity), out) };
+    fields.len()
 }
 
 /// Writes fields to `out`, which has room for them.
@@ -309,7 +297,7 @@ pub(super) unsafe extern "C" fn leave(host: *mut (), entered: *const ()) {
     CURRENT.set(entered.cast());
     // SAFETY: the contract of this file's entries.
     let exchange = unsafe { exchange(host) };
-    spawned_poll::end(exchange.polls.as_deref(), || (exchange.head.method(), exchange.head.path()));
+    spawned_poll::end(exchange.polls.as_deref(), || (exchange.head.method.as_str(), exchange.head.path()));
 }
 
 pub(super) unsafe extern "C" fn may_block(host: *mut ()) -> Status {
@@ -461,8 +449,8 @@ mod tests {
     use super::*;
     use crate::{
         exchange::response::ResponseBuilder,
-        http::head::OwnedHead,
         journal::{Format, Journal, Settings, SyslogTarget},
+        message::request::Request,
         placement::{Mode, Placement, policy::OVERSTAY},
     };
 
@@ -482,9 +470,9 @@ mod tests {
     fn a_lambda_whose_polls_overstay_is_spawned_until_they_are_short() {
         let journal = Journal::start(Settings::new(SyslogTarget::None, Format::Text)).unwrap();
         let placement = Arc::new(Placement::new(Mode::Auto, 0, true, true, journal));
-        let (head, mut response) = (OwnedHead::default(), ResponseBuilder::default());
+        let (head, mut response) = (Request::default(), ResponseBuilder::default());
         let (gone, id) = (AtomicBool::new(false), OnceLock::from("a-b-c".to_owned()));
-        let exchange = Exchange::new(Head::Copied(&head), &[], &mut response, &gone, None, 0, &id);
+        let exchange = Exchange::new(&head, &[], &mut response, &gone, None, 0, &id);
         let exchange = Exchange { polls: Some(Arc::clone(&placement)), ..exchange };
         let host = ptr::from_ref(&exchange).cast_mut().cast();
         // SAFETY: it stays for longer than the call.

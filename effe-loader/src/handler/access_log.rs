@@ -3,19 +3,19 @@
 
 use std::str::FromStr;
 
-use actix_http::{
-    ResponseHead, Version,
-    header::{HeaderName, HeaderValue},
-};
+use http::{HeaderName, Version};
 
 use crate::{
     body::outgoing::Observer,
-    http::head::{Head, Request},
     journal::{Access, Journal},
+    message::{
+        request::{Request, RequestHead},
+        response::ResponseHead,
+    },
     rt::clock::Moment,
 };
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: &str = "x-request-id";
 /// The status that proxies log when a client has left before its answer.
 const LEFT: u16 = 499;
 
@@ -86,35 +86,33 @@ impl AccessLog {
     /// meanwhile have the same.
     pub fn begin(&self, request: &mut Request) -> AccessEntry {
         let begun = Moment::now();
-        let head = Head::Live(request);
-        let request_id = head.request_id();
-        let is_given = head.header(REQUEST_ID.as_str(), 0) == Some(request_id.as_bytes());
+        let request_id = request.request_id();
+        let is_given = request.fields.get(REQUEST_ID) == Some(request_id.as_bytes());
         let access = Access {
-            peer: request.peer_addr(),
-            method: head.method().to_owned(),
-            path: head.path().to_owned(),
-            version: version(request.head().version),
+            peer: request.peer,
+            method: request.method.as_str().to_owned(),
+            path: request.path().to_owned(),
+            version: version(request.version),
             status: LEFT,
             bytes: 0,
             took: begun.elapsed(),
             extra: self.wanted.extra.iter().filter_map(|extra| self.extra(extra, request)).collect(),
             request_id,
         };
-        // It can't fail: an id has visible characters alone.
-        if !is_given && let Ok(id) = HeaderValue::from_str(&access.request_id) {
-            request.headers_mut().insert(REQUEST_ID, id);
+        // An id has visible characters alone.
+        if !is_given {
+            request.head_mut().fields.insert(REQUEST_ID, access.request_id.as_bytes());
         }
         // By chance, not one in so many: requests may come in a pattern.
         let sampled = u64::from(fastrand::u32(..)) < self.wanted.share.0;
         AccessEntry { access: Some(access), begun, sampled, journal: self.journal.clone() }
     }
 
-    fn extra(&self, extra: &Extra, request: &Request) -> Option<(String, String)> {
+    fn extra(&self, extra: &Extra, request: &RequestHead) -> Option<(String, String)> {
         let (name, value) = match extra {
-            Extra::Query => ("query", request.uri().query()?.to_owned()),
+            Extra::Query => ("query", request.query()?.to_owned()),
             Extra::Header(name) => {
-                let values: Vec<_> =
-                    request.head().headers.get_all(name).map(|value| value.as_bytes()).collect();
+                let values: Vec<_> = request.fields.get_all(name.as_str()).collect();
                 (name.as_str(), String::from_utf8_lossy(&values.join(&b", "[..])).into_owned())
             }
         };
@@ -140,10 +138,8 @@ impl AccessEntry {
         if access.method != "HEAD" {
             access.bytes += bytes as u64;
         }
-        if !head.headers.contains_key(REQUEST_ID)
-            && let Ok(id) = HeaderValue::from_str(&access.request_id)
-        {
-            head.headers.insert(REQUEST_ID, id);
+        if !head.fields.has(REQUEST_ID) {
+            head.fields_mut().append(REQUEST_ID, access.request_id.as_bytes());
         }
     }
 }
@@ -169,10 +165,8 @@ impl Drop for AccessEntry {
 
 fn version(version: Version) -> &'static str {
     match version {
-        Version::HTTP_09 => "HTTP/0.9",
         Version::HTTP_10 => "HTTP/1.0",
         Version::HTTP_2 => "HTTP/2",
-        Version::HTTP_3 => "HTTP/3",
         _ => "HTTP/1.1",
     }
 }

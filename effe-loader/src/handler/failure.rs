@@ -1,6 +1,6 @@
 //! Why a request has no answer of the lambda's, and what its client is told instead.
 
-use actix_http::StatusCode;
+use http::StatusCode;
 
 use crate::{body::upload::Refused, http::validate::Violation};
 

@@ -7,7 +7,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::Response;
 use bytes::Bytes;
 use tokio::time;
 
@@ -25,10 +24,8 @@ use crate::{
     },
     effe::async_run::AsyncCall,
     exchange::{call::Call, response::ResponseBuilder},
-    http::{
-        head::{Head, Request},
-        service::RequestGuard,
-    },
+    http::{response::Response, service::RequestGuard},
+    message::request::Request,
     rt::clock::Moment,
 };
 
@@ -37,7 +34,7 @@ impl Handler {
     pub(super) fn call(&self, request: &Request, body: Bytes, streams: Streams) -> (Box<Call>, Moment) {
         self.monitor.look();
         let mut call = self.worker.in_flight.call();
-        call.head.take(request);
+        call.head = request.clone();
         call.body = body;
         call.streams = streams;
         call.served = self.worker.status.served();
@@ -53,7 +50,7 @@ impl Handler {
         mut call: AsyncCall,
         request: &Request,
         guard: &RequestGuard,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Response, Failure> {
         let (sender, deadline) = (call.sender.clone(), call.deadline);
         let progress = Arc::clone(&call.progress);
         let mut half_closed = HalfClosed::default();
@@ -99,14 +96,14 @@ impl Handler {
                     let answer = call.progress.early.take();
                     return answer.map_or(Err(Failure::Overdue), |answer| early(answer, request, call));
                 };
-                self.worker.effe.report_overdue(&Head::Live(request), &call.progress.id, &what);
+                self.worker.effe.report_overdue(request, &call.progress.id, &what);
                 Err(Failure::Overdue)
             }
         }
     }
 
     /// The answer of an async run that is over; its body may still be waiting to be sent.
-    pub(super) fn answered(&self, request: &Request, mut call: Box<Call>) -> Result<Response<Body>, Failure> {
+    pub(super) fn answered(&self, request: &Request, mut call: Box<Call>) -> Result<Response, Failure> {
         let sender = call.streams.response.take();
         let response = match sender.as_ref().and_then(|sender| sender.take_beginning()) {
             None => {
@@ -130,13 +127,13 @@ impl Handler {
 }
 
 /// An answer that goes out while its run goes on.
-fn early(mut answer: ResponseBuilder, request: &Request, call: AsyncCall) -> Result<Response<Body>, Failure> {
+fn early(mut answer: ResponseBuilder, request: &Request, call: AsyncCall) -> Result<Response, Failure> {
     let response = respond(&mut answer, request).expect("what is ended early is complete");
     let Ok(response) = response else {
         call.go_on();
         return response;
     };
-    Ok(response.map_body(|_, body| match body {
+    Ok(response.map_body(|body| match body {
         Body::Upgrade(upgrade) => {
             Body::Upgrade(Box::new(Upgrade { run: Some(call.go_on_with_connection()), ..*upgrade }))
         }

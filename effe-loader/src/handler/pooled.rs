@@ -8,7 +8,6 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::Response;
 use bytes::Bytes;
 
 use super::{
@@ -20,15 +19,13 @@ use super::{
 };
 use crate::{
     body::{
-        outgoing::{Body, Producer},
+        outgoing::Producer,
         sender::{Awaited, Beginning, BodySender, Head as ResponseHead, Streams},
     },
     effe::{async_run::Worker, generation::Generation},
     exchange::{call::Progress, response::ResponseBuilder},
-    http::{
-        head::{Head, Request},
-        service::RequestGuard,
-    },
+    http::{response::Response, service::RequestGuard},
+    message::request::Request,
     scheduler::in_flight::{Outcome, PendingCall},
 };
 
@@ -42,10 +39,10 @@ impl Handler {
         body: Bytes,
         streams: Streams,
         guard: &RequestGuard,
-    ) -> Result<Response<Body>, Failure> {
+    ) -> Result<Response, Failure> {
         self.monitor.look();
         let mut call = self.worker.in_flight.call();
-        call.head.take(request);
+        call.head = request.clone();
         call.body = body;
         call.served = self.worker.status.served();
         let mut awaited = Awaited(streams.response.clone());
@@ -104,7 +101,7 @@ impl Handler {
             Came::Outcome(Outcome::GivenUp) => Err(Failure::Busy),
             Came::Outcome(Outcome::Overdue(progress)) => {
                 let what = self.worker.effe.lose_thread();
-                self.worker.effe.report_overdue(&Head::Live(request), &progress.id, &what);
+                self.worker.effe.report_overdue(request, &progress.id, &what);
                 Err(Failure::Overdue)
             }
         }

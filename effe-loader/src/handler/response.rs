@@ -2,25 +2,24 @@
 
 use std::sync::Arc;
 
-use actix_http::{
-    Method, Request, Response, StatusCode,
-    body::{BodySize, MessageBody},
-    header,
-};
+use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
+use http::{Method, StatusCode};
 
 use super::failure::Failure;
 use crate::{
     body::{
         outgoing::{Body, Producer, Stream, Upgrade},
-        sender::{self, BodySender, Interim},
+        sender::{self, BodySender},
         trailers::Trailers,
     },
     exchange::response::ResponseBuilder,
+    http::response::Response,
+    message::{request::RequestHead, response::ResponseHead},
 };
 
 /// The lambda's answer, if it gave one; the failure if there is no room to hold it.
-pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Result<Response<Body>, Failure>> {
+pub fn respond(builder: &mut ResponseBuilder, request: &RequestHead) -> Option<Result<Response, Failure>> {
     if builder.is_unusual() {
         return unusual(builder, request);
     }
@@ -28,31 +27,20 @@ pub fn respond(builder: &mut ResponseBuilder, request: &Request) -> Option<Resul
 }
 
 #[inline]
-fn usual(builder: &mut ResponseBuilder, request: &Request) -> Option<Response<Body>> {
+fn usual(builder: &mut ResponseBuilder, request: &RequestHead) -> Option<Response> {
     let length = builder.length;
     let Some((status, body)) = builder.take() else { return upgrade(builder) };
     let body = match length {
         // For a HEAD the lambda may say how long the answer to a GET would be, and needn't make it.
-        Some(length) if body.is_empty() && request.method() == Method::HEAD => Body::Absent(Some(length)),
+        Some(length) if body.is_empty() && request.method == Method::HEAD => Body::Absent(Some(length)),
         _ => Body::Whole(body),
     };
-    Some(with_headers(builder, status, body))
-}
-
-/// A response with the headers that the lambda has set.
-#[inline]
-fn with_headers(builder: &ResponseBuilder, status: StatusCode, body: Body) -> Response<Body> {
-    let mut response = Response::with_body(status, body);
-    let head = response.head_mut();
-    for (name, value) in &builder.headers {
-        head.headers.append(name.clone(), value.clone());
-    }
-    response
+    Some(Response::new(status, builder.fields(), body))
 }
 
 /// An answer that there is no room for, or that has more than a head and a body.
 #[cold]
-fn unusual(builder: &mut ResponseBuilder, request: &Request) -> Option<Result<Response<Body>, Failure>> {
+fn unusual(builder: &mut ResponseBuilder, request: &RequestHead) -> Option<Result<Response, Failure>> {
     if builder.has_no_room() {
         return Some(Err(Failure::NoRoom));
     }
@@ -60,10 +48,10 @@ fn unusual(builder: &mut ResponseBuilder, request: &Request) -> Option<Result<Re
     let mut response = usual(builder, request)?;
     if !extras.trailers.is_empty() {
         if let Some(announced) = extras.announced {
-            response.head_mut().headers.append(header::TRAILER, announced);
+            response.head.fields_mut().append("trailer", &announced);
         }
         let trailers = extras.trailers;
-        response = response.map_body(|_, body| match body {
+        response = response.map_body(|body| match body {
             Body::Whole(bytes) => Body::Stream(Box::new(Stream::complete(bytes, BodySize::Stream, trailers))),
             body => body,
         });
@@ -72,11 +60,11 @@ fn unusual(builder: &mut ResponseBuilder, request: &Request) -> Option<Result<Re
 }
 
 /// The same answer, behind interim responses.
-pub fn informed(response: Response<Body>, interims: Vec<Interim>) -> Response<Body> {
+pub fn informed(response: Response, interims: Vec<ResponseHead>) -> Response {
     if interims.is_empty() {
         return response;
     }
-    response.map_body(|_, body| {
+    response.map_body(|body| {
         let size = body.size();
         let mut stream = match body {
             Body::Stream(stream) => stream,
@@ -92,20 +80,21 @@ pub fn informed(response: Response<Body>, interims: Vec<Interim>) -> Response<Bo
 
 /// A 101, if that is the lambda's answer.
 #[cold]
-fn upgrade(builder: &mut ResponseBuilder) -> Option<Response<Body>> {
+fn upgrade(builder: &mut ResponseBuilder) -> Option<Response> {
     let upgrade = Upgrade { end: *builder.take_upgraded()?, run: None, guard: None };
-    Some(with_headers(builder, StatusCode::SWITCHING_PROTOCOLS, Body::Upgrade(Box::new(upgrade))))
+    let body = Body::Upgrade(Box::new(upgrade));
+    Some(Response::new(StatusCode::SWITCHING_PROTOCOLS, builder.fields(), body))
 }
 
 /// An answer whose body is still being written.
 pub fn stream(
-    request: &Request,
+    request: &RequestHead,
     head: sender::Head,
     sender: Arc<BodySender>,
     producer: Option<Box<dyn Producer>>,
-) -> Response<Body> {
-    let sender::Head { status, headers, length } = head;
-    let has_body = request.method() != Method::HEAD
+) -> Response {
+    let sender::Head { status, fields, length } = head;
+    let has_body = request.method != Method::HEAD
         && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     let body = if has_body {
         Body::Stream(Box::new(Stream::new(sender, length, producer)))
@@ -114,9 +103,5 @@ pub fn stream(
         sender.pipe.close();
         Body::Absent(length)
     };
-    let mut response = Response::with_body(status, body);
-    for (name, value) in headers {
-        response.head_mut().headers.append(name, value);
-    }
-    response
+    Response::new(status, fields, body)
 }

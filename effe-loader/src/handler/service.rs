@@ -7,8 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use actix_http::{Response, StatusCode};
 use bytes::Bytes;
+use http::StatusCode;
 
 use super::{Attempt, Handler, failure::Failure};
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     handler::access_log::{AccessEntry, AccessLog},
     http::{
         canned::{plain, sorry},
+        response::Response,
         service::{Answered, Guarded, IncomingRequest, RequestGuard, Service},
         validate,
     },
@@ -33,8 +34,8 @@ pub struct HandlerService {
 impl Service for HandlerService {
     fn call(&self, request: IncomingRequest) -> Answered {
         let IncomingRequest { mut request, n_head, incoming, guard } = request;
-        if let Err(violation) = validate::check(request.head(), n_head) {
-            return Answered::Now(self.handler.finish(request.head(), Err(Failure::Head(violation)), None));
+        if let Err(violation) = validate::check(&request, n_head) {
+            return Answered::Now(self.handler.finish(&request, Err(Failure::Head(violation)), None));
         }
         if let Some(health) = &self.probes
             && let Some(probe) = Probe::at(request.path())
@@ -74,7 +75,7 @@ async fn answer_probe(
     health: Arc<Health>,
     probe: Probe,
     _guard: RequestGuard,
-) -> Response<Body> {
+) -> Response {
     let ready = match probe {
         Probe::Liveness => Ok(()),
         Probe::Readiness => health.readiness().await,
@@ -83,11 +84,11 @@ async fn answer_probe(
 }
 
 /// The answer as it is sent. Its line in the access log, if it gets one, is written once all of its body has been sent.
-fn logged(mut response: Response<Body>, entry: Option<AccessEntry>) -> Response<Body> {
+fn logged(mut response: Response, entry: Option<AccessEntry>) -> Response {
     let Some(mut entry) = entry else { return response };
-    let bytes = if let Body::Whole(bytes) = response.body() { bytes.len() } else { 0 };
-    entry.answered(response.head_mut(), bytes);
-    response.map_body(|_, mut body| {
+    let bytes = if let Body::Whole(bytes) = &response.body { bytes.len() } else { 0 };
+    entry.answered(&mut response.head, bytes);
+    response.map_body(|mut body| {
         if let Body::Stream(stream) = &mut body {
             stream.observer = Some(Box::new(entry));
         }

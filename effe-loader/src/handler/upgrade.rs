@@ -3,36 +3,41 @@
 
 use std::sync::Arc;
 
-use actix_http::{ConnectionType, RequestHead, Version, header};
+use http::Version;
 
 use crate::{
     body::duplex::Offer,
     effe::generation::Generation,
-    http::{head::Request, validate::is_tchar},
+    message::{
+        fields::{Fields, is_tchar},
+        request::RequestHead,
+    },
 };
 
 /// Whether a request may offer something. What of it is a protocol is left to `offer`.
-pub fn is_offered(request: &Request) -> bool {
-    let head = request.head();
+pub fn is_offered(head: &RequestHead) -> bool {
     // In HTTP/1.0 it is to be ignored, and a `Connection: close` means that nothing follows. Over HTTP/2 no client can
     // send these headers: only what the protocol has made of an extended CONNECT has them.
     matches!(head.version, Version::HTTP_11 | Version::HTTP_2)
-        && head.connection_type() == ConnectionType::Upgrade
-        && head.headers.contains_key(header::UPGRADE)
+        && head.connection.upgrade
+        && !head.connection.close
+        && head.fields.has("upgrade")
 }
 
 /// What a request offers.
-pub fn offer(request: &Request, generation: &Arc<Generation>) -> Option<Box<Offer>> {
-    let protocols = if is_offered(request) { protocols(request.head())? } else { return None };
+pub fn offer(head: &RequestHead, generation: &Arc<Generation>) -> Option<Box<Offer>> {
+    let protocols = if is_offered(head) { protocols(&head.fields)? } else { return None };
     Some(Box::new(Offer { protocols, holder: Arc::<Generation>::clone(generation) }))
 }
 
 /// All protocols that are offered, from however many headers, without those that are HTTP itself: these are the
 /// loader's business, and it doesn't speak them so. `None` if there are none, or one is malformed.
-fn protocols(head: &RequestHead) -> Option<String> {
+fn protocols(fields: &Fields) -> Option<String> {
     let mut protocols = Vec::new();
-    for value in head.headers.get_all(header::UPGRADE) {
-        for protocol in value.to_str().ok()?.split(',').map(str::trim).filter(|one| !one.is_empty()) {
+    for value in fields.get_all("upgrade") {
+        for protocol in
+            std::str::from_utf8(value).ok()?.split(',').map(str::trim).filter(|one| !one.is_empty())
+        {
             let (name, version) = protocol.split_once('/').unwrap_or((protocol, "1"));
             if !is_token(name) || !is_token(version) {
                 return None;
@@ -51,8 +56,6 @@ fn is_token(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use actix_http::header::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -70,11 +73,8 @@ mod tests {
             (&["a/b/c"], None),
             (&["websocket\u{e9}"], None),
         ] {
-            let mut head = RequestHead::default();
-            for value in values {
-                head.headers.append(header::UPGRADE, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-            }
-            assert_eq!(protocols(&head).as_deref(), expected, "{values:?}");
+            let fields: Fields = values.iter().map(|value| ("upgrade", value.as_bytes())).collect();
+            assert_eq!(protocols(&fields).as_deref(), expected, "{values:?}");
         }
     }
 }

@@ -1,14 +1,16 @@
 //! HTTP/1.1: a connection whose requests are answered one after the other. This file decides when bytes are read and
 //! sent, and how a connection ends; `h1/conn` reads and sends them, and a `Service` answers.
 //!
-//! actix-http parses, but its dispatcher is not used: it reads bodies ahead for a reader in another task, copies every
-//! piece of an answer, keeps two buffers for a connection that waits, and answers what comes after a
-//! `Connection: close`.
+//! The dispatcher of actix-http is not used: it reads bodies ahead for a reader in another task, copies every piece of an
+//! answer, keeps two buffers for a connection that waits, and answers what comes after a `Connection: close`. Neither is
+//! its parser: it clears 3 KiB for each head, and makes a hash map of the fields.
 
 mod buf_pool;
 mod chunks;
 mod codec;
 mod conn;
+mod encode;
+mod parse;
 mod read_buf;
 mod upgrade;
 mod write_buf;
@@ -20,15 +22,14 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use actix_http::{
-    ConnectionType, Response, ServiceConfig, StatusCode, Version,
-    body::{BodySize, MessageBody},
-};
+use actix_http::body::{BodySize, MessageBody};
 use actix_web::rt::time::{self, Instant, Sleep};
+use http::{StatusCode, Version};
 
 use self::{
     codec::{MAX_DRAIN, Message},
@@ -39,12 +40,12 @@ use crate::{
     body::{
         incoming::{Incoming, Uploads},
         outgoing::{Body, Upgrade},
-        sender::Interim,
     },
     http::{
-        head::Request,
+        response::Response,
         service::{Answered, Guarded, IncomingRequest, RequestGuard, Service},
     },
+    message::response::ResponseHead,
     net::{activity::ConnActivity, connection::Connection},
 };
 
@@ -56,37 +57,21 @@ const LINGER_PAUSE: Duration = Duration::from_secs(5);
 /// HTTP/1.1 on the connections of one thread.
 pub struct Http1 {
     service: Rc<dyn Service>,
-    /// actix-http's settings, and the `Date` of answers, which a task of theirs renews twice a second: so they are made
-    /// for the first connection, and dropped when there is none.
-    config: RefCell<Option<ServiceConfig>>,
     /// Bytes of a body that a chunk may not exceed.
     body_limit: u64,
 }
 
 impl Http1 {
     pub fn new(service: Rc<dyn Service>, body_limit: usize) -> Rc<Http1> {
-        Rc::new(Http1 { service, config: RefCell::default(), body_limit: body_limit as u64 })
-    }
-
-    /// There is no connection: nothing is done until the next one comes.
-    pub fn rest(&self) {
-        self.config.take();
+        Rc::new(Http1 { service, body_limit: body_limit as u64 })
     }
 
     /// Answers the requests of a connection until it ends, on the thread of the connections.
     pub async fn serve(self: Rc<Self>, connection: Connection, peer: Option<SocketAddr>) {
-        let (activity, is_tls) = (Rc::clone(connection.activity()), connection.is_tls());
-        let config = self.config.borrow_mut().get_or_insert_default().clone();
-        let conn = Rc::new(RefCell::new(Conn::new(connection, config, self.body_limit)));
-        let mut dispatcher = Dispatcher {
-            http: self,
-            peer,
-            is_tls,
-            activity,
-            conn,
-            uploads: Rc::default(),
-            state: State::Waiting,
-        };
+        let activity = Rc::clone(connection.activity());
+        let conn = Rc::new(RefCell::new(Conn::new(connection, peer, self.body_limit)));
+        let mut dispatcher =
+            Dispatcher { http: self, activity, conn, uploads: Rc::default(), state: State::Waiting };
         poll_fn(|cx| dispatcher.poll(cx)).await;
     }
 }
@@ -94,8 +79,6 @@ impl Http1 {
 /// One connection: its requests, one after the other.
 struct Dispatcher {
     http: Rc<Http1>,
-    peer: Option<SocketAddr>,
-    is_tls: bool,
     activity: Rc<ConnActivity>,
     conn: Rc<RefCell<Conn>>,
     /// Carries the request's body to a run that reads it as it comes.
@@ -141,7 +124,7 @@ impl Dispatcher {
                 let answered = Pin::new(answer).poll(cx);
                 let interims = self.activity.interims.take();
                 if !interims.is_empty() {
-                    self.inform(interims);
+                    self.inform(&interims);
                 }
                 match answered {
                     Poll::Ready(response) => Poll::Ready(self.begin(response)),
@@ -231,7 +214,7 @@ impl Dispatcher {
         if !conn.output.has_room() || (is_watched && !conn.output.is_empty()) {
             ready!(conn.poll_flush(cx))?;
         }
-        let message = match conn.message(&self.activity) {
+        let message = match conn.message() {
             Some(message) => message,
             None => {
                 ready!(conn.poll_flush(cx))?;
@@ -251,18 +234,16 @@ impl Dispatcher {
             }
         };
         match message {
-            Message::Request { mut request, n_head, body } => {
+            Message::Request { request, n_head, body } => {
                 let (is_read, is_kept_back) = (conn.codec.is_read(), conn.codec.request.is_kept_back);
                 drop(conn);
-                request.head_mut().peer_addr = self.peer;
                 let incoming = match body {
                     Some(bytes) => Incoming::Whole(bytes),
                     None if is_read => Incoming::None,
                     None if is_kept_back => Incoming::KeptBack(Box::pin(Pieces::of(&self.conn))),
                     None => Incoming::Pieces(Box::pin(Pieces::of(&self.conn))),
                 };
-                let guard = RequestGuard::begin(&self.activity, request.head(), Some(&self.uploads));
-                let request = Request::new(request, self.is_tls);
+                let guard = RequestGuard::begin(&self.activity, &request, Some(&self.uploads));
                 let request = IncomingRequest { request, n_head: Some(n_head), incoming, guard };
                 match self.http.service.call(request) {
                     Answered::Now(response) => return Poll::Ready(self.begin(response)),
@@ -270,10 +251,9 @@ impl Dispatcher {
                 }
             }
             Message::Refused(status) => {
-                let mut response = Response::with_body(status, ());
-                response.head_mut().set_connection_type(ConnectionType::Close);
                 slot.answer();
-                conn.begin(response, BodySize::Sized(0))?;
+                let head = ResponseHead { status, fields: Arc::default(), is_last: true };
+                conn.begin(&head, BodySize::Sized(0));
                 self.state = State::Closing;
             }
             Message::End => {
@@ -304,40 +284,35 @@ impl Dispatcher {
     }
 
     #[cold]
-    fn inform(&self, interims: Vec<Interim>) {
+    fn inform(&self, interims: &[ResponseHead]) {
         if !self.activity.slot.is_dying() {
             self.conn.borrow_mut().inform(interims);
         }
     }
 
-    fn begin(&mut self, response: Response<Body>) -> Result<(), Closed> {
+    fn begin(&mut self, response: Response) -> Result<(), Closed> {
         if !self.activity.slot.may_answer() {
             self.hold();
             return Ok(());
         }
-        let (mut response, mut body) = response.into_parts();
+        let Response { mut head, mut body, .. } = response;
         if let Body::Stream(stream) = &mut body
             && !stream.interims.is_empty()
         {
-            self.inform(mem::take(&mut stream.interims));
+            self.inform(&mem::take(&mut stream.interims));
         }
         let size = match body {
-            Body::Upgrade(upgrade) => return self.switch(response, *upgrade),
+            Body::Upgrade(upgrade) => return self.switch(&head, *upgrade),
             ref body => body.size(),
         };
         let mut conn = self.conn.borrow_mut();
-        let head = response.head_mut();
-        if self.activity.is_closing.get() || !conn.codec.can_skip() {
-            head.set_connection_type(ConnectionType::Close);
-        }
-        if size == BodySize::Stream && conn.codec.request.version < Version::HTTP_11 {
-            // The end of the connection is the end of the body.
-            head.no_chunking(true);
-            head.set_connection_type(ConnectionType::Close);
-        }
+        // In HTTP/1.0 the end of the connection is the end of a body whose length isn't known.
+        head.is_last |= self.activity.is_closing.get()
+            || !conn.codec.can_skip()
+            || (size == BodySize::Stream && conn.codec.request.version < Version::HTTP_11);
         let has_body = !conn.codec.request.is_head
             && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&head.status);
-        conn.begin(response, size)?;
+        conn.begin(&head, size);
         match body {
             Body::Stream(_) if has_body => {
                 let version = conn.codec.request.version;
@@ -356,11 +331,10 @@ impl Dispatcher {
 
     /// Answers that the connection goes on with another protocol.
     #[cold]
-    fn switch(&mut self, mut response: Response<()>, upgrade: Upgrade) -> Result<(), Closed> {
+    fn switch(&mut self, head: &ResponseHead, upgrade: Upgrade) -> Result<(), Closed> {
         self.uploads.clear();
         let mut conn = self.conn.borrow_mut();
-        response.head_mut().set_connection_type(ConnectionType::Upgrade);
-        conn.begin(response, BodySize::None)?;
+        conn.begin(head, BodySize::None);
         conn.input.reset_read_size();
         self.activity.rest();
         self.activity.tunnel.set(Some(false));

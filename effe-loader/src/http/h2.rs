@@ -21,7 +21,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::Response;
 use actix_web::rt;
 use bytes::Bytes;
 use h2::{
@@ -39,7 +38,7 @@ use self::{
 use crate::{
     body::outgoing::Body,
     http::{
-        head::Request,
+        response::Response,
         service::{Answered, IncomingRequest, RequestGuard, Service},
         validate::MAX_HEAD,
     },
@@ -191,12 +190,11 @@ impl Client {
     /// Begins to answer a request: at once, or in a task of its own.
     fn answer(self: &Rc<Self>, request: http::Request<RecvStream>, mut respond: SendResponse<Bytes>) {
         let is_head = request.method() == Method::HEAD;
-        let Some(translated) = request::translate(request, self.peer) else {
+        let Some(translated) = request::translate(request, self.is_tls, self.peer) else {
             return respond.send_reset(Reason::PROTOCOL_ERROR);
         };
         let Translated { request, incoming, mut kept_back, offered } = translated;
-        let guard = RequestGuard::begin(&self.handle.activity, request.head(), None);
-        let request = Request::new(request, self.is_tls);
+        let guard = RequestGuard::begin(&self.handle.activity, &request, None);
         match self.service.call(IncomingRequest { request, n_head: None, incoming, guard }) {
             Answered::Now(response) => {
                 let response = if offered.is_some() { upgrade::refused(response) } else { response };
@@ -217,7 +215,7 @@ impl Client {
                         let answered = Pin::new(&mut answered).poll(cx).map(Some);
                         let interims = client.handle.activity.interims.take();
                         if !interims.is_empty() {
-                            response::inform(&mut respond, interims);
+                            response::inform(&mut respond, &interims);
                         }
                         if answered.is_pending()
                             && kept_back
@@ -245,10 +243,10 @@ impl Client {
     /// Goes on with another protocol, if the client offers that and the lambda takes it. What is to be answered else.
     fn switch(
         &self,
-        response: Response<Body>,
+        response: Response,
         respond: &mut SendResponse<Bytes>,
         offered: Option<Box<RecvStream>>,
-    ) -> Option<Response<Body>> {
+    ) -> Option<Response> {
         let Some(offered) = offered else { return Some(response) };
         match upgrade::Tunnel::begin(response, respond, *offered, &self.handle) {
             Ok(None) => {}
@@ -267,11 +265,11 @@ impl Client {
     /// Sends an answer, which counts as unsent from now on, not only once the future is polled.
     fn send(
         self: &Rc<Self>,
-        response: Response<Body>,
+        response: Response,
         respond: SendResponse<Bytes>,
         is_head: bool,
     ) -> impl Future<Output = ()> + use<> {
-        let n_bytes = if let Body::Whole(bytes) = response.body() { bytes.len() } else { 0 };
+        let n_bytes = if let Body::Whole(bytes) = &response.body { bytes.len() } else { 0 };
         let (unsent, handle) = (self.backlog.send(n_bytes), self.handle.clone());
         async move {
             response::send(response, respond, is_head, &handle).await;

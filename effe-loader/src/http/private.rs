@@ -41,8 +41,7 @@ impl Room {
 pub async fn serve(listening: AsyncSocket, service: Rc<dyn Service>, room: Room) {
     let connections = Rc::new(Connections::new(CLIENT_TIMEOUTS, HeldBytes::unlimited(), Arc::default()));
     let http = Http1::new(service, usize::MAX);
-    let rests = Rc::clone(&http);
-    tasks::spawn(Rc::clone(&connections).look_after(move || rests.rest()));
+    tasks::spawn(Rc::clone(&connections).look_after());
     while let Ok(permit) = Arc::clone(&room.free).acquire_owned().await {
         let (http, socket) = (Rc::clone(&http), listening.accept().await);
         let connection = Connection::plain(connections.register(), socket);

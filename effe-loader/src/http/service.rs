@@ -13,16 +13,15 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use actix_http::{ConnectionType, RequestHead, Response};
 use tokio::task::JoinHandle;
 
 use crate::{
-    body::{
-        incoming::{Incoming, Uploads},
-        outgoing::Body,
-        sender::Interim,
+    body::incoming::{Incoming, Uploads},
+    http::{canned::sorry, response::Response},
+    message::{
+        request::{Request, RequestHead},
+        response::ResponseHead,
     },
-    http::{canned::sorry, head::Request},
     net::activity::{ConnActivity, Hangup},
     rt::tasks,
 };
@@ -53,15 +52,15 @@ pub struct IncomingRequest {
 
 /// What a service makes of a request.
 pub enum Answered {
-    Now(Response<Body>),
+    Now(Response),
     Later(Guarded),
 }
 
 /// A future of an answer, which becomes a 500 if our own code panics. A panic of a lambda is caught in its plugin.
-pub struct Guarded(pub Pin<Box<dyn Future<Output = Response<Body>>>>);
+pub struct Guarded(pub Pin<Box<dyn Future<Output = Response>>>);
 
 impl Future for Guarded {
-    type Output = Response<Body>;
+    type Output = Response;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let polled = panic::catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(cx)));
@@ -86,9 +85,7 @@ impl RequestGuard {
     ) -> RequestGuard {
         activity.begin();
         activity.slot.begin();
-        if !activity.is_shared()
-            && (head.connection_type() == ConnectionType::Close || activity.n_requests() >= MAX_REQUESTS)
-        {
+        if !activity.is_shared() && (!head.is_kept_alive() || activity.n_requests() >= MAX_REQUESTS) {
             activity.is_closing.set(true);
         }
         RequestGuard { activity: Rc::clone(activity), uploads: uploads.cloned(), upload: Cell::default() }
@@ -113,20 +110,13 @@ impl RequestGuard {
         self.activity.slot.serve();
     }
 
-    /// The connection goes on behind this request, which offered another protocol, whatever the answer is.
-    pub fn keep_connection(&self) {
-        if self.activity.n_requests() < MAX_REQUESTS {
-            self.activity.is_closing.set(false);
-        }
-    }
-
     /// Our own address that the client has connected to, if the connection has noted it.
     pub fn local_ip(&self) -> Option<IpAddr> {
         self.activity.local_ip.get()
     }
 
     /// Interim responses go out as soon as the future of the answer has been polled.
-    pub fn inform(&self, interims: Vec<Interim>) {
+    pub fn inform(&self, interims: Vec<ResponseHead>) {
         self.activity.interims.borrow_mut().extend(interims);
     }
 
@@ -162,7 +152,7 @@ mod tests {
         let mut guarded = Guarded(Box::pin(async { panic!("ours") }));
         let polled = Pin::new(&mut guarded).poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(response) = polled else { panic!("there is an answer") };
-        assert_eq!(response.status(), 500);
-        assert_eq!(response.head().connection_type(), ConnectionType::Close);
+        assert_eq!(response.head.status, 500);
+        assert!(response.head.is_last);
     }
 }

@@ -2,11 +2,9 @@
 
 use std::net::Ipv6Addr;
 
-use actix_http::{
-    Method, RequestHead, StatusCode, Uri, Version,
-    header::{self, HeaderValue},
-    uri::PathAndQuery,
-};
+use http::{Method, StatusCode, Version};
+
+use crate::message::request::RequestHead;
 
 /// Bytes of a method. The longest that is registered has 17.
 const MAX_METHOD: usize = 24;
@@ -36,20 +34,18 @@ pub fn check(head: &RequestHead, n_head: Option<usize>) -> Result<(), Violation>
         return Err(Violation::Method);
     }
     if n_head.is_none_or(|n_head| n_head > MAX_TARGET) {
-        let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-        if target > MAX_TARGET {
+        if head.target().len() > MAX_TARGET {
             return Err(Violation::LongTarget);
         }
-        let sizes = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4);
-        if n_head.is_none_or(|n_head| n_head > MAX_HEAD) && sizes.sum::<usize>() > MAX_HEAD {
+        if n_head.is_none_or(|n_head| n_head > MAX_HEAD) && head.fields.n_bytes() > MAX_HEAD {
             return Err(Violation::LargeHead);
         }
     }
-    if head.uri.path() == "*" && head.method != Method::OPTIONS {
+    if head.path() == "*" && head.method != Method::OPTIONS {
         return Err(Violation::Rules);
     }
-    match head.headers.get(header::HOST) {
-        Some(host) if is_host(host.as_bytes()) => Ok(()),
+    match head.fields.get("host") {
+        Some(host) if is_host(host) => Ok(()),
         None if head.version < Version::HTTP_11 => Ok(()),
         _ => Err(Violation::Rules),
     }
@@ -63,96 +59,12 @@ pub fn request_line(head: &[u8]) -> (&[u8], &[u8]) {
     (method, before_space(rest).0)
 }
 
-/// Whether a byte may stand in a token, such as a method or the name of a field (RFC 9110, section 5.6.2).
-pub fn is_tchar(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
 /// The bytes before the first space, and those behind it.
 #[inline]
 fn before_space(bytes: &[u8]) -> (&[u8], &[u8]) {
     match bytes.iter().position(|byte| *byte == b' ') {
         Some(end) => (&bytes[..end], &bytes[end + 1..]),
         None => (bytes, &[]),
-    }
-}
-
-/// Whether a line behind the request line is longer than all headers may be together. The parser panics at a name of
-/// 64 KiB, so it must never see one.
-pub fn has_long_header(head: &[u8]) -> bool {
-    let begin = head.iter().take_while(|byte| b"\r\n".contains(byte)).count();
-    head[begin..]
-        .split(|byte| *byte == b'\n')
-        .skip(1)
-        .take_while(|line| !matches!(line, [] | [b'\r']))
-        .any(|line| line.len() > MAX_HEAD)
-}
-
-/// The form of a request's target (RFC 9112, section 3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// A path, the asterisk, or the authority that CONNECT has.
-    Plain,
-    /// With a scheme and an authority.
-    Absolute {
-        is_https: bool,
-        /// Whether nothing is between the authority and the query or the end.
-        is_path_empty: bool,
-    },
-    /// None of these, or with a fragment.
-    Malformed,
-}
-
-impl Target {
-    /// The form of the target in a request line, whose authority must be one that may stand in Host. The parser drops
-    /// fragments and takes more forms, so that it can't tell.
-    pub fn of(method: &[u8], target: &[u8]) -> Target {
-        match target {
-            [b'/', rest @ ..] if !rest.contains(&b'#') => Target::Plain,
-            [b'/', ..] => Target::Malformed,
-            [b'*'] => Target::Plain,
-            _ if method == b"CONNECT" => Target::Plain,
-            _ => Target::absolute(target).unwrap_or(Target::Malformed),
-        }
-    }
-
-    fn absolute(target: &[u8]) -> Option<Target> {
-        let scheme = target.iter().position(|byte| *byte == b':')?;
-        let is_https = target[..scheme].eq_ignore_ascii_case(b"https");
-        if !(is_https || target[..scheme].eq_ignore_ascii_case(b"http")) || target.contains(&b'#') {
-            return None;
-        }
-        let rest = target[scheme + 1..].strip_prefix(b"//")?;
-        let end = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
-        let is_path_empty = rest.get(end) != Some(&b'/');
-        is_host(&rest[..end]).then_some(Target::Absolute { is_https, is_path_empty })
-    }
-
-    /// Gives a request what its absolute target means: the authority as Host, and if its path is empty, `*` for OPTIONS
-    /// without a query (RFC 9112, section 3.2.4), else `/`. `None` if that makes no target.
-    pub fn complete(self, head: &mut RequestHead) -> Option<()> {
-        let Target::Absolute { is_path_empty, .. } = self else { return Some(()) };
-        // RFC 9112, section 3.2.2: the Host that has come is ignored. A missing or malformed one is left to `check`.
-        if head
-            .headers
-            .get(header::HOST)
-            .map_or(head.version < Version::HTTP_11, |host| is_host(host.as_bytes()))
-        {
-            let host = HeaderValue::from_str(head.uri.authority()?.as_str()).ok()?;
-            head.headers.insert(header::HOST, host);
-        }
-        if !is_path_empty {
-            return Some(());
-        }
-        let path = match head.uri.query() {
-            None if head.method == Method::OPTIONS => PathAndQuery::from_static("*"),
-            None => PathAndQuery::from_static("/"),
-            Some(query) => PathAndQuery::try_from(format!("/?{query}")).ok()?,
-        };
-        let mut parts = std::mem::take(&mut head.uri).into_parts();
-        parts.path_and_query = Some(path);
-        head.uri = Uri::from_parts(parts).ok()?;
-        Some(())
     }
 }
 
@@ -272,18 +184,19 @@ fn is_literal(literal: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use actix_http::{Uri, header::HeaderName};
+    use http::Uri;
 
     use super::*;
+    use crate::{http::target::Target, message::request::Request};
 
     fn checked(method: &[u8], target: &str, headers: &[(&'static str, &str)]) -> Result<(), Violation> {
-        let mut head = RequestHead::default();
-        head.method = Method::from_bytes(method).unwrap();
-        head.uri = target.parse::<Uri>().unwrap();
-        for (name, value) in headers {
-            head.headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
-        }
-        check(&head, None)
+        let request = Request::new(|head| {
+            head.method = Method::from_bytes(method).unwrap();
+            let target = Target::parse(&head.method, target).unwrap();
+            head.set_target(|text| target.write(text));
+            headers.iter().for_each(|(name, value)| head.fields.append(name, value.as_bytes()));
+        });
+        check(&request, None)
     }
 
     #[test]

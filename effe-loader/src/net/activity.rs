@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{body::sender::Interim, rescue::slot::Slot, rt::clock::Moment};
+use crate::{message::response::ResponseHead, rescue::slot::Slot, rt::clock::Moment};
 
 /// How long clients may take; `None` for ever. Each may become a second or two longer: connections are looked at once
 /// a second.
@@ -49,7 +49,7 @@ pub struct ConnActivity {
     /// Whether the request that is being answered gets no answer, because its client seems to have gone.
     pub has_no_answer: Cell<bool>,
     /// What the answer's future has found to be sent before the answer. Whoever has polled the future takes it.
-    pub interims: RefCell<Vec<Interim>>,
+    pub interims: RefCell<Vec<ResponseHead>>,
     /// Whether bytes wait because the client doesn't read.
     pub is_blocked: Cell<bool>,
     /// Whether the client has closed its end.

@@ -85,12 +85,10 @@ impl Connections {
         Registration { handle: ConnHandle { activity, connections: Rc::clone(self) }, key, is_stream: false }
     }
 
-    /// Wakes the connections whose time may be up, for as long as the thread serves. `rest` is called where there is
-    /// none any more.
-    pub async fn look_after(self: Rc<Self>, rest: impl Fn()) {
+    /// Wakes the connections whose time may be up, for as long as the thread serves.
+    pub async fn look_after(self: Rc<Self>) {
         loop {
             while self.open.borrow().is_empty() {
-                rest();
                 self.opened.notified().await;
             }
             if self.tracker.is_closing() {

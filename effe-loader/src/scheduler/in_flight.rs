@@ -22,6 +22,7 @@ use crate::{
         call::{Call, Completions, Progress},
         response::ResponseBuilder,
     },
+    message::request::Request,
     rt::clock::Moment,
 };
 
@@ -129,7 +130,7 @@ impl InFlight {
         call.streams = Streams::NONE;
         let mut spare = self.spare.borrow_mut();
         if spare.len() < MAX_SPARE {
-            call.body = Bytes::new();
+            (call.head, call.body) = (Request::default(), Bytes::new());
             call.response.clear();
             // Used again if nobody else has it.
             match Arc::get_mut(&mut call.progress) {

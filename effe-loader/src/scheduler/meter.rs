@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use actix_http::{Method, StatusCode};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 /// The upper ends of the buckets, in microseconds: those that OpenTelemetry asks for, and below them some for runs that

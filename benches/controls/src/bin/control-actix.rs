@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, http::header, rt, web};
 use controls::{Greeter, millis, port, receipt};
+use futures_util::StreamExt;
 
 async fn hello(greeter: web::Data<Greeter>) -> HttpResponse {
     HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain")).body(greeter.greet())
@@ -34,6 +35,14 @@ async fn pipe(request: HttpRequest, body: web::Payload) -> HttpResponse {
     response.streaming(body)
 }
 
+async fn upload(mut body: web::Payload) -> actix_web::Result<HttpResponse> {
+    let mut length = 0;
+    while let Some(piece) = body.next().await {
+        length += piece?.len();
+    }
+    Ok(HttpResponse::Ok().body(format!("{length}\n")))
+}
+
 async fn sleep(request: HttpRequest) -> HttpResponse {
     let millis = millis(request.query_string());
     rt::time::sleep(Duration::from_millis(millis)).await;
@@ -51,6 +60,7 @@ fn main() -> std::io::Result<()> {
                 .route("/json", web::post().to(json))
                 .route("/pipe", web::post().to(pipe))
                 .route("/sleep", web::get().to(sleep))
+                .route("/upload", web::post().to(upload))
         };
         HttpServer::new(app).workers(1).bind(("127.0.0.1", port()))?.run().await
     })

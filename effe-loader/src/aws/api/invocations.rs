@@ -7,7 +7,6 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use actix_http::Response;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::Value;
@@ -17,13 +16,13 @@ use crate::{
     aws::{
         event::Shape,
         failure::FunctionError,
-        invoker::{Invoker, Whole},
+        invoker::{Invoker, Whole, noted},
     },
-    body::outgoing::Body,
     effe::Effe,
     handler::failure::Failure,
-    http::invocation::Invocation,
+    http::response::Response,
     journal::{Tap, keep_last},
+    message::invocation::Invocation,
     rt::clock::Moment,
 };
 
@@ -109,11 +108,11 @@ impl Invocations {
     }
 
     /// The head of the answer, and the shape of the event.
-    pub async fn begin(&self, invocation: &Arc<Invocation>) -> Result<(Shape, Response<Body>), Failed> {
+    pub async fn begin(&self, invocation: &Arc<Invocation>) -> Result<(Shape, Response), Failed> {
         let begun = self.invoker.invoke(invocation).await;
         let (shape, response) = begun.map_err(|err| self.failed(err, invocation))?;
         // The answer of the handler is in the shape of the event, but the function has not been called.
-        let failure = response.extensions().get::<Failure>().copied();
+        let failure = noted(&response);
         match failure {
             Some(Failure::Busy | Failure::NoRoom | Failure::NotReady) => Err(Failed::Busy),
             _ => Ok((shape, response)),

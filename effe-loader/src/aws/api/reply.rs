@@ -1,15 +1,10 @@
 //! Answers of Lambda's API: results, and errors in AWS's own shapes.
 
-use actix_http::{
-    Response, StatusCode,
-    header::{self, HeaderName, HeaderValue},
-};
 use bytes::Bytes;
+use http::StatusCode;
 use serde_json::json;
 
-use crate::body::outgoing::Body;
-
-const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
+use crate::{body::outgoing::Body, http::response::Response, message::fields::checked};
 
 /// Why a request gets no invocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,29 +39,29 @@ impl ApiError {
         ApiError::new(413, "RequestTooLargeException", text)
     }
 
-    pub fn response(&self) -> Response<Body> {
+    pub fn response(&self) -> Response {
         let who = if self.status >= 500 { "Service" } else { "User" };
         let mut body = json!({"Type": who, "Message": self.message, "message": self.message});
         if self.status == 429 {
             body["Reason"] = "ConcurrentInvocationLimitExceeded".into();
         }
         let mut response = json_response(self.status, body.to_string().into());
-        response.headers_mut().insert(ERROR_TYPE, HeaderValue::from_static(self.kind));
+        response.set("x-amzn-errortype", self.kind);
         response
     }
 }
 
-pub fn json_response(status: u16, body: Bytes) -> Response<Body> {
+pub fn json_response(status: u16, body: Bytes) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = if status == StatusCode::NO_CONTENT { Body::Absent(None) } else { Body::Whole(body) };
-    let mut response = Response::with_body(status, body);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response = Response::bare(status, body);
+    response.set("content-type", "application/json");
     response
 }
 
 /// Sets a header of ours, whose value is left out if no header can have it.
-pub fn set(response: &mut Response<Body>, name: &'static str, value: &str) {
-    if let Ok(value) = HeaderValue::from_str(value) {
-        response.headers_mut().insert(HeaderName::from_static(name), value);
+pub fn set(response: &mut Response, name: &'static str, value: &str) {
+    if checked(name.as_bytes(), value.as_bytes()).is_some() {
+        response.set(name, value);
     }
 }

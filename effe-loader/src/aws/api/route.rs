@@ -1,11 +1,12 @@
 //! Which function is asked for, and how.
 
-use actix_http::{Method, RequestHead};
+use http::Method;
 
 use super::{
     name::{decoded, parse},
     reply::ApiError,
 };
+use crate::message::request::RequestHead;
 
 /// What is asked for.
 pub struct Route {
@@ -18,7 +19,7 @@ impl Route {
     pub fn of(head: &RequestHead) -> Result<Route, ApiError> {
         let nothing =
             || ApiError::new(404, "UnknownOperationException", "only functions can be invoked here");
-        let path = head.uri.path();
+        let path = head.path();
         let function = path
             .strip_prefix("/2015-03-31/functions/")
             .and_then(|rest| Some((rest.strip_suffix("/invocations")?, false)))
@@ -29,7 +30,7 @@ impl Route {
         let (function, is_streamed) = function.filter(|_| head.method == Method::POST).ok_or_else(nothing)?;
         let (name, mut qualifier) =
             parse(function).ok_or_else(|| ApiError::parameter("the function's name is none"))?;
-        for pair in head.uri.query().unwrap_or_default().split('&') {
+        for pair in head.query().unwrap_or_default().split('&') {
             if let Some(value) = pair.strip_prefix("Qualifier=") {
                 qualifier = decoded(value);
             }

@@ -6,13 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::{
-    Response, StatusCode,
-    body::MessageBody,
-    header::{self, HeaderValue},
-};
+use actix_http::body::MessageBody;
 use bytes::Bytes;
 use effe_abi::raw::plugin_flags;
+use http::StatusCode;
 use serde_json::json;
 
 use super::{
@@ -31,7 +28,8 @@ use crate::{
         outgoing::{Body, Producer, Stream},
         sender::{BodySender, BodySenders, Head},
     },
-    http::invocation::Invocation,
+    http::response::Response,
+    message::invocation::Invocation,
     net::private_listener::CLIENT_TIMEOUTS,
 };
 
@@ -40,16 +38,16 @@ pub async fn stream(
     invocations: &Invocations,
     invocation: &Arc<Invocation>,
     log: Option<RunLog>,
-) -> Result<Response<Body>, ApiError> {
+) -> Result<Response, ApiError> {
     let (first, body) = match invocations.begin(invocation).await {
-        Ok((Shape::Other, response)) if response.status().as_u16() >= 400 => {
+        Ok((Shape::Other, response)) if response.head.status.as_u16() >= 400 => {
             let whole = Whole::of(response, invocation).await;
             let failed = whole.and_then(|whole| whole.result(Shape::Other));
             (Err(failed.err().unwrap_or_else(FunctionError::broken_off)), None)
         }
         Ok((shape, response)) => {
-            let (response, body) = response.into_parts();
-            let prelude = (shape != Shape::Other).then(|| prelude(response.status(), response.headers()));
+            let Response { head, body, .. } = response;
+            let prelude = (shape != Shape::Other).then(|| prelude(head.status, &head.fields));
             (Ok(prelude), Some(body))
         }
         Err(Failed::Busy) => return Err(ApiError::busy()),
@@ -58,7 +56,7 @@ pub async fn stream(
     let senders = BodySenders::new(CLIENT_TIMEOUTS.write, &HeldBytes::unlimited());
     let sender = senders.streams(plugin_flags::STREAM_RESPONSE).response.take();
     let sender = sender.ok_or_else(|| ApiError::new(500, "ServiceException", "no stream can be made"))?;
-    sender.begin(Head { status: StatusCode::OK, headers: Vec::new(), length: None });
+    sender.begin(Head { status: StatusCode::OK, fields: Arc::default(), length: None });
     sender.take_beginning();
     let mut messages = Messages { sender: Arc::clone(&sender), body, log };
     match first {
@@ -68,10 +66,9 @@ pub async fn stream(
     }
     let producer: Option<Box<dyn Producer>> =
         if messages.body.is_some() { Some(Box::new(messages)) } else { None };
-    let mut response =
-        Response::with_body(StatusCode::OK, Body::Stream(Box::new(Stream::new(sender, None, producer))));
-    let content_type = HeaderValue::from_static("application/vnd.amazon.eventstream");
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    let body = Body::Stream(Box::new(Stream::new(sender, None, producer)));
+    let mut response = Response::bare(StatusCode::OK, body);
+    response.set("content-type", "application/vnd.amazon.eventstream");
     Ok(response)
 }
 

@@ -2,31 +2,28 @@
 
 use std::borrow::Cow;
 
-use actix_http::{
-    StatusCode,
-    header::{self, HeaderMap, HeaderName, HeaderValue},
-};
 use base64::{Engine, engine::general_purpose::STANDARD};
+use http::StatusCode;
 
 use super::shape::Shape;
+use crate::message::fields::Fields;
 
 /// Headers that are about a connection. The length is the body's, which whoever sends the answer measures.
-const NOT_OURS: [HeaderName; 4] =
-    [header::CONNECTION, header::TRANSFER_ENCODING, header::TRAILER, header::UPGRADE];
+const NOT_OURS: [&str; 4] = ["connection", "transfer-encoding", "trailer", "upgrade"];
 
 /// Zeros between the head of a streamed answer and its body.
 pub const N_ZEROS: usize = 8;
 
 /// An answer as the sender of an event of this shape expects it. The result of an event that isn't HTTP is the body
 /// itself; an empty one is `null`, since results are JSON.
-pub fn fold(shape: Shape, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
+pub fn fold(shape: Shape, status: StatusCode, fields: &Fields, body: &[u8]) -> Vec<u8> {
     if shape == Shape::Other {
         return if body.is_empty() { b"null".to_vec() } else { body.to_vec() };
     }
     let mut out = Vec::with_capacity(body.len() + 256);
-    push_head(&mut out, shape, status, headers);
+    push_head(&mut out, shape, status, fields);
     // What is text goes as text: API Gateway decodes base64 only for the media types that it is told of.
-    let is_text = !headers.contains_key(header::CONTENT_ENCODING);
+    let is_text = !fields.has("content-encoding");
     match std::str::from_utf8(body).ok().filter(|_| is_text || body.is_empty()) {
         Some(text) => {
             out.extend_from_slice(b",\"isBase64Encoded\":false,\"body\":");
@@ -44,52 +41,57 @@ pub fn fold(shape: Shape, status: StatusCode, headers: &HeaderMap, body: &[u8]) 
 
 /// What comes before the body of a streamed answer: its head as JSON, and eight zeros. The shape is that of 2.0,
 /// whatever the event's is (Lambda Developer Guide, "Response streaming with custom runtimes").
-pub fn prelude(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+pub fn prelude(status: StatusCode, fields: &Fields) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
-    push_head(&mut out, Shape::Gateway2, status, headers);
+    push_head(&mut out, Shape::Gateway2, status, fields);
     out.push(b'}');
     out.extend_from_slice(&[0; N_ZEROS]);
     out
 }
 
 /// All of the head, the object still open.
-fn push_head(out: &mut Vec<u8>, shape: Shape, status: StatusCode, headers: &HeaderMap) {
+fn push_head(out: &mut Vec<u8>, shape: Shape, status: StatusCode, fields: &Fields) {
     out.extend_from_slice(format!("{{\"statusCode\":{}", status.as_u16()).as_bytes());
     if let Shape::LoadBalancer { .. } = shape {
         out.extend_from_slice(b",\"statusDescription\":");
         let reason = status.canonical_reason().unwrap_or("Unknown");
         push_text(out, &format!("{} {reason}", status.as_u16()));
     }
-    let names = || headers.keys().filter(|name| !NOT_OURS.contains(name));
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in fields.iter() {
+        if !NOT_OURS.contains(&name) && !names.contains(&name) {
+            names.push(name);
+        }
+    }
     let is_multi = matches!(shape, Shape::Gateway1 | Shape::LoadBalancer { is_multi: true });
     if is_multi {
         out.extend_from_slice(b",\"multiValueHeaders\":");
-        push_members(out, names(), |out, name| {
-            push_list(out, headers.get_all(name).map(text));
+        push_members(out, &names, |out, name| {
+            push_list(out, fields.get_all(name).map(text));
         });
     } else {
         let is_v2 = shape == Shape::Gateway2;
         out.extend_from_slice(b",\"headers\":{");
         let mut is_first = true;
-        for name in names() {
+        for name in names {
             // A cookie may hold a comma, so that cookies can't be joined. Payload 2.0 has a list for them; where names
             // are told apart by their case alone, each gets another spelling.
-            if *name == header::SET_COOKIE {
-                let spellings = headers.get_all(name).zip(0..).filter(|_| !is_v2);
+            if name == "set-cookie" {
+                let spellings = fields.get_all(name).zip(0..).filter(|_| !is_v2);
                 for (value, n) in spellings {
-                    push_member(out, &mut is_first, &spelled(name.as_str(), n));
+                    push_member(out, &mut is_first, &spelled(name, n));
                     push_text(out, &text(value));
                 }
                 continue;
             }
-            push_member(out, &mut is_first, name.as_str());
-            let values: Vec<_> = headers.get_all(name).map(text).collect();
+            push_member(out, &mut is_first, name);
+            let values: Vec<_> = fields.get_all(name).map(text).collect();
             push_text(out, &values.join(", "));
         }
         out.push(b'}');
         if is_v2 {
             out.extend_from_slice(b",\"cookies\":");
-            push_list(out, headers.get_all(header::SET_COOKIE).map(text));
+            push_list(out, fields.get_all("set-cookie").map(text));
         }
     }
 }
@@ -108,15 +110,11 @@ fn spelled(name: &str, n: u32) -> String {
         .collect()
 }
 
-fn push_members<'a>(
-    out: &mut Vec<u8>,
-    names: impl Iterator<Item = &'a HeaderName>,
-    mut push_value: impl FnMut(&mut Vec<u8>, &HeaderName),
-) {
+fn push_members(out: &mut Vec<u8>, names: &[&str], mut push_value: impl FnMut(&mut Vec<u8>, &str)) {
     out.push(b'{');
     let mut is_first = true;
     for name in names {
-        push_member(out, &mut is_first, name.as_str());
+        push_member(out, &mut is_first, name);
         push_value(out, name);
     }
     out.push(b'}');
@@ -147,9 +145,9 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
 }
 
 /// A header's value; one that isn't UTF-8 is Latin-1, as HTTP once had it (RFC 9110, section 5.5).
-fn text(value: &HeaderValue) -> Cow<'_, str> {
-    match std::str::from_utf8(value.as_bytes()) {
+fn text(value: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(value) {
         Ok(text) => text.into(),
-        Err(_) => value.as_bytes().iter().copied().map(char::from).collect::<String>().into(),
+        Err(_) => value.iter().copied().map(char::from).collect::<String>().into(),
     }
 }

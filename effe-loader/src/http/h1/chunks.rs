@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use crate::{body::trailers::Trailers, http::validate::is_tchar};
+use crate::{body::trailers::Trailers, message::fields::is_tchar};
 
 /// Bytes of a line with a size, and of all trailers.
 const MAX_LINE: usize = 4 * 1024;

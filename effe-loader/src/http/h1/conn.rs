@@ -3,23 +3,28 @@
 
 use std::{
     cell::RefCell,
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
-use actix_http::{Response, ServiceConfig, StatusCode, Version, body::BodySize, error::PayloadError};
+use actix_http::{body::BodySize, error::PayloadError};
 use bytes::Bytes;
 use futures_core::Stream;
+use http::{StatusCode, Version};
 use tokio::io::AsyncWrite;
 
 use super::{
     codec::{Codec, Message, Rest},
+    encode::encode_interim,
+    parse::Origin,
     read_buf::{Fill, LARGE_READ, ReadBuf},
-    write_buf::{WriteBuf, put_field},
+    write_buf::WriteBuf,
 };
 use crate::{
-    body::{incoming::Source, sender::Interim, trailers::Trailers},
+    body::{incoming::Source, trailers::Trailers},
+    message::response::ResponseHead,
     net::{
         activity::ConnActivity,
         connection::Connection,
@@ -44,14 +49,14 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(connection: Connection, config: ServiceConfig, body_limit: u64) -> Conn {
-        let codec = Codec::new(config, connection.is_tls(), body_limit);
+    pub fn new(connection: Connection, peer: Option<SocketAddr>, body_limit: u64) -> Conn {
+        let codec = Codec::new(Origin { is_tls: connection.is_tls(), peer }, body_limit);
         Conn { connection, input: ReadBuf::new(), codec, output: WriteBuf::default() }
     }
 
     /// The next request, if it is here.
-    pub fn message(&mut self, activity: &ConnActivity) -> Option<Message> {
-        self.codec.message(&mut self.input.bytes, activity)
+    pub fn message(&mut self) -> Option<Message> {
+        self.codec.message(&mut self.input.bytes)
     }
 
     /// Reads until there may be a message; `None` if there may be one now.
@@ -156,30 +161,17 @@ impl Conn {
     }
 
     /// Writes the heads of interim responses. A client of HTTP/1.0 doesn't know them (RFC 9110, section 15.2).
-    pub fn inform(&mut self, interims: Vec<Interim>) {
+    pub fn inform(&mut self, interims: &[ResponseHead]) {
         if self.codec.request.version < Version::HTTP_11 {
             return;
         }
-        for Interim { status, headers } in interims {
-            let text = self.output.text();
-            text.extend_from_slice(b"HTTP/1.1 ");
-            text.extend_from_slice(status.as_str().as_bytes());
-            text.extend_from_slice(b" ");
-            let reason = match status.as_u16() {
-                103 => "Early Hints",
-                _ => status.canonical_reason().unwrap_or_default(),
-            };
-            text.extend_from_slice(reason.as_bytes());
-            text.extend_from_slice(b"\r\n");
-            let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-            fields.for_each(|(name, value)| put_field(text, name, value));
-            text.extend_from_slice(b"\r\n");
-        }
+        interims.iter().for_each(|head| encode_interim(head, self.output.text()));
     }
 
-    /// Writes the head of an answer.
-    pub fn begin(&mut self, response: Response<()>, size: BodySize) -> Result<(), Closed> {
-        self.codec.begin(response, size, self.output.text()).ok_or(Closed)
+    /// Writes the head of a response.
+    #[inline]
+    pub fn begin(&mut self, head: &ResponseHead, size: BodySize) {
+        self.codec.begin(head, size, self.output.text());
     }
 
     #[inline]

@@ -8,8 +8,9 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use actix_http::{Version, body::BodySize};
+use actix_http::body::BodySize;
 use bytes::{Buf, Bytes, BytesMut};
+use http::Version;
 use tokio::io::AsyncWrite;
 
 use super::buf_pool;
@@ -177,6 +178,7 @@ impl WriteBuf {
 }
 
 /// Writes a line of a head or of trailers.
+#[inline]
 pub fn put_field(text: &mut BytesMut, name: &str, value: &[u8]) {
     for part in [name.as_bytes(), b": ", value, b"\r\n"] {
         text.extend_from_slice(part);

@@ -9,22 +9,22 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use actix_http::{
-    ConnectionType, Method, Request, RequestHead, Uri, Version,
-    error::PayloadError,
-    header::{self, HeaderMap, HeaderName, HeaderValue},
-};
-use bytes::{Bytes, BytesMut};
+use actix_http::error::PayloadError;
+use bytes::Bytes;
 use futures_core::Stream;
 use h2::{RecvStream, ext::Protocol};
-use http::{HeaderMap as Fields, uri::Authority};
+use http::{HeaderMap, Method, Version, header, uri::Authority};
 
 use crate::{
     body::{
         incoming::{Incoming, Source},
         trailers::Trailers,
     },
-    http::validate::is_tchar,
+    http::target::is_path,
+    message::{
+        fields::{Fields, is_tchar},
+        request::{Request, RequestHead},
+    },
 };
 
 /// Bytes of a request's body that a client may send before somebody has read them.
@@ -41,13 +41,21 @@ pub struct Translated {
 }
 
 /// `None` if the request breaks a rule that h2 doesn't check.
-pub fn translate(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -> Option<Translated> {
+pub fn translate(
+    request: http::Request<RecvStream>,
+    is_tls: bool,
+    peer: Option<SocketAddr>,
+) -> Option<Translated> {
     let (mut parts, body) = request.into_parts();
+    // RFC 9113, section 8.3.1. A proxy in front may say `https` over a connection in clear, and h2 checks the form.
+    if parts.uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
+        return None;
+    }
     let protocol = parts.extensions.remove::<Protocol>();
     let is_offer = protocol.is_some();
     let has_body = !is_offer && !body.is_end_stream();
     // RFC 9110, section 10.1.1.
-    let expect = parts.headers.get(http::header::EXPECT).map_or(&b""[..], |value| value.as_bytes());
+    let expect = parts.headers.get(header::EXPECT).map_or(&b""[..], |value| value.as_bytes());
     let is_kept_back = has_body && expect.eq_ignore_ascii_case(b"100-continue");
     let kept_back = is_kept_back.then(Rc::<KeptBack>::default);
     let (incoming, offered) = match &kept_back {
@@ -64,30 +72,38 @@ pub fn translate(request: http::Request<RecvStream>, peer: Option<SocketAddr>) -
             None,
         ),
     };
-    let mut request = Request::new();
-    let head = request.head_mut();
-    head.version = Version::HTTP_2;
-    head.peer_addr = peer;
-    head.method = Method::from_bytes(parts.method.as_str().as_bytes()).ok()?;
-    head.uri = match parts.uri.path_and_query() {
-        Some(target) => Uri::try_from(target.as_str()).ok()?,
-        // CONNECT has none, and is refused as in HTTP/1.1.
-        None => Uri::from_static("/"),
-    };
-    // RFC 9113, section 8.3.1. A proxy in front may say `https` over a connection in clear, and h2 checks the form.
-    if parts.uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {
-        return None;
-    }
-    head.headers = headers(&parts.headers)?;
-    one_host(&mut head.headers, parts.uri.authority().map(Authority::as_str))?;
-    if let Some(protocol) = protocol {
-        offer(head, protocol.as_str())?;
-    }
+    let mut is_sound = None;
+    let request = Request::new(|head| {
+        (head.version, head.is_tls, head.peer) = (Version::HTTP_2, is_tls, peer);
+        is_sound = fill(head, parts, protocol);
+    });
+    is_sound?;
     Some(Translated { request, incoming, kept_back, offered })
 }
 
+/// Makes a head of what h2 has parsed; `None` if it breaks a rule that h2 doesn't check.
+fn fill(head: &mut RequestHead, parts: http::request::Parts, protocol: Option<Protocol>) -> Option<()> {
+    head.method = parts.method;
+    // CONNECT has no path, and is refused as in HTTP/1.1.
+    let target = parts.uri.path_and_query().map_or(("/", 1), |target| (target.as_str(), target.path().len()));
+    // h2 takes what is no ASCII.
+    if !is_path(target.0.as_bytes()) && target.0 != "*" {
+        return None;
+    }
+    head.set_target(|text| {
+        text.push_str(target.0);
+        target.1
+    });
+    fields(&mut head.fields, &parts.headers)?;
+    one_host(&mut head.fields, parts.uri.authority().map(Authority::as_str))?;
+    match protocol {
+        Some(protocol) => offer(head, protocol.as_str()),
+        None => Some(()),
+    }
+}
+
 /// A key that stands for the one that HTTP/1.1 would have: sixteen bytes of nothing, in base64. Its answer is not sent.
-const NO_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAA==";
+const NO_KEY: &[u8] = b"AAAAAAAAAAAAAAAAAAAAAA==";
 
 /// Makes an extended CONNECT what it would be in HTTP/1.1: a GET that offers to go on with another protocol.
 #[cold]
@@ -96,56 +112,51 @@ fn offer(head: &mut RequestHead, protocol: &str) -> Option<()> {
         return None;
     }
     head.method = Method::GET;
-    head.set_connection_type(ConnectionType::Upgrade);
+    head.connection.upgrade = true;
     // What belongs to a body, which there is none of.
-    head.headers.remove(header::CONTENT_LENGTH);
-    head.headers.remove(header::EXPECT);
-    head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    head.headers.insert(header::UPGRADE, HeaderValue::from_str(protocol).ok()?);
+    head.fields.remove("content-length");
+    head.fields.remove("expect");
+    head.fields.insert("connection", b"upgrade");
+    head.fields.insert("upgrade", protocol.as_bytes());
     if protocol.eq_ignore_ascii_case("websocket") {
         // RFC 8441, section 5.1: there is none.
-        head.headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static(NO_KEY));
+        head.fields.insert("sec-websocket-key", NO_KEY);
     }
     Some(())
 }
 
-fn headers(fields: &Fields) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
-    // The values are parts of one block, rather than pieces of memory of their own.
-    let mut block = BytesMut::with_capacity(fields.values().map(http::HeaderValue::len).sum());
-    for (name, value) in fields {
-        let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
+fn fields(fields: &mut Fields, headers: &HeaderMap) -> Option<()> {
+    for (name, value) in headers {
         // RFC 9113, section 8.2.1. In HTTP/1.1 such spaces are no part of the value.
         if let [b' ' | b'\t', ..] | [.., b' ' | b'\t'] = value.as_bytes() {
             return None;
         }
-        block.extend_from_slice(value.as_bytes());
-        headers.append(name, HeaderValue::from_maybe_shared(block.split().freeze()).ok()?);
+        fields.append(name.as_str(), value.as_bytes());
     }
     // RFC 9113, section 8.2.3: a cookie may come in crumbs, and is one header for everybody else.
-    if headers.get_all(header::COOKIE).nth(1).is_some() {
-        let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).map(HeaderValue::as_bytes).collect();
-        let cookie = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).ok()?;
-        headers.insert(header::COOKIE, cookie);
+    let crumbs: Vec<&[u8]> = fields.get_all("cookie").collect();
+    if crumbs.len() > 1 {
+        let cookie = crumbs.join(&b"; "[..]);
+        fields.insert("cookie", &cookie);
     }
-    Some(headers)
+    Some(())
 }
 
 /// Leaves one Host: `:authority`, or the field. `None` if two of them differ, since those name two hosts (RFC 9113,
 /// section 8.3.1), or if there are two fields, as in HTTP/1.1 (RFC 9112, section 3.2).
-fn one_host(headers: &mut HeaderMap, authority: Option<&str>) -> Option<()> {
-    let mut fields = headers.get_all(header::HOST);
-    let host = match (authority, fields.next()) {
-        (None, _) => return fields.next().is_none().then_some(()),
-        (Some(authority), None) => HeaderValue::from_str(authority).ok()?,
-        (Some(authority), Some(field)) => {
-            let is_same =
-                field.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) && fields.next().is_none();
-            return is_same.then_some(());
+fn one_host(fields: &mut Fields, authority: Option<&str>) -> Option<()> {
+    let mut hosts = fields.get_all("host");
+    let (host, other) = (hosts.next(), hosts.next());
+    drop(hosts);
+    match (authority, host, other) {
+        (_, _, Some(_)) => None,
+        (None, _, None) => Some(()),
+        (Some(authority), None, None) => {
+            fields.append("host", authority.as_bytes());
+            Some(())
         }
-    };
-    headers.insert(header::HOST, host);
-    Some(())
+        (Some(authority), Some(host), None) => host.eq_ignore_ascii_case(authority.as_bytes()).then_some(()),
+    }
 }
 
 /// A body that its client keeps back until it is told to send it.

@@ -1,26 +1,18 @@
 //! Sends an answer of a `Service` over HTTP/2, no faster than the client takes it.
 
-use std::{
-    cell::RefCell,
-    future::poll_fn,
-    mem,
-    pin::pin,
-    task::Poll,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{cell::RefCell, future::poll_fn, mem, pin::pin, task::Poll};
 
-use actix_http::{
-    Response, ResponseHead,
-    body::{BodySize, MessageBody},
-    header::HttpDate,
-};
-use bytes::Bytes;
+use actix_http::body::{BodySize, MessageBody};
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, SendStream, server::SendResponse};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::{
-    body::{min_rate::MinRate, outgoing::Body, sender::Interim, trailers::Trailers},
+    body::{min_rate::MinRate, outgoing::Body, trailers::Trailers},
+    http::response::Response,
+    message::response::ResponseHead,
     net::connections::ConnHandle,
+    rt::date,
 };
 
 /// Bytes of an answer that is short: it is handed to h2 at once, whether or not the client has room for it.
@@ -31,14 +23,8 @@ const PIECE: usize = 64 * 1024;
 
 /// What HTTP/1.1 says of a connection, and HTTP/2 in frames (RFC 9113, section 8.2.2); and the length, which is told
 /// from the body.
-const NOT_SENT: [HeaderName; 6] = [
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::CONTENT_LENGTH,
-];
+const NOT_SENT: [&str; 6] =
+    ["connection", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection", "content-length"];
 
 /// Tells a client to send the body that it keeps back. If this fails, the client has left.
 pub fn go_on(respond: &mut SendResponse<Bytes>) {
@@ -48,14 +34,11 @@ pub fn go_on(respond: &mut SendResponse<Bytes>) {
 }
 
 /// Sends interim responses. If this fails, the client has left.
-pub fn inform(respond: &mut SendResponse<Bytes>, interims: Vec<Interim>) {
-    for Interim { status, headers } in interims {
+pub fn inform(respond: &mut SendResponse<Bytes>, interims: &[ResponseHead]) {
+    for ResponseHead { status, fields, .. } in interims {
         let mut interim = http::Response::new(());
-        let Ok(status) = StatusCode::from_u16(status.as_u16()) else { continue };
-        *interim.status_mut() = status;
-        for (name, value) in headers {
-            put(interim.headers_mut(), name.as_str(), value.as_bytes());
-        }
+        *interim.status_mut() = *status;
+        put(interim.headers_mut(), fields.iter());
         let _ = respond.send_informational(interim);
     }
 }
@@ -63,23 +46,34 @@ pub fn inform(respond: &mut SendResponse<Bytes>, interims: Vec<Interim>) {
 /// Trailers as h2 has them; `None` if there are none.
 fn fields(trailers: &Trailers) -> Option<HeaderMap> {
     let mut fields = HeaderMap::with_capacity(trailers.iter().len());
-    for (name, value) in trailers.iter() {
-        put(&mut fields, name, value);
-    }
+    put(&mut fields, trailers.iter());
     (!fields.is_empty()).then_some(fields)
 }
 
-/// Adds a field that was checked before.
-fn put(fields: &mut HeaderMap, name: &str, value: &[u8]) {
-    let name = HeaderName::from_bytes(name.as_bytes());
-    if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
-        fields.append(name, value);
+/// Adds fields that were checked before, without those that HTTP/2 doesn't send. The values of several share one block.
+fn put<'a>(headers: &mut HeaderMap, fields: impl ExactSizeIterator<Item = (&'a str, &'a [u8])> + Clone) {
+    let is_one = fields.len() == 1;
+    let n_bytes = if is_one { 0 } else { fields.clone().map(|(_, value)| value.len()).sum() };
+    let mut block = BytesMut::with_capacity(n_bytes);
+    for (name, value) in fields {
+        if NOT_SENT.contains(&name) {
+            continue;
+        }
+        let value = if is_one {
+            HeaderValue::from_bytes(value)
+        } else {
+            block.extend_from_slice(value);
+            HeaderValue::from_maybe_shared(block.split().freeze())
+        };
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), value) {
+            headers.append(name, value);
+        }
     }
 }
 
 /// Whether an answer can be handed to h2 at once.
-pub fn is_short(response: &Response<Body>) -> bool {
-    match response.body() {
+pub fn is_short(response: &Response) -> bool {
+    match &response.body {
         Body::Whole(bytes) => bytes.len() <= SHORT,
         Body::Absent(_) => true,
         Body::Stream(stream) => {
@@ -90,11 +84,9 @@ pub fn is_short(response: &Response<Body>) -> bool {
 }
 
 /// Sends an answer that is short.
-pub fn send_short(response: Response<Body>, mut respond: SendResponse<Bytes>, is_head: bool) {
-    let Some(head) = head(response.head(), response.body()) else {
-        return respond.send_reset(Reason::INTERNAL_ERROR);
-    };
-    let (body, trailers) = match response.into_body() {
+pub fn send_short(response: Response, mut respond: SendResponse<Bytes>, is_head: bool) {
+    let head = head(&response.head, &response.body);
+    let (body, trailers) = match response.body {
         Body::Whole(bytes) if !is_head => (bytes, None),
         Body::Stream(mut stream) if !is_head => {
             let (bytes, trailers) = stream.take_held();
@@ -114,28 +106,19 @@ pub fn send_short(response: Response<Body>, mut respond: SendResponse<Bytes>, is
 }
 
 /// Sends an answer of any length. A client that takes nothing of it for too long gets no more.
-pub async fn send(
-    response: Response<Body>,
-    mut respond: SendResponse<Bytes>,
-    is_head: bool,
-    handle: &ConnHandle,
-) {
-    let response = response.map_body(|_, mut body| {
-        if let Body::Stream(stream) = &mut body {
-            inform(&mut respond, mem::take(&mut stream.interims));
-        }
-        body
-    });
-    let has_body = !is_head && !matches!(response.status().as_u16(), 204 | 304);
+pub async fn send(response: Response, mut respond: SendResponse<Bytes>, is_head: bool, handle: &ConnHandle) {
+    let mut response = response;
+    if let Body::Stream(stream) = &mut response.body {
+        inform(&mut respond, &mem::take(&mut stream.interims));
+    }
+    let has_body = !is_head && !matches!(response.head.status.as_u16(), 204 | 304);
     if !has_body || is_short(&response) {
         return send_short(response, respond, is_head);
     }
-    let Some(head) = head(response.head(), response.body()) else {
-        return respond.send_reset(Reason::INTERNAL_ERROR);
-    };
+    let head = head(&response.head, &response.body);
     let Ok(stream) = respond.send_response(head, false) else { return };
     let mut outgoing = Outgoing { stream, handle, n_sent: 0, pace: MinRate::new(handle.write_timeout()) };
-    let mut body = pin!(response.into_body());
+    let mut body = pin!(response.body);
     loop {
         let piece = poll_fn(|cx| match outgoing.stream.poll_reset(cx) {
             Poll::Ready(_) => Poll::Ready(None),
@@ -197,24 +180,20 @@ impl Outgoing<'_> {
 }
 
 /// The head of the answer to an offer that was taken, which HTTP/1.1 would have as a 101 (RFC 8441, section 5).
-pub fn switching(head: &ResponseHead) -> Option<http::Response<()>> {
-    let mut response = self::head(head, &Body::Absent(None))?;
+pub fn switching(head: &ResponseHead) -> http::Response<()> {
+    let mut response = self::head(head, &Body::Absent(None));
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
-    Some(response)
+    response
 }
 
-/// The head of an answer; `None` if a header can't be sent, which was checked before for those of a lambda.
-fn head(head: &ResponseHead, body: &Body) -> Option<http::Response<()>> {
+/// The head of an answer.
+fn head(head: &ResponseHead, body: &Body) -> http::Response<()> {
     let mut response = http::Response::new(());
-    *response.status_mut() = StatusCode::from_u16(head.status.as_u16()).ok()?;
+    *response.status_mut() = head.status;
     let headers = response.headers_mut();
-    for (name, value) in head.headers.iter() {
-        let name = HeaderName::from_bytes(name.as_str().as_bytes()).ok()?;
-        if !NOT_SENT.contains(&name) {
-            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
-        }
-    }
+    headers.reserve(head.fields.len() + 2);
+    put(headers, head.fields.iter());
     let has_length = match head.status.as_u16() {
         204 => false,
         304 => matches!(body, Body::Absent(_)),
@@ -225,23 +204,21 @@ fn head(head: &ResponseHead, body: &Body) -> Option<http::Response<()>> {
     {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
-    if !headers.contains_key(header::DATE) {
-        headers.insert(header::DATE, date()?);
-    }
-    Some(response)
+    headers.insert(header::DATE, date());
+    response
 }
 
-/// The `Date` header, which each thread writes once a second.
-fn date() -> Option<HeaderValue> {
+/// The `Date` header, which each thread makes once a second.
+fn date() -> HeaderValue {
     thread_local! {
-        static DATE: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
+        static LAST: RefCell<([u8; 29], HeaderValue)> = const { RefCell::new(([0; 29], HeaderValue::from_static(""))) };
     }
-    let now = SystemTime::now();
-    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    DATE.with_borrow_mut(|date| {
-        if date.as_ref().is_none_or(|(of, _)| *of != second) {
-            *date = Some((second, HeaderValue::try_from(HttpDate::from(now).to_string()).ok()?));
+    let now = date::now();
+    LAST.with_borrow_mut(|(date, value)| {
+        if *date != now {
+            // It can't fail: a date has visible characters alone.
+            (*date, *value) = (now, HeaderValue::from_bytes(&now).unwrap_or(HeaderValue::from_static("")));
         }
-        date.as_ref().map(|(_, value)| value.clone())
+        value.clone()
     })
 }

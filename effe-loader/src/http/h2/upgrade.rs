@@ -8,11 +8,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use actix_http::{Response, StatusCode};
 use actix_web::rt::time::{self, Sleep};
 use bytes::{Bytes, BytesMut};
 use effe_abi::raw::status;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::StatusCode;
 
 use super::response;
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
         outgoing::{Body, Upgrade},
         pipe::{self, CAPACITY, End},
     },
-    http::canned::plain,
+    http::{canned::plain, response::Response},
     net::connections::{ConnHandle, Registration, TunnelEnd},
     rt::inner_waker::InnerWaker,
 };
@@ -39,8 +39,8 @@ const ROUNDS: usize = 16;
 /// An answer to an offer that was not taken. Its client would take any 2xx for a stream of the other protocol (RFC
 /// 9110, section 9.3.6), so that one becomes what is said where a protocol isn't spoken (RFC 9220, section 3).
 #[cold]
-pub fn refused(response: Response<Body>) -> Response<Body> {
-    if response.status().is_success() {
+pub fn refused(response: Response) -> Response {
+    if response.head.status.is_success() {
         return plain(StatusCode::NOT_IMPLEMENTED, "this protocol is not spoken here\n");
     }
     response
@@ -72,20 +72,17 @@ impl Tunnel {
     /// Answers that the stream goes on with another protocol, if that is what the response says; else it is given back
     /// as it is to be sent. `None` if the client has left.
     pub fn begin(
-        response: Response<Body>,
+        response: Response,
         respond: &mut SendResponse<Bytes>,
         incoming: RecvStream,
         handle: &ConnHandle,
-    ) -> Result<Option<Tunnel>, Response<Body>> {
-        let (response, body) = response.into_parts();
+    ) -> Result<Option<Tunnel>, Response> {
+        let Response { head, body, note } = response;
         let upgrade = match body {
             Body::Upgrade(upgrade) => *upgrade,
-            body => return Err(refused(response.set_body(body))),
+            body => return Err(refused(Response { head, body, note })),
         };
-        let Some(head) = response::switching(response.head()) else {
-            respond.send_reset(Reason::INTERNAL_ERROR);
-            return Ok(None);
-        };
+        let head = response::switching(&head);
         let Ok(outgoing) = respond.send_response(head, false) else { return Ok(None) };
         Ok(Some(Tunnel {
             upgrade,

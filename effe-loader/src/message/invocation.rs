@@ -67,6 +67,8 @@ impl Invocation {
 pub struct Invoked(Option<Arc<Invocation>>);
 
 impl Invoked {
+    pub const NONE: Invoked = Invoked(None);
+
     pub fn by(invocation: Arc<Invocation>) -> Invoked {
         Invoked(Some(invocation))
     }

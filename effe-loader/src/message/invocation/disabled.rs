@@ -18,6 +18,8 @@ impl Invocation {
 pub struct Invoked(());
 
 impl Invoked {
+    pub const NONE: Invoked = Invoked(());
+
     pub fn invocation(&self) -> Option<&Invocation> {
         None
     }
