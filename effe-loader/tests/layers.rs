@@ -21,6 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["http"],
     &["net", "process"],
     &["body", "placement", "plugin", "rescue"],
+    &["message"],
     &["error"],
     &["journal"],
     &["rt"],

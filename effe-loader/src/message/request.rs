@@ -162,13 +162,14 @@ impl RequestHead {
     }
 }
 
-/// A head that the connection, the handler and a run share. The last of them on the thread keeps its buffers for the
-/// next request.
+/// A head that the connection, the handler and a run share. The last of them leaves its buffers for the next request, if
+/// it is dropped on a thread that makes requests.
 #[derive(Clone, Debug, Default)]
 pub struct Request(Option<Arc<RequestHead>>);
 
 thread_local! {
-    static SPARE: RefCell<Vec<Arc<RequestHead>>> = const { RefCell::new(Vec::new()) };
+    /// `None` on a thread that has made no request.
+    static SPARE: RefCell<Option<Vec<Arc<RequestHead>>>> = const { RefCell::new(None) };
 }
 
 static NONE: RequestHead = RequestHead::NONE;
@@ -177,7 +178,7 @@ impl Request {
     /// A request that `write` fills in: it has no target and no fields yet.
     #[inline]
     pub fn new(write: impl FnOnce(&mut RequestHead)) -> Request {
-        let spare = SPARE.with_borrow_mut(Vec::pop);
+        let spare = SPARE.with_borrow_mut(|spare| spare.get_or_insert_default().pop());
         let mut head = spare.unwrap_or_else(|| Arc::new(RequestHead::NONE));
         let fresh = Arc::get_mut(&mut head).expect("nobody else has a spare one");
         fresh.clear();
@@ -207,8 +208,9 @@ impl Drop for Request {
         if Arc::get_mut(&mut head).is_some_and(|head| head.is_small()) {
             // Where the thread is about to end, nobody needs it.
             let _ = SPARE.try_with(|spare| {
-                let mut spare = spare.borrow_mut();
-                if spare.len() < MAX_SPARE {
+                if let Some(spare) = &mut *spare.borrow_mut()
+                    && spare.len() < MAX_SPARE
+                {
                     spare.push(head);
                 }
             });
@@ -248,6 +250,16 @@ mod tests {
         let next = Request::new(|head| (head.method, head.version) = (Method::GET, Version::HTTP_11));
         assert_eq!(format!("{:?}", *next), format!("{:?}", RequestHead::NONE));
         assert!(next.is_kept_alive() && next.query().is_none() && next.authority().is_none());
+    }
+
+    #[test]
+    fn a_thread_that_makes_no_request_keeps_no_head() {
+        let request = Request::new(|_| {});
+        let kept = std::thread::spawn(|| {
+            drop(request);
+            SPARE.with_borrow(|spare| spare.is_some())
+        });
+        assert!(!kept.join().unwrap());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use http::{Method, StatusCode, Version};
 use super::{
     chunks::{self, Chunks},
     encode::{Framing, encode},
-    parse::{Origin, parse},
+    parse::{Origin, Rest, parse},
 };
 use crate::{
     body::trailers::Trailers,
@@ -44,19 +44,6 @@ pub struct Current {
     is_answered: bool,
     /// Whether the connection can be used again behind it, as far as the client and the answer say so.
     is_kept: bool,
-}
-
-/// What of a body has not been read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rest {
-    #[default]
-    Nothing,
-    /// So many bytes.
-    Length(u64),
-    /// Chunks; how many is not known.
-    Chunks,
-    /// The client has broken it off, or has sent what is no chunk.
-    Broken,
 }
 
 /// What has come.

@@ -16,9 +16,9 @@ use http::{StatusCode, Version};
 use tokio::io::AsyncWrite;
 
 use super::{
-    codec::{Codec, Message, Rest},
+    codec::{Codec, Message},
     encode::encode_interim,
-    parse::Origin,
+    parse::{Origin, Rest},
     read_buf::{Fill, LARGE_READ, ReadBuf},
     write_buf::WriteBuf,
 };

@@ -6,7 +6,6 @@ use std::{mem::MaybeUninit, net::SocketAddr};
 use http::{Method, StatusCode, Version};
 use httparse::{Error, Header, Status};
 
-use super::codec::Rest;
 use crate::{
     http::{
         target::Target,
@@ -25,6 +24,19 @@ const MAX_INCOMPLETE: usize = 2 * MAX_HEAD;
 pub struct Origin {
     pub is_tls: bool,
     pub peer: Option<SocketAddr>,
+}
+
+/// What of a body has not been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    #[default]
+    Nothing,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks; how many is not known.
+    Chunks,
+    /// The client has broken it off, or has sent what is no chunk.
+    Broken,
 }
 
 /// A head, how many bytes it has, and what its body is.
