@@ -136,6 +136,11 @@ impl Pipe {
         self.state().n_bytes
     }
 
+    /// Whether there is something that the reader has not taken yet.
+    pub fn has_pieces(&self) -> bool {
+        !self.state().pieces.is_empty()
+    }
+
     pub fn push(&self, piece: Bytes) -> Result<(), Closed> {
         self.push_all([piece])
     }
@@ -332,7 +337,7 @@ mod tests {
         assert_eq!(pipe.poll_next(&mut cx), Poll::Ready(Ok(piece())));
         assert!(!has_room() && pipe.n_bytes() == 2 * CAPACITY, "it is being sent");
         assert_eq!(pipe.poll_next(&mut cx), Poll::Ready(Ok(piece())));
-        assert!(has_room() && pipe.n_bytes() == CAPACITY);
+        assert!(has_room() && pipe.n_bytes() == CAPACITY && !pipe.has_pieces());
         assert!(pipe.poll_next(&mut cx).is_pending());
         assert_eq!((pipe.n_bytes(), pipe.take_n_taken(), pipe.take_n_taken()), (0, 2 * CAPACITY, 0));
     }

@@ -26,7 +26,7 @@ impl HalfClosed {
     /// sending it shows whether the client has gone.
     pub fn poll(&mut self, left: Poll<()>, answer: Option<&Pipe>, cx: &mut Context<'_>) -> Poll<()> {
         ready!(left);
-        if answer.is_some_and(|pipe| pipe.n_bytes() > 0) {
+        if answer.is_some_and(Pipe::has_pieces) {
             self.0 = None;
             return Poll::Pending;
         }
