@@ -239,9 +239,7 @@ impl ResponseBuilder {
                 self.length = length;
                 continue;
             }
-            if let Some((old, of_old)) = self.fields.nth(n)
-                && (old.as_bytes(), of_old) == (name, value)
-            {
+            if self.fields.is_nth(n, name, value) {
                 n += 1;
                 continue;
             }

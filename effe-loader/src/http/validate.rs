@@ -160,7 +160,8 @@ fn port(number: u32, digit: &u8) -> Option<u32> {
 fn name_len(host: &[u8]) -> usize {
     let mut end = 0;
     loop {
-        end += host[end..].iter().take_while(|byte| NAME[usize::from(**byte)]).count();
+        let other = host[end..].iter().position(|byte| !NAME[usize::from(*byte)]);
+        end = other.map_or(host.len(), |n| end + n);
         match host[end..] {
             [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => end += 3,
             _ => return end,

@@ -90,16 +90,19 @@ impl Fields {
         self.at.is_empty()
     }
 
-    /// The nth field.
+    /// Whether the nth field is this one.
     #[inline]
-    pub fn nth(&self, n: usize) -> Option<(&str, &[u8])> {
-        self.at.get(n).map(|field| self.field(field))
+    pub fn is_nth(&self, n: usize, name: &[u8], value: &[u8]) -> bool {
+        self.at
+            .get(n)
+            .is_some_and(|field| self.has_name(field, name) && self.values[field.value.clone()] == *value)
     }
 
     /// The first value that a name has; the name is in lower case.
     #[inline]
     pub fn get<'a>(&'a self, name: &str) -> Option<&'a [u8]> {
-        self.get_all(name).next()
+        let field = self.at.iter().find(|field| self.has_name(field, name.as_bytes()))?;
+        Some(&self.values[field.value.clone()])
     }
 
     /// The first value that a name has, if it is text.
@@ -116,7 +119,8 @@ impl Fields {
     /// All values of a name, which is in lower case.
     #[inline]
     pub fn get_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(other, _)| *other == name).map(|(_, value)| value)
+        let fields = self.at.iter().filter(move |field| self.has_name(field, name.as_bytes()));
+        fields.map(|field| &self.values[field.value.clone()])
     }
 
     #[inline]
@@ -138,6 +142,12 @@ impl Fields {
     /// Whether the buffers are worth being kept.
     pub fn is_small(&self, n_bytes: usize) -> bool {
         self.names.capacity() + self.values.capacity() + self.at.capacity() * size_of::<Field>() <= n_bytes
+    }
+
+    #[inline]
+    fn has_name(&self, field: &Field, name: &[u8]) -> bool {
+        // The length tells mostly, and without a look at the bytes.
+        field.name.len() == name.len() && self.names.as_bytes()[field.name.clone()] == *name
     }
 
     #[inline]
@@ -214,7 +224,10 @@ mod tests {
         fields.append("y", b"z");
         assert_eq!(fields.iter().collect::<Vec<_>>(), [("x", &b"\xff\t"[..]), ("y", b"z")]);
         fields.remove("x");
-        assert_eq!((fields.len(), fields.nth(0), fields.nth(1)), (1, Some(("y", &b"z"[..])), None));
+        assert_eq!(fields.iter().collect::<Vec<_>>(), [("y", &b"z"[..])]);
+        let is_first = |name, value| fields.is_nth(0, name, value);
+        assert!(is_first(b"y", b"z") && !is_first(b"y", b"zz") && !is_first(b"x", b"z"));
+        assert!(!fields.is_nth(1, b"y", b"z"));
         assert_eq!(fields.n_bytes(), 6);
         fields.truncate(0);
         assert_eq!(fields.n_bytes(), 0);
@@ -228,7 +241,7 @@ mod tests {
             let mut fields = Fields::NONE;
             assert_eq!(add(&mut fields, name, value), theirs.is_some());
             if let Some((name, value)) = theirs {
-                assert_eq!(fields.nth(0), Some((name.as_str(), value.as_bytes())));
+                assert!(fields.iter().eq([(name.as_str(), value.as_bytes())]));
             }
         });
         let long = vec![b'n'; MAX_NAME + 1];
