@@ -159,8 +159,8 @@ impl Endpoint {
         self.admit(&head.fields)?;
         let route = Route::of(head)?;
         let version = self.invocations.check(&route)?;
-        let invocation_type = text(&head.fields, "x-amz-invocation-type").unwrap_or("RequestResponse");
-        let tails = match text(&head.fields, "x-amz-log-type") {
+        let invocation_type = head.fields.text("x-amz-invocation-type").unwrap_or("RequestResponse");
+        let tails = match head.fields.text("x-amz-log-type") {
             None | Some("None") => false,
             Some("Tail") => true,
             Some(other) => return Err(ApiError::parameter(format!("{other:?} is no log type"))),
@@ -175,7 +175,7 @@ impl Endpoint {
         let context = Context {
             arn: route.arn(),
             client: client_context(&head.fields)?,
-            trace: text(&head.fields, "x-amzn-trace-id").map(str::to_owned),
+            trace: head.fields.text("x-amzn-trace-id").map(str::to_owned),
         };
         if invocation_type == "Event" {
             self.events.take(&self.invocations, id.to_owned(), event, context)?;
@@ -222,7 +222,7 @@ impl Endpoint {
             return Err(denied("requests from pages are refused"));
         }
         let Some(token) = &self.token else { return Ok(()) };
-        let shown = text(fields, "authorization").and_then(|value| {
+        let shown = fields.text("authorization").and_then(|value| {
             value.strip_prefix("Bearer ").or_else(|| value.split_once("Credential=")?.1.split('/').next())
         });
         match shown {
@@ -254,13 +254,9 @@ async fn read(incoming: Incoming, head: &RequestHead, limit: usize, kind: &str) 
 }
 
 fn client_context(fields: &Fields) -> Result<Option<String>, ApiError> {
-    let Some(encoded) = text(fields, "x-amz-client-context") else { return Ok(None) };
+    let Some(encoded) = fields.text("x-amz-client-context") else { return Ok(None) };
     let decoded = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let is_object = |text: &String| serde_json::from_str::<Value>(text).is_ok_and(|value| value.is_object());
     let bad = || ApiError::content("Client context must be a valid Base64-encoded JSON object.");
     decoded.filter(is_object).ok_or_else(bad).map(Some)
-}
-
-fn text<'a>(fields: &'a Fields, name: &'static str) -> Option<&'a str> {
-    fields.text(name)
 }

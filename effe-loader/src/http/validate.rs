@@ -51,23 +51,6 @@ pub fn check(head: &RequestHead, n_head: Option<usize>) -> Result<(), Violation>
     }
 }
 
-/// The method and the target of a request line, as far as they have come. Empty lines before it are skipped.
-#[inline]
-pub fn request_line(head: &[u8]) -> (&[u8], &[u8]) {
-    let begin = head.iter().take_while(|byte| b"\r\n".contains(byte)).count();
-    let (method, rest) = before_space(&head[begin..]);
-    (method, before_space(rest).0)
-}
-
-/// The bytes before the first space, and those behind it.
-#[inline]
-fn before_space(bytes: &[u8]) -> (&[u8], &[u8]) {
-    match bytes.iter().position(|byte| *byte == b' ') {
-        Some(end) => (&bytes[..end], &bytes[end + 1..]),
-        None => (bytes, &[]),
-    }
-}
-
 /// The status for a request line whose version the parser refuses: 505 for another major version, else 400.
 pub fn refused_version(version: &[u8]) -> StatusCode {
     match version.strip_prefix(b"HTTP/") {

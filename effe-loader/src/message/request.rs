@@ -178,12 +178,18 @@ impl Request {
     /// A request that `write` fills in: it has no target and no fields yet.
     #[inline]
     pub fn new(write: impl FnOnce(&mut RequestHead)) -> Request {
+        Request::make(write).0
+    }
+
+    /// The same, with what `write` says of it.
+    #[inline]
+    pub fn make<T>(write: impl FnOnce(&mut RequestHead) -> T) -> (Request, T) {
         let spare = SPARE.with_borrow_mut(|spare| spare.get_or_insert_default().pop());
         let mut head = spare.unwrap_or_else(|| Arc::new(RequestHead::NONE));
         let fresh = Arc::get_mut(&mut head).expect("nobody else has a spare one");
         fresh.clear();
-        write(fresh);
-        Request(Some(head))
+        let said = write(fresh);
+        (Request(Some(head)), said)
     }
 
     /// The head, to be changed before others see it.

@@ -9,7 +9,7 @@ use httparse::{Error, Header, Status};
 use crate::{
     http::{
         target::Target,
-        validate::{MAX_HEAD, MAX_TARGET, has_unknown_coding, is_host, refused_version, request_line},
+        validate::{MAX_HEAD, MAX_TARGET, has_unknown_coding, is_host, refused_version},
     },
     message::request::{ConnectionOptions, Request, RequestHead},
 };
@@ -58,8 +58,7 @@ pub fn parse(input: &mut [u8], origin: Origin) -> Result<Option<Parsed>, StatusC
         Err(Error::Version) => return other_version(input, origin),
         Err(_) => return Err(malformed(input)),
     };
-    let mut rest = Err(StatusCode::BAD_REQUEST);
-    let request = Request::new(|head| rest = fill(head, &parsed, origin));
+    let (request, rest) = Request::make(|head| fill(head, &parsed, origin));
     match rest {
         Ok(rest) => Ok(Some((request, n_head, rest))),
         Err(StatusCode::BAD_REQUEST) => Err(malformed(input)),
@@ -70,10 +69,8 @@ pub fn parse(input: &mut [u8], origin: Origin) -> Result<Option<Parsed>, StatusC
 /// RFC 9110, section 2.5: a later version of HTTP/1 is understood as the latest that is known.
 #[cold]
 fn other_version(input: &mut [u8], origin: Origin) -> Result<Option<Parsed>, StatusCode> {
-    let (method, path) = request_line(input);
-    let begin = input.iter().take_while(|byte| b"\r\n".contains(byte)).count();
-    let at = begin + method.len() + path.len() + 2;
-    let version = input.get_mut(at..).unwrap_or_default();
+    // Behind method and target, and all that follows.
+    let version = input.splitn_mut(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
     if let [b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9', ..] = version {
         *minor = b'1';
         return parse(input, origin);

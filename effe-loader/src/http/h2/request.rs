@@ -71,10 +71,9 @@ pub fn translate(
             None,
         ),
     };
-    let mut is_sound = None;
-    let request = Request::new(|head| {
+    let (request, is_sound) = Request::make(|head| {
         (head.version, head.is_tls, head.peer) = (Version::HTTP_2, is_tls, peer);
-        is_sound = fill(head, parts, protocol);
+        fill(head, parts, protocol)
     });
     is_sound?;
     Some(Translated { request, incoming, kept_back, offered })

@@ -53,21 +53,15 @@ fn fields(trailers: &Trailers) -> Option<HeaderMap> {
     (!fields.is_empty()).then_some(fields)
 }
 
-/// Adds fields that were checked before, without those that HTTP/2 doesn't send. The values of several share one block.
+/// Adds fields that were checked before, without those that HTTP/2 doesn't send. Their values share one block.
 fn put<'a>(headers: &mut HeaderMap, fields: impl ExactSizeIterator<Item = (&'a str, &'a [u8])> + Clone) {
-    let is_one = fields.len() == 1;
-    let n_bytes = if is_one { 0 } else { fields.clone().map(|(_, value)| value.len()).sum() };
-    let mut block = BytesMut::with_capacity(n_bytes);
+    let mut block = BytesMut::with_capacity(fields.clone().map(|(_, value)| value.len()).sum());
     for (name, value) in fields {
         if NOT_SENT.contains(&name) {
             continue;
         }
-        let value = if is_one {
-            HeaderValue::from_bytes(value)
-        } else {
-            block.extend_from_slice(value);
-            HeaderValue::from_maybe_shared(block.split().freeze())
-        };
+        block.extend_from_slice(value);
+        let value = HeaderValue::from_maybe_shared(block.split().freeze());
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), value) {
             headers.append(name, value);
         }
